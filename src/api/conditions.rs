@@ -1,0 +1,220 @@
+//! Condition types and their closed sets of reasons.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Types of conditions. All but [`ConditionType::Reconciling`] and [`ConditionType::Stalled`] have positive polarity;
+/// those two follow kstatus and are present only while they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// Everything that the object asks for works.
+    Ready,
+    /// The object may do what it asks for.
+    Accepted,
+    /// Azure knows the identity.
+    IdentityResolved,
+    /// The federated identity credential stands.
+    CredentialReady,
+    /// Work is under way.
+    Reconciling,
+    /// Work can't go on until somebody acts.
+    Stalled,
+}
+
+impl ConditionType {
+    /// The type's name in a status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Accepted => "Accepted",
+            Self::IdentityResolved => "IdentityResolved",
+            Self::CredentialReady => "CredentialReady",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a reason means for whoever waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// On its way; Ensign goes on by itself.
+    Progressing,
+    /// Went wrong, but Ensign retries by itself.
+    Retrying,
+    /// Somebody has to act: `Stalled`.
+    Terminal,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident => $severity:ident,)*) => {
+        /// Reasons of conditions, a closed set.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason, for documentation and metrics.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The reason's name in a status.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// What the reason means for whoever waits.
+            pub fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Everything works.
+    Ready => Good,
+    /// A grant covers the binding, or the identity may be used.
+    Accepted => Good,
+    /// Azure knows the identity.
+    Resolved => Good,
+    /// The credential was written by Ensign and confirmed by Azure.
+    Confirmed => Good,
+    /// A credential under another name gives the trust already.
+    Adopted => Good,
+    /// Not yet looked at.
+    Pending => Progressing,
+    /// The credential is about to be written.
+    CredentialPending => Progressing,
+    /// The object is being deleted and Azure is being cleaned up.
+    Deleting => Progressing,
+    /// The namespace is going away.
+    NamespaceTerminating => Progressing,
+    /// No entry of `allowedSubjects` covers the binding.
+    NotAllowed => Terminal,
+    /// The referenced `ManagedIdentity` does not exist.
+    ManagedIdentityNotFound => Terminal,
+    /// The referenced `ManagedIdentity` is not accepted itself.
+    ManagedIdentityNotAccepted => Terminal,
+    /// Another, older `ManagedIdentity` owns the same identity in Azure.
+    DuplicateIdentity => Terminal,
+    /// An older binding writes the same environment variable into the same pods, or differs in tenant or token lifetime.
+    Conflict => Terminal,
+    /// The token lifetime exceeds what the identity allows.
+    TokenExpirationTooLong => Terminal,
+    /// The spec asks for something that this version does not do yet.
+    NotSupported => Terminal,
+    /// The spec can't be understood.
+    InvalidSpec => Terminal,
+    /// The identity is Ensign's own.
+    OwnIdentity => Terminal,
+    /// The identity is in another Entra tenant.
+    TenantMismatch => Terminal,
+    /// The identity does not exist in Azure.
+    IdentityNotFound => Terminal,
+    /// Entra can't reach the cluster's issuer.
+    IssuerNotPublic => Terminal,
+    /// Azure refused the controller for lack of a role.
+    Forbidden => Terminal,
+    /// A lock on the identity or above forbids the write.
+    ResourceLocked => Terminal,
+    /// An Azure Policy forbids the write.
+    PolicyDenied => Terminal,
+    /// Every slot for credentials is taken.
+    QuotaExceeded => Terminal,
+    /// A credential with the same issuer and subject has another audience, and is not Ensign's.
+    CredentialConflict => Terminal,
+    /// `credentialPolicy: Observe`, and the credential is missing.
+    CredentialMissing => Terminal,
+    /// Azure asked for fewer requests.
+    Throttled => Retrying,
+    /// Azure could not be reached, or answered with an error of its own.
+    AzureUnavailable => Retrying,
+    /// The controller could not get a token for itself.
+    CredentialUnavailable => Retrying,
+    /// Azure refused the request in a way that Ensign does not know.
+    AzureRefused => Terminal,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A condition's meaning, apart from its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the condition holds; `None` is `Unknown`.
+    pub status: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// What a person should know, and who has to do what.
+    pub message: String,
+}
+
+impl Verdict {
+    /// The condition holds.
+    pub fn good(reason: Reason, message: impl Into<String>) -> Self {
+        Self { status: Some(true), reason, message: message.into() }
+    }
+
+    /// The condition does not hold.
+    pub fn bad(reason: Reason, message: impl Into<String>) -> Self {
+        Self { status: Some(false), reason, message: message.into() }
+    }
+
+    /// It is not known whether the condition holds.
+    pub fn unknown(reason: Reason, message: impl Into<String>) -> Self {
+        Self { status: None, reason, message: message.into() }
+    }
+
+    /// Whether the condition holds.
+    pub fn holds(&self) -> bool {
+        self.status == Some(true)
+    }
+}
+
+/// Builds a status condition, keeping the transition time of `before` unless the status changed.
+pub fn condition(
+    kind: ConditionType,
+    verdict: &Verdict,
+    generation: Option<i64>,
+    before: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let status = match verdict.status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let since = find(before, kind)
+        .filter(|condition| condition.status == status)
+        .map_or(Time(now), |condition| condition.last_transition_time.clone());
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
+        message: verdict.message.clone(),
+        observed_generation: generation,
+        last_transition_time: since,
+    }
+}
+
+/// The condition of a type, if the list has it.
+pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Whether the list says that the condition holds.
+pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
+    find(conditions, kind).is_some_and(|condition| condition.status == "True")
+}

@@ -1,0 +1,28 @@
+//! Labels, annotations, finalizers, and the names that injected pods share with the Azure SDKs.
+
+/// Pod label: `"true"` makes injection a guarantee (refused rather than skipped), `"false"` opts out.
+pub const INJECT_LABEL: &str = "ensign.dev/inject";
+/// Pod annotation that says by which bindings and identities the pod was injected.
+pub const INJECTED_BY_ANNOTATION: &str = "ensign.dev/injected-by";
+/// Annotation on a `ManagedIdentity` only: release the finalizer without touching Azure.
+pub const ABANDON_ANNOTATION: &str = "ensign.dev/abandon";
+/// Finalizer on both kinds: a federated identity credential may exist because of this object.
+pub const CREDENTIALS_FINALIZER: &str = "ensign.dev/credentials";
+
+/// Environment variable with the client ID of the identity.
+pub const ENV_CLIENT_ID: &str = "AZURE_CLIENT_ID";
+/// Environment variable with the Entra tenant of the identity.
+pub const ENV_TENANT_ID: &str = "AZURE_TENANT_ID";
+/// Environment variable with the path of the projected token.
+pub const ENV_TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+/// Environment variable with the Entra authority, with its trailing slash.
+pub const ENV_AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
+
+/// Name of the projected volume that holds the token.
+pub const TOKEN_VOLUME: &str = "azure-identity-token";
+/// Where that volume is mounted; part of the contract that applications rely on.
+pub const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/azure/wi";
+/// Path of the token inside the volume.
+pub const TOKEN_PATH: &str = "token/azure-identity-token";
+/// The absolute path of the token inside a container.
+pub const TOKEN_FILE: &str = "/var/run/secrets/azure/wi/token/azure-identity-token";

@@ -1,0 +1,276 @@
+//! `ManagedIdentity`: an Azure identity that exists, and who in this cluster may use it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::selector::LabelSelector;
+use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
+
+/// An Azure user-assigned managed identity, and the subjects of this cluster that may use it.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "ensign.dev",
+    version = "v1alpha1",
+    kind = "ManagedIdentity",
+    plural = "managedidentities",
+    shortname = "mi",
+    category = "ensign",
+    status = "ManagedIdentityStatus",
+    derive = "PartialEq",
+    doc = "ManagedIdentity is an Azure user-assigned managed identity and the list of who in this cluster may use it. Cluster operators write it; without an entry in spec.allowedSubjects nobody may.",
+    printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientID"),
+    printcolumn(name = "Bindings", type_ = "integer", json_path = ".status.bindings"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Resource ID", type_ = "string", json_path = ".spec.existing.resourceID", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
+)]
+#[x_kube(
+    validation = Rule::new("has(self.existing) || has(self.provision)")
+        .message("exactly one of spec.existing and spec.provision is required: set spec.existing.resourceID to the ARM resource ID of the identity")
+        .field_path(".existing"),
+    validation = Rule::new("!(has(self.existing) && has(self.provision))")
+        .message("spec.existing and spec.provision exclude each other: exactly one is required")
+        .field_path(".provision"),
+    validation = Rule::new("!has(self.provision)")
+        .message("spec.provision is not supported yet: create the identity in Azure and set spec.existing.resourceID")
+        .field_path(".provision")
+)]
+pub struct ManagedIdentitySpec {
+    /// An identity that exists in Azure. Exactly one of `existing` and `provision` is required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<ExistingIdentity>,
+    /// An identity that Ensign creates in Azure. Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provision: Option<ProvisionedIdentity>,
+    /// Who may use the identity. Entries are ORed. Absent or empty: nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub allowed_subjects: Vec<AllowedSubject>,
+    /// Longest token lifetime that a binding to this identity may ask for, in seconds.
+    #[serde(default = "max_token_expiration_seconds")]
+    #[schemars(range(min = 3600, max = 86400))]
+    pub max_token_expiration_seconds: u32,
+}
+
+/// An identity that exists in Azure.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExistingIdentity {
+    /// ARM resource ID of the user-assigned managed identity. Immutable.
+    #[serde(rename = "resourceID")]
+    #[schemars(length(max = 512))]
+    #[x_kube(
+        validation = Rule::new(r"self.matches(r'^(?i)/subscriptions/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/resourceGroups/[-\p{L}\p{N}._()]{0,89}[-\p{L}\p{N}_()]/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[a-z0-9][a-z0-9_-]{2,127}$')")
+            .message("spec.existing.resourceID must be the ARM resource ID of a user-assigned managed identity: /subscriptions/<guid>/resourceGroups/<name>/providers/Microsoft.ManagedIdentity/userAssignedIdentities/<name>"),
+        validation = Rule::new("self == oldSelf")
+            .message("spec.existing.resourceID is immutable: create a new ManagedIdentity beside this one")
+    )]
+    pub resource_id: String,
+    /// Whether Ensign writes federated identity credentials under the identity, or only says which ones are missing.
+    #[serde(default)]
+    pub credential_policy: CredentialPolicy,
+    /// This cluster's share of Azure's limit of 20 federated identity credentials under one identity.
+    #[serde(default = "max_credentials")]
+    #[schemars(range(min = 1, max = 20))]
+    pub max_credentials: u32,
+}
+
+/// An identity that Ensign creates and keeps in Azure. Not supported yet.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionedIdentity {
+    /// Subscription in which the identity is made.
+    #[serde(rename = "subscriptionID")]
+    #[schemars(length(max = 36))]
+    pub subscription_id: String,
+    /// Resource group in which the identity is made.
+    #[schemars(length(min = 1, max = 90))]
+    pub resource_group: String,
+    /// Azure region of the identity.
+    #[schemars(length(min = 1, max = 64))]
+    pub location: String,
+    /// Name of the identity in Azure. Defaults to the name of this object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 128))]
+    pub name: Option<String>,
+    /// Where tokens of the identity can be asked for.
+    #[serde(default)]
+    pub isolation_scope: IsolationScope,
+    /// What happens to the identity in Azure when this object is deleted.
+    #[serde(default)]
+    pub reclaim_policy: ReclaimPolicy,
+}
+
+/// Whether Ensign may write under an identity.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CredentialPolicy {
+    /// Ensign creates and deletes its own federated identity credentials.
+    #[default]
+    Manage,
+    /// Ensign never writes to Azure; status says which credentials are missing.
+    Observe,
+}
+
+/// Azure's isolation scope of an identity.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsolationScope {
+    /// Usable from every region.
+    #[default]
+    None,
+    /// Usable from the identity's own region only.
+    Regional,
+}
+
+/// What happens to an Azure resource when its object is deleted.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReclaimPolicy {
+    /// It is deleted too.
+    Delete,
+    /// It stays.
+    #[default]
+    Retain,
+}
+
+/// One grant: service accounts of one namespace, or of all namespaces with certain labels.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.namespace) != has(self.namespaceSelector)")
+        .message("an entry of spec.allowedSubjects needs exactly one of namespace and namespaceSelector")
+        .field_path(".namespace"),
+    validation = Rule::new("!has(self.namespaceSelector) || (has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0) || (has(self.namespaceSelector.matchExpressions) && size(self.namespaceSelector.matchExpressions) > 0)")
+        .message("namespaceSelector must not be empty: it would select every namespace of the cluster")
+        .field_path(".namespaceSelector")
+)]
+pub struct AllowedSubject {
+    /// Name of the grant, unique in this list. Audit records and refusals name it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The namespace whose service accounts are granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+    /// Selects namespaces by label. Whoever may label namespaces decides with it who may use the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Names of the service accounts, or the single entry `*` for any.
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = Rule::new("!self.exists(name, name == '*') || size(self) == 1")
+        .message("serviceAccounts is either the single entry \"*\" or a list of names"))]
+    pub service_accounts: Vec<ServiceAccountPattern>,
+    /// How many subjects of one namespace this grant admits. Absent: no limit but the identity's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub max_per_namespace: Option<u32>,
+}
+
+/// The name of a service account, or `*`.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct ServiceAccountPattern(
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)$")
+    )]
+    pub String,
+);
+
+impl ServiceAccountPattern {
+    /// Whether the pattern covers a service account of this name.
+    pub fn matches(&self, service_account: &str) -> bool {
+        self.0 == "*" || self.0 == service_account
+    }
+}
+
+/// What Azure and the cluster say of the identity.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedIdentityStatus {
+    /// ARM resource ID as Azure returned it.
+    #[serde(default, rename = "armID", skip_serializing_if = "Option::is_none")]
+    pub arm_id: Option<String>,
+    /// Client ID of the identity.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Object ID of the identity's service principal.
+    #[serde(default, rename = "principalID", skip_serializing_if = "Option::is_none")]
+    pub principal_id: Option<String>,
+    /// Entra tenant of the identity.
+    #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+    /// Azure region of the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// Service account issuers under which this cluster has written credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["url"]))]
+    pub issuers: Vec<IssuerRecord>,
+    /// The federated identity credentials under the identity, counted by whose they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialCounts>,
+    /// Number of accepted bindings.
+    #[serde(default)]
+    pub bindings: u32,
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Accepted, IdentityResolved, and Reconciling or Stalled while they hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A service account issuer of this cluster.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRecord {
+    /// The issuer's URL, exactly as tokens carry it.
+    #[schemars(length(max = 600))]
+    pub url: String,
+    /// Whether the cluster issues tokens under it now.
+    pub state: IssuerState,
+    /// When the issuer came into this state.
+    pub since: Time,
+}
+
+/// Whether an issuer is in use.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IssuerState {
+    /// The cluster issues tokens under it.
+    Current,
+    /// The cluster used to; its credentials go when the last token has expired.
+    Retiring,
+}
+
+/// Federated identity credentials under one identity, counted by whose they are.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialCounts {
+    /// Written by this cluster.
+    pub this_cluster: u32,
+    /// Written by Ensign in other clusters.
+    pub other_clusters: u32,
+    /// Written by hand or by other tools.
+    pub foreign: u32,
+    /// Azure's limit.
+    pub limit: u32,
+}
+
+fn max_credentials() -> u32 {
+    MAX_CREDENTIALS_PER_IDENTITY
+}
+
+fn max_token_expiration_seconds() -> u32 {
+    MAX_TOKEN_EXPIRATION_SECONDS
+}

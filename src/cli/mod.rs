@@ -1,0 +1,63 @@
+//! The command line: one file for each subcommand.
+
+#[cfg(feature = "emulator")]
+mod azure_emulator;
+mod controller;
+mod crds;
+mod webhook;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Gives Kubernetes workloads an Azure identity without a secret anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "ensign", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reconcile bindings with the federated identity credentials in Azure
+    Controller(Box<controller::Args>),
+    /// Inject identities into pods at admission
+    Webhook(Box<webhook::Args>),
+    /// Print the custom resource definitions
+    Crds(crds::Args),
+    /// Run the Azure stand-in for tests and development
+    #[cfg(feature = "emulator")]
+    AzureEmulator(Box<azure_emulator::Args>),
+}
+
+/// What a subcommand may fail with; its chain of sources is printed to stderr.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Cli {
+    /// Runs the chosen subcommand and reports its failure, with every source, on stderr.
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Controller(args) => controller::run(*args),
+            Command::Webhook(args) => webhook::run(*args),
+            Command::Crds(args) => crds::run(&args),
+            #[cfg(feature = "emulator")]
+            Command::AzureEmulator(args) => azure_emulator::run(*args),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                let mut text = format!("error: {failure}");
+                let mut source = failure.source();
+                while let Some(cause) = source {
+                    text.push_str(&format!("\n  caused by: {cause}"));
+                    source = cause.source();
+                }
+                // Nobody is left to tell when stderr is closed.
+                let _ = writeln!(std::io::stderr(), "{text}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Ensign gives Kubernetes workloads an Azure identity without a secret anywhere.
+//!
+//! `docs/architecture.md` has the map and the invariants; [`api`] the kinds, [`decide`] every decision as a pure
+//! function, and the other modules the I/O around them.
+
+pub mod api;
+pub mod cli;
+pub mod runtime;

@@ -1,0 +1,1 @@
+//! The one integration binary: one link, one control plane shared by every test.
