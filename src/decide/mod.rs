@@ -2,6 +2,7 @@
 
 pub mod acceptance;
 pub mod assess;
+pub mod backoff;
 pub mod conflicts;
 pub mod credentials;
 pub mod failure;
@@ -12,4 +13,5 @@ pub mod issuers;
 pub mod names;
 pub mod notes;
 pub mod ownership;
+pub mod registration;
 pub mod status;
