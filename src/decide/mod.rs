@@ -13,4 +13,5 @@ pub mod issuers;
 pub mod names;
 pub mod notes;
 pub mod ownership;
+pub mod registration;
 pub mod status;
