@@ -8,3 +8,4 @@ pub mod azure;
 pub mod cli;
 pub mod decide;
 pub mod runtime;
+pub mod webhook;
