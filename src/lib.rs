@@ -9,3 +9,4 @@ pub mod cli;
 pub mod controller;
 pub mod decide;
 pub mod runtime;
+pub mod webhook;

@@ -1,6 +1,7 @@
 //! Every decision, as a pure function: no I/O, no clock (now is an argument), no client of Kubernetes or Azure.
 
 pub mod acceptance;
+pub mod admit;
 pub mod assess;
 pub mod backoff;
 pub mod conflicts;
