@@ -5,4 +5,6 @@
 
 pub mod api;
 pub mod cli;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 pub mod runtime;
