@@ -8,5 +8,7 @@ pub mod azure;
 pub mod cli;
 pub mod controller;
 pub mod decide;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 pub mod runtime;
 pub mod webhook;
