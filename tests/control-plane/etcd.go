@@ -38,9 +38,10 @@ func runEtcd() int {
 		fmt.Fprintf(os.Stderr, "etcd: %v\n", err)
 		return 1
 	}
-	defer server.Close()
 	select {
 	case <-stop:
+		// Not server.Close(): it waits for the watches of kube-apiserver, and the
+		// write-ahead log makes a sudden end as good as an orderly one.
 		return 0
 	case err := <-server.Err():
 		fmt.Fprintf(os.Stderr, "etcd: %v\n", err)

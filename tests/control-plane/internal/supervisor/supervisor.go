@@ -30,9 +30,10 @@ const (
 	// startTimeout is generous: the machine may be compiling at the same time.
 	startTimeout = 3 * time.Minute
 	pollInterval = 25 * time.Millisecond
-	// stopGrace is what a component gets to end by itself. None needs it: etcd's
-	// data survives a kill of the process, which alone can happen here.
-	stopGrace = 5 * time.Second
+	// stopGrace is what a component gets to end by itself. None needs it, since
+	// etcd's data survives a kill; kube-apiserver would use far more of it, to
+	// wait for watches that nobody here is going to end.
+	stopGrace = time.Second
 )
 
 // Options of a run.
