@@ -14,7 +14,7 @@ import argparse
 import time
 
 from ensign_dev import azure_clients, build, control_plane, environment, main, paths, preflight
-from ensign_dev.demo_steps import Demo, Samples
+from ensign_dev.demo_steps import PLAN, Demo, Samples
 from ensign_dev.failure import Failure
 from ensign_dev.narration import Narrator
 from ensign_dev.progress import Progress, duration
@@ -33,7 +33,7 @@ def demo() -> int:
     with own.locked(wait=False):
         REPORT.unlink(missing_ok=True)
         started = time.monotonic()
-        report = Report(list(Demo.PLAN))
+        report = Report(list(PLAN))
         try:
             cluster = control_plane.ensure(progress)
             built = build.cargo("--bin=ensign", "--example=secretless-app")
@@ -43,7 +43,7 @@ def demo() -> int:
                 rust=[str(built["secretless-app"])],
                 python=[str(python), "-I", str(paths.ROOT / "examples" / "secretless-app-python" / "app.py")],
             )
-            tell = Narrator(len(Demo.PLAN))
+            tell = Narrator(len(PLAN))
             programs = environment.Programs(built["ensign"], cluster)
             return show(Demo(own, programs, samples, propagation, tell), report, tell)
         finally:

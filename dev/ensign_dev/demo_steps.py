@@ -31,6 +31,21 @@ NO_TRUST = re.compile(r"AADSTS(700211|700212|700213|7002138|70021|70025)\b")
 Detail = Dict[str, Any]
 
 
+# Every step by its name in the report: its heading, and the method of Demo that takes it.
+PLAN = {
+    "environment-started": ("Start Kubernetes, Azure, and Ensign between them", "start"),
+    "examples-applied": ("Say which identity there is, who may use it, and who wants it", "apply"),
+    "binding-ready": ("Wait until Ensign has made Azure trust the service account", "ready"),
+    "credential-in-azure": ("Look at that trust from Azure's side", "credential"),
+    "pod-injected": ("Look at the pod that Kubernetes admitted", "pod"),
+    "rust-exchange": ("Run the Rust program as that pod: it gets an Azure token", "rust"),
+    "python-exchange": ("Run the Python program as that pod", "python"),
+    "refused-without-binding": ("The point: another service account is refused by Entra", "stranger"),
+    "credential-removed": ("Delete the binding: the trust goes with it", "remove"),
+    "environment-stopped": ("Stop everything", "stop"),
+}
+
+
 class Samples(NamedTuple):
     """How the two sample programs are started on this machine."""
 
@@ -57,18 +72,7 @@ class Demo:
 
     def steps(self) -> "Dict[str, tuple[str, Callable[[Detail], None]]]":
         """Every step in order: name, heading, and what it does."""
-        return {
-            "environment-started": ("Start Kubernetes, Azure, and Ensign between them", self.start),
-            "examples-applied": ("Say which identity there is, who may use it, and who wants it", self.apply),
-            "binding-ready": ("Wait until Ensign has made Azure trust the service account", self.ready),
-            "credential-in-azure": ("Look at that trust from Azure's side", self.credential),
-            "pod-injected": ("Look at the pod that Kubernetes admitted", self.pod),
-            "rust-exchange": ("Run the Rust program as that pod: it gets an Azure token", self.rust),
-            "python-exchange": ("Run the Python program as that pod", self.python),
-            "refused-without-binding": ("The point: another service account is refused by Entra", self.stranger),
-            "credential-removed": ("Delete the binding: the trust goes with it", self.remove),
-            "environment-stopped": ("Stop everything", self.stop),
-        }
+        return {name: (heading, getattr(self, method)) for name, (heading, method) in PLAN.items()}
 
     def start(self, detail: Detail) -> None:
         self._environment.start(self._programs, self._propagation, leashed=True)
