@@ -53,13 +53,14 @@ def how_to_use(dev: environment.Environment) -> str:
   Everything below is in {dev.file}, too.
   In a shell, from the top of the checkout:
 
-    . target/dev/env.sh                     # sets KUBECONFIG and the variables used below, and puts kubectl first in PATH
+    . target/dev/env.sh                     # sets KUBECONFIG and the variables below, and finds kubectl
     kubectl get managedidentities,managedidentitybindings -A
     kubectl apply -f examples/              # the example that `make demo` shows
 
   Azure (the stand-in) answers at {info['arm_endpoint']}; ask it as an administrator:
 
-    TOKEN=$(curl -sf --cacert "$ENSIGN_CA_FILE" "$ENSIGN_ARM_TOKEN_URL" | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+    TOKEN=$(curl -sf --cacert "$ENSIGN_CA_FILE" "$ENSIGN_ARM_TOKEN_URL" |
+      python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
     curl -s --cacert "$ENSIGN_CA_FILE" -H "Authorization: Bearer $TOKEN" \\
       "$ENSIGN_ARM_ENDPOINT$ENSIGN_IDENTITIES/orders/federatedIdentityCredentials?api-version=2024-11-30"
 

@@ -5,30 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List
 
 from . import children, paths
 from .failure import Failure
 
 
-class Built(NamedTuple):
-    """Where the programs are, and how long it took."""
+def cargo(*targets: str) -> Dict[str, Path]:
+    """Builds targets such as `--bin=ensign`; where the programs are, by name.
 
-    programs: Dict[str, Path]
-    seconds: float
-
-    def __getitem__(self, name: str) -> Path:  # type: ignore[override]
-        return self.programs[name]
-
-
-def cargo(*targets: str) -> Built:
-    """Builds targets such as `--bin=ensign`, in the debug profile: it is compiled in a fraction of release's time,
-    and what is shown here waits for other programs, not for ours.
+    In the debug profile: it is compiled in a fraction of release's time, and what is shown with these programs waits
+    for other programs, not for them.
     """
     command: "List[children.Argument]" = ["cargo", "build", "--locked", "--features", "emulator", *targets]
-    started = time.monotonic()
     # Diagnostics and progress go to stderr for people; stdout tells where the programs are.
     result = subprocess.run(
         [*command, "--message-format", "json-render-diagnostics"], cwd=paths.ROOT, env=children.environment(),
@@ -36,7 +26,7 @@ def cargo(*targets: str) -> Built:
     )
     if result.returncode != 0:
         raise Failure(f"`{' '.join(map(str, command))}` failed; its words are above")
-    return Built(executables(result.stdout), time.monotonic() - started)
+    return executables(result.stdout)
 
 
 def executables(messages: str) -> Dict[str, Path]:

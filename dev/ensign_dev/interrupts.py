@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 from types import FrameType
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 OTHERS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -21,7 +21,7 @@ def end_as_ctrl_c_does() -> None:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Puts interrupts off until the block has ended."""
-    came = []
+    came: List[int] = []
 
     def note(number: int, _frame: Optional[FrameType]) -> None:
         if not came:

@@ -162,6 +162,8 @@ class Registry:
         """Stops every process, the last one started first; the names of those that could not be stopped."""
         stuck = [record.name for record in reversed(self.records()) if not self.stop(record.name)]
         if not stuck:
+            for name in list(self._children):  # those that another command stopped
+                self._reap(name)
             self._file.unlink(missing_ok=True)
         return stuck
 
