@@ -4,5 +4,8 @@
 //! function, and the other modules the I/O around them.
 
 pub mod api;
+pub mod azure;
 pub mod cli;
+pub mod decide;
 pub mod runtime;
+pub mod webhook;
