@@ -6,6 +6,9 @@
 pub mod api;
 pub mod azure;
 pub mod cli;
+pub mod controller;
 pub mod decide;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 pub mod runtime;
 pub mod webhook;

@@ -66,9 +66,9 @@ impl ArmClient {
         let body: IdentityBody = call.decode(&response)?;
         Ok(AzureIdentity {
             arm_id: body.id,
-            client_id: body.properties.client_id,
-            principal_id: body.properties.principal_id,
-            tenant_id: body.properties.tenant_id,
+            client_id: body.properties.client,
+            principal_id: body.properties.principal,
+            tenant_id: body.properties.tenant,
             location: body.location,
         })
     }
@@ -178,12 +178,11 @@ impl Call<'_> {
 /// `Retry-After` in seconds or as a date, within reason.
 fn retry_after(headers: &Headers) -> Option<Duration> {
     let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let until = azure_core::time::parse_rfc7231(text).ok()?;
-            u64::try_from((until - azure_core::time::OffsetDateTime::now_utc()).whole_seconds()).unwrap_or(0)
-        }
+    let seconds = if let Ok(seconds) = text.parse::<u64>() {
+        seconds
+    } else {
+        let until = azure_core::time::parse_rfc7231(text).ok()?;
+        u64::try_from((until - azure_core::time::OffsetDateTime::now_utc()).whole_seconds()).unwrap_or(0)
     };
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
@@ -225,11 +224,13 @@ struct IdentityBody {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct IdentityProperties {
-    client_id: String,
-    principal_id: String,
-    tenant_id: String,
+    #[serde(rename = "clientId")]
+    client: String,
+    #[serde(rename = "principalId")]
+    principal: String,
+    #[serde(rename = "tenantId")]
+    tenant: String,
 }
 
 #[derive(Deserialize)]

@@ -51,7 +51,7 @@ pub fn from_environment(cloud: &Cloud, connection: &Connection) -> Result<OwnCre
     configuration.authority_host = cloud.authority_host.to_string();
     client_options.cloud = Some(Arc::new(CloudConfiguration::Custom(configuration)));
     let options = WorkloadIdentityCredentialOptions {
-        credential_options: ClientAssertionCredentialOptions { client_options, ..Default::default() },
+        credential_options: ClientAssertionCredentialOptions { client_options },
         ..WorkloadIdentityCredentialOptions::default()
     };
     let credential = WorkloadIdentityCredential::new(Some(options)).map_err(CredentialError::WorkloadIdentity)?;

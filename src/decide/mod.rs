@@ -3,6 +3,7 @@
 pub mod acceptance;
 pub mod admit;
 pub mod assess;
+pub mod backoff;
 pub mod conflicts;
 pub mod credentials;
 pub mod failure;

@@ -188,7 +188,12 @@ func (s *supervisor) execute(ctx context.Context, command control.Command) (*pro
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errTooSlow)
 	defer cancel()
-	return s.start(ctx, name)
+	p, err := s.start(ctx, name)
+	if _, serving := s.running[component.APIServer]; err == nil && name == component.Etcd && serving {
+		// The server notices the new etcd after a while, and refuses until then.
+		err = s.await(ctx, component.APIServer, s.probe(component.APIServer))
+	}
+	return p, err
 }
 
 // stopAll stops etcd last: the others write to it while they end.

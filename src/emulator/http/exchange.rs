@@ -1,0 +1,95 @@
+//! A request that has been read, and the reply it gets.
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use axum::http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::Value;
+
+use super::log::Kind;
+
+/// A request, read to its end.
+pub(super) struct Incoming {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) kind: Kind,
+    /// The request's own ID: ARM's request ID, Entra's trace ID.
+    pub(super) id: String,
+}
+
+impl Incoming {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub(super) fn client_request_id(&self) -> Option<&str> {
+        self.header("x-ms-client-request-id").or_else(|| self.header("client-request-id"))
+    }
+
+    /// Scheme and authority that the client used, when it is one of ours; else `base_url`.
+    pub(super) fn origin(&self, base_url: &str) -> String {
+        let port = base_url.rsplit(':').next().unwrap_or_default();
+        let asked = self.header("host").unwrap_or_default();
+        if asked.eq_ignore_ascii_case(&format!("localhost:{port}")) {
+            format!("https://localhost:{port}")
+        } else {
+            base_url.to_owned()
+        }
+    }
+}
+
+/// A reply, with what the log keeps about it.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) error_code: Option<String>,
+    pub(super) principal_id: Option<String>,
+    /// The request's body, as the log may show it.
+    pub(super) shown: Option<Value>,
+}
+
+impl Reply {
+    pub(super) fn empty(status: u16) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            error_code: None,
+            principal_id: None,
+            shown: None,
+        }
+    }
+
+    pub(super) fn text(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let mut reply = Self { body: body.into(), ..Self::empty(status) };
+        reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        reply
+    }
+
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self::text(status, "application/json; charset=utf-8", body.to_string())
+    }
+
+    /// Adds a header; a value that no header can hold is left out.
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+        self
+    }
+
+    pub(super) fn error_code(mut self, code: impl Into<String>) -> Self {
+        self.error_code = Some(code.into());
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}

@@ -1,0 +1,69 @@
+//! The stand-in over HTTP: reading requests, fetching issuers' keys, signing, logging and failing on purpose.
+
+mod arm;
+mod control;
+mod discovery;
+mod exchange;
+pub mod faults;
+mod front;
+mod issuer;
+pub mod log;
+mod signing;
+mod token;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(super) use front::router;
+pub(super) use issuer::{InvalidCertificate, Issuers};
+pub(super) use signing::{Signer, SigningFailed};
+
+use super::state::entra::{AccessClaims, Principal};
+use super::state::{ADMINISTRATOR, Defaults, InvalidDocument, State, StateDocument};
+use crate::runtime::clock::SharedClock;
+use faults::FaultPlan;
+use log::RequestLog;
+
+/// What every request handler shares.
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    /// What a reset goes back to.
+    pub(super) initial: StateDocument,
+    pub(super) defaults: Defaults,
+    pub(super) log: Mutex<RequestLog>,
+    pub(super) faults: Mutex<FaultPlan>,
+    pub(super) signer: Signer,
+    pub(super) issuers: Issuers,
+    /// `https://127.0.0.1:PORT`
+    pub(super) base_url: String,
+    pub(super) clock: SharedClock,
+}
+
+/// A lock whose holder panicked still guards usable data here: no update is left half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Replaces the whole state.
+    pub(super) fn set_state(&self, document: StateDocument) -> Result<(), InvalidDocument> {
+        let state = document.into_state(&self.defaults, self.clock.now())?;
+        *lock(&self.state) = state;
+        self.issuers.forget();
+        Ok(())
+    }
+
+    /// A token for ARM with all rights, and when it expires.
+    pub(super) fn administrator_token(&self) -> Result<(String, i64), SigningFailed> {
+        let claims: AccessClaims = {
+            let state = lock(&self.state);
+            let principal = Principal {
+                tenant_id: &state.tenant_id,
+                client_id: ADMINISTRATOR,
+                object_id: ADMINISTRATOR,
+                arm_id: None,
+            };
+            principal.claims(&state, "https://management.azure.com", &self.base_url, self.clock.now())
+        };
+        Ok((self.signer.sign(&claims)?, claims.exp))
+    }
+}

@@ -1,0 +1,22 @@
+//! The Azure stand-in: ARM for user-assigned managed identities, Entra's token endpoint for workload identity
+//! federation, and `/_emulator/` to seed, inspect and disturb it.
+//!
+//! It speaks the real wire protocol over https, so that Microsoft's own clients work against it unpatched, and it
+//! refuses what Azure refuses in the same words. [`state`] decides and does no I/O; [`http`] serves.
+//!
+//! ```text
+//!             ┌ /subscriptions/… ─▶ state::arm ──┐
+//! https ─▶ http ┤ /{tenant}/… ─────▶ state::entra ─┼─▶ State
+//!             └ /_emulator/… ──────────────────┘
+//! ```
+
+mod certificates;
+mod http;
+mod options;
+mod server;
+pub mod state;
+
+pub use http::faults::{Delay, FaultAction, FaultAnswer, FaultMatch, FaultRule, NamedAction};
+pub use http::log::{Kind, LogEntry, LogFilter};
+pub use options::EmulatorOptions;
+pub use server::{Emulator, EmulatorInfo, StartError};

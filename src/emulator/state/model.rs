@@ -1,0 +1,209 @@
+//! The things in Azure that the stand-in knows about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything that the stand-in knows. Keys of maps are in lower case, as ARM compares IDs.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The tenant that a subscription belongs to unless it names another.
+    pub tenant_id: String,
+    /// How Azure behaves.
+    pub settings: Settings,
+    /// Subscriptions by ID.
+    pub subscriptions: BTreeMap<String, Subscription>,
+    /// Identities by ARM ID.
+    pub identities: BTreeMap<String, Identity>,
+    /// Resource locks.
+    pub locks: Vec<Lock>,
+    /// Policies that refuse writes.
+    pub deny_policies: Vec<DenyPolicy>,
+    pub(super) guids_given: u64,
+    pub(super) credential_writes_under_way: BTreeSet<String>,
+}
+
+/// How Azure behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Seconds before a written credential gives tokens.
+    pub propagation_seconds: u32,
+    /// Lifetime of the tokens that are given, in seconds.
+    pub token_lifetime_seconds: u32,
+    /// How long a write of a credential takes, in milliseconds.
+    pub write_latency_ms: u64,
+    /// Credentials on a page when the client names no `$top`.
+    pub credential_page_size: usize,
+    /// Identities on a page.
+    pub identity_page_size: usize,
+    /// Regions whose identities take no federated identity credentials.
+    pub regions_without_credentials: BTreeSet<String>,
+}
+
+/// A subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its GUID.
+    pub id: String,
+    /// The tenant that it trusts.
+    pub tenant_id: String,
+    /// Its resource groups by name.
+    pub resource_groups: BTreeMap<String, ResourceGroup>,
+}
+
+/// A resource group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceGroup {
+    /// Its name, as it was made.
+    pub name: String,
+    /// Its region.
+    pub location: String,
+}
+
+/// Where an identity is in ARM. The parts are as they were written; compare [`IdentityId::key`]s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityId {
+    /// Subscription GUID.
+    pub subscription: String,
+    /// Resource group name.
+    pub resource_group: String,
+    /// Identity name.
+    pub name: String,
+}
+
+/// A user-assigned managed identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Where it is in ARM.
+    pub id: IdentityId,
+    /// Region, without spaces and in lower case.
+    pub location: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// `None` or `Regional`.
+    pub isolation_scope: String,
+    /// What clients name when they ask for a token.
+    pub client_id: String,
+    /// The object ID that tokens carry.
+    pub principal_id: String,
+    /// What the identity may do in ARM.
+    pub arm_rights: ArmRights,
+    /// Federated identity credentials by name.
+    pub credentials: BTreeMap<String, Credential>,
+}
+
+/// A federated identity credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its name, as it was made.
+    pub name: String,
+    /// The issuer that tokens must name.
+    pub issuer: String,
+    /// The subject that tokens must name.
+    pub subject: String,
+    /// The audiences that tokens may name; Azure takes exactly one.
+    pub audiences: Vec<String>,
+    /// When it was last written.
+    pub written_at: Timestamp,
+}
+
+/// What a principal may do in ARM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArmRights {
+    /// Everything.
+    All,
+    /// Reads.
+    Read,
+    /// Nothing: 403 `AuthorizationFailed`.
+    #[default]
+    None,
+}
+
+/// A resource lock; it covers its scope and everything below.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lock {
+    /// The ARM ID that is locked.
+    pub scope: String,
+    /// What is refused.
+    #[serde(default)]
+    pub level: LockLevel,
+}
+
+/// What a lock refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockLevel {
+    /// Deletes.
+    #[default]
+    CanNotDelete,
+    /// Deletes and writes.
+    ReadOnly,
+}
+
+/// An Azure Policy assignment that refuses writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DenyPolicy {
+    /// Name of the assignment.
+    pub name: String,
+    /// The ARM ID that it is assigned to.
+    pub scope: String,
+    /// Refuse writes of this resource type alone, for example
+    /// `Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_type: Option<String>,
+}
+
+impl IdentityId {
+    /// The ID in lower case.
+    pub fn key(&self) -> String {
+        self.path("resourceGroups").to_lowercase()
+    }
+
+    /// The ID as answers have it: `resourcegroups` in lower case.
+    pub fn in_answers(&self) -> String {
+        self.path("resourcegroups")
+    }
+
+    fn path(&self, groups: &str) -> String {
+        let Self { subscription, resource_group, name } = self;
+        format!(
+            "/subscriptions/{subscription}/{groups}/{resource_group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+        )
+    }
+}
+
+impl Lock {
+    /// Whether the lock covers a resource: its own scope, or anything below.
+    pub fn covers(&self, resource: &str) -> bool {
+        is_within(resource, &self.scope)
+    }
+}
+
+impl DenyPolicy {
+    /// Whether the policy looks at a resource of this type.
+    pub fn covers(&self, resource: &str, resource_type: &str) -> bool {
+        is_within(resource, &self.scope)
+            && self.resource_type.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(resource_type))
+    }
+}
+
+/// Whether an ARM ID is `scope` or below it, in any case.
+pub(super) fn is_within(resource: &str, scope: &str) -> bool {
+    let (resource, scope) = (resource.to_lowercase(), scope.trim_end_matches('/').to_lowercase());
+    resource.strip_prefix(&scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_covers_itself_and_what_is_below_but_not_a_neighbour_with_a_longer_name() {
+        assert!(is_within("/subscriptions/S/resourcegroups/RG", "/subscriptions/s/resourceGroups/rg/"));
+        assert!(is_within("/subscriptions/s/resourceGroups/rg/providers/x", "/subscriptions/S"));
+        assert!(!is_within("/subscriptions/s/resourceGroups/rg-two", "/subscriptions/s/resourceGroups/rg"));
+    }
+}
