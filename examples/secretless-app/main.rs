@@ -14,9 +14,7 @@ use std::process::ExitCode;
 use azure_core::base64;
 use azure_core::credentials::TokenCredential;
 use azure_core::http::{ClientOptions, ExponentialRetryOptions, RetryOptions};
-use azure_identity::{
-    ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
-};
+use azure_identity::{ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions};
 use serde_json::{Map, Value, json};
 
 const SCOPE: &str = "https://management.azure.com/.default";

@@ -85,7 +85,7 @@ impl Feed {
             match event {
                 Ok(()) => self.queue.add(Key::Webhook),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration");
                 }
             }
         }
@@ -133,7 +133,9 @@ impl Feed {
                     BTreeSet::new()
                 }
             };
-            keys.into_iter().for_each(|key| self.queue.add(key));
+            for key in keys {
+                self.queue.add(key);
+            }
         }
     }
 }

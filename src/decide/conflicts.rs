@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn binding(identity: &str, extra: Value) -> ManagedIdentityBinding {
+    fn binding(identity: &str, extra: &Value) -> ManagedIdentityBinding {
         let mut spec = json!({"identityRef": {"name": identity}, "serviceAccountName": "app"});
         spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         serde_json::from_value(json!({
@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn clash_of(one: Value, other: Value) -> Option<Clash> {
-        clash(&binding("a", one), &binding("b", other))
+        clash(&binding("a", &one), &binding("b", &other))
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn two_bindings_of_one_identity_do_not_clash() {
-        assert_eq!(clash(&binding("a", json!({})), &binding("a", json!({}))), None);
+        assert_eq!(clash(&binding("a", &json!({})), &binding("a", &json!({}))), None);
     }
 
     #[test]

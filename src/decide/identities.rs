@@ -65,7 +65,7 @@ mod tests {
 
     const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
 
-    fn identity(name: &str, second: u8, spec: Value) -> ManagedIdentity {
+    fn identity(name: &str, second: u8, spec: &Value) -> ManagedIdentity {
         serde_json::from_value(json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
             "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_oldest_owns_and_the_other_is_a_duplicate_that_names_it() {
-        let older = identity("z", 1, existing(ID));
+        let older = identity("z", 1, &existing(ID));
         let younger = identity(
             "a",
             2,
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn provision_is_not_supported_yet() {
         let provision = json!({"provision": {"subscriptionID": "x", "resourceGroup": "rg", "location": "eastus"}});
-        let object = identity("a", 1, provision);
+        let object = identity("a", 1, &provision);
         let refused = accept(&object, &[&object], None);
         assert_eq!(refused.reason, Reason::NotSupported);
         assert!(refused.message.contains("not supported yet"));
@@ -104,13 +104,13 @@ mod tests {
 
     #[test]
     fn a_resource_id_that_the_schema_should_have_refused_is_refused() {
-        let object = identity("a", 1, existing("/subscriptions/../x"));
+        let object = identity("a", 1, &existing("/subscriptions/../x"));
         assert_eq!(accept(&object, &[&object], None).reason, Reason::InvalidSpec);
     }
 
     #[test]
     fn ensigns_own_identity_is_never_handed_out() {
-        let mut object = identity("a", 1, existing(ID));
+        let mut object = identity("a", 1, &existing(ID));
         object.status = serde_json::from_value(json!({"clientID": "c0ffee"})).unwrap();
         assert!(accept(&object, &[&object], Some("other")).holds());
         assert_eq!(accept(&object, &[&object], Some("c0ffee")).reason, Reason::OwnIdentity);

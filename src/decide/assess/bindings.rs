@@ -8,6 +8,7 @@ use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot};
 use crate::api::conditions::{ConditionType, Reason, Verdict};
 use crate::api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
 use crate::decide::credentials::Standing;
+use crate::decide::failure::Failure;
 use crate::decide::names::Subject;
 use crate::decide::{notes, status};
 
@@ -84,13 +85,14 @@ fn credential(
                 CredentialStatus { name: name.clone(), issuer: issuer.clone(), origin: *origin, confirmed_since };
             (standing(&credential), Some(credential))
         }
-        Some(Standing::Planned { name }) => match context.observed.write_failures.get(name) {
-            Some(failure) => (failure.verdict(), None),
-            None => {
+        Some(Standing::Planned { name }) => {
+            let pending = || {
                 let message = format!("federated identity credential {name} is about to be written");
-                (Verdict::unknown(Reason::CredentialPending, message), None)
-            }
-        },
+                Verdict::unknown(Reason::CredentialPending, message)
+            };
+            let failure = context.observed.write_failures.get(name);
+            (failure.map_or_else(pending, Failure::verdict), None)
+        }
         Some(Standing::Blocked { reason, message }) => (Verdict::bad(*reason, message.clone()), None),
         // Azure's list is not known now: what it confirmed before still stands.
         None => match (confirmed, &context.observed.credentials) {

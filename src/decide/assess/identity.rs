@@ -78,7 +78,7 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
     let ready = if object.metadata.deletion_timestamp.is_some() {
         deleting(context)
     } else {
-        let blocking = accepted.holds().then(|| context.trust.failure(context.observed)).flatten();
+        let blocking = accepted.holds().then(|| context.observed.failure()).flatten();
         match blocking.filter(|_| verdicts.iter().all(|(_, verdict)| verdict.holds())) {
             Some(failure) => failure.verdict(),
             None => status::ready(&verdicts, "the identity can be used by the bindings that it allows"),
@@ -121,7 +121,7 @@ fn fill(
 }
 
 fn deleting(context: &Context<'_>) -> Verdict {
-    match context.trust.failure(context.observed) {
+    match context.observed.failure() {
         Some(failure) => Verdict::bad(
             failure.reason,
             format!("deletion waits until the federated identity credentials in Azure are gone: {}", failure.message),

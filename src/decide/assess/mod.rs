@@ -89,6 +89,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The failure that keeps the identity from being in step, unless it passes by itself.
+    pub fn failure(&self) -> Option<&Failure> {
+        let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
+        listed.into_iter().chain(self.write_failures.values()).find(|failure| !failure.is_transient())
+    }
+
     /// Whether Azure said that the identity does not exist.
     pub fn gone(&self) -> bool {
         self.identity.as_ref().and_then(|answer| answer.as_ref().err()).is_some_and(Failure::is_gone)

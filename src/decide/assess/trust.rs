@@ -11,7 +11,6 @@ use crate::api::conditions::Reason;
 use crate::api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
 use crate::decide::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::decide::credentials::{Inputs, Standing, Step, Wanted, plan};
-use crate::decide::failure::Failure;
 use crate::decide::issuers;
 use crate::decide::names::Subject;
 use crate::decide::ownership::Owner;
@@ -32,12 +31,6 @@ pub(super) struct Trust {
 impl Trust {
     pub(super) fn wants_any(&self) -> bool {
         !self.wanted.is_empty()
-    }
-
-    /// The failure that keeps the identity from being in step, unless it passes by itself.
-    pub(super) fn failure<'a>(&self, observed: &'a Observed) -> Option<&'a Failure> {
-        let listed = observed.credentials.as_ref().and_then(|answer| answer.as_ref().err());
-        listed.into_iter().chain(observed.write_failures.values()).find(|failure| !failure.is_transient())
     }
 }
 
