@@ -1,12 +1,16 @@
 //! ARM over HTTP: the bearer token, the headers, and the time that a write takes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exchange::{Incoming, Reply};
 use super::log::Kind;
 use super::{Shared, lock};
+use crate::emulator::state::IdentityId;
 use crate::emulator::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
 use crate::emulator::state::text::redact;
+
+/// How often a write looks whether it has taken long enough.
+const LATENCY_STEP: Duration = Duration::from_millis(5);
 
 pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
     let mut principal_id = None;
@@ -87,17 +91,15 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         arm::check(&state, &operation)?;
         let write = match operation.credential_write() {
             None => None,
-            Some(identity) if state.begin_credential_write(identity) => Some(CredentialWrite {
-                shared,
-                identity: identity.clone(),
-                latency: Duration::from_millis(state.settings.write_latency_ms),
-            }),
+            Some(identity) if state.begin_credential_write(identity) => {
+                Some(CredentialWrite { shared, identity: identity.clone() })
+            }
             Some(identity) => return Err(ArmError::concurrent_credential_writes(identity)),
         };
         (operation, write)
     };
     if let Some(write) = &write {
-        tokio::time::sleep(write.latency).await;
+        write.take_its_time().await;
     }
     let origin = incoming.origin(&shared.base_url);
     arm::apply(&mut lock(&shared.state), operation, &origin, shared.clock.now())
@@ -106,8 +108,22 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
 /// A write of a credential that is under way, until it is dropped.
 struct CredentialWrite<'a> {
     shared: &'a Shared,
-    identity: crate::emulator::state::IdentityId,
-    latency: Duration,
+    identity: IdentityId,
+}
+
+impl CredentialWrite<'_> {
+    /// Takes as long as the settings say, which may change meanwhile: a test stretches a write and ends it at will.
+    async fn take_its_time(&self) {
+        let begun = Instant::now();
+        loop {
+            let latency = Duration::from_millis(lock(&self.shared.state).settings.write_latency_ms);
+            let left = latency.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LATENCY_STEP)).await;
+        }
+    }
 }
 
 impl Drop for CredentialWrite<'_> {

@@ -9,7 +9,7 @@ use super::log::LogFilter;
 use super::{Shared, lock};
 use crate::emulator::state::StateDocument;
 use crate::emulator::state::arm::ArmError;
-use crate::emulator::state::text::query_parameter;
+use crate::emulator::state::text::{query_parameter, read_object, redact};
 
 pub(super) fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
     let path = incoming.path.trim_matches('/');
@@ -39,7 +39,7 @@ pub(super) fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
 }
 
 fn bad(message: impl Into<String>) -> ArmError {
-    ArmError::new(400, "BadRequest", message)
+    ArmError::new(400, "BadRequest", redact(&message.into()))
 }
 
 fn state(shared: &Shared) -> Reply {
@@ -47,7 +47,7 @@ fn state(shared: &Shared) -> Reply {
 }
 
 fn put_state(shared: &Shared, body: &[u8]) -> Result<Reply, ArmError> {
-    let document = serde_json::from_slice(body).map_err(|error| bad(format!("not a state document: {error}")))?;
+    let document = read_object(body).map_err(|error| bad(format!("not a state document: {error}")))?;
     shared.set_state(document).map_err(|error| bad(error.to_string()))?;
     Ok(state(shared))
 }

@@ -74,7 +74,7 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
         client_request_id: incoming.client_request_id().map(text),
         user_agent: incoming.header("user-agent").map(text),
         principal_id: reply.principal_id.clone(),
-        body: reply.shown.clone().or_else(|| shown(&incoming)),
+        body: reply.shown.clone().or_else(|| sent(&incoming)).and_then(|body| redacted(&body)),
         applied_status: fault.as_ref().and(applied_status),
         fault: fault.map(|action| serde_json::to_string(&action).unwrap_or_default()),
     };
@@ -188,15 +188,17 @@ fn internal_error() -> Reply {
     Reply::json(500, &error.envelope()).error_code(error.code)
 }
 
-/// What the log shows of a body: JSON as JSON, anything else not at all.
-fn shown(incoming: &Incoming) -> Option<Value> {
+/// What was sent to ARM, if it is JSON.
+fn sent(incoming: &Incoming) -> Option<Value> {
     match incoming.kind {
-        Kind::ArmRead | Kind::ArmWrite => {
-            let text = redact(std::str::from_utf8(&incoming.body).ok()?);
-            serde_json::from_str(&text).ok()
-        }
+        Kind::ArmRead | Kind::ArmWrite => serde_json::from_slice(&incoming.body).ok(),
         _ => None,
     }
+}
+
+/// JSON without whatever looks like a token.
+fn redacted(value: &Value) -> Option<Value> {
+    serde_json::from_str(&redact(&value.to_string())).ok()
 }
 
 /// A body that fails before its first byte makes the server close the connection with nothing sent.

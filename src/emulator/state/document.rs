@@ -39,6 +39,9 @@ pub struct StateDocument {
     pub deny_policies: Vec<DenyPolicy>,
     /// How many GUIDs were made up so far: kept so that a restored state does not give one out twice.
     pub guids_given: u64,
+    /// Identities under which a credential is being written. Shown; not taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credential_writes_under_way: Vec<String>,
 }
 
 /// A subscription as JSON.
@@ -276,6 +279,7 @@ impl From<&State> for StateDocument {
             locks: state.locks.clone(),
             deny_policies: state.deny_policies.clone(),
             guids_given: state.guids_given,
+            credential_writes_under_way: state.credential_writes_under_way.iter().cloned().collect(),
         }
     }
 }

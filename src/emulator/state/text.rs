@@ -1,6 +1,8 @@
 //! Small helpers for texts on the wire.
 
 use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Undoes percent-encoding in a path segment. What is not valid UTF-8 becomes U+FFFD, which no name allows.
 pub fn percent_decode(text: &str) -> String {
@@ -49,6 +51,12 @@ pub fn redact(text: &str) -> String {
 
 fn is_token_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// Reads a JSON object. Serde by itself would take an array of the fields' values, too.
+pub fn read_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    let object: serde_json::Map<String, Value> = serde_json::from_slice(body)?;
+    serde_json::from_value(Value::Object(object))
 }
 
 /// A region's name as ARM compares it: `East US` is `eastus`.

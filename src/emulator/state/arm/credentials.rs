@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::paging::Page;
 use super::{ArmAnswer, ArmError, governance, names};
 use crate::emulator::state::model::{Credential, Identity, IdentityId, State};
+use crate::emulator::state::text::read_object;
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials";
 const MAX_CREDENTIALS: usize = 20;
@@ -36,7 +37,7 @@ pub(super) fn read_body(name: &str, body: &[u8]) -> Result<CredentialBody, ArmEr
     if !names::is_credential_name(name) {
         return Err(ArmError::bad_request(format!("Federated Identity Credential name '{name}' is invalid.")));
     }
-    let wire: Wire = serde_json::from_slice(body).map_err(|error| ArmError::content(&error))?;
+    let wire: Wire = read_object(body).map_err(|error| ArmError::content(&error))?;
     let empty = || ArmError::bad_request("Federated Identity Credential from HTTP body has empty properties");
     let WireProperties { issuer, subject, audiences } = wire.properties.ok_or_else(empty)?;
     let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty()).ok_or_else(empty);

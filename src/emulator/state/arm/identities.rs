@@ -9,7 +9,7 @@ use super::paging::Page;
 use super::versions::ApiVersion;
 use super::{ArmAnswer, ArmError, governance, names};
 use crate::emulator::state::model::{ArmRights, Identity, IdentityId, State};
-use crate::emulator::state::text::normalize_location;
+use crate::emulator::state::text::{normalize_location, read_object};
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
 
@@ -43,7 +43,7 @@ struct WireProperties {
 
 impl Wire {
     fn read(body: &[u8]) -> Result<Self, ArmError> {
-        serde_json::from_slice(body).map_err(|error| ArmError::content(&error))
+        read_object(body).map_err(|error| ArmError::content(&error))
     }
 
     fn isolation_scope(&self) -> Result<Option<String>, ArmError> {

@@ -1,0 +1,205 @@
+"""Who may do what where: tokens, rights, subscriptions, versions, locks and policies."""
+
+import pytest
+import requests
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+
+from refusal import refused
+from test_credentials import trust
+
+
+class Fixed:
+    """A credential that always gives the same token."""
+
+    def __init__(self, token):
+        self._token = token
+
+    def get_token(self, *_scopes, **_options):
+        return AccessToken(self._token, 4_000_000_000)
+
+
+@pytest.fixture
+def get(emulator, group):
+    """GETs an identity with exactly these headers."""
+
+    def get(headers=None, query="api-version=2024-11-30"):
+        path = (
+            f"/subscriptions/{emulator.subscription_id}/resourceGroups/{group}"
+            f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders?{query}"
+        )
+        return emulator.request("GET", path, headers=headers)
+
+    return get
+
+
+@pytest.fixture
+def administrator(emulator):
+    return {"Authorization": f"Bearer {emulator.control('GET', 'arm-token')['access_token']}"}
+
+
+def test_a_request_without_a_token_is_refused(get):
+    for headers in (None, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer"}):
+        answer = get(headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "AuthenticationFailed")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer authorization_uri=")
+
+
+def test_a_token_of_somebody_else_is_refused(get, issuer, administrator):
+    changed = administrator["Authorization"][:-8] + "AAAAAAAA"
+    for header in (f"Bearer {issuer.token()}", "Bearer rubbish", changed):
+        answer = get({"Authorization": header})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "InvalidAuthenticationToken")
+
+
+def test_a_token_for_another_resource_is_refused(client_of, credential, group):
+    operator = credential(identity="operator", sub="system:serviceaccount:ensign-system:ensign")
+    with client_of(operator, scopes=["https://vault.azure.net/.default"]) as arm:
+        with pytest.raises(ClientAuthenticationError) as caught:
+            arm.user_assigned_identities.get(group, "orders")
+    assert caught.value.response.json()["error"]["code"] == "InvalidAuthenticationTokenAudience"
+
+
+def test_a_principal_without_rights_is_refused(client_of, credential, group, emulator):
+    workload = emulator.identity("orders")
+    scope = (
+        f"/subscriptions/{emulator.subscription_id}/resourceGroups/{group}"
+        "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders"
+    )
+    message = (
+        f"The client '{workload['clientId']}' with object id '{workload['principalId']}' does not have authorization "
+        "to perform action 'Microsoft.ManagedIdentity/userAssignedIdentities/read' "
+        f"over scope '{scope}' or the scope is invalid."
+    )
+    with client_of(credential()) as arm:
+        with refused(403, "AuthorizationFailed", message):
+            arm.user_assigned_identities.get(group, "orders")
+
+
+def test_a_reader_may_read_and_not_write(client_of, credential, group, emulator):
+    identities = [{**identity, "armRights": "read"} for identity in emulator.state()["identities"]]
+    emulator.change_state(identities=identities)
+    with client_of(credential()) as arm:
+        assert arm.user_assigned_identities.get(group, "orders")
+        for write, action in (
+            (lambda: arm.federated_identity_credentials.delete(group, "orders", "trust"), "delete"),
+            (lambda: arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust()), "write"),
+        ):
+            message = f"Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/{action}'"
+            with refused(403, "AuthorizationFailed", message):
+                write()
+
+
+def test_a_deleted_principal_has_no_rights_left(arm, group, emulator):
+    assert arm.user_assigned_identities.get(group, "orders")
+    emulator.change_state(identities=[i for i in emulator.state()["identities"] if i["name"] != "operator"])
+    with refused(403, "AuthorizationFailed"):
+        arm.user_assigned_identities.get(group, "orders")
+
+
+def test_a_subscription_of_another_tenant_is_refused(emulator, credential, client_of, group):
+    other = "50b00000-0000-4000-8000-0000000000ff"
+    subscriptions = emulator.state()["subscriptions"]
+    tenant = "7e000000-0000-4000-8000-0000000000ff"
+    emulator.change_state(subscriptions=[*subscriptions, {"id": other, "tenantId": tenant}])
+    operator = credential(identity="operator", sub="system:serviceaccount:ensign-system:ensign")
+    with client_of(operator, subscription_id=other) as arm:
+        with pytest.raises(ClientAuthenticationError) as caught:
+            arm.user_assigned_identities.get(group, "orders")
+    assert caught.value.response.json()["error"]["code"] == "InvalidAuthenticationTokenTenant"
+
+
+def test_an_unknown_subscription_is_not_found(client_of, credential, group):
+    operator = credential(identity="operator", sub="system:serviceaccount:ensign-system:ensign")
+    with client_of(operator, subscription_id="50b00000-0000-4000-8000-0000000000ee") as arm:
+        with refused(404, "SubscriptionNotFound"):
+            arm.user_assigned_identities.get(group, "orders")
+    with client_of(operator, subscription_id="mine") as arm:
+        with refused(400, "InvalidSubscriptionId"):
+            arm.user_assigned_identities.get(group, "orders")
+
+
+@pytest.mark.parametrize(
+    "query, code",
+    [
+        ("", "MissingApiVersionParameter"),
+        ("api-version=", "MissingApiVersionParameter"),
+        ("api-version=2030-01-01", "InvalidApiVersionParameter"),
+        ("api-version=2025-01-31", "InvalidApiVersionParameter"),
+    ],
+)
+def test_an_api_version_is_missing_or_unknown(get, administrator, query, code):
+    answer = get(administrator, query)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize("version", ["2023-01-31", "2023-07-31-preview", "2025-05-31-PREVIEW", "2026-05-31"])
+def test_known_api_versions_are_taken(get, administrator, version):
+    answer = get(administrator, f"api-version={version}")
+    assert answer.status_code == 200
+    assert ("isolationScope" in answer.json()["properties"]) == (version >= "2024-11-30")
+
+
+def test_credentials_do_not_exist_in_the_oldest_api_versions(emulator, administrator, group):
+    path = (
+        f"/subscriptions/{emulator.subscription_id}/resourceGroups/{group}/providers/Microsoft.ManagedIdentity"
+        "/userAssignedIdentities/orders/federatedIdentityCredentials?api-version=2018-11-30"
+    )
+    answer = emulator.request("GET", path, headers=administrator)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "InvalidResourceType")
+
+
+def test_answers_carry_the_headers_of_arm(get, administrator):
+    answer = get({**administrator, "x-ms-client-request-id": "mine", "x-ms-correlation-request-id": "ours"})
+    assert answer.headers["x-ms-client-request-id"] == "mine"
+    assert answer.headers["x-ms-correlation-request-id"] == "ours"
+    assert len(answer.headers["x-ms-request-id"]) == 36
+    assert int(answer.headers["x-ms-ratelimit-remaining-subscription-reads"]) > 0
+
+
+def test_a_lock_is_inherited_by_credentials(arm, group, emulator):
+    identity = emulator.identity("orders")["id"]
+    emulator.change_state(locks=[{"scope": identity}])
+    for delete, resource in (
+        (lambda: arm.user_assigned_identities.delete(group, "orders"), identity),
+        (
+            lambda: arm.federated_identity_credentials.delete(group, "orders", "trust"),
+            f"{identity}/federatedIdentityCredentials/trust",
+        ),
+    ):
+        message = (
+            f"The scope '{resource}' cannot perform delete operation because following scope(s) are locked: "
+            f"'{identity}'. Please remove the lock and try again."
+        )
+        with refused(409, "ScopeLocked", message):
+            delete()
+    assert arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust())
+
+
+def test_a_read_only_lock_refuses_writes_too(arm, group, emulator):
+    emulator.change_state(locks=[{"scope": f"/subscriptions/{emulator.subscription_id}", "level": "ReadOnly"}])
+    for write in (
+        lambda: arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust()),
+        lambda: arm.user_assigned_identities.update(group, "orders", {"tags": {}}),
+        lambda: arm.user_assigned_identities.create_or_update(group, "orders", {"location": "westeurope"}),
+    ):
+        with refused(409, "ScopeLocked", "cannot perform write operation"):
+            write()
+    assert arm.user_assigned_identities.get(group, "orders")
+
+
+def test_a_policy_refuses_what_it_is_about(arm, group, emulator):
+    kind = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials"
+    scope = f"/subscriptions/{emulator.subscription_id}"
+    emulator.change_state(denyPolicies=[{"name": "no-federation", "scope": scope, "resourceType": kind}])
+    with refused(403, "RequestDisallowedByPolicy", "Resource 'new' was disallowed by policy."):
+        arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust())
+    assert arm.user_assigned_identities.update(group, "orders", {"tags": {"a": "b"}})
+    arm.federated_identity_credentials.delete(group, "orders", "trust")
+
+
+def test_the_certificate_is_of_no_authority_that_clients_know(emulator):
+    with requests.Session() as session:
+        session.trust_env = False
+        with pytest.raises(requests.exceptions.SSLError):
+            session.get(emulator.state_url, timeout=10)
