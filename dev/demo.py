@@ -35,8 +35,8 @@ def demo() -> int:
         started = time.monotonic()
         report = Report(list(PLAN))
         try:
-            cluster = control_plane.ensure(progress)
-            built = build.cargo("--bin=ensign", "--example=secretless-app")
+            cluster = build.cluster(progress)
+            built = build.programs()
             python = azure_clients.python(progress)
             report.build_seconds = time.monotonic() - started
             samples = Samples(

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Start a development environment and leave it running: a Kubernetes control plane, an Azure stand-in, Ensign.
 
-Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook when
-they were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new credential.
+Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook where
+they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new credential.
 `make down` stops it.
 """
 
@@ -14,7 +14,7 @@ if sys.version_info < (3, 9):
 import argparse
 import time
 
-from ensign_dev import build, environment, main, paths, preflight, control_plane
+from ensign_dev import build, control_plane, environment, main, paths, preflight
 from ensign_dev.progress import Progress, duration
 
 ROOT = paths.ROOT / "target" / "dev"
@@ -25,8 +25,8 @@ def up() -> int:
     propagation = environment.propagation_seconds()
     preflight.require("demo", control_plane.is_built())
     progress = Progress()
-    cluster = control_plane.ensure(progress)
-    built = build.cargo("--bin=ensign")
+    cluster = build.cluster(progress)
+    built = build.programs()
     programs = environment.Programs(built["ensign"], cluster)
 
     started = time.monotonic()
@@ -35,11 +35,13 @@ def up() -> int:
         if dev.load():
             restarted = dev.refresh(programs)
             dev.write()
-            what = f"{' and '.join(restarted)} restarted from the new build" if restarted else "nothing to restart"
+            what = f"{' and '.join(restarted)} restarted" if restarted else "nothing to restart"
             print(f"The environment runs already: tokens and definitions renewed, {what}.")
             if dev.info["propagation_seconds"] != propagation:
                 print(f"It keeps its propagation time of {dev.info['propagation_seconds']} seconds until `make down`.")
         else:
+            if dev.registry.records():
+                print("Parts of the environment that was here have ended; starting a new one.")
             dev.start(programs, propagation, leashed=False)
             print(f"The environment is up, after {duration(time.monotonic() - started)}.")
     print(how_to_use(dev))

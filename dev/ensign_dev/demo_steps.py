@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from . import paths, pod_runner, seed
@@ -24,6 +23,7 @@ BINDING = f"managedidentitybinding/{NAME}"
 INJECTED_ENV = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST")
 READY_SECONDS = 60
 POD_SECONDS = 60.0
+PROPAGATION_SLACK_SECONDS = 30.0
 # 700213: no credential for this subject; the others are said of the issuer, the audience, the letter case, and of an
 # identity that has no credential at all.
 NO_TRUST = re.compile(r"AADSTS(700211|700212|700213|7002138|70021|70025)\b")
@@ -161,7 +161,7 @@ class Demo:
         process = {one: pod_runner.read(self._pod, one) for one in containers}
         first = process[containers[0]]
         self._tell.command(f"kubectl get pod {name} -n {NAMESPACE} -o yaml")
-        self._tell.say("What Ensign's webhook put into each container, and no author had to write:")
+        self._tell.say("Of that, what no author wrote: Ensign's webhook put these variables into each container,")
         self._tell.facts({one: first.env.get(one, "(missing)") for one in INJECTED_ENV})
         expected = {
             "AZURE_CLIENT_ID": self._identity["clientId"],
@@ -209,9 +209,9 @@ class Demo:
 
     def stranger(self, detail: Detail) -> None:
         self._tell.say(
-            f"Someone in the same namespace copies everything that was injected, the client ID included, into a pod of "
-            f"their own. Its service account {STRANGER} has no binding. Kubernetes gladly makes a token for it, with the "
-            "right issuer and the right audience, and the same Rust program sends it to Entra:"
+            "Someone in the same namespace copies everything that was injected, the client ID included, into a pod of "
+            f"their own. Its service account {STRANGER} has no binding. Kubernetes gladly makes a token for it, with "
+            "the right issuer and the right audience, and the same Rust program sends it to Entra:"
         )
         self.kubectl("create", "serviceaccount", STRANGER, "-n", NAMESPACE)
         self._tell.command(f"kubectl create -n {NAMESPACE} -f copied-pod.json   # serviceAccountName: {STRANGER}")
@@ -233,9 +233,9 @@ class Demo:
         same([one["name"] for one in left if one["name"] in before], [], "what is left of the credential in Azure")
         same(credentials_of(self._subject, self._environment.info["issuer"], left), [], "the trust that is left")
         self._tell.say(
-            "The binding was held back until Azure had confirmed that its credential is gone: a credential that is left "
-            "behind would let in whoever makes a service account of that name next. The old pod still has its token "
-            "file, and Entra no longer takes it:"
+            "The binding was held back until Azure had confirmed that its credential is gone: a credential that is "
+            "left behind would let in whoever makes a service account of that name next. The old pod still has its "
+            "token file, and Entra no longer takes it:"
         )
         detail.update(deleted=before, credentials_left=left)
         self._refused(self._start(pod_runner.read(self._pod, "rust"), self._samples.rust), self._subject, detail)
@@ -291,9 +291,24 @@ class Demo:
             )
         return run
 
+    def _start_once_trusted(self, process: PodProcess, program: List[str]) -> Run:
+        """Runs a program; again while Entra does not see its credential yet and was told to take that long."""
+        if self._propagation == 0:
+            return self._start(process, program)
+        self._tell.say(
+            f"(PROPAGATION_SECONDS={self._propagation}: Entra takes that long to see a new credential, as it does in "
+            "real life. Until then the program is refused and tries again.)"
+        )
+
+        def settled() -> Optional[Run]:
+            run = self._start(process, program)
+            return None if NO_TRUST.search(str(answer_of(run).get("error", ""))) else run
+
+        return until("Entra to see the credential", settled, self._propagation + PROPAGATION_SLACK_SECONDS)
+
     def _exchange(self, container: str, program: List[str], detail: Detail) -> None:
         process = pod_runner.read(self._pod, container)
-        run = self._start(process, program)
+        run = self._start_once_trusted(process, program)
         given = next(iter(run.given.values()))
         self._tell.say("In: the token of the pod, signed by this cluster, of no use to anybody but Entra.")
         self._tell.facts({name: given[name] for name in ("iss", "sub", "aud")})
@@ -302,7 +317,8 @@ class Demo:
             raise Failure(f"the program got no token: {answer.get('error') or run.error.strip() or run.out.strip()}")
         claims = answer["claims"]
         self._tell.say(f"Out: a token of Entra for Azure, got by {answer['sdk']}. Its claims:")
-        self._tell.facts({name: claims[name] for name in ("iss", "aud", "tid", "appid", "oid", "sub") if name in claims})
+        shown = ("iss", "aud", "tid", "appid", "oid", "sub")
+        self._tell.facts({name: claims[name] for name in shown if name in claims})
         same(claims.get("tid"), self._environment.info["tenant_id"], "the tenant in the token")
         same(claims.get("appid"), self._identity["clientId"], "the client ID in the token")
         same(claims.get("oid"), self._identity["principalId"], "the principal in the token")
@@ -314,7 +330,7 @@ class Demo:
     def _refused(self, run: Run, subject: str, detail: Detail) -> str:
         answer = answer_of(run)
         if run.status == 0 or answer.get("ok"):
-            raise Failure(f"Entra gave a token to {subject}, which nothing lets in any more")
+            raise Failure(f"Entra gave a token to {subject}, which nothing lets in")
         said = str(answer.get("error", ""))
         code = NO_TRUST.search(said)
         given = next(iter(run.given.values()))

@@ -76,13 +76,12 @@ class Environment:
             yield
 
     def load(self) -> bool:
-        """Whether the environment is up: it has its file, and all of its processes run."""
+        """Whether the environment is up: it has its file, and what holds its state runs."""
         try:
             self.info = json.loads(self.file.read_text())
         except (OSError, ValueError):
             return False
-        wanted = ("control-plane", "azure-emulator", "webhook", "controller")
-        return all(self.registry.find(name) is not None for name in wanted)
+        return all(self.registry.find(name) is not None for name in ("control-plane", "azure-emulator"))
 
     def start(self, programs: Programs, propagation_seconds: int, leashed: bool) -> None:
         """Starts everything and returns once it can be used. A failure leaves nothing running."""
@@ -95,7 +94,7 @@ class Environment:
             raise
 
     def refresh(self, programs: Programs) -> List[str]:
-        """Brings an environment that is up to date: definitions, tokens, and programs that were built anew.
+        """Brings a running environment up to date: definitions, tokens, and programs that ended or were built anew.
 
         The names of the processes that were restarted. Azure and the cluster keep their state.
         """
@@ -105,7 +104,7 @@ class Environment:
         current = fingerprint(programs.ensign)
         stale = [
             name for name in ("webhook", "controller")
-            if (record := self.registry.find(name)) is not None and record.program != current
+            if (record := self.registry.find(name)) is None or record.program != current
         ]
         for name in stale:
             if not self.registry.stop(name):
@@ -115,7 +114,7 @@ class Environment:
         return stale
 
     def stop(self) -> List[str]:
-        """Stops all that runs, and removes all but the logs. Safe to call at any time; the names of what was running."""
+        """Stops all that runs and removes all but the logs, at any time; the names of what was running."""
         with uninterrupted():
             running = [one.name for one in self.registry.records() if self.registry.find(one.name) is not None]
             self.file.unlink(missing_ok=True)

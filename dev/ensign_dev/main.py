@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Callable, NoReturn
 
+from .azure_clients import NotInstalled
 from .children import CommandFailed
 from .control_plane import BuildFailed
 from .failure import Failure
@@ -19,7 +20,7 @@ def run(script: Callable[[], int]) -> NoReturn:
     end_as_ctrl_c_does()
     try:
         status = script()
-    except (Failure, BuildFailed, CommandFailed, subprocess.TimeoutExpired) as error:
+    except (Failure, BuildFailed, NotInstalled, CommandFailed, subprocess.TimeoutExpired) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:

@@ -19,12 +19,13 @@ class Narrator:
         self._steps = steps
         self._step = 0
         self._stream = stream if stream is not None else sys.stdout
+        self._after_blank = False
 
     def title(self, text: str, *paragraphs: str) -> None:
         """The beginning."""
         self._print("", text, "=" * len(text))
         for paragraph in paragraphs:
-            self._print(*textwrap.wrap(paragraph, WIDTH), "")
+            self._print(*_wrapped(paragraph, ""), "")
 
     def step(self, text: str) -> None:
         """The heading of the next step."""
@@ -34,7 +35,7 @@ class Narrator:
 
     def say(self, text: str) -> None:
         """A paragraph."""
-        self._print(*textwrap.wrap(text, WIDTH - len(INDENT), initial_indent=INDENT, subsequent_indent=INDENT))
+        self._print(*_wrapped(text, INDENT))
 
     def command(self, text: str) -> None:
         """A command that is run."""
@@ -62,15 +63,21 @@ class Narrator:
         self._print("", *lines)
 
     def _print(self, *lines: str) -> None:
-        print("\n".join(lines), file=self._stream, flush=True)
+        """Prints lines, never two blank ones in a row."""
+        for line in lines:
+            if line or not self._after_blank:
+                print(line, file=self._stream)
+            self._after_blank = not line
+        self._stream.flush()
+
+
+def _wrapped(text: str, indent: str) -> List[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(one) for one in value)
     return str(value)
-
-
-def quoted(arguments: List[str]) -> str:
-    """A command as a person would type it."""
-    return " ".join(f"'{one}'" if any(mark in one for mark in " {}$*") else one for one in arguments)

@@ -175,8 +175,8 @@ class Registry:
             return None
         if child is None and self.find(name) is not None:
             return None
-        how = "ended" if status is None else f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        return f"{name} {how}; {self.tail(name)}"
+        how = "" if status is None else f" by signal {-status}" if status < 0 else f" with status {status}"
+        return f"{name} ended{how}; {self.tail(name)}"
 
     def out(self, name: str) -> Path:
         """Where a process's standard output goes."""
