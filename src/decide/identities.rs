@@ -84,7 +84,7 @@ mod tests {
         let younger = identity(
             "a",
             2,
-            existing(&ID.to_uppercase().replace("MICROSOFT.MANAGEDIDENTITY", "Microsoft.ManagedIdentity")),
+            &existing(&ID.to_uppercase().replace("MICROSOFT.MANAGEDIDENTITY", "Microsoft.ManagedIdentity")),
         );
         let siblings = [&younger, &older];
         assert!(accept(&older, &siblings, None).holds());

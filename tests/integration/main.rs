@@ -1,1 +1,5 @@
 //! The one integration binary: one link, one control plane shared by every test.
+
+mod api_validation;
+mod controller;
+mod support;
