@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Start a development environment and leave it running: a Kubernetes control plane, an Azure stand-in, Ensign.
 
-Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook where
-they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new credential.
-`make down` stops it.
+Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook if
+they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new
+credential. `make down` stops it.
 """
 
 import sys

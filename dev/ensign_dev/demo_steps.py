@@ -202,7 +202,7 @@ class Demo:
 
     def python(self, detail: Detail) -> None:
         self._tell.say(
-            "The same in another language, with Microsoft's azure-identity from PyPI and examples/"
+            "The same in another language, with Microsoft's azure-identity for Python and examples/"
             "secretless-app-python. Neither program knows of Ensign."
         )
         self._exchange("python", self._samples.python, detail)
