@@ -102,13 +102,13 @@ mod tests {
         .unwrap()
     }
 
-    fn clash_of(one: Value, other: Value) -> Option<Clash> {
-        clash(&binding("a", &one), &binding("b", &other))
+    fn clash_of(one: &Value, other: &Value) -> Option<Clash> {
+        clash(&binding("a", one), &binding("b", other))
     }
 
     #[test]
     fn two_identities_for_every_pod_clash_over_the_client_id() {
-        assert_eq!(clash_of(json!({}), json!({})), Some(Clash::ClientIdEnv));
+        assert_eq!(clash_of(&json!({}), &json!({})), Some(Clash::ClientIdEnv));
     }
 
     #[test]
@@ -118,17 +118,17 @@ mod tests {
 
     #[test]
     fn another_variable_solves_the_clash() {
-        assert_eq!(clash_of(json!({}), json!({"injection": {"clientIDEnv": "AUDIT_CLIENT_ID"}})), None);
+        assert_eq!(clash_of(&json!({}), &json!({"injection": {"clientIDEnv": "AUDIT_CLIENT_ID"}})), None);
     }
 
     #[test]
     fn bindings_that_do_not_inject_do_not_clash() {
-        assert_eq!(clash_of(json!({}), json!({"injection": {"mode": "None"}})), None);
+        assert_eq!(clash_of(&json!({}), &json!({"injection": {"mode": "None"}})), None);
     }
 
     #[test]
     fn disjoint_selectors_do_not_clash() {
-        let select = |selector: Value| json!({"podSelector": selector});
+        let select = |selector: &Value| json!({"podSelector": selector});
         let cases = [
             (json!({"matchLabels": {"app": "a"}}), json!({"matchLabels": {"app": "b"}})),
             (
@@ -145,7 +145,7 @@ mod tests {
             ),
         ];
         for (one, other) in cases {
-            assert_eq!(clash_of(select(one.clone()), select(other.clone())), None, "{one} and {other}");
+            assert_eq!(clash_of(&select(&one), &select(&other)), None, "{one} and {other}");
         }
     }
 
@@ -153,15 +153,15 @@ mod tests {
     fn selectors_on_different_labels_can_meet_in_one_pod() {
         let one = json!({"podSelector": {"matchLabels": {"app": "a"}}});
         let other = json!({"podSelector": {"matchLabels": {"tier": "web"}}});
-        assert_eq!(clash_of(one, other), Some(Clash::ClientIdEnv));
+        assert_eq!(clash_of(&one, &other), Some(Clash::ClientIdEnv));
     }
 
     #[test]
     fn different_containers_do_not_clash_but_share_the_token() {
         let one = json!({"injection": {"containers": {"include": ["app"]}}});
         let other = json!({"injection": {"containers": {"include": ["sidecar"]}}});
-        assert_eq!(clash_of(one.clone(), other), None);
+        assert_eq!(clash_of(&one, &other), None);
         let longer = json!({"injection": {"containers": {"include": ["sidecar"]}, "tokenExpirationSeconds": 7200}});
-        assert_eq!(clash_of(one, longer), Some(Clash::TokenExpiration));
+        assert_eq!(clash_of(&one, &longer), Some(Clash::TokenExpiration));
     }
 }

@@ -3,4 +3,5 @@
 mod api_validation;
 mod architecture;
 mod controller;
+mod emulator;
 mod support;

@@ -62,3 +62,52 @@ pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestam
     };
     Ok(Caller { client_id: claims.appid.clone(), object_id: claims.oid.clone(), tenant_id: claims.tid.clone(), rights })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{TENANT, now, orders, state};
+    use super::*;
+    use crate::emulator::state::entra::Principal;
+
+    const ARM: &str = "https://127.0.0.1:1";
+
+    fn claims(audience: &str, object_id: &str) -> AccessClaims {
+        let principal = Principal { tenant_id: TENANT, client_id: "client", object_id, arm_id: None };
+        principal.claims(&orders(), audience, "https://authority", now())
+    }
+
+    #[test]
+    fn a_token_for_another_resource_is_refused() {
+        for audience in
+            ["https://vault.azure.net", "https://management.azure.com.evil", "", "https://management.azure.com//"]
+        {
+            let error = caller(&orders(), &claims(audience, ADMINISTRATOR), ARM, now()).unwrap_err();
+            assert_eq!((error.status, error.code.as_str()), (401, "InvalidAuthenticationTokenAudience"), "{audience}");
+        }
+        for audience in ["https://management.azure.com", "https://management.core.windows.net/", ARM] {
+            assert!(caller(&orders(), &claims(audience, ADMINISTRATOR), ARM, now()).is_ok(), "{audience}");
+        }
+    }
+
+    #[test]
+    fn an_expired_token_is_refused() {
+        let claims = claims("https://management.azure.com", ADMINISTRATOR);
+        let later = Timestamp::from_second(claims.exp).unwrap();
+        let error = caller(&orders(), &claims, ARM, later).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (401, "ExpiredAuthenticationToken"));
+    }
+
+    #[test]
+    fn rights_are_those_of_the_identity_at_this_moment() {
+        let rights = |document: serde_json::Value, object_id: &str| {
+            caller(&state(document), &claims("https://management.azure.com", object_id), ARM, now()).unwrap().rights
+        };
+        let principal = "11111111-0000-4000-8000-000000000001";
+        for (given, expected) in [("all", ArmRights::All), ("read", ArmRights::Read), ("none", ArmRights::None)] {
+            let identity = serde_json::json!({"name": "orders", "principalId": principal, "armRights": given});
+            assert_eq!(rights(serde_json::json!({"identities": [identity]}), principal), expected);
+        }
+        assert_eq!(rights(serde_json::json!({}), principal), ArmRights::None, "deleted since");
+        assert_eq!(rights(serde_json::json!({}), ADMINISTRATOR), ArmRights::All);
+    }
+}

@@ -139,3 +139,179 @@ fn show(identity: &Identity, credential: &Credential) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::super::fixtures::{ask, credential, identities, orders, state, trust};
+    use super::*;
+
+    fn put(state: &mut State, name: &str, body: Value) -> Result<ArmAnswer, ArmError> {
+        ask(state, Method::PUT, &credential(name), body)
+    }
+
+    fn refused(body: Value, message: &str) {
+        let error = put(&mut orders(), "new", body).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (400, "BadRequest"));
+        assert!(error.message.contains(message), "{}", error.message);
+    }
+
+    fn with(property: &str, value: Value) -> Value {
+        let mut body = trust("https://i", "s");
+        body["properties"][property] = value;
+        body
+    }
+
+    #[test]
+    fn a_credential_is_created_then_updated_then_deleted_then_absent() {
+        let mut state = orders();
+        assert_eq!(put(&mut state, "New", trust("https://i", "s")).unwrap().status, 201);
+        let updated = put(&mut state, "new", trust("https://i", "t")).unwrap();
+        assert_eq!((updated.status, &updated.body.unwrap()["name"]), (200, &json!("New")), "the name stays");
+        let mut delete = || ask(&mut state, Method::DELETE, &credential("NEW"), Value::Null).unwrap();
+        assert_eq!(delete(), ArmAnswer { status: 200, body: None });
+        assert_eq!(delete(), ArmAnswer { status: 204, body: None });
+        let error = ask(&mut state, Method::GET, &credential("new"), Value::Null).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (404, "ResourceNotFound"));
+    }
+
+    #[test]
+    fn a_write_is_dated() {
+        let mut state = orders();
+        put(&mut state, "new", trust("https://i", "s")).unwrap();
+        let identity = state.identities.values().next().unwrap();
+        assert_eq!(identity.credentials["new"].written_at, super::super::fixtures::now());
+    }
+
+    #[test]
+    fn anything_but_one_audience_is_refused() {
+        for audiences in [json!([]), json!(["a", "b"]), Value::Null] {
+            refused(with("audiences", audiences), "Federated identity credentials must have exactly one audience.");
+        }
+    }
+
+    #[test]
+    fn empty_properties_are_refused() {
+        let empty = "Federated Identity Credential from HTTP body has empty properties";
+        refused(json!({}), empty);
+        refused(json!({"properties": null}), empty);
+        for property in ["issuer", "subject"] {
+            refused(with(property, Value::Null), empty);
+            refused(with(property, json!("")), empty);
+        }
+        refused(with("audiences", json!([" "])), empty);
+    }
+
+    #[test]
+    fn more_than_600_characters_are_refused() {
+        let [fits, long] = [600, 601].map(|length| "ü".repeat(length));
+        for property in ["issuer", "subject"] {
+            assert!(put(&mut orders(), "new", with(property, json!(fits))).is_ok());
+            refused(with(property, json!(long)), property);
+        }
+        refused(with("audiences", json!([long])), "audience");
+    }
+
+    #[test]
+    fn a_bad_name_is_refused() {
+        for name in ["ab", "-abc", "a.b"] {
+            let error = put(&mut orders(), name, trust("https://i", "s")).unwrap_err();
+            assert_eq!(error.message, format!("Federated Identity Credential name '{name}' is invalid."));
+        }
+    }
+
+    #[test]
+    fn a_pair_of_issuer_and_subject_is_refused_a_second_time() {
+        let mut state = orders();
+        put(&mut state, "one", trust("https://i", "s")).unwrap();
+        let error = put(&mut state, "two", trust("https://i", "s")).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (409, "Conflict"));
+        assert!(put(&mut state, "one", trust("https://i", "s")).is_ok(), "the same one again");
+        assert!(put(&mut state, "two", trust("https://I", "s")).is_ok(), "compared exactly");
+    }
+
+    #[test]
+    fn the_21st_is_refused_and_an_update_of_the_20th_is_not() {
+        let mut state = orders();
+        for number in 0..20 {
+            put(&mut state, &format!("fic-{number}"), trust("https://i", &number.to_string())).unwrap();
+        }
+        let error = put(&mut state, "one-more", trust("https://i", "one-more")).unwrap_err();
+        assert_eq!(error.status, 400);
+        assert!(error.message.contains("at most 20"));
+        assert!(put(&mut state, "fic-19", trust("https://i", "another")).is_ok());
+    }
+
+    #[test]
+    fn an_absent_parent_is_refused() {
+        for (method, below) in
+            [(Method::PUT, "/trust"), (Method::GET, "/trust"), (Method::DELETE, "/trust"), (Method::GET, "")]
+        {
+            let path = identities(&format!("/absent/federatedIdentityCredentials{below}"));
+            let error = ask(&mut orders(), method, &path, trust("https://i", "s")).unwrap_err();
+            assert_eq!((error.status, error.code.as_str()), (404, "NotFound"));
+            assert_eq!(error.message, "The parent user-assigned identity doesn't exist.");
+        }
+    }
+
+    #[test]
+    fn a_region_without_support_is_refused() {
+        let mut state = state(json!({"identities": [{"name": "orders", "location": "Malaysia South"}]}));
+        let error = put(&mut state, "new", trust("https://i", "s")).unwrap_err();
+        assert_eq!(error.status, 405);
+        assert_eq!(
+            error.message,
+            "The request format was unexpected: Support for federated identity credentials not enabled."
+        );
+    }
+
+    #[test]
+    fn a_lock_on_the_identity_is_inherited() {
+        let locks = json!([{"scope": identities("/orders")}]);
+        let mut state = state(json!({"identities": [{"name": "orders"}], "locks": locks}));
+        assert!(put(&mut state, "new", trust("https://i", "s")).is_ok());
+        let error = ask(&mut state, Method::DELETE, &credential("new"), Value::Null).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (409, "ScopeLocked"));
+    }
+
+    #[test]
+    fn a_policy_refuses_the_write() {
+        let policy = json!({"name": "no-federation", "scope": identities("/orders")});
+        let mut state = state(json!({"identities": [{"name": "orders"}], "denyPolicies": [policy]}));
+        let error = put(&mut state, "new", trust("https://i", "s")).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (403, "RequestDisallowedByPolicy"));
+        assert!(error.message.contains("Resource 'new' was disallowed by policy."), "{}", error.message);
+    }
+
+    #[test]
+    fn senseless_pages_are_refused() {
+        for query in
+            ["$top=0", "$top=-1", "$top=x", "$top=99999999999", "$skiptoken=x", "$skiptoken=X'1'", "$skiptoken=X'zz'"]
+        {
+            let path = identities(&format!("/orders/federatedIdentityCredentials?{query}"));
+            let error = ask(&mut orders(), Method::GET, &path, Value::Null).unwrap_err();
+            assert_eq!((error.status, error.code.as_str()), (400, "BadRequest"), "{query}");
+        }
+    }
+
+    #[test]
+    fn pages_cover_everything_once_whatever_their_size() {
+        let mut state = orders();
+        for number in 0..7 {
+            put(&mut state, &format!("fic-{number}"), trust("https://i", &number.to_string())).unwrap();
+        }
+        for top in 1..9 {
+            let mut path = identities(&format!("/orders/federatedIdentityCredentials?$top={top}"));
+            let mut seen = Vec::new();
+            loop {
+                let page = ask(&mut state, Method::GET, &path, Value::Null).unwrap().body.unwrap();
+                let names = page["value"].as_array().unwrap().iter().map(|value| value["name"].clone());
+                seen.extend(names);
+                let Some(next) = page["nextLink"].as_str() else { break };
+                path = next.strip_prefix("https://arm.test").unwrap().to_owned();
+            }
+            assert_eq!(seen, (0..7).map(|number| json!(format!("fic-{number}"))).collect::<Vec<_>>(), "$top={top}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! A state to ask, and short ways to ask it.
+#![allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
 
 use std::collections::BTreeSet;
 

@@ -199,3 +199,160 @@ fn show(state: &State, identity: &Identity, version: ApiVersion) -> Value {
         "properties": properties,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::super::fixtures::{ask, identities, orders, state};
+    use super::*;
+
+    fn put(body: Value) -> Result<ArmAnswer, ArmError> {
+        ask(&mut orders(), Method::PUT, &identities("/billing"), body)
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+    fn refused(body: Value, status: u16, code: &str) {
+        let error = put(body.clone()).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (status, code), "{body}: {}", error.message);
+    }
+
+    #[test]
+    fn an_identity_is_created_then_updated_then_deleted_then_absent() {
+        let mut state = orders();
+        let path = identities("/billing");
+        let mut put = |tag: &str| {
+            let body = json!({"location": "East US", "tags": {"a": tag}});
+            ask(&mut state, Method::PUT, &path, body).unwrap()
+        };
+        let (created, updated) = (put("1"), put("2"));
+        assert_eq!((created.status, updated.status), (201, 200));
+        let (created, updated) = (created.body.unwrap(), updated.body.unwrap());
+        assert_eq!(created["properties"], updated["properties"]);
+        assert_eq!(updated["tags"]["a"], "2");
+        assert_eq!(created["location"], "eastus");
+        let mut delete = || ask(&mut state, Method::DELETE, &path, Value::Null).unwrap();
+        assert_eq!(delete(), ArmAnswer { status: 200, body: None });
+        assert_eq!(delete(), ArmAnswer { status: 204, body: None });
+    }
+
+    #[test]
+    fn ids_in_answers_have_resourcegroups_in_lower_case() {
+        let body = put(json!({"location": "eastus"})).unwrap().body.unwrap();
+        assert!(body["id"].as_str().unwrap().contains("/resourcegroups/Shop-RG/providers/Microsoft.ManagedIdentity/"));
+    }
+
+    #[test]
+    fn an_identity_without_a_location_is_refused() {
+        refused(json!({}), 400, "LocationRequired");
+        refused(json!({"location": " "}), 400, "LocationRequired");
+    }
+
+    #[test]
+    fn an_identity_in_no_region_is_refused() {
+        refused(json!({"location": "atlantis"}), 400, "LocationNotAvailableForResourceType");
+    }
+
+    #[test]
+    fn an_identity_with_an_unknown_isolation_scope_is_refused() {
+        refused(json!({"location": "eastus", "properties": {"isolationScope": "Solar"}}), 400, "BadRequest");
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_of_the_right_shape_is_refused() {
+        for body in [json!([]), json!("x"), json!({"tags": 1}), json!({"tags": {"a": 1}})] {
+            refused(body, 400, "InvalidRequestContent");
+        }
+    }
+
+    #[test]
+    fn a_bad_name_is_refused() {
+        for name in ["ab", "_ab", "a.b", "%20abc"] {
+            let path = identities(&format!("/{name}"));
+            let error = ask(&mut orders(), Method::PUT, &path, json!({"location": "eastus"})).unwrap_err();
+            assert_eq!((error.status, error.code.as_str()), (400, "BadRequest"), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_identity_does_not_move_to_another_region() {
+        let body = json!({"location": "westeurope"});
+        let error = ask(&mut orders(), Method::PUT, &identities("/orders"), body).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (409, "InvalidResourceLocation"));
+        assert!(error.message.contains("already exists in location 'eastus' in resource group 'Shop-RG'"));
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_nothing_else() {
+        let mut state = orders();
+        let mut patch = |body| ask(&mut state, Method::PATCH, &identities("/orders"), body).unwrap().body.unwrap();
+        assert_eq!(patch(json!({"tags": {"a": "1"}}))["tags"], json!({"a": "1"}));
+        let patched = patch(json!({"properties": {"isolationScope": "regional"}}));
+        assert_eq!(
+            (&patched["tags"], &patched["properties"]["isolationScope"]),
+            (&json!({"a": "1"}), &json!("Regional"))
+        );
+    }
+
+    #[test]
+    fn an_absent_identity_is_neither_read_nor_patched() {
+        for method in [Method::GET, Method::PATCH] {
+            let error = ask(&mut orders(), method, &identities("/absent"), json!({})).unwrap_err();
+            assert_eq!(error.status, 404);
+            assert_eq!(
+                error.message,
+                "The Resource 'Microsoft.ManagedIdentity/userAssignedIdentities/absent' under resource group 'Shop-RG' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lock_refuses_the_deletion_and_a_read_only_lock_every_write() {
+        let scope = identities("/orders");
+        for (level, method, allowed) in [
+            ("CanNotDelete", Method::DELETE, false),
+            ("CanNotDelete", Method::PATCH, true),
+            ("ReadOnly", Method::DELETE, false),
+            ("ReadOnly", Method::PATCH, false),
+            ("ReadOnly", Method::GET, true),
+        ] {
+            let lock = json!({"scope": scope, "level": level});
+            let mut state = state(json!({"identities": [{"name": "orders"}], "locks": [lock]}));
+            let result = ask(&mut state, method.clone(), &scope, json!({"location": "eastus"}));
+            assert_eq!(result.is_ok(), allowed, "{level} {method}: {result:?}");
+            if let Err(error) = result {
+                assert_eq!((error.status, error.code.as_str()), (409, "ScopeLocked"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_on_a_credential_keeps_its_identity() {
+        let lock = json!({"scope": identities("/orders/federatedIdentityCredentials/trust")});
+        let mut state = state(json!({"identities": [{"name": "orders"}], "locks": [lock]}));
+        let error = ask(&mut state, Method::DELETE, &identities("/orders"), Value::Null).unwrap_err();
+        assert_eq!(error.code, "ScopeLocked");
+    }
+
+    #[test]
+    fn a_policy_refuses_writes_of_its_type_alone() {
+        let policy = json!({"name": "no", "scope": identities("").split("/providers").next(), "resourceType": TYPE});
+        let mut state = state(json!({"identities": [{"name": "orders"}], "denyPolicies": [policy]}));
+        let error = ask(&mut state, Method::PUT, &identities("/new"), json!({"location": "eastus"})).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (403, "RequestDisallowedByPolicy"));
+        let trust = super::super::fixtures::trust("https://i", "s");
+        assert!(ask(&mut state, Method::PUT, &super::super::fixtures::credential("new"), trust).is_ok());
+    }
+
+    #[test]
+    fn a_list_of_identities_is_cut_into_pages() {
+        let names = json!([{"name": "one"}, {"name": "two"}, {"name": "three"}]);
+        let mut state = state(json!({"identities": names, "identityPageSize": 2}));
+        let first = ask(&mut state, Method::GET, &identities("?$top=1"), Value::Null).unwrap().body.unwrap();
+        assert_eq!(first["value"].as_array().unwrap().len(), 2, "there is no $top for identities");
+        let next = first["nextLink"].as_str().unwrap().strip_prefix("https://arm.test").unwrap();
+        let second = ask(&mut state, Method::GET, next, Value::Null).unwrap().body.unwrap();
+        assert_eq!(second["value"][0]["name"], "two");
+        assert!(second.get("nextLink").is_none());
+    }
+}

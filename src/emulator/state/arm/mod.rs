@@ -144,3 +144,5 @@ fn list(values: Vec<Value>, next_link: Option<String>) -> Value {
 
 #[cfg(test)]
 pub(in crate::emulator::state) mod fixtures;
+#[cfg(test)]
+mod tests;

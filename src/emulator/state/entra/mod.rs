@@ -203,3 +203,6 @@ fn is_entra(issuer: &str) -> bool {
     .iter()
     .any(|authority| issuer.starts_with(authority))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! The Azure stand-in in process, judged by `azure_identity`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod issuer;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::TokenCredential;
+use azure_core::error::ErrorKind;
+use azure_core::http::{ClientOptions, RetryOptions, Transport};
+use azure_identity::{ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions};
+use ensign::emulator::state::StateDocument;
+use ensign::emulator::{Emulator, EmulatorOptions, FaultAction, FaultMatch, FaultRule, Kind, LogFilter, NamedAction};
+use ensign::runtime::clock::{Clock, SystemClock};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use issuer::Issuer;
+
+const SUBJECT: &str = "system:serviceaccount:shop:orders";
+const SCOPE: &str = "https://management.azure.com/.default";
+
+fn document(document: Value) -> StateDocument {
+    serde_json::from_value(document).unwrap()
+}
+
+/// A stand-in whose identity `orders` trusts the issuer's subject.
+fn emulator(issuer: &Issuer, options: EmulatorOptions) -> Emulator {
+    let credential = json!({"name": "trust", "issuer": issuer.url, "subject": SUBJECT});
+    Emulator::start(EmulatorOptions {
+        seed: document(json!({"identities": [{"name": "orders", "federatedIdentityCredentials": [credential]}]})),
+        issuer_ca_pems: vec![issuer.ca_pem.clone()],
+        ..options
+    })
+    .unwrap()
+}
+
+fn http(emulator: &Emulator) -> reqwest::Client {
+    let ca = reqwest::Certificate::from_pem(emulator.info().ca_pem.as_bytes()).unwrap();
+    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+/// The SDK's own credential for `orders`, with a token file as the kubelet writes it and an editor leaves it.
+fn credential(emulator: &Emulator, token: &str) -> Arc<WorkloadIdentityCredential> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "{token}").unwrap();
+    let mut cloud = CustomConfiguration::default();
+    cloud.authority_host.clone_from(&emulator.info().authority_host);
+    let client_options = ClientOptions {
+        transport: Some(Transport::new(Arc::new(http(emulator)))),
+        cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
+        retry: RetryOptions::none(),
+        ..ClientOptions::default()
+    };
+    WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
+        credential_options: ClientAssertionCredentialOptions { client_options },
+        client_id: emulator.state().identities[0].client_id.clone(),
+        tenant_id: Some(emulator.info().tenant_id.clone()),
+        token_file_path: Some(file.path().to_owned()),
+    }))
+    .unwrap()
+}
+
+/// The AADSTS code that the SDK was refused with.
+async fn refusal(credential: &WorkloadIdentityCredential) -> String {
+    let error = credential.get_token(&[SCOPE], None).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Credential), "{error:?}");
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<azure_core::Error>().unwrap();
+    match source.kind() {
+        ErrorKind::HttpResponse { error_code: Some(code), .. } => code.clone(),
+        other => panic!("not an answer: {other:?}"),
+    }
+}
+
+fn identity_url(emulator: &Emulator) -> String {
+    let info = emulator.info();
+    format!(
+        "{}/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders?api-version=2024-11-30",
+        info.arm_endpoint, info.subscription_id, info.resource_group
+    )
+}
+
+#[tokio::test]
+async fn the_sdk_exchanges_a_workloads_token() {
+    let issuer = Issuer::start();
+    let emulator = emulator(&issuer, EmulatorOptions::default());
+    let token = credential(&emulator, &issuer.token(SUBJECT)).get_token(&[SCOPE], None).await.unwrap();
+    let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(token.token.secret()).unwrap().claims;
+    let identity = &emulator.state().identities[0];
+    assert_eq!(claims["oid"], *identity.principal_id.as_ref().unwrap());
+    assert_eq!(claims["xms_mirid"], *identity.id.as_ref().unwrap());
+    let [asked] = &emulator.log(&LogFilter { kind: Some("token".to_owned()), ..LogFilter::default() })[..] else {
+        panic!("one exchange is one request");
+    };
+    assert_eq!((asked.kind, asked.status), (Kind::Token, Some(200)));
+}
+
+#[tokio::test]
+async fn the_sdk_is_refused_with_entras_code() {
+    let issuer = Issuer::start();
+    let emulator = emulator(&issuer, EmulatorOptions::default());
+    let stranger = credential(&emulator, &issuer.token("system:serviceaccount:shop:somebody-else"));
+    assert_eq!(refusal(&stranger).await, "700213");
+    let garbage = credential(&emulator, "rubbish");
+    assert_eq!(refusal(&garbage).await, "50027");
+}
+
+#[tokio::test]
+async fn an_issuer_is_believed_once_its_ca_is_trusted() {
+    let (issuer, other) = (Issuer::start(), Issuer::start());
+    let seed = emulator(&issuer, EmulatorOptions::default()).state();
+    let issuer_ca_pems = vec![other.ca_pem.clone()];
+    let emulator = Emulator::start(EmulatorOptions { seed, issuer_ca_pems, ..EmulatorOptions::default() }).unwrap();
+    let workload = credential(&emulator, &issuer.token(SUBJECT));
+    assert_eq!(refusal(&workload).await, "90061", "another CA is trusted");
+    emulator.trust_issuer_ca(&issuer.ca_pem).unwrap();
+    assert!(workload.get_token(&[SCOPE], None).await.is_ok());
+}
+
+/// A clock that is moved by hand.
+struct Moved(Mutex<Timestamp>);
+
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        SystemClock.sleep_until(deadline)
+    }
+}
+
+#[tokio::test]
+async fn a_credential_gives_tokens_when_its_propagation_time_has_passed() {
+    let issuer = Issuer::start();
+    let clock = Arc::new(Moved(Mutex::new(Timestamp::now())));
+    let emulator = emulator(
+        &issuer,
+        EmulatorOptions { propagation_seconds: 60, clock: clock.clone(), ..EmulatorOptions::default() },
+    );
+    let workload = credential(&emulator, &issuer.token(SUBJECT));
+    assert_eq!(refusal(&workload).await, "70021");
+    *clock.0.lock().unwrap() += SignedDuration::from_secs(60);
+    assert!(workload.get_token(&[SCOPE], None).await.is_ok());
+}
+
+#[tokio::test]
+async fn arm_takes_the_administrators_token_and_refuses_the_workloads() {
+    let issuer = Issuer::start();
+    let emulator = emulator(&issuer, EmulatorOptions::default());
+    let get = |token: String| http(&emulator).get(identity_url(&emulator)).bearer_auth(token).send();
+    let allowed = get(emulator.arm_token().unwrap()).await.unwrap();
+    assert_eq!(allowed.status(), 200);
+    let workload = credential(&emulator, &issuer.token(SUBJECT)).get_token(&[SCOPE], None).await.unwrap();
+    let refused = get(workload.token.secret().to_owned()).await.unwrap();
+    assert_eq!(refused.status(), 403);
+    let codes: Vec<_> = emulator
+        .log(&LogFilter { kind: Some("arm-read".to_owned()), ..LogFilter::default() })
+        .into_iter()
+        .map(|entry| entry.error_code)
+        .collect();
+    assert_eq!(codes, [None, Some("AuthorizationFailed".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_stand_in_does_not_take_another_ones_tokens() {
+    let [one, two] = [(), ()].map(|()| Emulator::start(EmulatorOptions::default()).unwrap());
+    let request = http(&one).get(identity_url(&one)).bearer_auth(two.arm_token().unwrap());
+    assert_eq!(request.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_fault_can_be_scripted_and_counted() {
+    let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
+    emulator.set_state(document(json!({"identities": [{"name": "orders"}]}))).unwrap();
+    emulator.set_faults(vec![FaultRule {
+        matching: FaultMatch { method: Some("DELETE".to_owned()), ..FaultMatch::default() },
+        nth: 1,
+        times: 1,
+        action: FaultAction::Named(NamedAction::ApplyThenDrop),
+        matched: 0,
+        fired: 0,
+    }]);
+    let delete = || http(&emulator).delete(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap()).send();
+    assert!(delete().await.is_err(), "the answer is lost");
+    assert!(emulator.state().identities.is_empty(), "but the deletion is not");
+    assert_eq!(delete().await.unwrap().status(), 204);
+    assert_eq!((emulator.faults()[0].matched, emulator.faults()[0].fired), (2, 1));
+    let [lost, answered] = &emulator.log(&LogFilter::default())[..] else { panic!("two requests") };
+    assert_eq!((lost.status, lost.applied_status), (None, Some(200)));
+    assert_eq!((answered.status, answered.applied_status), (Some(204), None));
+}
+
+#[tokio::test]
+async fn a_dropped_stand_in_listens_no_more_and_leaves_nothing_behind() {
+    let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
+    let info = emulator.info().clone();
+    let [before, after] = [http(&emulator), http(&emulator)];
+    assert_eq!(before.get(&info.state_url).send().await.unwrap().status(), 200);
+    drop(emulator);
+    assert!(after.get(&info.state_url).send().await.is_err());
+    assert!(!info.ca_file.exists());
+}
+
+#[test]
+fn a_stand_in_that_cannot_start_says_which_flag_is_wrong() {
+    let running = Emulator::start(EmulatorOptions::default()).unwrap();
+    let address = running.info().arm_endpoint.trim_start_matches("https://").parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let broken = [
+        (EmulatorOptions { listen: address, ..EmulatorOptions::default() }, "--listen"),
+        (EmulatorOptions { data_dir: Some(file.join("below")), ..EmulatorOptions::default() }, "--data-dir"),
+        (
+            EmulatorOptions {
+                issuer_ca_pems: vec!["-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()],
+                ..EmulatorOptions::default()
+            },
+            "--issuer-ca-file",
+        ),
+        (EmulatorOptions { seed: document(json!({"identities": [{}]})), ..EmulatorOptions::default() }, "--seed"),
+    ];
+    for (options, flag) in broken {
+        let error = Emulator::start(options).unwrap_err().to_string();
+        assert!(error.contains(flag), "{error}");
+    }
+}
