@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
-from . import azure_clients, children, chosen_cluster, control_plane, paths
+from . import azure_clients, build, children, chosen_cluster, control_plane, paths
+from .failure import Failure
 from .progress import Progress
 from .steps import Step, StepFailed
 
@@ -119,7 +120,7 @@ class Suite:
     def _javascript_clients(self) -> None:
         folder = paths.JAVASCRIPT_CLIENTS
         self._installed(azure_clients.node_modules)
-        tests = sorted(file.name for file in folder.glob("*.test.mjs"))
+        tests = sorted(file.name for file in folder.iterdir() if file.name.endswith((".test.mjs", ".test.js")))
         if not tests:
             raise StepFailed("tests/azure-clients/javascript has no *.test.mjs")
         env = children.environment({"ENSIGN_BIN": self._ensign()})
@@ -138,8 +139,10 @@ class Suite:
 
     def _ensign(self) -> Path:
         """The binary with the emulator in it, as `cargo test` builds it too."""
-        self._cargo("build", "--quiet", *FEATURES)
-        return paths.target_dir() / "debug" / "ensign"
+        try:
+            return build.cargo("--bin=ensign")["ensign"]
+        except Failure as error:
+            raise StepFailed(str(error)) from error
 
     def _installed(self, install: Callable[[Progress], Path]) -> Path:
         try:
