@@ -1,4 +1,5 @@
 //! The one integration binary: one link, one control plane shared by every test.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod api_validation;
 mod architecture;

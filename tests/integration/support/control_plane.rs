@@ -12,10 +12,10 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Mutex, OnceLock},
+    process::{ChildStdin, Command, Stdio},
+    sync::OnceLock,
 };
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -29,8 +29,6 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub struct ControlPlane {
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
-    /// The API server's URL.
-    pub server: String,
     /// The CA of the API server, in PEM.
     pub ca_file: PathBuf,
     /// The service account issuer, whose discovery document can be read without credentials.
@@ -43,7 +41,8 @@ pub struct ControlPlane {
 
 struct Own {
     audit_log: PathBuf,
-    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    /// The other end of the pipe that keeps it running.
+    _leash: ChildStdin,
 }
 
 impl ControlPlane {
@@ -85,17 +84,6 @@ impl ControlPlane {
             .collect()
     }
 
-    /// Sends a command such as `restart kube-apiserver` and waits until it is done.
-    ///
-    /// All tests share the control plane: only one that runs alone may take a part of it away.
-    pub fn command(&self, line: &str) -> Value {
-        let mut pipes = self.own().pipes.lock().expect("no other command panicked");
-        writeln!(pipes.0, "{line}").expect("send a command");
-        let answer = read_line(&mut pipes.1).expect("an answer");
-        assert_eq!(answer["ok"], true, "{line}: {answer}");
-        answer
-    }
-
     fn own(&self) -> &Own {
         self.own.as_ref().expect("a control plane of our own: unset ENSIGN_TEST_KUBECONFIG")
     }
@@ -120,11 +108,10 @@ impl ControlPlane {
         let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             kubeconfig: text("kubeconfig").into(),
-            server: text("server"),
             ca_file: text("ca_file").into(),
             issuer: text("issuer"),
             kubectl,
-            own: Some(Own { audit_log: text("audit_log").into(), pipes: Mutex::new((stdin, stdout)) }),
+            own: Some(Own { audit_log: text("audit_log").into(), _leash: stdin }),
         })
     }
 
@@ -142,7 +129,7 @@ impl ControlPlane {
         let discovery: Value = serde_json::from_str(&ask(&["get", "--raw", "/.well-known/openid-configuration"])?)
             .map_err(|error| format!("read the discovery document: {error}"))?;
         let issuer = discovery["issuer"].as_str().ok_or("the discovery document names no issuer")?.to_owned();
-        Ok(Self { kubeconfig, server, ca_file, issuer, kubectl: kubectl_path, own: None })
+        Ok(Self { kubeconfig, ca_file, issuer, kubectl: kubectl_path, own: None })
     }
 }
 

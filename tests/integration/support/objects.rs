@@ -39,7 +39,8 @@ pub fn unique(prefix: &str) -> String {
 /// Applies the custom resource definitions and waits until they serve.
 pub fn apply_crds(control_plane: &ControlPlane) {
     let files = ensign::api::crds::all_as_yaml().expect("the definitions");
-    let text: String = files.iter().map(|(_, text)| format!("---\n{text}")).collect();
+    let text: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+    let text = text.join("---\n");
     apply_text(control_plane, &text).expect("apply the definitions");
     let waited = control_plane
         .kubectl()
