@@ -11,6 +11,7 @@ pub mod grants;
 pub mod identities;
 pub mod issuer;
 pub mod issuers;
+pub mod lease;
 pub mod names;
 pub mod notes;
 pub mod ownership;
