@@ -4,7 +4,11 @@
 //! function, and the other modules the I/O around them.
 
 pub mod api;
+pub mod azure;
 pub mod cli;
+pub mod controller;
+pub mod decide;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod runtime;
+pub mod webhook;

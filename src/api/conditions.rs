@@ -136,6 +136,8 @@ reasons! {
     CredentialMissing => Terminal,
     /// Azure asked for fewer requests.
     Throttled => Retrying,
+    /// Somebody else writes credentials under the same identity.
+    ConcurrentWrites => Retrying,
     /// Azure could not be reached, or answered with an error of its own.
     AzureUnavailable => Retrying,
     /// The controller could not get a token for itself.

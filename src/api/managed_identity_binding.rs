@@ -20,6 +20,8 @@ use super::selector::LabelSelector;
     shortname = "mib",
     category = "ensign",
     namespaced,
+    selectable = ".spec.identityRef.name",
+    selectable = ".spec.serviceAccountName",
     status = "ManagedIdentityBindingStatus",
     derive = "PartialEq",
     doc = "ManagedIdentityBinding gives the pods of one service account an Azure identity. App teams write it beside their Deployment; the ManagedIdentity it references has to allow it.",

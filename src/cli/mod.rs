@@ -4,6 +4,7 @@
 mod azure_emulator;
 mod controller;
 mod crds;
+mod ready_file;
 mod webhook;
 
 use std::io::Write;
@@ -51,7 +52,7 @@ impl Cli {
                 let mut text = format!("error: {failure}");
                 let mut source = failure.source();
                 while let Some(cause) = source {
-                    text.push_str(&format!("\n  caused by: {cause}"));
+                    text = format!("{text}\n  caused by: {cause}");
                     source = cause.source();
                 }
                 // Nobody is left to tell when stderr is closed.
@@ -60,4 +61,10 @@ impl Cli {
             }
         }
     }
+}
+
+/// Runs a long-lived subcommand on a runtime of its own.
+fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(future)
 }

@@ -24,7 +24,7 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
     };
     let remaining = match incoming.kind {
         Kind::ArmRead => ("x-ms-ratelimit-remaining-subscription-reads", "249"),
-        _ if incoming.method == axum::http::Method::DELETE => ("x-ms-ratelimit-remaining-subscription-deletes", "199"),
+        _ if incoming.method == http::Method::DELETE => ("x-ms-ratelimit-remaining-subscription-deletes", "199"),
         _ => ("x-ms-ratelimit-remaining-subscription-writes", "199"),
     };
     let correlation_id = incoming.header("x-ms-correlation-request-id").unwrap_or(&incoming.id);

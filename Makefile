@@ -1,0 +1,30 @@
+# Thin on purpose: the work is in dev/ and in the crate.
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test control-plane fmt clean
+
+PYTHON ?= python3
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Watch a pod get an Azure identity, on a real API server
+	@$(PYTHON) dev/demo.py
+
+up: ## Start the demo's environment and leave it running
+	@$(PYTHON) dev/up.py
+
+down: ## Stop what `make up` started; always safe
+	@$(PYTHON) dev/down.py
+
+test: ## Run every test (one step alone: python3 dev/test.py --only STEP)
+	@$(PYTHON) dev/test.py
+
+control-plane: ## Build the Kubernetes control plane of the tests, unless it is cached
+	@$(PYTHON) dev/control_plane.py
+
+fmt: ## Format the sources
+	@cargo fmt --all
+	@gofmt -w tests/control-plane
+
+clean: down ## Remove what was built here; the cache outside the checkout stays
+	@cargo clean

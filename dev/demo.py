@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Show Ensign's main job on a real Kubernetes API server: a pod gets an Azure identity without a secret.
+
+Builds what is missing, runs in an environment of its own that is gone at the end, and needs nobody's attention. The
+exit status is 0 only if every step held; target/demo/report.json tells the same to machines.
+"""
+
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("Python 3.9 or newer is needed (this is %s)" % sys.version.split()[0])
+
+import argparse
+import time
+
+from ensign_dev import azure_clients, build, control_plane, environment, main, paths, preflight
+from ensign_dev.demo_steps import PLAN, Demo, Samples
+from ensign_dev.failure import Failure
+from ensign_dev.narration import Narrator
+from ensign_dev.progress import Progress, duration
+from ensign_dev.report import Report
+
+ROOT = paths.ROOT / "target" / "demo"
+REPORT = ROOT / "report.json"
+
+
+def demo() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    propagation = environment.propagation_seconds()
+    preflight.require("demo", control_plane.is_built())
+    progress = Progress()
+    own = environment.Environment(ROOT, progress)
+    with own.locked(wait=False):
+        REPORT.unlink(missing_ok=True)
+        started = time.monotonic()
+        report = Report(list(PLAN))
+        try:
+            cluster = build.cluster(progress)
+            built = build.programs()
+            python = azure_clients.python(progress)
+            report.build_seconds = time.monotonic() - started
+            samples = Samples(
+                rust=[str(built["secretless-app"])],
+                python=[str(python), "-I", str(paths.ROOT / "examples" / "secretless-app-python" / "app.py")],
+            )
+            tell = Narrator(len(PLAN))
+            programs = environment.Programs(built["ensign"], cluster)
+            return show(Demo(own, programs, samples, propagation, tell), report, tell)
+        finally:
+            report.build_seconds = report.build_seconds or time.monotonic() - started
+            try:
+                own.stop()
+            finally:
+                report.write(REPORT)
+
+
+def show(story: Demo, report: Report, tell: Narrator) -> int:
+    """Takes the steps until one fails; the exit status."""
+    tell.title(
+        "Ensign: a pod gets an Azure identity, and there is no secret anywhere",
+        "All of this runs on this machine. Kubernetes is real: etcd, kube-apiserver and kube-controller-manager. Azure "
+        "is a stand-in that speaks the protocols of Resource Manager and of Entra's token endpoint, and refuses what "
+        "they refuse. There are no nodes, so where a pod would run, this demo does the kubelet's part and says so.",
+    )
+    began = time.monotonic()
+    for name, (heading, act) in story.steps().items():
+        tell.step(heading)
+        try:
+            with report.step(name) as detail:
+                act(detail)
+        except Failure as error:
+            tell.failed(str(error))
+            tell.closing(f"The demo failed at step {name}. Logs: {ROOT / 'logs'}; report: {REPORT}")
+            return 1
+        tell.held(report.steps[-1]["seconds"])
+    tell.closing(
+        f"Every step held, in {duration(time.monotonic() - began)} after {duration(report.build_seconds)} of building. "
+        f"For machines: {REPORT}",
+        "To try it yourself: `make up`, and the README says what the objects mean.",
+    )
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    main.run(demo)

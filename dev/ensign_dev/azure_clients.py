@@ -1,0 +1,86 @@
+"""Microsoft's Azure clients, installed once into the cache from the locked lists in tests/azure-clients."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import List
+
+from . import cache, children, paths
+from .progress import Progress
+
+INSTALL_TIMEOUT_SECONDS = 20 * 60
+
+
+class NotInstalled(Exception):
+    """The clients could not be installed."""
+
+
+def python(progress: Progress) -> Path:
+    """The Python interpreter of a virtual environment with tests/azure-clients/python/requirements.txt.
+
+    Run tools as modules (`python -m pytest`): the environment was moved into its
+    place once it was whole, and the scripts in its bin folder do not know that.
+    """
+    requirements = paths.PYTHON_CLIENTS / "requirements.txt"
+    if not requirements.is_file():
+        raise NotInstalled(f"{_shown(requirements)} is missing")
+    name = cache.key(requirements.read_bytes(), sys.version, os.path.realpath(sys.executable))
+
+    def build(folder: Path) -> None:
+        progress.say("Python clients: installing tests/azure-clients/python/requirements.txt ...")
+        environment = folder / "venv"
+        _install([sys.executable, "-m", "venv", environment])
+        pip = [environment / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        _install([*pip, "--quiet", "-r", requirements])
+
+    return cache.entry("python", name, build, progress) / "venv" / "bin" / "python"
+
+
+def node_modules(progress: Progress) -> Path:
+    """The node_modules of tests/azure-clients/javascript/package-lock.json, linked into that folder.
+
+    A link, because Node resolves the imports of an ES module from the file's own
+    folder upwards and nowhere else (NODE_PATH is for CommonJS).
+    """
+    source = paths.JAVASCRIPT_CLIENTS
+    manifests = [source / "package.json", source / "package-lock.json"]
+    for manifest in manifests:
+        if not manifest.is_file():
+            raise NotInstalled(f"{_shown(manifest)} is missing")
+    node = children.output(["node", "--version"]).strip()
+    name = cache.key(*(manifest.read_bytes() for manifest in manifests), node.split(".")[0])
+
+    def build(folder: Path) -> None:
+        progress.say("JavaScript clients: installing tests/azure-clients/javascript/package-lock.json ...")
+        for manifest in manifests:
+            (folder / manifest.name).write_bytes(manifest.read_bytes())
+        _install(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], folder)
+
+    installed = cache.entry("javascript", name, build, progress) / "node_modules"
+    _link(source / "node_modules", installed)
+    return installed
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink():
+        if Path(os.readlink(link)) == target:
+            return
+    elif link.exists():
+        raise NotInstalled(f"{_shown(link)} is in the way: remove it; the tests link the installed clients there")
+    # Replaced in one step: another run may be reading through the old link.
+    fresh = link.with_name(f".node_modules-{os.getpid()}")
+    fresh.symlink_to(target, target_is_directory=True)
+    os.replace(fresh, link)
+
+
+def _install(command: "List[children.Argument]", cwd: Path = paths.ROOT) -> None:
+    try:
+        children.output(command, timeout=INSTALL_TIMEOUT_SECONDS, cwd=cwd)
+    except children.CommandFailed as error:
+        raise NotInstalled(str(error)) from error
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path, paths.ROOT)

@@ -1,0 +1,367 @@
+"""A whole environment on this machine: a Kubernetes control plane, an Azure stand-in, and Ensign between them.
+
+    <root>/env.json         where everything is, once it is up
+    <root>/logs/            of every process; they stay when the environment is stopped
+    <root>/processes.json   what runs; `stop` ends it, whoever started it
+    <root>/state/           everything else; gone when the environment is stopped
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import shlex
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from . import children, paths, seed
+from .azure import Arm
+from .control_plane import Binaries
+from .failure import Failure
+from .interrupts import uninterrupted
+from .kubectl import Kubectl
+from .processes import Registry, fingerprint
+from .progress import Progress
+from .waiting import until
+
+CONTROL_PLANE_SECONDS = 200.0
+READY_SECONDS = 60.0
+# Nothing refreshes these tokens but a new `make up`; a week is longer than anybody leaves a test environment alone.
+CREDENTIALS_SECONDS = 7 * 24 * 3600
+HTTP_SECONDS = 5.0
+WEBHOOK_CONFIGURATION = "ensign"
+REGISTRATIONS = {"pods.ensign.dev", "labelled-pods.ensign.dev"}
+# Below the range from which the kernel gives ports to outgoing connections.
+PORTS = range(20000, 32768)
+
+
+class Programs(NamedTuple):
+    """The binaries that an environment is made of."""
+
+    ensign: Path
+    cluster: Binaries
+
+
+class Environment:
+    """An environment in the folder `root`."""
+
+    def __init__(self, root: Path, progress: Progress) -> None:
+        self.root = root
+        self.file = root / "env.json"
+        self._shell_file = root / "env.sh"
+        self.registry = Registry(root)
+        self._state = root / "state"
+        self._progress = progress
+        self.info: Dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def locked(self, wait: bool) -> Iterator[None]:
+        """Keeps others from starting or stopping this environment meanwhile."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "a", encoding="utf-8") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise Failure(f"another run uses {self.root}; wait for its end") from None
+                self._progress.say(f"Another command works on {self.root}; waiting for it ...")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def load(self) -> bool:
+        """Whether the environment is up: it has its file, and what holds its state runs."""
+        try:
+            self.info = json.loads(self.file.read_text())
+        except (OSError, ValueError):
+            return False
+        return all(self.registry.find(name) is not None for name in ("control-plane", "azure-emulator"))
+
+    def start(self, programs: Programs, propagation_seconds: int, leashed: bool) -> None:
+        """Starts everything and returns once it can be used. A failure leaves nothing running."""
+        self.stop()
+        self._state.mkdir(parents=True, mode=0o700)
+        try:
+            self._start(programs, propagation_seconds, leashed)
+        except BaseException:
+            self.stop()
+            raise
+
+    def refresh(self, programs: Programs) -> List[str]:
+        """Brings a running environment up to date: definitions, tokens, and programs that ended or were built anew.
+
+        The names of the processes that were restarted. Azure and the cluster keep their state.
+        """
+        kubectl = self.kubectl(programs.cluster)
+        self._apply(kubectl)
+        self._issue_tokens(kubectl)
+        current = fingerprint(programs.ensign)
+        stale = [
+            name for name in ("webhook", "controller")
+            if (record := self.registry.find(name)) is None or record.program != current
+        ]
+        for name in stale:
+            if not self.registry.stop(name):
+                raise Failure(f"{name} does not stop; run `make down`, then `make up`")
+        self._start_ensign(programs.ensign, stale, leashed=False)
+        self._await_registration(kubectl)
+        return stale
+
+    def stop(self) -> List[str]:
+        """Stops all that runs and removes all but the logs, at any time; the names of what was running."""
+        with uninterrupted():
+            running = [one.name for one in self.registry.records() if self.registry.find(one.name) is not None]
+            self.file.unlink(missing_ok=True)
+            self._shell_file.unlink(missing_ok=True)
+            stuck = self.registry.stop_all()
+            if stuck:
+                raise Failure(f"could not stop {', '.join(stuck)}; see {self.registry.logs}")
+            shutil.rmtree(self._state, ignore_errors=True)
+            return running
+
+    def write(self) -> None:
+        """Writes down where everything is: for programs as JSON, for a shell as variables."""
+        _write_private(self._shell_file, shell_variables(self.info))
+        _write_private(self.file, json.dumps(self.info, indent=2) + "\n")
+
+    def kubectl(self, cluster: Binaries) -> Kubectl:
+        """kubectl as the cluster's administrator."""
+        return Kubectl(cluster.kubectl, Path(self.info["kubeconfig"]), self._state / "kubectl-cache")
+
+    def arm(self) -> Arm:
+        """ARM, read as an administrator."""
+        return Arm(self.info["arm_endpoint"], self.info["arm_token_url"], Path(self.info["ca_file"]))
+
+    # The steps of `start`, in order.
+
+    def _start(self, programs: Programs, propagation_seconds: int, leashed: bool) -> None:
+        self._progress.update("Starting the control plane ...")
+        cluster = self._start_control_plane(programs, leashed)
+        self._progress.update("Starting the Azure stand-in ...")
+        azure = self._start_emulator(programs, cluster, propagation_seconds, leashed)
+        self.info = {
+            **azure,
+            "kubeconfig": cluster["kubeconfig"],
+            "api_server": cluster["server"],
+            "issuer": cluster["issuer"],
+            "audit_log": cluster["audit_log"],
+            "kubectl": str(programs.cluster.kubectl),
+            "logs": str(self.registry.logs),
+            "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
+        }
+        kubectl = self.kubectl(programs.cluster)
+        self._progress.update("Applying the custom resource definitions and Ensign's own rights ...")
+        self._apply(kubectl)
+        self._issue_tokens(kubectl)
+        self._progress.update("Starting Ensign's webhook and controller ...")
+        self._start_ensign(programs.ensign, ["webhook", "controller"], leashed)
+        self._progress.update("Waiting for the API server to know the webhook ...")
+        self._await_registration(kubectl)
+        self._progress.done()
+        self.write()
+
+    def _start_control_plane(self, programs: Programs, leashed: bool) -> Dict[str, Any]:
+        command: "List[children.Argument]" = [
+            programs.cluster.control_plane, "run", "--dir", self._state / "control-plane",
+        ]
+        self.registry.start("control-plane", command, children.environment(), leashed)
+        return self._ready_line("control-plane", CONTROL_PLANE_SECONDS)
+
+    def _start_emulator(
+        self, programs: Programs, cluster: Dict[str, Any], propagation_seconds: int, leashed: bool
+    ) -> Dict[str, Any]:
+        document = self._state / "azure-seed.json"
+        _write_private(document, json.dumps(seed.state(cluster["issuer"]), indent=2) + "\n")
+        data = self._state / "azure"
+        data.mkdir()
+        command: "List[children.Argument]" = [
+            programs.ensign, "azure-emulator", "--listen", "127.0.0.1:0", "--data-dir", data, "--seed", document,
+            "--issuer-ca-file", cluster["ca_file"], "--propagation-seconds", str(propagation_seconds),
+        ]
+        self.registry.start("azure-emulator", command, children.environment(), leashed)
+        return self._ready_line("azure-emulator", READY_SECONDS)
+
+    def _apply(self, kubectl: Kubectl) -> None:
+        """The custom resource definitions, and what an install makes: service accounts, rights, empty registration."""
+        kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(paths.ROOT / "dev" / "manifests"))
+        kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(paths.ROOT / "crds"))
+
+    def _issue_tokens(self, kubectl: Kubectl) -> None:
+        """What the kubelet would give to Ensign's own pods: tokens for the API server, and one for Entra."""
+        cluster = kubectl.json("config", "view", "--raw", "--minify")["clusters"][0]["cluster"]
+        for account in (seed.CONTROLLER, seed.WEBHOOK):
+            token_file = self._state / f"{account}-token"
+            _write_private(token_file, kubectl.token(seed.NAMESPACE, account, CREDENTIALS_SECONDS))
+            _write_private(self._kubeconfig(account), json.dumps(kubeconfig(account, cluster, token_file)))
+        azure = kubectl.token(seed.NAMESPACE, seed.CONTROLLER, CREDENTIALS_SECONDS, seed.TOKEN_AUDIENCE)
+        _write_private(self._azure_token(), azure)
+
+    def _start_ensign(self, program: Path, names: List[str], leashed: bool) -> None:
+        for name in names:
+            ready = self._ready_file(name)
+            ready.unlink(missing_ok=True)
+            arguments, env = self._webhook() if name == "webhook" else self._controller()
+            command: "List[children.Argument]" = [program, name, *arguments, "--ready-file", ready]
+            self.registry.start(name, command, children.environment(env), leashed)
+        for name in names:
+            self._await_ready(name)
+
+    def _webhook(self) -> "tuple[List[str], Dict[str, children.Argument]]":
+        address = self.info["webhook_url"].split("/")[2]
+        arguments = [
+            "--listen", address, "--tls-san", "127.0.0.1", "--namespace", seed.NAMESPACE,
+            "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
+            "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
+            "--health-listen", "127.0.0.1:0",
+        ]
+        return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
+
+    def _controller(self) -> "tuple[List[str], Dict[str, children.Argument]]":
+        arguments = [
+            "--namespace", seed.NAMESPACE, "--azure-cloud", "custom",
+            "--azure-arm-endpoint", self.info["arm_endpoint"], "--azure-authority-host", self.info["authority_host"],
+            "--azure-token-audience", seed.TOKEN_AUDIENCE, "--azure-ca-file", self.info["ca_file"],
+            "--azure-tenant-id", self.info["tenant_id"],
+            # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
+            "--allow-private-issuer",
+            "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
+            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
+        ]
+        env: "Dict[str, children.Argument]" = {
+            "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),
+            "AZURE_CLIENT_ID": seed.CONTROLLER_CLIENT_ID,
+            "AZURE_TENANT_ID": self.info["tenant_id"],
+            "AZURE_FEDERATED_TOKEN_FILE": self._azure_token(),
+            "AZURE_AUTHORITY_HOST": self.info["authority_host"],
+        }
+        return arguments, env
+
+    def _await_ready(self, name: str) -> None:
+        def answers() -> Optional[str]:
+            try:
+                address = str(json.loads(self._ready_file(name).read_text())["health_address"])
+            except (OSError, ValueError, KeyError):
+                return None
+            return address if _is_ok(f"http://{address}/readyz") else None
+
+        address = until(
+            f"{name} to be ready", answers, READY_SECONDS,
+            lambda: self.registry.ended(name), lambda: self.registry.tail(name),
+        )
+        self.info[f"{name}_health"] = f"http://{address}"
+
+    def _await_registration(self, kubectl: Kubectl) -> None:
+        """Until the API server refuses a labelled pod that no binding matches: then it asks the webhook."""
+        probe = json.dumps({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "probe", "namespace": "default", "labels": {"ensign.dev/inject": "true"}},
+            "spec": {"containers": [{"name": "probe", "image": "probe"}]},
+        })
+        said = ""
+
+        def asked() -> Optional[bool]:
+            nonlocal said
+            answer = kubectl.try_("create", "--dry-run=server", "-f", "-", stdin=probe)
+            said = answer.error.strip()
+            refused = answer.status != 0 and any(name in said for name in REGISTRATIONS)
+            # A webhook that can't be reached is named by the API server too.
+            return True if refused and "failed calling webhook" not in said else None
+
+        until(
+            "the API server to ask the webhook about labelled pods", asked, READY_SECONDS,
+            lambda: self.registry.ended("webhook") or self.registry.ended("controller"),
+            lambda: f"the API server said: {said or 'nothing, it took the pod'}; {self.registry.tail('controller')}",
+        )
+
+    def _ready_line(self, name: str, seconds: float) -> Dict[str, Any]:
+        """The line of JSON that a process prints when it is ready."""
+
+        def line() -> Optional[Dict[str, Any]]:
+            text = self.registry.out(name).read_text()
+            return dict(json.loads(text.splitlines()[0])) if "\n" in text else None
+
+        return until(
+            f"{name} to be ready", line, seconds,
+            lambda: self.registry.ended(name), lambda: self.registry.tail(name),
+        )
+
+    def _kubeconfig(self, account: str) -> Path:
+        return self._state / f"{account}-kubeconfig"
+
+    def _azure_token(self) -> Path:
+        return self._state / f"{seed.CONTROLLER}-azure-token"
+
+    def _ready_file(self, name: str) -> Path:
+        return self._state / f"{name}-ready.json"
+
+
+def kubeconfig(account: str, cluster: Dict[str, Any], token_file: Path) -> Dict[str, Any]:
+    """A kubeconfig for a service account. The token stays in its own file, which is read again when it changes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "ensign", "cluster": cluster}],
+        "users": [{"name": account, "user": {"tokenFile": str(token_file)}}],
+        "contexts": [{"name": "ensign", "context": {"cluster": "ensign", "user": account}}],
+        "current-context": "ensign",
+    }
+
+
+def shell_variables(info: Dict[str, Any]) -> str:
+    """The variables for a shell, quoted."""
+    identities = (
+        f"/subscriptions/{info['subscription_id']}/resourceGroups/{info['resource_group']}"
+        "/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+    )
+    variables = {
+        "KUBECONFIG": info["kubeconfig"],
+        "ENSIGN_ARM_ENDPOINT": info["arm_endpoint"],
+        "ENSIGN_ARM_TOKEN_URL": info["arm_token_url"],
+        "ENSIGN_AUTHORITY_HOST": info["authority_host"],
+        "ENSIGN_CA_FILE": info["ca_file"],
+        "ENSIGN_IDENTITIES": identities,
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    folder = shlex.quote(os.path.dirname(info["kubectl"]))
+    return "\n".join([*lines, f'export PATH={folder}:"$PATH"', ""])
+
+
+def propagation_seconds() -> int:
+    """How long the stand-in for Entra takes to see a new credential: PROPAGATION_SECONDS, 0 unless set."""
+    text = os.environ.get("PROPAGATION_SECONDS") or "0"
+    if not text.isdigit():
+        raise Failure(f"PROPAGATION_SECONDS must be a number of seconds, not {text!r}")
+    return int(text)
+
+
+def _write_private(file: Path, text: str) -> None:
+    fresh = file.with_name(file.name + ".tmp")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
+    os.replace(fresh, file)
+
+
+def _is_ok(url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=HTTP_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    for port in random.sample(PORTS, 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise Failure(f"found no free port between {PORTS.start} and {PORTS.stop - 1} on 127.0.0.1")

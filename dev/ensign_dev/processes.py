@@ -1,0 +1,224 @@
+"""Long-running processes: started with a log, recorded in a file, stopped by whoever reads that file.
+
+A process id alone does not say which process is meant: ids are given again. A record therefore has the time at
+which the process was started too, and nothing is signalled whose start time differs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional
+
+from . import children
+
+STOP_SECONDS = 20.0
+KILL_SECONDS = 5.0
+LOG_TAIL_LINES = 25
+_PR_SET_PDEATHSIG = 1
+
+
+class Identity(NamedTuple):
+    """Which process: its id, and when it was started (boot id and clock ticks since boot)."""
+
+    pid: int
+    started: str
+
+
+class Record(NamedTuple):
+    """A process that was started, as the file has it."""
+
+    name: str
+    identity: Identity
+    program: str
+    """Fingerprint of the program's file, to tell whether it was built anew since."""
+
+
+def identity(pid: int, proc: Path = Path("/proc")) -> Optional[Identity]:
+    """The identity of the process that has this id now; None when there is none, or it has ended."""
+    try:
+        stat = (proc / str(pid) / "stat").read_text()
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    # The second field is the command in parentheses and may hold anything, so count from its end.
+    fields = stat[stat.rindex(")") + 2 :].split()
+    state, start_ticks = fields[0], fields[19]
+    if state in ("Z", "X"):
+        return None
+    return Identity(pid, f"{boot}/{start_ticks}")
+
+
+def is_alive(wanted: Identity) -> bool:
+    """Whether that very process still runs."""
+    return identity(wanted.pid) == wanted
+
+
+def stop(wanted: Identity, grace_seconds: float = STOP_SECONDS) -> bool:
+    """Ends that very process, by SIGTERM and then SIGKILL; True when it is gone."""
+    try:
+        handle: Optional[int] = os.pidfd_open(wanted.pid)
+    except ProcessLookupError:
+        return True
+    except OSError:  # a kernel without process handles
+        handle = None
+    try:
+        for how, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILL_SECONDS)):
+            # A handle means one process for good, so this comparison can't go stale before the signal.
+            if not is_alive(wanted):
+                return True
+            try:
+                if handle is None:
+                    os.kill(wanted.pid, how)
+                else:
+                    signal.pidfd_send_signal(handle, how)
+            except ProcessLookupError:
+                return True
+            if _ended(wanted, handle, wait):
+                return True
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _ended(wanted: Identity, handle: Optional[int], seconds: float) -> bool:
+    if handle is not None:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    deadline = time.monotonic() + seconds
+    while is_alive(wanted) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_alive(wanted)
+
+
+def fingerprint(program: Path) -> str:
+    """Changes when the program's file is written anew."""
+    try:
+        stat = program.stat()
+    except OSError:
+        return ""
+    return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"
+
+
+class Registry:
+    """The processes of one environment: `<root>/processes.json` and `<root>/logs`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.logs = root / "logs"
+        self._file = root / "processes.json"
+        self._children: "Dict[str, subprocess.Popen[bytes]]" = {}
+
+    def records(self) -> List[Record]:
+        """What was started and not stopped since; none when the file is missing or damaged."""
+        try:
+            listed = json.loads(self._file.read_text())
+            return [
+                Record(one["name"], Identity(int(one["pid"]), str(one["started"])), str(one["program"]))
+                for one in listed
+            ]
+        except (OSError, ValueError, TypeError, KeyError):
+            return []
+
+    def find(self, name: str) -> Optional[Record]:
+        """The record of a process, if it is recorded and alive."""
+        return next((one for one in self.records() if one.name == name and is_alive(one.identity)), None)
+
+    def start(self, name: str, command: "List[children.Argument]", env: Dict[str, str], leashed: bool) -> None:
+        """Starts a process in a session of its own, with its output in `<root>/logs`.
+
+        A leashed process is told to stop when this process dies, however it dies.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with open(self.out(name), "wb") as out, open(self.log(name), "wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=env, cwd=self.root,
+                start_new_session=True, preexec_fn=_leash() if leashed else None,
+            )
+        self._children[name] = process
+        found = identity(process.pid) or Identity(process.pid, "")
+        kept = [one for one in self.records() if one.name != name]
+        self._write([*kept, Record(name, found, fingerprint(Path(os.fspath(command[0]))))])
+
+    def stop(self, name: str) -> bool:
+        """Stops one process, if it runs."""
+        record = next((one for one in self.records() if one.name == name), None)
+        if record is not None and not stop(record.identity):
+            return False
+        self._reap(name)
+        self._write([one for one in self.records() if one.name != name])
+        return True
+
+    def stop_all(self) -> List[str]:
+        """Stops every process, the last one started first; the names of those that could not be stopped."""
+        stuck = [record.name for record in reversed(self.records()) if not self.stop(record.name)]
+        if not stuck:
+            for name in list(self._children):  # those that another command stopped
+                self._reap(name)
+            self._file.unlink(missing_ok=True)
+        return stuck
+
+    def ended(self, name: str) -> Optional[str]:
+        """How a process ended, with the end of its log; None while it runs."""
+        child = self._children.get(name)
+        status = child.poll() if child is not None else None
+        if child is not None and status is None:
+            return None
+        if child is None and self.find(name) is not None:
+            return None
+        how = "" if status is None else f" by signal {-status}" if status < 0 else f" with status {status}"
+        return f"{name} ended{how}; {self.tail(name)}"
+
+    def out(self, name: str) -> Path:
+        """Where a process's standard output goes."""
+        return self.logs / f"{name}.out"
+
+    def log(self, name: str) -> Path:
+        """Where a process's standard error goes: its log."""
+        return self.logs / f"{name}.log"
+
+    def tail(self, name: str, lines: int = LOG_TAIL_LINES) -> str:
+        """The end of a log, for an error message."""
+        try:
+            last = self.log(name).read_text(errors="replace").splitlines()[-lines:]
+        except OSError:
+            last = []
+        if not last:
+            return f"its log {self.log(name)} is empty"
+        return "\n  ".join([f"the end of its log {self.log(name)}:", *last])
+
+    def _reap(self, name: str) -> None:
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.wait(KILL_SECONDS)
+
+    def _write(self, records: List[Record]) -> None:
+        listed = [
+            {"name": one.name, "pid": one.identity.pid, "started": one.identity.started, "program": one.program}
+            for one in records
+        ]
+        fresh = self._file.with_suffix(".tmp")
+        fresh.write_text(json.dumps(listed, indent=2) + "\n")
+        os.replace(fresh, self._file)
+
+
+def _leash() -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def tie() -> None:
+        if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        if os.getppid() != parent:  # it died before the leash was on
+            raise OSError(errno.ESRCH, "the parent is gone")
+
+    return tie

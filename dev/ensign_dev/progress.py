@@ -1,0 +1,58 @@
+"""Progress that a person sees at once and that a log file keeps readable."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import Optional, TextIO
+
+QUIET_INTERVAL_SECONDS = 15.0
+
+
+class Progress:
+    """One line that is rewritten on a terminal; elsewhere a line every 15 seconds."""
+
+    def __init__(self, stream: Optional[TextIO] = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._tty = self._stream.isatty()
+        self._shown = False
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        self._clear()
+        print(text, file=self._stream, flush=True)
+        self._last = time.monotonic()
+
+    def update(self, text: str) -> None:
+        """Show the present state of what is under way."""
+        now = time.monotonic()
+        if self._tty:
+            width = shutil.get_terminal_size().columns
+            self._stream.write("\r\x1b[K" + text[: max(1, width - 1)])
+            self._stream.flush()
+            self._shown = True
+        elif now - self._last >= QUIET_INTERVAL_SECONDS:
+            print(text, file=self._stream, flush=True)
+            self._last = now
+
+    def done(self) -> None:
+        """Take the updating line away."""
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False
+
+
+def duration(seconds: float) -> str:
+    """A duration as people read it: 4.2 s, 38 s, 7 min 5 s."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s"

@@ -1,0 +1,140 @@
+import os
+import stat
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ensign_dev import preflight  # noqa: E402
+
+GIB = preflight.GIB
+GOOD = {
+    "go": "go version go1.26.0 linux/amd64",
+    "rustc": "rustc 1.89.0 (29483883e 2025-08-04)",
+    "cargo": "cargo 1.89.0 (c24e10642 2025-06-23)",
+    "node": "v20.0.0",
+    "npm": "10.0.0",
+    "cc": "",
+}
+
+
+class PreflightTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.bin = Path(folder.name)
+        environ = mock.patch.dict(os.environ, {"PATH": folder.name, "CC": "cc"})
+        environ.start()
+        self.addCleanup(environ.stop)
+        for name, size in (("available_memory", 64 * GIB),):
+            patch = mock.patch.object(preflight, name, return_value=size)
+            patch.start()
+            self.addCleanup(patch.stop)
+        free = mock.patch.object(preflight.shutil, "disk_usage", return_value=mock.Mock(free=100 * GIB))
+        free.start()
+        self.addCleanup(free.stop)
+
+    def install(self, **tools):
+        for name, answer in tools.items():
+            file = self.bin / name
+            file.write_text(f"#!/bin/sh\necho '{answer}'\n")
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+    def missing(self, purpose="test"):
+        return [problem.what for problem in preflight.check(purpose)]
+
+
+class OnAMachine(PreflightTest):
+    def test_with_everything_nothing_is_missing(self):
+        self.install(**GOOD)
+        self.assertEqual(self.missing(), [])
+
+    def test_with_nothing_all_is_listed_at_once_with_how_to_get_it(self):
+        problems = preflight.check("test")
+        listed = preflight.report(problems)
+        for word in ("Go", "Rust compiler", "cargo", "rustfmt", "clippy", "Node.js", "npm", "C compiler"):
+            self.assertIn(word, listed)
+        for problem in problems:
+            self.assertTrue(problem.how)
+            self.assertIn(problem.how, listed)
+
+    def test_with_tools_that_are_too_old_both_versions_are_named(self):
+        old = {"go": "go version go1.25.9 linux/amd64", "rustc": "rustc 1.88.0", "node": "v18.20.0"}
+        self.install(**dict(GOOD, **old))
+        missing = self.missing()
+        self.assertEqual(len(missing), 3, missing)
+        for wanted, found in (("Go 1.26", "go1.25.9"), ("compiler 1.89", "1.88.0"), ("Node.js 20", "v18.20.0")):
+            self.assertTrue(any(wanted in what and found in what for what in missing), missing)
+
+    def test_without_node_the_demo_can_run(self):
+        self.install(**{name: answer for name, answer in GOOD.items() if name not in ("node", "npm")})
+        self.assertEqual(self.missing("demo"), [])
+        self.assertEqual(len(self.missing("test")), 2)
+
+    def test_without_rust_the_control_plane_can_be_built(self):
+        self.install(go=GOOD["go"])
+        self.assertEqual(self.missing("control-plane"), [])
+
+    def test_with_little_memory_or_disk_a_build_is_refused_and_a_run_is_not(self):
+        self.install(**GOOD)
+        preflight.available_memory.return_value = 3 * GIB
+        preflight.shutil.disk_usage.return_value = mock.Mock(free=5 * GIB)
+        missing = [problem.what for problem in preflight.check("test", control_plane_built=False)]
+        self.assertEqual(len(missing), 2, missing)
+        self.assertIn("3.0 GiB", missing[0])
+        self.assertIn("5.0 GiB", missing[1])
+        self.assertEqual(preflight.check("test", control_plane_built=True), [])
+
+    def test_with_a_tool_that_fails_its_words_are_repeated(self):
+        self.install(**GOOD)
+        (self.bin / "cargo").write_text("#!/bin/sh\necho 'no default toolchain' >&2; exit 1\n")
+        self.assertTrue(any("no default toolchain" in what for what in self.missing()))
+
+
+class Versions(unittest.TestCase):
+    def test_are_found_in_what_tools_say(self):
+        for text, expected in (
+            ("go version go1.26.8 linux/amd64", (1, 26, 8)),
+            ("rustc 1.89.0-nightly (29483883e 2025-08-04)", (1, 89, 0)),
+            ("v20.20.2", (20, 20, 2)),
+            ("go version go1.27", (1, 27)),
+            ("nonsense", None),
+        ):
+            self.assertEqual(preflight.version(text), expected)
+
+    def test_compare_by_number_and_not_by_letter(self):
+        self.assertLess(preflight.version("1.9.0"), preflight.RUST)
+        self.assertGreaterEqual(preflight.version("1.100.0"), preflight.RUST)
+
+
+class Memory(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.meminfo = self.folder / "meminfo"
+        self.meminfo.write_text("MemTotal:       16777216 kB\nMemAvailable:    8388608 kB\n")
+
+    def limit(self, maximum):
+        (self.folder / "memory.max").write_text(maximum + "\n")
+        (self.folder / "memory.current").write_text(f"{3 * GIB}\n")
+        (self.folder / "memory.stat").write_text(f"anon 1\ninactive_file {1 * GIB}\n")
+
+    def test_is_the_machines_where_nothing_limits_it(self):
+        self.assertEqual(preflight.available_memory(self.meminfo, self.folder), 8 * GIB)
+        self.limit("max")
+        self.assertEqual(preflight.available_memory(self.meminfo, self.folder), 8 * GIB)
+
+    def test_is_the_containers_where_that_is_less(self):
+        self.limit(str(4 * GIB))
+        self.assertEqual(preflight.available_memory(self.meminfo, self.folder), 2 * GIB)
+
+    def test_is_unknown_where_nothing_tells_it(self):
+        self.assertIsNone(preflight.available_memory(self.folder / "none", self.folder))
+
+
+if __name__ == "__main__":
+    unittest.main()

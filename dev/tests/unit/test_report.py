@@ -1,0 +1,86 @@
+"""The demo's report is good only when every step held, and has no token in it."""
+
+import json
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ensign_dev.demo_steps import PLAN, Demo  # noqa: E402
+from ensign_dev.report import Report  # noqa: E402
+
+
+def taken(report, *names):
+    for name in names:
+        with report.step(name):
+            pass
+    return report
+
+
+class TheReport(unittest.TestCase):
+    def test_it_has_the_agreed_shape(self):
+        report = Report(["one"])
+        report.build_seconds = 1.5
+        with report.step("one") as detail:
+            detail["what"] = "found"
+        whole = json.loads(report.as_json())
+        self.assertEqual(list(whole), ["ok", "mode", "build_seconds", "steps"])
+        self.assertEqual((whole["ok"], whole["mode"], whole["build_seconds"]), (True, "webhook", 1.5))
+        [step] = whole["steps"]
+        self.assertEqual(list(step), ["name", "ok", "seconds", "detail"])
+        self.assertEqual((step["name"], step["ok"], step["detail"]), ("one", True, {"what": "found"}))
+
+    def test_it_is_not_good_before_the_last_step(self):
+        self.assertFalse(Report(["one"]).ok)
+        self.assertFalse(taken(Report(["one", "two"]), "one").ok)
+        self.assertTrue(taken(Report(["one", "two"]), "one", "two").ok)
+
+    def test_a_step_that_fails_is_told_with_what_was_known_and_ends_the_run(self):
+        report = Report(["one", "two"])
+        with self.assertRaises(ValueError):
+            with report.step("one") as detail:
+                detail["known"] = 1
+                raise ValueError("no such thing")
+        self.assertFalse(report.ok)
+        self.assertEqual(report.steps[0]["detail"], {"known": 1, "error": "no such thing"})
+
+    def test_an_interrupted_step_did_not_hold(self):
+        report = Report(["one"])
+        with self.assertRaises(KeyboardInterrupt):
+            with report.step("one"):
+                raise KeyboardInterrupt
+        self.assertFalse(report.ok)
+        self.assertEqual(report.steps[0]["detail"], {"error": "interrupted"})
+
+    def test_a_step_that_nobody_planned_is_an_error(self):
+        with self.assertRaises(KeyError):
+            taken(Report(["one"]), "two")
+
+    def test_what_looks_like_a_token_is_taken_out(self):
+        token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwcyJ9.c2lnbmF0dXJl"
+        report = Report(["one"])
+        with report.step("one") as detail:
+            detail["said"] = f"refused assertion '{token}'"
+        self.assertNotIn("eyJ", report.as_json())
+        self.assertIn("refused assertion '[token removed]'", report.as_json())
+
+    def test_it_is_written_whole(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "demo" / "report.json"
+            taken(Report(["one"]), "one").write(file)
+            self.assertTrue(json.loads(file.read_text())["ok"])
+            self.assertEqual([one.name for one in file.parent.iterdir()], ["report.json"])
+
+
+class ThePlan(unittest.TestCase):
+    def test_every_step_can_be_taken(self):
+        for name, (heading, method) in PLAN.items():
+            with self.subTest(name):
+                self.assertTrue(heading)
+                self.assertTrue(callable(getattr(Demo, method)))
+
+
+if __name__ == "__main__":
+    unittest.main()

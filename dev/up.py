@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Start a development environment and leave it running: a Kubernetes control plane, an Azure stand-in, Ensign.
+
+Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook if
+they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new
+credential. `make down` stops it.
+"""
+
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("Python 3.9 or newer is needed (this is %s)" % sys.version.split()[0])
+
+import argparse
+import time
+
+from ensign_dev import build, control_plane, environment, main, paths, preflight
+from ensign_dev.progress import Progress, duration
+
+ROOT = paths.ROOT / "target" / "dev"
+
+
+def up() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    propagation = environment.propagation_seconds()
+    preflight.require("demo", control_plane.is_built())
+    progress = Progress()
+    cluster = build.cluster(progress)
+    built = build.programs()
+    programs = environment.Programs(built["ensign"], cluster)
+
+    started = time.monotonic()
+    dev = environment.Environment(ROOT, progress)
+    with dev.locked(wait=True):
+        if dev.load():
+            restarted = dev.refresh(programs)
+            dev.write()
+            what = f"{' and '.join(restarted)} restarted" if restarted else "nothing to restart"
+            print(f"The environment runs already: tokens and definitions renewed, {what}.")
+            if dev.info["propagation_seconds"] != propagation:
+                print(f"It keeps its propagation time of {dev.info['propagation_seconds']} seconds until `make down`.")
+        else:
+            if dev.registry.records():
+                print("Parts of the environment that was here have ended; starting a new one.")
+            dev.start(programs, propagation, leashed=False)
+            print(f"The environment is up, after {duration(time.monotonic() - started)}.")
+    print(how_to_use(dev))
+    return 0
+
+
+def how_to_use(dev: environment.Environment) -> str:
+    """What to type in a shell."""
+    info = dev.info
+    return f"""
+  Everything below is in {dev.file}, too.
+  In a shell, from the top of the checkout:
+
+    . target/dev/env.sh                     # sets KUBECONFIG and the variables below, and finds kubectl
+    kubectl get managedidentities,managedidentitybindings -A
+    kubectl apply -f examples/              # the example that `make demo` shows
+
+  Azure (the stand-in) answers at {info['arm_endpoint']}; ask it as an administrator:
+
+    TOKEN=$(curl -sf --cacert "$ENSIGN_CA_FILE" "$ENSIGN_ARM_TOKEN_URL" |
+      python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+    curl -s --cacert "$ENSIGN_CA_FILE" -H "Authorization: Bearer $TOKEN" \\
+      "$ENSIGN_ARM_ENDPOINT$ENSIGN_IDENTITIES/orders/federatedIdentityCredentials?api-version=2024-11-30"
+
+  Programs with an Azure SDK trust it with SSL_CERT_FILE (Rust, Go) or REQUESTS_CA_BUNDLE (Python) or
+  NODE_EXTRA_CA_CERTS (JavaScript) set to {info['ca_file']}
+
+  Logs: {info['logs']}
+  Ensign's own tokens last seven days; `make up` renews them. `make down` stops everything.
+"""
+
+
+if __name__ == "__main__":
+    main.run(up)

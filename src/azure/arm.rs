@@ -1,0 +1,262 @@
+//! The ARM client for user-assigned identities and their federated identity credentials.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use azure_core::credentials::TokenCredential;
+use azure_core::error::ErrorKind;
+use azure_core::http::headers::{HeaderName, Headers, USER_AGENT};
+use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
+use azure_core::http::policies::{Policy, PolicyResult};
+use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawResponse, Request};
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use super::Cloud;
+use super::error::{ArmError, ArmErrorCause, Operation};
+use super::transport::{Connection, ConnectionError};
+use crate::api::ArmId;
+use crate::decide::assess::AzureIdentity;
+use crate::decide::ownership::Credential;
+
+/// The API version of every request.
+const API_VERSION: &str = "2024-11-30";
+/// Deadline of one call, the token for it included.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// More pages than an identity's 20 credentials can ever fill.
+const MAX_PAGES: usize = 40;
+/// How long ARM may ask to wait before it counts as a mistake.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// A client for identities and their federated identity credentials. It never retries: the controller requeues.
+#[derive(Clone, Debug)]
+pub struct ArmClient {
+    endpoint: Url,
+    pipeline: Pipeline,
+}
+
+impl ArmClient {
+    /// A client for `cloud` that signs in with `credential` and tells ARM who it is.
+    pub fn new(
+        cloud: &Cloud,
+        connection: &Connection,
+        credential: Arc<dyn TokenCredential>,
+        cluster_tag: &str,
+    ) -> Result<Self, ConnectionError> {
+        let scope = format!("{}/.default", cloud.arm_audience);
+        let bearer: Arc<dyn Policy> = Arc::new(BearerTokenAuthorizationPolicy::new(credential, [scope]));
+        let user_agent: Arc<dyn Policy> =
+            Arc::new(UserAgent(format!("ensign/{} ({cluster_tag})", env!("CARGO_PKG_VERSION"))));
+        let pipeline = Pipeline::new(
+            Some(env!("CARGO_PKG_NAME")),
+            Some(env!("CARGO_PKG_VERSION")),
+            connection.client_options()?,
+            Vec::new(),
+            vec![user_agent, bearer],
+            None,
+        );
+        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline })
+    }
+
+    /// Reads the identity.
+    pub async fn get_identity(&self, id: &ArmId) -> Result<AzureIdentity, ArmError> {
+        let call = Call { operation: Operation::ReadIdentity, identity: id };
+        let response = self.send(call, Request::new(self.url(id, &[]), Method::Get)).await?;
+        let body: IdentityBody = call.decode(&response)?;
+        Ok(AzureIdentity {
+            arm_id: body.id,
+            client_id: body.properties.client,
+            principal_id: body.properties.principal,
+            tenant_id: body.properties.tenant,
+            location: body.location,
+        })
+    }
+
+    /// Lists every federated identity credential of the identity: all pages, or an error.
+    pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
+        let call = Call { operation: Operation::ListCredentials, identity: id };
+        let mut url = self.url(id, &["federatedIdentityCredentials"]);
+        let mut credentials = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let response = self.send(call, Request::new(url, Method::Get)).await?;
+            let page: Page = call.decode(&response)?;
+            credentials.extend(page.value.into_iter().map(CredentialBody::into_credential));
+            match page.next_link.filter(|link| !link.is_empty()) {
+                None => return Ok(credentials),
+                Some(link) => url = self.next_url(call, &link)?,
+            }
+        }
+        Err(call.unreadable(format!("more than {MAX_PAGES} pages")))
+    }
+
+    /// Creates or replaces a federated identity credential; answers with what Azure stored.
+    pub async fn put_credential(&self, id: &ArmId, credential: &Credential) -> Result<Credential, ArmError> {
+        let call = Call { operation: Operation::PutCredential, identity: id };
+        let url = self.url(id, &["federatedIdentityCredentials", &credential.name]);
+        let mut request = Request::new(url, Method::Put);
+        let Credential { issuer, subject, audiences, .. } = credential;
+        let body = json!({"properties": {"issuer": issuer, "subject": subject, "audiences": audiences}});
+        request.insert_header("content-type", "application/json");
+        request.set_body(body.to_string());
+        let response = self.send(call, request).await?;
+        call.decode::<CredentialBody>(&response).map(CredentialBody::into_credential)
+    }
+
+    /// Deletes a federated identity credential. That there is none is a success.
+    pub async fn delete_credential(&self, id: &ArmId, name: &str) -> Result<(), ArmError> {
+        let call = Call { operation: Operation::DeleteCredential, identity: id };
+        let url = self.url(id, &["federatedIdentityCredentials", name]);
+        self.send(call, Request::new(url, Method::Delete)).await.map(|_| ())
+    }
+
+    /// The URL of the identity, or of something under it. Every segment is encoded.
+    fn url(&self, id: &ArmId, under: &[&str]) -> Url {
+        let mut url = self.endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.clear().extend(id.segments()).extend(under);
+        }
+        url.query_pairs_mut().append_pair("api-version", API_VERSION);
+        url
+    }
+
+    /// A link to the next page. It is opaque, but it has to lead to ARM: the request carries a token.
+    fn next_url(&self, call: Call<'_>, link: &str) -> Result<Url, ArmError> {
+        match Url::parse(link) {
+            Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
+            _ => Err(call.unreadable("nextLink does not lead to ARM".to_owned())),
+        }
+    }
+
+    async fn send(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
+        let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
+        let context = Context::new();
+        let sending = self.pipeline.send(&context, &mut request, Some(options));
+        let response = match tokio::time::timeout(CALL_DEADLINE, sending).await {
+            Err(_) => return Err(call.error(ArmErrorCause::Deadline(CALL_DEADLINE))),
+            Ok(Err(error)) if matches!(error.kind(), ErrorKind::Credential) => {
+                return Err(call.error(ArmErrorCause::Credential(error)));
+            }
+            Ok(Err(error)) => return Err(call.error(ArmErrorCause::Transport(error))),
+            Ok(Ok(response)) => response,
+        };
+        if response.status().is_success() { Ok(response) } else { Err(call.refused(&response)) }
+    }
+}
+
+/// What is being done, for errors.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    operation: Operation,
+    identity: &'a ArmId,
+}
+
+impl Call<'_> {
+    fn error(self, cause: ArmErrorCause) -> ArmError {
+        ArmError { operation: self.operation, identity: self.identity.clone(), cause }
+    }
+
+    fn unreadable(self, problem: String) -> ArmError {
+        self.error(ArmErrorCause::Unreadable(problem))
+    }
+
+    fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
+        serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(error.to_string()))
+    }
+
+    fn refused(self, response: &RawResponse) -> ArmError {
+        let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
+        self.error(ArmErrorCause::Refused {
+            status: response.status().into(),
+            code: envelope.error.code,
+            message: envelope.error.message,
+            retry_after: retry_after(response.headers()),
+        })
+    }
+}
+
+/// `Retry-After` in seconds or as a date, within reason.
+fn retry_after(headers: &Headers) -> Option<Duration> {
+    let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
+    let seconds = if let Ok(seconds) = text.parse::<u64>() {
+        seconds
+    } else {
+        let until = azure_core::time::parse_rfc7231(text).ok()?;
+        u64::try_from((until - azure_core::time::OffsetDateTime::now_utc()).whole_seconds()).unwrap_or(0)
+    };
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+/// Replaces the SDK's `User-Agent`, so that operators see which cluster writes.
+#[derive(Debug)]
+struct UserAgent(String);
+
+#[async_trait::async_trait]
+impl Policy for UserAgent {
+    async fn send(&self, context: &Context, request: &mut Request, next: &[Arc<dyn Policy>]) -> PolicyResult {
+        request.insert_header(USER_AGENT, self.0.clone());
+        match next.split_first() {
+            Some((first, rest)) => first.send(context, request, rest).await,
+            None => Err(azure_core::Error::with_message(ErrorKind::Other, "the pipeline ends before its transport")),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    error: EnvelopeError,
+}
+
+#[derive(Default, Deserialize)]
+struct EnvelopeError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct IdentityBody {
+    id: String,
+    location: String,
+    properties: IdentityProperties,
+}
+
+#[derive(Deserialize)]
+struct IdentityProperties {
+    #[serde(rename = "clientId")]
+    client: String,
+    #[serde(rename = "principalId")]
+    principal: String,
+    #[serde(rename = "tenantId")]
+    tenant: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    value: Vec<CredentialBody>,
+    #[serde(default)]
+    next_link: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CredentialBody {
+    name: String,
+    properties: CredentialProperties,
+}
+
+#[derive(Deserialize)]
+struct CredentialProperties {
+    issuer: String,
+    subject: String,
+    audiences: Vec<String>,
+}
+
+impl CredentialBody {
+    fn into_credential(self) -> Credential {
+        let CredentialProperties { issuer, subject, audiences } = self.properties;
+        Credential { name: self.name, issuer, subject, audiences }
+    }
+}

@@ -1,0 +1,151 @@
+//! The endpoints of an Azure cloud.
+
+use url::Url;
+
+/// Which Azure cloud.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CloudName {
+    /// Azure public cloud.
+    #[default]
+    Public,
+    /// Azure for US government.
+    #[value(name = "usgov")]
+    UsGov,
+    /// Azure operated by 21Vianet.
+    China,
+    /// Endpoints given by hand, for example of a private cloud or the emulator.
+    Custom,
+}
+
+/// Flags that choose the cloud; shared by every subcommand that needs it.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct CloudArgs {
+    /// Azure cloud
+    #[arg(long, env = "ENSIGN_AZURE_CLOUD", value_enum, default_value_t)]
+    pub azure_cloud: CloudName,
+    /// ARM endpoint, for --azure-cloud custom
+    #[arg(long, env = "ENSIGN_AZURE_ARM_ENDPOINT", value_name = "URL")]
+    pub azure_arm_endpoint: Option<String>,
+    /// Entra authority, for --azure-cloud custom
+    #[arg(long, env = "ENSIGN_AZURE_AUTHORITY_HOST", value_name = "URL")]
+    pub azure_authority_host: Option<String>,
+    /// Audience of the tokens that pods exchange [default: the cloud's own]
+    #[arg(long, env = "ENSIGN_AZURE_TOKEN_AUDIENCE", value_name = "AUDIENCE")]
+    pub azure_token_audience: Option<String>,
+}
+
+/// The endpoints of an Azure cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cloud {
+    /// ARM, with a trailing slash.
+    pub arm_endpoint: Url,
+    /// What Ensign's own tokens for ARM are for; `/.default` makes it a scope.
+    pub arm_audience: String,
+    /// Entra, with a trailing slash.
+    pub authority_host: Url,
+    /// The audience of the tokens that pods exchange.
+    pub token_audience: String,
+}
+
+impl CloudArgs {
+    /// The cloud that the flags describe, or everything that is wrong with them.
+    pub fn resolve(&self) -> Result<Cloud, Vec<String>> {
+        let preset = match self.azure_cloud {
+            CloudName::Public | CloudName::Custom => {
+                ["https://management.azure.com/", "https://login.microsoftonline.com/", "api://AzureADTokenExchange"]
+            }
+            CloudName::UsGov => [
+                "https://management.usgovcloudapi.net/",
+                "https://login.microsoftonline.us/",
+                "api://AzureADTokenExchangeUSGov",
+            ],
+            CloudName::China => [
+                "https://management.chinacloudapi.cn/",
+                "https://login.chinacloudapi.cn/",
+                "api://AzureADTokenExchangeChina",
+            ],
+        };
+        let custom = self.azure_cloud == CloudName::Custom;
+        let mut problems = Vec::new();
+        let mut endpoint = |flag: &str, given: &Option<String>, preset: &str| match (given, custom) {
+            (Some(text), true) => endpoint(flag, text).map_err(|problem| problems.push(problem)).ok(),
+            (Some(_), false) => {
+                problems.push(format!("{flag} needs --azure-cloud custom"));
+                None
+            }
+            (None, true) => {
+                problems.push(format!("--azure-cloud custom needs {flag}"));
+                None
+            }
+            (None, false) => Url::parse(preset).ok(),
+        };
+        let arm = endpoint("--azure-arm-endpoint", &self.azure_arm_endpoint, preset[0]);
+        let authority = endpoint("--azure-authority-host", &self.azure_authority_host, preset[1]);
+        let token_audience = self.azure_token_audience.clone().unwrap_or_else(|| preset[2].to_owned());
+        if token_audience.is_empty() || token_audience.len() > 600 || token_audience.contains(char::is_whitespace) {
+            problems.push("--azure-token-audience must have 1 to 600 characters and no white space".to_owned());
+        }
+        match (arm, authority) {
+            (Some(arm_endpoint), Some(authority_host)) if problems.is_empty() => Ok(Cloud {
+                arm_endpoint,
+                arm_audience: preset[0].trim_end_matches('/').to_owned(),
+                authority_host,
+                token_audience,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn endpoint(flag: &str, text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("{flag} {text:?} is not a URL: {error}"))?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.path() == "/";
+    if url.scheme() != "https" || url.host().is_none() || !plain {
+        return Err(format!("{flag} {text:?} must be https://<host>[:<port>]/"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_public_cloud_has_its_own_endpoints() {
+        let cloud = |azure_cloud| CloudArgs { azure_cloud, ..CloudArgs::default() }.resolve().unwrap();
+        assert_eq!(cloud(CloudName::Public).token_audience, "api://AzureADTokenExchange");
+        assert_eq!(cloud(CloudName::UsGov).authority_host.as_str(), "https://login.microsoftonline.us/");
+        assert_eq!(cloud(CloudName::China).arm_endpoint.as_str(), "https://management.chinacloudapi.cn/");
+    }
+
+    #[test]
+    fn a_custom_cloud_needs_both_endpoints_and_says_so_at_once() {
+        let problems = CloudArgs { azure_cloud: CloudName::Custom, ..CloudArgs::default() }.resolve().unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+
+    #[test]
+    fn endpoints_that_are_not_plain_https_are_refused() {
+        for bad in [
+            "http://arm.example/",
+            "https://arm.example/path",
+            "https://u@arm.example/",
+            "arm.example",
+            "https://arm.example/?x=y",
+        ] {
+            let args = CloudArgs {
+                azure_cloud: CloudName::Custom,
+                azure_arm_endpoint: Some(bad.to_owned()),
+                azure_authority_host: Some("https://login.example/".to_owned()),
+                azure_token_audience: None,
+            };
+            assert!(args.resolve().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_the_custom_cloud_is_refused() {
+        let args = CloudArgs { azure_arm_endpoint: Some("https://arm.example/".into()), ..CloudArgs::default() };
+        assert_eq!(args.resolve().unwrap_err(), ["--azure-arm-endpoint needs --azure-cloud custom"]);
+    }
+}

@@ -1,0 +1,36 @@
+//! A file that says that the process is ready, for whoever started it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::runtime::health::Readiness;
+
+/// How often readiness is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Writes `content` to `path` once the process is ready; does nothing without a path.
+pub(super) async fn announce(
+    path: Option<PathBuf>,
+    readiness: Readiness,
+    stop: CancellationToken,
+    content: impl Fn() -> serde_json::Value,
+) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    while !readiness.get() {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+    // Whoever waits for the file must never read half of it.
+    let partial = path.with_extension("partial");
+    let written = tokio::fs::write(&partial, content().to_string()).await;
+    let renamed = match written {
+        Ok(()) => tokio::fs::rename(&partial, &path).await,
+        Err(error) => Err(error),
+    };
+    renamed.map_err(|error| format!("cannot write --ready-file {}: {error}", path.display()).into())
+}

@@ -1,0 +1,347 @@
+//! What the watches have seen, indexed so that the cost of a change does not grow with the number of objects.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kube::ResourceExt;
+
+use super::key::Key;
+use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
+use crate::decide::{grants, identities};
+
+/// A namespace's name and a binding's name.
+pub(super) type BindingName = (String, String);
+
+/// What is known of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NamespaceFacts {
+    pub(super) uid: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) terminating: bool,
+}
+
+/// The objects that the watches have seen.
+#[derive(Default)]
+pub(super) struct Cache(RwLock<Objects>);
+
+#[derive(Default)]
+pub(super) struct Objects {
+    identities: BTreeMap<String, Arc<ManagedIdentity>>,
+    by_arm_id: HashMap<ArmId, BTreeSet<String>>,
+    bindings: BTreeMap<BindingName, Arc<ManagedIdentityBinding>>,
+    by_identity: HashMap<String, BTreeSet<BindingName>>,
+    namespaces: BTreeMap<String, NamespaceFacts>,
+}
+
+impl Cache {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Objects> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a change of a `ManagedIdentity` in; answers the keys that it concerns.
+    pub(super) fn identity_changed(&self, name: &str, now: Option<ManagedIdentity>) -> BTreeSet<Key> {
+        self.write().identity_changed(name, now)
+    }
+
+    /// Takes a change of a binding in; answers the keys that it concerns.
+    pub(super) fn binding_changed(&self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
+        self.write().binding_changed(name, now)
+    }
+
+    /// Takes a change of a namespace in; answers the keys that it concerns.
+    pub(super) fn namespace_changed(&self, name: &str, now: Option<NamespaceFacts>) -> BTreeSet<Key> {
+        self.write().namespace_changed(name, now)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Objects> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Objects {
+    pub(super) fn identity(&self, name: &str) -> Option<&Arc<ManagedIdentity>> {
+        self.identities.get(name)
+    }
+
+    pub(super) fn identity_names(&self) -> impl Iterator<Item = &String> {
+        self.identities.keys()
+    }
+
+    pub(super) fn binding_names(&self) -> impl Iterator<Item = &BindingName> {
+        self.bindings.keys()
+    }
+
+    pub(super) fn namespace_names(&self) -> impl Iterator<Item = &String> {
+        self.namespaces.keys()
+    }
+
+    /// Every `ManagedIdentity` that names the identity in Azure.
+    pub(super) fn siblings(&self, id: &ArmId) -> Vec<&Arc<ManagedIdentity>> {
+        let names = self.by_arm_id.get(id).into_iter().flatten();
+        names.filter_map(|name| self.identities.get(name)).collect()
+    }
+
+    /// Namespaces with a binding to the identity of this name.
+    pub(super) fn namespaces_of(&self, identity: &str) -> BTreeSet<&str> {
+        self.by_identity.get(identity).into_iter().flatten().map(|(namespace, _)| namespace.as_str()).collect()
+    }
+
+    /// Every binding of the namespace.
+    pub(super) fn bindings_in<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<ManagedIdentityBinding>> {
+        self.bindings
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(move |((found, _), _)| found == namespace)
+            .map(|(_, binding)| binding)
+    }
+
+    pub(super) fn namespace(&self, name: &str) -> NamespaceFacts {
+        self.namespaces.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Namespaces that some grant names or selects.
+    pub(super) fn granted_namespaces(&self) -> BTreeSet<String> {
+        let allowed = || self.identities.values().flat_map(|identity| &identity.spec.allowed_subjects);
+        let granted = |name: &str, facts: &NamespaceFacts| {
+            allowed().any(|grant| grants::covers_namespace(grant, name, &facts.labels))
+        };
+        self.namespaces.iter().filter(|(name, facts)| granted(name, facts)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The key under which a binding to this name is reconciled.
+    pub(super) fn key_of(&self, identity: &str) -> Key {
+        let id = self.identities.get(identity).and_then(|object| identities::arm_id(object).ok());
+        id.map_or_else(|| Key::Name(identity.to_owned()), Key::Identity)
+    }
+
+    /// Every key there is.
+    pub(super) fn keys(&self) -> BTreeSet<Key> {
+        self.identities.keys().chain(self.by_identity.keys()).map(|name| self.key_of(name)).collect()
+    }
+
+    fn identity_changed(&mut self, name: &str, now: Option<ManagedIdentity>) -> BTreeSet<Key> {
+        let before = self.identities.get(name).cloned();
+        let significant = match (&before, &now) {
+            (Some(before), Some(now)) => is_significant(before.as_ref(), now),
+            _ => true,
+        };
+        let mut keys = BTreeSet::from([self.key_of(name)]);
+        if let Some(id) = before.as_deref().and_then(|object| identities::arm_id(object).ok())
+            && let Some(names) = self.by_arm_id.get_mut(&id)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_arm_id.remove(&id);
+            }
+        }
+        match now {
+            Some(now) => {
+                if let Ok(id) = identities::arm_id(&now) {
+                    self.by_arm_id.entry(id).or_default().insert(name.to_owned());
+                }
+                self.identities.insert(name.to_owned(), Arc::new(now));
+            }
+            None => {
+                self.identities.remove(name);
+            }
+        }
+        if !significant {
+            return BTreeSet::new();
+        }
+        keys.insert(self.key_of(name));
+        for (namespace, binding) in self.by_identity.get(name).into_iter().flatten() {
+            keys.extend(self.rivals(namespace, binding));
+        }
+        keys.insert(Key::Webhook);
+        keys
+    }
+
+    fn binding_changed(&mut self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
+        let before = self.bindings.get(name).cloned();
+        if let (Some(before), Some(now)) = (&before, &now)
+            && !is_significant(before.as_ref(), now)
+        {
+            self.bindings.insert(name.clone(), Arc::new(now.clone()));
+            return BTreeSet::new();
+        }
+        let mut keys = self.rivals(&name.0, &name.1);
+        if let Some(before) = before {
+            let identity = &before.spec.identity_ref.name;
+            keys.insert(self.key_of(identity));
+            if let Some(names) = self.by_identity.get_mut(identity) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.by_identity.remove(identity);
+                }
+            }
+        }
+        match now {
+            Some(now) => {
+                let identity = now.spec.identity_ref.name.clone();
+                keys.insert(self.key_of(&identity));
+                self.by_identity.entry(identity).or_default().insert(name.clone());
+                self.bindings.insert(name.clone(), Arc::new(now));
+            }
+            None => {
+                self.bindings.remove(name);
+            }
+        }
+        keys.extend(self.rivals(&name.0, &name.1));
+        keys
+    }
+
+    fn namespace_changed(&mut self, name: &str, now: Option<NamespaceFacts>) -> BTreeSet<Key> {
+        if self.namespaces.get(name) == now.as_ref() {
+            return BTreeSet::new();
+        }
+        match now {
+            Some(now) => self.namespaces.insert(name.to_owned(), now),
+            None => self.namespaces.remove(name),
+        };
+        let identities = self.bindings_in(name).map(|binding| self.key_of(&binding.spec.identity_ref.name));
+        identities.chain([Key::Webhook]).collect()
+    }
+
+    /// Keys of the bindings for the same service account: one of them may win or lose a conflict.
+    fn rivals(&self, namespace: &str, binding: &str) -> BTreeSet<Key> {
+        let Some(changed) = self.bindings.get(&(namespace.to_owned(), binding.to_owned())) else {
+            return BTreeSet::new();
+        };
+        self.bindings_in(namespace)
+            .filter(|rival| rival.spec.service_account_name == changed.spec.service_account_name)
+            .map(|rival| self.key_of(&rival.spec.identity_ref.name))
+            .collect()
+    }
+}
+
+/// Whether a change is more than our own status coming back.
+fn is_significant<K: ResourceExt>(before: &K, now: &K) -> bool {
+    let facts = |object: &K| {
+        let meta = object.meta();
+        (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone(), meta.finalizers.clone())
+    };
+    facts(before) != facts(now) || before.annotations() != now.annotations()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn id(name: &str) -> String {
+        format!(
+            "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
+        )
+    }
+
+    fn identity(name: &str, arm_name: &str) -> ManagedIdentity {
+        serde_json::from_value(json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": name, "generation": 1},
+            "spec": {"existing": {"resourceID": id(arm_name)},
+                     "allowedSubjects": [{"name": "s", "namespace": "shop", "serviceAccounts": ["*"]}]},
+        }))
+        .unwrap()
+    }
+
+    fn binding(name: &str, identity: &str) -> ManagedIdentityBinding {
+        serde_json::from_value(json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding",
+            "metadata": {"name": name, "namespace": "shop", "generation": 1},
+            "spec": {"identityRef": {"name": identity}, "serviceAccountName": "app"},
+        }))
+        .unwrap()
+    }
+
+    fn add_binding(cache: &Cache, name: &str, identity: &str) -> BTreeSet<Key> {
+        cache.binding_changed(&("shop".into(), name.into()), Some(binding(name, identity)))
+    }
+
+    fn arm_key(name: &str) -> Key {
+        Key::Identity(id(name).parse().unwrap())
+    }
+
+    #[test]
+    fn a_binding_before_its_identity_waits_under_the_name_and_moves_when_the_identity_comes() {
+        let cache = Cache::default();
+        assert_eq!(add_binding(&cache, "b", "orders"), [Key::Name("orders".into())].into());
+        let keys = cache.identity_changed("orders", Some(identity("orders", "orders")));
+        assert_eq!(keys, [arm_key("orders"), Key::Name("orders".into()), Key::Webhook].into());
+        assert_eq!(cache.read().keys(), [arm_key("orders")].into());
+    }
+
+    #[test]
+    fn a_deletion_that_was_seen_queues_the_identity() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        add_binding(&cache, "b", "orders");
+        let keys = cache.binding_changed(&("shop".into(), "b".into()), None);
+        assert_eq!(keys, [arm_key("orders")].into());
+        assert!(cache.read().namespaces_of("orders").is_empty());
+    }
+
+    #[test]
+    fn our_own_status_coming_back_queues_nothing() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        add_binding(&cache, "b", "orders");
+        let mut with_status = binding("b", "orders");
+        with_status.status = Some(crate::api::ManagedIdentityBindingStatus::default());
+        let name = ("shop".to_owned(), "b".to_owned());
+        assert!(cache.binding_changed(&name, Some(with_status)).is_empty());
+        assert!(cache.read().bindings[&name].status.is_some(), "but it is remembered");
+    }
+
+    #[test]
+    fn a_finalizer_that_somebody_stripped_queues_the_identity() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        let mut held = binding("b", "orders");
+        held.metadata.finalizers = Some(vec!["ensign.dev/credentials".into()]);
+        cache.binding_changed(&("shop".into(), "b".into()), Some(held));
+        assert_eq!(add_binding(&cache, "b", "orders"), [arm_key("orders")].into());
+    }
+
+    #[test]
+    fn a_change_queues_the_identities_of_rival_bindings() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        cache.identity_changed("audit", Some(identity("audit", "audit")));
+        add_binding(&cache, "older", "orders");
+        assert_eq!(add_binding(&cache, "younger", "audit"), [arm_key("orders"), arm_key("audit")].into());
+        let gone = cache.binding_changed(&("shop".into(), "older".into()), None);
+        assert_eq!(gone, [arm_key("orders"), arm_key("audit")].into());
+    }
+
+    #[test]
+    fn two_objects_on_one_identity_share_a_key() {
+        let cache = Cache::default();
+        cache.identity_changed("a", Some(identity("a", "orders")));
+        cache.identity_changed("b", Some(identity("b", "ORDERS")));
+        let objects = cache.read();
+        assert_eq!(objects.keys().len(), 1);
+        assert_eq!(objects.siblings(&id("orders").parse().unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn granted_namespaces_follow_grants_and_namespaces() {
+        let cache = Cache::default();
+        cache.namespace_changed("shop", Some(NamespaceFacts::default()));
+        cache.namespace_changed("other", Some(NamespaceFacts::default()));
+        assert!(cache.read().granted_namespaces().is_empty());
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        assert_eq!(cache.read().granted_namespaces(), ["shop".to_owned()].into());
+    }
+
+    #[test]
+    fn a_label_on_a_namespace_queues_the_identities_of_its_bindings() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        add_binding(&cache, "b", "orders");
+        cache.namespace_changed("shop", Some(NamespaceFacts::default()));
+        let labels = [("team".to_owned(), "orders".to_owned())].into();
+        let keys = cache.namespace_changed("shop", Some(NamespaceFacts { labels, ..NamespaceFacts::default() }));
+        assert_eq!(keys, [arm_key("orders"), Key::Webhook].into());
+    }
+}

@@ -1,0 +1,122 @@
+//! Everything in the cache that concerns one key, held while a reconcile looks at it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+
+use super::cache::{NamespaceFacts, Objects};
+use super::key::Key;
+use crate::api::conditions::Verdict;
+use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
+use crate::decide::acceptance::IdentityFacts;
+use crate::decide::assess::{NamespaceSnapshot, Snapshot};
+use crate::decide::identities;
+
+/// The objects that concern one key.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// The identity in Azure, if the key has one.
+    pub(super) id: Option<ArmId>,
+    identities: Vec<Arc<ManagedIdentity>>,
+    others: Vec<(Arc<ManagedIdentity>, Verdict)>,
+    namespaces: BTreeMap<String, (NamespaceFacts, Vec<Arc<ManagedIdentityBinding>>)>,
+    missing: Option<String>,
+}
+
+impl Gathered {
+    /// Gathers what concerns `key`.
+    pub(super) fn new(objects: &Objects, key: &Key, own_client_id: Option<&str>) -> Self {
+        let (id, identities, missing) = match key {
+            Key::Identity(id) => {
+                (Some(id.clone()), objects.siblings(id).into_iter().cloned().collect::<Vec<_>>(), None)
+            }
+            // The name has come to stand for an identity in Azure, which has a key of its own.
+            Key::Name(name) if objects.key_of(name) != *key => return Self::default(),
+            Key::Name(name) => {
+                let found: Vec<_> = objects.identity(name).cloned().into_iter().collect();
+                let missing = found.is_empty().then(|| name.clone());
+                (None, found, missing)
+            }
+            Key::Webhook => return Self::default(),
+        };
+        let names: BTreeSet<String> =
+            identities.iter().map(|object| object.name_any()).chain(missing.clone()).collect();
+        let namespaces: BTreeMap<_, _> = names
+            .iter()
+            .flat_map(|name| objects.namespaces_of(name))
+            .map(|name| {
+                (name.to_owned(), (objects.namespace(name), objects.bindings_in(name).cloned().collect::<Vec<_>>()))
+            })
+            .collect();
+        let referenced: BTreeSet<&str> = namespaces
+            .values()
+            .flat_map(|(_, bindings)| bindings)
+            .map(|binding| binding.spec.identity_ref.name.as_str())
+            .filter(|name| !names.contains(*name))
+            .collect();
+        let others = referenced
+            .into_iter()
+            .filter_map(|name| objects.identity(name))
+            .map(|object| (object.clone(), accept(objects, object, own_client_id)))
+            .collect();
+        Self { id, identities, others, namespaces, missing }
+    }
+
+    /// The objects as decisions take them.
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        let namespaces = self.namespaces.iter().map(|(name, (facts, bindings))| {
+            let snapshot = NamespaceSnapshot {
+                labels: &facts.labels,
+                terminating: facts.terminating,
+                bindings: bindings.iter().map(AsRef::as_ref).collect(),
+            };
+            (name.as_str(), snapshot)
+        });
+        let others = self.others.iter().filter_map(|(object, accepted)| {
+            let name = object.metadata.name.as_deref()?;
+            Some((name, IdentityFacts { object, accepted: accepted.clone() }))
+        });
+        Snapshot {
+            identities: self.identities.iter().map(AsRef::as_ref).collect(),
+            namespaces: namespaces.collect(),
+            others: others.collect(),
+            missing: self.missing.as_deref(),
+        }
+    }
+
+    /// Whether nothing is left to decide about.
+    pub(super) fn is_empty(&self) -> bool {
+        self.identities.is_empty() && self.namespaces.is_empty()
+    }
+
+    /// The object that owns the identity in Azure.
+    pub(super) fn owner(&self) -> Option<&ManagedIdentity> {
+        let siblings: Vec<&ManagedIdentity> = self.identities.iter().map(AsRef::as_ref).collect();
+        identities::owner(&siblings)
+    }
+
+    pub(super) fn identity(&self, name: &str) -> Option<&Arc<ManagedIdentity>> {
+        self.identities.iter().find(|object| object.name_any() == name)
+    }
+
+    pub(super) fn binding(&self, namespace: &str, name: &str) -> Option<&Arc<ManagedIdentityBinding>> {
+        let (_, bindings) = self.namespaces.get(namespace)?;
+        bindings.iter().find(|binding| binding.name_any() == name)
+    }
+
+    pub(super) fn namespace(&self, name: &str) -> Option<&NamespaceFacts> {
+        self.namespaces.get(name).map(|(facts, _)| facts)
+    }
+
+    /// The name that bindings ask for in vain.
+    pub(super) fn missing(&self) -> Option<&str> {
+        self.missing.as_deref()
+    }
+}
+
+fn accept(objects: &Objects, object: &ManagedIdentity, own_client_id: Option<&str>) -> Verdict {
+    let siblings = identities::arm_id(object).map(|id| objects.siblings(&id)).unwrap_or_default();
+    let siblings: Vec<&ManagedIdentity> = siblings.into_iter().map(AsRef::as_ref).collect();
+    identities::accept(object, &siblings, own_client_id)
+}

@@ -1,0 +1,27 @@
+//! The controller: the only part with rights in Azure.
+//!
+//! ```text
+//! watches ─► cache ─► queue ─► reconcile ─► assess (pure) ─► azure_writes, kube_writes
+//!               │                  ▲                            │
+//!               └── key per identity in Azure ◄── requeue ──────┘
+//! ```
+//!
+//! One identity in Azure is one key: identities go in parallel, and under each one thing happens at a time. Only
+//! `azure_writes` writes to Azure and only `kube_writes` to Kubernetes.
+
+mod azure_writes;
+mod cache;
+mod discover;
+mod freshness;
+mod gather;
+mod key;
+mod kube_writes;
+mod queue;
+mod reconcile;
+mod registration;
+mod run;
+mod watches;
+
+pub use discover::{DiscoveryError, discover};
+pub use registration::WebhookTarget;
+pub use run::{Config, ControllerError, run};

@@ -1,0 +1,148 @@
+//! Watches that keep the cache current and the queue fed. One malformed object can't stall them.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::cache::{BindingName, Cache, NamespaceFacts};
+use super::key::Key;
+use super::queue::Queue;
+use crate::api::{ManagedIdentity, ManagedIdentityBinding};
+
+/// Says how many of the watches have seen everything once.
+pub(super) type Initialised = watch::Sender<BTreeSet<&'static str>>;
+
+/// What a watch feeds.
+pub(super) struct Feed {
+    pub(super) cache: Arc<Cache>,
+    pub(super) queue: Arc<Queue<Key>>,
+    pub(super) initialised: Initialised,
+}
+
+/// The watches whose first list has to be in before anything is decided.
+pub(super) const REQUIRED: [&str; 3] = ["ManagedIdentity", "ManagedIdentityBinding", "Namespace"];
+
+impl Feed {
+    pub(super) async fn identities(self: Arc<Self>, client: Client) {
+        let api: Api<DeserializeGuard<ManagedIdentity>> = Api::all(client);
+        let known = |feed: &Self| feed.cache.read().identity_names().cloned().collect();
+        let take = |feed: &Self, name: &String, object| feed.cache.identity_changed(name, object);
+        self.follow("ManagedIdentity", watch_all(api), ResourceExt::name_any, known, take).await;
+    }
+
+    pub(super) async fn bindings(self: Arc<Self>, client: Client) {
+        let api: Api<DeserializeGuard<ManagedIdentityBinding>> = Api::all(client);
+        let name = |object: &DeserializeGuard<ManagedIdentityBinding>| -> BindingName {
+            (object.namespace().unwrap_or_default(), object.name_any())
+        };
+        let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
+        let take = |feed: &Self, name: &BindingName, object| feed.cache.binding_changed(name, object);
+        self.follow("ManagedIdentityBinding", watch_all(api), name, known, take).await;
+    }
+
+    pub(super) async fn namespaces(self: Arc<Self>, client: Client) {
+        let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client);
+        let known = |feed: &Self| feed.cache.read().namespace_names().cloned().collect();
+        let take = |feed: &Self, name: &String, object: Option<PartialObjectMeta<Namespace>>| {
+            let facts = object.map(|object| NamespaceFacts {
+                terminating: object.metadata.deletion_timestamp.is_some(),
+                uid: object.metadata.uid,
+                labels: object.metadata.labels.unwrap_or_default(),
+            });
+            feed.cache.namespace_changed(name, facts)
+        };
+        self.follow("Namespace", watch_all(api), ResourceExt::name_any, known, take).await;
+    }
+
+    /// Watches the two objects behind the webhook's registration, so that a wiped CA bundle or a new certificate is
+    /// noticed at once.
+    pub(super) async fn registration(
+        self: Arc<Self>,
+        client: Client,
+        configuration: String,
+        namespace: String,
+        secret: String,
+    ) {
+        let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> = Api::all(client.clone());
+        let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, &namespace);
+        let by_name = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let configurations =
+            watcher(configurations, by_name(&configuration)).default_backoff().map(|event| event.map(|_| ()));
+        let secrets = watcher(secrets, by_name(&secret)).default_backoff().map(|event| event.map(|_| ()));
+        let mut events = futures::stream::select(Box::pin(configurations), Box::pin(secrets));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(()) => self.queue.add(Key::Webhook),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration");
+                }
+            }
+        }
+    }
+
+    async fn follow<K, N>(
+        self: Arc<Self>,
+        kind: &'static str,
+        events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
+        name_of: impl Fn(&DeserializeGuard<K>) -> N + Send,
+        known: impl Fn(&Self) -> BTreeSet<N> + Send,
+        take: impl Fn(&Self, &N, Option<K>) -> BTreeSet<Key> + Send,
+    ) where
+        N: Ord + Clone + Debug + Send,
+        K: Send,
+    {
+        let mut events = std::pin::pin!(events);
+        // Objects of a list that is still coming in; what it does not mention at its end is gone.
+        let mut unseen: BTreeSet<N> = BTreeSet::new();
+        while let Some(event) = events.next().await {
+            let keys = match event {
+                Ok(Event::Init) => {
+                    unseen = known(&self);
+                    BTreeSet::new()
+                }
+                Ok(Event::InitApply(object) | Event::Apply(object)) => {
+                    let name = name_of(&object);
+                    unseen.remove(&name);
+                    match object.0 {
+                        Ok(object) => take(&self, &name, Some(object)),
+                        Err(error) => {
+                            tracing::error!(kind, name = ?name, error = error.error, "object can't be understood; it is left as it was");
+                            BTreeSet::new()
+                        }
+                    }
+                }
+                Ok(Event::Delete(object)) => take(&self, &name_of(&object), None),
+                Ok(Event::InitDone) => {
+                    let keys = std::mem::take(&mut unseen).iter().flat_map(|name| take(&self, name, None)).collect();
+                    self.initialised.send_if_modified(|kinds| kinds.insert(kind));
+                    keys
+                }
+                Err(error) => {
+                    tracing::warn!(kind, error = &error as &dyn std::error::Error, "watch");
+                    BTreeSet::new()
+                }
+            };
+            for key in keys {
+                self.queue.add(key);
+            }
+        }
+    }
+}
+
+fn watch_all<K>(api: Api<DeserializeGuard<K>>) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher(api, watcher::Config::default()).default_backoff().modify(|object| object.managed_fields_mut().clear())
+}

@@ -1,0 +1,120 @@
+//! What admission needs to know of a binding, read once when the binding changes and not at every pod.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::conditions::{ConditionType, find};
+use crate::api::selector::LabelSelector;
+use crate::api::{
+    ContainerFilter, IdentityKind, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS,
+    ManagedIdentityBinding,
+};
+
+/// A `ManagedIdentityBinding` as admission sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binding {
+    /// Its name.
+    pub name: String,
+    /// The service account whose pods it covers.
+    pub service_account: String,
+    /// The identity, as `kind/name`.
+    pub identity: String,
+    /// How far the controller has come with it.
+    pub standing: Standing,
+    pub(super) created: Option<Timestamp>,
+    pub(super) pod_selector: Option<LabelSelector>,
+    pub(super) mode: InjectionMode,
+    pub(super) client_id_env: String,
+    pub(super) containers: ContainerFilter,
+    pub(super) token_expiration_seconds: u32,
+}
+
+/// How far the controller has come with a binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The controller has not judged it yet.
+    Pending,
+    /// It may not have the identity.
+    NotAccepted {
+        /// Reason of the `Accepted` condition.
+        reason: String,
+        /// Message of the `Accepted` condition.
+        message: String,
+    },
+    /// It may have the identity, but the identity's client ID and tenant are not known.
+    Unresolved {
+        /// What the `IdentityResolved` condition says, if it does.
+        why: Option<String>,
+    },
+    /// Everything that a pod needs is known.
+    Resolved {
+        /// Client ID of the identity.
+        client_id: String,
+        /// Entra tenant of the identity.
+        tenant_id: String,
+    },
+    /// It is being deleted: its trust is about to go.
+    Deleting,
+}
+
+impl Binding {
+    /// Whether it comes before another where only one of them counts: the older first, then by name.
+    pub(super) fn seniority(&self) -> (bool, Option<Timestamp>, &str) {
+        (self.created.is_none(), self.created, &self.name)
+    }
+
+    /// Whether it is for the container.
+    pub(super) fn chooses(&self, container: &str) -> bool {
+        let listed = |names: &[String]| names.iter().any(|name| name == container);
+        (self.containers.include.is_empty() || listed(&self.containers.include)) && !listed(&self.containers.exclude)
+    }
+}
+
+impl From<&ManagedIdentityBinding> for Binding {
+    fn from(object: &ManagedIdentityBinding) -> Self {
+        let spec = &object.spec;
+        let kind = match spec.identity_ref.kind {
+            IdentityKind::ManagedIdentity => "ManagedIdentity",
+        };
+        Self {
+            name: object.metadata.name.clone().unwrap_or_default(),
+            service_account: spec.service_account_name.clone(),
+            identity: format!("{kind}/{}", spec.identity_ref.name),
+            standing: Standing::of(object),
+            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            pod_selector: spec.pod_selector.clone().filter(|selector| !selector.is_empty()),
+            mode: spec.injection.mode,
+            client_id_env: spec.injection.client_id_env.clone(),
+            containers: spec.injection.containers.clone(),
+            token_expiration_seconds: spec
+                .injection
+                .token_expiration_seconds
+                .clamp(MIN_TOKEN_EXPIRATION_SECONDS, MAX_TOKEN_EXPIRATION_SECONDS),
+        }
+    }
+}
+
+impl Standing {
+    fn of(object: &ManagedIdentityBinding) -> Self {
+        if object.metadata.deletion_timestamp.is_some() {
+            return Self::Deleting;
+        }
+        let Some(status) = &object.status else { return Self::Pending };
+        let Some(accepted) = find(&status.conditions, ConditionType::Accepted) else { return Self::Pending };
+        match accepted.status.as_str() {
+            "True" => {}
+            "False" => {
+                return Self::NotAccepted { reason: accepted.reason.clone(), message: accepted.message.clone() };
+            }
+            _ => return Self::Pending,
+        }
+        let known = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        match (known(&status.client_id), known(&status.tenant_id)) {
+            (Some(client_id), Some(tenant_id)) => Self::Resolved { client_id, tenant_id },
+            _ => Self::Unresolved {
+                why: find(&status.conditions, ConditionType::IdentityResolved)
+                    .filter(|condition| condition.status != "True")
+                    .map(|condition| format!("{}: {}", condition.reason, condition.message)),
+            },
+        }
+    }
+}

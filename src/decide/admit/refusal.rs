@@ -1,0 +1,175 @@
+//! Why a pod is refused, in words that say what to do.
+
+use std::fmt;
+
+use super::binding::{Binding, Standing};
+use crate::api::InjectionMode;
+use crate::api::keys::{INJECT_LABEL, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+
+/// How many bindings that miss the pod its refusal lists.
+const MAX_LISTED: usize = 3;
+
+/// Reasons for refusing a pod, a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalCode {
+    /// The pod is labelled, and no binding covers it.
+    NoBinding,
+    /// The pod is labelled, and its binding is not accepted.
+    NotAccepted,
+    /// The pod is labelled, and the controller has not judged its binding yet.
+    NotYetAccepted,
+    /// The pod is labelled, and its binding is being deleted.
+    BindingDeleting,
+    /// The binding is accepted, but the identity's client ID is not known yet.
+    IdentityUnknown,
+    /// The pod is labelled, and its binding is for none of its containers.
+    NoContainer,
+    /// The pod has another volume under the name of the token volume.
+    VolumeClash,
+    /// A container has another mount where the token is mounted.
+    MountClash,
+}
+
+impl RefusalCode {
+    /// The reason's name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoBinding => "NoBinding",
+            Self::NotAccepted => "NotAccepted",
+            Self::NotYetAccepted => "NotYetAccepted",
+            Self::BindingDeleting => "BindingDeleting",
+            Self::IdentityUnknown => "IdentityUnknown",
+            Self::NoContainer => "NoContainer",
+            Self::VolumeClash => "VolumeClash",
+            Self::MountClash => "MountClash",
+        }
+    }
+
+    /// Whether newer facts about bindings could turn the refusal around, so that it is worth a look at the API server.
+    pub fn depends_on_bindings(self) -> bool {
+        !matches!(self, Self::VolumeClash | Self::MountClash)
+    }
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refused pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why, for machines.
+    pub code: RefusalCode,
+    /// Why, and what to do, for whoever created the pod.
+    pub message: String,
+}
+
+/// How a binding is named in a message.
+struct Named<'a>(&'a Binding, &'a str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ManagedIdentityBinding {:?} in namespace {:?}", self.0.name, self.1)
+    }
+}
+
+/// Nothing that would inject covers the pod; `others` are bindings of its service account that don't.
+pub(super) fn no_binding<'a>(
+    namespace: &str,
+    service_account: &str,
+    others: impl Iterator<Item = &'a Binding>,
+) -> Refusal {
+    let mut near = others.map(|binding| {
+        let why = match binding.mode {
+            InjectionMode::None => "its spec.injection.mode is None",
+            InjectionMode::Pods => "its spec.podSelector does not match the pod's labels",
+        };
+        format!("{:?} does not: {why}", binding.name)
+    });
+    let listed: Vec<String> = near.by_ref().take(MAX_LISTED).collect();
+    let more = match near.count() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let near = if listed.is_empty() { String::new() } else { format!("{}{more}. ", listed.join("; ")) };
+    let message = format!(
+        "the pod is labelled {INJECT_LABEL}=true, but no ManagedIdentityBinding in namespace {namespace:?} covers it \
+         (service account {service_account:?}). {near}Create a ManagedIdentityBinding in namespace {namespace:?} with \
+         spec.serviceAccountName: {service_account} and spec.identityRef naming the ManagedIdentity, or remove the label"
+    );
+    Refusal { code: RefusalCode::NoBinding, message }
+}
+
+/// The pod's binding can't serve it. A binding that can is a fault of the caller and reads as not judged yet.
+pub(super) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
+    let named = Named(binding, namespace);
+    let describe = format!("kubectl describe mib {} -n {namespace}", binding.name);
+    match &binding.standing {
+        Standing::NotAccepted { reason, message } => Refusal {
+            code: RefusalCode::NotAccepted,
+            message: format!("{named} is not accepted ({reason}): {message}"),
+        },
+        Standing::Unresolved { why } => Refusal {
+            code: RefusalCode::IdentityUnknown,
+            message: match why {
+                Some(why) => format!(
+                    "{named} is accepted, but the client ID of {} is not known yet ({why}); retry later, and see `{describe}`",
+                    binding.identity
+                ),
+                None => format!(
+                    "{named} is accepted, but the client ID of {} is not known yet; retry in a moment, and see `{describe}`",
+                    binding.identity
+                ),
+            },
+        },
+        Standing::Deleting => Refusal {
+            code: RefusalCode::BindingDeleting,
+            message: format!(
+                "{named} is being deleted; create another binding for {}, or remove the label",
+                binding.identity
+            ),
+        },
+        Standing::Pending | Standing::Resolved { .. } => Refusal {
+            code: RefusalCode::NotYetAccepted,
+            message: format!(
+                "{named} is not yet accepted by the controller; retry in a moment. If this stays, see whether the Ensign \
+                 controller runs, and `{describe}`"
+            ),
+        },
+    }
+}
+
+/// The bindings choose none of the pod's containers.
+pub(super) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
+    Refusal {
+        code: RefusalCode::NoContainer,
+        message: format!(
+            "{} chooses none of the pod's containers; change its spec.injection.containers or remove the pod's label",
+            Named(binding, namespace)
+        ),
+    }
+}
+
+/// The name of the token volume is taken.
+pub(super) fn volume_clash() -> Refusal {
+    Refusal {
+        code: RefusalCode::VolumeClash,
+        message: format!(
+            "the pod has a volume {TOKEN_VOLUME:?} that is not the projected token that Ensign injects under this \
+             name; rename the volume or remove it"
+        ),
+    }
+}
+
+/// The place of the token is taken.
+pub(super) fn mount_clash(container: &str, volume: &str, path: &str) -> Refusal {
+    Refusal {
+        code: RefusalCode::MountClash,
+        message: format!(
+            "container {container:?} mounts volume {volume:?} at {path:?}, in the way of the identity token that Ensign \
+             mounts read-only at {TOKEN_MOUNT_PATH:?} from volume {TOKEN_VOLUME:?}; mount it elsewhere or remove it"
+        ),
+    }
+}

@@ -1,0 +1,161 @@
+//! The status of `ManagedIdentityBinding`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::identity::writes;
+use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot};
+use crate::api::conditions::{ConditionType, Reason, Verdict};
+use crate::api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
+use crate::decide::credentials::Standing;
+use crate::decide::failure::Failure;
+use crate::decide::names::Subject;
+use crate::decide::{notes, status};
+
+pub(super) fn outcomes(context: &Context<'_>) -> Vec<BindingOutcome> {
+    context.bindings().map(|(name, namespace, binding)| outcome(context, name, namespace, binding)).collect()
+}
+
+fn outcome(
+    context: &Context<'_>,
+    namespace: &str,
+    facts: &NamespaceSnapshot<'_>,
+    binding: &ManagedIdentityBinding,
+) -> BindingOutcome {
+    let subject = Subject::new(namespace, &binding.spec.service_account_name);
+    let before = binding.status.clone().unwrap_or_default();
+    let finalizer = finalizer(context, namespace, binding, &subject);
+    let (status, ready) = if binding.metadata.deletion_timestamp.is_some() {
+        deleting(context, binding, &before)
+    } else {
+        living(context, namespace, binding, &subject, &before)
+    };
+    let note = notes::warning(&before.conditions, &ready).filter(|_| !facts.terminating);
+    BindingOutcome { namespace: namespace.to_owned(), name: binding.name_any(), status, finalizer, note }
+}
+
+fn living(
+    context: &Context<'_>,
+    namespace: &str,
+    binding: &ManagedIdentityBinding,
+    subject: &Subject,
+    before: &ManagedIdentityBindingStatus,
+) -> (ManagedIdentityBindingStatus, Verdict) {
+    let accepted = match context.acceptance(namespace, binding) {
+        Some(acceptance) => acceptance.verdict.clone(),
+        None => Verdict::unknown(Reason::Pending, "not yet looked at"),
+    };
+    let mut after = ManagedIdentityBindingStatus {
+        subject: Some(subject.to_string()),
+        observed_generation: binding.metadata.generation,
+        ..ManagedIdentityBindingStatus::default()
+    };
+    let mut verdicts = vec![(ConditionType::Accepted, accepted.clone())];
+    // A refused binding learns nothing about the identity.
+    if accepted.holds() {
+        after.managed_identity_name = Some(binding.spec.identity_ref.name.clone());
+        verdicts.push((ConditionType::IdentityResolved, context.resolution.verdict.clone()));
+        if let Some(facts) = &context.resolution.facts {
+            after.client_id = Some(facts.client_id.clone());
+            after.tenant_id = Some(facts.tenant_id.clone());
+            let (verdict, credential) = credential(context, subject, before);
+            verdicts.push((ConditionType::CredentialReady, verdict));
+            after.credential = credential;
+        }
+    }
+    let ready = status::ready(&verdicts, &format!("pods of {subject} can use the identity"));
+    after.conditions =
+        status::conditions(&ready, &verdicts, binding.metadata.generation, &before.conditions, context.now);
+    (after, ready)
+}
+
+/// The condition `CredentialReady`, and the credential that Azure confirmed.
+fn credential(
+    context: &Context<'_>,
+    subject: &Subject,
+    before: &ManagedIdentityBindingStatus,
+) -> (Verdict, Option<CredentialStatus>) {
+    let issuer = &context.settings.cluster.issuer;
+    let confirmed = before.credential.as_ref().filter(|credential| credential.issuer == *issuer);
+    match context.trust.standings.get(subject) {
+        Some(Standing::Given { name, origin }) => {
+            let since = confirmed.filter(|credential| credential.name == *name && credential.origin == *origin);
+            let confirmed_since = since.map_or(Time(context.now), |credential| credential.confirmed_since.clone());
+            let credential =
+                CredentialStatus { name: name.clone(), issuer: issuer.clone(), origin: *origin, confirmed_since };
+            (standing(&credential), Some(credential))
+        }
+        Some(Standing::Planned { name }) => {
+            let pending = || {
+                let message = format!("federated identity credential {name} is about to be written");
+                Verdict::unknown(Reason::CredentialPending, message)
+            };
+            let failure = context.observed.write_failures.get(name);
+            (failure.map_or_else(pending, Failure::verdict), None)
+        }
+        Some(Standing::Blocked { reason, message }) => (Verdict::bad(*reason, message.clone()), None),
+        // Azure's list is not known now: what it confirmed before still stands.
+        None => match (confirmed, &context.observed.credentials) {
+            (Some(credential), _) => (standing(credential), Some(credential.clone())),
+            (None, Some(Err(failure))) => (failure.verdict(), None),
+            (None, _) => (Verdict::unknown(Reason::Pending, "Azure has not been asked yet"), None),
+        },
+    }
+}
+
+fn standing(credential: &CredentialStatus) -> Verdict {
+    let name = &credential.name;
+    match credential.origin {
+        CredentialOrigin::Created => {
+            Verdict::good(Reason::Confirmed, format!("federated identity credential {name} stands"))
+        }
+        CredentialOrigin::Adopted => Verdict::good(
+            Reason::Adopted,
+            format!("federated identity credential {name}, which Ensign did not make, gives the trust already"),
+        ),
+    }
+}
+
+/// A binding that is being deleted keeps its status, unless somebody has to know why that takes long.
+fn deleting(
+    context: &Context<'_>,
+    binding: &ManagedIdentityBinding,
+    before: &ManagedIdentityBindingStatus,
+) -> (ManagedIdentityBindingStatus, Verdict) {
+    let listed = context.observed.credentials.as_ref().and_then(|answer| answer.as_ref().err());
+    let written =
+        before.credential.as_ref().and_then(|credential| context.observed.write_failures.get(&credential.name));
+    let Some(failure) = written.or(listed).filter(|failure| !failure.is_gone()) else {
+        return (before.clone(), Verdict::unknown(Reason::Deleting, ""));
+    };
+    let message =
+        format!("deletion waits until the federated identity credential in Azure is gone: {}", failure.message);
+    let ready = Verdict::bad(failure.reason, message);
+    let mut after = before.clone();
+    after.observed_generation = binding.metadata.generation;
+    after.conditions = status::conditions(&ready, &[], binding.metadata.generation, &before.conditions, context.now);
+    (after, ready)
+}
+
+fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBinding, subject: &Subject) -> Finalizer {
+    if binding.metadata.deletion_timestamp.is_none() {
+        let accepted = context.acceptance(namespace, binding).is_some_and(|acceptance| acceptance.verdict.holds());
+        let may_write = context.owner.is_some_and(writes) && context.settings.issuer_refusal.is_none();
+        let required = accepted && may_write && context.trust.wanted.contains(subject);
+        return if required { Finalizer::Require } else { Finalizer::Keep };
+    }
+    let Some(left) = &context.trust.ours_left else {
+        let nothing_to_ask = context.owner.is_none() || context.observed.gone() || never_wrote(context, binding);
+        return if nothing_to_ask { Finalizer::Release } else { Finalizer::Keep };
+    };
+    let still_trusted = left.contains(&subject.to_string());
+    let wanted_by_another = context.trust.wanted.contains(subject);
+    if !still_trusted || wanted_by_another { Finalizer::Release } else { Finalizer::Keep }
+}
+
+/// Whether no write can ever have been made for the binding: its identity never recorded an issuer.
+fn never_wrote(context: &Context<'_>, binding: &ManagedIdentityBinding) -> bool {
+    let recorded =
+        context.owner.and_then(|owner| owner.status.as_ref()).is_some_and(|status| !status.issuers.is_empty());
+    !recorded && binding.status.as_ref().is_none_or(|status| status.credential.is_none())
+}

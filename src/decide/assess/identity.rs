@@ -1,0 +1,163 @@
+//! What Azure says of the identity, and the status of `ManagedIdentity`.
+
+use kube::ResourceExt;
+
+use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings};
+use crate::api::conditions::{ConditionType, Reason, Verdict};
+use crate::api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
+use crate::decide::{identities, issuers, notes, status};
+
+/// What is known of the identity in Azure.
+#[derive(Clone, Debug)]
+pub(super) struct Resolution {
+    /// The identity, when Azure knows it (now, or when it was last asked).
+    pub(super) facts: Option<AzureIdentity>,
+    /// The condition `IdentityResolved`.
+    pub(super) verdict: Verdict,
+}
+
+pub(super) fn resolve(owner: Option<&ManagedIdentity>, observed: &Observed, settings: &Settings) -> Resolution {
+    let known = owner.and_then(known_facts);
+    let unresolved = |verdict| Resolution { facts: None, verdict };
+    let listed_gone = observed.credentials.as_ref().and_then(|answer| answer.as_ref().err()).filter(|f| f.is_gone());
+    let facts = match (&observed.identity, listed_gone) {
+        (Some(Ok(facts)), _) => facts.clone(),
+        (Some(Err(failure)), _) if failure.is_gone() => return unresolved(failure.verdict()),
+        (_, Some(failure)) => return unresolved(failure.verdict()),
+        // Azure did not answer: what it said before still stands.
+        (Some(Err(failure)), None) => match known {
+            Some(facts) => facts,
+            None => return unresolved(failure.verdict()),
+        },
+        (None, None) => match known {
+            Some(facts) => facts,
+            None => return unresolved(Verdict::unknown(Reason::Pending, "Azure has not been asked yet")),
+        },
+    };
+    let expected = settings.tenant_id.as_deref();
+    if let Some(tenant) = expected.filter(|tenant| !facts.tenant_id.eq_ignore_ascii_case(tenant)) {
+        let message = format!(
+            "{} is in Entra tenant {}, but this cluster's Ensign serves tenant {tenant}: a cluster operator has to name an identity of that tenant",
+            facts.arm_id, facts.tenant_id
+        );
+        return unresolved(Verdict::bad(Reason::TenantMismatch, message));
+    }
+    let verdict = Verdict::good(Reason::Resolved, format!("client ID {}", facts.client_id));
+    Resolution { facts: Some(facts), verdict }
+}
+
+/// The identity as status has it from an earlier answer of Azure.
+fn known_facts(object: &ManagedIdentity) -> Option<AzureIdentity> {
+    let status = object.status.as_ref()?;
+    Some(AzureIdentity {
+        arm_id: status.arm_id.clone()?,
+        client_id: status.client_id.clone()?,
+        principal_id: status.principal_id.clone()?,
+        tenant_id: status.tenant_id.clone()?,
+        location: status.location.clone()?,
+    })
+}
+
+pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> IdentityOutcome {
+    let name = object.name_any();
+    let accepted = match context.accepted.get(name.as_str()) {
+        Some(facts) => facts.accepted.clone(),
+        None => Verdict::unknown(Reason::Pending, "not yet looked at"),
+    };
+    let before = object.status.clone().unwrap_or_default();
+    let mut after = ManagedIdentityStatus {
+        issuers: before.issuers.clone(),
+        bindings: count_accepted(context, &name),
+        observed_generation: object.metadata.generation,
+        ..ManagedIdentityStatus::default()
+    };
+    let mut verdicts = vec![(ConditionType::Accepted, accepted.clone())];
+    if accepted.holds() {
+        fill(context, object, &before, &mut after, &mut verdicts);
+    }
+    let ready = if object.metadata.deletion_timestamp.is_some() {
+        deleting(context)
+    } else {
+        let blocking = accepted.holds().then(|| context.observed.failure()).flatten();
+        match blocking.filter(|_| verdicts.iter().all(|(_, verdict)| verdict.holds())) {
+            Some(failure) => failure.verdict(),
+            None => status::ready(&verdicts, "the identity can be used by the bindings that it allows"),
+        }
+    };
+    after.conditions =
+        status::conditions(&ready, &verdicts, object.metadata.generation, &before.conditions, context.now);
+    IdentityOutcome {
+        finalizer: finalizer(context, object, accepted.holds()),
+        note: notes::warning(&before.conditions, &ready),
+        status: after,
+        name,
+    }
+}
+
+fn fill(
+    context: &Context<'_>,
+    object: &ManagedIdentity,
+    before: &ManagedIdentityStatus,
+    after: &mut ManagedIdentityStatus,
+    verdicts: &mut Vec<(ConditionType, Verdict)>,
+) {
+    verdicts.push((ConditionType::IdentityResolved, context.resolution.verdict.clone()));
+    if let Some(facts) = &context.resolution.facts {
+        after.arm_id = Some(facts.arm_id.clone());
+        after.client_id = Some(facts.client_id.clone());
+        after.principal_id = Some(facts.principal_id.clone());
+        after.tenant_id = Some(facts.tenant_id.clone());
+        after.location = Some(facts.location.clone());
+    }
+    after.credentials = context.trust.counts.or(before.credentials);
+    if context.observed.gone() {
+        after.credentials = None;
+    }
+    if writes(object) && context.settings.issuer_refusal.is_none() && context.trust.wants_any() {
+        after.issuers = issuers::record(&before.issuers, &context.settings.cluster.issuer, context.now);
+        let expired: Vec<String> = context.trust.expired_issuers.clone();
+        after.issuers.retain(|record| !expired.contains(&record.url));
+    }
+}
+
+fn deleting(context: &Context<'_>) -> Verdict {
+    match context.observed.failure() {
+        Some(failure) => Verdict::bad(
+            failure.reason,
+            format!("deletion waits until the federated identity credentials in Azure are gone: {}", failure.message),
+        ),
+        None => Verdict::bad(Reason::Deleting, "the federated identity credentials in Azure are being deleted"),
+    }
+}
+
+fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) -> Finalizer {
+    if object.metadata.deletion_timestamp.is_none() {
+        let required = accepted && context.is_owner(object) && writes(object) && context.trust.wants_any();
+        return if required { Finalizer::Require } else { Finalizer::Keep };
+    }
+    let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
+    let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
+    if !context.is_owner(object) || never_wrote || clean || context.observed.gone() {
+        Finalizer::Release
+    } else {
+        Finalizer::Keep
+    }
+}
+
+/// Whether Ensign may write under the identity.
+pub(super) fn writes(object: &ManagedIdentity) -> bool {
+    object.spec.existing.as_ref().is_some_and(|existing| existing.credential_policy == CredentialPolicy::Manage)
+}
+
+fn count_accepted(context: &Context<'_>, name: &str) -> u32 {
+    let accepted = context.bindings().filter(|(namespace, _, binding)| {
+        binding.spec.identity_ref.name == name
+            && context.acceptance(namespace, binding).is_some_and(|acceptance| acceptance.verdict.holds())
+    });
+    u32::try_from(accepted.count()).unwrap_or(u32::MAX)
+}
+
+/// The identity in Azure that the owner names, if it may be used.
+pub(super) fn usable_arm_id(owner: Option<&ManagedIdentity>) -> Option<crate::api::ArmId> {
+    identities::arm_id(owner?).ok()
+}

@@ -1,0 +1,268 @@
+//! The whole decision for one identity: from what the cluster and Azure say, to writes and status.
+//!
+//! ```text
+//! Snapshot (Kubernetes) ─┐
+//! Observed (Azure)       ├─► assess ─► steps for Azure, status and finalizer of each object
+//! Settings, now ─────────┘
+//! ```
+//!
+//! A reconcile calls [`assess`] before its writes to plan them, and again after them to tell the truth in status.
+
+mod bindings;
+mod identity;
+mod trust;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
+use super::credentials::Step;
+use super::failure::Failure;
+use super::identities;
+use super::notes::Note;
+use super::ownership::{Cluster, Credential};
+use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBindingStatus, ManagedIdentityStatus};
+
+/// What does not change while the controller runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster as Azure sees it.
+    pub cluster: Cluster,
+    /// Why Entra can't reach the issuer, if it can't.
+    pub issuer_refusal: Option<String>,
+    /// The Entra tenant of this install.
+    pub tenant_id: Option<String>,
+    /// The client ID of the controller's own identity.
+    pub own_client_id: Option<String>,
+}
+
+/// What Kubernetes says of everything that concerns one identity in Azure.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot<'a> {
+    /// Every `ManagedIdentity` that names the identity.
+    pub identities: Vec<&'a ManagedIdentity>,
+    /// Every namespace with a binding to one of them, by name.
+    pub namespaces: BTreeMap<&'a str, NamespaceSnapshot<'a>>,
+    /// The other identities that bindings of those namespaces reference, by name.
+    pub others: BTreeMap<&'a str, IdentityFacts<'a>>,
+    /// The name under which bindings ask for an identity that no object has; then `identities` is empty.
+    pub missing: Option<&'a str>,
+}
+
+/// A namespace and everything in it that decisions need.
+#[derive(Clone, Debug)]
+pub struct NamespaceSnapshot<'a> {
+    /// The namespace's labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Whether the namespace is going away.
+    pub terminating: bool,
+    /// Every binding in the namespace.
+    pub bindings: Vec<&'a ManagedIdentityBinding>,
+}
+
+/// The identity as Azure describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureIdentity {
+    /// ARM resource ID as Azure returned it.
+    pub arm_id: String,
+    /// Client ID.
+    pub client_id: String,
+    /// Object ID of the service principal.
+    pub principal_id: String,
+    /// Entra tenant.
+    pub tenant_id: String,
+    /// Azure region.
+    pub location: String,
+}
+
+/// What Azure said in this reconcile.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The answer to GET of the identity; `None` when it was not asked.
+    pub identity: Option<Result<AzureIdentity, Failure>>,
+    /// The answer to LIST of the credentials, brought up to date with every write since; `None` when not asked.
+    pub credentials: Option<Result<Vec<Credential>, Failure>>,
+    /// Writes that failed, by the name of the credential.
+    pub write_failures: BTreeMap<String, Failure>,
+}
+
+impl Observed {
+    /// The failure that keeps the identity from being in step, unless it passes by itself.
+    pub fn failure(&self) -> Option<&Failure> {
+        let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
+        listed.into_iter().chain(self.write_failures.values()).find(|failure| !failure.is_transient())
+    }
+
+    /// Whether Azure said that the identity does not exist.
+    pub fn gone(&self) -> bool {
+        self.identity.as_ref().and_then(|answer| answer.as_ref().err()).is_some_and(Failure::is_gone)
+            || self.credentials.as_ref().and_then(|answer| answer.as_ref().err()).is_some_and(Failure::is_gone)
+    }
+}
+
+/// A write to Azure and on whose behalf it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStep {
+    /// The write.
+    pub step: Step,
+    /// The binding that wants it; none for a deletion that nobody wants to prevent.
+    pub cause: Option<Cause>,
+}
+
+/// The binding and the grant behind a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Namespace of the binding.
+    pub namespace: String,
+    /// Name of the binding.
+    pub binding: String,
+    /// UID of the binding.
+    pub uid: String,
+    /// Name of the grant.
+    pub grant: String,
+}
+
+/// What to do with Ensign's finalizer on an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finalizer {
+    /// Leave it as it is.
+    Keep,
+    /// It has to be there before the next write to Azure.
+    Require,
+    /// Nothing in Azure depends on the object any more.
+    Release,
+}
+
+/// What was decided of a `ManagedIdentity`.
+#[derive(Clone, Debug)]
+pub struct IdentityOutcome {
+    /// Its name.
+    pub name: String,
+    /// Its new status.
+    pub status: ManagedIdentityStatus,
+    /// Its finalizer.
+    pub finalizer: Finalizer,
+    /// An event, if there is a new problem.
+    pub note: Option<Note>,
+}
+
+/// What was decided of a `ManagedIdentityBinding`.
+#[derive(Clone, Debug)]
+pub struct BindingOutcome {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its new status.
+    pub status: ManagedIdentityBindingStatus,
+    /// Its finalizer.
+    pub finalizer: Finalizer,
+    /// An event, if there is a new problem.
+    pub note: Option<Note>,
+}
+
+/// Everything that was decided.
+#[derive(Clone, Debug, Default)]
+pub struct Assessment {
+    /// Writes to Azure, in order, one at a time.
+    pub steps: Vec<PlannedStep>,
+    /// The identities' outcomes.
+    pub identities: Vec<IdentityOutcome>,
+    /// The bindings' outcomes.
+    pub bindings: Vec<BindingOutcome>,
+}
+
+/// Decides everything about one identity.
+pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings, now: Timestamp) -> Assessment {
+    let owner = identities::owner(&snapshot.identities);
+    let resolution = identity::resolve(owner, observed, settings);
+    let accepted = accept_identities(snapshot, &resolution, settings);
+    let acceptances = accept_bindings(snapshot, &accepted);
+    let trust = trust::decide(snapshot, owner, &resolution, &accepted, &acceptances, observed, settings, now);
+    let context = Context { snapshot, observed, settings, now, owner, resolution, accepted, acceptances, trust };
+    Assessment {
+        steps: context.trust.steps.clone(),
+        identities: snapshot.identities.iter().map(|object| identity::outcome(&context, object)).collect(),
+        bindings: bindings::outcomes(&context),
+    }
+}
+
+/// Intermediate results that the outcomes are made from.
+struct Context<'a> {
+    snapshot: &'a Snapshot<'a>,
+    observed: &'a Observed,
+    settings: &'a Settings,
+    now: Timestamp,
+    owner: Option<&'a ManagedIdentity>,
+    resolution: identity::Resolution,
+    accepted: BTreeMap<&'a str, IdentityFacts<'a>>,
+    acceptances: BTreeMap<&'a str, BTreeMap<String, Acceptance>>,
+    trust: trust::Trust,
+}
+
+impl<'a> Context<'a> {
+    /// Bindings to one of this snapshot's identities, with their namespaces.
+    fn bindings(&self) -> impl Iterator<Item = (&'a str, &'a NamespaceSnapshot<'a>, &'a ManagedIdentityBinding)> {
+        bindings(self.snapshot)
+    }
+
+    fn acceptance(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Option<&Acceptance> {
+        self.acceptances.get(namespace)?.get(&binding.name_any())
+    }
+
+    fn is_owner(&self, object: &ManagedIdentity) -> bool {
+        self.owner.is_some_and(|owner| owner.name_any() == object.name_any())
+    }
+}
+
+/// Bindings to one of the snapshot's identities, with their namespaces.
+fn bindings<'a>(
+    snapshot: &'a Snapshot<'a>,
+) -> impl Iterator<Item = (&'a str, &'a NamespaceSnapshot<'a>, &'a ManagedIdentityBinding)> {
+    let concerns = |binding: &ManagedIdentityBinding| {
+        let name = binding.spec.identity_ref.name.as_str();
+        snapshot.missing == Some(name) || snapshot.identities.iter().any(|object| object.name_any() == name)
+    };
+    snapshot.namespaces.iter().flat_map(move |(name, namespace)| {
+        namespace
+            .bindings
+            .iter()
+            .filter(move |binding| concerns(binding))
+            .map(move |binding| (*name, namespace, *binding))
+    })
+}
+
+fn accept_identities<'a>(
+    snapshot: &Snapshot<'a>,
+    resolution: &identity::Resolution,
+    settings: &Settings,
+) -> BTreeMap<&'a str, IdentityFacts<'a>> {
+    let own = settings.own_client_id.as_deref();
+    let siblings = snapshot.identities.iter().filter_map(|object| {
+        let mut accepted = identities::accept(object, &snapshot.identities, own);
+        if let (true, Some(own), Ok(id)) = (accepted.holds(), own, identities::arm_id(object))
+            && resolution.facts.as_ref().is_some_and(|facts| facts.client_id == own)
+        {
+            accepted = identities::own_identity(&id);
+        }
+        Some((object.metadata.name.as_deref()?, IdentityFacts { object, accepted }))
+    });
+    snapshot.others.iter().map(|(name, facts)| (*name, facts.clone())).chain(siblings).collect()
+}
+
+fn accept_bindings<'a>(
+    snapshot: &Snapshot<'a>,
+    identities: &BTreeMap<&str, IdentityFacts<'_>>,
+) -> BTreeMap<&'a str, BTreeMap<String, Acceptance>> {
+    let decide = |name: &'a str, namespace: &NamespaceSnapshot<'a>| {
+        let facts = NamespaceFacts { name, labels: namespace.labels, bindings: namespace.bindings.clone() };
+        (name, acceptance::decide(&facts, identities))
+    };
+    snapshot.namespaces.iter().map(|(name, namespace)| decide(name, namespace)).collect()
+}
+
+#[cfg(test)]
+#[path = "../assess_tests.rs"]
+mod tests;

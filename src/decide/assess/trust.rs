@@ -1,0 +1,134 @@
+//! Which subjects should be trusted now, and the plan that gets Azure there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::identity::{Resolution, usable_arm_id};
+use super::{Cause, Observed, PlannedStep, Settings, Snapshot, bindings};
+use crate::api::conditions::Reason;
+use crate::api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
+use crate::decide::acceptance::{Acceptance, IdentityFacts, age_key};
+use crate::decide::credentials::{Inputs, Standing, Step, Wanted, plan};
+use crate::decide::issuers;
+use crate::decide::names::Subject;
+use crate::decide::ownership::Owner;
+
+/// What should be trusted, what is planned, and what stands.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    pub(super) steps: Vec<PlannedStep>,
+    pub(super) standings: BTreeMap<Subject, Standing>,
+    pub(super) counts: Option<CredentialCounts>,
+    pub(super) wanted: BTreeSet<Subject>,
+    /// Subjects of credentials in Azure that are ours; `None` while that is not known.
+    pub(super) ours_left: Option<Vec<String>>,
+    /// Former issuers under which nothing of ours is left and whose tokens have expired.
+    pub(super) expired_issuers: Vec<String>,
+}
+
+impl Trust {
+    pub(super) fn wants_any(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where every intermediate result meets")]
+pub(super) fn decide(
+    snapshot: &Snapshot<'_>,
+    owner: Option<&ManagedIdentity>,
+    resolution: &Resolution,
+    accepted: &BTreeMap<&str, IdentityFacts<'_>>,
+    acceptances: &BTreeMap<&str, BTreeMap<String, Acceptance>>,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Trust {
+    let Some((owner, id)) = owner.zip(usable_arm_id(owner)) else { return Trust::default() };
+    let Some(existing) = &owner.spec.existing else { return Trust::default() };
+    let owner_accepted = accepted.get(owner.name_any().as_str()).is_some_and(|facts| facts.accepted.holds());
+    let leaving = owner.metadata.deletion_timestamp.is_some();
+
+    let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
+        .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
+        .filter(|(_, _, binding)| binding.spec.identity_ref.name == owner.name_any())
+        .filter_map(|(namespace, _, binding)| {
+            let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
+            Some((namespace, binding, acceptance.grant.as_deref().filter(|_| acceptance.verdict.holds())?))
+        })
+        .collect();
+    claims.sort_by_key(|(namespace, binding, _)| (recorded(binding).is_none(), age_key(binding), *namespace));
+    let wanted = unique(&claims);
+    let mut trust = Trust { wanted: wanted.iter().map(|wanted| wanted.subject.clone()).collect(), ..Trust::default() };
+
+    if let Some(refusal) = &settings.issuer_refusal {
+        let blocked = Standing::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
+        trust.standings = trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect();
+        return trust;
+    }
+    let Some(Ok(credentials)) = &observed.credentials else { return trust };
+
+    let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
+    let longest = owner.spec.max_token_expiration_seconds;
+    let retiring = issuers::retiring(&records, &settings.cluster.issuer, longest, now);
+    let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
+    let ours: Vec<_> = credentials
+        .iter()
+        .filter(|credential| settings.cluster.owner(credential, &known) == Owner::ThisCluster)
+        .collect();
+    trust.ours_left = Some(ours.iter().map(|credential| credential.subject.clone()).collect());
+    trust.expired_issuers = retiring
+        .iter()
+        .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
+        .map(|(issuer, _)| (*issuer).to_owned())
+        .collect();
+
+    let plan = plan(&Inputs {
+        cluster: &settings.cluster,
+        identity: &id,
+        retiring_issuers: &retiring,
+        wanted: &wanted,
+        existing: credentials,
+        policy: existing.credential_policy,
+        max_credentials: existing.max_credentials,
+    });
+    trust.counts = Some(plan.counts);
+    trust.standings = plan.standings;
+    // An owner that is not accepted, or whose identity is not resolved, says nothing about what is wanted.
+    if leaving || (owner_accepted && resolution.facts.is_some()) {
+        trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
+    }
+    trust
+}
+
+/// The credential that status says Ensign wrote for the binding.
+fn recorded(binding: &ManagedIdentityBinding) -> Option<&str> {
+    let credential = binding.status.as_ref()?.credential.as_ref()?;
+    (credential.origin == CredentialOrigin::Created).then_some(credential.name.as_str())
+}
+
+fn unique(claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Vec<Wanted> {
+    let mut seen = BTreeSet::new();
+    claims
+        .iter()
+        .map(|(namespace, binding, _)| Wanted {
+            subject: Subject::new(*namespace, &binding.spec.service_account_name),
+            recorded_name: recorded(binding).map(str::to_owned),
+        })
+        .filter(|wanted| seen.insert(wanted.subject.clone()))
+        .collect()
+}
+
+fn cause(step: &Step, claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Option<Cause> {
+    let Step::Put { credential, .. } = step else { return None };
+    let (namespace, binding, grant) = claims.iter().find(|(namespace, binding, _)| {
+        Subject::new(*namespace, &binding.spec.service_account_name).to_string() == credential.subject
+    })?;
+    Some(Cause {
+        namespace: (*namespace).to_owned(),
+        binding: binding.name_any(),
+        uid: binding.uid().unwrap_or_default(),
+        grant: (*grant).to_owned(),
+    })
+}

@@ -1,0 +1,282 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+
+fn cluster() -> Cluster {
+    Cluster { id: "cluster-1".into(), issuer: "https://issuer.example/1".into(), audience: AUDIENCE.into() }
+}
+
+fn identity() -> ArmId {
+    "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders".parse().unwrap()
+}
+
+fn wanted(account: &str) -> Wanted {
+    Wanted { subject: Subject::new("shop", account), recorded_name: None }
+}
+
+fn ours(account: &str) -> Credential {
+    let cluster = cluster();
+    let subject = Subject::new("shop", account);
+    Credential {
+        name: cluster.credential_name(&subject),
+        issuer: cluster.issuer,
+        subject: subject.to_string(),
+        audiences: vec![AUDIENCE.into()],
+    }
+}
+
+fn foreign(n: usize) -> Credential {
+    Credential {
+        name: format!("by-hand-{n}"),
+        issuer: "https://elsewhere.example".into(),
+        subject: format!("repo:org/app-{n}"),
+        audiences: vec![AUDIENCE.into()],
+    }
+}
+
+#[derive(Debug)]
+struct Case {
+    wanted: Vec<Wanted>,
+    existing: Vec<Credential>,
+    policy: CredentialPolicy,
+    max_credentials: u32,
+    retiring: Vec<(&'static str, bool)>,
+}
+
+impl Case {
+    fn new(wanted: Vec<Wanted>, existing: Vec<Credential>) -> Self {
+        Self { wanted, existing, policy: CredentialPolicy::Manage, max_credentials: 20, retiring: Vec::new() }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Inputs {
+            cluster: &cluster(),
+            identity: &identity(),
+            retiring_issuers: &self.retiring,
+            wanted: &self.wanted,
+            existing: &self.existing,
+            policy: self.policy,
+            max_credentials: self.max_credentials,
+        })
+    }
+
+    fn standing(&self, account: &str) -> Standing {
+        self.plan().standings[&Subject::new("shop", account)].clone()
+    }
+}
+
+fn blocked(standing: &Standing) -> (Reason, &str) {
+    match standing {
+        Standing::Blocked { reason, message } => (*reason, message),
+        other => panic!("expected a blocked standing, found {other:?}"),
+    }
+}
+
+fn apply(existing: &mut Vec<Credential>, step: &Step) {
+    existing.retain(|credential| credential.name != step.name());
+    if let Step::Put { credential, .. } = step {
+        existing.push(credential.clone());
+    }
+}
+
+#[test]
+fn a_missing_credential_is_put() {
+    let plan = Case::new(vec![wanted("orders")], vec![]).plan();
+    assert_eq!(plan.steps, [Step::Put { credential: ours("orders"), replaces: None }]);
+}
+
+#[test]
+fn a_standing_credential_needs_no_write() {
+    let case = Case::new(vec![wanted("orders")], vec![ours("orders")]);
+    assert_eq!(case.plan().steps, []);
+    let name = ours("orders").name;
+    assert_eq!(case.standing("orders"), Standing::Given { name, origin: CredentialOrigin::Created });
+}
+
+#[test]
+fn an_unwanted_credential_of_ours_goes() {
+    let plan = Case::new(vec![], vec![ours("orders"), foreign(1)]).plan();
+    assert_eq!(plan.steps, [Step::Delete { credential: ours("orders") }]);
+}
+
+#[test]
+fn a_credential_by_hand_with_the_same_trust_is_adopted() {
+    let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
+    let case = Case::new(vec![wanted("orders")], vec![by_hand]);
+    assert_eq!(case.plan().steps, []);
+    let adopted = Standing::Given { name: "by-hand".into(), origin: CredentialOrigin::Adopted };
+    assert_eq!(case.standing("orders"), adopted);
+}
+
+#[test]
+fn an_adopted_credential_stays_when_nobody_wants_it() {
+    let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
+    assert_eq!(Case::new(vec![], vec![by_hand]).plan().steps, []);
+}
+
+#[test]
+fn a_foreign_credential_with_the_wrong_audience_blocks_and_is_named_with_its_cure() {
+    let by_hand = Credential { name: "by-hand".into(), audiences: vec!["other".into()], ..ours("orders") };
+    let case = Case::new(vec![wanted("orders")], vec![by_hand]);
+    assert_eq!(case.plan().steps, []);
+    let standing = case.standing("orders");
+    let (reason, message) = blocked(&standing);
+    assert_eq!(reason, Reason::CredentialConflict);
+    assert!(message.contains("by-hand") && message.contains("az identity federated-credential delete"), "{message}");
+}
+
+#[test]
+fn our_own_credential_with_the_wrong_audience_is_repaired() {
+    let edited = Credential { audiences: vec!["other".into()], ..ours("orders") };
+    let plan = Case::new(vec![wanted("orders")], vec![edited.clone()]).plan();
+    assert_eq!(plan.steps, [Step::Put { credential: ours("orders"), replaces: Some(edited) }]);
+}
+
+#[test]
+fn a_name_that_somebody_else_took_is_not_overwritten() {
+    let hijacked = Credential { subject: "repo:evil/app".into(), ..ours("orders") };
+    let case = Case::new(vec![wanted("orders")], vec![hijacked]);
+    assert_eq!(case.plan().steps, []);
+    assert_eq!(blocked(&case.standing("orders")).0, Reason::CredentialConflict);
+}
+
+#[test]
+fn a_recorded_credential_that_somebody_edited_is_repaired() {
+    let edited = Credential { subject: "system:serviceaccount:shop:other".into(), ..ours("orders") };
+    let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
+    let plan = Case::new(vec![recorded], vec![edited.clone()]).plan();
+    assert_eq!(plan.steps, [Step::Put { credential: ours("orders"), replaces: Some(edited) }]);
+}
+
+#[test]
+fn the_21st_credential_is_refused_before_any_write_and_says_who_has_the_slots() {
+    let existing = (0..20).map(foreign).collect();
+    let case = Case::new(vec![wanted("orders")], existing);
+    assert_eq!(case.plan().steps, []);
+    let standing = case.standing("orders");
+    let (reason, message) = blocked(&standing);
+    assert_eq!(reason, Reason::QuotaExceeded);
+    assert!(message.starts_with("20/20") && message.contains("by hand 20"), "{message}");
+}
+
+#[test]
+fn the_share_of_this_cluster_is_not_exceeded() {
+    let mut case = Case::new(vec![wanted("a"), wanted("b")], vec![]);
+    case.max_credentials = 1;
+    assert_eq!(case.plan().steps, [Step::Put { credential: ours("a"), replaces: None }]);
+    let standing = case.standing("b");
+    let (reason, message) = blocked(&standing);
+    assert_eq!(reason, Reason::QuotaExceeded);
+    assert!(message.contains("maxCredentials"), "{message}");
+}
+
+#[test]
+fn a_put_that_fits_goes_before_the_delete() {
+    let plan = Case::new(vec![wanted("new")], vec![ours("old")]).plan();
+    assert_eq!(plan.steps[0], Step::Put { credential: ours("new"), replaces: None });
+    assert_eq!(plan.steps[1], Step::Delete { credential: ours("old") });
+}
+
+#[test]
+fn a_put_that_does_not_fit_waits_for_the_delete() {
+    let mut existing: Vec<_> = (0..19).map(foreign).collect();
+    existing.push(ours("old"));
+    let plan = Case::new(vec![wanted("new")], existing).plan();
+    assert_eq!(plan.steps[0], Step::Delete { credential: ours("old") });
+    assert_eq!(plan.steps[1], Step::Put { credential: ours("new"), replaces: None });
+}
+
+#[test]
+fn observe_writes_nothing_and_says_the_command() {
+    let mut case = Case::new(vec![wanted("orders")], vec![ours("old")]);
+    case.policy = CredentialPolicy::Observe;
+    assert_eq!(case.plan().steps, []);
+    let standing = case.standing("orders");
+    let (reason, message) = blocked(&standing);
+    assert_eq!(reason, Reason::CredentialMissing);
+    assert!(message.contains("az identity federated-credential create"), "{message}");
+}
+
+#[test]
+fn a_credential_of_the_old_issuer_stays_until_its_last_token_has_expired() {
+    let old = "https://issuer.example/0";
+    let former = Cluster { issuer: old.into(), ..cluster() };
+    let subject = Subject::new("shop", "orders");
+    let before = Credential { name: former.credential_name(&subject), issuer: old.into(), ..ours("orders") };
+    let mut case = Case::new(vec![wanted("orders")], vec![before.clone()]);
+    case.retiring = vec![(old, false)];
+    assert_eq!(case.plan().steps, [Step::Put { credential: ours("orders"), replaces: None }]);
+    case.retiring = vec![(old, true)];
+    assert_eq!(case.plan().steps.last(), Some(&Step::Delete { credential: before }));
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let account = prop::sample::select(vec!["a", "b", "c", "d", "e", "f", "g"]);
+    let wanted_accounts = prop::collection::btree_set(account.clone(), 0..7);
+    let our_accounts = prop::collection::btree_set(account, 0..7);
+    (wanted_accounts, our_accounts, 0..16usize, 1..=20u32, any::<[bool; 3]>()).prop_map(
+        |(wants, has, foreigners, max_credentials, [break_audience, adopt, hijack])| {
+            let mut existing: Vec<_> = has.iter().map(|account| ours(account)).collect();
+            if let Some(first) = existing.first_mut().filter(|_| break_audience) {
+                first.audiences = vec!["other".into()];
+            }
+            if let Some(last) = existing.last_mut().filter(|_| adopt) {
+                last.name = "by-hand".into();
+            }
+            if let Some(second) = existing.get_mut(1).filter(|_| hijack) {
+                second.subject = "repo:evil/app".into();
+            }
+            existing.extend((0..foreigners).map(foreign));
+            let mut case = Case::new(wants.into_iter().map(wanted).collect(), existing);
+            case.max_credentials = max_credentials;
+            case
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn applying_a_plan_and_planning_again_is_empty(mut case in any_case()) {
+        let plan = case.plan();
+        for step in &plan.steps {
+            apply(&mut case.existing, step);
+        }
+        prop_assert_eq!(case.plan().steps, vec![]);
+    }
+
+    #[test]
+    fn no_plan_touches_what_is_not_ours(case in any_case()) {
+        for step in case.plan().steps {
+            if let Some(stands) = case.existing.iter().find(|credential| credential.name == step.name()) {
+                prop_assert_eq!(cluster().owner(stands, &[]), Owner::ThisCluster);
+            }
+        }
+    }
+
+    #[test]
+    fn no_plan_exceeds_azures_limit_at_any_step(mut case in any_case()) {
+        prop_assume!(case.existing.len() <= 20);
+        for step in case.plan().steps {
+            apply(&mut case.existing, &step);
+            prop_assert!(case.existing.len() <= 20);
+        }
+    }
+
+    #[test]
+    fn wanted_trust_is_never_deleted(case in any_case()) {
+        let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
+        for step in case.plan().steps {
+            if let Step::Delete { credential } = step {
+                prop_assert!(!wanted.contains(&credential.subject));
+            }
+        }
+    }
+
+    #[test]
+    fn every_wanted_subject_gets_an_answer(case in any_case()) {
+        let plan = case.plan();
+        prop_assert_eq!(plan.standings.len(), case.wanted.len());
+    }
+}

@@ -1,0 +1,118 @@
+//! Whether a `ManagedIdentity` may be used at all, and which one owns an identity in Azure.
+
+use kube::ResourceExt;
+
+use crate::api::conditions::{Reason, Verdict};
+use crate::api::{ArmId, ManagedIdentity};
+
+/// The identity in Azure that the object speaks of, or why it speaks of none.
+pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
+    match (&object.spec.existing, &object.spec.provision) {
+        (Some(existing), None) => existing
+            .resource_id
+            .parse()
+            .map_err(|error| Verdict::bad(Reason::InvalidSpec, format!("spec.existing.resourceID: {error}"))),
+        (_, Some(_)) => Err(Verdict::bad(
+            Reason::NotSupported,
+            "spec.provision is not supported yet: create the identity in Azure and set spec.existing.resourceID",
+        )),
+        (None, None) => Err(Verdict::bad(Reason::InvalidSpec, "spec.existing.resourceID is required")),
+    }
+}
+
+/// The object that owns the identity in Azure among those that name it: the oldest, then the first by name.
+pub fn owner<'a>(siblings: &[&'a ManagedIdentity]) -> Option<&'a ManagedIdentity> {
+    siblings
+        .iter()
+        .copied()
+        .min_by_key(|object| (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.name_any()))
+}
+
+/// Whether the object may be used, given all objects that name the same identity in Azure.
+pub fn accept(object: &ManagedIdentity, siblings: &[&ManagedIdentity], own_client_id: Option<&str>) -> Verdict {
+    let id = match arm_id(object) {
+        Ok(id) => id,
+        Err(verdict) => return verdict,
+    };
+    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any()) {
+        let owner = owner.name_any();
+        return Verdict::bad(
+            Reason::DuplicateIdentity,
+            format!(
+                "ManagedIdentity {owner} is older and names {id} too: a cluster operator has to delete one of the two, after adding its allowedSubjects to the other"
+            ),
+        );
+    }
+    let client_id = object.status.as_ref().and_then(|status| status.client_id.as_deref());
+    if client_id.is_some() && client_id == own_client_id {
+        return own_identity(&id);
+    }
+    Verdict::good(Reason::Accepted, format!("owns {id} in this cluster"))
+}
+
+/// The refusal to hand out Ensign's own identity.
+pub fn own_identity(id: &ArmId) -> Verdict {
+    Verdict::bad(
+        Reason::OwnIdentity,
+        format!("{id} is the identity that Ensign itself uses: a cluster operator has to name another one"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
+
+    fn identity(name: &str, second: u8, spec: &Value) -> ManagedIdentity {
+        serde_json::from_value(json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
+            "metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn existing(id: &str) -> Value {
+        json!({"existing": {"resourceID": id}})
+    }
+
+    #[test]
+    fn the_oldest_owns_and_the_other_is_a_duplicate_that_names_it() {
+        let older = identity("z", 1, &existing(ID));
+        let younger = identity(
+            "a",
+            2,
+            &existing(&ID.to_uppercase().replace("MICROSOFT.MANAGEDIDENTITY", "Microsoft.ManagedIdentity")),
+        );
+        let siblings = [&younger, &older];
+        assert!(accept(&older, &siblings, None).holds());
+        let refused = accept(&younger, &siblings, None);
+        assert_eq!(refused.reason, Reason::DuplicateIdentity);
+        assert!(refused.message.contains("ManagedIdentity z is older"), "{refused:?}");
+    }
+
+    #[test]
+    fn provision_is_not_supported_yet() {
+        let provision = json!({"provision": {"subscriptionID": "x", "resourceGroup": "rg", "location": "eastus"}});
+        let object = identity("a", 1, &provision);
+        let refused = accept(&object, &[&object], None);
+        assert_eq!(refused.reason, Reason::NotSupported);
+        assert!(refused.message.contains("not supported yet"));
+    }
+
+    #[test]
+    fn a_resource_id_that_the_schema_should_have_refused_is_refused() {
+        let object = identity("a", 1, &existing("/subscriptions/../x"));
+        assert_eq!(accept(&object, &[&object], None).reason, Reason::InvalidSpec);
+    }
+
+    #[test]
+    fn ensigns_own_identity_is_never_handed_out() {
+        let mut object = identity("a", 1, &existing(ID));
+        object.status = serde_json::from_value(json!({"clientID": "c0ffee"})).unwrap();
+        assert!(accept(&object, &[&object], Some("other")).holds());
+        assert_eq!(accept(&object, &[&object], Some("c0ffee")).reason, Reason::OwnIdentity);
+    }
+}

@@ -1,0 +1,18 @@
+//! Every decision, as a pure function: no I/O, no clock (now is an argument), no client of Kubernetes or Azure.
+
+pub mod acceptance;
+pub mod admit;
+pub mod assess;
+pub mod backoff;
+pub mod conflicts;
+pub mod credentials;
+pub mod failure;
+pub mod grants;
+pub mod identities;
+pub mod issuer;
+pub mod issuers;
+pub mod names;
+pub mod notes;
+pub mod ownership;
+pub mod registration;
+pub mod status;

@@ -1,0 +1,44 @@
+//! When a change of status is worth an event.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::conditions::{ConditionType, Reason, Severity, Verdict, find};
+
+/// An event to publish on an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The event's reason.
+    pub reason: Reason,
+    /// The event's text.
+    pub message: String,
+}
+
+/// The Warning event for a new problem; the same problem is told once, however often it is found.
+pub fn warning(before: &[Condition], ready: &Verdict) -> Option<Note> {
+    let problem = matches!(ready.reason.severity(), Severity::Terminal | Severity::Retrying);
+    let known = find(before, ConditionType::Ready).is_some_and(|condition| condition.reason == ready.reason.as_str());
+    (problem && !known).then(|| Note { reason: ready.reason, message: ready.message.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::conditions::condition;
+    use k8s_openapi::jiff::Timestamp;
+
+    #[test]
+    fn a_problem_is_told_once() {
+        let problem = Verdict::bad(Reason::NotAllowed, "ask the operator");
+        assert_eq!(warning(&[], &problem).map(|note| note.reason), Some(Reason::NotAllowed));
+        let known = [condition(ConditionType::Ready, &problem, None, &[], Timestamp::UNIX_EPOCH)];
+        assert_eq!(warning(&known, &problem), None);
+        let other = Verdict::bad(Reason::QuotaExceeded, "20/20");
+        assert!(warning(&known, &other).is_some(), "another problem is another event");
+    }
+
+    #[test]
+    fn progress_and_success_are_no_problem() {
+        assert_eq!(warning(&[], &Verdict::good(Reason::Ready, "")), None);
+        assert_eq!(warning(&[], &Verdict::unknown(Reason::Pending, "")), None);
+    }
+}

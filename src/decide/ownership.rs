@@ -1,0 +1,115 @@
+//! Whose a federated identity credential is. What is not provably ours is never changed or deleted.
+
+use super::names::{Subject, cluster_tag, cluster_tag_of, credential_name};
+
+/// A federated identity credential as Azure returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its name under the identity.
+    pub name: String,
+    /// The issuer that it trusts.
+    pub issuer: String,
+    /// The subject that it trusts.
+    pub subject: String,
+    /// The audiences that it asks for; Azure allows exactly one.
+    pub audiences: Vec<String>,
+}
+
+/// Whose a credential is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Written by Ensign in this cluster.
+    ThisCluster,
+    /// Its name says that Ensign wrote it in another cluster.
+    OtherCluster,
+    /// Everything else.
+    Foreign,
+}
+
+/// The cluster as Azure sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The cluster's ID: the UID of the namespace `kube-system`, unless it was set.
+    pub id: String,
+    /// The present issuer, exactly as tokens carry it.
+    pub issuer: String,
+    /// The audience that tokens for Entra carry.
+    pub audience: String,
+}
+
+impl Cluster {
+    /// The name of the credential that trusts `subject` of the present issuer.
+    pub fn credential_name(&self, subject: &Subject) -> String {
+        credential_name(&self.id, &self.issuer, subject)
+    }
+
+    /// Whose the credential is. It is this cluster's only if its name recomputes from its own issuer and subject, and
+    /// the issuer is the present one or a recorded one.
+    pub fn owner(&self, credential: &Credential, recorded_issuers: &[&str]) -> Owner {
+        let known = credential.issuer == self.issuer || recorded_issuers.contains(&credential.issuer.as_str());
+        let recomputes = Subject::parse(&credential.subject)
+            .is_some_and(|subject| credential_name(&self.id, &credential.issuer, &subject) == credential.name);
+        if known && recomputes {
+            return Owner::ThisCluster;
+        }
+        match cluster_tag_of(&credential.name) {
+            Some(tag) if tag != cluster_tag(&self.id) => Owner::OtherCluster,
+            _ => Owner::Foreign,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(id: &str) -> Cluster {
+        Cluster {
+            id: id.into(),
+            issuer: "https://issuer.example/1".into(),
+            audience: "api://AzureADTokenExchange".into(),
+        }
+    }
+
+    fn written_by(cluster: &Cluster, account: &str) -> Credential {
+        let subject = Subject::new("shop", account);
+        Credential {
+            name: cluster.credential_name(&subject),
+            issuer: cluster.issuer.clone(),
+            subject: subject.to_string(),
+            audiences: vec![cluster.audience.clone()],
+        }
+    }
+
+    #[test]
+    fn what_this_cluster_wrote_is_its_own() {
+        let mine = cluster("one");
+        assert_eq!(mine.owner(&written_by(&mine, "orders"), &[]), Owner::ThisCluster);
+    }
+
+    #[test]
+    fn what_another_cluster_wrote_is_not_ours_though_the_issuer_is_recorded() {
+        let (mine, other) = (cluster("one"), cluster("two"));
+        let credential = written_by(&other, "orders");
+        assert_eq!(mine.owner(&credential, &[&other.issuer]), Owner::OtherCluster);
+    }
+
+    #[test]
+    fn a_credential_of_an_unrecorded_issuer_is_not_ours_though_the_cluster_id_was_copied() {
+        let mine = cluster("one");
+        let copy = Cluster { issuer: "https://issuer.example/2".into(), ..cluster("one") };
+        let credential = written_by(&copy, "orders");
+        assert_eq!(mine.owner(&credential, &[]), Owner::Foreign);
+        assert_eq!(mine.owner(&credential, &["https://issuer.example/2"]), Owner::ThisCluster);
+    }
+
+    #[test]
+    fn a_name_alone_proves_nothing() {
+        let mine = cluster("one");
+        let mut hijacked = written_by(&mine, "orders");
+        hijacked.subject = "system:serviceaccount:shop:payments".into();
+        assert_eq!(mine.owner(&hijacked, &[]), Owner::Foreign);
+        let by_hand = Credential { name: "by-hand".into(), ..written_by(&mine, "orders") };
+        assert_eq!(mine.owner(&by_hand, &[]), Owner::Foreign);
+    }
+}

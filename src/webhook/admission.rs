@@ -1,0 +1,86 @@
+//! From a review to its answer: the cache first, the API server before a pod is refused for want of a binding.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+
+use super::cache::Index;
+use super::lookup::Lookup;
+use super::review::{self, Creation, Question, Rejection};
+use crate::decide::admit::{self, Config, Decision};
+
+/// Answers reviews.
+pub struct Admission {
+    config: Config,
+    index: Arc<Index>,
+    lookup: Arc<dyn Lookup>,
+}
+
+impl Admission {
+    /// Answers from this index, and from this lookup where the index is not enough.
+    pub fn new(config: Config, index: Arc<Index>, lookup: Arc<dyn Lookup>) -> Self {
+        Self { config, index, lookup }
+    }
+
+    /// Answers one review.
+    pub async fn review(&self, body: &[u8]) -> Result<Vec<u8>, Rejection> {
+        let (uid, decision) = match review::read(body)? {
+            Question::Other { uid } => (uid, Decision::Allow { warnings: Vec::new() }),
+            Question::Create(creation) => {
+                let decision = self.decide(&creation).await?;
+                report(&creation, &decision);
+                (creation.uid, decision)
+            }
+        };
+        review::answer(&uid, &decision).map_err(|error| {
+            Rejection::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer can't be written as JSON: {error}"))
+        })
+    }
+
+    async fn decide(&self, creation: &Creation<'_>) -> Result<Decision, Rejection> {
+        let Creation { pod, namespace, .. } = creation;
+        if admit::is_exempt(pod, namespace, &self.config) {
+            return Ok(Decision::Allow { warnings: Vec::new() });
+        }
+        let complete = self.index.is_initialised();
+        let cached = self.index.find(namespace, pod.service_account());
+        let decision = admit::admit(pod, namespace, cached.as_deref().unwrap_or_default(), &self.config);
+        let settled = match &decision {
+            Decision::Refuse(refusal) => !refusal.code.depends_on_bindings(),
+            _ => true,
+        };
+        if complete && settled {
+            return Ok(decision);
+        }
+        match self.lookup.bindings(namespace).await {
+            Ok(live) => Ok(admit::admit(pod, namespace, &live, &self.config)),
+            Err(error) if complete => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, namespace = &**namespace, "the cached bindings decide about a refusal");
+                Ok(decision)
+            }
+            Err(error) => {
+                let message = format!("the bindings are not known yet, retry in a moment: {error}");
+                Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, message))
+            }
+        }
+    }
+}
+
+fn report(creation: &Creation<'_>, decision: &Decision) {
+    let (namespace, dry_run) = (&*creation.namespace, creation.dry_run);
+    let (pod, service_account) = (creation.pod.name(), creation.pod.service_account());
+    match decision {
+        Decision::Allow { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod left as it is"),
+        Decision::Patch { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod injected"),
+        Decision::Refuse(refusal) => tracing::info!(
+            namespace,
+            pod,
+            service_account,
+            dry_run,
+            reason = refusal.code.as_str(),
+            message = refusal.message,
+            "pod refused"
+        ),
+    }
+}

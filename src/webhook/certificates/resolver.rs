@@ -1,0 +1,58 @@
+//! The certificate that new connections get; open ones keep theirs.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+
+/// Holds the certificate that is served. Handshakes fail as long as there is none.
+#[derive(Debug)]
+pub struct Resolver {
+    certified: ArcSwapOption<CertifiedKey>,
+    loaded: watch::Sender<bool>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Resolver {
+    /// A resolver without a certificate.
+    pub fn new(provider: Arc<CryptoProvider>) -> Arc<Self> {
+        Arc::new(Self { certified: ArcSwapOption::empty(), loaded: watch::Sender::new(false), provider })
+    }
+
+    /// Serves this certificate from now on.
+    pub fn load(&self, certified: Arc<CertifiedKey>) {
+        self.certified.store(Some(certified));
+        self.loaded.send_replace(true);
+    }
+
+    /// Waits for the first certificate.
+    pub async fn loaded(&self) {
+        // An error means that the sender is gone, and it is part of self.
+        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+    }
+
+    /// The provider of cryptography.
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    /// TLS 1.3 with this certificate, HTTP/2 or HTTP/1.1.
+    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.certified.load_full()
+    }
+}

@@ -1,0 +1,314 @@
+//! The controller on a real API server, against Azure's stand-in.
+
+use ensign::emulator::state::Credential;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+
+use crate::support::ensign::OWN_CLIENT_ID;
+use crate::support::objects::{Team, condition_of, kubectl, wait_for};
+
+#[test]
+fn a_binding_gets_its_credential_and_is_ready() {
+    let team = Team::new("plain");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_ready("app");
+    let subject = format!("system:serviceaccount:{}:app", team.name);
+    let status = &binding["status"];
+    assert_eq!(status["subject"], subject);
+    assert_eq!(status["credential"]["origin"], "Created");
+    assert_eq!(status["credential"]["issuer"], team.ensign.control_plane.issuer);
+    let name = status["credential"]["name"].as_str().expect("a name").to_owned();
+    assert_eq!(team.credentials(), [(name, subject)]);
+    assert_eq!(team.arm_writes(), 1);
+    let identity = team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
+    assert_eq!(identity["status"]["clientID"], status["clientID"]);
+    assert_eq!(identity["status"]["credentials"]["thisCluster"], 1);
+    assert_eq!(identity["status"]["bindings"], 1);
+}
+
+#[test]
+fn the_finalizer_is_there_before_the_first_write_and_the_record_of_the_issuer_too() {
+    let team = Team::new("order");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_ready("app");
+    assert_eq!(binding["metadata"]["finalizers"], json!(["ensign.dev/credentials"]));
+    let identity = team.get("mi", &team.name).expect("the identity");
+    assert_eq!(identity["metadata"]["finalizers"], json!(["ensign.dev/credentials"]));
+    assert_eq!(identity["status"]["issuers"][0]["url"], team.ensign.control_plane.issuer);
+    // The order of arrival, from the API server's own record and Azure's.
+    let put = team.ensign.arm_writes(&team.name)[0].time;
+    let patched = |kind: &str, name: &str, subresource: Option<&str>| {
+        wait_for("the audit record of a patch", || {
+            let events = team.ensign.control_plane.audit_events();
+            let found = events.iter().find(|event| {
+                event["verb"] == "patch"
+                    && event["objectRef"]["resource"] == kind
+                    && event["objectRef"]["name"] == name
+                    && event["objectRef"]["subresource"].as_str() == subresource
+                    && (kind == "managedidentities" || event["objectRef"]["namespace"] == team.name.as_str())
+            })?;
+            found["requestReceivedTimestamp"].as_str()?.parse::<Timestamp>().ok()
+        })
+    };
+    assert!(patched("managedidentitybindings", "app", None) < put);
+    assert!(patched("managedidentities", &team.name, None) < put);
+    assert!(patched("managedidentities", &team.name, Some("status")) < put);
+}
+
+#[test]
+fn deleting_the_binding_deletes_its_credential() {
+    let team = Team::new("delete");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    team.wait_ready("app");
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+    assert_eq!(team.credentials(), [], "the binding goes only after its credential");
+    team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
+}
+
+#[test]
+fn two_bindings_of_one_service_account_share_a_credential_until_the_last_goes() {
+    let team = Team::new("share");
+    team.apply(&team.identity());
+    team.apply(&team.binding("one", "app"));
+    team.apply(&team.binding("two", "app"));
+    team.wait_ready("one");
+    team.wait_ready("two");
+    assert_eq!(team.credentials().len(), 1);
+    team.delete("mib", "one");
+    team.wait_gone("mib", "one");
+    assert_eq!(team.credentials().len(), 1);
+    team.delete("mib", "two");
+    team.wait_gone("mib", "two");
+    assert_eq!(team.credentials(), []);
+}
+
+#[test]
+fn a_binding_that_no_grant_covers_is_refused_and_nothing_is_written_to_azure() {
+    let team = Team::new("denied");
+    let mut identity = team.identity();
+    identity["spec"]["allowedSubjects"] = json!([]);
+    team.apply(&identity);
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
+    let accepted = condition_of(&binding, "Accepted").expect("a condition");
+    let message = accepted["message"].as_str().expect("a message");
+    assert!(message.contains("a cluster operator has to add an entry to its spec.allowedSubjects"), "{message}");
+    assert!(message.contains(&format!("service account app of namespace {}", team.name)), "{message}");
+    assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["status"], "True");
+    assert_eq!(binding["status"].get("clientID"), None, "a refused binding learns nothing");
+    wait_for("one Warning event", || (team.warnings("app").len() == 1).then_some(()));
+    assert_eq!(team.warnings("app")[0].0, "NotAllowed");
+    // Azure is looked at for the identity itself; once that is done, everything that would be written is.
+    team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
+    assert_eq!(team.arm_writes(), 0);
+}
+
+#[test]
+fn a_grant_that_is_added_lets_a_refused_binding_in_and_one_that_is_removed_revokes_it() {
+    let team = Team::new("grant");
+    let mut without = team.identity();
+    without["spec"]["allowedSubjects"] = json!([]);
+    team.apply(&without);
+    team.apply(&team.binding("app", "app"));
+    team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
+    team.apply(&team.identity());
+    team.wait_ready("app");
+    team.apply(&without);
+    team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
+    wait_for("the credential to be revoked", || team.credentials().is_empty().then_some(()));
+}
+
+#[test]
+fn a_label_that_leaves_the_namespace_revokes() {
+    let team = Team::new("label");
+    let mut identity = team.identity();
+    identity["spec"]["allowedSubjects"] = json!([
+        {"name": "preview", "namespaceSelector": {"matchLabels": {"for": team.name}}, "serviceAccounts": ["*"]}
+    ]);
+    team.apply(&identity);
+    team.apply(&team.binding("app", "app"));
+    team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
+    let label = format!("for={}", team.name);
+    kubectl(team.ensign.control_plane, &["label", "namespace", &team.name, &label]);
+    team.wait_ready("app");
+    kubectl(team.ensign.control_plane, &["label", "namespace", &team.name, "for-"]);
+    team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
+    wait_for("the credential to be revoked", || team.credentials().is_empty().then_some(()));
+}
+
+#[test]
+fn a_binding_before_its_identity_says_so_and_recovers() {
+    let team = Team::new("early");
+    team.apply(&team.binding("app", "app"));
+    team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
+    team.apply(&team.identity());
+    team.wait_ready("app");
+}
+
+#[test]
+fn a_binding_whose_identity_does_not_exist_can_be_deleted() {
+    let team = Team::new("orphan");
+    team.apply(&team.binding("app", "app"));
+    team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+}
+
+#[test]
+fn deleting_the_managed_identity_revokes_its_bindings_first() {
+    let team = Team::new("identity");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    team.wait_ready("app");
+    team.delete("mi", &team.name);
+    team.wait_gone("mi", &team.name);
+    assert_eq!(team.credentials(), []);
+    team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+}
+
+#[test]
+fn an_identity_that_azure_does_not_have_is_said_and_found_when_it_comes() {
+    let team = Team::new("missing");
+    let mut identity = team.identity();
+    let absent = format!("{}-absent", team.name);
+    identity["spec"]["existing"]["resourceID"] = json!(team.ensign.arm_id(&absent));
+    team.apply(&identity);
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_condition("mib", "app", "IdentityResolved", "False", "IdentityNotFound");
+    assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["reason"], "IdentityNotFound");
+    assert_eq!(team.ensign.arm_writes(&absent).len(), 0);
+    team.ensign.azure_identity(&absent, None, Vec::new());
+    // Touching the object asks for a look right away.
+    kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
+    team.wait_ready("app");
+}
+
+#[test]
+fn the_younger_of_two_objects_on_one_identity_is_a_duplicate() {
+    let team = Team::new("twins");
+    team.apply(&team.identity());
+    team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
+    let mut twin = team.identity();
+    let twin_name = format!("{}-twin", team.name);
+    twin["metadata"]["name"] = json!(twin_name);
+    let id = team.ensign.arm_id(&team.name).replace("resourceGroups", "RESOURCEGROUPS");
+    twin["spec"]["existing"]["resourceID"] = json!(id);
+    team.apply(&twin);
+    team.wait_condition("mi", &twin_name, "Accepted", "False", "DuplicateIdentity");
+    let mut binding = team.binding("app", "app");
+    binding["spec"]["identityRef"]["name"] = json!(twin_name);
+    team.apply(&binding);
+    team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotAccepted");
+    team.delete("mi", &twin_name);
+    team.wait_gone("mi", &twin_name);
+    assert_eq!(team.arm_writes(), 0, "the duplicate never writes, not even on deletion");
+}
+
+#[test]
+fn a_conflict_names_the_winner_and_is_solved_by_its_deletion() {
+    let team = Team::new("conflict");
+    let other = Team::new("conflict-other");
+    team.apply(&team.identity());
+    let mut audit = other.identity();
+    audit["spec"]["allowedSubjects"][0]["namespace"] = json!(team.name);
+    other.apply(&audit);
+    // The name decides between bindings of the same second.
+    team.apply(&team.binding("a-first", "app"));
+    team.wait_ready("a-first");
+    let mut second = team.binding("b-second", "app");
+    second["spec"]["identityRef"]["name"] = json!(other.name);
+    team.apply(&second);
+    let binding = team.wait_condition("mib", "b-second", "Accepted", "False", "Conflict");
+    let message = condition_of(&binding, "Accepted").expect("a condition")["message"].clone();
+    assert!(message.as_str().expect("a message").contains("binding a-first is older"), "{message}");
+    assert_eq!(other.arm_writes(), 0);
+    team.delete("mib", "a-first");
+    team.wait_ready("b-second");
+}
+
+#[test]
+fn a_credential_made_by_hand_is_adopted_and_left_alone() {
+    let team = Team::new("adopt");
+    let subject = format!("system:serviceaccount:{}:app", team.name);
+    let by_hand = Credential {
+        name: "by-hand".to_owned(),
+        issuer: team.ensign.control_plane.issuer.clone(),
+        subject: subject.clone(),
+        audiences: vec!["api://AzureADTokenExchange".to_owned()],
+        written_at: Timestamp::UNIX_EPOCH,
+    };
+    team.ensign.azure_identity(&team.name, None, vec![by_hand]);
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_ready("app");
+    assert_eq!(binding["status"]["credential"]["origin"], "Adopted");
+    assert_eq!(binding["status"]["credential"]["name"], "by-hand");
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+    assert_eq!(team.credentials(), [("by-hand".to_owned(), subject)]);
+    assert_eq!(team.arm_writes(), 0);
+}
+
+#[test]
+fn odd_and_long_names_get_valid_distinct_credentials() {
+    let team = Team::new("names");
+    let mut identity = team.identity();
+    let long_namespace = format!("{}-{}", team.name, "n".repeat(62 - team.name.len()));
+    let long_account = "s".repeat(253);
+    kubectl(team.ensign.control_plane, &["create", "namespace", &long_namespace]);
+    identity["spec"]["allowedSubjects"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"name": "long", "namespace": long_namespace, "serviceAccounts": [long_account]}));
+    team.apply(&identity);
+    team.apply(&team.binding("dotted", "a.b"));
+    team.apply(&team.binding("dashed", "a-b"));
+    let mut long = team.binding("long", &long_account);
+    long["metadata"]["namespace"] = json!(long_namespace);
+    team.apply(&long);
+    team.wait_ready("dotted");
+    team.wait_ready("dashed");
+    wait_for("the third credential", || (team.credentials().len() == 3).then_some(()));
+    let names: std::collections::BTreeSet<_> = team.credentials().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 3);
+    assert!(names.iter().all(|name| name.len() <= 120), "{names:?}");
+}
+
+#[test]
+fn a_restart_changes_nothing_in_azure_or_kubernetes() {
+    let team = Team::new("restart");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    team.wait_ready("app");
+    let identity = team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
+    let binding = team.get("mib", "app").expect("the binding");
+    let (writes, lists) = (team.arm_writes(), team.ensign.arm_lists(&team.name));
+    team.ensign.restart_controller();
+    wait_for("the new controller to look", || (team.ensign.arm_lists(&team.name) > lists).then_some(()));
+    // The look is over once the next change of the same identity has been dealt with.
+    team.apply(&team.binding("later", "app"));
+    team.wait_ready("later");
+    assert_eq!(team.arm_writes(), writes);
+    let version = |object: &serde_json::Value| object["metadata"]["resourceVersion"].clone();
+    assert_eq!(version(&team.get("mib", "app").expect("the binding")), version(&binding));
+    let bindings = |object: &serde_json::Value| object["status"]["bindings"].clone();
+    let after = team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
+    assert_eq!((bindings(&identity), bindings(&after)), (json!(1), json!(2)));
+}
+
+#[test]
+fn ensigns_own_identity_is_never_handed_out() {
+    let team = Team::new("own");
+    team.ensign.azure_identity(&team.name, Some(OWN_CLIENT_ID), Vec::new());
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    team.wait_condition("mi", &team.name, "Accepted", "False", "OwnIdentity");
+    team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotAccepted");
+    assert_eq!(team.arm_writes(), 0);
+}

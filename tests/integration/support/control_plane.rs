@@ -1,0 +1,187 @@
+//! One real control plane for the whole test binary.
+//!
+//! It is started by the first test that asks for it and ends with the process: its supervisor holds the other end of
+//! a pipe and stops when that closes, which the kernel sees to even after a SIGKILL.
+//!
+//! The ambient `KUBECONFIG` is never read. `ENSIGN_TEST_KUBECONFIG` names a cluster to use instead; see
+//! [`super::chosen_cluster`] for which may be used.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "test support: what fails here fails the test")]
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, OnceLock},
+};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
+
+use super::chosen_cluster::refusal;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A control plane, and how to reach it.
+pub struct ControlPlane {
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The API server's URL.
+    pub server: String,
+    /// The CA of the API server, in PEM.
+    pub ca_file: PathBuf,
+    /// The service account issuer, whose discovery document can be read without credentials.
+    pub issuer: String,
+    /// Where kubectl is.
+    pub kubectl: PathBuf,
+    /// What only a control plane of our own has.
+    own: Option<Own>,
+}
+
+struct Own {
+    audit_log: PathBuf,
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl ControlPlane {
+    /// The control plane that all tests share.
+    ///
+    /// Blocks while it starts, which is why each test has a runtime of its own (`#[tokio::test]`).
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
+        // A failure is kept too: every test then says the same at once, instead of trying again.
+        match SHARED.get_or_init(Self::start) {
+            Ok(control_plane) => control_plane,
+            Err(message) => panic!("no control plane to test on: {message}"),
+        }
+    }
+
+    /// A client of the administrator. It belongs to the runtime that made it: every test makes its own.
+    pub async fn client(&self) -> kube::Client {
+        ensign::runtime::tls::install_provider();
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("read the kubeconfig");
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("understand the kubeconfig");
+        kube::Client::try_from(config).expect("make a client")
+    }
+
+    /// kubectl as the administrator.
+    pub fn kubectl(&self) -> Command {
+        kubectl(&self.kubectl, &self.kubeconfig)
+    }
+
+    /// Every request so far, as events of `audit.k8s.io/v1` without bodies. An event is written when its request is
+    /// answered, so the last ones may come a moment after the answer.
+    pub fn audit_events(&self) -> Vec<Value> {
+        let log = fs::read_to_string(&self.own().audit_log).expect("read the audit log");
+        // A line that is being written has no end yet.
+        log.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str(line).expect("an audit event"))
+            .collect()
+    }
+
+    /// Sends a command such as `restart kube-apiserver` and waits until it is done.
+    ///
+    /// All tests share the control plane: only one that runs alone may take a part of it away.
+    pub fn command(&self, line: &str) -> Value {
+        let mut pipes = self.own().pipes.lock().expect("no other command panicked");
+        writeln!(pipes.0, "{line}").expect("send a command");
+        let answer = read_line(&mut pipes.1).expect("an answer");
+        assert_eq!(answer["ok"], true, "{line}: {answer}");
+        answer
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().expect("a control plane of our own: unset ENSIGN_TEST_KUBECONFIG")
+    }
+
+    fn start() -> Result<Self, String> {
+        let (program, kubectl) = binaries()?;
+        if let Some(kubeconfig) = env::var_os("ENSIGN_TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
+            return Self::chosen(kubectl, kubeconfig.into());
+        }
+        let mut child = Command::new(&program)
+            .args(["run", "--stop-on-stdin-eof"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("start {}: {error}", program.display()))?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("the control plane has no pipes".to_owned());
+        };
+        let mut stdout = BufReader::new(stdout);
+        // It gives up by itself, and says why on standard error, if it is not ready in time.
+        let ready = read_line(&mut stdout)?;
+        let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            kubeconfig: text("kubeconfig").into(),
+            server: text("server"),
+            ca_file: text("ca_file").into(),
+            issuer: text("issuer"),
+            kubectl,
+            own: Some(Own { audit_log: text("audit_log").into(), pipes: Mutex::new((stdin, stdout)) }),
+        })
+    }
+
+    /// A cluster that the caller named on purpose.
+    fn chosen(kubectl_path: PathBuf, kubeconfig: PathBuf) -> Result<Self, String> {
+        let ask = |arguments: &[&str]| output(kubectl(&kubectl_path, &kubeconfig).args(arguments));
+        let view = ["config", "view", "--raw", "--minify", "--flatten", "--output"];
+        let server = ask(&[&view[..], &["jsonpath={.clusters[0].cluster.server}"]].concat())?;
+        if let Some(refusal) = refusal(&server, env::var("ENSIGN_TEST_ALLOW_REMOTE").ok().as_deref()) {
+            return Err(refusal);
+        }
+        let ca = r#"go-template={{index (index .clusters 0).cluster "certificate-authority-data" | base64decode}}"#;
+        let ca_file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chosen-cluster-ca.crt");
+        fs::write(&ca_file, ask(&[&view[..], &[ca]].concat())?).map_err(|error| format!("keep the CA: {error}"))?;
+        let discovery: Value = serde_json::from_str(&ask(&["get", "--raw", "/.well-known/openid-configuration"])?)
+            .map_err(|error| format!("read the discovery document: {error}"))?;
+        let issuer = discovery["issuer"].as_str().ok_or("the discovery document names no issuer")?.to_owned();
+        Ok(Self { kubeconfig, server, ca_file, issuer, kubectl: kubectl_path, own: None })
+    }
+}
+
+/// The control plane and kubectl: those the environment names, or those of `dev/control_plane.py`, which builds them
+/// if they are missing.
+fn binaries() -> Result<(PathBuf, PathBuf), String> {
+    if let (Some(program), Some(kubectl)) = (env::var_os("ENSIGN_CONTROL_PLANE"), env::var_os("ENSIGN_KUBECTL")) {
+        return Ok((program.into(), kubectl.into()));
+    }
+    let answer =
+        output(Command::new("python3").arg("dev/control_plane.py").current_dir(ROOT).stderr(Stdio::inherit()))?;
+    let paths: Value = serde_json::from_str(&answer).map_err(|error| format!("dev/control_plane.py: {error}"))?;
+    match (paths["control_plane"].as_str(), paths["kubectl"].as_str()) {
+        (Some(program), Some(kubectl)) => Ok((program.into(), kubectl.into())),
+        _ => Err(format!("dev/control_plane.py named no binaries: {answer}")),
+    }
+}
+
+fn kubectl(program: &Path, kubeconfig: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("KUBECONFIG", kubeconfig).env("KUBERC", "off");
+    command
+}
+
+fn output(command: &mut Command) -> Result<String, String> {
+    let name = Path::new(command.get_program()).file_name().map(OsStr::to_os_string).unwrap_or_default();
+    let failed = |why: String| format!("{}: {why}", name.display());
+    let done = command.output().map_err(|error| failed(error.to_string()))?;
+    if !done.status.success() {
+        return Err(failed(format!("{}: {}", done.status, String::from_utf8_lossy(&done.stderr).trim())));
+    }
+    String::from_utf8(done.stdout).map_err(|error| failed(error.to_string()))
+}
+
+fn read_line(from: &mut impl BufRead) -> Result<Value, String> {
+    let mut line = String::new();
+    match from.read_line(&mut line) {
+        Ok(0) => Err("the control plane ended; its standard error says why".to_owned()),
+        Ok(_) => serde_json::from_str(&line).map_err(|error| format!("the control plane said {line:?}: {error}")),
+        Err(error) => Err(format!("read from the control plane: {error}")),
+    }
+}

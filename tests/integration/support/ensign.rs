@@ -1,0 +1,184 @@
+//! Azure's stand-in and a controller on the shared control plane, started once for the whole binary.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::time::OffsetDateTime;
+use ensign::azure::cloud::{CloudArgs, CloudName};
+use ensign::azure::{ArmClient, Connection};
+use ensign::controller::{self, Config};
+use ensign::decide::assess::Settings;
+use ensign::decide::names::cluster_tag;
+use ensign::decide::ownership::Cluster;
+use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
+use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
+use ensign::runtime::clock::SystemClock;
+use ensign::runtime::health::Readiness;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::control_plane::ControlPlane;
+use super::objects::{apply_crds, wait_for};
+
+/// The client ID that the tests' controller says is its own.
+pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
+
+/// Azure's stand-in and the controller.
+pub struct Ensign {
+    pub control_plane: &'static ControlPlane,
+    pub azure: Emulator,
+    controller: Mutex<Option<RunningController>>,
+}
+
+struct RunningController {
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Ensign {
+    /// What all tests share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Ensign> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let control_plane = ControlPlane::shared();
+            apply_crds(control_plane);
+            let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
+            let options = EmulatorOptions { issuer_ca_pems: vec![ca], ..EmulatorOptions::default() };
+            let azure = Emulator::start(options).expect("start the stand-in for Azure");
+            let ensign = Self { control_plane, azure, controller: Mutex::new(None) };
+            ensign.start_controller();
+            ensign
+        })
+    }
+
+    /// Makes a user-assigned identity in Azure, whose credentials another program may have made.
+    pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: Vec<Credential>) {
+        let info = self.azure.info();
+        let id = IdentityId {
+            subscription: info.subscription_id.clone(),
+            resource_group: info.resource_group.clone(),
+            name: name.to_owned(),
+        };
+        let identity = Identity {
+            location: info.location.clone(),
+            tags: BTreeMap::new(),
+            isolation_scope: "None".to_owned(),
+            client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
+            principal_id: Uuid::new_v4().to_string(),
+            arm_rights: ArmRights::None,
+            credentials: credentials.into_iter().map(|credential| (credential.name.clone(), credential)).collect(),
+            id,
+        };
+        self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
+    }
+
+    pub fn arm_id(&self, name: &str) -> String {
+        let info = self.azure.info();
+        format!(
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
+            info.subscription_id, info.resource_group
+        )
+    }
+
+    /// The federated identity credentials under an identity, as `(name, subject)`.
+    pub fn credentials(&self, identity: &str) -> Vec<(String, String)> {
+        self.azure.with_state(|state| {
+            let named = state.identities.values().find(|found| found.id.name == identity);
+            let credentials = named.into_iter().flat_map(|found| found.credentials.values());
+            credentials.map(|credential| (credential.name.clone(), credential.subject.clone())).collect()
+        })
+    }
+
+    /// Every write that ARM saw under an identity.
+    pub fn arm_writes(&self, identity: &str) -> Vec<LogEntry> {
+        let filter = LogFilter {
+            kind: Some("arm-write".to_owned()),
+            path: Some(format!("/{identity}/federatedIdentityCredentials")),
+            ..LogFilter::default()
+        };
+        self.azure.log(&filter)
+    }
+
+    /// How often ARM was asked for the credentials of an identity.
+    pub fn arm_lists(&self, identity: &str) -> usize {
+        let filter = LogFilter {
+            kind: Some("arm-read".to_owned()),
+            path: Some(format!("/{identity}/federatedIdentityCredentials")),
+            ..LogFilter::default()
+        };
+        self.azure.log(&filter).len()
+    }
+
+    /// Stops the controller, and starts a new one that has to learn everything anew.
+    pub fn restart_controller(&self) {
+        let running = self.controller.lock().expect("no restart panicked").take();
+        if let Some(running) = running {
+            running.stop.cancel();
+            running.thread.join().expect("the controller stopped");
+        }
+        self.start_controller();
+    }
+
+    fn start_controller(&self) {
+        let stop = CancellationToken::new();
+        let readiness = Readiness::default();
+        let cloud = CloudArgs {
+            azure_cloud: CloudName::Custom,
+            azure_arm_endpoint: Some(self.azure.info().arm_endpoint.clone()),
+            azure_authority_host: Some(self.azure.info().authority_host.clone()),
+            azure_token_audience: None,
+        };
+        let cloud = cloud.resolve().expect("a cloud");
+        let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()) };
+        let token = self.azure.arm_token().expect("a token for ARM");
+        let tenant_id = self.azure.info().tenant_id.clone();
+        let (control_plane, ready, stopped) = (self.control_plane, readiness.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async move {
+                let client = control_plane.client().await;
+                let (id, issuer) = controller::discover(&client, None, None).await.expect("learn the cluster");
+                let credential = Arc::new(FixedToken(token));
+                let arm = ArmClient::new(&cloud, &connection, credential, &cluster_tag(&id)).expect("a client of ARM");
+                let config = Config {
+                    client,
+                    arm,
+                    settings: Settings {
+                        cluster: Cluster { id, issuer, audience: cloud.token_audience },
+                        issuer_refusal: None,
+                        tenant_id: Some(tenant_id),
+                        own_client_id: Some(OWN_CLIENT_ID.to_owned()),
+                    },
+                    resync: Duration::from_secs(900),
+                    concurrency: 8,
+                    webhook: None,
+                    clock: SystemClock::shared(),
+                    instance: None,
+                    readiness: ready,
+                };
+                controller::run(config, stopped).await.expect("the controller ran");
+            });
+        });
+        wait_for("the controller to be ready", || readiness.get().then_some(()));
+        *self.controller.lock().expect("no restart panicked") = Some(RunningController { stop, thread });
+    }
+}
+
+/// A credential that always has the same token.
+#[derive(Debug)]
+struct FixedToken(String);
+
+#[async_trait::async_trait]
+impl TokenCredential for FixedToken {
+    async fn get_token(
+        &self,
+        _scopes: &[&str],
+        _options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let expires_on = OffsetDateTime::now_utc() + azure_core::time::Duration::hours(12);
+        Ok(AccessToken::new(self.0.clone(), expires_on))
+    }
+}

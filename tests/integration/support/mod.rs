@@ -1,0 +1,6 @@
+//! Fixtures that the tests share: one control plane, one Azure, one controller.
+
+mod chosen_cluster;
+pub mod control_plane;
+pub mod ensign;
+pub mod objects;
