@@ -55,7 +55,7 @@ impl Ensign {
     }
 
     /// Makes a user-assigned identity in Azure, whose credentials another program may have made.
-    pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: Vec<Credential>) {
+    pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: &[Credential]) {
         let info = self.azure.info();
         let id = IdentityId {
             subscription: info.subscription_id.clone(),
@@ -69,10 +69,19 @@ impl Ensign {
             client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
             principal_id: Uuid::new_v4().to_string(),
             arm_rights: ArmRights::None,
-            credentials: credentials.into_iter().map(|credential| (credential.name.clone(), credential)).collect(),
+            credentials: credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect(),
             id,
         };
         self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
+    }
+
+    /// Replaces what stands under an identity that exists, as another program would.
+    pub fn azure_identity_with(&self, name: &str, credentials: &[Credential]) {
+        let credentials = credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
+        self.azure.with_state(|state| {
+            let found = state.identities.values_mut().find(|found| found.id.name == name).expect("an identity");
+            found.credentials = credentials;
+        });
     }
 
     pub fn arm_id(&self, name: &str) -> String {
