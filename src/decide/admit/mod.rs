@@ -13,6 +13,8 @@
 mod binding;
 mod inject;
 mod pod;
+#[cfg(test)]
+mod property_tests;
 mod refusal;
 #[cfg(test)]
 mod tests;
