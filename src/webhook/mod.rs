@@ -13,8 +13,6 @@ pub mod certificates;
 pub mod lookup;
 pub mod review;
 pub mod server;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -124,3 +122,6 @@ pub async fn run(
         () = tell => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,9 +111,12 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
     });
     gate.entered.notified().await;
     server.stop.cancel();
-    while tokio::net::TcpStream::connect(server.address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let closed = async {
+        while tokio::net::TcpStream::connect(server.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("no new connection is taken");
     gate.open.notify_one();
     assert_eq!(under_way.await.unwrap().unwrap().status(), StatusCode::OK);
     server.task.await.unwrap().unwrap();
