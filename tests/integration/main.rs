@@ -6,3 +6,6 @@ mod architecture;
 mod controller;
 mod emulator;
 mod support;
+mod webhook;
+mod webhook_certificates;
+mod webhook_process;
