@@ -403,7 +403,8 @@ fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
 fn annotations_that_somebody_else_owns_are_left_and_said() {
     let team = Team::new("owned");
     kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
-    let by_helm = ["annotate", "serviceaccount", "app", "--namespace", &team.name, "azure.workload.identity/client-id=mine"];
+    let by_helm =
+        ["annotate", "serviceaccount", "app", "--namespace", &team.name, "azure.workload.identity/client-id=mine"];
     kubectl(team.ensign.control_plane, &by_helm);
     team.apply(&team.identity());
     let mut binding = team.binding("app", "app");
