@@ -98,10 +98,12 @@ class Suite:
         self._cargo("clippy", "--lib", "--bins", "--examples", *DENY_WARNINGS)
 
     def _docs(self) -> None:
-        self._cargo("doc", "--no-deps", *FEATURES, extra={"RUSTDOCFLAGS": "-D warnings"})
+        # Private items too: this documentation is for those who work on the code.
+        flags = {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private-intra-doc-links"}
+        self._cargo("doc", "--no-deps", "--document-private-items", *FEATURES, extra=flags)
 
     def _generated(self) -> None:
-        self._cargo("run", "--quiet", *FEATURES, "--", "crds", "--check", "crds")
+        self._run([self._ensign(), "crds", "--check", "crds"], SHORT_TIMEOUT_SECONDS)
 
     def _rust(self) -> None:
         self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
@@ -124,7 +126,7 @@ class Suite:
         if not tests:
             raise StepFailed("tests/azure-clients/javascript has no *.test.js")
         env = children.environment({"ENSIGN_BIN": self._ensign()})
-        self._run(["node", "--test", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
+        self._run(["node", "--test", "--test-reporter=spec", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
 
     # What they share
 
@@ -138,9 +140,9 @@ class Suite:
         return self._binaries
 
     def _ensign(self) -> Path:
-        """The binary with the emulator in it, as `cargo test` builds it too."""
+        """The binary with the emulator in it, as `cargo test` and the demo build it too."""
         try:
-            return build.cargo("--bin=ensign")["ensign"]
+            return build.programs()["ensign"]
         except Failure as error:
             raise StepFailed(str(error)) from error
 

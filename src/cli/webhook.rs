@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Secret in that namespace that the webhook fills with its certificates; it has to exist
     #[arg(long, env = "ENSIGN_TLS_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
     tls_secret: String,
-    /// DNS name or address under which the API server reaches the webhook; repeatable [default: ensign-webhook.<namespace>.svc]
+    /// DNS name or address under which the API server reaches the webhook; repeatable (default: `ensign-webhook.NAMESPACE.svc`)
     #[arg(long, env = "ENSIGN_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     tls_san: Vec<String>,
     /// Namespaces whose pods are never touched, besides kube-system and Ensign's own
