@@ -46,6 +46,7 @@ class Suite:
             Step("generated", "crds/ is what the types generate", self._generated),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
+            Step("demo", "the main job, end to end, as `make demo` runs it", self._demo),
             Step("python-clients", "Azure's Python clients against the emulator", self._python_clients),
             Step("javascript-clients", "Azure's JavaScript clients against the emulator", self._javascript_clients),
         ]
@@ -111,6 +112,9 @@ class Suite:
     def _fixture(self) -> None:
         self._control_plane()
         self._unittest("fixture")
+
+    def _demo(self) -> None:
+        self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS)
 
     def _python_clients(self) -> None:
         folder = paths.PYTHON_CLIENTS
