@@ -1,12 +1,14 @@
 //! The only place that writes to Kubernetes.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -20,6 +22,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 /// Longest text of an event, in bytes; the API server refuses more.
 const MAX_NOTE: usize = 1_000;
 const REPORTER: &str = "ensign-controller";
+/// Owner of the fields that are written by server-side apply.
+pub(super) const FIELD_MANAGER: &str = "ensign";
 
 /// A request to the API server failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,17 @@ pub(super) enum KubeError {
 }
 
 impl KubeError {
+    /// What the API server said about a field that another manager owns.
+    pub(super) fn field_conflict(&self) -> Option<String> {
+        let Self::Request { source, .. } = self else { return None };
+        match source.as_ref() {
+            kube::Error::Api(status) if status.code == 409 && status.message.contains("conflict") => {
+                Some(status.message.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the object changed or went since it was read, so that a fresh look helps.
     pub(super) fn is_stale(&self) -> bool {
         let Self::Request { source, .. } = self else { return false };
@@ -144,6 +159,27 @@ impl KubeWriter {
         if let Err(error) = published.await {
             tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
         }
+    }
+
+    /// Makes the annotations those that Ensign owns on the service account; never forced, and never on another object of
+    /// the name: a service account that went meanwhile is not made again.
+    pub(super) async fn annotate_service_account(
+        &self,
+        account: &PartialObjectMeta<ServiceAccount>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), KubeError> {
+        let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
+        let applied = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": namespace, "uid": account.uid(), "annotations": annotations},
+        });
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &namespace);
+        within_deadline(
+            || format!("annotating ServiceAccount {namespace}/{name}"),
+            api.patch_metadata(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(applied)),
+        )
+        .await
+        .map(|_| ())
     }
 
     /// Writes the webhooks into the registration that the chart made.

@@ -20,6 +20,7 @@ mod queue;
 mod reconcile;
 mod registration;
 mod run;
+mod service_accounts;
 mod watches;
 
 pub use discover::{DiscoveryError, discover};

@@ -7,13 +7,13 @@ use std::time::Duration;
 use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 
-use super::azure_writes;
 use super::cache::Cache;
 use super::freshness;
 use super::gather::Gathered;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::registration::{self, Registered, WebhookTarget};
+use super::{azure_writes, service_accounts};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::azure::ArmClient;
@@ -137,7 +137,15 @@ impl Reconciler {
                     None => return Ok(Outcome::Behind),
                 }
             }
-            _ => planned,
+            _ => {
+                self.hold(&gathered, &planned).await?;
+                planned
+            }
+        };
+        let assessment = if self.annotate(&gathered, &assessment, &mut observed).await? {
+            assess(&gathered.snapshot(), &observed, &self.settings, now)
+        } else {
+            assessment
         };
         self.tell(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
@@ -215,7 +223,14 @@ impl Reconciler {
             if recorded != Some(&outcome.status.issuers) && !outcome.status.issuers.is_empty() {
                 self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
             }
-            if outcome.finalizer == Finalizer::Require {
+        }
+        self.hold(gathered, assessment).await
+    }
+
+    /// Finalizers that have to be there, also those that somebody stripped.
+    async fn hold(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+        for outcome in assessment.identities.iter().filter(|outcome| outcome.finalizer == Finalizer::Require) {
+            if let Some(object) = gathered.identity(&outcome.name) {
                 self.writer.require_finalizer(object.as_ref()).await?;
             }
         }
@@ -227,19 +242,36 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Annotates service accounts for the bindings that ask for it; whether any did.
+    async fn annotate(
+        &self,
+        gathered: &Gathered,
+        assessment: &Assessment,
+        observed: &mut Observed,
+    ) -> Result<bool, KubeError> {
+        for outcome in &assessment.bindings {
+            let binding = gathered.binding(&outcome.namespace, &outcome.name);
+            let Some((wanted, binding)) = outcome.annotations.as_ref().zip(binding) else { continue };
+            let account = &binding.spec.service_account_name;
+            let done = service_accounts::annotate(&self.writer, &outcome.namespace, account, wanted).await?;
+            observed.annotated.insert((outcome.namespace.clone(), outcome.name.clone()), done);
+        }
+        Ok(!observed.annotated.is_empty())
+    }
+
     /// Status and events, where facts changed.
     async fn tell(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.bindings {
             let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
-            if let Some(note) = &outcome.note {
+            for note in &outcome.notes {
                 self.writer.warn(object.as_ref(), note, "Bind").await;
             }
         }
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
-            if let Some(note) = &outcome.note {
+            for note in &outcome.notes {
                 self.writer.warn(object.as_ref(), note, "Reconcile").await;
             }
         }

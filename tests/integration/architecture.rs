@@ -15,6 +15,9 @@ fn sources(under: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn collect(path: &Path, found: &mut Vec<(PathBuf, String)>) {
+    if path.ends_with("tests") {
+        return;
+    }
     if path.is_dir() {
         let entries = fs::read_dir(path).expect("read a folder");
         return entries.for_each(|entry| collect(&entry.expect("an entry").path(), found));

@@ -6,3 +6,7 @@ mod architecture;
 mod controller;
 mod emulator;
 mod support;
+mod tenancy;
+mod webhook;
+mod webhook_certificates;
+mod webhook_process;

@@ -13,7 +13,7 @@ use crate::decide::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::decide::credentials::{Inputs, Standing, Step, Wanted, plan};
 use crate::decide::issuers;
 use crate::decide::names::Subject;
-use crate::decide::ownership::Owner;
+use crate::decide::ownership::{Credential, Owner};
 
 /// What should be trusted, what is planned, and what stands.
 #[derive(Debug, Default)]
@@ -22,8 +22,10 @@ pub(super) struct Trust {
     pub(super) standings: BTreeMap<Subject, Standing>,
     pub(super) counts: Option<CredentialCounts>,
     pub(super) wanted: BTreeSet<Subject>,
-    /// Subjects of credentials in Azure that are ours; `None` while that is not known.
-    pub(super) ours_left: Option<Vec<String>>,
+    /// Credentials in Azure that are ours; `None` while that is not known.
+    pub(super) ours_left: Option<Vec<Credential>>,
+    /// Credentials of this cluster's issuer that are not ours; `None` while that is not known.
+    pub(super) foreign: Option<Vec<Credential>>,
     /// Former issuers under which nothing of ours is left and whose tokens have expired.
     pub(super) expired_issuers: Vec<String>,
 }
@@ -77,7 +79,9 @@ pub(super) fn decide(
         .iter()
         .filter(|credential| settings.cluster.owner(credential, &known) == Owner::ThisCluster)
         .collect();
-    trust.ours_left = Some(ours.iter().map(|credential| credential.subject.clone()).collect());
+    trust.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
+    let foreign = credentials.iter().filter(|credential| credential.issuer == settings.cluster.issuer);
+    trust.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
     trust.expired_issuers = retiring
         .iter()
         .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
