@@ -12,7 +12,12 @@ const STAMP: &str = "2026-01-01T00:00:00Z";
 
 fn settings() -> Settings {
     Settings {
-        cluster: Cluster { id: "one".into(), issuer: "https://issuer.example/1".into(), audience: AUDIENCE.into() },
+        cluster: Cluster {
+            id: "one".into(),
+            previous_id: None,
+            issuer: "https://issuer.example/1".into(),
+            audience: AUDIENCE.into(),
+        },
         issuer_refusal: None,
         tenant_id: Some(TENANT.into()),
         own_client_id: Some("own".into()),

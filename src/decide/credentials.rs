@@ -162,7 +162,9 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         return if mine.audiences == desired.audiences {
             Found::Standing(Standing::Given { name, origin: CredentialOrigin::Created })
         } else {
-            Found::Repair(Step::Put { credential: desired, replaces: Some((*mine).clone()) }, name)
+            // Its name may be that of the cluster's previous ID; Azure would not take the same trust twice.
+            let credential = Credential { name: name.clone(), ..desired };
+            Found::Repair(Step::Put { credential, replaces: Some((*mine).clone()) }, name)
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
@@ -220,7 +222,7 @@ fn count(inputs: &Inputs<'_>, recorded: &[&str]) -> CredentialCounts {
     for credential in inputs.existing {
         match inputs.cluster.owner(credential, recorded) {
             Owner::ThisCluster => counts.this_cluster += 1,
-            Owner::OtherCluster => counts.other_clusters += 1,
+            Owner::OtherCluster | Owner::SharedId => counts.other_clusters += 1,
             Owner::Foreign => counts.foreign += 1,
         }
     }

@@ -5,7 +5,12 @@ use super::*;
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 
 fn cluster() -> Cluster {
-    Cluster { id: "cluster-1".into(), issuer: "https://issuer.example/1".into(), audience: AUDIENCE.into() }
+    Cluster {
+        id: "cluster-1".into(),
+        previous_id: None,
+        issuer: "https://issuer.example/1".into(),
+        audience: AUDIENCE.into(),
+    }
 }
 
 fn identity() -> ArmId {

@@ -199,9 +199,8 @@ mod model {
         let travel = || prop_oneof![6 => 0..300_u64, 1 => 0..20_000_u64];
         let lost = prop_oneof![12 => Just(Lost::Nothing), 1 => Just(Lost::Request), 1 => Just(Lost::Answer)];
         let pause = prop_oneof![8 => 0..1500_u64, 1 => 0..20_000_u64];
-        let fate = (0..3_usize, pause, travel(), travel(), lost, prop::bool::weighted(0.04)).prop_map(
-            |(who, pause, there, back, lost, deleted)| Fate { who, pause, there, back, lost, deleted },
-        );
+        let fate = (0..3_usize, pause, travel(), travel(), lost, prop::bool::weighted(0.04))
+            .prop_map(|(who, pause, there, back, lost, deleted)| Fate { who, pause, there, back, lost, deleted });
         (prop::collection::vec(clock, 3), prop::collection::vec(fate, 1..400))
             .prop_map(|(clocks, fate)| Run { clocks, fate })
     }
@@ -323,8 +322,7 @@ mod model {
                     under_way.insert((real + patience, ids), Arrival::Deadline { who: fate.who, request: request.id });
                     if fate.lost != Lost::Request {
                         ids += 1;
-                        let arrival =
-                            Arrival::AtServer { who: fate.who, request, back: fate.back, lost: fate.lost };
+                        let arrival = Arrival::AtServer { who: fate.who, request, back: fate.back, lost: fate.lost };
                         under_way.insert((real + fate.there, ids), arrival);
                     }
                 }
@@ -375,8 +373,7 @@ proptest! {
 fn the_model_has_leaders_and_changes_of_leaders() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let led: u32 = (0..64)
-        .map(|_| model::play(&model::any_run().new_tree(&mut runner).unwrap().current()).unwrap())
-        .sum();
+    let led: u32 =
+        (0..64).map(|_| model::play(&model::any_run().new_tree(&mut runner).unwrap().current()).unwrap()).sum();
     assert!(led > 64, "{led} changes of leaders in 64 runs prove little");
 }

@@ -160,7 +160,7 @@ impl Ensign {
                     client,
                     arm,
                     settings: Settings {
-                        cluster: Cluster { id, issuer, audience: cloud.token_audience },
+                        cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
                         issuer_refusal: None,
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
@@ -171,6 +171,8 @@ impl Ensign {
                     clock: SystemClock::shared(),
                     instance: None,
                     readiness: ready,
+                    leadership: None,
+                    issuer_watch: None,
                 };
                 controller::run(config, stopped).await.expect("the controller ran");
             });
