@@ -29,7 +29,7 @@ pub(super) async fn apply(
     let write = async {
         match &planned.step {
             Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
-            Step::Delete { credential } => arm.delete_credential(id, &credential.name).await.map(|()| None),
+            Step::Delete { credential, .. } => arm.delete_credential(id, &credential.name).await.map(|()| None),
         }
     };
     let result = match gate.write(write).await {
@@ -54,7 +54,7 @@ fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
     };
     let (act, credential) = match &planned.step {
         Step::Put { credential, .. } => ("put", credential),
-        Step::Delete { credential } => ("delete", credential),
+        Step::Delete { credential, .. } => ("delete", credential),
     };
     let cause = planned.cause.as_ref();
     tracing::info!(

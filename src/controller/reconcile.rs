@@ -213,6 +213,9 @@ impl Reconciler {
             _ => return Ok(Some(planned_again)),
         };
         for planned in &planned_again.steps {
+            if !planned.step.may_go(&standing) {
+                break;
+            }
             if let Err(error) = azure_writes::apply(&self.gate, &self.arm, id, planned, &mut standing).await {
                 let error = match error {
                     WriteError::Azure(error) => error,

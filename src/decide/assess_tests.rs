@@ -261,7 +261,7 @@ fn a_revoked_grant_deletes_and_tells_the_binding_nothing_about_the_identity() {
     let mut world = World::new().settled();
     world.identity.spec.allowed_subjects.clear();
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours() }, cause: None }]);
+    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None }]);
     let status = &assessment.bindings[0].status;
     assert_eq!((status.client_id.as_ref(), status.credential.as_ref()), (None, None));
     assert_eq!(assessment.bindings[0].notes[0].reason, Reason::NotAllowed);
@@ -343,7 +343,7 @@ fn an_identity_that_is_deleted_takes_every_credential_of_this_cluster_with_it() 
     let mut world = World::new().settled().delete_identity();
     world.observed.credentials = Some(Ok(vec![ours(), by_hand_elsewhere()]));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours() }, cause: None }]);
+    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None }]);
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Keep);
     let ready = condition(&assessment.bindings[0].status.conditions, ConditionType::Ready);
     assert_eq!(ready, is("False", "ManagedIdentityNotFound"));

@@ -14,6 +14,7 @@ pub mod issuers;
 pub mod lease;
 pub mod names;
 pub mod notes;
+mod overlap;
 pub mod ownership;
 pub mod registration;
 pub mod status;
