@@ -48,7 +48,8 @@ impl Ensign {
             let control_plane = ControlPlane::shared();
             apply_crds(control_plane);
             let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
-            let options = EmulatorOptions { issuer_ca_pems: vec![ca], ..EmulatorOptions::default() };
+            let data_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure"));
+            let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
             let azure = Emulator::start(options).expect("start the stand-in for Azure");
             let webhook = Webhook::start(control_plane, &azure.info().authority_host);
             let ensign = Self { control_plane, azure, webhook, controller: Mutex::new(None) };
