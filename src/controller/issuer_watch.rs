@@ -94,6 +94,8 @@ impl IssuerKeeper {
             ..Settings::clone(&before)
         }));
         let keys = self.cache.read().keys();
-        keys.into_iter().for_each(|key| self.queue.add(key));
+        for key in keys {
+            self.queue.add(key);
+        }
     }
 }

@@ -96,14 +96,17 @@ impl KubeWriter {
         &self.client
     }
 
-    async fn write<T>(
+    fn write<T>(
         &self,
-        act: impl Fn() -> String,
+        act: impl FnOnce() -> String + Clone,
         request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, KubeError> {
-        match self.gate.write(within_deadline(&act, request)).await {
-            Ok(result) => result,
-            Err(source) => Err(KubeError::Refused { act: act(), source }),
+    ) -> impl Future<Output = Result<T, KubeError>> {
+        let written = self.gate.write(within_deadline(act.clone(), request));
+        async move {
+            match written.await {
+                Ok(result) => result,
+                Err(source) => Err(KubeError::Refused { act: act(), source }),
+            }
         }
     }
 

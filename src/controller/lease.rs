@@ -188,9 +188,10 @@ impl Elector {
         let changed = self.told.send_if_modified(|told| std::mem::replace(told, standing) != standing);
         if changed {
             let (lease, identity) = (&self.object, self.candidate.identity());
-            match standing {
-                Standing::Leading => tracing::info!(lease, identity, "leading"),
-                _ => tracing::info!(lease, identity, holder = self.candidate.holder(), "standing by"),
+            if standing == Standing::Leading {
+                tracing::info!(lease, identity, "leading");
+            } else {
+                tracing::info!(lease, identity, holder = self.candidate.holder(), "standing by");
             }
         }
     }

@@ -113,7 +113,7 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
 
     cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key));
-    life.work(config, cache, queue, settings);
+    life.work(config, cache, &queue, settings);
     life.until(pending()).await
 }
 
@@ -171,7 +171,7 @@ impl Life {
         standing
     }
 
-    fn work(&mut self, config: Config, cache: Arc<Cache>, queue: Arc<Queue<Key>>, settings: Arc<ArcSwap<Settings>>) {
+    fn work(&mut self, config: Config, cache: Arc<Cache>, queue: &Arc<Queue<Key>>, settings: Arc<ArcSwap<Settings>>) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
         let reconciler = Arc::new(Reconciler {
             cache,

@@ -94,17 +94,21 @@ impl WriteGate {
     }
 
     /// Lets one write through.
-    pub(super) async fn write<T>(&self, write: impl Future<Output = T>) -> Result<T, Refused> {
-        let _under_way = self.begin()?;
-        let (mut over, mut write) = (pin!(self.over()), pin!(write));
-        // Time is looked at before every step: after a pause of the process its timers come late.
-        poll_fn(|context| {
-            if self.remaining().is_zero() || over.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(Refused::Abandoned));
-            }
-            write.as_mut().poll(context).map(Ok)
-        })
-        .await
+    pub(super) fn write<T>(&self, write: impl Future<Output = T>) -> impl Future<Output = Result<T, Refused>> {
+        // Requests are large.
+        let mut write = Box::pin(write);
+        async move {
+            let _under_way = self.begin()?;
+            let mut over = pin!(self.over());
+            // Time is looked at before every step: after a pause of the process its timers come late.
+            poll_fn(|context| {
+                if self.remaining().is_zero() || over.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(Refused::Abandoned));
+                }
+                write.as_mut().poll(context).map(Ok)
+            })
+            .await
+        }
     }
 
     fn begin(&self) -> Result<UnderWay<'_>, Refused> {

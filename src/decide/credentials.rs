@@ -140,8 +140,14 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
     let share = (inputs.max_credentials as usize).min(limit.saturating_sub(others.len()));
     let room = share.saturating_sub(kept.len()).min(lacking.len());
+    let former: Vec<&Credential> =
+        kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
+    // Who has trust to lose comes first.
+    lacking.sort_by_key(|(wanted, _)| {
+        let subject = wanted.subject.to_string();
+        former.iter().all(|credential| credential.subject != subject)
+    });
     let short = lacking.split_off(room);
-    let former = kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
     let free_afterwards = limit.saturating_sub(kept.len() + others.len() + room);
     let mut swaps = Swaps::new(former, free_afterwards);
     for (subject, standing) in &standings {

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_new_issuer_is_believed_after_enough_looks_over_enough_time() {
         let mut sightings = sightings();
-        assert_eq!(sightings.saw("https://one", 0 * MINUTE), Look::Same);
+        assert_eq!(sightings.saw("https://one", Duration::ZERO), Look::Same);
         assert_eq!(sightings.saw("https://two", MINUTE), Look::Doubtful);
         assert_eq!(sightings.saw("https://two", 2 * MINUTE), Look::Doubtful);
         assert_eq!(sightings.saw("https://two", 3 * MINUTE), Look::Changed);

@@ -185,7 +185,7 @@ impl Ensign {
 
 /// A credential that always has the same token.
 #[derive(Debug)]
-struct FixedToken(String);
+pub(super) struct FixedToken(pub(super) String);
 
 #[async_trait::async_trait]
 impl TokenCredential for FixedToken {
