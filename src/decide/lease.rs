@@ -59,6 +59,11 @@ impl Terms {
         self.duration / 6
     }
 
+    /// How long one who does not lead finds no lease before it makes one: a leader makes it again sooner.
+    pub fn create_after(self) -> Duration {
+        self.duration / 3
+    }
+
     /// How soon to try again after a request that failed.
     pub fn retry_after(self) -> Duration {
         self.duration / 15
@@ -180,7 +185,7 @@ pub struct Candidate {
 
 #[derive(Clone, Debug)]
 enum View {
-    Absent,
+    Absent { since: Moment },
     Stands { record: Record, since: Moment },
 }
 
@@ -194,7 +199,7 @@ struct Leading {
 impl Candidate {
     /// A candidate. No other one, not even an earlier life of the same process, may have the same identity.
     pub fn new(identity: impl Into<String>, terms: Terms) -> Self {
-        let view = View::Absent;
+        let view = View::Absent { since: Moment::MAX };
         Self { identity: identity.into(), terms, view, stale: true, due: Moment::ZERO, leading: None, loss: None }
     }
 
@@ -218,7 +223,7 @@ impl Candidate {
     pub fn holder(&self) -> Option<&str> {
         match &self.view {
             View::Stands { record, .. } => record.holder.as_deref(),
-            View::Absent => None,
+            View::Absent { .. } => None,
         }
     }
 
@@ -250,7 +255,7 @@ impl Candidate {
         match &self.view {
             _ if self.stale => Act::Look,
             // Whoever else creates it first waits for longer than this candidate has authority.
-            View::Absent => Act::Create { transitions: leading.transitions },
+            View::Absent { .. } => Act::Create { transitions: leading.transitions },
             View::Stands { record, .. } => {
                 Act::Replace { version: record.version.clone(), transitions: leading.transitions, taking: false }
             }
@@ -260,19 +265,21 @@ impl Candidate {
     fn next_as_standby(&self, now: Moment) -> Act {
         let free_at = match &self.view {
             _ if self.stale => None,
-            View::Absent => return Act::Create { transitions: 0 },
+            View::Absent { since } => since.checked_add(self.terms.create_after()),
             View::Stands { record, .. } if record.holder.is_none() => Some(now),
             View::Stands { record, since } => since.checked_add(record.duration),
         };
-        match &self.view {
-            View::Stands { record, .. } if free_at.is_some_and(|at| now >= at) => Act::Replace {
-                version: record.version.clone(),
-                transitions: record.transitions.saturating_add(1),
-                taking: true,
-            },
-            _ if now >= self.due => Act::Look,
-            _ => Act::Wait(free_at.map_or(self.due, |at| at.min(self.due))),
+        if free_at.is_some_and(|at| now >= at) {
+            return match &self.view {
+                View::Absent { .. } => Act::Create { transitions: 0 },
+                View::Stands { record, .. } => Act::Replace {
+                    version: record.version.clone(),
+                    transitions: record.transitions.saturating_add(1),
+                    taking: true,
+                },
+            };
         }
+        if now >= self.due { Act::Look } else { Act::Wait(free_at.map_or(self.due, |at| at.min(self.due))) }
     }
 
     /// Takes in what a look found; `at` is a moment after the answer came.
@@ -285,7 +292,8 @@ impl Candidate {
         match (found, &self.view) {
             (Some(record), View::Stands { record: known, .. }) if *known == record => {}
             (Some(record), _) => self.view = View::Stands { record, since: at },
-            (None, _) => self.view = View::Absent,
+            (None, View::Absent { since }) => self.view = View::Absent { since: at.min(*since) },
+            (None, View::Stands { .. }) => self.view = View::Absent { since: at },
         }
     }
 
@@ -293,7 +301,7 @@ impl Candidate {
     fn saw_as_leader(&mut self, found: Option<Record>, leading: Leading, at: Moment) {
         self.due = at;
         let Some(record) = found else {
-            self.view = View::Absent;
+            self.view = View::Absent { since: at };
             return;
         };
         match &record.holder {

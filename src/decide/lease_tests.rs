@@ -84,12 +84,14 @@ fn after_a_refusal_a_candidate_looks_before_it_writes_again() {
 fn a_missing_lease_is_created_and_leads_to_authority_only_after_a_whole_duration() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(None, seconds(0));
-    assert_eq!(candidate.next(seconds(0)), Act::Create { transitions: 0 });
-    candidate.created(held("1", "me"), seconds(0), seconds(1));
+    candidate.saw(None, seconds(4));
+    assert!(matches!(candidate.next(seconds(4)), Act::Wait(_)), "a leader makes it again itself");
+    assert_eq!(candidate.next(seconds(5)), Act::Create { transitions: 0 });
+    candidate.created(held("1", "me"), seconds(5), seconds(6));
     assert_eq!(candidate.authority_ends(), None);
-    candidate.saw(Some(held("1", "me")), seconds(15));
-    assert!(matches!(candidate.next(seconds(15)), Act::Wait(_)));
-    assert!(matches!(candidate.next(seconds(16)), Act::Replace { taking: true, .. }));
+    candidate.saw(Some(held("1", "me")), seconds(20));
+    assert!(matches!(candidate.next(seconds(20)), Act::Wait(_)));
+    assert!(matches!(candidate.next(seconds(21)), Act::Replace { taking: true, .. }));
 }
 
 #[test]
@@ -155,6 +157,7 @@ fn every_period_fits_into_the_next_longer_one() {
     for duration in [MIN_DURATION_SECONDS, 15, MAX_DURATION_SECONDS] {
         let terms = Terms::new(duration);
         assert!(terms.renew_every() + terms.request_deadline() + terms.retry_after() < terms.authority());
+        assert!(terms.renew_every() + terms.retry_after() < terms.create_after());
         assert!(terms.authority() + terms.request_deadline() < terms.duration(), "a late renewal can't overlap");
         let slow_renewal = terms.renew_every() + terms.request_deadline();
         assert!(slow_renewal + terms.least_for_a_write() < terms.authority(), "which keeps no write from going out");

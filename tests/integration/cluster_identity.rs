@@ -8,7 +8,7 @@ use ensign::emulator::state::Credential;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::support::clock::FakeClock;
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
+use crate::support::objects::{Team, condition_of, kubectl, unique, wait_for};
 use crate::support::replica::{ReplicaOptions, Stage};
 
 const FORMER: &str = "https://former.example/cluster";
@@ -19,7 +19,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_token_lifetime_later() {
     let stage = Stage::enter();
     let team = stage.team("issuer");
-    let before = stage.start("before", ReplicaOptions { issuer: Some(FORMER.into()), ..ReplicaOptions::default() });
+    let before =
+        stage.start(&unique("before"), ReplicaOptions { issuer: Some(FORMER.into()), ..ReplicaOptions::default() });
     team.bind();
     team.wait_ready("app");
     before.stop().expect("it stops");
@@ -28,15 +29,14 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
 
     let clock = FakeClock::new();
     let watch = IssuerWatch { every: EVERY, allow_private: true };
-    let after = stage.start(
-        "after",
-        ReplicaOptions { issuer_watch: Some(watch), clock: clock.clone(), ..ReplicaOptions::default() },
-    );
+    let name = unique("after");
+    let after = stage
+        .start(&name, ReplicaOptions { issuer_watch: Some(watch), clock: clock.clone(), ..ReplicaOptions::default() });
     // Discovery at the start is one look, and those of the watch follow.
     for look in 2..=3 {
-        wait_for("a look at the issuer", || (stage.looks_at_issuer("after") == look).then_some(()));
-        assert_eq!(team.arm_writes("after").len(), 0, "nothing is written while it is not sure who the cluster is");
-        assert_eq!(stage.kubernetes_writes("after").len(), 0);
+        wait_for("a look at the issuer", || (stage.looks_at_issuer(&name) == look).then_some(()));
+        assert_eq!(team.arm_writes(&name).len(), 0, "nothing is written while it is not sure who the cluster is");
+        assert_eq!(stage.kubernetes_writes(&name), Vec::<String>::new());
         clock.pass(EVERY);
     }
     let present = stage.control_plane.issuer.clone();
@@ -60,20 +60,21 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
 fn after_a_move_to_another_cluster_id_credentials_stay_until_their_bindings_go() {
     let stage = Stage::enter();
     let team = stage.team("moved");
-    let before = stage.start("before", ReplicaOptions::default());
+    let before = stage.start(&unique("before"), ReplicaOptions::default());
     team.bind();
     let name = team.wait_ready("app")["status"]["credential"]["name"].clone();
     before.stop().expect("it stops");
     let uid =
         kubectl(stage.control_plane, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
+    let replica = unique("moved");
     let moved = stage.start(
-        "moved",
+        &replica,
         ReplicaOptions { cluster_id: Some("moved".into()), previous_id: Some(uid), ..ReplicaOptions::default() },
     );
     team.bind_account("worker");
     team.wait_ready("worker");
     assert_eq!(team.wait_ready("app")["status"]["credential"]["name"], name);
-    assert_eq!(team.arm_writes("moved").len(), 1, "the one for the new binding");
+    assert_eq!(team.arm_writes(&replica).len(), 1, "the one for the new binding");
     team.unbind("app");
     let left = team.credentials();
     let subject = Subject::new(&team.name, "worker");

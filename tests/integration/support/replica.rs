@@ -76,7 +76,7 @@ impl Stage {
         StageLease { stage: self, name: unique("lease"), duration_seconds }
     }
 
-    /// Starts a controller whose requests carry its name.
+    /// Starts a controller whose requests carry its name, which no other controller of the stage may have.
     pub fn start(&self, name: &str, options: ReplicaOptions) -> Replica {
         Replica::start(self, name, options)
     }
@@ -87,11 +87,20 @@ impl Stage {
         self.requests(replica).iter().filter(|event| is_look(event)).count()
     }
 
+    /// How often a controller read the lease.
+    pub fn looks_at_lease(&self, replica: &str) -> usize {
+        let is_look = |event: &Value| event["verb"] == "get" && event["objectRef"]["resource"] == "leases";
+        self.requests(replica).iter().filter(|event| is_look(event)).count()
+    }
+
     /// What a controller wrote to Kubernetes apart from the lease.
-    pub fn kubernetes_writes(&self, replica: &str) -> Vec<Value> {
+    pub fn kubernetes_writes(&self, replica: &str) -> Vec<String> {
         let writes = |event: &Value| !["get", "list", "watch"].iter().any(|verb| event["verb"] == *verb);
         let events = self.requests(replica).into_iter();
-        events.filter(|event| writes(event) && event["objectRef"]["resource"] != "leases").collect()
+        events
+            .filter(|event| writes(event) && event["objectRef"]["resource"] != "leases")
+            .map(|event| format!("{} {}", event["verb"], event["requestURI"]))
+            .collect()
     }
 
     fn requests(&self, replica: &str) -> Vec<Value> {
