@@ -3,6 +3,7 @@
 //! The controller is the real binary, running as its own service account with exactly the rights of dev/manifests, on a
 //! control plane and an Azure of this binary's own.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::print_stdout, reason = "figures, for who asks with --nocapture")]
 
 #[path = "../integration/support/chosen_cluster.rs"]
 mod chosen_cluster;
@@ -52,7 +53,9 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
         (fleet.log_position(), fleet.azure_writes().len(), fleet.kubernetes_writes(controller));
     let lists = fleet.wait_for_lists_of_every_identity(seen);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    lists.iter().for_each(|identity| *counts.entry(identity).or_default() += 1);
+    for identity in &lists {
+        *counts.entry(identity).or_default() += 1;
+    }
     println!("a period at rest: {} LISTs of {} identities", lists.len(), counts.len());
     assert_eq!(counts.len(), IDENTITIES);
     // Periods are jittered, so that the first identity may come a second time before the last.
