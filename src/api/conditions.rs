@@ -21,6 +21,8 @@ pub enum ConditionType {
     TrustRevoked,
     /// The service account carries the annotations that were asked for. Present only where they were.
     ServiceAccountAnnotated,
+    /// No other cluster writes credentials under this cluster's ID. Present only while it does not hold.
+    ClusterIDUnique,
     /// Work is under way.
     Reconciling,
     /// Work can't go on until somebody acts.
@@ -37,6 +39,7 @@ impl ConditionType {
             Self::CredentialReady => "CredentialReady",
             Self::TrustRevoked => "TrustRevoked",
             Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
+            Self::ClusterIDUnique => "ClusterIDUnique",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -150,6 +153,8 @@ reasons! {
     Abandoned => Terminal,
     /// The object waits for Azure to confirm that its credentials are gone.
     DeletionBlocked => Retrying,
+    /// Another cluster writes credentials under this cluster's ID.
+    ClusterIDShared => Terminal,
     /// Azure asked for fewer requests.
     Throttled => Retrying,
     /// Somebody else writes credentials under the same identity.

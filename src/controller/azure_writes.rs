@@ -1,23 +1,40 @@
 //! The only place that writes to Azure.
 
+use super::write_gate::{Refused, WriteGate};
 use crate::api::ArmId;
 use crate::azure::{ArmClient, ArmError};
 use crate::decide::assess::PlannedStep;
 use crate::decide::credentials::Step;
 use crate::decide::ownership::Credential;
 
+/// A write did not succeed.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// The controller may not write any more.
+    Refused(Refused),
+    /// Azure did not confirm it.
+    Azure(ArmError),
+}
+
 /// Carries one step of a plan out and brings the list of what stands up to date. Repeating it changes nothing.
 ///
 /// Each write leaves an audit record in the log: who caused it, what was written, and how it ended.
 pub(super) async fn apply(
+    gate: &WriteGate,
     arm: &ArmClient,
     id: &ArmId,
     planned: &PlannedStep,
     standing: &mut Vec<Credential>,
-) -> Result<(), ArmError> {
-    let result = match &planned.step {
-        Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
-        Step::Delete { credential } => arm.delete_credential(id, &credential.name).await.map(|()| None),
+) -> Result<(), WriteError> {
+    let write = async {
+        match &planned.step {
+            Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
+            Step::Delete { credential, .. } => arm.delete_credential(id, &credential.name).await.map(|()| None),
+        }
+    };
+    let result = match gate.write(write).await {
+        Ok(result) => result.map_err(WriteError::Azure),
+        Err(refused) => Err(WriteError::Refused(refused)),
     };
     audit(id, planned, result.as_ref().err());
     let stored = result?;
@@ -27,10 +44,17 @@ pub(super) async fn apply(
     Ok(())
 }
 
-fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&ArmError>) {
+fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
+    let (outcome, error) = match error {
+        None => ("confirmed", None),
+        Some(WriteError::Azure(error)) => ("failed", Some(error.cause.to_string())),
+        Some(WriteError::Refused(Refused::Abandoned)) => ("unknown", Some(Refused::Abandoned.to_string())),
+        // Nothing was sent.
+        Some(WriteError::Refused(Refused::Stopping | Refused::NotLeading)) => return,
+    };
     let (act, credential) = match &planned.step {
         Step::Put { credential, .. } => ("put", credential),
-        Step::Delete { credential } => ("delete", credential),
+        Step::Delete { credential, .. } => ("delete", credential),
     };
     let cause = planned.cause.as_ref();
     tracing::info!(
@@ -44,8 +68,8 @@ fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&ArmError>) {
         binding = cause.map(|cause| cause.binding.as_str()),
         binding_uid = cause.map(|cause| cause.uid.as_str()),
         grant = cause.map(|cause| cause.grant.as_str()),
-        outcome = if error.is_none() { "confirmed" } else { "failed" },
-        error = error.map(|error| error.cause.to_string()),
+        outcome,
+        error,
         "azure write"
     );
 }

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use super::key::Key;
 use crate::api::keys::CREDENTIALS_FINALIZER;
-use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding};
 use crate::decide::{grants, identities};
 
 /// A namespace's name and a binding's name.
@@ -115,6 +115,13 @@ impl Objects {
     pub(super) fn key_of(&self, identity: &str) -> Key {
         let id = self.identities.get(identity).and_then(|object| identities::arm_id(object).ok());
         id.map_or_else(|| Key::Name(identity.to_owned()), Key::Identity)
+    }
+
+    /// The issuers that objects record as the present one, each with since when.
+    pub(super) fn recorded_issuers(&self) -> Vec<IssuerRecord> {
+        let statuses = self.identities.values().filter_map(|identity| identity.status.as_ref());
+        let records = statuses.flat_map(|status| &status.issuers);
+        records.filter(|record| record.state == IssuerState::Current).cloned().collect()
     }
 
     /// Every key there is.

@@ -14,6 +14,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::write_gate::{Refused, WriteGate};
 use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::decide::notes::Note;
 
@@ -38,6 +39,13 @@ pub(super) enum KubeError {
     /// There was no answer in time.
     #[error("{act}: no answer within {} s", DEADLINE.as_secs())]
     Deadline { act: String },
+    /// The controller may not write any more.
+    #[error("{act} was given up")]
+    Refused {
+        act: String,
+        #[source]
+        source: Refused,
+    },
 }
 
 impl KubeError {
@@ -75,16 +83,31 @@ pub(super) async fn within_deadline<T>(
 pub(super) struct KubeWriter {
     client: Client,
     recorder: Recorder,
+    gate: WriteGate,
 }
 
 impl KubeWriter {
-    pub(super) fn new(client: Client, instance: Option<String>) -> Self {
+    pub(super) fn new(client: Client, instance: Option<String>, gate: WriteGate) -> Self {
         let reporter = Reporter { controller: REPORTER.to_owned(), instance };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, gate }
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    fn write<T>(
+        &self,
+        act: impl FnOnce() -> String + Clone,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> impl Future<Output = Result<T, KubeError>> {
+        let written = self.gate.write(within_deadline(act.clone(), request));
+        async move {
+            match written.await {
+                Ok(result) => result,
+                Err(source) => Err(KubeError::Refused { act: act(), source }),
+            }
+        }
     }
 
     /// Adds Ensign's finalizer, unless it is there.
@@ -125,7 +148,7 @@ impl KubeWriter {
         let api = K::api(&self.client, object);
         let name = object.name_any();
         let patch = json_patch(tests);
-        within_deadline(|| describe(act, object), api.patch(&name, &PatchParams::default(), &Patch::<()>::Json(patch)))
+        self.write(|| describe(act, object), api.patch(&name, &PatchParams::default(), &Patch::<()>::Json(patch)))
             .await
             .map(|_| ())
     }
@@ -135,7 +158,7 @@ impl KubeWriter {
         let patch = json_patch(json!([test_uid(object), {"op": "add", "path": "/status", "value": status}]));
         let api = K::api(&self.client, object);
         let name = object.name_any();
-        within_deadline(
+        self.write(
             || describe("writing the status of", object),
             api.patch_status(&name, &PatchParams::default(), &Patch::<()>::Json(patch)),
         )
@@ -155,7 +178,7 @@ impl KubeWriter {
         };
         let reference = object.object_ref(&());
         let published =
-            within_deadline(|| describe("publishing an event on", object), self.recorder.publish(&event, &reference));
+            self.write(|| describe("publishing an event on", object), self.recorder.publish(&event, &reference));
         if let Err(error) = published.await {
             tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
         }
@@ -174,7 +197,7 @@ impl KubeWriter {
             "metadata": {"name": name, "namespace": namespace, "uid": account.uid(), "annotations": annotations},
         });
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &namespace);
-        within_deadline(
+        self.write(
             || format!("annotating ServiceAccount {namespace}/{name}"),
             api.patch_metadata(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(applied)),
         )
@@ -191,7 +214,7 @@ impl KubeWriter {
         let name = current.name_any();
         let updated = MutatingWebhookConfiguration { webhooks: Some(webhooks), ..current.clone() };
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        within_deadline(
+        self.write(
             || format!("writing the webhooks of MutatingWebhookConfiguration {name}"),
             api.replace(&name, &kube::api::PostParams::default(), &updated),
         )

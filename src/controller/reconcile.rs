@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 
+use super::azure_writes::{self, WriteError};
 use super::cache::Cache;
 use super::freshness;
 use super::gather::Gathered;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::registration::{self, Registered, WebhookTarget};
-use super::{azure_writes, service_accounts};
+use super::service_accounts;
+use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::azure::ArmClient;
@@ -29,7 +32,8 @@ pub(super) struct Reconciler {
     pub(super) cache: Arc<Cache>,
     pub(super) arm: ArmClient,
     pub(super) writer: KubeWriter,
-    pub(super) settings: Settings,
+    pub(super) gate: WriteGate,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) resync: Duration,
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
@@ -81,6 +85,10 @@ impl Reconciler {
                 tracing::debug!(%key, error = &error as &dyn std::error::Error, "changed meanwhile; looking again");
                 Outcome::Behind
             }
+            Err(error @ KubeError::Refused { .. }) => {
+                tracing::debug!(%key, error = &error as &dyn std::error::Error, "left to whoever leads next");
+                Outcome::Behind
+            }
             Err(error) => {
                 tracing::warn!(%key, error = &error as &dyn std::error::Error, "Kubernetes request failed; retrying");
                 Outcome::Retry { reason: Reason::Pending, retry_after: None }
@@ -118,7 +126,9 @@ impl Reconciler {
     }
 
     async fn reconcile_identity(&self, key: &Key) -> Result<Outcome, KubeError> {
-        let gathered = Gathered::new(&self.cache.read(), key, self.settings.own_client_id.as_deref());
+        // They can change meanwhile, and then the key comes again.
+        let settings = self.settings.load_full();
+        let gathered = Gathered::new(&self.cache.read(), key, settings.own_client_id.as_deref());
         if gathered.is_empty() {
             return Ok(Outcome::Nothing);
         }
@@ -129,10 +139,10 @@ impl Reconciler {
         }
         let mut observed = self.observe(&gathered).await;
         let now = self.now();
-        let planned = assess(&gathered.snapshot(), &observed, &self.settings, now);
+        let planned = assess(&gathered.snapshot(), &observed, &settings, now);
         let assessment = match &gathered.id {
             Some(id) if !planned.steps.is_empty() => {
-                match self.write(id, &gathered, planned, &mut observed, now).await? {
+                match self.write(id, &gathered, planned, &mut observed, &settings, now).await? {
                     Some(assessment) => assessment,
                     None => return Ok(Outcome::Behind),
                 }
@@ -143,7 +153,7 @@ impl Reconciler {
             }
         };
         let assessment = if self.annotate(&gathered, &assessment, &mut observed).await? {
-            assess(&gathered.snapshot(), &observed, &self.settings, now)
+            assess(&gathered.snapshot(), &observed, &settings, now)
         } else {
             assessment
         };
@@ -173,7 +183,7 @@ impl Reconciler {
 
     fn failure(&self, error: &crate::azure::ArmError) -> crate::decide::failure::Failure {
         tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
-        error.failure(self.settings.own_client_id.as_deref())
+        error.failure(self.settings.load().own_client_id.as_deref())
     }
 
     /// Writes to Azure, after everything that has to come first; `None` when the cache was behind.
@@ -183,13 +193,14 @@ impl Reconciler {
         gathered: &Gathered,
         planned: Assessment,
         observed: &mut Observed,
+        settings: &Settings,
         now: Timestamp,
     ) -> Result<Option<Assessment>, KubeError> {
         if observed.identity.is_none() {
             // The identity may have been made anew under its old name, with another client ID.
             self.observe_identity(id, observed).await;
         }
-        let planned_again = assess(&gathered.snapshot(), observed, &self.settings, now);
+        let planned_again = assess(&gathered.snapshot(), observed, settings, now);
         if planned_again.steps != planned.steps {
             return Ok(Some(planned_again));
         }
@@ -202,7 +213,16 @@ impl Reconciler {
             _ => return Ok(Some(planned_again)),
         };
         for planned in &planned_again.steps {
-            if let Err(error) = azure_writes::apply(&self.arm, id, planned, &mut standing).await {
+            if !planned.step.may_go(&standing) {
+                break;
+            }
+            if let Err(error) = azure_writes::apply(&self.gate, &self.arm, id, planned, &mut standing).await {
+                let error = match error {
+                    WriteError::Azure(error) => error,
+                    WriteError::Refused(source) => {
+                        return Err(KubeError::Refused { act: format!("writing under {id}"), source });
+                    }
+                };
                 let failure = self.failure(&error);
                 let stop = failure.is_transient() || failure.is_gone();
                 observed.write_failures.insert(planned.step.name().to_owned(), failure);
@@ -212,7 +232,7 @@ impl Reconciler {
             }
         }
         observed.credentials = Some(Ok(standing));
-        Ok(Some(assess(&gathered.snapshot(), observed, &self.settings, now)))
+        Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.

@@ -1,3 +1,4 @@
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
@@ -12,7 +13,12 @@ const STAMP: &str = "2026-01-01T00:00:00Z";
 
 fn settings() -> Settings {
     Settings {
-        cluster: Cluster { id: "one".into(), issuer: "https://issuer.example/1".into(), audience: AUDIENCE.into() },
+        cluster: Cluster {
+            id: "one".into(),
+            previous_id: None,
+            issuer: "https://issuer.example/1".into(),
+            audience: AUDIENCE.into(),
+        },
         issuer_refusal: None,
         tenant_id: Some(TENANT.into()),
         own_client_id: Some("own".into()),
@@ -252,11 +258,85 @@ fn an_issuer_that_entra_cannot_reach_stops_every_write() {
 }
 
 #[test]
+fn an_issuer_that_entra_cannot_reach_does_not_stop_a_revocation() {
+    let mut world = World::new().settled().delete_binding();
+    world.settings.cluster.issuer = "https://kubernetes.default.svc".into();
+    world.settings.issuer_refusal = Some("not public".into());
+    world.observed.credentials = Some(Ok(vec![ours()]));
+    let assessment = world.assess();
+    let delete = PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None };
+    assert_eq!(assessment.steps, [delete]);
+    assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
+    world.observed.credentials = Some(Ok(Vec::new()));
+    assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
+}
+
+/// What a cluster with this cluster's ID and another issuer wrote.
+fn of_a_clone() -> Credential {
+    let clone = Cluster { issuer: "https://issuer.example/clone".into(), ..settings().cluster };
+    let subject = Subject::new("shop", "app");
+    Credential { name: clone.credential_name(&subject), issuer: clone.issuer, ..ours() }
+}
+
+#[test]
+fn a_copied_cluster_id_is_said_once_and_nothing_of_the_other_cluster_is_touched() {
+    let mut world = World::new().settled();
+    world.observed.credentials = Some(Ok(vec![ours(), of_a_clone()]));
+    let assessment = world.assess();
+    assert_eq!(assessment.steps, []);
+    let outcome = &assessment.identities[0];
+    let said = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
+    let unique = said(&outcome.status, ConditionType::ClusterIDUnique).unwrap();
+    assert_eq!((unique.status.as_str(), unique.reason.as_str()), ("False", "ClusterIDShared"));
+    assert!(unique.message.contains("https://issuer.example/clone"), "{}", unique.message);
+    assert_eq!(said(&outcome.status, ConditionType::Ready).unwrap().status, "True");
+    assert_eq!(said(&outcome.status, ConditionType::Stalled), None);
+    assert_eq!(outcome.notes[0].reason, Reason::ClusterIDShared);
+    assert_eq!(outcome.status.credentials.unwrap().other_clusters, 1);
+
+    world.identity.status = Some(outcome.status.clone());
+    assert_eq!(world.assess().identities[0].notes, []);
+    let unreachable = world.list_fails(Reason::AzureUnavailable);
+    let kept = said(&unreachable.assess().identities[0].status, ConditionType::ClusterIDUnique);
+    assert_eq!(kept.map(|condition| condition.message), Some(unique.message));
+}
+
+#[test]
+fn a_changed_issuer_is_trusted_beside_the_former_one_until_its_last_token_has_expired() {
+    let mut world = World::new().settled();
+    world.settings.cluster.issuer = "https://issuer.example/2".into();
+    let subject = Subject::new("shop", "app");
+    let new = Credential {
+        name: world.settings.cluster.credential_name(&subject),
+        issuer: "https://issuer.example/2".into(),
+        ..ours()
+    };
+    world.observed.credentials = Some(Ok(vec![ours()]));
+    let assessment = world.assess();
+    let steps: Vec<_> = assessment.steps.iter().map(|planned| &planned.step).collect();
+    assert_eq!(steps, [&Step::Put { credential: new.clone(), replaces: None }]);
+    let status = &assessment.identities[0].status;
+    assert_eq!(status.issuers.len(), 2, "both are recorded before the write");
+
+    world.identity.status = Some(status.clone());
+    world.observed.credentials = Some(Ok(vec![ours(), new.clone()]));
+    let later = |seconds: i64| STAMP.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds);
+    let longest = i64::from(world.identity.spec.max_token_expiration_seconds);
+    assert_eq!(world.assess_at(later(longest - 1)).steps, []);
+    let expired = world.assess_at(later(longest));
+    let delete = PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None };
+    assert_eq!(expired.steps, [delete]);
+    assert_eq!(expired.identities[0].status.issuers.len(), 2, "known as ours until it is gone");
+    world.observed.credentials = Some(Ok(vec![new]));
+    assert_eq!(world.assess_at(later(longest)).identities[0].status.issuers.len(), 1);
+}
+
+#[test]
 fn a_revoked_grant_deletes_and_tells_the_binding_nothing_about_the_identity() {
     let mut world = World::new().settled();
     world.identity.spec.allowed_subjects.clear();
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours() }, cause: None }]);
+    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None }]);
     let status = &assessment.bindings[0].status;
     assert_eq!((status.client_id.as_ref(), status.credential.as_ref()), (None, None));
     assert_eq!(assessment.bindings[0].notes[0].reason, Reason::NotAllowed);
@@ -338,7 +418,7 @@ fn an_identity_that_is_deleted_takes_every_credential_of_this_cluster_with_it() 
     let mut world = World::new().settled().delete_identity();
     world.observed.credentials = Some(Ok(vec![ours(), by_hand_elsewhere()]));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours() }, cause: None }]);
+    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None }]);
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Keep);
     let ready = condition(&assessment.bindings[0].status.conditions, ConditionType::Ready);
     assert_eq!(ready, is("False", "ManagedIdentityNotFound"));

@@ -3,8 +3,10 @@
 
 mod api_validation;
 mod architecture;
+mod cluster_identity;
 mod controller;
 mod emulator;
+mod lease;
 mod support;
 mod tenancy;
 mod webhook;

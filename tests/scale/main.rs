@@ -8,6 +8,7 @@
 #[path = "../integration/support/chosen_cluster.rs"]
 mod chosen_cluster;
 #[path = "../integration/support/control_plane.rs"]
+#[allow(dead_code, reason = "not every test binary uses every part of it")]
 mod control_plane;
 mod fleet;
 mod process;

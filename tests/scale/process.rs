@@ -36,6 +36,7 @@ impl Controller {
             .arg("--azure-ca-file")
             .arg(&info.ca_file)
             .args(["--resync-seconds", &resync_seconds.to_string(), "--health-listen", "127.0.0.1:0"])
+            .args(["--lease-duration-seconds", "2"])
             .args(["--webhook-url", "https://127.0.0.1:1"])
             .env("KUBECONFIG", kubeconfig)
             .env("AZURE_CLIENT_ID", OWN_CLIENT_ID)

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 
 use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings};
-use crate::api::conditions::{ConditionType, Reason, Verdict};
+use crate::api::conditions::{ConditionType, Reason, Verdict, find};
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
 use crate::decide::notes::Note;
@@ -86,12 +86,20 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
             None => status::ready(&verdicts, "the identity can be used by the bindings that it allows"),
         }
     };
+    let shared_id = accepted.holds().then(|| shared_id(context, &before)).flatten();
+    // Everything works as long as it lasts, so that it does not bear on `Ready`.
+    verdicts.extend(shared_id.clone().map(|verdict| (ConditionType::ClusterIDUnique, verdict)));
+    let told = shared_id.and_then(|now| notes::warning(&before.conditions, ConditionType::ClusterIDUnique, &now));
     after.conditions =
         status::conditions(&ready, &verdicts, object.metadata.generation, &before.conditions, context.now);
     let given_up = abandons(context, object).then(|| abandoned(context));
     IdentityOutcome {
         finalizer: finalizer(context, object, accepted.holds()),
-        notes: notes::warning(&before.conditions, ConditionType::Ready, &ready).into_iter().chain(given_up).collect(),
+        notes: notes::warning(&before.conditions, ConditionType::Ready, &ready)
+            .into_iter()
+            .chain(given_up)
+            .chain(told)
+            .collect(),
         status: after,
         name,
     }
@@ -149,6 +157,24 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
     } else {
         Finalizer::Keep
     }
+}
+
+/// The condition `ClusterIDUnique`, while it does not hold.
+fn shared_id(context: &Context<'_>, before: &ManagedIdentityStatus) -> Option<Verdict> {
+    let Some(found) = &context.trust.shared_id else {
+        // Azure did not answer: what was known still stands.
+        let known = find(&before.conditions, ConditionType::ClusterIDUnique)?;
+        return Some(Verdict::bad(Reason::ClusterIDShared, known.message.clone()));
+    };
+    let first = found.first()?;
+    let message = format!(
+        "{} of {} federated identity credential(s), {} for one, were written with this cluster's ID for an issuer that is not this cluster's ({}): another cluster has a copy of the ID. They are left alone. A cluster operator has to give one of the two clusters a --cluster-id of its own, and the former ID as --previous-cluster-id",
+        found.len(),
+        context.trust.counts.map_or(0, |counts| counts.this_cluster + counts.other_clusters + counts.foreign),
+        first.name,
+        first.issuer,
+    );
+    Some(Verdict::bad(Reason::ClusterIDShared, message))
 }
 
 /// Whether the object is let go on an operator's word, because Azure does not confirm.

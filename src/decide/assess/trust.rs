@@ -28,6 +28,8 @@ pub(super) struct Trust {
     pub(super) foreign: Option<Vec<Credential>>,
     /// Former issuers under which nothing of ours is left and whose tokens have expired.
     pub(super) expired_issuers: Vec<String>,
+    /// What another cluster wrote under this cluster's ID; `None` while that is not known.
+    pub(super) shared_id: Option<Vec<Credential>>,
 }
 
 impl Trust {
@@ -64,12 +66,14 @@ pub(super) fn decide(
     let wanted = unique(&claims);
     let mut trust = Trust { wanted: wanted.iter().map(|wanted| wanted.subject.clone()).collect(), ..Trust::default() };
 
-    if let Some(refusal) = &settings.issuer_refusal {
+    let refused = settings.issuer_refusal.as_ref().map(|refusal| {
         let blocked = Standing::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
-        trust.standings = trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect();
+        trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect()
+    });
+    let Some(Ok(credentials)) = &observed.credentials else {
+        trust.standings = refused.unwrap_or_default();
         return trust;
-    }
-    let Some(Ok(credentials)) = &observed.credentials else { return trust };
+    };
 
     let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
     let longest = owner.spec.max_token_expiration_seconds;
@@ -82,6 +86,8 @@ pub(super) fn decide(
     trust.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
     let foreign = credentials.iter().filter(|credential| credential.issuer == settings.cluster.issuer);
     trust.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
+    let shared = credentials.iter().filter(|found| settings.cluster.owner(found, &known) == Owner::SharedId);
+    trust.shared_id = Some(shared.cloned().collect());
     trust.expired_issuers = retiring
         .iter()
         .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
@@ -102,6 +108,15 @@ pub(super) fn decide(
     // An owner that is not accepted, or whose identity is not resolved, says nothing about what is wanted.
     if leaving || (owner_accepted && resolution.facts.is_some()) {
         trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
+    }
+    if let Some(standings) = refused {
+        trust.standings = standings;
+        // Nothing new can be trusted, but what was trusted under a former issuer can be revoked.
+        let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
+        trust.steps.retain(|planned| match &planned.step {
+            Step::Put { .. } => false,
+            Step::Delete { credential, .. } => !wanted.contains(&credential.subject),
+        });
     }
     trust
 }

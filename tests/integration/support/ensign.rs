@@ -161,7 +161,7 @@ impl Ensign {
                     client,
                     arm,
                     settings: Settings {
-                        cluster: Cluster { id, issuer, audience: cloud.token_audience },
+                        cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
                         issuer_refusal: None,
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
@@ -172,6 +172,8 @@ impl Ensign {
                     clock: SystemClock::shared(),
                     instance: None,
                     readiness: ready,
+                    leadership: None,
+                    issuer_watch: None,
                 };
                 controller::run(config, stopped).await.expect("the controller ran");
             });
@@ -183,7 +185,7 @@ impl Ensign {
 
 /// A credential that always has the same token.
 #[derive(Debug)]
-struct FixedToken(String);
+pub(super) struct FixedToken(pub(super) String);
 
 #[async_trait::async_trait]
 impl TokenCredential for FixedToken {
