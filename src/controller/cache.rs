@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kube::ResourceExt;
 
 use super::key::Key;
+use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding};
 use crate::decide::{grants, identities};
 
@@ -223,13 +224,14 @@ impl Objects {
     }
 }
 
-/// Whether a change is more than our own status coming back.
+/// Whether a change is more than our own writes coming back: status, and the finalizer being added.
 fn is_significant<K: ResourceExt>(before: &K, now: &K) -> bool {
     let facts = |object: &K| {
         let meta = object.meta();
-        (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone(), meta.finalizers.clone())
+        (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone())
     };
-    facts(before) != facts(now) || before.annotations() != now.annotations()
+    let held = |object: &K| object.finalizers().iter().any(|name| name == CREDENTIALS_FINALIZER);
+    facts(before) != facts(now) || before.annotations() != now.annotations() || (held(before) && !held(now))
 }
 
 #[cfg(test)]
@@ -298,6 +300,16 @@ mod tests {
         let name = ("shop".to_owned(), "b".to_owned());
         assert!(cache.binding_changed(&name, Some(with_status)).is_empty());
         assert!(cache.read().bindings[&name].status.is_some(), "but it is remembered");
+    }
+
+    #[test]
+    fn our_own_finalizer_coming_back_queues_nothing() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        add_binding(&cache, "b", "orders");
+        let mut held = binding("b", "orders");
+        held.metadata.finalizers = Some(vec![CREDENTIALS_FINALIZER.into()]);
+        assert!(cache.binding_changed(&("shop".into(), "b".into()), Some(held)).is_empty());
     }
 
     #[test]
