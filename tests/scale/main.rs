@@ -22,13 +22,17 @@ use process::Controller;
 const KILLS: usize = 50;
 /// The shortest that the controller takes.
 const RESYNC_SECONDS: u64 = 10;
+/// Long enough for a machine that is busy with everything else.
+const STEADY_LEASE_SECONDS: u64 = 30;
+/// The shortest that the controller takes: each kill is followed by its end.
+const SHORT_LEASE_SECONDS: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_bindings_converge_rest_go_and_survive_fifty_kills() {
     let fleet = Fleet::create().await;
 
     fleet.bind().await;
-    let controller = Controller::start(&fleet, RESYNC_SECONDS);
+    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected());
     let writes = fleet.azure_writes();
@@ -67,13 +71,13 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
 
 async fn killed_again_and_again(fleet: &Fleet) {
     for kill in 0..KILLS {
-        let controller = Controller::start(fleet, RESYNC_SECONDS);
+        let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS);
         // A fixed row of moments, counted in writes: some right after the start, some in the middle of the work.
         fleet.wait_for_more_writes((kill * 7) % 20).await;
         controller.kill();
     }
     println!("{KILLS} kills; {} writes meanwhile", fleet.azure_writes().len());
-    let controller = Controller::start(fleet, RESYNC_SECONDS);
+    let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected(), "the end state is the one that was asked for");
     let writes = fleet.azure_writes();
