@@ -9,7 +9,7 @@ use kube::Client;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
 use crate::azure::{ArmClient, Connection, credential};
-use crate::controller::{self, Config, WebhookTarget};
+use crate::controller::{self, Config, Effects, WebhookTarget};
 use crate::decide::assess::Settings;
 use crate::decide::ownership::Cluster;
 use crate::decide::registration::{Endpoint, excluded_namespaces};
@@ -179,5 +179,6 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
         clock: SystemClock::shared(),
         instance: std::env::var("POD_NAME").ok(),
         readiness,
+        effects: Effects::default(),
     })
 }

@@ -1,5 +1,6 @@
 //! The only place that writes to Azure.
 
+use super::effects::{Effect, Effects};
 use crate::api::ArmId;
 use crate::azure::{ArmClient, ArmError};
 use crate::decide::assess::PlannedStep;
@@ -10,28 +11,43 @@ use crate::decide::ownership::Credential;
 ///
 /// Each write leaves an audit record in the log: who caused it, what was written, and how it ended.
 pub(super) async fn apply(
+    effects: &Effects,
     arm: &ArmClient,
     id: &ArmId,
     planned: &PlannedStep,
     standing: &mut Vec<Credential>,
 ) -> Result<(), ArmError> {
-    let result = match &planned.step {
-        Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
-        Step::Delete { credential } => arm.delete_credential(id, &credential.name).await.map(|()| None),
+    let request = async {
+        match &planned.step {
+            Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
+            Step::Delete { credential } => arm.delete_credential(id, &credential.name).await.map(|()| None),
+        }
     };
-    audit(id, planned, result.as_ref().err());
-    let stored = result?;
-    let name = planned.step.name();
-    standing.retain(|credential| credential.name != name);
-    standing.extend(stored);
-    Ok(())
+    let take_in = |result: Result<Option<Credential>, ArmError>| {
+        audit(id, planned, result.as_ref().err());
+        let stored = result?;
+        let name = planned.step.name();
+        standing.retain(|credential| credential.name != name);
+        standing.extend(stored);
+        Ok(())
+    };
+    effects.carry_out(|| effect(id, planned), request, take_in).await
+}
+
+fn effect(id: &ArmId, planned: &PlannedStep) -> Effect {
+    let (act, credential) = act(planned);
+    Effect { act, object: format!("{} under {}", credential.subject, id.name()) }
+}
+
+fn act(planned: &PlannedStep) -> (&'static str, &Credential) {
+    match &planned.step {
+        Step::Put { credential, .. } => ("put", credential),
+        Step::Delete { credential } => ("delete", credential),
+    }
 }
 
 fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&ArmError>) {
-    let (act, credential) = match &planned.step {
-        Step::Put { credential, .. } => ("put", credential),
-        Step::Delete { credential } => ("delete", credential),
-    };
+    let (act, credential) = act(planned);
     let cause = planned.cause.as_ref();
     tracing::info!(
         target: "ensign::audit",

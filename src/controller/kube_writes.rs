@@ -12,8 +12,10 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::effects::{Effect, Effects};
 use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::decide::notes::Note;
+use crate::mutants::{self, Mutant};
 
 /// Deadline of one request to the API server.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
@@ -60,12 +62,13 @@ pub(super) async fn within_deadline<T>(
 pub(super) struct KubeWriter {
     client: Client,
     recorder: Recorder,
+    effects: Effects,
 }
 
 impl KubeWriter {
-    pub(super) fn new(client: Client, instance: Option<String>) -> Self {
+    pub(super) fn new(client: Client, instance: Option<String>, effects: Effects) -> Self {
         let reporter = Reporter { controller: REPORTER.to_owned(), instance };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, effects }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -79,7 +82,7 @@ impl KubeWriter {
             return Ok(());
         }
         finalizers.push(CREDENTIALS_FINALIZER.to_owned());
-        self.set_finalizers(object, &finalizers, "adding the finalizer to").await
+        self.set_finalizers(object, &finalizers, "add-finalizer", "adding the finalizer to").await
     }
 
     /// Removes Ensign's finalizer, unless it is gone.
@@ -89,7 +92,7 @@ impl KubeWriter {
         if after.len() == before.len() {
             return Ok(());
         }
-        match self.set_finalizers(object, &after, "releasing").await {
+        match self.set_finalizers(object, &after, "release", "releasing").await {
             // It was the last finalizer of an object that went meanwhile.
             Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
                 Ok(())
@@ -98,7 +101,13 @@ impl KubeWriter {
         }
     }
 
-    async fn set_finalizers<K: Writable>(&self, object: &K, to: &[String], act: &str) -> Result<(), KubeError> {
+    async fn set_finalizers<K: Writable>(
+        &self,
+        object: &K,
+        to: &[String],
+        effect: &'static str,
+        act: &str,
+    ) -> Result<(), KubeError> {
         let tests = match object.finalizers() {
             [] => json!([test_uid(object), {"op": "add", "path": "/metadata/finalizers", "value": to}]),
             before => json!([
@@ -110,9 +119,8 @@ impl KubeWriter {
         let api = K::api(&self.client, object);
         let name = object.name_any();
         let patch = json_patch(tests);
-        within_deadline(|| describe(act, object), api.patch(&name, &PatchParams::default(), &Patch::<()>::Json(patch)))
-            .await
-            .map(|_| ())
+        let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+        self.write(effect, object, act, api.patch(&name, &params, &patch)).await
     }
 
     /// Writes the status of the object. The caller has made sure that it differs.
@@ -120,12 +128,19 @@ impl KubeWriter {
         let patch = json_patch(json!([test_uid(object), {"op": "add", "path": "/status", "value": status}]));
         let api = K::api(&self.client, object);
         let name = object.name_any();
-        within_deadline(
-            || describe("writing the status of", object),
-            api.patch_status(&name, &PatchParams::default(), &Patch::<()>::Json(patch)),
-        )
-        .await
-        .map(|_| ())
+        let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+        self.write("status", object, "writing the status of", api.patch_status(&name, &params, &patch)).await
+    }
+
+    async fn write<K: Writable>(
+        &self,
+        effect: &'static str,
+        object: &K,
+        act: &str,
+        request: impl Future<Output = kube::Result<K>>,
+    ) -> Result<(), KubeError> {
+        let request = within_deadline(|| describe(act, object), request);
+        self.effects.carry_out(|| effect_on(effect, object), request, |answer| answer.map(|_| ())).await
     }
 
     /// Publishes a Warning event. An event that gets lost is only logged: status says the same.
@@ -139,11 +154,14 @@ impl KubeWriter {
             secondary: None,
         };
         let reference = object.object_ref(&());
-        let published =
+        let publishing =
             within_deadline(|| describe("publishing an event on", object), self.recorder.publish(&event, &reference));
-        if let Err(error) = published.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
-        }
+        let told = |published: Result<(), KubeError>| {
+            if let Err(error) = published {
+                tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
+            }
+        };
+        self.effects.carry_out(|| effect_on("event", object), publishing, told).await;
     }
 
     /// Writes the webhooks into the registration that the chart made.
@@ -155,12 +173,13 @@ impl KubeWriter {
         let name = current.name_any();
         let updated = MutatingWebhookConfiguration { webhooks: Some(webhooks), ..current.clone() };
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        within_deadline(
+        let params = kube::api::PostParams::default();
+        let request = within_deadline(
             || format!("writing the webhooks of MutatingWebhookConfiguration {name}"),
-            api.replace(&name, &kube::api::PostParams::default(), &updated),
-        )
-        .await
-        .map(|_| ())
+            api.replace(&name, &params, &updated),
+        );
+        let effect = || Effect { act: "register", object: format!("MutatingWebhookConfiguration {name}") };
+        self.effects.carry_out(effect, request, |answer| answer.map(|_| ())).await
     }
 }
 
@@ -193,14 +212,25 @@ fn shorten(text: &str) -> String {
 }
 
 fn describe<K: Writable>(act: &str, object: &K) -> String {
+    format!("{act} {}", name_of(object))
+}
+
+fn effect_on<K: Writable>(act: &'static str, object: &K) -> Effect {
+    Effect { act, object: name_of(object) }
+}
+
+fn name_of<K: Writable>(object: &K) -> String {
     match object.namespace() {
-        Some(namespace) => format!("{act} {} {namespace}/{}", K::kind(&()), object.name_any()),
-        None => format!("{act} {} {}", K::kind(&()), object.name_any()),
+        Some(namespace) => format!("{} {namespace}/{}", K::kind(&()), object.name_any()),
+        None => format!("{} {}", K::kind(&()), object.name_any()),
     }
 }
 
 /// An object of the same name with another UID is another object.
 fn test_uid<K: Writable>(object: &K) -> Value {
+    if mutants::active(Mutant::UidIgnored) {
+        return json!({"op": "test", "path": "/kind", "value": K::kind(&())});
+    }
     json!({"op": "test", "path": "/metadata/uid", "value": object.uid()})
 }
 

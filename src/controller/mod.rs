@@ -12,6 +12,7 @@
 mod azure_writes;
 mod cache;
 mod discover;
+mod effects;
 mod freshness;
 mod gather;
 mod key;
@@ -23,5 +24,6 @@ mod run;
 mod watches;
 
 pub use discover::{DiscoveryError, discover};
+pub use effects::{Effect, Effects, Moment, Probe};
 pub use registration::WebhookTarget;
 pub use run::{Config, ControllerError, run};

@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use super::azure_writes;
 use super::cache::Cache;
+use super::effects::Effects;
 use super::freshness;
 use super::gather::Gathered;
 use super::key::Key;
@@ -19,6 +20,7 @@ use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::azure::ArmClient;
 use crate::decide::assess::{Assessment, Finalizer, Observed, Settings, assess};
 use crate::decide::backoff;
+use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
 /// How soon to look again when the webhook's certificates or the chart's objects are missing.
@@ -29,6 +31,7 @@ pub(super) struct Reconciler {
     pub(super) cache: Arc<Cache>,
     pub(super) arm: ArmClient,
     pub(super) writer: KubeWriter,
+    pub(super) effects: Effects,
     pub(super) settings: Settings,
     pub(super) resync: Duration,
     pub(super) clock: SharedClock,
@@ -87,6 +90,7 @@ impl Reconciler {
             }
         };
         match outcome {
+            Outcome::Retry { .. } if mutants::active(Mutant::FailureNotRequeued) => None,
             Outcome::Nothing => {
                 self.attempts.succeeded(key);
                 None
@@ -185,16 +189,23 @@ impl Reconciler {
         if planned_again.steps != planned.steps {
             return Ok(Some(planned_again));
         }
-        if !freshness::is_fresh(self.writer.client(), gathered, &planned.steps).await? {
+        if !mutants::active(Mutant::FreshnessSkipped)
+            && !freshness::is_fresh(self.writer.client(), gathered, &planned.steps).await?
+        {
             return Ok(None);
         }
-        self.prepare(gathered, &planned_again).await?;
+        if mutants::active(Mutant::ReleasedBeforeDelete) {
+            self.release(gathered, &planned_again).await?;
+        }
+        if !mutants::active(Mutant::FinalizerAfterPut) {
+            self.prepare(gathered, &planned_again).await?;
+        }
         let mut standing = match &observed.credentials {
             Some(Ok(credentials)) => credentials.clone(),
             _ => return Ok(Some(planned_again)),
         };
         for planned in &planned_again.steps {
-            if let Err(error) = azure_writes::apply(&self.arm, id, planned, &mut standing).await {
+            if let Err(error) = azure_writes::apply(&self.effects, &self.arm, id, planned, &mut standing).await {
                 let failure = self.failure(&error);
                 let stop = failure.is_transient() || failure.is_gone();
                 observed.write_failures.insert(planned.step.name().to_owned(), failure);
@@ -202,6 +213,9 @@ impl Reconciler {
                     break;
                 }
             }
+        }
+        if mutants::active(Mutant::FinalizerAfterPut) {
+            self.prepare(gathered, &planned_again).await?;
         }
         observed.credentials = Some(Ok(standing));
         Ok(Some(assess(&gathered.snapshot(), observed, &self.settings, now)))
@@ -267,7 +281,7 @@ impl Reconciler {
         before: Option<&S>,
         after: &S,
     ) -> Result<(), KubeError> {
-        if before == Some(after) {
+        if before == Some(after) && !mutants::active(Mutant::StatusAlwaysWritten) {
             return Ok(());
         }
         match serde_json::to_value(after) {

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::effects::Effects;
 use super::key::Key;
 use super::kube_writes::KubeWriter;
 use super::queue::Queue;
@@ -42,6 +43,8 @@ pub struct Config {
     pub instance: Option<String>,
     /// Told once every watch has seen everything.
     pub readiness: Readiness,
+    /// The way of every write.
+    pub effects: Effects,
 }
 
 /// The controller can't go on.
@@ -71,7 +74,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Controll
     let reconciler = Arc::new(Reconciler {
         cache: cache.clone(),
         arm: config.arm,
-        writer: KubeWriter::new(config.client.clone(), config.instance),
+        writer: KubeWriter::new(config.client.clone(), config.instance, config.effects.clone()),
+        effects: config.effects,
         settings: config.settings,
         resync: config.resync,
         clock: config.clock,

@@ -6,6 +6,7 @@ use super::names::Subject;
 use super::ownership::{Cluster, Credential, Owner};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MAX_CREDENTIALS_PER_IDENTITY};
+use crate::mutants::{self, Mutant};
 
 /// A subject that should be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +112,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     for wanted in inputs.wanted {
         match stand(inputs, wanted, &ours, &others) {
             Found::Standing(standing) => {
+                if let Some(again) = written_again(inputs, &standing) {
+                    puts.push(again);
+                }
                 standings.insert(wanted.subject.clone(), standing);
             }
             Found::Repair(step, name) => {
@@ -120,10 +124,17 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
             Found::Lacking(step) => lacking.push((wanted, step)),
         }
     }
-    let deletes: Vec<&Credential> =
-        ours.iter().copied().filter(|credential| !keeps(inputs, credential, &wanted_subjects)).collect();
+    let adopted = others
+        .iter()
+        .filter(|other| mutants::active(Mutant::AdoptedDeleted) && other.issuer == inputs.cluster.issuer);
+    let deletes: Vec<&Credential> = ours
+        .iter()
+        .chain(adopted)
+        .copied()
+        .filter(|credential| !keeps(inputs, credential, &wanted_subjects))
+        .collect();
 
-    let kept = ours.len() - deletes.len();
+    let kept = ours.len().saturating_sub(deletes.len());
     let room = slots(inputs.max_credentials, kept, others.len());
     let (granted, refused) = lacking.split_at(room.min(lacking.len()));
     for (wanted, step) in granted {
@@ -166,7 +177,8 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
-        return Found::Standing(if foreign.audiences == desired.audiences {
+        let right_audience = foreign.audiences == desired.audiences || mutants::active(Mutant::AudienceIgnored);
+        return Found::Standing(if right_audience {
             Standing::Given { name: foreign.name.clone(), origin: CredentialOrigin::Adopted }
         } else {
             wrong_audience(inputs.identity, foreign, &desired)
@@ -174,7 +186,8 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
     }
     if let Some(occupant) = others.iter().find(|other| other.name == desired.name) {
         // Only a name that Ensign is known to have written may be overwritten: somebody edited our credential.
-        return if wanted.recorded_name.as_ref() == Some(&desired.name) {
+        let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name);
+        return if written_by_us || mutants::active(Mutant::ForeignOverwritten) {
             let name = desired.name.clone();
             Found::Repair(Step::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
         } else {
@@ -182,6 +195,14 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         };
     }
     Found::Lacking(Step::Put { credential: desired, replaces: None })
+}
+
+/// A mistake of fault tests: what stands is written once more.
+fn written_again(inputs: &Inputs<'_>, standing: &Standing) -> Option<Step> {
+    let Standing::Given { name, .. } = standing else { return None };
+    let there = inputs.existing.iter().find(|credential| credential.name == *name)?.clone();
+    mutants::active(Mutant::EverythingWrittenAgain)
+        .then(|| Step::Put { credential: there.clone(), replaces: Some(there) })
 }
 
 /// Whether one of our own credentials stays.
@@ -193,6 +214,9 @@ fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>
 
 /// How many more credentials this cluster may write, once its own unwanted ones are gone.
 fn slots(max_credentials: u32, kept: usize, others: usize) -> usize {
+    if mutants::active(Mutant::LimitIgnored) {
+        return usize::MAX;
+    }
     let share = (max_credentials as usize).saturating_sub(kept);
     let limit = (MAX_CREDENTIALS_PER_IDENTITY as usize).saturating_sub(kept + others);
     share.min(limit)
@@ -200,6 +224,9 @@ fn slots(max_credentials: u32, kept: usize, others: usize) -> usize {
 
 /// Puts go first while they fit; a delete goes before the puts that need its slot.
 fn order(puts: Vec<Step>, deletes: &[&Credential], mut free: usize) -> Vec<Step> {
+    if mutants::active(Mutant::DeleteBeforeCreate) {
+        free = 0;
+    }
     let mut steps = Vec::new();
     let mut deletes = deletes.iter().map(|credential| Step::Delete { credential: (*credential).clone() });
     for put in puts {

@@ -11,6 +11,7 @@ use crate::decide::credentials::Standing;
 use crate::decide::failure::Failure;
 use crate::decide::names::Subject;
 use crate::decide::{notes, status};
+use crate::mutants::{self, Mutant};
 
 pub(super) fn outcomes(context: &Context<'_>) -> Vec<BindingOutcome> {
     context.bindings().map(|(name, namespace, binding)| outcome(context, name, namespace, binding)).collect()
@@ -90,6 +91,9 @@ fn credential(
                 let message = format!("federated identity credential {name} is about to be written");
                 Verdict::unknown(Reason::CredentialPending, message)
             };
+            if mutants::active(Mutant::ReadyBeforeConfirmed) {
+                return (Verdict::good(Reason::Confirmed, ""), None);
+            }
             let failure = context.observed.write_failures.get(name);
             (failure.map_or_else(pending, Failure::verdict), None)
         }
@@ -143,6 +147,9 @@ fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBi
         let may_write = context.owner.is_some_and(writes) && context.settings.issuer_refusal.is_none();
         let required = accepted && may_write && context.trust.wanted.contains(subject);
         return if required { Finalizer::Require } else { Finalizer::Keep };
+    }
+    if mutants::active(Mutant::ReleasedBeforeDelete) {
+        return Finalizer::Release;
     }
     let Some(left) = &context.trust.ours_left else {
         let nothing_to_ask = context.owner.is_none() || context.observed.gone() || never_wrote(context, binding);
