@@ -9,7 +9,7 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchP
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use super::clock::lock;
 use super::gate::LABEL;
@@ -55,10 +55,6 @@ impl Cluster {
         lock(&self.histories).remove(plan);
     }
 
-    pub fn handle(&self) -> &Handle {
-        self.runtime.handle()
-    }
-
     pub fn create(&self, object: &Value) -> Value {
         let (api, object) = self.api_of(object);
         self.done("create", api.create(&PostParams::default(), &object))
@@ -74,11 +70,6 @@ impl Cluster {
         let api = self.api(kind, namespace);
         let answer = self.wait("delete", api.delete(name, &kube::api::DeleteParams::default()));
         answer.expect("delete").left().map(|object| value(&object))
-    }
-
-    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        let api = self.api(kind, namespace);
-        self.wait("get", api.get_opt(name)).expect("get").map(|object| value(&object))
     }
 
     /// Every object of the plan.

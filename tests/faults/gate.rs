@@ -43,8 +43,6 @@ pub enum GateAction {
     Replay(Bytes),
     /// Sent after this time.
     Delay(Duration),
-    /// Something happens before it is sent.
-    After(Arc<dyn Fn() + Send + Sync>),
 }
 
 /// Which requests, and what happens to them.
@@ -58,14 +56,6 @@ pub struct GateRule {
     pub action: GateAction,
     /// The rule has been used this often.
     pub fired: Arc<AtomicU64>,
-}
-
-/// A request that changed something, or tried to.
-#[derive(Clone, Debug)]
-pub struct Write {
-    pub method: String,
-    pub path: String,
-    pub status: Option<u16>,
 }
 
 #[derive(Clone, Default)]
@@ -82,7 +72,7 @@ pub struct Gate {
     history: Arc<History>,
     watches: watch::Sender<Watches>,
     rules: Mutex<Vec<GateRule>>,
-    writes: Mutex<Vec<Write>>,
+    writes: Mutex<Vec<String>>,
     lists: Mutex<BTreeMap<&'static str, Bytes>>,
     under_way: AtomicUsize,
     seen: AtomicU64,
@@ -125,16 +115,13 @@ impl Gate {
         lock(&self.rules).push(rule);
     }
 
-    pub fn clear_rules(&self) {
-        lock(&self.rules).clear();
-    }
-
     /// The list of this collection that the controller saw last.
     pub fn last_list(&self, collection: &str) -> Bytes {
         lock(&self.lists).get(collection).cloned().expect("a list was seen")
     }
 
-    pub fn writes(&self) -> Vec<Write> {
+    /// Requests that changed something, or tried to.
+    pub fn writes(&self) -> Vec<String> {
         lock(&self.writes).clone()
     }
 
@@ -177,10 +164,6 @@ impl Gate {
             Some(GateAction::Answer { status, retry_after }) => return Ok(refusal(status, retry_after)),
             Some(GateAction::Replay(body)) => return Ok(Response::new(Body::from(body))),
             Some(GateAction::Delay(time)) => tokio::time::sleep(time).await,
-            Some(GateAction::After(ref act)) => {
-                let act = act.clone();
-                tokio::task::spawn_blocking(move || act()).await?;
-            }
             Some(GateAction::ApplyThenDrop) | None => {}
         }
         if collection.is_some() {
@@ -212,8 +195,7 @@ impl Gate {
         let (mut parts, body) = response.into_parts();
         let body = to_bytes(body, MAX_ANSWER).await?;
         if method != "GET" {
-            let status = Some(parts.status.as_u16());
-            lock(&self.writes).push(Write { method: method.to_owned(), path: path.to_owned(), status });
+            lock(&self.writes).push(format!("{method} {path} answered {}", parts.status));
             if let Ok(object) = serde_json::from_slice::<Value>(&body) {
                 self.history.take(&object, false);
             }

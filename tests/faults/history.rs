@@ -70,9 +70,9 @@ impl History {
         let mut all = lock(&self.versions);
         let key = (version.kind.clone(), version.namespace.clone(), version.name.clone());
         let versions = all.entry(key).or_default();
-        match versions.binary_search_by_key(&revision, |version| version.revision) {
-            Ok(at) => versions[at].gone |= version.gone,
-            Err(at) => versions.insert(at, version),
+        // The answer to the write that removes an object has the revision of the version before.
+        if let Err(at) = versions.binary_search_by_key(&(revision, version.gone), |one| (one.revision, one.gone)) {
+            versions.insert(at, version);
         }
     }
 

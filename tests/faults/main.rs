@@ -15,9 +15,14 @@ mod cluster;
 mod gate;
 mod goals;
 mod history;
+mod killers;
+mod matrix;
 mod oracles;
 mod plan;
 mod probe;
+mod report;
+mod rows;
+mod runner;
 mod scenarios;
 mod snapshot;
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
@@ -26,27 +31,17 @@ mod support;
 mod token;
 mod world;
 
-use plan::{Fault, Plan};
+use std::process::ExitCode;
 
-fn main() {
-    let only = std::env::args().nth(1);
-    for scenario in scenarios::ALL {
-        if only.as_ref().is_some_and(|only| *only != scenario.name) {
-            continue;
+use runner::Wish;
+
+fn main() -> ExitCode {
+    let wish = match Wish::from_arguments(std::env::args().skip(1)) {
+        Ok(wish) => wish,
+        Err(problem) => {
+            eprintln!("faults: {problem}");
+            return ExitCode::from(2);
         }
-        let plan = Plan {
-            id: scenario.name.to_owned(),
-            rows: vec![],
-            scenario,
-            fault: Fault::None,
-            licence: oracles::Licence::default(),
-            compared: true,
-            quick: true,
-        };
-        let outcome = plan.run(None, None);
-        println!("{} took {:?}, {} points, problems {:#?}", plan.id, outcome.took, outcome.points.len(), outcome.problems);
-        for point in outcome.points {
-            println!("    {point}");
-        }
-    }
+    };
+    if runner::run(&wish) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -23,6 +23,11 @@ pub struct Licence {
     pub rivals: bool,
 }
 
+impl Licence {
+    /// Nothing that others may not.
+    pub const NONE: Self = Self { stale_write: false, stripped: false, rivals: false };
+}
+
 /// A credential's place: the identity's name and its own, in lower case.
 type Place = (String, String);
 
@@ -106,6 +111,9 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
     let mut broken = Vec::new();
     let mut excused = usize::from(licence.stale_write);
     for entry in log.iter().filter(|entry| took_effect(entry)) {
+        if licence.rivals && is_rivals(world, &timeline, entry) {
+            continue;
+        }
         if let Some(problem) = unauthorised(world, &timeline, entry) {
             if excused > 0 {
                 excused -= 1;
@@ -114,7 +122,9 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
             }
         }
     }
-    one_at_a_time(&log, &mut broken);
+    if !licence.rivals {
+        one_at_a_time(&log, &mut broken);
+    }
     if !licence.stripped {
         outlived(world, &timeline, &mut broken);
     }
@@ -164,6 +174,16 @@ fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<
                 .then(|| format!("O3: DELETE of {name} under {identity}, which a living binding wants"))
         }
     }
+}
+
+/// Whether the credential is of another cluster's issuer.
+fn is_rivals(world: &World, timeline: &Timeline, entry: &LogEntry) -> bool {
+    let put = entry.body.as_ref().map(|body| text(&body["properties"]["issuer"]).to_owned());
+    let before = || {
+        let place = place(entry)?;
+        Some(timeline.at(&place, entry.time - SignedDuration::from_nanos(1))?.issuer.clone())
+    };
+    put.or_else(before).is_some_and(|issuer| issuer != *lock(&world.issuer))
 }
 
 fn was_ours(timeline: &Timeline, place: &Place) -> bool {

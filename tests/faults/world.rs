@@ -10,7 +10,7 @@ use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
 use ensign::decide::names::{Subject, cluster_tag};
 use ensign::decide::ownership::Cluster as AzureCluster;
-use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
+use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
 use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign::mutants::{self, Mutant};
 use ensign::runtime::health::Readiness;
@@ -33,9 +33,13 @@ use super::token::FixedToken;
 pub const ISSUER: &str = "https://issuer.faults.test/one";
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 pub const CLUSTER_ID: &str = "faults";
+/// Another subscription than the stand-in's own.
+pub const FAR_SUBSCRIPTION: &str = "fa500000-0000-4000-8000-0000000000fa";
 pub const RESYNC: Duration = Duration::from_secs(900);
 /// No fact takes longer on the real clock, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long nothing is on its way any more that does not wait for the plan's clock.
+const SETTLED: Duration = Duration::from_secs(10);
 /// The controller does nothing when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(60);
 const GLANCE: Duration = Duration::from_millis(4);
@@ -177,10 +181,12 @@ impl World {
 
     // Azure
 
+    /// Where an identity is in ARM; those whose names begin with `far` are in a subscription of their own.
     pub fn arm_id(&self, name: &str) -> IdentityId {
         let info = self.azure.info();
+        let far = name.starts_with("far");
         IdentityId {
-            subscription: info.subscription_id.clone(),
+            subscription: if far { FAR_SUBSCRIPTION.to_owned() } else { info.subscription_id.clone() },
             resource_group: info.resource_group.clone(),
             name: name.to_owned(),
         }
@@ -202,7 +208,12 @@ impl World {
         for one in credentials {
             self.note(name, Some(one), &one.name);
         }
-        self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
+        self.azure.with_state(|state| {
+            let own = state.subscriptions.values().next().cloned();
+            let far = own.map(|own| Subscription { id: FAR_SUBSCRIPTION.to_owned(), ..own });
+            state.subscriptions.extend(far.map(|far| (FAR_SUBSCRIPTION.to_owned(), far)));
+            state.identities.insert(identity.id.key(), identity)
+        });
     }
 
     pub fn remove_azure_identity(&self, name: &str) {
@@ -372,17 +383,29 @@ impl World {
         loop {
             self.quiet(begun)?;
             let Err(missing) = goal(self) else { return Ok(()) };
-            if self.clock.passed() - from > patience {
-                return Err(format!("{what}: not within {} s of the plan's clock: {missing}", patience.as_secs()));
-            }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("{what}: waited {} s in vain: {missing}", PATIENCE.as_secs()));
-            }
-            match self.clock.next_wake() {
+            let used = self.clock.passed() - from;
+            match self.clock.next_wake().filter(|wake| used + *wake <= patience) {
                 Some(wake) => self.pass(wake),
-                None => std::thread::sleep(GLANCE),
+                // What still comes comes on the real clock: an answer, a watch.
+                None if begun.elapsed() < SETTLED => std::thread::sleep(GLANCE),
+                None => {
+                    let (used, most) = (used.as_secs(), patience.as_secs());
+                    return Err(format!("{what}: not after {used} of {most} s of the plan's clock: {missing}"));
+                }
             }
         }
+    }
+
+    /// Waits for something that others than the controller do: the plan's clock stands.
+    pub fn happens(&self, what: &str, fact: impl Fn(&Self) -> bool) -> Checked {
+        let begun = Instant::now();
+        while !fact(self) {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("waited {} s in vain for {what}", PATIENCE.as_secs()));
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
     }
 
     /// Lets time pass.
