@@ -107,11 +107,15 @@ impl ArmClient {
         call.decode::<CredentialBody>(&response).map(CredentialBody::into_credential)
     }
 
-    /// Deletes a federated identity credential. That there is none is a success.
+    /// Deletes a federated identity credential. That there is none is a success; a page of something in between that
+    /// answered instead of ARM is not.
     pub async fn delete_credential(&self, id: &ArmId, name: &str) -> Result<(), ArmError> {
         let call = Call { operation: Operation::DeleteCredential, identity: id };
         let url = self.url(id, &["federatedIdentityCredentials", name]);
-        self.send(call, Request::new(url, Method::Delete)).await.map(|_| ())
+        let response = self.send(call, Request::new(url, Method::Delete)).await?;
+        // ARM's own answer has no body.
+        let body: &[u8] = response.body().as_ref();
+        if body.is_empty() { Ok(()) } else { call.decode::<serde::de::IgnoredAny>(&response).map(|_| ()) }
     }
 
     /// The URL of the identity, or of something under it. Every segment is encoded.

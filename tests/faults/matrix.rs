@@ -26,19 +26,21 @@ pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
         let in_azure = point.starts_with("put") || point.starts_with("delete");
         let is_event = point.starts_with("event");
         let crash: &[u32] = if point.starts_with("add-finalizer") || point.starts_with("put") { &[1, 2] } else { &[1] };
-        for (what, moment) in
-            [("crash-before", Moment::Before), ("crash-applied", Moment::Applied), ("crash-answered", Moment::Answered)]
-        {
-            add(what, crash, Fault::Crash(point.clone(), moment));
+        add("crash-applied", crash, Fault::Crash(point.clone(), Moment::Applied));
+        if is_event {
+            continue;
         }
-        if !is_event {
+        add("crash-before", crash, Fault::Crash(point.clone(), Moment::Before));
+        add("crash-answered", crash, Fault::Crash(point.clone(), Moment::Answered));
+        let is_status = point.starts_with("status");
+        if !is_status || index % 3 == 0 {
             add("answer-lost", if in_azure { &[11] } else { &[15] }, Fault::AnswerLost(point.clone()));
             add("server-trouble", if in_azure { &[10] } else { &[17] }, Fault::Trouble(point.clone()));
         }
-        if !is_event && !in_azure && index % 2 == 0 {
+        if !in_azure && (!is_status || index % 3 == 1) {
             add("conflict", &[15], Fault::Conflict(point.clone()));
         }
-        if in_azure {
+        if in_azure && index < 6 {
             add("clock-forward", &[22], Fault::ClockJump(point.clone(), 10));
             add("clock-back", &[22], Fault::ClockJump(point.clone(), -10));
         }

@@ -169,8 +169,13 @@ fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<
             let before = before?;
             let subject = Subject::parse(&before.subject)?;
             let current = before.issuer == *lock(&world.issuer);
-            let wanted = claims(world, &identity, &subject, entry.time);
-            (current && wanted.iter().any(|(binding, _)| binding.is_held()))
+            // What others than the controller change is known here a moment late.
+            let after = [10, 25, 50, 100, 200, 500].map(|millis| {
+                claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis))
+            });
+            let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
+            let mut wanted = claims(world, &identity, &subject, entry.time).into_iter();
+            (current && wanted.any(|(binding, _)| binding.is_held() && stays(&binding.uid)))
                 .then(|| format!("O3: DELETE of {name} under {identity}, which a living binding wants"))
         }
     }

@@ -8,12 +8,21 @@ use ensign::controller::Moment;
 use ensign::mutants::Mutant;
 use serde_json::{Value, json};
 
+use super::clock::lock;
 use super::gate::{GateAction, GateRule};
 use super::oracles::{self, Licence};
 use super::probe::Strike;
 use super::scenarios::Scenario;
 use super::snapshot;
 use super::world::{Checked, RESYNC, World};
+
+const MARK: &str = "faults.ensign.test/mark";
+/// What is tried again is tried within this time.
+const RETRIES: Duration = Duration::from_secs(700);
+/// A request that nobody answers is given up within this real time.
+const SLOW: Duration = Duration::from_secs(45);
+/// The longest that watches wait before they try again.
+const WATCHES_BACK: Duration = Duration::from_secs(3);
 
 /// What goes wrong.
 #[derive(Clone)]
@@ -84,6 +93,10 @@ impl Plan {
         let mut end = None;
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&world)));
         let ran = ran.unwrap_or_else(|panic| Err(format!("the scenario panicked: {}", panic_text(panic.as_ref()))));
+        if matches!(self.fault, Fault::Kube(..)) {
+            // Watches come back on the real clock.
+            std::thread::sleep(WATCHES_BACK);
+        }
         match ran.and_then(|()| rest(&world)) {
             Err(problem) => problems.push(format!("O1/O4: {problem}")),
             Ok(()) => {
@@ -135,17 +148,28 @@ impl Plan {
                 let answer = GateAction::Answer { status: 500, retry_after: None };
                 on_the_way(world, point, "500", answer);
             }
-            Fault::Conflict(point) => {
+            Fault::Conflict(point) if point.starts_with("add-finalizer") => {
                 let (inner, target) = (world.clone(), point.clone());
-                let meddle = Strike::Do(Arc::new(move || touch(&inner, &target)));
+                let meddle = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([MARK]))));
                 world.probe.strike_at(point, Moment::Before, meddle);
+                let (inner, target) = (world.clone(), point.clone());
+                let undo = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([]))));
+                world.probe.strike_at(point, Moment::Answered, undo);
+            }
+            Fault::Conflict(point) => {
+                on_the_way(world, point, "", GateAction::Answer { status: 409, retry_after: None });
             }
             Fault::ClockJump(point, minutes) => {
                 let (clock, by) = (world.clock.clone(), k8s_openapi::jiff::SignedDuration::from_mins(*minutes));
                 let jump = Strike::Do(Arc::new(move || clock.skew(by)));
                 world.probe.strike_at(point, Moment::Before, jump);
             }
-            Fault::Azure(rules) => world.azure_fails(rules),
+            Fault::Azure(rules) => {
+                if rules.to_string().contains("delayMs") {
+                    *lock(&world.settled) = SLOW;
+                }
+                world.azure_fails(rules);
+            }
             Fault::Kube(method, contains, skip, times, action) => world.gate.rule(GateRule {
                 method,
                 contains: contains.clone(),
@@ -177,13 +201,10 @@ fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
     world.probe.strike_at(point, Moment::Before, Strike::Do(Arc::new(disturb)));
 }
 
-/// Changes an object so that what is about to be written is out of date.
-fn touch(world: &World, point: &str) {
+/// Somebody else's finalizer: what is about to be written is out of date.
+fn mark(world: &World, point: &str, finalizers: &Value) {
     if let Target::Object { kind, namespace, name, .. } = parse(point) {
-        let mark = json!({"metadata": {"finalizers": ["faults.ensign.test/mark"]}});
-        world.patch(&kind, &namespace, &name, &mark);
-        let before = json!({"metadata": {"finalizers": []}});
-        world.patch(&kind, &namespace, &name, &before);
+        world.patch(&kind, &namespace, &name, &json!({"metadata": {"finalizers": finalizers}}));
     }
 }
 
@@ -210,11 +231,9 @@ fn parse(point: &str) -> Target {
 
 /// O4: the right state stays, and nothing is written for two drift periods.
 fn rest(world: &World) -> Checked {
-    world.quiet(std::time::Instant::now())?;
+    world.pass_slowly(RETRIES)?;
     let writes = || (world.gate.writes().len(), world.azure_writes().len());
     let reads = || world.azure_log().len();
-    // What the last step left to do may come with the next look.
-    world.until("nothing to be under way", |_| Ok(()))?;
     let (before, looked) = (writes(), reads());
     world.pass_slowly(RESYNC * 23 / 10)?;
     let after = writes();

@@ -58,6 +58,11 @@ impl FaultProbe {
         self.seen.load(Ordering::SeqCst)
     }
 
+    /// Whether a controller that crashed is not yet replaced.
+    pub fn is_down(&self) -> bool {
+        self.crashing.load(Ordering::SeqCst)
+    }
+
     /// Lets the controller crash now.
     pub fn crash_now(&self) {
         self.crashing.store(true, Ordering::SeqCst);

@@ -26,6 +26,7 @@ pub struct Wish {
     full: bool,
     list: bool,
     no_mutants: bool,
+    only_mutants: bool,
     plan: Option<String>,
     mutant: Option<Mutant>,
     report: Option<PathBuf>,
@@ -40,6 +41,7 @@ impl Wish {
             match argument.as_str() {
                 "--full" => wish.full = true,
                 "--list" => wish.list = true,
+                "--only-mutants" => wish.only_mutants = true,
                 "--no-mutants" => wish.no_mutants = true,
                 "--plan" => wish.plan = Some(value()?),
                 "--report" => wish.report = Some(value()?.into()),
@@ -57,9 +59,26 @@ impl Wish {
 
     fn takes(&self, plan: &Plan) -> bool {
         match &self.plan {
-            Some(wanted) => plan.id == *wanted || wanted.strip_suffix('*').is_some_and(|start| plan.id.starts_with(start)),
-            None => self.full || plan.quick,
+            Some(wanted) => wanted.split(',').any(|wanted| {
+                plan.id == wanted || wanted.strip_suffix('*').is_some_and(|start| plan.id.starts_with(start))
+            }),
+            None => !self.only_mutants && (self.full || plan.quick),
         }
+    }
+}
+
+/// Plans that are known to survive without a mutant, or not.
+#[derive(Default)]
+struct Survived(Mutex<BTreeMap<String, bool>>);
+
+impl Survived {
+    fn of(&self, plan: &Plan, references: &References) -> bool {
+        let known = lock(&self.0).get(&plan.id).copied();
+        known.unwrap_or_else(|| {
+            let survives = attempt(plan, references).problems.is_empty();
+            lock(&self.0).insert(plan.id.clone(), survives);
+            survives
+        })
     }
 }
 
@@ -85,7 +104,7 @@ pub fn run(wish: &Wish) -> bool {
         return true;
     }
     if let Some(mutant) = wish.mutant {
-        let killed = kill(mutant, &plans, &references, wish.plan.as_deref());
+        let killed = kill(mutant, &plans, &references, &Survived::default(), wish.plan.as_deref());
         println!("{}: {killed:#?}", mutant.as_str());
         return killed.by.is_some();
     }
@@ -101,10 +120,14 @@ pub fn run(wish: &Wish) -> bool {
         lock(&report.lock).push((plan.id.clone(), plan.rows.clone(), outcome));
     });
     if !wish.no_mutants && wish.plan.is_none() {
+        let survived = Survived::default();
+        for (id, _, outcome) in lock(&report.lock).iter() {
+            lock(&survived.0).insert(id.clone(), outcome.problems.is_empty());
+        }
         let all: Vec<Mutant> = Mutant::ALL.to_vec();
-        let wanted = all.into_iter().filter(|mutant| wish.full || killers::QUICK.contains(mutant)).collect();
+        let wanted = all.into_iter().filter(|mutant| wish.full || wish.only_mutants || killers::QUICK.contains(mutant)).collect();
         for_each(wanted, jobs, |_, mutant| {
-            let killed = kill(mutant, &plans, &references, None);
+            let killed = kill(mutant, &plans, &references, &survived, None);
             match &killed.by {
                 Some(plan) => println!("mutant {} is caught by {plan}", mutant.as_str()),
                 None => println!("MUTANT {} IS NOT CAUGHT by {:?}", mutant.as_str(), killed.tried),
@@ -157,7 +180,13 @@ fn say(plan: &Plan, outcome: &Outcome) {
 }
 
 /// Runs a mutant on the plans that should catch it, until one does.
-fn kill(mutant: Mutant, plans: &[Plan], references: &References, only: Option<&str>) -> Killed {
+fn kill(
+    mutant: Mutant,
+    plans: &[Plan],
+    references: &References,
+    survived: &Survived,
+    only: Option<&str>,
+) -> Killed {
     let mut killed = Killed { mutant: mutant.as_str(), by: None, how: None, tried: Vec::new() };
     for wanted in only.map_or_else(|| killers::of(mutant).to_vec(), |plan| vec![plan]) {
         let starts = |plan: &&Plan| match wanted.strip_suffix('*') {
@@ -167,6 +196,10 @@ fn kill(mutant: Mutant, plans: &[Plan], references: &References, only: Option<&s
         let extra = scenarios::ALL.iter().filter(|scenario| format!("{}/reference", scenario.name) == wanted);
         let extra: Vec<Plan> = extra.map(matrix::reference).collect();
         for plan in plans.iter().filter(starts).chain(&extra) {
+            // A plan that breaks without the mutant too says nothing about it.
+            if !survived.of(plan, references) {
+                continue;
+            }
             let reference = references.get(plan.scenario.name).map(|(_, end)| end);
             let outcome = plan.run(Some(mutant), reference);
             killed.tried.push(plan.id.clone());

@@ -39,7 +39,7 @@ pub const RESYNC: Duration = Duration::from_secs(900);
 /// No fact takes longer on the real clock, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// After so long nothing is on its way any more that does not wait for the plan's clock.
-const SETTLED: Duration = Duration::from_secs(10);
+pub const SETTLED: Duration = Duration::from_secs(10);
 /// The controller does nothing when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(60);
 const GLANCE: Duration = Duration::from_millis(4);
@@ -58,8 +58,12 @@ pub struct World {
     pub history: Arc<History>,
     pub mutant: Option<Mutant>,
     pub issuer: Mutex<String>,
+    /// Whether the controller of now has seen everything.
+    readiness: Mutex<Readiness>,
     /// The longest that a goal may take after the last fault, on the plan's clock.
     pub patience: Mutex<Duration>,
+    /// After so long on the real clock, nothing comes any more.
+    pub settled: Mutex<Duration>,
     running: Mutex<Option<Running>>,
     /// What Azure's log had counted at moments of the plan's clock.
     pub moments: Mutex<Vec<(u64, Duration)>>,
@@ -97,7 +101,9 @@ impl World {
             history,
             mutant,
             issuer: Mutex::new(ISSUER.to_owned()),
+            readiness: Mutex::default(),
             patience: Mutex::new(Duration::from_secs(45 * 60)),
+            settled: Mutex::new(SETTLED),
             running: Mutex::default(),
             moments: Mutex::default(),
             meddled: Mutex::default(),
@@ -326,6 +332,8 @@ impl World {
     }
 
     async fn run(&self, stop: CancellationToken) -> Result<(), controller::ControllerError> {
+        let readiness = Readiness::default();
+        *lock(&self.readiness) = readiness.clone();
         let info = self.azure.info();
         let cloud = CloudArgs {
             azure_cloud: CloudName::Custom,
@@ -352,7 +360,7 @@ impl World {
             webhook: None,
             clock: self.clock.clone(),
             instance: None,
-            readiness: Readiness::default(),
+            readiness,
             effects: Effects::watched_by(self.probe.clone()),
         };
         controller::run(config, stop).await
@@ -387,7 +395,7 @@ impl World {
             match self.clock.next_wake().filter(|wake| used + *wake <= patience) {
                 Some(wake) => self.pass(wake),
                 // What still comes comes on the real clock: an answer, a watch.
-                None if begun.elapsed() < SETTLED => std::thread::sleep(GLANCE),
+                None if begun.elapsed() < *lock(&self.settled) => std::thread::sleep(GLANCE),
                 None => {
                     let (used, most) = (used.as_secs(), patience.as_secs());
                     return Err(format!("{what}: not after {used} of {most} s of the plan's clock: {missing}"));
@@ -451,7 +459,8 @@ impl World {
     fn activity(&self) -> (usize, u64, u64, u64, u64) {
         let (under_way, seen) = self.gate.activity();
         let azure = self.azure_log().last().map_or(0, |entry| entry.seq);
-        (under_way, seen, self.probe.activity(), self.history.taken(), azure)
+        let starting = usize::from(lock(&self.running).is_some() && (!lock(&self.readiness).get() || self.probe.is_down()));
+        (under_way + starting, seen, self.probe.activity(), self.history.taken(), azure)
     }
 }
 
