@@ -97,6 +97,6 @@ mod switch {
     }
 }
 
-pub(crate) use switch::active;
 #[cfg(feature = "emulator")]
 pub use switch::activate;
+pub(crate) use switch::active;

@@ -46,6 +46,7 @@ class Suite:
             Step("generated", "crds/ is what the types generate", self._generated),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
+            Step("demo", "the main job, end to end, as `make demo` runs it", self._demo),
             Step("python-clients", "Azure's Python clients against the emulator", self._python_clients),
             Step("javascript-clients", "Azure's JavaScript clients against the emulator", self._javascript_clients),
         ]
@@ -98,10 +99,12 @@ class Suite:
         self._cargo("clippy", "--lib", "--bins", "--examples", *DENY_WARNINGS)
 
     def _docs(self) -> None:
-        self._cargo("doc", "--no-deps", *FEATURES, extra={"RUSTDOCFLAGS": "-D warnings"})
+        # Private items too: this documentation is for those who work on the code.
+        flags = {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private-intra-doc-links"}
+        self._cargo("doc", "--no-deps", "--document-private-items", *FEATURES, extra=flags)
 
     def _generated(self) -> None:
-        self._cargo("run", "--quiet", *FEATURES, "--", "crds", "--check", "crds")
+        self._run([self._ensign(), "crds", "--check", "crds"], SHORT_TIMEOUT_SECONDS)
 
     def _rust(self) -> None:
         self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
@@ -109,6 +112,9 @@ class Suite:
     def _fixture(self) -> None:
         self._control_plane()
         self._unittest("fixture")
+
+    def _demo(self) -> None:
+        self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS)
 
     def _python_clients(self) -> None:
         folder = paths.PYTHON_CLIENTS
@@ -124,7 +130,7 @@ class Suite:
         if not tests:
             raise StepFailed("tests/azure-clients/javascript has no *.test.js")
         env = children.environment({"ENSIGN_BIN": self._ensign()})
-        self._run(["node", "--test", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
+        self._run(["node", "--test", "--test-reporter=spec", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
 
     # What they share
 
@@ -138,9 +144,9 @@ class Suite:
         return self._binaries
 
     def _ensign(self) -> Path:
-        """The binary with the emulator in it, as `cargo test` builds it too."""
+        """The binary with the emulator in it, as `cargo test` and the demo build it too."""
         try:
-            return build.cargo("--bin=ensign")["ensign"]
+            return build.programs()["ensign"]
         except Failure as error:
             raise StepFailed(str(error)) from error
 

@@ -17,6 +17,12 @@ pub enum ConditionType {
     IdentityResolved,
     /// The federated identity credential stands.
     CredentialReady,
+    /// A binding that is not accepted gives no trust. Present only while it does not hold.
+    TrustRevoked,
+    /// The service account carries the annotations that were asked for. Present only where they were.
+    ServiceAccountAnnotated,
+    /// No other cluster writes credentials under this cluster's ID. Present only while it does not hold.
+    ClusterIDUnique,
     /// Work is under way.
     Reconciling,
     /// Work can't go on until somebody acts.
@@ -31,6 +37,9 @@ impl ConditionType {
             Self::Accepted => "Accepted",
             Self::IdentityResolved => "IdentityResolved",
             Self::CredentialReady => "CredentialReady",
+            Self::TrustRevoked => "TrustRevoked",
+            Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
+            Self::ClusterIDUnique => "ClusterIDUnique",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -90,6 +99,8 @@ reasons! {
     Confirmed => Good,
     /// A credential under another name gives the trust already.
     Adopted => Good,
+    /// The service account carries the annotations.
+    Annotated => Good,
     /// Not yet looked at.
     Pending => Progressing,
     /// The credential is about to be written.
@@ -134,6 +145,16 @@ reasons! {
     CredentialConflict => Terminal,
     /// `credentialPolicy: Observe`, and the credential is missing.
     CredentialMissing => Terminal,
+    /// The binding is not accepted, but a credential that Ensign did not make gives the trust all the same.
+    ForeignCredential => Terminal,
+    /// Another program owns the annotations of the service account.
+    AnnotationConflict => Terminal,
+    /// The object was released on an operator's word, without Azure's confirmation. An event, never a condition.
+    Abandoned => Terminal,
+    /// The object waits for Azure to confirm that its credentials are gone.
+    DeletionBlocked => Retrying,
+    /// Another cluster writes credentials under this cluster's ID.
+    ClusterIDShared => Terminal,
     /// Azure asked for fewer requests.
     Throttled => Retrying,
     /// Somebody else writes credentials under the same identity.

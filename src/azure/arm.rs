@@ -81,7 +81,9 @@ impl ArmClient {
         let mut credentials = Vec::new();
         for _ in 0..MAX_PAGES {
             let response = match self.send(call, Request::new(url, Method::Get)).await {
-                Err(_) if !credentials.is_empty() && mutants::active(Mutant::PartialListTrusted) => return Ok(credentials),
+                Err(_) if !credentials.is_empty() && mutants::active(Mutant::PartialListTrusted) => {
+                    return Ok(credentials);
+                }
                 answer => answer?,
             };
             let page: Page = call.decode(&response)?;

@@ -47,52 +47,76 @@ pub struct Cloud {
     pub token_audience: String,
 }
 
-impl CloudArgs {
-    /// The cloud that the flags describe, or everything that is wrong with them.
-    pub fn resolve(&self) -> Result<Cloud, Vec<String>> {
-        let preset = match self.azure_cloud {
-            CloudName::Public | CloudName::Custom => {
+impl CloudName {
+    /// ARM endpoint, Entra authority and token audience.
+    fn preset(self) -> [&'static str; 3] {
+        match self {
+            Self::Public | Self::Custom => {
                 ["https://management.azure.com/", "https://login.microsoftonline.com/", "api://AzureADTokenExchange"]
             }
-            CloudName::UsGov => [
+            Self::UsGov => [
                 "https://management.usgovcloudapi.net/",
                 "https://login.microsoftonline.us/",
                 "api://AzureADTokenExchangeUSGov",
             ],
-            CloudName::China => [
+            Self::China => [
                 "https://management.chinacloudapi.cn/",
                 "https://login.chinacloudapi.cn/",
                 "api://AzureADTokenExchangeChina",
             ],
-        };
-        let custom = self.azure_cloud == CloudName::Custom;
+        }
+    }
+
+    /// Entra, with a trailing slash, and the audience of the tokens that pods exchange: all that pods have to know of a
+    /// cloud. Given are --azure-authority-host and --azure-token-audience; the answer may be everything wrong with them.
+    pub fn entra(
+        self,
+        authority_host: Option<&str>,
+        token_audience: Option<&str>,
+    ) -> Result<(Url, String), Vec<String>> {
+        let [_, authority, audience] = self.preset();
         let mut problems = Vec::new();
-        let mut endpoint = |flag: &str, given: &Option<String>, preset: &str| match (given, custom) {
-            (Some(text), true) => endpoint(flag, text).map_err(|problem| problems.push(problem)).ok(),
-            (Some(_), false) => {
-                problems.push(format!("{flag} needs --azure-cloud custom"));
-                None
-            }
-            (None, true) => {
-                problems.push(format!("--azure-cloud custom needs {flag}"));
-                None
-            }
-            (None, false) => Url::parse(preset).ok(),
-        };
-        let arm = endpoint("--azure-arm-endpoint", &self.azure_arm_endpoint, preset[0]);
-        let authority = endpoint("--azure-authority-host", &self.azure_authority_host, preset[1]);
-        let token_audience = self.azure_token_audience.clone().unwrap_or_else(|| preset[2].to_owned());
-        if token_audience.is_empty() || token_audience.len() > 600 || token_audience.contains(char::is_whitespace) {
+        let authority = self
+            .endpoint("--azure-authority-host", authority_host, authority)
+            .map_err(|problem| problems.push(problem));
+        let audience = token_audience.unwrap_or(audience);
+        if audience.is_empty() || audience.len() > 600 || audience.contains(char::is_whitespace) {
             problems.push("--azure-token-audience must have 1 to 600 characters and no white space".to_owned());
         }
-        match (arm, authority) {
-            (Some(arm_endpoint), Some(authority_host)) if problems.is_empty() => Ok(Cloud {
+        match authority {
+            Ok(authority) if problems.is_empty() => Ok((authority, audience.to_owned())),
+            _ => Err(problems),
+        }
+    }
+
+    /// An endpoint is given for a custom cloud, and only there.
+    fn endpoint(self, flag: &str, given: Option<&str>, preset: &str) -> Result<Url, String> {
+        match (given, self == Self::Custom) {
+            (Some(text), true) => endpoint(flag, text),
+            (Some(_), false) => Err(format!("{flag} needs --azure-cloud custom")),
+            (None, true) => Err(format!("--azure-cloud custom needs {flag}")),
+            (None, false) => endpoint(flag, preset),
+        }
+    }
+}
+
+impl CloudArgs {
+    /// The cloud that the flags describe, or everything that is wrong with them.
+    pub fn resolve(&self) -> Result<Cloud, Vec<String>> {
+        let name = self.azure_cloud;
+        let [arm, ..] = name.preset();
+        let arm_endpoint = name
+            .endpoint("--azure-arm-endpoint", self.azure_arm_endpoint.as_deref(), arm)
+            .map_err(|problem| vec![problem]);
+        let entra = name.entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref());
+        match (arm_endpoint, entra) {
+            (Ok(arm_endpoint), Ok((authority_host, token_audience))) => Ok(Cloud {
                 arm_endpoint,
-                arm_audience: preset[0].trim_end_matches('/').to_owned(),
+                arm_audience: arm.trim_end_matches('/').to_owned(),
                 authority_host,
                 token_audience,
             }),
-            _ => Err(problems),
+            (arm, entra) => Err([arm.err(), entra.err()].into_iter().flatten().flatten().collect()),
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use kube::Client;
 
+use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
 use crate::azure::{ArmClient, Connection, credential};
-use crate::controller::{self, Config, Effects, WebhookTarget};
+use crate::controller::{self, Config, Effects, IssuerWatch, WebhookTarget};
 use crate::decide::assess::Settings;
 use crate::decide::ownership::Cluster;
 use crate::decide::registration::{Endpoint, excluded_namespaces};
@@ -21,6 +22,8 @@ use crate::runtime::{shutdown, tls};
 
 /// Entra's limit is a day; more would only hide drift.
 const RESYNC_SECONDS: std::ops::RangeInclusive<u64> = 10..=86_400;
+/// A change is believed after three looks; until then, pods with tokens of the new issuer have to wait.
+const ISSUER_CHECK_SECONDS: std::ops::RangeInclusive<u64> = 5..=3_600;
 const MAX_CLUSTER_ID: usize = 253;
 
 /// Flags of the controller. Each is also an environment variable.
@@ -39,18 +42,26 @@ pub(crate) struct Args {
     /// Service account issuer [default: what the API server's discovery document says]
     #[arg(long, env = "ENSIGN_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     service_account_issuer: Option<String>,
+    /// Seconds between looks at the API server's discovery document, unless the issuer is set
+    #[arg(long, env = "ENSIGN_ISSUER_CHECK_SECONDS", default_value_t = 60, value_name = "SECONDS")]
+    issuer_check_seconds: u64,
     /// Accept an issuer that Entra cannot reach; for development with the emulator only
     #[arg(long, env = "ENSIGN_ALLOW_PRIVATE_ISSUER")]
     allow_private_issuer: bool,
     /// ID of this cluster, never shared with another [default: the UID of namespace kube-system]
     #[arg(long, env = "ENSIGN_CLUSTER_ID", value_name = "ID")]
     cluster_id: Option<String>,
+    /// ID that this cluster had before: credentials that were written under it stay this cluster's own
+    #[arg(long, env = "ENSIGN_PREVIOUS_CLUSTER_ID", value_name = "ID")]
+    previous_cluster_id: Option<String>,
     /// Seconds between looks at a steady identity
     #[arg(long, env = "ENSIGN_RESYNC_SECONDS", default_value_t = 900, value_name = "SECONDS")]
     resync_seconds: u64,
     /// Identities that are reconciled at a time
     #[arg(long, env = "ENSIGN_CONCURRENCY", default_value_t = 8, value_name = "N")]
     concurrency: usize,
+    #[command(flatten)]
+    leader_election: LeaderElectionArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
@@ -94,11 +105,16 @@ impl Args {
         if let Some(tenant) = self.azure_tenant_id.as_deref().filter(|tenant| !crate::api::arm_id::is_guid(tenant)) {
             problems.push(format!("--azure-tenant-id {tenant:?} is not a GUID"));
         }
-        if let Some(id) = &self.cluster_id
-            && (id.trim().is_empty() || id.len() > MAX_CLUSTER_ID)
-        {
-            problems.push(format!("--cluster-id must have 1 to {MAX_CLUSTER_ID} characters"));
+        for (flag, id) in [("--cluster-id", &self.cluster_id), ("--previous-cluster-id", &self.previous_cluster_id)] {
+            if id.as_ref().is_some_and(|id| id.trim().is_empty() || id.len() > MAX_CLUSTER_ID) {
+                problems.push(format!("{flag} must have 1 to {MAX_CLUSTER_ID} characters"));
+            }
         }
+        if !ISSUER_CHECK_SECONDS.contains(&self.issuer_check_seconds) {
+            let (least, most) = (ISSUER_CHECK_SECONDS.start(), ISSUER_CHECK_SECONDS.end());
+            problems.push(format!("--issuer-check-seconds must be {least} to {most}"));
+        }
+        problems.extend(self.leader_election.problems());
         if !RESYNC_SECONDS.contains(&self.resync_seconds) {
             let (least, most) = (RESYNC_SECONDS.start(), RESYNC_SECONDS.end());
             problems.push(format!("--resync-seconds must be {least} to {most}"));
@@ -162,13 +178,24 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
     let own = credential::from_environment(cloud, &connection)?;
     let tag = names::cluster_tag(&cluster_id);
     let arm = ArmClient::new(cloud, &connection, own.credential, &tag)?;
+    let issuer_watch = args.service_account_issuer.is_none().then_some(IssuerWatch {
+        every: Duration::from_secs(args.issuer_check_seconds),
+        allow_private: args.allow_private_issuer,
+    });
+    let instance = std::env::var("POD_NAME").ok();
+    let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
     let tenant_id = args.azure_tenant_id.clone().or_else(|| std::env::var("AZURE_TENANT_ID").ok());
     tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, "configured");
     Ok(Config {
         client,
         arm,
         settings: Settings {
-            cluster: Cluster { id: cluster_id, issuer, audience: cloud.token_audience.clone() },
+            cluster: Cluster {
+                id: cluster_id,
+                previous_id: args.previous_cluster_id.clone(),
+                issuer,
+                audience: cloud.token_audience.clone(),
+            },
             issuer_refusal,
             tenant_id,
             own_client_id: own.client_id,
@@ -177,8 +204,10 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
         concurrency: args.concurrency,
         webhook: Some(args.webhook()),
         clock: SystemClock::shared(),
-        instance: std::env::var("POD_NAME").ok(),
+        instance,
         readiness,
+        leadership,
+        issuer_watch,
         effects: Effects::default(),
     })
 }

@@ -4,6 +4,7 @@
 mod azure_emulator;
 mod controller;
 mod crds;
+mod leader_election;
 mod ready_file;
 mod webhook;
 

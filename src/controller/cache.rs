@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kube::ResourceExt;
 
 use super::key::Key;
-use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
+use crate::api::keys::CREDENTIALS_FINALIZER;
+use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding};
 use crate::decide::{grants, identities};
 
 /// A namespace's name and a binding's name.
@@ -116,6 +117,13 @@ impl Objects {
         id.map_or_else(|| Key::Name(identity.to_owned()), Key::Identity)
     }
 
+    /// The issuers that objects record as the present one, each with since when.
+    pub(super) fn recorded_issuers(&self) -> Vec<IssuerRecord> {
+        let statuses = self.identities.values().filter_map(|identity| identity.status.as_ref());
+        let records = statuses.flat_map(|status| &status.issuers);
+        records.filter(|record| record.state == IssuerState::Current).cloned().collect()
+    }
+
     /// Every key there is.
     pub(super) fn keys(&self) -> BTreeSet<Key> {
         self.identities.keys().chain(self.by_identity.keys()).map(|name| self.key_of(name)).collect()
@@ -216,13 +224,14 @@ impl Objects {
     }
 }
 
-/// Whether a change is more than our own status coming back.
+/// Whether a change is more than our own writes coming back: status, and the finalizer being added.
 fn is_significant<K: ResourceExt>(before: &K, now: &K) -> bool {
     let facts = |object: &K| {
         let meta = object.meta();
-        (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone(), meta.finalizers.clone())
+        (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone())
     };
-    facts(before) != facts(now) || before.annotations() != now.annotations()
+    let held = |object: &K| object.finalizers().iter().any(|name| name == CREDENTIALS_FINALIZER);
+    facts(before) != facts(now) || before.annotations() != now.annotations() || (held(before) && !held(now))
 }
 
 #[cfg(test)]
@@ -291,6 +300,16 @@ mod tests {
         let name = ("shop".to_owned(), "b".to_owned());
         assert!(cache.binding_changed(&name, Some(with_status)).is_empty());
         assert!(cache.read().bindings[&name].status.is_some(), "but it is remembered");
+    }
+
+    #[test]
+    fn our_own_finalizer_coming_back_queues_nothing() {
+        let cache = Cache::default();
+        cache.identity_changed("orders", Some(identity("orders", "orders")));
+        add_binding(&cache, "b", "orders");
+        let mut held = binding("b", "orders");
+        held.metadata.finalizers = Some(vec![CREDENTIALS_FINALIZER.into()]);
+        assert!(cache.binding_changed(&("shop".into(), "b".into()), Some(held)).is_empty());
     }
 
     #[test]

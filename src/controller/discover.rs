@@ -50,7 +50,8 @@ struct Discovery {
     issuer: String,
 }
 
-async fn read_issuer(client: &Client) -> Result<String, KubeError> {
+/// The issuer that the API server names in its discovery document.
+pub(super) async fn read_issuer(client: &Client) -> Result<String, KubeError> {
     let act = || "reading /.well-known/openid-configuration".to_owned();
     let request = http::Request::get("/.well-known/openid-configuration").body(Vec::new());
     let request =

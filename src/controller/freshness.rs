@@ -34,7 +34,7 @@ pub(super) async fn is_fresh(client: &Client, gathered: &Gathered, steps: &[Plan
         let fresh = match (&step.step, &step.cause) {
             (Step::Put { .. }, Some(cause)) => same_binding(client, gathered, &cause.namespace, &cause.binding).await?,
             (Step::Put { .. }, None) => false,
-            (Step::Delete { credential }, _) => match Subject::parse(&credential.subject) {
+            (Step::Delete { credential, .. }, _) => match Subject::parse(&credential.subject) {
                 Some(subject) => no_unseen_claim(client, gathered, &subject).await?,
                 None => false,
             },

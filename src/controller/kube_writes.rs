@@ -1,18 +1,21 @@
 //! The only place that writes to Kubernetes.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::effects::{Effect, Effects};
+use super::write_gate::{Refused, WriteGate};
 use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::decide::notes::Note;
 use crate::mutants::{self, Mutant};
@@ -22,6 +25,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 /// Longest text of an event, in bytes; the API server refuses more.
 const MAX_NOTE: usize = 1_000;
 const REPORTER: &str = "ensign-controller";
+/// Owner of the fields that are written by server-side apply.
+pub(super) const FIELD_MANAGER: &str = "ensign";
 
 /// A request to the API server failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,9 +41,27 @@ pub(super) enum KubeError {
     /// There was no answer in time.
     #[error("{act}: no answer within {} s", DEADLINE.as_secs())]
     Deadline { act: String },
+    /// The controller may not write any more.
+    #[error("{act} was given up")]
+    Refused {
+        act: String,
+        #[source]
+        source: Refused,
+    },
 }
 
 impl KubeError {
+    /// What the API server said about a field that another manager owns.
+    pub(super) fn field_conflict(&self) -> Option<String> {
+        let Self::Request { source, .. } = self else { return None };
+        match source.as_ref() {
+            kube::Error::Api(status) if status.code == 409 && status.message.contains("conflict") => {
+                Some(status.message.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the object changed or went since it was read, so that a fresh look helps.
     pub(super) fn is_stale(&self) -> bool {
         let Self::Request { source, .. } = self else { return false };
@@ -62,17 +85,35 @@ pub(super) async fn within_deadline<T>(
 pub(super) struct KubeWriter {
     client: Client,
     recorder: Recorder,
+    gate: WriteGate,
     effects: Effects,
 }
 
 impl KubeWriter {
-    pub(super) fn new(client: Client, instance: Option<String>, effects: Effects) -> Self {
+    pub(super) fn new(client: Client, instance: Option<String>, gate: WriteGate, effects: Effects) -> Self {
         let reporter = Reporter { controller: REPORTER.to_owned(), instance };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, effects }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, gate, effects }
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Sends a write; `act` and `object` name it.
+    fn write<T>(
+        &self,
+        effect: &'static str,
+        act: &'static str,
+        object: impl FnOnce() -> String + Clone,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> impl Future<Output = Result<(), KubeError>> {
+        let (named, describe) = (object.clone(), move || format!("{act} {}", object()));
+        let written = self.gate.write(within_deadline(describe.clone(), request));
+        let take_in = |written: Result<Result<T, KubeError>, Refused>| match written {
+            Ok(result) => result.map(|_| ()),
+            Err(source) => Err(KubeError::Refused { act: describe(), source }),
+        };
+        self.effects.carry_out(move || Effect { act: effect, object: named() }, written, take_in)
     }
 
     /// Adds Ensign's finalizer, unless it is there.
@@ -106,10 +147,14 @@ impl KubeWriter {
         object: &K,
         to: &[String],
         effect: &'static str,
-        act: &str,
+        act: &'static str,
     ) -> Result<(), KubeError> {
         let tests = match object.finalizers() {
-            [] => json!([test_uid(object), {"op": "add", "path": "/metadata/finalizers", "value": to}]),
+            // `add` would replace the finalizers that others have set meanwhile.
+            [] => json!([
+                test_uid(object),
+                {"op": "test", "path": "/metadata/finalizers", "value": null},
+                {"op": "add", "path": "/metadata/finalizers", "value": to}]),
             before => json!([
                 test_uid(object),
                 {"op": "test", "path": "/metadata/finalizers", "value": before},
@@ -120,7 +165,7 @@ impl KubeWriter {
         let name = object.name_any();
         let patch = json_patch(tests);
         let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
-        self.write(effect, object, act, api.patch(&name, &params, &patch)).await
+        self.write(effect, act, || name_of(object), api.patch(&name, &params, &patch)).await
     }
 
     /// Writes the status of the object. The caller has made sure that it differs.
@@ -129,18 +174,8 @@ impl KubeWriter {
         let api = K::api(&self.client, object);
         let name = object.name_any();
         let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
-        self.write("status", object, "writing the status of", api.patch_status(&name, &params, &patch)).await
-    }
-
-    async fn write<K: Writable>(
-        &self,
-        effect: &'static str,
-        object: &K,
-        act: &str,
-        request: impl Future<Output = kube::Result<K>>,
-    ) -> Result<(), KubeError> {
-        let request = within_deadline(|| describe(act, object), request);
-        self.effects.carry_out(|| effect_on(effect, object), request, |answer| answer.map(|_| ())).await
+        let request = api.patch_status(&name, &params, &patch);
+        self.write("status", "writing the status of", || name_of(object), request).await
     }
 
     /// Publishes a Warning event. An event that gets lost is only logged: status says the same.
@@ -154,14 +189,33 @@ impl KubeWriter {
             secondary: None,
         };
         let reference = object.object_ref(&());
-        let publishing =
-            within_deadline(|| describe("publishing an event on", object), self.recorder.publish(&event, &reference));
-        let told = |published: Result<(), KubeError>| {
-            if let Err(error) = published {
-                tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
-            }
-        };
-        self.effects.carry_out(|| effect_on("event", object), publishing, told).await;
+        let published = self.write(
+            "event",
+            "publishing an event on",
+            || name_of(object),
+            self.recorder.publish(&event, &reference),
+        );
+        if let Err(error) = published.await {
+            tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
+        }
+    }
+
+    /// Makes the annotations those that Ensign owns on the service account; never forced, and never on another object of
+    /// the name: a service account that went meanwhile is not made again.
+    pub(super) async fn annotate_service_account(
+        &self,
+        account: &PartialObjectMeta<ServiceAccount>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), KubeError> {
+        let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
+        let applied = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": namespace, "uid": account.uid(), "annotations": annotations},
+        });
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &namespace);
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER), Patch::Apply(applied));
+        let request = api.patch_metadata(&name, &params, &patch);
+        self.write("annotate", "annotating", || format!("ServiceAccount {namespace}/{name}"), request).await
     }
 
     /// Writes the webhooks into the registration that the chart made.
@@ -174,12 +228,8 @@ impl KubeWriter {
         let updated = MutatingWebhookConfiguration { webhooks: Some(webhooks), ..current.clone() };
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let params = kube::api::PostParams::default();
-        let request = within_deadline(
-            || format!("writing the webhooks of MutatingWebhookConfiguration {name}"),
-            api.replace(&name, &params, &updated),
-        );
-        let effect = || Effect { act: "register", object: format!("MutatingWebhookConfiguration {name}") };
-        self.effects.carry_out(effect, request, |answer| answer.map(|_| ())).await
+        let object = || format!("MutatingWebhookConfiguration {name}");
+        self.write("register", "writing the webhooks of", object, api.replace(&name, &params, &updated)).await
     }
 }
 
@@ -209,14 +259,6 @@ fn shorten(text: &str) -> String {
     }
     let fits = |(at, c): &(usize, char)| at + c.len_utf8() + '…'.len_utf8() <= MAX_NOTE;
     text.char_indices().take_while(fits).map(|(_, c)| c).chain(['…']).collect()
-}
-
-fn describe<K: Writable>(act: &str, object: &K) -> String {
-    format!("{act} {}", name_of(object))
-}
-
-fn effect_on<K: Writable>(act: &'static str, object: &K) -> Effect {
-    Effect { act, object: name_of(object) }
 }
 
 fn name_of<K: Writable>(object: &K) -> String {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One identity in Azure is one key: identities go in parallel, and under each one thing happens at a time. Only
-//! `azure_writes` writes to Azure and only `kube_writes` to Kubernetes.
+//! `azure_writes` writes to Azure and only `kube_writes` to Kubernetes, both through `write_gate`, which is open while
+//! this process leads; `lease` writes the `Lease` that says who does.
 
 mod azure_writes;
 mod cache;
@@ -15,15 +16,21 @@ mod discover;
 mod effects;
 mod freshness;
 mod gather;
+mod issuer_watch;
 mod key;
 mod kube_writes;
+mod lease;
 mod queue;
 mod reconcile;
 mod registration;
 mod run;
+mod service_accounts;
 mod watches;
+mod write_gate;
 
 pub use discover::{DiscoveryError, discover};
 pub use effects::{Effect, Effects, Moment, Probe};
+pub use issuer_watch::IssuerWatch;
+pub use lease::LeaseConfig;
 pub use registration::WebhookTarget;
 pub use run::{Config, ControllerError, run};

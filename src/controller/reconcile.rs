@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 
-use super::azure_writes;
+use super::azure_writes::{self, WriteError};
 use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
@@ -15,6 +16,8 @@ use super::gather::Gathered;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::registration::{self, Registered, WebhookTarget};
+use super::service_accounts;
+use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::azure::ArmClient;
@@ -31,8 +34,9 @@ pub(super) struct Reconciler {
     pub(super) cache: Arc<Cache>,
     pub(super) arm: ArmClient,
     pub(super) writer: KubeWriter,
+    pub(super) gate: WriteGate,
     pub(super) effects: Effects,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) resync: Duration,
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
@@ -84,6 +88,10 @@ impl Reconciler {
                 tracing::debug!(%key, error = &error as &dyn std::error::Error, "changed meanwhile; looking again");
                 Outcome::Behind
             }
+            Err(error @ KubeError::Refused { .. }) => {
+                tracing::debug!(%key, error = &error as &dyn std::error::Error, "left to whoever leads next");
+                Outcome::Behind
+            }
             Err(error) => {
                 tracing::warn!(%key, error = &error as &dyn std::error::Error, "Kubernetes request failed; retrying");
                 Outcome::Retry { reason: Reason::Pending, retry_after: None }
@@ -122,7 +130,9 @@ impl Reconciler {
     }
 
     async fn reconcile_identity(&self, key: &Key) -> Result<Outcome, KubeError> {
-        let gathered = Gathered::new(&self.cache.read(), key, self.settings.own_client_id.as_deref());
+        // They can change meanwhile, and then the key comes again.
+        let settings = self.settings.load_full();
+        let gathered = Gathered::new(&self.cache.read(), key, settings.own_client_id.as_deref());
         if gathered.is_empty() {
             return Ok(Outcome::Nothing);
         }
@@ -133,15 +143,23 @@ impl Reconciler {
         }
         let mut observed = self.observe(&gathered).await;
         let now = self.now();
-        let planned = assess(&gathered.snapshot(), &observed, &self.settings, now);
+        let planned = assess(&gathered.snapshot(), &observed, &settings, now);
         let assessment = match &gathered.id {
             Some(id) if !planned.steps.is_empty() => {
-                match self.write(id, &gathered, planned, &mut observed, now).await? {
+                match self.write(id, &gathered, planned, &mut observed, &settings, now).await? {
                     Some(assessment) => assessment,
                     None => return Ok(Outcome::Behind),
                 }
             }
-            _ => planned,
+            _ => {
+                self.hold(&gathered, &planned).await?;
+                planned
+            }
+        };
+        let assessment = if self.annotate(&gathered, &assessment, &mut observed).await? {
+            assess(&gathered.snapshot(), &observed, &settings, now)
+        } else {
+            assessment
         };
         self.tell(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
@@ -169,7 +187,7 @@ impl Reconciler {
 
     fn failure(&self, error: &crate::azure::ArmError) -> crate::decide::failure::Failure {
         tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
-        error.failure(self.settings.own_client_id.as_deref())
+        error.failure(self.settings.load().own_client_id.as_deref())
     }
 
     /// Writes to Azure, after everything that has to come first; `None` when the cache was behind.
@@ -179,13 +197,14 @@ impl Reconciler {
         gathered: &Gathered,
         planned: Assessment,
         observed: &mut Observed,
+        settings: &Settings,
         now: Timestamp,
     ) -> Result<Option<Assessment>, KubeError> {
         if observed.identity.is_none() {
             // The identity may have been made anew under its old name, with another client ID.
             self.observe_identity(id, observed).await;
         }
-        let planned_again = assess(&gathered.snapshot(), observed, &self.settings, now);
+        let planned_again = assess(&gathered.snapshot(), observed, settings, now);
         if planned_again.steps != planned.steps {
             return Ok(Some(planned_again));
         }
@@ -205,7 +224,18 @@ impl Reconciler {
             _ => return Ok(Some(planned_again)),
         };
         for planned in &planned_again.steps {
-            if let Err(error) = azure_writes::apply(&self.effects, &self.arm, id, planned, &mut standing).await {
+            if !planned.step.may_go(&standing) {
+                break;
+            }
+            if let Err(error) =
+                azure_writes::apply(&self.effects, &self.gate, &self.arm, id, planned, &mut standing).await
+            {
+                let error = match error {
+                    WriteError::Azure(error) => error,
+                    WriteError::Refused(source) => {
+                        return Err(KubeError::Refused { act: format!("writing under {id}"), source });
+                    }
+                };
                 let failure = self.failure(&error);
                 let stop = failure.is_transient() || failure.is_gone();
                 observed.write_failures.insert(planned.step.name().to_owned(), failure);
@@ -218,7 +248,7 @@ impl Reconciler {
             self.prepare(gathered, &planned_again).await?;
         }
         observed.credentials = Some(Ok(standing));
-        Ok(Some(assess(&gathered.snapshot(), observed, &self.settings, now)))
+        Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.
@@ -229,7 +259,14 @@ impl Reconciler {
             if recorded != Some(&outcome.status.issuers) && !outcome.status.issuers.is_empty() {
                 self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
             }
-            if outcome.finalizer == Finalizer::Require {
+        }
+        self.hold(gathered, assessment).await
+    }
+
+    /// Finalizers that have to be there, also those that somebody stripped.
+    async fn hold(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+        for outcome in assessment.identities.iter().filter(|outcome| outcome.finalizer == Finalizer::Require) {
+            if let Some(object) = gathered.identity(&outcome.name) {
                 self.writer.require_finalizer(object.as_ref()).await?;
             }
         }
@@ -241,19 +278,36 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Annotates service accounts for the bindings that ask for it; whether any did.
+    async fn annotate(
+        &self,
+        gathered: &Gathered,
+        assessment: &Assessment,
+        observed: &mut Observed,
+    ) -> Result<bool, KubeError> {
+        for outcome in &assessment.bindings {
+            let binding = gathered.binding(&outcome.namespace, &outcome.name);
+            let Some((wanted, binding)) = outcome.annotations.as_ref().zip(binding) else { continue };
+            let account = &binding.spec.service_account_name;
+            let done = service_accounts::annotate(&self.writer, &outcome.namespace, account, wanted).await?;
+            observed.annotated.insert((outcome.namespace.clone(), outcome.name.clone()), done);
+        }
+        Ok(!observed.annotated.is_empty())
+    }
+
     /// Status and events, where facts changed.
     async fn tell(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.bindings {
             let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
-            if let Some(note) = &outcome.note {
+            for note in &outcome.notes {
                 self.writer.warn(object.as_ref(), note, "Bind").await;
             }
         }
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
-            if let Some(note) = &outcome.note {
+            for note in &outcome.notes {
                 self.writer.warn(object.as_ref(), note, "Reconcile").await;
             }
         }

@@ -1,25 +1,32 @@
-//! The controller's life: learn, watch, work, stop.
+//! The controller's life: learn, watch, stand for election, work, stop.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::FutureExt;
 use kube::Client;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::effects::Effects;
+use super::issuer_watch::{IssuerKeeper, IssuerWatch};
 use super::key::Key;
 use super::kube_writes::KubeWriter;
+use super::lease::{Election, LeaseConfig, Standing};
 use super::queue::Queue;
 use super::reconcile::{Attempts, Reconciler};
 use super::registration::WebhookTarget;
 use super::watches::{Feed, REQUIRED};
+use super::write_gate::WriteGate;
 use crate::azure::ArmClient;
 use crate::decide::assess::Settings;
+use crate::decide::lease::Loss;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
 
@@ -41,8 +48,12 @@ pub struct Config {
     pub clock: SharedClock,
     /// Name of this process in events, for example the pod's name.
     pub instance: Option<String>,
-    /// Told once every watch has seen everything.
+    /// Told once every watch has seen everything, also to one that stands by.
     pub readiness: Readiness,
+    /// The lease that has to be held for any write; without one nothing else may ever write.
+    pub leadership: Option<LeaseConfig>,
+    /// How the API server's issuer is watched; without it the one in the settings holds.
+    pub issuer_watch: Option<IssuerWatch>,
     /// The way of every write.
     pub effects: Effects,
 }
@@ -53,77 +64,188 @@ pub enum ControllerError {
     /// A task that must not end has ended.
     #[error("{0} ended, and the controller with it")]
     TaskEnded(&'static str),
+    /// Another process may lead now.
+    #[error("leadership is lost, so this controller ends; started again, it stands by")]
+    LeadershipLost(#[source] Loss),
 }
 
-/// Runs the controller until `stop`. Reconciles under way are finished first.
+/// Runs the controller until `stop`. Writes under way are finished first; what would come after them is left to the next
+/// leader.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ControllerError> {
+    let readiness = config.readiness.clone();
+    let mut life = Life::new(stop.clone());
+    let Err(end) = live(config, &mut life).await;
+    readiness.set(false);
+    stop.cancel();
+    life.finish().await;
+    match end {
+        End::Stopped => Ok(()),
+        End::Failed(error) => Err(error),
+    }
+}
+
+async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     let cache = Arc::new(Cache::default());
     let queue = Arc::new(Queue::new(config.clock.clone()));
-    let (initialised, seen) = watch::channel(BTreeSet::new());
-    let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), initialised });
+    let full = life.watch(&config, &cache, &queue);
+    life.until(full).await?;
 
-    let mut tasks: JoinSet<&'static str> = JoinSet::new();
-    let client = || config.client.clone();
-    tasks.spawn(feed.clone().identities(client()).map(|()| "the watch of ManagedIdentities"));
-    tasks.spawn(feed.clone().bindings(client()).map(|()| "the watch of ManagedIdentityBindings"));
-    tasks.spawn(feed.clone().namespaces(client()).map(|()| "the watch of Namespaces"));
-    if let Some(target) = config.webhook.clone() {
-        let watch = feed.clone().registration(client(), target.configuration, target.namespace, target.secret);
-        tasks.spawn(watch.map(|()| "the watch of the webhook registration"));
+    let settings = Arc::new(ArcSwap::from_pointee(config.settings.clone()));
+    let (settled, mut issuer_is_sure) = watch::channel(config.issuer_watch.is_none());
+    if let Some(watch) = config.issuer_watch {
+        let (client, clock) = (config.client.clone(), config.clock.clone());
+        let (settings, cache, queue) = (settings.clone(), cache.clone(), queue.clone());
+        let keeper = IssuerKeeper { client, watch, settings, cache, queue, clock };
+        life.tasks.spawn(keeper.run(settled).map(|()| "the watch of the issuer"));
     }
-    let reconciler = Arc::new(Reconciler {
-        cache: cache.clone(),
-        arm: config.arm,
-        writer: KubeWriter::new(config.client.clone(), config.instance, config.effects.clone()),
-        effects: config.effects,
-        settings: config.settings,
-        resync: config.resync,
-        clock: config.clock,
-        webhook: config.webhook,
-        attempts: Attempts::default(),
-    });
+    if let Some(lease) = config.leadership.clone() {
+        let mut standing = life.stand_for_election(lease, config.clock.clone());
+        life.until(is(&mut standing, |standing| *standing != Standing::Unknown)).await?;
+        config.readiness.set(true);
+        tracing::info!("ready");
+        life.until(is(&mut standing, |standing| *standing == Standing::Leading)).await?;
+        // The former leader may have written what the watches have not seen yet; a list that is newer than the lease
+        // has all of it.
+        let full = life.watch(&config, &cache, &queue);
+        life.until(full).await?;
+    } else {
+        life.gate = Some(WriteGate::unlimited(config.clock.clone()));
+        config.readiness.set(true);
+        tracing::info!("ready");
+    }
+    life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
 
-    let ended = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        ended = tasks.join_next() => Some(ended),
-        () = initialised_all(seen) => None,
-    };
-    if let Some(ended) = ended {
-        return Err(task_ended(ended));
-    }
     cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key));
-    config.readiness.set(true);
-    tracing::info!("ready");
+    life.work(config, cache, &queue, settings);
+    life.until(pending()).await
+}
 
-    let mut workers = JoinSet::new();
-    for _ in 0..config.concurrency.max(1) {
-        workers.spawn(work(reconciler.clone(), queue.clone(), stop.clone()));
+/// What runs, and how it ends.
+struct Life {
+    stop: CancellationToken,
+    /// Tasks that must not end.
+    tasks: JoinSet<&'static str>,
+    /// Those of them that list and watch.
+    watches: Vec<AbortHandle>,
+    election: Option<Election>,
+    gate: Option<WriteGate>,
+    workers: JoinSet<()>,
+}
+
+/// Why the controller ends.
+enum End {
+    Stopped,
+    Failed(ControllerError),
+}
+
+impl Life {
+    fn new(stop: CancellationToken) -> Self {
+        let (tasks, workers) = (JoinSet::new(), JoinSet::new());
+        Self { stop, tasks, watches: Vec::new(), election: None, gate: None, workers }
     }
-    let result = tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        ended = tasks.join_next() => Err(task_ended(ended)),
-        ended = workers.join_next() => match ended {
-            Some(Ok(())) if stop.is_cancelled() => Ok(()),
-            _ => Err(ControllerError::TaskEnded("a worker")),
-        },
-    };
-    config.readiness.set(false);
-    stop.cancel();
-    while workers.join_next().await.is_some() {}
-    result
+
+    /// Lists and watches from now on, instead of any watches before; answers when every list is in.
+    fn watch(
+        &mut self,
+        config: &Config,
+        cache: &Arc<Cache>,
+        queue: &Arc<Queue<Key>>,
+    ) -> impl Future<Output = ()> + use<> {
+        self.watches.drain(..).for_each(|former| former.abort());
+        let (initialised, seen) = watch::channel(BTreeSet::new());
+        let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), initialised });
+        let client = || config.client.clone();
+        let identities = feed.clone().identities(client()).map(|()| "the watch of ManagedIdentities");
+        let bindings = feed.clone().bindings(client()).map(|()| "the watch of ManagedIdentityBindings");
+        let namespaces = feed.clone().namespaces(client()).map(|()| "the watch of Namespaces");
+        self.watches = vec![self.tasks.spawn(identities), self.tasks.spawn(bindings), self.tasks.spawn(namespaces)];
+        if let Some(target) = config.webhook.clone() {
+            let watch = feed.registration(client(), target.configuration, target.namespace, target.secret);
+            self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the webhook registration")));
+        }
+        initialised_all(seen)
+    }
+
+    fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Standing> {
+        let (election, gate) = Election::start(lease, clock);
+        let standing = election.standing();
+        self.election = Some(election);
+        self.gate = Some(gate);
+        standing
+    }
+
+    fn work(&mut self, config: Config, cache: Arc<Cache>, queue: &Arc<Queue<Key>>, settings: Arc<ArcSwap<Settings>>) {
+        let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
+        let reconciler = Arc::new(Reconciler {
+            cache,
+            arm: config.arm,
+            writer: KubeWriter::new(config.client, config.instance, gate.clone(), config.effects.clone()),
+            gate,
+            effects: config.effects,
+            settings,
+            resync: config.resync,
+            clock: config.clock,
+            webhook: config.webhook,
+            attempts: Attempts::default(),
+        });
+        for _ in 0..config.concurrency.max(1) {
+            self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));
+        }
+    }
+
+    /// Waits for an event, unless something ends before.
+    async fn until<T>(&mut self, event: impl Future<Output = T>) -> Result<T, End> {
+        let failed = |error| Err(End::Failed(error));
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(End::Stopped),
+            loss = lost(self.election.as_mut()) => failed(ControllerError::LeadershipLost(loss)),
+            name = ended(&mut self.tasks) => failed(ControllerError::TaskEnded(name)),
+            Some(_) = self.workers.join_next() => failed(ControllerError::TaskEnded("a worker")),
+            happened = event => Ok(happened),
+        }
+    }
+
+    /// Ends all work, and lets go of the lease when nothing can be written any more.
+    async fn finish(mut self) {
+        if let Some(gate) = &self.gate {
+            gate.close().await;
+        }
+        self.workers.shutdown().await;
+        if let Some(election) = self.election {
+            election.release().await;
+        }
+    }
+}
+
+async fn lost(election: Option<&mut Election>) -> Loss {
+    match election {
+        Some(election) => election.lost().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the end of a task that nobody aborted.
+async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(name)) => return name,
+            Some(Err(error)) if error.is_cancelled() => {}
+            Some(Err(_)) => return "a task",
+            None => pending().await,
+        }
+    }
+}
+
+async fn is<T>(told: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
+    if told.wait_for(wanted).await.is_err() {
+        // Whoever told it has ended, which is reported elsewhere.
+        pending::<()>().await;
+    }
 }
 
 async fn initialised_all(mut seen: watch::Receiver<BTreeSet<&'static str>>) {
-    let all = |kinds: &BTreeSet<&'static str>| REQUIRED.iter().all(|kind| kinds.contains(kind));
-    if seen.wait_for(all).await.is_err() {
-        // Only when the watches are gone, which their tasks report.
-        std::future::pending::<()>().await;
-    }
-}
-
-fn task_ended(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> ControllerError {
-    let name = ended.and_then(Result::ok).unwrap_or("a task");
-    ControllerError::TaskEnded(name)
+    is(&mut seen, |kinds| REQUIRED.iter().all(|kind| kinds.contains(kind))).await;
 }
 
 async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key>>, stop: CancellationToken) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Subject;
+use super::overlap::Swaps;
 use super::ownership::{Cluster, Credential, Owner};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MAX_CREDENTIALS_PER_IDENTITY};
@@ -50,14 +51,24 @@ pub enum Step {
     Delete {
         /// What stands under the name; it has to be unchanged when the write goes out.
         credential: Credential,
+        /// The name of a credential that has to stand before: the trust goes over to it.
+        after: Option<String>,
     },
 }
 
 impl Step {
     /// The name of the credential that the step writes.
     pub fn name(&self) -> &str {
-        let (Self::Put { credential, .. } | Self::Delete { credential }) = self;
+        let (Self::Put { credential, .. } | Self::Delete { credential, .. }) = self;
         &credential.name
+    }
+
+    /// Whether what has to stand before the step does. If it does not, no later step may go either.
+    pub fn may_go(&self, standing: &[Credential]) -> bool {
+        match self {
+            Self::Delete { after: Some(name), .. } => standing.iter().any(|credential| credential.name == *name),
+            Self::Delete { after: None, .. } | Self::Put { .. } => true,
+        }
     }
 }
 
@@ -112,9 +123,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     for wanted in inputs.wanted {
         match stand(inputs, wanted, &ours, &others) {
             Found::Standing(standing) => {
-                if let Some(again) = written_again(inputs, &standing) {
-                    puts.push(again);
-                }
+                puts.extend(written_again(inputs, &standing));
                 standings.insert(wanted.subject.clone(), standing);
             }
             Found::Repair(step, name) => {
@@ -124,29 +133,67 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
             Found::Lacking(step) => lacking.push((wanted, step)),
         }
     }
-    let adopted = others
-        .iter()
-        .filter(|other| mutants::active(Mutant::AdoptedDeleted) && other.issuer == inputs.cluster.issuer);
-    let deletes: Vec<&Credential> = ours
-        .iter()
-        .chain(adopted)
-        .copied()
-        .filter(|credential| !keeps(inputs, credential, &wanted_subjects))
-        .collect();
+    let (kept, unwanted): (Vec<&Credential>, Vec<&Credential>) =
+        ours.iter().partition(|credential| keeps(inputs, credential, &wanted_subjects));
+    let mut deletes: Vec<Step> =
+        unwanted.iter().map(|unwanted| Step::Delete { credential: (*unwanted).clone(), after: None }).collect();
+    if mutants::active(Mutant::AdoptedDeleted) {
+        let adopted = others.iter().filter(|other| other.issuer == inputs.cluster.issuer);
+        let unwanted = adopted.filter(|other| !keeps(inputs, other, &wanted_subjects));
+        deletes.extend(unwanted.map(|other| Step::Delete { credential: (*other).clone(), after: None }));
+    }
 
-    let kept = ours.len().saturating_sub(deletes.len());
-    let room = slots(inputs.max_credentials, kept, others.len());
-    let (granted, refused) = lacking.split_at(room.min(lacking.len()));
-    for (wanted, step) in granted {
+    // Who has a free slot, then who gets one that a credential of a former issuer gives up.
+    let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
+    let share = (inputs.max_credentials as usize).min(limit.saturating_sub(others.len()));
+    let room = share.saturating_sub(kept.len()).min(lacking.len());
+    let room = if mutants::active(Mutant::LimitIgnored) { lacking.len() } else { room };
+    let former: Vec<&Credential> =
+        kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
+    // Who has trust to lose comes first.
+    lacking.sort_by_key(|(wanted, _)| {
+        let subject = wanted.subject.to_string();
+        former.iter().all(|credential| credential.subject != subject)
+    });
+    let short = lacking.split_off(room);
+    let free_afterwards = limit.saturating_sub(kept.len() + others.len() + room);
+    let mut swaps = Swaps::new(former, free_afterwards);
+    for (subject, standing) in &standings {
+        if let Standing::Given { name, .. } = standing {
+            swaps.cover(&subject.to_string(), name);
+        }
+    }
+    let mut waiting = Vec::new();
+    for (wanted, step) in short {
+        let over_share = kept.len() > share && !swaps.has_former(&wanted.subject.to_string());
+        let covered = if over_share { None } else { swaps.next_covered() };
+        match covered {
+            Some(covered) => {
+                deletes.push(covered.give_way());
+                lacking.push((wanted, step));
+            }
+            None => waiting.push((wanted, step, over_share)),
+        }
+    }
+    for (wanted, step) in &lacking {
         standings.insert(wanted.subject.clone(), Standing::Planned { name: step.name().to_owned() });
+        swaps.cover(&wanted.subject.to_string(), step.name());
     }
-    for (wanted, _) in refused {
-        standings.insert(wanted.subject.clone(), quota_exceeded(inputs, counts));
+    puts.extend(lacking.into_iter().map(|(_, step)| step));
+    let mut steps = order(puts, deletes, limit.saturating_sub(inputs.existing.len()));
+    for (wanted, step, over_share) in waiting {
+        let name = step.name().to_owned();
+        let swapped = if over_share { None } else { swaps.swap(&wanted.subject.to_string(), &name, step) };
+        let standing = match swapped {
+            Some(swap) => {
+                steps.extend(swap);
+                Standing::Planned { name }
+            }
+            None => quota_exceeded(inputs, counts),
+        };
+        standings.insert(wanted.subject.clone(), standing);
     }
-    puts.extend(granted.iter().map(|(_, step)| step.clone()));
-
-    let free = (MAX_CREDENTIALS_PER_IDENTITY as usize).saturating_sub(inputs.existing.len());
-    let mut plan = Plan { steps: order(puts, &deletes, free), standings, counts };
+    let mut plan = Plan { steps, standings, counts };
     if inputs.policy == CredentialPolicy::Observe {
         observe(inputs, &mut plan);
     }
@@ -173,7 +220,9 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         return if mine.audiences == desired.audiences {
             Found::Standing(Standing::Given { name, origin: CredentialOrigin::Created })
         } else {
-            Found::Repair(Step::Put { credential: desired, replaces: Some((*mine).clone()) }, name)
+            // Its name may be that of the cluster's previous ID; Azure would not take the same trust twice.
+            let credential = Credential { name: name.clone(), ..desired };
+            Found::Repair(Step::Put { credential, replaces: Some((*mine).clone()) }, name)
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
@@ -212,23 +261,13 @@ fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>
     wanted.contains(&credential.subject) && (current || !expired)
 }
 
-/// How many more credentials this cluster may write, once its own unwanted ones are gone.
-fn slots(max_credentials: u32, kept: usize, others: usize) -> usize {
-    if mutants::active(Mutant::LimitIgnored) {
-        return usize::MAX;
-    }
-    let share = (max_credentials as usize).saturating_sub(kept);
-    let limit = (MAX_CREDENTIALS_PER_IDENTITY as usize).saturating_sub(kept + others);
-    share.min(limit)
-}
-
 /// Puts go first while they fit; a delete goes before the puts that need its slot.
-fn order(puts: Vec<Step>, deletes: &[&Credential], mut free: usize) -> Vec<Step> {
+fn order(puts: Vec<Step>, deletes: Vec<Step>, mut free: usize) -> Vec<Step> {
     if mutants::active(Mutant::DeleteBeforeCreate) {
         free = 0;
     }
     let mut steps = Vec::new();
-    let mut deletes = deletes.iter().map(|credential| Step::Delete { credential: (*credential).clone() });
+    let mut deletes = deletes.into_iter();
     for put in puts {
         let takes_slot = matches!(put, Step::Put { replaces: None, .. });
         if takes_slot && free == 0 {
@@ -247,7 +286,7 @@ fn count(inputs: &Inputs<'_>, recorded: &[&str]) -> CredentialCounts {
     for credential in inputs.existing {
         match inputs.cluster.owner(credential, recorded) {
             Owner::ThisCluster => counts.this_cluster += 1,
-            Owner::OtherCluster => counts.other_clusters += 1,
+            Owner::OtherCluster | Owner::SharedId => counts.other_clusters += 1,
             Owner::Foreign => counts.foreign += 1,
         }
     }

@@ -5,7 +5,12 @@ use super::*;
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 
 fn cluster() -> Cluster {
-    Cluster { id: "cluster-1".into(), issuer: "https://issuer.example/1".into(), audience: AUDIENCE.into() }
+    Cluster {
+        id: "cluster-1".into(),
+        previous_id: None,
+        issuer: "https://issuer.example/1".into(),
+        audience: AUDIENCE.into(),
+    }
 }
 
 fn identity() -> ArmId {
@@ -98,7 +103,7 @@ fn a_standing_credential_needs_no_write() {
 #[test]
 fn an_unwanted_credential_of_ours_goes() {
     let plan = Case::new(vec![], vec![ours("orders"), foreign(1)]).plan();
-    assert_eq!(plan.steps, [Step::Delete { credential: ours("orders") }]);
+    assert_eq!(plan.steps, [Step::Delete { credential: ours("orders"), after: None }]);
 }
 
 #[test]
@@ -176,7 +181,7 @@ fn the_share_of_this_cluster_is_not_exceeded() {
 fn a_put_that_fits_goes_before_the_delete() {
     let plan = Case::new(vec![wanted("new")], vec![ours("old")]).plan();
     assert_eq!(plan.steps[0], Step::Put { credential: ours("new"), replaces: None });
-    assert_eq!(plan.steps[1], Step::Delete { credential: ours("old") });
+    assert_eq!(plan.steps[1], Step::Delete { credential: ours("old"), after: None });
 }
 
 #[test]
@@ -184,7 +189,7 @@ fn a_put_that_does_not_fit_waits_for_the_delete() {
     let mut existing: Vec<_> = (0..19).map(foreign).collect();
     existing.push(ours("old"));
     let plan = Case::new(vec![wanted("new")], existing).plan();
-    assert_eq!(plan.steps[0], Step::Delete { credential: ours("old") });
+    assert_eq!(plan.steps[0], Step::Delete { credential: ours("old"), after: None });
     assert_eq!(plan.steps[1], Step::Put { credential: ours("new"), replaces: None });
 }
 
@@ -209,7 +214,142 @@ fn a_credential_of_the_old_issuer_stays_until_its_last_token_has_expired() {
     case.retiring = vec![(old, false)];
     assert_eq!(case.plan().steps, [Step::Put { credential: ours("orders"), replaces: None }]);
     case.retiring = vec![(old, true)];
-    assert_eq!(case.plan().steps.last(), Some(&Step::Delete { credential: before }));
+    assert_eq!(case.plan().steps.last(), Some(&Step::Delete { credential: before, after: None }));
+}
+
+const FORMER: &str = "https://issuer.example/0";
+
+/// What this cluster wrote under its former issuer.
+fn former(account: &str) -> Credential {
+    let before = Cluster { issuer: FORMER.into(), ..cluster() };
+    let subject = Subject::new("shop", account);
+    Credential { name: before.credential_name(&subject), issuer: FORMER.into(), ..ours(account) }
+}
+
+/// Accounts with credentials of the former issuer, whose tokens are still valid.
+fn after_a_change(accounts: usize, others: usize) -> Case {
+    let names: Vec<String> = (0..accounts).map(|n| format!("app-{n}")).collect();
+    let existing = names.iter().map(|name| former(name)).chain((0..others).map(foreign)).collect();
+    let mut case = Case::new(names.iter().map(|name| wanted(name)).collect(), existing);
+    case.retiring = vec![(FORMER, false)];
+    case
+}
+
+/// Carries a plan out as the controller does. Writes that fail are skipped, unless a later step depends on them. Answers
+/// the subjects that had trust and were without any at some point.
+fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
+    let wanted: BTreeSet<String> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
+    let trusted = |existing: &[Credential]| -> BTreeSet<String> {
+        let right =
+            |credential: &&Credential| credential.audiences == [AUDIENCE] && wanted.contains(&credential.subject);
+        existing.iter().filter(right).map(|credential| credential.subject.clone()).collect()
+    };
+    let before = trusted(&case.existing);
+    let mut lost = BTreeSet::new();
+    for step in case.plan().steps {
+        if !step.may_go(&case.existing) {
+            break;
+        }
+        let refused = matches!(step, Step::Put { replaces: None, .. }) && case.existing.len() == 20;
+        assert!(!refused || !failing.is_empty(), "planned for, not left to Azure");
+        if !refused && !failing.contains(step.name()) {
+            apply(&mut case.existing, &step);
+        }
+        lost.extend(before.difference(&trusted(&case.existing)).cloned());
+    }
+    lost
+}
+
+#[test]
+fn with_slots_for_both_old_and_new_stand_side_by_side() {
+    let mut case = after_a_change(10, 0);
+    assert!(case.plan().steps.iter().all(|step| matches!(step, Step::Put { .. })));
+    carry_out(&mut case, &BTreeSet::new());
+    assert_eq!(case.existing.len(), 20);
+}
+
+#[test]
+fn where_slots_are_short_a_former_credential_gives_way_only_to_a_new_one_that_stands() {
+    for (accounts, others) in [(12, 0), (12, 7), (19, 0), (1, 18)] {
+        let mut case = after_a_change(accounts, others);
+        assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new(), "{accounts} and {others} others");
+        let new = case.existing.iter().filter(|credential| credential.issuer == cluster().issuer).count();
+        assert_eq!(new, accounts, "every subject has the new one");
+        assert_eq!(case.existing.len(), 20, "and no former one went in vain");
+        assert_eq!(case.plan().steps, []);
+    }
+}
+
+#[test]
+fn the_clusters_share_is_kept_across_a_change() {
+    let mut case = after_a_change(5, 3);
+    case.max_credentials = 5;
+    assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new(), "Azure has slots for the moment between");
+    assert_eq!(case.existing.len(), 8);
+    assert_eq!(case.plan().steps, []);
+}
+
+#[test]
+fn with_every_slot_taken_subjects_change_over_one_by_one_and_a_failure_stops_that() {
+    let mut case = after_a_change(20, 0);
+    let puts: BTreeSet<String> = (0..20).map(|n| ours(&format!("app-{n}")).name).collect();
+    let mut broken = after_a_change(20, 0);
+    assert_eq!(carry_out(&mut broken, &puts).len(), 1, "one subject pays, not twenty");
+    carry_out(&mut case, &BTreeSet::new());
+    assert!(case.existing.iter().all(|credential| credential.issuer == cluster().issuer));
+}
+
+#[test]
+fn a_new_binding_is_not_refused_for_the_sake_of_a_former_credential_that_nobody_needs() {
+    let mut case = after_a_change(10, 0);
+    carry_out(&mut case, &BTreeSet::new());
+    case.wanted.push(wanted("new"));
+    assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new());
+    assert!(case.existing.contains(&ours("new")));
+}
+
+#[test]
+fn after_a_move_what_was_written_under_the_previous_id_is_kept_under_its_name() {
+    let moved = Cluster { id: "cluster-2".into(), previous_id: Some("cluster-1".into()), ..cluster() };
+    let mut broken = ours("broken");
+    broken.audiences = vec!["other".into()];
+    let existing = [ours("orders"), ours("gone"), broken];
+    let wanted = [wanted("orders"), wanted("broken"), wanted("new")];
+    let plan = plan(&Inputs {
+        cluster: &moved,
+        identity: &identity(),
+        retiring_issuers: &[],
+        wanted: &wanted,
+        existing: &existing,
+        policy: CredentialPolicy::Manage,
+        max_credentials: 20,
+    });
+    let given = Standing::Given { name: ours("orders").name, origin: CredentialOrigin::Created };
+    assert_eq!(plan.standings[&wanted[0].subject], given);
+    let new = Credential { name: moved.credential_name(&wanted[2].subject), ..ours("new") };
+    let expected = [
+        Step::Put { credential: ours("broken"), replaces: Some(existing[2].clone()) },
+        Step::Put { credential: new, replaces: None },
+        Step::Delete { credential: ours("gone"), after: None },
+    ];
+    assert_eq!(plan.steps, expected);
+}
+
+fn any_change() -> impl Strategy<Value = (Case, BTreeSet<String>)> {
+    let accounts = || prop::collection::btree_set(0..16_u8, 0..14);
+    (accounts(), accounts(), accounts(), accounts(), 0..12usize, 1..=20u32, any::<bool>()).prop_map(
+        |(wants, olds, news, failing, others, max_credentials, expired)| {
+            let name = |n: &u8| format!("app-{n}");
+            let existing = olds.iter().map(|n| former(&name(n))).chain(news.iter().map(|n| ours(&name(n))));
+            let mut case = Case::new(
+                wants.iter().map(|n| wanted(&name(n))).collect(),
+                existing.chain((0..others).map(foreign)).take(20).collect(),
+            );
+            case.max_credentials = max_credentials;
+            case.retiring = vec![(FORMER, expired)];
+            (case, failing.iter().map(|n| ours(&name(n)).name).collect())
+        },
+    )
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
@@ -268,7 +408,7 @@ proptest! {
     fn wanted_trust_is_never_deleted(case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
         for step in case.plan().steps {
-            if let Step::Delete { credential } = step {
+            if let Step::Delete { credential, .. } = step {
                 prop_assert!(!wanted.contains(&credential.subject));
             }
         }
@@ -278,5 +418,22 @@ proptest! {
     fn every_wanted_subject_gets_an_answer(case in any_case()) {
         let plan = case.plan();
         prop_assert_eq!(plan.standings.len(), case.wanted.len());
+    }
+
+    #[test]
+    fn a_change_of_the_issuer_settles_and_loses_no_trust_while_a_slot_is_free((mut case, _) in any_change()) {
+        let full = case.existing.len() == 20;
+        let expired = case.retiring[0].1;
+        let lost = carry_out(&mut case, &BTreeSet::new());
+        prop_assert!(full || expired || lost.is_empty(), "{lost:?}");
+        prop_assert_eq!(case.plan().steps, vec![]);
+    }
+
+    #[test]
+    fn whatever_fails_during_a_change_at_most_one_subject_pays((mut case, failing) in any_change()) {
+        case.retiring = vec![(FORMER, false)];
+        let full = case.existing.len() == 20;
+        let lost = carry_out(&mut case, &failing);
+        prop_assert!(lost.len() <= usize::from(full), "{lost:?}");
     }
 }

@@ -14,10 +14,10 @@ pub struct Note {
 }
 
 /// The Warning event for a new problem; the same problem is told once, however often it is found.
-pub fn warning(before: &[Condition], ready: &Verdict) -> Option<Note> {
-    let problem = matches!(ready.reason.severity(), Severity::Terminal | Severity::Retrying);
-    let known = find(before, ConditionType::Ready).is_some_and(|condition| condition.reason == ready.reason.as_str());
-    (problem && !known).then(|| Note { reason: ready.reason, message: ready.message.clone() })
+pub fn warning(before: &[Condition], kind: ConditionType, now: &Verdict) -> Option<Note> {
+    let problem = matches!(now.reason.severity(), Severity::Terminal | Severity::Retrying);
+    let known = find(before, kind).is_some_and(|condition| condition.reason == now.reason.as_str());
+    (problem && !known).then(|| Note { reason: now.reason, message: now.message.clone() })
 }
 
 #[cfg(test)]
@@ -29,16 +29,16 @@ mod tests {
     #[test]
     fn a_problem_is_told_once() {
         let problem = Verdict::bad(Reason::NotAllowed, "ask the operator");
-        assert_eq!(warning(&[], &problem).map(|note| note.reason), Some(Reason::NotAllowed));
+        assert_eq!(warning(&[], ConditionType::Ready, &problem).map(|note| note.reason), Some(Reason::NotAllowed));
         let known = [condition(ConditionType::Ready, &problem, None, &[], Timestamp::UNIX_EPOCH)];
-        assert_eq!(warning(&known, &problem), None);
+        assert_eq!(warning(&known, ConditionType::Ready, &problem), None);
         let other = Verdict::bad(Reason::QuotaExceeded, "20/20");
-        assert!(warning(&known, &other).is_some(), "another problem is another event");
+        assert!(warning(&known, ConditionType::Ready, &other).is_some(), "another problem is another event");
     }
 
     #[test]
     fn progress_and_success_are_no_problem() {
-        assert_eq!(warning(&[], &Verdict::good(Reason::Ready, "")), None);
-        assert_eq!(warning(&[], &Verdict::unknown(Reason::Pending, "")), None);
+        assert_eq!(warning(&[], ConditionType::Ready, &Verdict::good(Reason::Ready, "")), None);
+        assert_eq!(warning(&[], ConditionType::Ready, &Verdict::unknown(Reason::Pending, "")), None);
     }
 }

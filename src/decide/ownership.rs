@@ -23,6 +23,9 @@ pub enum Owner {
     ThisCluster,
     /// Its name says that Ensign wrote it in another cluster.
     OtherCluster,
+    /// Its name recomputes with this cluster's ID, but its issuer is none of this cluster's: another cluster has a copy of
+    /// the ID.
+    SharedId,
     /// Everything else.
     Foreign,
 }
@@ -32,6 +35,8 @@ pub enum Owner {
 pub struct Cluster {
     /// The cluster's ID: the UID of the namespace `kube-system`, unless it was set.
     pub id: String,
+    /// The ID that the cluster had before a move, if that is known.
+    pub previous_id: Option<String>,
     /// The present issuer, exactly as tokens carry it.
     pub issuer: String,
     /// The audience that tokens for Entra carry.
@@ -44,18 +49,24 @@ impl Cluster {
         credential_name(&self.id, &self.issuer, subject)
     }
 
-    /// Whose the credential is. It is this cluster's only if its name recomputes from its own issuer and subject, and
-    /// the issuer is the present one or a recorded one.
+    /// Whose the credential is. It is this cluster's only if its name recomputes from its own issuer and subject, with
+    /// the present or the previous ID, and the issuer is the present one or a recorded one.
     pub fn owner(&self, credential: &Credential, recorded_issuers: &[&str]) -> Owner {
         let known = credential.issuer == self.issuer
             || recorded_issuers.contains(&credential.issuer.as_str())
             || mutants::active(Mutant::OwnershipWithoutIssuer);
-        let recomputes = Subject::parse(&credential.subject)
-            .is_some_and(|subject| credential_name(&self.id, &credential.issuer, &subject) == credential.name);
+        let subject = Subject::parse(&credential.subject);
+        let recomputes = |id: &str| {
+            subject.as_ref().is_some_and(|subject| credential_name(id, &credential.issuer, subject) == credential.name)
+        };
+        let ours = recomputes(&self.id) || self.previous_id.as_deref().is_some_and(recomputes);
         let looks_like_ours = mutants::active(Mutant::OwnershipByPrefix)
             && cluster_tag_of(&credential.name) == Some(&cluster_tag(&self.id));
-        if (known && recomputes) || looks_like_ours {
+        if (known && ours) || looks_like_ours {
             return Owner::ThisCluster;
+        }
+        if recomputes(&self.id) {
+            return Owner::SharedId;
         }
         match cluster_tag_of(&credential.name) {
             Some(tag) if tag != cluster_tag(&self.id) => Owner::OtherCluster,
@@ -71,6 +82,7 @@ mod tests {
     fn cluster(id: &str) -> Cluster {
         Cluster {
             id: id.into(),
+            previous_id: None,
             issuer: "https://issuer.example/1".into(),
             audience: "api://AzureADTokenExchange".into(),
         }
@@ -104,8 +116,18 @@ mod tests {
         let mine = cluster("one");
         let copy = Cluster { issuer: "https://issuer.example/2".into(), ..cluster("one") };
         let credential = written_by(&copy, "orders");
-        assert_eq!(mine.owner(&credential, &[]), Owner::Foreign);
+        assert_eq!(mine.owner(&credential, &[]), Owner::SharedId);
         assert_eq!(mine.owner(&credential, &["https://issuer.example/2"]), Owner::ThisCluster);
+    }
+
+    #[test]
+    fn what_was_written_under_the_previous_id_is_ours_for_known_issuers_only() {
+        let before = cluster("before");
+        let moved = Cluster { previous_id: Some("before".into()), ..cluster("after") };
+        assert_eq!(moved.owner(&written_by(&before, "orders"), &[]), Owner::ThisCluster);
+        assert_eq!(cluster("after").owner(&written_by(&before, "orders"), &[]), Owner::OtherCluster);
+        let elsewhere = Cluster { issuer: "https://issuer.example/2".into(), ..before };
+        assert_eq!(moved.owner(&written_by(&elsewhere, "orders"), &[]), Owner::OtherCluster);
     }
 
     #[test]

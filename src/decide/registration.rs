@@ -234,3 +234,7 @@ fn with_foreign(current: Option<&LabelSelector>, wanted: Option<&LabelSelector>)
     }
     selector
 }
+
+#[cfg(test)]
+#[path = "registration_tests.rs"]
+mod tests;

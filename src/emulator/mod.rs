@@ -2,7 +2,7 @@
 //! federation, and `/_emulator/` to seed, inspect and disturb it.
 //!
 //! It speaks the real wire protocol over https, so that Microsoft's own clients work against it unpatched, and it
-//! refuses what Azure refuses in the same words. [`state`] decides and does no I/O; [`http`] serves.
+//! refuses what Azure refuses in the same words. [`state`] decides and does no I/O; `http` serves.
 //!
 //! ```text
 //!             ┌ /subscriptions/… ─▶ state::arm ──┐

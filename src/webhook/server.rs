@@ -34,17 +34,38 @@ const MAX_CONCURRENT_STREAMS: u32 = 250;
 /// How long requests under way may take once the process stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The webhook's one route.
-pub fn router(admission: Arc<Admission>) -> Router {
-    Router::new()
-        .route(MUTATE_PODS_PATH, post(mutate_pods))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(admission)
+/// What one request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of its body.
+    pub body_bytes: usize,
+    /// Time for reading and answering it.
+    pub deadline: Duration,
 }
 
-async fn mutate_pods(State(admission): State<Arc<Admission>>, request: Request) -> Response {
-    let answered = timeout(REQUEST_DEADLINE, async {
-        let body = read(request).await?;
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body_bytes: MAX_BODY_BYTES, deadline: REQUEST_DEADLINE }
+    }
+}
+
+#[derive(Clone)]
+struct Served {
+    admission: Arc<Admission>,
+    limits: Limits,
+}
+
+/// The webhook's one route.
+pub fn router(admission: Arc<Admission>, limits: Limits) -> Router {
+    Router::new()
+        .route(MUTATE_PODS_PATH, post(mutate_pods))
+        .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .with_state(Served { admission, limits })
+}
+
+async fn mutate_pods(State(Served { admission, limits }): State<Served>, request: Request) -> Response {
+    let answered = timeout(limits.deadline, async {
+        let body = read(request, limits).await?;
         admission.review(&body).await
     });
     let too_slow = |_| Rejection::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive or to answer");
@@ -57,12 +78,13 @@ async fn mutate_pods(State(admission): State<Arc<Admission>>, request: Request) 
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Rejection> {
+async fn read(request: Request, limits: Limits) -> Result<Bytes, Rejection> {
     check_content_type(request.headers())?;
     Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_BODY_BYTES} bytes"))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Rejection::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {} bytes", limits.body_bytes),
+        ),
         // A client that went away, or broke the protocol.
         _ => Rejection::new(StatusCode::BAD_REQUEST, format!("the body can't be read: {}", rejection.body_text())),
     })

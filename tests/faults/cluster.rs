@@ -124,11 +124,7 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 /// Hands each object of a plan to the plan's history.
-async fn record(
-    kind: &'static str,
-    api: Api<DynamicObject>,
-    histories: Arc<Mutex<BTreeMap<String, Arc<History>>>>,
-) {
+async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mutex<BTreeMap<String, Arc<History>>>>) {
     let config = watcher::Config::default().labels(LABEL);
     let mut events = Box::pin(watcher(api, config));
     while let Some(event) = events.next().await {

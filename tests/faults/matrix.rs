@@ -102,7 +102,9 @@ pub fn azure_failures() -> Vec<Plan> {
             }
         }
     }
-    for (operation, matching) in [("put", json!({"method": "PUT"})), ("delete", json!({"method": "DELETE"})), ("list", list)] {
+    for (operation, matching) in
+        [("put", json!({"method": "PUT"})), ("delete", json!({"method": "DELETE"})), ("list", list)]
+    {
         let rule = json!([{"match": matching, "nth": 1, "action": {"delayMs": 22_000}}]);
         let id = format!("azure/{operation}/timeout");
         plans.push(plan_named(scenarios::named("delete"), &id, &[10], Fault::Azure(rule)));

@@ -170,9 +170,8 @@ fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<
             let subject = Subject::parse(&before.subject)?;
             let current = before.issuer == *lock(&world.issuer);
             // What others than the controller change is known here a moment late.
-            let after = [10, 25, 50, 100, 200, 500].map(|millis| {
-                claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis))
-            });
+            let after = [10, 25, 50, 100, 200, 500]
+                .map(|millis| claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
             let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
             let mut wanted = claims(world, &identity, &subject, entry.time).into_iter();
             (current && wanted.any(|(binding, _)| binding.is_held() && stays(&binding.uid)))
@@ -192,9 +191,10 @@ fn is_rivals(world: &World, timeline: &Timeline, entry: &LogEntry) -> bool {
 }
 
 fn was_ours(timeline: &Timeline, place: &Place) -> bool {
-    timeline.events.get(place).is_some_and(|events| {
-        events.iter().any(|(_, stood)| stood.as_ref().is_some_and(|stood| !stood.foreign))
-    })
+    timeline
+        .events
+        .get(place)
+        .is_some_and(|events| events.iter().any(|(_, stood)| stood.as_ref().is_some_and(|stood| !stood.foreign)))
 }
 
 /// Living bindings for the subject, each with the living `ManagedIdentity` that grants it, at a time.
@@ -216,7 +216,8 @@ fn claims(world: &World, identity: &str, subject: &Subject, time: Timestamp) -> 
     let mut claims = Vec::new();
     for binding in bindings {
         let spec = &binding.object["spec"];
-        let speaks = binding.namespace == subject.namespace && spec["serviceAccountName"] == subject.service_account.as_str();
+        let speaks =
+            binding.namespace == subject.namespace && spec["serviceAccountName"] == subject.service_account.as_str();
         if binding.is_leaving() || !speaks {
             continue;
         }
@@ -238,9 +239,10 @@ fn grants(managed: &Value, subject: &Subject, labels: &Value) -> bool {
                 None => entry["namespace"] == subject.namespace.as_str(),
             };
             let accounts = entry["serviceAccounts"].as_array();
-            place && accounts.is_some_and(|accounts| {
-                accounts.iter().any(|account| account == "*" || account == subject.service_account.as_str())
-            })
+            place
+                && accounts.is_some_and(|accounts| {
+                    accounts.iter().any(|account| account == "*" || account == subject.service_account.as_str())
+                })
         })
     })
 }
@@ -274,7 +276,8 @@ fn outlived(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
                 let Some(stood) = timeline.at(place, after.known).filter(|stood| !stood.foreign) else { continue };
                 let heirs = claims(world, &place.0, &subject, after.known);
                 let inherited = heirs.iter().any(|(heir, _)| heir.is_held() && heir.uid != before.uid);
-                if stood.subject == subject.to_string() && speaks_of(world, before, &place.0, after.known) && !inherited {
+                if stood.subject == subject.to_string() && speaks_of(world, before, &place.0, after.known) && !inherited
+                {
                     broken.push(format!("O3: {} under {} outlived the finalizer of {}", place.1, place.0, before.name));
                 }
             }
@@ -287,9 +290,10 @@ fn speaks_of(world: &World, binding: &Version, identity: &str, time: Timestamp) 
     let name = text(&binding.object["spec"]["identityRef"]["name"]);
     let suffix = format!("/userassignedidentities/{identity}");
     let found = world.history.at("ManagedIdentity", time);
-    found.iter().filter(|managed| managed.name == name).any(|managed| {
-        text(&managed.object["spec"]["existing"]["resourceID"]).to_lowercase().ends_with(&suffix)
-    })
+    found
+        .iter()
+        .filter(|managed| managed.name == name)
+        .any(|managed| text(&managed.object["spec"]["existing"]["resourceID"]).to_lowercase().ends_with(&suffix))
 }
 
 /// O5: `Ready=True` means that Azure confirmed it, and status speaks of the generation that it has seen.
@@ -298,16 +302,16 @@ fn lies(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
         for versions in world.history.all(kind) {
             let mut was_ready = false;
             for version in &versions {
-                let (status, generation) = (&version.object["status"], version.object["metadata"]["generation"].as_i64());
+                let (status, generation) =
+                    (&version.object["status"], version.object["metadata"]["generation"].as_i64());
                 if status["observedGeneration"].as_i64() > generation {
                     broken.push(format!("O5: {} observed a generation to come", version.name));
                 }
                 let ready = condition_of(&version.object, "Ready").is_some_and(|ready| ready["status"] == "True");
                 if ready && !was_ready && kind == "ManagedIdentityBinding" {
                     let name = text(&status["credential"]["name"]).to_lowercase();
-                    let stood = timeline.places().any(|place| {
-                        place.1 == name && stood_lately(timeline, place, version.known)
-                    });
+                    let stood =
+                        timeline.places().any(|place| place.1 == name && stood_lately(timeline, place, version.known));
                     if !stood {
                         broken.push(format!("O5: {} is Ready, but credential {name:?} does not stand", version.name));
                     }
@@ -340,7 +344,8 @@ fn own_making(log: &[LogEntry], broken: &mut Vec<String>) {
 
 /// O7: nothing under an identity goes out before the pause that Azure asked for has passed.
 fn impatience(world: &World, broken: &mut Vec<String>) {
-    let log: Vec<LogEntry> = world.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
+    let log: Vec<LogEntry> =
+        world.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
     let moments = lock(&world.moments).clone();
     let passed_at = |seq: u64| {
         let after = moments.iter().find(|(seen, _)| *seen >= seq);
@@ -352,7 +357,8 @@ fn impatience(world: &World, broken: &mut Vec<String>) {
     };
     let mut told = BTreeSet::new();
     for (index, entry) in log.iter().enumerate() {
-        let fault: Value = entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
+        let fault: Value =
+            entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
         let Some(pause) = pause(&fault, entry.time) else { continue };
         let next = log[index + 1..].iter().find(|next| identity(next) == identity(entry));
         if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)

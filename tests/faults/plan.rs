@@ -225,7 +225,8 @@ fn parse(point: &str) -> Target {
     let kind = words.next().unwrap_or_default().to_owned();
     let object = words.next().unwrap_or_default();
     let (namespace, name) = object.split_once('/').unwrap_or(("", object));
-    let path = if namespace.is_empty() { format!("-{name}") } else { format!("-{namespace}/managedidentitybindings/{name}") };
+    let path =
+        if namespace.is_empty() { format!("-{name}") } else { format!("-{namespace}/managedidentitybindings/{name}") };
     Target::Object { kind, namespace: namespace.to_owned(), name: name.to_owned(), path, status: act == "status" }
 }
 
@@ -238,8 +239,10 @@ fn rest(world: &World) -> Checked {
     world.pass_slowly(RESYNC * 23 / 10)?;
     let after = writes();
     if after != before {
-        return Err(format!("O4: {before:?} writes to Kubernetes and Azure became {after:?} with nothing to do: {:?}",
-            world.gate.writes().iter().skip(before.0).collect::<Vec<_>>()));
+        return Err(format!(
+            "O4: {before:?} writes to Kubernetes and Azure became {after:?} with nothing to do: {:?}",
+            world.gate.writes().iter().skip(before.0).collect::<Vec<_>>()
+        ));
     }
     let managed = world.cluster.list("ManagedIdentity", &world.plan);
     if !managed.is_empty() && reads() == looked {

@@ -35,8 +35,11 @@ impl Report {
         let runs = lock(&self.lock);
         let mutants = lock(&self.mutants);
         let ran: Vec<_> = runs.iter().filter(|(_, _, outcome)| outcome.fired || !outcome.problems.is_empty()).collect();
-        let missed: Vec<&str> =
-            runs.iter().filter(|(_, _, outcome)| !outcome.fired && outcome.problems.is_empty()).map(|(id, ..)| id.as_str()).collect();
+        let missed: Vec<&str> = runs
+            .iter()
+            .filter(|(_, _, outcome)| !outcome.fired && outcome.problems.is_empty())
+            .map(|(id, ..)| id.as_str())
+            .collect();
         let broken: Vec<&str> =
             ran.iter().filter(|(_, _, outcome)| !outcome.problems.is_empty()).map(|(id, ..)| id.as_str()).collect();
         let mut rows: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
@@ -49,7 +52,8 @@ impl Report {
         }
         let unrun: Vec<u32> = ROWS.into_iter().flatten().filter(|row| !rows.contains_key(row)).collect();
         let caught = mutants.iter().filter(|killed| killed.by.is_some()).count();
-        let uncaught: Vec<&str> = mutants.iter().filter(|killed| killed.by.is_none()).map(|killed| killed.mutant).collect();
+        let uncaught: Vec<&str> =
+            mutants.iter().filter(|killed| killed.by.is_none()).map(|killed| killed.mutant).collect();
 
         let survived = ran.len() - broken.len();
         println!("{} plans, {survived} survived, {} never struck, {} s", ran.len(), missed.len(), took.as_secs());

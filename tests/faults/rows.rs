@@ -471,7 +471,8 @@ fn locked(world: &Arc<World>) -> Checked {
 fn forbidden_by_policy(world: &Arc<World>) -> Checked {
     settled(world)?;
     let scope = world.arm_id("orders").in_answers();
-    let policy: DenyPolicy = serde_json::from_value(json!({"name": "no-federation", "scope": scope})).expect("a policy");
+    let policy: DenyPolicy =
+        serde_json::from_value(json!({"name": "no-federation", "scope": scope})).expect("a policy");
     world.azure.with_state(|state| state.deny_policies.push(policy));
     lifted(world, "PolicyDenied", || world.azure.with_state(|state| state.deny_policies.clear()))?;
     world.trusts("orders", &[("shop", "app"), ("shop", "more")])

@@ -125,7 +125,10 @@ pub fn run(wish: &Wish) -> bool {
             lock(&survived.0).insert(id.clone(), outcome.problems.is_empty());
         }
         let all: Vec<Mutant> = Mutant::ALL.to_vec();
-        let wanted = all.into_iter().filter(|mutant| wish.full || wish.only_mutants || killers::QUICK.contains(mutant)).collect();
+        let wanted = all
+            .into_iter()
+            .filter(|mutant| wish.full || wish.only_mutants || killers::QUICK.contains(mutant))
+            .collect();
         for_each(wanted, jobs, |_, mutant| {
             let killed = kill(mutant, &plans, &references, &survived, None);
             match &killed.by {
@@ -176,17 +179,14 @@ fn say(plan: &Plan, outcome: &Outcome) {
     let id = &plan.id;
     let problems = outcome.problems.join("\n    ");
     let points = outcome.points.join("\n        ");
-    println!("BROKEN {id} after {:?}\n    {problems}\n    points:\n        {points}\n    alone: make faults PLAN='{id}'", outcome.took);
+    println!(
+        "BROKEN {id} after {:?}\n    {problems}\n    points:\n        {points}\n    alone: make faults PLAN='{id}'",
+        outcome.took
+    );
 }
 
 /// Runs a mutant on the plans that should catch it, until one does.
-fn kill(
-    mutant: Mutant,
-    plans: &[Plan],
-    references: &References,
-    survived: &Survived,
-    only: Option<&str>,
-) -> Killed {
+fn kill(mutant: Mutant, plans: &[Plan], references: &References, survived: &Survived, only: Option<&str>) -> Killed {
     let mut killed = Killed { mutant: mutant.as_str(), by: None, how: None, tried: Vec::new() };
     for wanted in only.map_or_else(|| killers::of(mutant).to_vec(), |plan| vec![plan]) {
         let starts = |plan: &&Plan| match wanted.strip_suffix('*') {

@@ -78,11 +78,8 @@ struct Running {
 
 impl World {
     pub fn new(plan: &str, mutant: Option<Mutant>) -> Arc<Self> {
-        let options = EmulatorOptions {
-            write_latency_ms: 2,
-            token_lifetime_seconds: 30 * 86_400,
-            ..EmulatorOptions::default()
-        };
+        let options =
+            EmulatorOptions { write_latency_ms: 2, token_lifetime_seconds: 30 * 86_400, ..EmulatorOptions::default() };
         let azure = Arc::new(Emulator::start(options).expect("start the stand-in for Azure"));
         Self::beside(plan, mutant, azure)
     }
@@ -252,7 +249,12 @@ impl World {
     }
 
     pub fn azure_cluster(&self) -> AzureCluster {
-        AzureCluster { id: CLUSTER_ID.to_owned(), issuer: lock(&self.issuer).clone(), audience: AUDIENCE.to_owned() }
+        AzureCluster {
+            id: CLUSTER_ID.to_owned(),
+            previous_id: None,
+            issuer: lock(&self.issuer).clone(),
+            audience: AUDIENCE.to_owned(),
+        }
     }
 
     /// The name that the controller gives to the credential of a service account.
@@ -361,6 +363,8 @@ impl World {
             clock: self.clock.clone(),
             instance: None,
             readiness,
+            leadership: None,
+            issuer_watch: None,
             effects: Effects::watched_by(self.probe.clone()),
         };
         controller::run(config, stop).await
@@ -459,7 +463,8 @@ impl World {
     fn activity(&self) -> (usize, u64, u64, u64, u64) {
         let (under_way, seen) = self.gate.activity();
         let azure = self.azure_log().last().map_or(0, |entry| entry.seq);
-        let starting = usize::from(lock(&self.running).is_some() && (!lock(&self.readiness).get() || self.probe.is_down()));
+        let starting =
+            usize::from(lock(&self.running).is_some() && (!lock(&self.readiness).get() || self.probe.is_down()));
         (under_way + starting, seen, self.probe.activity(), self.history.taken(), azure)
     }
 }

@@ -1,6 +1,6 @@
 //! The controller on a real API server, against Azure's stand-in.
 
-use ensign::emulator::state::Credential;
+use ensign::emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
@@ -183,7 +183,7 @@ fn an_identity_that_azure_does_not_have_is_said_and_found_when_it_comes() {
     let binding = team.wait_condition("mib", "app", "IdentityResolved", "False", "IdentityNotFound");
     assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["reason"], "IdentityNotFound");
     assert_eq!(team.ensign.arm_writes(&absent).len(), 0);
-    team.ensign.azure_identity(&absent, None, Vec::new());
+    team.ensign.azure_identity(&absent, None, &[]);
     // Touching the object asks for a look right away.
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
     team.wait_ready("app");
@@ -236,14 +236,7 @@ fn a_conflict_names_the_winner_and_is_solved_by_its_deletion() {
 fn a_credential_made_by_hand_is_adopted_and_left_alone() {
     let team = Team::new("adopt");
     let subject = format!("system:serviceaccount:{}:app", team.name);
-    let by_hand = Credential {
-        name: "by-hand".to_owned(),
-        issuer: team.ensign.control_plane.issuer.clone(),
-        subject: subject.clone(),
-        audiences: vec!["api://AzureADTokenExchange".to_owned()],
-        written_at: Timestamp::UNIX_EPOCH,
-    };
-    team.ensign.azure_identity(&team.name, None, vec![by_hand]);
+    team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
     let binding = team.wait_ready("app");
@@ -305,10 +298,161 @@ fn a_restart_changes_nothing_in_azure_or_kubernetes() {
 #[test]
 fn ensigns_own_identity_is_never_handed_out() {
     let team = Team::new("own");
-    team.ensign.azure_identity(&team.name, Some(OWN_CLIENT_ID), Vec::new());
+    team.ensign.azure_identity(&team.name, Some(OWN_CLIENT_ID), &[]);
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mi", &team.name, "Accepted", "False", "OwnIdentity");
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotAccepted");
     assert_eq!(team.arm_writes(), 0);
+}
+
+#[test]
+fn observe_writes_nothing_and_becomes_ready_when_somebody_runs_the_command() {
+    let team = Team::new("observe");
+    let mut identity = team.identity();
+    identity["spec"]["existing"]["credentialPolicy"] = json!("Observe");
+    team.apply(&identity);
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_condition("mib", "app", "CredentialReady", "False", "CredentialMissing");
+    let message = condition_of(&binding, "CredentialReady").expect("a condition")["message"].clone();
+    let message = message.as_str().expect("a message");
+    assert!(message.contains("az identity federated-credential create"), "{message}");
+    assert_eq!(binding["metadata"].get("finalizers"), None, "what Ensign does not write needs no finalizer");
+    let subject = format!("system:serviceaccount:{}:app", team.name);
+    team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
+    kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
+    team.wait_ready("app");
+    assert_eq!(team.arm_writes(), 0);
+}
+
+#[test]
+fn a_lock_and_a_policy_have_their_own_reasons() {
+    for (prefix, reason) in [("lock", "ResourceLocked"), ("policy", "PolicyDenied")] {
+        let team = Team::new(prefix);
+        let scope = team.ensign.arm_id(&team.name);
+        team.ensign.azure.with_state(|state| match reason {
+            "ResourceLocked" => state.locks.push(Lock { scope, level: LockLevel::ReadOnly }),
+            _ => state.deny_policies.push(DenyPolicy { name: "no".into(), scope, resource_type: None }),
+        });
+        team.apply(&team.identity());
+        team.apply(&team.binding("app", "app"));
+        team.wait_condition("mib", "app", "CredentialReady", "False", reason);
+        assert_eq!(team.credentials(), []);
+    }
+}
+
+#[test]
+fn a_deletion_that_azure_forbids_waits_until_an_operator_gives_it_up() {
+    let team = Team::new("abandon");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    team.wait_ready("app");
+    let scope = team.ensign.arm_id(&team.name);
+    team.ensign.azure.with_state(|state| state.locks.push(Lock { scope, level: LockLevel::CanNotDelete }));
+    team.delete("mib", "app");
+    team.wait_condition("mib", "app", "Ready", "False", "DeletionBlocked");
+    // A tenant's own annotation is not asked.
+    let annotate = ["annotate", "--namespace", &team.name, "mib", "app", "ensign.dev/abandon=true"];
+    kubectl(team.ensign.control_plane, &annotate);
+    let writes = team.arm_writes();
+    wait_for("another try", || (team.arm_writes() > writes).then_some(()));
+    assert!(team.get("mib", "app").is_some());
+    kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "ensign.dev/abandon=true"]);
+    team.wait_gone("mib", "app");
+    assert_eq!(team.credentials().len(), 1, "it is left in Azure, and the event says so");
+    wait_for("the event", || team.warnings("app").iter().any(|(reason, _)| reason == "Abandoned").then_some(()));
+}
+
+#[test]
+fn a_stripped_finalizer_saves_no_credential() {
+    let team = Team::new("strip");
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    team.wait_ready("app");
+    let strip = ["patch", "mib", "app", "--namespace", &team.name, "--type=json", "--patch"];
+    let patch = r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#;
+    kubectl(team.ensign.control_plane, &[&strip[..], &[patch]].concat());
+    wait_for("the finalizer to come back", || {
+        let binding = team.get("mib", "app")?;
+        (binding["metadata"]["finalizers"] == json!(["ensign.dev/credentials"])).then_some(())
+    });
+    // Stripped and deleted in one breath, before the controller can put it back.
+    team.delete("mib", "app");
+    kubectl(team.ensign.control_plane, &["delete", "mib", "app", "--namespace", &team.name, "--ignore-not-found"]);
+    wait_for("the credential to go", || team.credentials().is_empty().then_some(()));
+}
+
+#[test]
+fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
+    let team = Team::new("annotate");
+    kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
+    team.apply(&team.identity());
+    let mut binding = team.binding("app", "app");
+    binding["spec"]["injection"] = json!({"annotateServiceAccount": true});
+    team.apply(&binding);
+    let bound = team.wait_condition("mib", "app", "ServiceAccountAnnotated", "True", "Annotated");
+    let annotations = || team.get("sa", "app").expect("the service account")["metadata"]["annotations"].clone();
+    assert_eq!(annotations()["azure.workload.identity/client-id"], bound["status"]["clientID"]);
+    assert_eq!(annotations()["azure.workload.identity/tenant-id"], bound["status"]["tenantID"]);
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+    assert_eq!(annotations(), serde_json::Value::Null);
+}
+
+#[test]
+fn annotations_that_somebody_else_owns_are_left_and_said() {
+    let team = Team::new("owned");
+    kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
+    let by_helm =
+        ["annotate", "serviceaccount", "app", "--namespace", &team.name, "azure.workload.identity/client-id=mine"];
+    kubectl(team.ensign.control_plane, &by_helm);
+    team.apply(&team.identity());
+    let mut binding = team.binding("app", "app");
+    binding["spec"]["injection"] = json!({"annotateServiceAccount": true});
+    team.apply(&binding);
+    team.wait_condition("mib", "app", "ServiceAccountAnnotated", "False", "AnnotationConflict");
+    team.wait_ready("app");
+    let account = team.get("sa", "app").expect("the service account");
+    assert_eq!(account["metadata"]["annotations"]["azure.workload.identity/client-id"], "mine");
+}
+
+#[test]
+fn a_revocation_over_a_credential_made_by_hand_says_that_trust_remains() {
+    let team = Team::new("remains");
+    let subject = format!("system:serviceaccount:{}:app", team.name);
+    team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
+    let mut identity = team.identity();
+    identity["spec"]["allowedSubjects"] = json!([]);
+    team.apply(&identity);
+    team.apply(&team.binding("app", "app"));
+    team.wait_condition("mib", "app", "TrustRevoked", "False", "ForeignCredential");
+    assert_eq!(team.credentials(), [("by-hand".to_owned(), subject)]);
+}
+
+#[test]
+fn the_21st_credential_is_refused_with_the_count_and_written_when_a_slot_frees() {
+    let team = Team::new("quota");
+    let taken: Vec<_> = (0..20)
+        .map(|n| Credential { name: format!("hand-{n}"), ..by_hand(&team, &format!("repo:org/app-{n}")) })
+        .collect();
+    team.ensign.azure_identity_with(&team.name, &taken);
+    team.apply(&team.identity());
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_condition("mib", "app", "CredentialReady", "False", "QuotaExceeded");
+    let message = condition_of(&binding, "CredentialReady").expect("a condition")["message"].clone();
+    assert!(message.as_str().expect("a message").starts_with("20/20"), "{message}");
+    assert_eq!(team.arm_writes(), 0, "it is not even tried");
+    team.ensign.azure_identity_with(&team.name, &taken[1..]);
+    kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
+    team.wait_ready("app");
+}
+
+fn by_hand(team: &Team, subject: &str) -> Credential {
+    Credential {
+        name: "by-hand".to_owned(),
+        issuer: team.ensign.control_plane.issuer.clone(),
+        subject: subject.to_owned(),
+        audiences: vec!["api://AzureADTokenExchange".to_owned()],
+        written_at: Timestamp::UNIX_EPOCH,
+    }
 }

@@ -3,6 +3,12 @@
 
 mod api_validation;
 mod architecture;
+mod cluster_identity;
 mod controller;
 mod emulator;
+mod lease;
 mod support;
+mod tenancy;
+mod webhook;
+mod webhook_certificates;
+mod webhook_process;

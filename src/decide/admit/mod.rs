@@ -14,8 +14,6 @@ mod binding;
 mod inject;
 mod pod;
 mod refusal;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -160,3 +158,8 @@ fn matching<'b>(pod: &Pod<'_>, bindings: &'b [Arc<Binding>]) -> Vec<&'b Binding>
     matching.sort_unstable_by(|one, other| one.seniority().cmp(&other.seniority()));
     matching
 }
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod tests;

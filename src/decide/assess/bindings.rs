@@ -3,15 +3,20 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::identity::writes;
-use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot};
-use crate::api::conditions::{ConditionType, Reason, Verdict};
+use super::identity::{usable_arm_id, writes};
+use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot, service_account};
+use crate::api::conditions::{ConditionType, Reason, Verdict, find};
+use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
-use crate::decide::credentials::Standing;
+use crate::decide::credentials::{Standing, az_delete};
 use crate::decide::failure::Failure;
 use crate::decide::names::Subject;
-use crate::decide::{notes, status};
+use crate::decide::notes::{self, Note};
+use crate::decide::status;
 use crate::mutants::{self, Mutant};
+
+/// New status, the verdict `Ready`, and the other verdicts.
+type Told = (ManagedIdentityBindingStatus, Verdict, Vec<(ConditionType, Verdict)>);
 
 pub(super) fn outcomes(context: &Context<'_>) -> Vec<BindingOutcome> {
     context.bindings().map(|(name, namespace, binding)| outcome(context, name, namespace, binding)).collect()
@@ -26,13 +31,31 @@ fn outcome(
     let subject = Subject::new(namespace, &binding.spec.service_account_name);
     let before = binding.status.clone().unwrap_or_default();
     let finalizer = finalizer(context, namespace, binding, &subject);
-    let (status, ready) = if binding.metadata.deletion_timestamp.is_some() {
+    let (status, ready, verdicts) = if binding.metadata.deletion_timestamp.is_some() {
         deleting(context, binding, &before)
     } else {
         living(context, namespace, binding, &subject, &before)
     };
-    let note = notes::warning(&before.conditions, &ready).filter(|_| !facts.terminating);
-    BindingOutcome { namespace: namespace.to_owned(), name: binding.name_any(), status, finalizer, note }
+    let mut notes: Vec<Note> = verdicts
+        .iter()
+        .filter(|(kind, _)| matches!(kind, ConditionType::TrustRevoked | ConditionType::ServiceAccountAnnotated))
+        .chain([&(ConditionType::Ready, ready)])
+        .filter_map(|(kind, verdict)| notes::warning(&before.conditions, *kind, verdict))
+        .collect();
+    if finalizer == Finalizer::Release && abandons(context, binding, &subject) {
+        notes.push(abandoned(&subject));
+    }
+    if facts.terminating {
+        notes.clear();
+    }
+    BindingOutcome {
+        annotations: service_account::wish(context, namespace, binding, &status),
+        namespace: namespace.to_owned(),
+        name: binding.name_any(),
+        status,
+        finalizer,
+        notes,
+    }
 }
 
 fn living(
@@ -41,7 +64,7 @@ fn living(
     binding: &ManagedIdentityBinding,
     subject: &Subject,
     before: &ManagedIdentityBindingStatus,
-) -> (ManagedIdentityBindingStatus, Verdict) {
+) -> Told {
     let accepted = match context.acceptance(namespace, binding) {
         Some(acceptance) => acceptance.verdict.clone(),
         None => Verdict::unknown(Reason::Pending, "not yet looked at"),
@@ -63,11 +86,39 @@ fn living(
             verdicts.push((ConditionType::CredentialReady, verdict));
             after.credential = credential;
         }
+    } else if let Some(verdict) = trusted_all_the_same(context, subject, before) {
+        verdicts.push((ConditionType::TrustRevoked, verdict));
     }
     let ready = status::ready(&verdicts, &format!("pods of {subject} can use the identity"));
+    // Pods do not need the annotations, so they are no part of Ready.
+    verdicts.extend(
+        service_account::verdict(context, namespace, binding)
+            .filter(|_| after.client_id.is_some())
+            .map(|verdict| (ConditionType::ServiceAccountAnnotated, verdict)),
+    );
     after.conditions =
         status::conditions(&ready, &verdicts, binding.metadata.generation, &before.conditions, context.now);
-    (after, ready)
+    (after, ready, verdicts)
+}
+
+/// A refused binding whose subject is trusted all the same, by a credential that is not Ensign's.
+fn trusted_all_the_same(
+    context: &Context<'_>,
+    subject: &Subject,
+    before: &ManagedIdentityBindingStatus,
+) -> Option<Verdict> {
+    let Some(foreign) = &context.trust.foreign else {
+        let known = find(&before.conditions, ConditionType::TrustRevoked)?;
+        return Some(Verdict::bad(Reason::ForeignCredential, known.message.clone()));
+    };
+    let found = foreign.iter().find(|credential| credential.subject == subject.to_string())?;
+    let id = usable_arm_id(context.owner)?;
+    let message = format!(
+        "federated identity credential {}, which Ensign did not make and leaves alone, lets {subject} use the identity though no grant does: remove it with {}",
+        found.name,
+        az_delete(&id, &found.name)
+    );
+    Some(Verdict::bad(Reason::ForeignCredential, message))
 }
 
 /// The condition `CredentialReady`, and the credential that Azure confirmed.
@@ -121,24 +172,38 @@ fn standing(credential: &CredentialStatus) -> Verdict {
 }
 
 /// A binding that is being deleted keeps its status, unless somebody has to know why that takes long.
-fn deleting(
-    context: &Context<'_>,
-    binding: &ManagedIdentityBinding,
-    before: &ManagedIdentityBindingStatus,
-) -> (ManagedIdentityBindingStatus, Verdict) {
-    let listed = context.observed.credentials.as_ref().and_then(|answer| answer.as_ref().err());
-    let written =
-        before.credential.as_ref().and_then(|credential| context.observed.write_failures.get(&credential.name));
-    let Some(failure) = written.or(listed).filter(|failure| !failure.is_gone()) else {
-        return (before.clone(), Verdict::unknown(Reason::Deleting, ""));
+fn deleting(context: &Context<'_>, binding: &ManagedIdentityBinding, before: &ManagedIdentityBindingStatus) -> Told {
+    let Some(failure) = context.observed.any_failure().filter(|failure| !failure.is_gone()) else {
+        return (before.clone(), Verdict::unknown(Reason::Deleting, ""), Vec::new());
     };
-    let message =
-        format!("deletion waits until the federated identity credential in Azure is gone: {}", failure.message);
-    let ready = Verdict::bad(failure.reason, message);
+    let message = format!(
+        "deletion waits until the federated identity credential in Azure is gone: {}. If Azure will never answer again, a cluster operator may give it up with the annotation {ABANDON_ANNOTATION}=true on the ManagedIdentity",
+        failure.message
+    );
+    let ready = Verdict::bad(Reason::DeletionBlocked, message);
     let mut after = before.clone();
     after.observed_generation = binding.metadata.generation;
     after.conditions = status::conditions(&ready, &[], binding.metadata.generation, &before.conditions, context.now);
-    (after, ready)
+    (after, ready, Vec::new())
+}
+
+/// Whether the binding is let go on an operator's word, because Azure does not confirm.
+fn abandons(context: &Context<'_>, binding: &ManagedIdentityBinding, subject: &Subject) -> bool {
+    binding.metadata.deletion_timestamp.is_some()
+        && context.is_abandoned()
+        && context.observed.any_failure().is_some()
+        && !context.observed.gone()
+        && !context.trust.wanted.contains(subject)
+}
+
+/// The event that says what may be left in Azure.
+fn abandoned(subject: &Subject) -> Note {
+    Note {
+        reason: Reason::Abandoned,
+        message: format!(
+            "released without Azure's confirmation because the ManagedIdentity has the annotation {ABANDON_ANNOTATION}; a federated identity credential that trusts {subject} may be left in Azure: remove it there"
+        ),
+    }
 }
 
 fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBinding, subject: &Subject) -> Finalizer {
@@ -148,14 +213,14 @@ fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBi
         let required = accepted && may_write && context.trust.wanted.contains(subject);
         return if required { Finalizer::Require } else { Finalizer::Keep };
     }
-    if mutants::active(Mutant::ReleasedBeforeDelete) {
+    if abandons(context, binding, subject) || mutants::active(Mutant::ReleasedBeforeDelete) {
         return Finalizer::Release;
     }
     let Some(left) = &context.trust.ours_left else {
         let nothing_to_ask = context.owner.is_none() || context.observed.gone() || never_wrote(context, binding);
         return if nothing_to_ask { Finalizer::Release } else { Finalizer::Keep };
     };
-    let still_trusted = left.contains(&subject.to_string());
+    let still_trusted = left.iter().any(|credential| credential.subject == subject.to_string());
     let wanted_by_another = context.trust.wanted.contains(subject);
     if !still_trusted || wanted_by_another { Finalizer::Release } else { Finalizer::Keep }
 }

@@ -3,8 +3,10 @@
 use kube::ResourceExt;
 
 use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings};
-use crate::api::conditions::{ConditionType, Reason, Verdict};
+use crate::api::conditions::{ConditionType, Reason, Verdict, find};
+use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
+use crate::decide::notes::Note;
 use crate::decide::{identities, issuers, notes, status};
 
 /// What is known of the identity in Azure.
@@ -84,11 +86,20 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
             None => status::ready(&verdicts, "the identity can be used by the bindings that it allows"),
         }
     };
+    let shared_id = accepted.holds().then(|| shared_id(context, &before)).flatten();
+    // Everything works as long as it lasts, so that it does not bear on `Ready`.
+    verdicts.extend(shared_id.clone().map(|verdict| (ConditionType::ClusterIDUnique, verdict)));
+    let told = shared_id.and_then(|now| notes::warning(&before.conditions, ConditionType::ClusterIDUnique, &now));
     after.conditions =
         status::conditions(&ready, &verdicts, object.metadata.generation, &before.conditions, context.now);
+    let given_up = abandons(context, object).then(|| abandoned(context));
     IdentityOutcome {
         finalizer: finalizer(context, object, accepted.holds()),
-        note: notes::warning(&before.conditions, &ready),
+        notes: notes::warning(&before.conditions, ConditionType::Ready, &ready)
+            .into_iter()
+            .chain(given_up)
+            .chain(told)
+            .collect(),
         status: after,
         name,
     }
@@ -120,11 +131,15 @@ fn fill(
     }
 }
 
+/// An owner that is being deleted waits until Azure has confirmed that nothing of it is left.
 fn deleting(context: &Context<'_>) -> Verdict {
-    match context.observed.failure() {
+    match context.observed.any_failure() {
         Some(failure) => Verdict::bad(
-            failure.reason,
-            format!("deletion waits until the federated identity credentials in Azure are gone: {}", failure.message),
+            Reason::DeletionBlocked,
+            format!(
+                "deletion waits until the federated identity credentials in Azure are gone: {}. If Azure will never answer again, a cluster operator may give them up with the annotation {ABANDON_ANNOTATION}=true on this object",
+                failure.message
+            ),
         ),
         None => Verdict::bad(Reason::Deleting, "the federated identity credentials in Azure are being deleted"),
     }
@@ -137,10 +152,47 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
     }
     let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
     let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
-    if !context.is_owner(object) || never_wrote || clean || context.observed.gone() {
+    if !context.is_owner(object) || never_wrote || clean || context.observed.gone() || abandons(context, object) {
         Finalizer::Release
     } else {
         Finalizer::Keep
+    }
+}
+
+/// The condition `ClusterIDUnique`, while it does not hold.
+fn shared_id(context: &Context<'_>, before: &ManagedIdentityStatus) -> Option<Verdict> {
+    let Some(found) = &context.trust.shared_id else {
+        // Azure did not answer: what was known still stands.
+        let known = find(&before.conditions, ConditionType::ClusterIDUnique)?;
+        return Some(Verdict::bad(Reason::ClusterIDShared, known.message.clone()));
+    };
+    let first = found.first()?;
+    let message = format!(
+        "{} of {} federated identity credential(s), {} for one, were written with this cluster's ID for an issuer that is not this cluster's ({}): another cluster has a copy of the ID. They are left alone. A cluster operator has to give one of the two clusters a --cluster-id of its own, and the former ID as --previous-cluster-id",
+        found.len(),
+        context.trust.counts.map_or(0, |counts| counts.this_cluster + counts.other_clusters + counts.foreign),
+        first.name,
+        first.issuer,
+    );
+    Some(Verdict::bad(Reason::ClusterIDShared, message))
+}
+
+/// Whether the object is let go on an operator's word, because Azure does not confirm.
+fn abandons(context: &Context<'_>, object: &ManagedIdentity) -> bool {
+    object.metadata.deletion_timestamp.is_some() && context.is_abandoned() && context.observed.any_failure().is_some()
+}
+
+/// The event that says what may be left in Azure.
+fn abandoned(context: &Context<'_>) -> Note {
+    let names: Vec<&str> =
+        context.trust.ours_left.iter().flatten().map(|credential| credential.name.as_str()).collect();
+    let left =
+        if names.is_empty() { "this cluster's federated identity credentials".to_owned() } else { names.join(", ") };
+    Note {
+        reason: Reason::Abandoned,
+        message: format!(
+            "released without Azure's confirmation because of the annotation {ABANDON_ANNOTATION}; what may be left there and still gives trust: {left}. Remove it in Azure"
+        ),
     }
 }
 

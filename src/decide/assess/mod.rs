@@ -10,6 +10,7 @@
 
 mod bindings;
 mod identity;
+mod service_account;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+pub use service_account::{Annotated, Annotations, CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+
 use super::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
 use super::credentials::Step;
 use super::failure::Failure;
 use super::identities;
 use super::notes::Note;
 use super::ownership::{Cluster, Credential};
+use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBindingStatus, ManagedIdentityStatus};
 
 /// What does not change while the controller runs.
@@ -86,6 +90,8 @@ pub struct Observed {
     pub credentials: Option<Result<Vec<Credential>, Failure>>,
     /// Writes that failed, by the name of the credential.
     pub write_failures: BTreeMap<String, Failure>,
+    /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
+    pub annotated: BTreeMap<(String, String), Annotated>,
 }
 
 impl Observed {
@@ -93,6 +99,13 @@ impl Observed {
     pub fn failure(&self) -> Option<&Failure> {
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
         listed.into_iter().chain(self.write_failures.values()).find(|failure| !failure.is_transient())
+    }
+
+    /// The failure that keeps a deletion waiting, also one that passes by itself.
+    pub fn any_failure(&self) -> Option<&Failure> {
+        let asked = self.identity.as_ref().and_then(|answer| answer.as_ref().err());
+        let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
+        asked.into_iter().chain(listed).chain(self.write_failures.values()).next()
     }
 
     /// Whether Azure said that the identity does not exist.
@@ -144,8 +157,8 @@ pub struct IdentityOutcome {
     pub status: ManagedIdentityStatus,
     /// Its finalizer.
     pub finalizer: Finalizer,
-    /// An event, if there is a new problem.
-    pub note: Option<Note>,
+    /// An event for each new problem.
+    pub notes: Vec<Note>,
 }
 
 /// What was decided of a `ManagedIdentityBinding`.
@@ -159,8 +172,10 @@ pub struct BindingOutcome {
     pub status: ManagedIdentityBindingStatus,
     /// Its finalizer.
     pub finalizer: Finalizer,
-    /// An event, if there is a new problem.
-    pub note: Option<Note>,
+    /// An event for each new problem.
+    pub notes: Vec<Note>,
+    /// What the service account should carry, if the binding ever asked.
+    pub annotations: Option<Annotations>,
 }
 
 /// Everything that was decided.
@@ -210,6 +225,12 @@ impl<'a> Context<'a> {
 
     fn acceptance(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Option<&Acceptance> {
         self.acceptances.get(namespace)?.get(&binding.name_any())
+    }
+
+    /// Whether a cluster operator gave the credentials in Azure up. Only `ManagedIdentity` is asked: app teams can't
+    /// write it.
+    fn is_abandoned(&self) -> bool {
+        self.owner.is_some_and(|owner| owner.annotations().get(ABANDON_ANNOTATION).is_some_and(|value| value == "true"))
     }
 
     fn is_owner(&self, object: &ManagedIdentity) -> bool {

@@ -13,7 +13,7 @@ use crate::decide::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::decide::credentials::{Inputs, Standing, Step, Wanted, plan};
 use crate::decide::issuers;
 use crate::decide::names::Subject;
-use crate::decide::ownership::Owner;
+use crate::decide::ownership::{Credential, Owner};
 use crate::mutants::{self, Mutant};
 
 /// What should be trusted, what is planned, and what stands.
@@ -23,10 +23,14 @@ pub(super) struct Trust {
     pub(super) standings: BTreeMap<Subject, Standing>,
     pub(super) counts: Option<CredentialCounts>,
     pub(super) wanted: BTreeSet<Subject>,
-    /// Subjects of credentials in Azure that are ours; `None` while that is not known.
-    pub(super) ours_left: Option<Vec<String>>,
+    /// Credentials in Azure that are ours; `None` while that is not known.
+    pub(super) ours_left: Option<Vec<Credential>>,
+    /// Credentials of this cluster's issuer that are not ours; `None` while that is not known.
+    pub(super) foreign: Option<Vec<Credential>>,
     /// Former issuers under which nothing of ours is left and whose tokens have expired.
     pub(super) expired_issuers: Vec<String>,
+    /// What another cluster wrote under this cluster's ID; `None` while that is not known.
+    pub(super) shared_id: Option<Vec<Credential>>,
 }
 
 impl Trust {
@@ -65,12 +69,14 @@ pub(super) fn decide(
     let wanted = unique(&claims);
     let mut trust = Trust { wanted: wanted.iter().map(|wanted| wanted.subject.clone()).collect(), ..Trust::default() };
 
-    if let Some(refusal) = &settings.issuer_refusal {
+    let refused = settings.issuer_refusal.as_ref().map(|refusal| {
         let blocked = Standing::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
-        trust.standings = trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect();
+        trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect()
+    });
+    let Some(Ok(credentials)) = &observed.credentials else {
+        trust.standings = refused.unwrap_or_default();
         return trust;
-    }
-    let Some(Ok(credentials)) = &observed.credentials else { return trust };
+    };
 
     let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
     let longest = owner.spec.max_token_expiration_seconds;
@@ -80,7 +86,11 @@ pub(super) fn decide(
         .iter()
         .filter(|credential| settings.cluster.owner(credential, &known) == Owner::ThisCluster)
         .collect();
-    trust.ours_left = Some(ours.iter().map(|credential| credential.subject.clone()).collect());
+    trust.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
+    let foreign = credentials.iter().filter(|credential| credential.issuer == settings.cluster.issuer);
+    trust.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
+    let shared = credentials.iter().filter(|found| settings.cluster.owner(found, &known) == Owner::SharedId);
+    trust.shared_id = Some(shared.cloned().collect());
     trust.expired_issuers = retiring
         .iter()
         .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
@@ -101,6 +111,15 @@ pub(super) fn decide(
     // An owner that is not accepted, or whose identity is not resolved, says nothing about what is wanted.
     if leaving || (owner_accepted && resolution.facts.is_some()) {
         trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
+    }
+    if let Some(standings) = refused {
+        trust.standings = standings;
+        // Nothing new can be trusted, but what was trusted under a former issuer can be revoked.
+        let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
+        trust.steps.retain(|planned| match &planned.step {
+            Step::Put { .. } => false,
+            Step::Delete { credential, .. } => !wanted.contains(&credential.subject),
+        });
     }
     trust
 }

@@ -44,10 +44,10 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Replaces the whole state.
+    /// Replaces the whole state. Writes that are under way go on, and end in the new one.
     pub(super) fn set_state(&self, document: StateDocument) -> Result<(), InvalidDocument> {
         let state = document.into_state(&self.defaults, self.clock.now())?;
-        *lock(&self.state) = state;
+        lock(&self.state).replace(state);
         self.issuers.forget();
         Ok(())
     }

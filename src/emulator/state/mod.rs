@@ -59,6 +59,12 @@ impl State {
         self.identities.values().find(|identity| identity.principal_id.eq_ignore_ascii_case(principal_id))
     }
 
+    /// Becomes another state, but for the writes that are under way.
+    pub(in crate::emulator) fn replace(&mut self, other: Self) {
+        let credential_writes_under_way = std::mem::take(&mut self.credential_writes_under_way);
+        *self = Self { credential_writes_under_way, ..other };
+    }
+
     /// Marks a write of a federated identity credential under an identity as begun. False when another one is under
     /// way: Azure refuses two at a time.
     pub fn begin_credential_write(&mut self, identity: &IdentityId) -> bool {

@@ -6,11 +6,12 @@
 mod bundle;
 mod keeper;
 mod resolver;
-#[cfg(test)]
-mod tests;
 
 pub use self::bundle::{
     Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Fault, IssueError, PRIVATE_KEY_KEY, Usable,
 };
 pub use self::keeper::{Keeper, KeeperError};
 pub use self::resolver::Resolver;
+
+#[cfg(test)]
+mod tests;

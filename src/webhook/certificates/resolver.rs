@@ -29,6 +29,11 @@ impl Resolver {
         self.loaded.send_replace(true);
     }
 
+    /// The certificate that is served.
+    pub fn current(&self) -> Option<Arc<CertifiedKey>> {
+        self.certified.load_full()
+    }
+
     /// Waits for the first certificate.
     pub async fn loaded(&self) {
         // An error means that the sender is gone, and it is part of self.

@@ -58,14 +58,27 @@ impl ControlPlane {
         }
     }
 
+    /// A control plane for tests that run controllers of their own, in which no other controller acts.
+    pub fn separate() -> &'static Self {
+        static SEPARATE: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
+        match SEPARATE.get_or_init(|| binaries().and_then(|(program, kubectl)| Self::own_one(&program, kubectl))) {
+            Ok(control_plane) => control_plane,
+            Err(message) => panic!("no second control plane to test on: {message}"),
+        }
+    }
+
     /// A client of the administrator. It belongs to the runtime that made it: every test makes its own.
     pub async fn client(&self) -> kube::Client {
         ensign::runtime::tls::install_provider();
+        kube::Client::try_from(self.config().await).expect("make a client")
+    }
+
+    /// How the administrator's clients are configured.
+    pub async fn config(&self) -> kube::Config {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("read the kubeconfig");
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("understand the kubeconfig");
-        kube::Client::try_from(config).expect("make a client")
+            .expect("understand the kubeconfig")
     }
 
     /// kubectl as the administrator.
@@ -93,7 +106,11 @@ impl ControlPlane {
         if let Some(kubeconfig) = env::var_os("ENSIGN_TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
             return Self::chosen(kubectl, kubeconfig.into());
         }
-        let mut child = Command::new(&program)
+        Self::own_one(&program, kubectl)
+    }
+
+    fn own_one(program: &Path, kubectl: PathBuf) -> Result<Self, String> {
+        let mut child = Command::new(program)
             .args(["run", "--stop-on-stdin-eof"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

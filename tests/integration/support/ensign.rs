@@ -1,4 +1,4 @@
-//! Azure's stand-in and a controller on the shared control plane, started once for the whole binary.
+//! Azure's stand-in, a webhook and a controller on the shared control plane, started once for the whole binary.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,14 +22,16 @@ use uuid::Uuid;
 
 use super::control_plane::ControlPlane;
 use super::objects::{apply_crds, wait_for};
+use super::webhook::Webhook;
 
 /// The client ID that the tests' controller says is its own.
 pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
 
-/// Azure's stand-in and the controller.
+/// Azure's stand-in, the webhook and the controller.
 pub struct Ensign {
     pub control_plane: &'static ControlPlane,
     pub azure: Emulator,
+    pub webhook: Webhook,
     controller: Mutex<Option<RunningController>>,
 }
 
@@ -46,16 +48,18 @@ impl Ensign {
             let control_plane = ControlPlane::shared();
             apply_crds(control_plane);
             let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
-            let options = EmulatorOptions { issuer_ca_pems: vec![ca], ..EmulatorOptions::default() };
+            let data_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure"));
+            let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
             let azure = Emulator::start(options).expect("start the stand-in for Azure");
-            let ensign = Self { control_plane, azure, controller: Mutex::new(None) };
+            let webhook = Webhook::start(control_plane, &azure.info().authority_host);
+            let ensign = Self { control_plane, azure, webhook, controller: Mutex::new(None) };
             ensign.start_controller();
             ensign
         })
     }
 
     /// Makes a user-assigned identity in Azure, whose credentials another program may have made.
-    pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: Vec<Credential>) {
+    pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: &[Credential]) {
         let info = self.azure.info();
         let id = IdentityId {
             subscription: info.subscription_id.clone(),
@@ -69,10 +73,19 @@ impl Ensign {
             client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
             principal_id: Uuid::new_v4().to_string(),
             arm_rights: ArmRights::None,
-            credentials: credentials.into_iter().map(|credential| (credential.name.clone(), credential)).collect(),
+            credentials: credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect(),
             id,
         };
         self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
+    }
+
+    /// Replaces what stands under an identity that exists, as another program would.
+    pub fn azure_identity_with(&self, name: &str, credentials: &[Credential]) {
+        let credentials = credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
+        self.azure.with_state(|state| {
+            let found = state.identities.values_mut().find(|found| found.id.name == name).expect("an identity");
+            found.credentials = credentials;
+        });
     }
 
     pub fn arm_id(&self, name: &str) -> String {
@@ -135,6 +148,7 @@ impl Ensign {
         let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()) };
         let token = self.azure.arm_token().expect("a token for ARM");
         let tenant_id = self.azure.info().tenant_id.clone();
+        let target = self.webhook.target();
         let (control_plane, ready, stopped) = (self.control_plane, readiness.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -147,17 +161,19 @@ impl Ensign {
                     client,
                     arm,
                     settings: Settings {
-                        cluster: Cluster { id, issuer, audience: cloud.token_audience },
+                        cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
                         issuer_refusal: None,
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                     },
                     resync: Duration::from_secs(900),
                     concurrency: 8,
-                    webhook: None,
+                    webhook: Some(target),
                     clock: SystemClock::shared(),
                     instance: None,
                     readiness: ready,
+                    leadership: None,
+                    issuer_watch: None,
                     effects: Effects::default(),
                 };
                 controller::run(config, stopped).await.expect("the controller ran");
@@ -170,7 +186,7 @@ impl Ensign {
 
 /// A credential that always has the same token.
 #[derive(Debug)]
-struct FixedToken(String);
+pub(super) struct FixedToken(pub(super) String);
 
 #[async_trait::async_trait]
 impl TokenCredential for FixedToken {

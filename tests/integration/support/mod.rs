@@ -1,6 +1,9 @@
-//! Fixtures that the tests share: one control plane, one Azure, one controller.
+//! Fixtures that the tests share: one control plane, one Azure, one controller, one webhook.
 
 mod chosen_cluster;
+pub mod clock;
 pub mod control_plane;
 pub mod ensign;
 pub mod objects;
+pub mod replica;
+pub mod webhook;

@@ -86,7 +86,7 @@ impl Team {
     pub fn new(prefix: &str) -> Self {
         let ensign = Ensign::shared();
         let name = unique(prefix);
-        ensign.azure_identity(&name, None, Vec::new());
+        ensign.azure_identity(&name, None, &[]);
         kubectl(ensign.control_plane, &["create", "namespace", &name]);
         Self { ensign, name }
     }

@@ -156,3 +156,19 @@ fn one_write_of_a_credential_at_a_time_is_begun() {
     assert_eq!(error.status, 409);
     assert_eq!(error.envelope()["error"]["code"], json!(error.code));
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_asked_gets_an_answer_or_a_4xx(
+        method in proptest::sample::select(vec![Method::GET, Method::PUT, Method::PATCH, Method::DELETE, Method::POST]),
+        below in "(/|%|[a-z]|orders|federatedIdentityCredentials|\\PC){0,40}",
+        query in "(api-version=2024-11-30&?)?(\\$top=|\\$skiptoken=X'|'|[0-9a-f%&]){0,20}",
+        body in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+    ) {
+        for path in [below.clone(), identities(&below), format!("/subscriptions/{below}")] {
+            let answer = ask_as(&mut orders(), &caller(ArmRights::All), &method, &path, &query, &body);
+            let status = answer.map_or_else(|error| error.status, |answer| answer.status);
+            proptest::prop_assert!((200..500).contains(&status), "{status}");
+        }
+    }
+}

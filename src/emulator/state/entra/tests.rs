@@ -311,3 +311,19 @@ fn no_assertion_shows_in_what_is_printed_for_debugging() {
         assert!(!printed.contains(part));
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_is_presented_is_refused(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        text in "\\PC{0,80}",
+        parts in "(eyJhbGciOiJSUzI1NiJ9|e30|[A-Za-z0-9_-]{0,9})(\\.(eyJhbGciOiJSUzI1NiJ9|e30|[A-Za-z0-9_-]{0,9})){0,4}",
+    ) {
+        for assertion in [&text, &parts] {
+            proptest::prop_assert!(Assertion::read(assertion).is_err());
+        }
+        let request = TokenRequest::from_form(&bytes);
+        proptest::prop_assert!(examine(&orders(), TENANT, &request, AUTHORITY, now()).is_err());
+        proptest::prop_assert!(keys::read(&bytes).is_err());
+    }
+}

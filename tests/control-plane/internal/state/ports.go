@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 )
 
 // Ports of one control plane. They are kept, because the API server's is part
@@ -19,8 +20,9 @@ type Ports struct {
 }
 
 // KeepPorts returns the ports recorded in file, or chooses free ones and
-// records them. A recorded port that something else took meanwhile is an error.
-func KeepPorts(file string) (Ports, error) {
+// records them. A recorded port that is still taken after patience is an error:
+// right after a kill, the processes of the run before are on their way out.
+func KeepPorts(file string, patience time.Duration) (Ports, error) {
 	content, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -33,7 +35,7 @@ func KeepPorts(file string) (Ports, error) {
 		return Ports{}, fmt.Errorf("read the recorded ports in %s: %w", file, err)
 	}
 	for _, port := range []int{ports.APIServer, ports.ControllerManager} {
-		if !free(port) {
+		if !becomesFree(port, patience) {
 			return Ports{}, fmt.Errorf("port %d, on which this cluster's issuer rests, is taken: stop what listens there, or choose another folder", port)
 		}
 	}
@@ -104,6 +106,16 @@ func candidates(ephemeral string) (low, high int) {
 		}
 	}
 	return low, high
+}
+
+func becomesFree(port int, patience time.Duration) bool {
+	const pollInterval = 20 * time.Millisecond
+	for deadline := time.Now().Add(patience); !free(port); time.Sleep(pollInterval) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 func free(port int) bool {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func exists(path string) bool {
@@ -100,14 +101,14 @@ func TestAnAbandonedTemporaryFolderCanBeRead(t *testing.T) {
 
 func TestPortsAreKept(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ports.json")
-	first, err := KeepPorts(file)
+	first, err := KeepPorts(file, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if first.APIServer == first.ControllerManager {
 		t.Errorf("both components got port %d", first.APIServer)
 	}
-	second, err := KeepPorts(file)
+	second, err := KeepPorts(file, 0)
 	if err != nil || second != first {
 		t.Errorf("the second start got %v, %v; want %v", second, err, first)
 	}
@@ -125,8 +126,23 @@ func TestAKeptPortThatIsTakenIsRefusedByNumber(t *testing.T) {
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := KeepPorts(file); err == nil || !strings.Contains(err.Error(), port) {
+	if _, err := KeepPorts(file, 0); err == nil || !strings.Contains(err.Error(), port) {
 		t.Errorf("got %v, want a refusal that names port %s", err, port)
+	}
+}
+
+func TestAKeptPortThatIsOnItsWayToBeFreeIsWaitedFor(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if becomesFree(port, 0) {
+		t.Fatal("a port in use is called free")
+	}
+	go listener.Close()
+	if !becomesFree(port, time.Minute) {
+		t.Error("a port that was given up is called taken")
 	}
 }
 

@@ -34,6 +34,8 @@ const (
 	// etcd's data survives a kill; kube-apiserver would use far more of it, to
 	// wait for watches that nobody here is going to end.
 	stopGrace = time.Second
+	// portPatience is how long a start waits for what a killed run still holds.
+	portPatience = 15 * time.Second
 )
 
 // Options of a run.
@@ -103,7 +105,7 @@ func (s *supervisor) prepare() error {
 	if err := pki.Ensure(s.dir.Path, time.Now()); err != nil {
 		return err
 	}
-	ports, err := state.KeepPorts(s.dir.File(portsFile))
+	ports, err := state.KeepPorts(s.dir.File(portsFile), portPatience)
 	if err != nil {
 		return err
 	}

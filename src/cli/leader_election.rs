@@ -1,0 +1,55 @@
+//! Flags of leader election, shared by what may run in several replicas but writes from one only.
+
+use kube::{Client, Config};
+use uuid::Uuid;
+
+use super::Failure;
+use crate::controller::LeaseConfig;
+use crate::decide::lease::{MAX_DURATION_SECONDS, MIN_DURATION_SECONDS};
+
+/// Who leads. Each flag is also an environment variable.
+#[derive(Debug, clap::Args)]
+pub(super) struct LeaderElectionArgs {
+    /// Write only while holding a Lease; without it, no second controller may ever run
+    #[arg(long, env = "ENSIGN_LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    leader_election: bool,
+    /// Name of the Lease in Ensign's own namespace
+    #[arg(long, env = "ENSIGN_LEASE_NAME", default_value = "ensign-controller", value_name = "NAME")]
+    lease_name: String,
+    /// Seconds after which another controller takes over from one that is gone without a word
+    #[arg(long, env = "ENSIGN_LEASE_DURATION_SECONDS", default_value_t = 15, value_name = "SECONDS")]
+    lease_duration_seconds: u64,
+}
+
+impl LeaderElectionArgs {
+    /// What is wrong with the flags.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !(MIN_DURATION_SECONDS..=MAX_DURATION_SECONDS).contains(&self.lease_duration_seconds) {
+            problems.push(format!("--lease-duration-seconds must be {MIN_DURATION_SECONDS} to {MAX_DURATION_SECONDS}"));
+        }
+        if self.lease_name.is_empty() {
+            problems.push("--lease-name must not be empty".to_owned());
+        }
+        problems
+    }
+
+    /// The lease to hold, if there is to be one.
+    pub(super) async fn lease(&self, namespace: &str, instance: Option<&str>) -> Result<Option<LeaseConfig>, Failure> {
+        if !self.leader_election {
+            return Ok(None);
+        }
+        let mut config = Config::infer().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
+        // When to ask again is the election's own decision.
+        config.default_retry = false;
+        let client = Client::try_from(config).map_err(|error| format!("cannot reach a cluster: {error}"))?;
+        Ok(Some(LeaseConfig {
+            client,
+            namespace: namespace.to_owned(),
+            name: self.lease_name.clone(),
+            // A restarted container keeps its pod's name, but is not the one that held the lease.
+            identity: format!("{}_{}", instance.unwrap_or("ensign-controller"), Uuid::new_v4()),
+            duration_seconds: self.lease_duration_seconds,
+        }))
+    }
+}

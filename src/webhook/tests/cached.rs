@@ -1,0 +1,68 @@
+//! The index of bindings.
+
+use super::*;
+
+fn names(index: &Index, service_account: &str) -> Vec<String> {
+    let found = index.find("shop", service_account);
+    found.iter().flat_map(|bindings| bindings.iter()).map(|binding| binding.name.clone()).collect()
+}
+
+fn follow(index: &Arc<Index>, event: &Event<Guarded>) {
+    Follower::new(Arc::clone(index)).follow(event);
+}
+
+#[test]
+fn the_index_follows_additions_changes_and_deletions() {
+    let index = filled([object("a", &json!({})), object("b", &json!({}))]);
+    assert_eq!(names(&index, "orders"), ["a", "b"]);
+    follow(&index, &Event::Apply(object("c", &json!({}))));
+    follow(&index, &Event::Apply(object("a", &json!({"status": {"clientID": "new"}}))));
+    assert_eq!(names(&index, "orders"), ["b", "c", "a"]);
+    follow(&index, &Event::Delete(object("b", &json!({}))));
+    assert_eq!(names(&index, "orders"), ["c", "a"]);
+}
+
+#[test]
+fn a_binding_made_anew_for_another_service_account_moves() {
+    let index = filled([object("a", &json!({}))]);
+    follow(&index, &Event::Apply(object("a", &json!({"spec": {"serviceAccountName": "pay"}}))));
+    assert!(names(&index, "orders").is_empty());
+    assert_eq!(names(&index, "pay"), ["a"]);
+}
+
+#[test]
+fn bindings_of_other_namespaces_are_not_found() {
+    let index = filled([object("a", &json!({"metadata": {"namespace": "elsewhere"}}))]);
+    assert!(names(&index, "orders").is_empty());
+}
+
+#[test]
+fn the_last_known_bindings_serve_until_a_restarted_watch_is_complete() {
+    let index = filled([object("old", &json!({}))]);
+    let mut follower = Follower::new(Arc::clone(&index));
+    follower.follow(&Event::Init);
+    follower.follow(&Event::InitApply(object("new", &json!({}))));
+    assert_eq!(names(&index, "orders"), ["old"]);
+    follower.follow(&Event::InitDone);
+    assert_eq!(names(&index, "orders"), ["new"]);
+}
+
+#[test]
+fn the_index_is_initialised_by_its_first_complete_list() {
+    let index = Arc::new(Index::default());
+    let mut follower = Follower::new(Arc::clone(&index));
+    follower.follow(&Event::Init);
+    follower.follow(&Event::InitApply(object("a", &json!({}))));
+    assert!(!index.is_initialised());
+    follower.follow(&Event::InitDone);
+    assert!(index.is_initialised());
+}
+
+#[test]
+fn a_malformed_binding_is_dropped_and_the_others_stay() {
+    let index = filled([object("a", &json!({})), object("b", &json!({}))]);
+    follow(&index, &Event::Apply(object("a", &json!({"spec": {"identityRef": 7}}))));
+    assert_eq!(names(&index, "orders"), ["b"]);
+    follow(&index, &Event::Delete(object("b", &json!({"spec": null}))));
+    assert!(index.find("shop", "orders").is_none());
+}

@@ -1,0 +1,123 @@
+//! Over TLS, with a real client.
+
+use super::*;
+
+const NAMES: [&str; 2] = ["127.0.0.1", "ensign-webhook.ensign-system.svc"];
+
+struct Server {
+    address: SocketAddr,
+    resolver: Arc<Resolver>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+fn issue() -> (Bundle, Arc<rustls::sign::CertifiedKey>) {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let names = NAMES.map(str::to_owned);
+    let (bundle, usable) = Bundle::default().repaired(None, &names, Timestamp::now(), &provider).unwrap();
+    (bundle, usable.certified)
+}
+
+fn start(app: Router) -> (Server, Bundle) {
+    let (bundle, certified) = issue();
+    let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    resolver.load(certified);
+    let (listener, address) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(server::serve(listener, Arc::clone(&resolver), app, stop.clone()));
+    (Server { address, resolver, stop, task }, bundle)
+}
+
+fn client(bundle: &Bundle) -> reqwest::ClientBuilder {
+    crate::runtime::tls::install_provider();
+    let authority = reqwest::Certificate::from_pem(bundle.ca_certificate()).unwrap();
+    reqwest::Client::builder().tls_certs_only([authority]).no_proxy().timeout(Duration::from_secs(20))
+}
+
+async fn post(client: &reqwest::Client, url: &str) -> reqwest::Result<reqwest::Response> {
+    client.post(url).json(&review(&json!({}))).send().await
+}
+
+#[tokio::test]
+async fn a_client_that_trusts_the_authority_is_answered_by_address_and_by_name() {
+    let (server, bundle) = start(resolved_app());
+    let client = client(&bundle).resolve(NAMES[1], server.address).build().unwrap();
+    for name in NAMES {
+        let url = format!("https://{name}:{}/mutate-pods", server.address.port());
+        let response = post(&client, &url).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.json::<Value>().await.unwrap()["response"]["allowed"], true);
+    }
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let (server, bundle) = start(resolved_app());
+    let old = client(&bundle).tls_version_max(reqwest::tls::Version::TLS_1_2).build().unwrap();
+    assert!(post(&old, &format!("https://{}/mutate-pods", server.address)).await.unwrap_err().is_connect());
+}
+
+#[tokio::test]
+async fn a_client_that_trusts_another_authority_turns_away() {
+    let (server, _) = start(resolved_app());
+    let (other, _) = issue();
+    let client = client(&other).build().unwrap();
+    assert!(post(&client, &format!("https://{}/mutate-pods", server.address)).await.unwrap_err().is_connect());
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_served_to_new_connections_and_open_ones_go_on() {
+    let (server, bundle) = start(resolved_app());
+    let url = format!("https://{}/mutate-pods", server.address);
+    let open = client(&bundle).build().unwrap();
+    post(&open, &url).await.unwrap();
+
+    let (renewed, certified) = issue();
+    server.resolver.load(certified);
+    assert_eq!(post(&open, &url).await.unwrap().status(), StatusCode::OK, "the open connection is kept");
+    let trusting = client(&renewed).build().unwrap();
+    assert_eq!(post(&trusting, &url).await.unwrap().status(), StatusCode::OK);
+    let stale = client(&bundle).build().unwrap();
+    assert!(post(&stale, &url).await.is_err());
+}
+
+/// Lets a lookup finish when it is told to.
+struct Gate {
+    entered: tokio::sync::Notify,
+    open: tokio::sync::Notify,
+}
+
+#[async_trait]
+impl Lookup for Gate {
+    async fn bindings(&self, _: &str) -> Result<Vec<Arc<Binding>>, LookupError> {
+        self.entered.notify_one();
+        self.open.notified().await;
+        Ok(vec![binding(&json!({}))])
+    }
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
+    let gate = Arc::new(Gate { entered: tokio::sync::Notify::new(), open: tokio::sync::Notify::new() });
+    let config = Config { authority_host: String::new(), audience: String::new(), excluded: BTreeSet::new() };
+    let lookup: Arc<dyn Lookup> = gate.clone();
+    let app = server::router(Arc::new(Admission::new(config, Arc::default(), lookup)), Limits::default());
+    let (server, bundle) = start(app);
+    let url = format!("https://{}/mutate-pods", server.address);
+    let slow = client(&bundle).build().unwrap();
+    let under_way = tokio::spawn({
+        let url = url.clone();
+        async move { post(&slow, &url).await }
+    });
+    gate.entered.notified().await;
+    server.stop.cancel();
+    let closed = async {
+        while tokio::net::TcpStream::connect(server.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("no new connection is taken");
+    gate.open.notify_one();
+    assert_eq!(under_way.await.unwrap().unwrap().status(), StatusCode::OK);
+    server.task.await.unwrap().unwrap();
+}

@@ -1,0 +1,191 @@
+//! Several controllers on one cluster: one leads.
+
+use ensign::emulator::{Delay, FaultAction, FaultMatch, FaultRule};
+use serde_json::json;
+
+use crate::support::objects::{unique, wait_for};
+use crate::support::replica::{Replica, ReplicaOptions, Stage, StageLease};
+
+/// Soon over when its holder is frozen.
+const SHORT_SECONDS: u64 = 3;
+/// Soon renewed, but not lost on a busy machine.
+const STEADY_SECONDS: u64 = 12;
+/// Nobody waits for the end of this one: whoever takes over was let.
+const LONG_SECONDS: u64 = 600;
+
+/// Two controllers, the first of which leads.
+struct Pair {
+    first: Replica,
+    second: Replica,
+    names: (String, String),
+}
+
+impl Pair {
+    fn start(stage: &Stage, lease: &StageLease<'_>) -> Self {
+        lease.make();
+        let names = (unique("first"), unique("second"));
+        let first = stage.start(&names.0, ReplicaOptions::with_lease(lease));
+        lease.wait_holder(&names.0);
+        let second = stage.start(&names.1, ReplicaOptions::with_lease(lease));
+        second.wait_ready();
+        Self { first, second, names }
+    }
+}
+
+#[test]
+fn of_two_controllers_one_leads_and_only_it_writes_while_the_other_is_ready() {
+    let stage = Stage::enter();
+    let lease = stage.lease(STEADY_SECONDS);
+    let Pair { first, second, names } = Pair::start(&stage, &lease);
+    let team = stage.team("leads");
+    team.bind();
+    team.wait_ready("app");
+    wait_for("the status to settle", || {
+        let identity = team.get("mi", &team.name)?;
+        (identity["status"]["bindings"] == 1 && identity["status"]["credentials"]["thisCluster"] == 1).then_some(())
+    });
+    // The lease goes on being renewed, and nothing else is written.
+    let version = || lease.get().map(|lease| lease["metadata"]["resourceVersion"].clone());
+    let writes = stage.kubernetes_writes(&names.0);
+    for _ in 0..3 {
+        let before = version();
+        wait_for("a renewal", || (version() != before).then_some(()));
+    }
+    assert_eq!(stage.kubernetes_writes(&names.0), writes);
+    assert_eq!(team.arm_writes(&names.0).len(), 1);
+    assert_eq!(stage.kubernetes_writes(&names.1), Vec::<String>::new());
+    assert_eq!(team.arm_writes(&names.1).len(), 0);
+    assert!(first.is_ready() && second.is_ready());
+    assert_eq!(lease.holder(), Some(names.0));
+    let lease = lease.get().expect("the lease");
+    assert_eq!(lease["metadata"]["labels"]["kept"], "yes", "what others wrote to the object stays");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], STEADY_SECONDS);
+}
+
+#[test]
+fn a_leader_that_stops_hands_over_at_once() {
+    let stage = Stage::enter();
+    let lease = stage.lease(LONG_SECONDS);
+    let Pair { first, second, names } = Pair::start(&stage, &lease);
+    assert_eq!(first.stop(), Ok(()));
+    lease.wait_holder(&names.1);
+    let team = stage.team("handed");
+    team.bind();
+    team.wait_ready("app");
+    assert_eq!((team.arm_writes(&names.0).len(), team.arm_writes(&names.1).len()), (0, 1));
+    assert_eq!(second.stop(), Ok(()));
+    assert_eq!(lease.holder(), None, "the last one gives it back too");
+}
+
+#[test]
+fn a_controller_that_stands_by_stops_without_touching_the_lease() {
+    let stage = Stage::enter();
+    let lease = stage.lease(LONG_SECONDS);
+    let Pair { first, second, names } = Pair::start(&stage, &lease);
+    assert_eq!(second.stop(), Ok(()));
+    assert_eq!(lease.holder(), Some(names.0));
+    drop(first);
+}
+
+#[test]
+fn a_frozen_leader_is_superseded_and_writes_nothing_when_it_thaws() {
+    let stage = Stage::enter();
+    let lease = stage.lease(SHORT_SECONDS);
+    let Pair { first, second, names } = Pair::start(&stage, &lease);
+    let team = stage.team("frozen");
+    team.bind();
+    team.wait_ready("app");
+    let frozen = first.freeze();
+    let (arm_before, before) = (team.arm_writes(&names.0).len(), stage.kubernetes_writes(&names.0));
+    // Work that the frozen one would do as soon as it could.
+    team.bind_account("worker");
+    lease.wait_holder(&names.1);
+    team.wait_ready("worker");
+    team.unbind("app");
+    drop(frozen);
+    let ended = first.wait_end().expect_err("it has lost");
+    assert!(ended.contains("leadership is lost") && ended.contains("started again, it stands by"), "{ended}");
+    assert_eq!(team.arm_writes(&names.0).len(), arm_before);
+    assert_eq!(stage.kubernetes_writes(&names.0), before);
+    assert_eq!(team.credentials().len(), 1);
+    assert_eq!(lease.holder(), Some(names.1));
+    assert!(second.is_ready());
+}
+
+#[test]
+fn of_a_leader_that_is_frozen_in_the_middle_of_a_put_at_most_that_put_comes_late() {
+    let stage = Stage::enter();
+    let lease = stage.lease(SHORT_SECONDS);
+    let Pair { first, second, names } = Pair::start(&stage, &lease);
+    let team = stage.team("midput");
+    let matching = FaultMatch {
+        method: Some("PUT".to_owned()),
+        path_contains: Some(format!("/{}/", team.name)),
+        ..FaultMatch::default()
+    };
+    let delay_ms = (SHORT_SECONDS + 2) * 1000;
+    stage.azure.set_faults(vec![FaultRule {
+        matching,
+        nth: 1,
+        times: 1,
+        action: FaultAction::Delay(Delay { delay_ms }),
+        matched: 0,
+        fired: 0,
+    }]);
+    team.bind();
+    team.bind_account("worker");
+    wait_for("the PUT to arrive", || stage.azure.faults().first().filter(|rule| rule.fired > 0).map(|_| ()));
+    let frozen = first.freeze();
+    lease.wait_holder(&names.1);
+    team.wait_ready("app");
+    team.wait_ready("worker");
+    drop(frozen);
+    first.wait_end().expect_err("it has lost");
+    wait_for("the late PUT to be answered", || (team.arm_writes(&names.0).len() == 1).then_some(()));
+    assert_eq!(team.credentials().len(), 2);
+    assert_eq!(team.wait_ready("app")["status"]["credential"]["origin"], "Created");
+    stage.azure.set_faults(Vec::new());
+    assert!(second.is_ready());
+}
+
+#[test]
+fn a_deleted_lease_is_made_again_by_the_leader_which_stays() {
+    let stage = Stage::enter();
+    let lease = stage.lease(STEADY_SECONDS);
+    let Pair { first, second, names } = Pair::start(&stage, &lease);
+    lease.delete();
+    lease.wait_holder(&names.0);
+    let team = stage.team("deleted");
+    team.bind();
+    team.wait_ready("app");
+    assert_eq!((team.arm_writes(&names.0).len(), team.arm_writes(&names.1).len()), (1, 0));
+    assert_eq!((first.stop(), second.stop()), (Ok(()), Ok(())));
+}
+
+#[test]
+fn without_a_lease_a_single_controller_makes_one_and_leads_once_it_has_stood_for_its_duration() {
+    let stage = Stage::enter();
+    let lease = stage.lease(SHORT_SECONDS);
+    let name = unique("only");
+    let only = stage.start(&name, ReplicaOptions::with_lease(&lease));
+    only.wait_ready();
+    let team = stage.team("only");
+    team.bind();
+    team.wait_ready("app");
+    assert_eq!(lease.holder(), Some(name));
+}
+
+#[test]
+fn nobody_leads_over_a_malformed_lease_until_it_is_deleted() {
+    let stage = Stage::enter();
+    let lease = stage.lease(SHORT_SECONDS);
+    lease.write(&json!({"holderIdentity": "somebody"}));
+    let name = unique("only");
+    let only = stage.start(&name, ReplicaOptions::with_lease(&lease));
+    wait_for("the lease to be looked at twice", || (stage.looks_at_lease(&name) >= 2).then_some(()));
+    assert!(!only.is_ready());
+    assert_eq!(lease.holder().as_deref(), Some("somebody"));
+    lease.delete();
+    only.wait_ready();
+    lease.wait_holder(&name);
+}

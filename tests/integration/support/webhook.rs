@@ -1,0 +1,80 @@
+//! A webhook on the shared control plane; the controller registers it.
+
+use std::net::SocketAddr;
+
+use ensign::controller::WebhookTarget;
+use ensign::decide::admit;
+use ensign::decide::registration::{Endpoint, MUTATE_PODS_PATH, excluded_namespaces};
+use ensign::runtime::clock::SystemClock;
+use ensign::runtime::health::Readiness;
+use ensign::webhook::{self, Options};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::control_plane::ControlPlane;
+use super::objects::{apply, wait_for};
+
+/// Namespace of the webhook, name of its Secret and of its registration. Not the names of an install, which a cluster
+/// that the caller chose may have.
+pub const NAME: &str = "ensign-integration-tests";
+/// The audience that pods' tokens get.
+pub const AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// A running webhook.
+pub struct Webhook {
+    address: SocketAddr,
+}
+
+impl Webhook {
+    /// Makes what an install makes, and starts the webhook; it ends with the process.
+    pub fn start(control_plane: &'static ControlPlane, authority_host: &str) -> Self {
+        let api = "admissionregistration.k8s.io/v1";
+        for object in [
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}}),
+            empty_secret(NAME, NAME),
+            json!({"apiVersion": api, "kind": "MutatingWebhookConfiguration", "metadata": {"name": NAME}}),
+        ] {
+            apply(control_plane, &object).expect("apply what the webhook needs");
+        }
+        let (listener, address) = webhook::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("listen");
+        let options = Options {
+            namespace: NAME.to_owned(),
+            tls_secret: NAME.to_owned(),
+            tls_names: vec!["127.0.0.1".to_owned()],
+            config: admit::Config {
+                authority_host: authority_host.to_owned(),
+                audience: AUDIENCE.to_owned(),
+                excluded: excluded_namespaces(NAME, []),
+            },
+        };
+        let readiness = Readiness::default();
+        let ready = readiness.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async move {
+                let client = control_plane.client().await;
+                let stop = CancellationToken::new();
+                let run = webhook::run(client, options, listener, ready, SystemClock::shared(), stop);
+                run.await.expect("the webhook runs");
+            });
+        });
+        wait_for("the webhook to be ready", || readiness.get().then_some(()));
+        Self { address }
+    }
+
+    /// How the controller registers it.
+    pub fn target(&self) -> WebhookTarget {
+        WebhookTarget {
+            configuration: NAME.to_owned(),
+            namespace: NAME.to_owned(),
+            secret: NAME.to_owned(),
+            endpoint: Endpoint::Url(format!("https://{}{MUTATE_PODS_PATH}", self.address)),
+            excluded: excluded_namespaces(NAME, []),
+        }
+    }
+}
+
+/// The Secret as an install makes it.
+pub fn empty_secret(namespace: &str, name: &str) -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "type": "Opaque"})
+}

@@ -1,0 +1,86 @@
+//! A thousand bindings, and the real controller killed again and again while it serves them.
+//!
+//! The controller is the real binary, running as its own service account with exactly the rights of dev/manifests, on a
+//! control plane and an Azure of this binary's own.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(clippy::print_stdout, reason = "figures, for who asks with --nocapture")]
+
+#[path = "../integration/support/chosen_cluster.rs"]
+mod chosen_cluster;
+#[path = "../integration/support/control_plane.rs"]
+#[allow(dead_code, reason = "not every test binary uses every part of it")]
+mod control_plane;
+mod fleet;
+mod process;
+
+use std::collections::BTreeMap;
+
+use fleet::{BINDINGS, Fleet, IDENTITIES};
+use process::Controller;
+
+/// How often the controller is killed.
+const KILLS: usize = 50;
+/// The shortest that the controller takes.
+const RESYNC_SECONDS: u64 = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_bindings_converge_rest_go_and_survive_fifty_kills() {
+    let fleet = Fleet::create().await;
+
+    fleet.bind().await;
+    let controller = Controller::start(&fleet, RESYNC_SECONDS);
+    fleet.wait_all_ready().await;
+    assert_eq!(fleet.trusted(), fleet.expected());
+    let writes = fleet.azure_writes();
+    println!("{} writes and {} LISTs for {BINDINGS} bindings", writes.len(), fleet.azure_lists().len());
+    assert_eq!(writes.len(), BINDINGS, "one PUT for each");
+    assert!(writes.iter().all(|write| matches!(write.status, Some(200 | 201))), "no 409 and no 429 of our own making");
+
+    rests(&fleet, &controller).await;
+
+    fleet.unbind().await;
+    assert!(fleet.trusted().is_empty(), "no credential outlives its binding");
+    controller.stop();
+
+    fleet.azure.clear_log();
+    fleet.bind().await;
+    killed_again_and_again(&fleet).await;
+}
+
+/// Every identity is looked at once in a period, and nothing is written anywhere.
+async fn rests(fleet: &Fleet, controller: &Controller) {
+    fleet.wait_for_rest(controller).await;
+    let (seen, written, audited) =
+        (fleet.log_position(), fleet.azure_writes().len(), fleet.kubernetes_writes(controller));
+    let lists = fleet.wait_for_lists_of_every_identity(seen);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for identity in &lists {
+        *counts.entry(identity).or_default() += 1;
+    }
+    println!("a period at rest: {} LISTs of {} identities", lists.len(), counts.len());
+    assert_eq!(counts.len(), IDENTITIES);
+    // Periods are jittered, so that the first identity may come a second time before the last.
+    assert!(counts.values().all(|count| *count <= 2), "one LIST for each identity in a period: {counts:?}");
+    assert_eq!(fleet.azure_writes().len(), written, "no write to Azure");
+    assert_eq!(fleet.kubernetes_writes(controller), audited, "no write to Kubernetes");
+}
+
+async fn killed_again_and_again(fleet: &Fleet) {
+    for kill in 0..KILLS {
+        let controller = Controller::start(fleet, RESYNC_SECONDS);
+        // A fixed row of moments, counted in writes: some right after the start, some in the middle of the work.
+        fleet.wait_for_more_writes((kill * 7) % 20).await;
+        controller.kill();
+    }
+    println!("{KILLS} kills; {} writes meanwhile", fleet.azure_writes().len());
+    let controller = Controller::start(fleet, RESYNC_SECONDS);
+    fleet.wait_all_ready().await;
+    assert_eq!(fleet.trusted(), fleet.expected(), "the end state is the one that was asked for");
+    let writes = fleet.azure_writes();
+    let puts = writes.iter().filter(|write| matches!(write.status, Some(200 | 201))).count();
+    println!("{puts} PUTs for {BINDINGS} bindings and {KILLS} kills");
+    assert!(writes.iter().all(|write| write.method == "PUT"), "nothing was ever deleted");
+    // What a kill left unanswered is found in the next LIST, unless it was still under way then.
+    assert!((BINDINGS..=BINDINGS + KILLS).contains(&puts), "{puts}");
+    controller.stop();
+}
