@@ -75,6 +75,7 @@ pub struct Gate {
     writes: Mutex<Vec<String>>,
     lists: Mutex<BTreeMap<&'static str, Bytes>>,
     under_way: AtomicUsize,
+    open_watches: AtomicUsize,
     seen: AtomicU64,
 }
 
@@ -88,6 +89,7 @@ impl Gate {
             writes: Mutex::default(),
             lists: Mutex::default(),
             under_way: AtomicUsize::new(0),
+            open_watches: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
         }
     }
@@ -128,6 +130,11 @@ impl Gate {
     /// Whether a request is under way, and how many there were: it stands while nothing happens.
     pub fn activity(&self) -> (usize, u64) {
         (self.under_way.load(Ordering::SeqCst), self.seen.load(Ordering::SeqCst))
+    }
+
+    /// Whether the controller watches every collection.
+    pub fn is_watched(&self) -> bool {
+        self.open_watches.load(Ordering::SeqCst) >= COLLECTIONS.len()
     }
 
     fn due(&self, method: &str, target: &str) -> Option<GateAction> {
@@ -210,8 +217,10 @@ impl Gate {
         let watches = self.watches.subscribe();
         let cuts = watches.borrow().cuts;
         let gate = self.clone();
+        let open = OpenWatch::new(self.clone());
         let frames = futures::stream::unfold((body.into_data_stream(), watches), move |(mut frames, mut watches)| {
             let gate = gate.clone();
+            let _open = &open;
             async move {
                 loop {
                     let (held, cut) = {
@@ -353,6 +362,21 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Ordering::SeqCst);
         self.0.seen.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct OpenWatch(Arc<Gate>);
+
+impl OpenWatch {
+    fn new(gate: Arc<Gate>) -> Self {
+        gate.open_watches.fetch_add(1, Ordering::SeqCst);
+        Self(gate)
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.open_watches.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -21,8 +21,6 @@ const MARK: &str = "faults.ensign.test/mark";
 const RETRIES: Duration = Duration::from_secs(700);
 /// A request that nobody answers is given up within this real time.
 const SLOW: Duration = Duration::from_secs(45);
-/// The longest that watches wait before they try again.
-const WATCHES_BACK: Duration = Duration::from_secs(3);
 
 /// What goes wrong.
 #[derive(Clone)]
@@ -93,10 +91,6 @@ impl Plan {
         let mut end = None;
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&world)));
         let ran = ran.unwrap_or_else(|panic| Err(format!("the scenario panicked: {}", panic_text(panic.as_ref()))));
-        if matches!(self.fault, Fault::Kube(..)) {
-            // Watches come back on the real clock.
-            std::thread::sleep(WATCHES_BACK);
-        }
         match ran.and_then(|()| rest(&world)) {
             Err(problem) => problems.push(format!("O1/O4: {problem}")),
             Ok(()) => {
@@ -232,6 +226,8 @@ fn parse(point: &str) -> Target {
 
 /// O4: the right state stays, and nothing is written for two drift periods.
 fn rest(world: &World) -> Checked {
+    // They come back on the real clock.
+    world.happens("the watches to be there", |world| world.gate.is_watched())?;
     world.pass_slowly(RETRIES)?;
     let writes = || (world.gate.writes().len(), world.azure_writes().len());
     let reads = || world.azure_log().len();

@@ -510,6 +510,9 @@ fn create_goes_before_delete(world: &Arc<World>) -> Checked {
     world.azure_fails(&json!([{"match": {"method": "GET"}, "times": 1000, "action": {"status": 503}}]));
     world.delete(BINDING, "shop", "app");
     world.binding("shop", "more", "orders", "more");
+    world.happens("the new binding to be seen", |world| {
+        world.live(BINDING, "shop", "more").is_some_and(|binding| binding["status"].is_object())
+    })?;
     world.quiet(std::time::Instant::now())?;
     world.azure_fails(&json!([]));
     world.binding_gone("shop", "app")?;
