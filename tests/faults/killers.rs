@@ -8,7 +8,9 @@ pub const QUICK: &[Mutant] = &[Mutant::FinalizerAfterPut, Mutant::FreshnessSkipp
 /// Plans by name, or by the beginning of their name; the first that notices ends it.
 pub fn of(mutant: Mutant) -> &'static [&'static str] {
     match mutant {
-        Mutant::FinalizerAfterPut => &["create/reference"],
+        Mutant::FinalizerAfterPut | Mutant::EverythingWrittenAgain | Mutant::StatusAlwaysWritten => {
+            &["create/reference"]
+        }
         Mutant::ForbiddenIsGone => &["forbidden-is-not-gone"],
         Mutant::UidIgnored => &["same-name-new-uid-unseen"],
         Mutant::RetryAfterIgnored => &["azure/get/429-seconds", "azure/put/429-seconds", "azure/delete/429-seconds"],
@@ -27,8 +29,6 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AdoptedDeleted => &["adopt/reference"],
         Mutant::AudienceIgnored => &["audience/reference"],
         Mutant::ForeignOverwritten => &["taken-name-is-left"],
-        Mutant::EverythingWrittenAgain => &["create/reference"],
         Mutant::OldIssuerDroppedAtOnce => &["issuer/reference"],
-        Mutant::StatusAlwaysWritten => &["create/reference"],
     }
 }

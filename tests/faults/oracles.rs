@@ -67,7 +67,9 @@ impl Timeline {
             };
             events.entry(place).or_default().push(event);
         }
-        events.values_mut().for_each(|events| events.sort_by_key(|(time, _)| *time));
+        for events in events.values_mut() {
+            events.sort_by_key(|(time, _)| *time);
+        }
         Self { events }
     }
 
@@ -152,32 +154,28 @@ fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<
             }
         }
     }
-    match entry.method.as_str() {
-        "PUT" => {
-            let body = entry.body.clone().unwrap_or_default();
-            let subject = Subject::parse(text(&body["properties"]["subject"]))?;
-            let allowed = claims(world, &identity, &subject, entry.time);
-            if allowed.is_empty() {
-                return said("no living binding with a grant asks for it");
-            }
-            if !allowed.iter().any(|(binding, managed)| binding.is_held() && managed.is_held()) {
-                return said("it went out before the finalizers");
-            }
-            None
+    if entry.method == "PUT" {
+        let body = entry.body.clone().unwrap_or_default();
+        let subject = Subject::parse(text(&body["properties"]["subject"]))?;
+        let allowed = claims(world, &identity, &subject, entry.time);
+        if allowed.is_empty() {
+            return said("no living binding with a grant asks for it");
         }
-        _ => {
-            let before = before?;
-            let subject = Subject::parse(&before.subject)?;
-            let current = before.issuer == *lock(&world.issuer);
-            // What others than the controller change is known here a moment late.
-            let after = [10, 25, 50, 100, 200, 500]
-                .map(|millis| claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
-            let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
-            let mut wanted = claims(world, &identity, &subject, entry.time).into_iter();
-            (current && wanted.any(|(binding, _)| binding.is_held() && stays(&binding.uid)))
-                .then(|| format!("O3: DELETE of {name} under {identity}, which a living binding wants"))
-        }
+        let held = allowed.iter().any(|(binding, managed)| binding.is_held() && managed.is_held());
+        return if held { None } else { said("it went out before the finalizers") };
     }
+    let before = before?;
+    let subject = Subject::parse(&before.subject)?;
+    // What others than the controller change is known here a moment late.
+    let after = [10, 25, 50, 100, 200, 500]
+        .map(|millis| claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
+    let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
+    let mut wanted = claims(world, &identity, &subject, entry.time).into_iter();
+    let current = before.issuer == *lock(&world.issuer);
+    if current && wanted.any(|(binding, _)| binding.is_held() && stays(&binding.uid)) {
+        return said("a living binding wants it");
+    }
+    None
 }
 
 /// Whether the credential is of another cluster's issuer.
@@ -372,12 +370,10 @@ fn impatience(world: &World, broken: &mut Vec<String>) {
 /// What `Retry-After` asks for, a little less than that where it is a date.
 fn pause(fault: &Value, now: Timestamp) -> Option<std::time::Duration> {
     let after = fault["retryAfter"].as_str()?;
-    match after.parse::<u64>() {
-        Ok(seconds) => Some(std::time::Duration::from_secs(seconds)),
-        Err(_) => {
-            let until = k8s_openapi::jiff::fmt::rfc2822::parse(after).ok()?.timestamp();
-            let seconds = until.duration_since(now).as_secs() - 2;
-            Some(std::time::Duration::from_secs(u64::try_from(seconds).ok()?))
-        }
+    if let Ok(seconds) = after.parse::<u64>() {
+        return Some(std::time::Duration::from_secs(seconds));
     }
+    let until = k8s_openapi::jiff::fmt::rfc2822::parse(after).ok()?.timestamp();
+    let seconds = until.duration_since(now).as_secs() - 2;
+    Some(std::time::Duration::from_secs(u64::try_from(seconds).ok()?))
 }

@@ -91,12 +91,11 @@ impl Plan {
         let mut end = None;
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&world)));
         let ran = ran.unwrap_or_else(|panic| Err(format!("the scenario panicked: {}", panic_text(panic.as_ref()))));
-        match ran.and_then(|()| rest(&world)) {
-            Err(problem) => problems.push(format!("O1/O4: {problem}")),
-            Ok(()) => {
-                let (puts, deletes) = oracles::counts(&world.azure_writes());
-                end = Some(End { snapshot: snapshot::take(&world), puts, deletes });
-            }
+        if let Err(problem) = ran.and_then(|()| rest(&world)) {
+            problems.push(format!("O1/O4: {problem}"));
+        } else {
+            let (puts, deletes) = oracles::counts(&world.azure_writes());
+            end = Some(End { snapshot: snapshot::take(&world), puts, deletes });
         }
         let fired = match &self.fault {
             Fault::None => true,

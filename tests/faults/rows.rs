@@ -243,7 +243,7 @@ fn other_subscriptions_go_on(world: &Arc<World>) -> Checked {
     world.quiet(std::time::Instant::now())?;
     world.binding("shop", "far", "far", "far");
     world.ready("shop", "far")?;
-    if world.clock.passed() - from >= Duration::from_secs(600) {
+    if world.clock.passed() >= from + Duration::from_secs(600) {
         return Err("the other subscription waited too".to_owned());
     }
     world.ready("shop", "near")
@@ -347,14 +347,14 @@ fn poison_is_one_objects_problem(world: &Arc<World>) -> Checked {
 fn drift_is_repaired_once(world: &Arc<World>) -> Checked {
     settled(world)?;
     let mut foreign = world.credential("foreign", "elsewhere", "x");
-    foreign.issuer = "https://another.faults.test".to_owned();
+    "https://another.faults.test".clone_into(&mut foreign.issuer);
     world.meddle("orders", "foreign", Some(foreign.clone()));
     let name = world.credential_name("shop", "app");
     let right = world.credential(&name, "shop", "app");
     let mut audience = right.clone();
     audience.audiences = vec!["api://Else".to_owned()];
     let mut subject = right.clone();
-    subject.subject = "system:serviceaccount:elsewhere:intruder".to_owned();
+    "system:serviceaccount:elsewhere:intruder".clone_into(&mut subject.subject);
     for edited in [None, Some(audience), Some(subject)] {
         let before = world.azure_writes().len();
         world.meddle("orders", &name, edited);

@@ -25,12 +25,20 @@ const TRIES: usize = 3;
 pub struct Wish {
     full: bool,
     list: bool,
-    no_mutants: bool,
-    only_mutants: bool,
+    mutants: Mutants,
     plan: Option<String>,
     mutant: Option<Mutant>,
     report: Option<PathBuf>,
     jobs: Option<usize>,
+}
+
+/// Whether mutants run too.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Mutants {
+    #[default]
+    Too,
+    Alone,
+    None,
 }
 
 impl Wish {
@@ -41,8 +49,8 @@ impl Wish {
             match argument.as_str() {
                 "--full" => wish.full = true,
                 "--list" => wish.list = true,
-                "--only-mutants" => wish.only_mutants = true,
-                "--no-mutants" => wish.no_mutants = true,
+                "--only-mutants" => wish.mutants = Mutants::Alone,
+                "--no-mutants" => wish.mutants = Mutants::None,
                 "--plan" => wish.plan = Some(value()?),
                 "--report" => wish.report = Some(value()?.into()),
                 "--jobs" => wish.jobs = Some(value()?.parse().map_err(|_| "--jobs needs a number")?),
@@ -72,7 +80,7 @@ impl Wish {
             Some(wanted) => wanted.split(',').any(|wanted| {
                 plan.id == wanted || wanted.strip_suffix('*').is_some_and(|start| plan.id.starts_with(start))
             }),
-            None => !self.only_mutants && (self.full || plan.quick),
+            None => self.mutants != Mutants::Alone && (self.full || plan.quick),
         }
     }
 }
@@ -111,7 +119,9 @@ pub fn run(wish: &Wish) -> bool {
     plans.extend(matrix::azure_failures());
     plans.extend(matrix::kubernetes_failures());
     if wish.list {
-        plans.iter().for_each(|plan| println!("{}", plan.id));
+        for plan in &plans {
+            println!("{}", plan.id);
+        }
         return true;
     }
     if let Some(mutant) = wish.mutant {
@@ -130,7 +140,7 @@ pub fn run(wish: &Wish) -> bool {
         say(plan, &outcome);
         lock(&report.lock).push((plan.id.clone(), plan.rows.clone(), outcome));
     });
-    if !wish.no_mutants && wish.plan.is_none() {
+    if wish.mutants != Mutants::None && wish.plan.is_none() {
         let survived = Survived::default();
         for (id, _, outcome) in lock(&report.lock).iter() {
             lock(&survived.0).insert(id.clone(), outcome.problems.is_empty());
@@ -138,7 +148,7 @@ pub fn run(wish: &Wish) -> bool {
         let all: Vec<Mutant> = Mutant::ALL.to_vec();
         let wanted = all
             .into_iter()
-            .filter(|mutant| wish.full || wish.only_mutants || killers::QUICK.contains(mutant))
+            .filter(|mutant| wish.full || wish.mutants == Mutants::Alone || killers::QUICK.contains(mutant))
             .collect();
         for_each(wanted, jobs, |_, mutant| {
             let killed = kill(mutant, &plans, &references, &survived, None);

@@ -171,7 +171,7 @@ fn quota(world: &Arc<World>) -> Checked {
     for number in 0..19 {
         let name = format!("foreign-{number}");
         let mut foreign = world.credential(&name, "elsewhere", &name);
-        foreign.issuer = "https://another.faults.test".to_owned();
+        "https://another.faults.test".clone_into(&mut foreign.issuer);
         world.meddle("orders", &name, Some(foreign));
     }
     world.start();

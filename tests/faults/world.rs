@@ -68,8 +68,11 @@ pub struct World {
     /// What Azure's log had counted at moments of the plan's clock.
     pub moments: Mutex<Vec<(u64, Duration)>>,
     /// Things done to Azure behind the controller's back: when, under which identity, to which credential.
-    pub meddled: Mutex<Vec<(Timestamp, String, Option<Credential>, String)>>,
+    pub meddled: Mutex<Vec<Meddling>>,
 }
+
+/// When, under which identity, what stands from then on, and under which name.
+type Meddling = (Timestamp, String, Option<Credential>, String);
 
 struct Running {
     stop: CancellationToken,
@@ -395,7 +398,7 @@ impl World {
         loop {
             self.quiet(begun)?;
             let Err(missing) = goal(self) else { return Ok(()) };
-            let used = self.clock.passed() - from;
+            let used = self.clock.passed().saturating_sub(from);
             match self.clock.next_wake().filter(|wake| used + *wake <= patience) {
                 Some(wake) => self.pass(wake),
                 // What still comes comes on the real clock: an answer, a watch.
