@@ -1,6 +1,6 @@
 # Thin on purpose: the work is in dev/ and in the crate.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test control-plane fmt clean
+.PHONY: help demo up down test faults control-plane fmt clean
 
 PYTHON ?= python3
 
@@ -18,6 +18,10 @@ down: ## Stop what `make up` started; always safe
 
 test: ## Run every test (one step alone: python3 dev/test.py --only STEP)
 	@$(PYTHON) dev/test.py
+
+# One plan alone: make faults PLAN='create/reference'
+faults: ## Crash and disturb the controller at every point (one plan alone: make faults PLAN=ID)
+	@$(PYTHON) dev/faults.py $(if $(PLAN),--plan '$(PLAN)')
 
 control-plane: ## Build the Kubernetes control plane of the tests, unless it is cached
 	@$(PYTHON) dev/control_plane.py

@@ -10,5 +10,6 @@ pub mod controller;
 pub mod decide;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod mutants;
 pub mod runtime;
 pub mod webhook;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::api::ArmId;
 use crate::api::conditions::Reason;
 use crate::decide::failure::Failure;
+use crate::mutants::{self, Mutant};
 
 /// Longest part of a foreign message that reaches a status, in characters.
 const MAX_FOREIGN_MESSAGE: usize = 400;
@@ -147,6 +148,7 @@ impl ArmError {
             (404, _) if says("parent user-assigned identity doesn't exist") => {
                 (Reason::IdentityNotFound, "the identity does not exist in Azure".to_owned())
             }
+            (404, _) if mutants::active(Mutant::AnyNotFoundIsGone) => (Reason::IdentityNotFound, String::new()),
             // A new identity's first credential may come before its service principal.
             (400..=499, _) if says("ms graph resource not found") => {
                 (Reason::AzureUnavailable, "Azure has not finished creating the identity; retrying".to_owned())

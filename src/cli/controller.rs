@@ -10,7 +10,7 @@ use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
 use crate::azure::{ArmClient, Connection, credential};
-use crate::controller::{self, Config, IssuerWatch, WebhookTarget};
+use crate::controller::{self, Config, Effects, IssuerWatch, WebhookTarget};
 use crate::decide::assess::Settings;
 use crate::decide::ownership::Cluster;
 use crate::decide::registration::{Endpoint, excluded_namespaces};
@@ -208,5 +208,6 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
         readiness,
         leadership,
         issuer_watch,
+        effects: Effects::default(),
     })
 }

@@ -1,5 +1,6 @@
 //! The only place that writes to Azure.
 
+use super::effects::{Effect, Effects};
 use super::write_gate::{Refused, WriteGate};
 use crate::api::ArmId;
 use crate::azure::{ArmClient, ArmError};
@@ -20,6 +21,7 @@ pub(super) enum WriteError {
 ///
 /// Each write leaves an audit record in the log: who caused it, what was written, and how it ended.
 pub(super) async fn apply(
+    effects: &Effects,
     gate: &WriteGate,
     arm: &ArmClient,
     id: &ArmId,
@@ -32,16 +34,31 @@ pub(super) async fn apply(
             Step::Delete { credential, .. } => arm.delete_credential(id, &credential.name).await.map(|()| None),
         }
     };
-    let result = match gate.write(write).await {
-        Ok(result) => result.map_err(WriteError::Azure),
-        Err(refused) => Err(WriteError::Refused(refused)),
+    let take_in = |written: Result<Result<Option<Credential>, ArmError>, Refused>| {
+        let result = match written {
+            Ok(result) => result.map_err(WriteError::Azure),
+            Err(refused) => Err(WriteError::Refused(refused)),
+        };
+        audit(id, planned, result.as_ref().err());
+        let stored = result?;
+        let name = planned.step.name();
+        standing.retain(|credential| credential.name != name);
+        standing.extend(stored);
+        Ok(())
     };
-    audit(id, planned, result.as_ref().err());
-    let stored = result?;
-    let name = planned.step.name();
-    standing.retain(|credential| credential.name != name);
-    standing.extend(stored);
-    Ok(())
+    effects.carry_out(|| effect(id, planned), gate.write(write), take_in).await
+}
+
+fn effect(id: &ArmId, planned: &PlannedStep) -> Effect {
+    let (act, credential) = act(planned);
+    Effect { act, object: format!("{} under {}", credential.subject, id.name()) }
+}
+
+fn act(planned: &PlannedStep) -> (&'static str, &Credential) {
+    match &planned.step {
+        Step::Put { credential, .. } => ("put", credential),
+        Step::Delete { credential, .. } => ("delete", credential),
+    }
 }
 
 fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
@@ -52,10 +69,7 @@ fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
         // Nothing was sent.
         Some(WriteError::Refused(Refused::Stopping | Refused::NotLeading)) => return,
     };
-    let (act, credential) = match &planned.step {
-        Step::Put { credential, .. } => ("put", credential),
-        Step::Delete { credential, .. } => ("delete", credential),
-    };
+    let (act, credential) = act(planned);
     let cause = planned.cause.as_ref();
     tracing::info!(
         target: "ensign::audit",

@@ -14,9 +14,11 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::effects::{Effect, Effects};
 use super::write_gate::{Refused, WriteGate};
 use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::decide::notes::Note;
+use crate::mutants::{self, Mutant};
 
 /// Deadline of one request to the API server.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
@@ -84,30 +86,34 @@ pub(super) struct KubeWriter {
     client: Client,
     recorder: Recorder,
     gate: WriteGate,
+    effects: Effects,
 }
 
 impl KubeWriter {
-    pub(super) fn new(client: Client, instance: Option<String>, gate: WriteGate) -> Self {
+    pub(super) fn new(client: Client, instance: Option<String>, gate: WriteGate, effects: Effects) -> Self {
         let reporter = Reporter { controller: REPORTER.to_owned(), instance };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, gate }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, gate, effects }
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
+    /// Sends a write; `act` and `object` name it.
     fn write<T>(
         &self,
-        act: impl FnOnce() -> String + Clone,
+        effect: &'static str,
+        act: &'static str,
+        object: impl FnOnce() -> String + Clone,
         request: impl Future<Output = kube::Result<T>>,
-    ) -> impl Future<Output = Result<T, KubeError>> {
-        let written = self.gate.write(within_deadline(act.clone(), request));
-        async move {
-            match written.await {
-                Ok(result) => result,
-                Err(source) => Err(KubeError::Refused { act: act(), source }),
-            }
-        }
+    ) -> impl Future<Output = Result<(), KubeError>> {
+        let (named, describe) = (object.clone(), move || format!("{act} {}", object()));
+        let written = self.gate.write(within_deadline(describe.clone(), request));
+        let take_in = |written: Result<Result<T, KubeError>, Refused>| match written {
+            Ok(result) => result.map(|_| ()),
+            Err(source) => Err(KubeError::Refused { act: describe(), source }),
+        };
+        self.effects.carry_out(move || Effect { act: effect, object: named() }, written, take_in)
     }
 
     /// Adds Ensign's finalizer, unless it is there.
@@ -117,7 +123,7 @@ impl KubeWriter {
             return Ok(());
         }
         finalizers.push(CREDENTIALS_FINALIZER.to_owned());
-        self.set_finalizers(object, &finalizers, "adding the finalizer to").await
+        self.set_finalizers(object, &finalizers, "add-finalizer", "adding the finalizer to").await
     }
 
     /// Removes Ensign's finalizer, unless it is gone.
@@ -127,7 +133,7 @@ impl KubeWriter {
         if after.len() == before.len() {
             return Ok(());
         }
-        match self.set_finalizers(object, &after, "releasing").await {
+        match self.set_finalizers(object, &after, "release", "releasing").await {
             // It was the last finalizer of an object that went meanwhile.
             Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
                 Ok(())
@@ -136,9 +142,19 @@ impl KubeWriter {
         }
     }
 
-    async fn set_finalizers<K: Writable>(&self, object: &K, to: &[String], act: &str) -> Result<(), KubeError> {
+    async fn set_finalizers<K: Writable>(
+        &self,
+        object: &K,
+        to: &[String],
+        effect: &'static str,
+        act: &'static str,
+    ) -> Result<(), KubeError> {
         let tests = match object.finalizers() {
-            [] => json!([test_uid(object), {"op": "add", "path": "/metadata/finalizers", "value": to}]),
+            // `add` would replace the finalizers that others have set meanwhile.
+            [] => json!([
+                test_uid(object),
+                {"op": "test", "path": "/metadata/finalizers", "value": null},
+                {"op": "add", "path": "/metadata/finalizers", "value": to}]),
             before => json!([
                 test_uid(object),
                 {"op": "test", "path": "/metadata/finalizers", "value": before},
@@ -148,9 +164,8 @@ impl KubeWriter {
         let api = K::api(&self.client, object);
         let name = object.name_any();
         let patch = json_patch(tests);
-        self.write(|| describe(act, object), api.patch(&name, &PatchParams::default(), &Patch::<()>::Json(patch)))
-            .await
-            .map(|_| ())
+        let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+        self.write(effect, act, || name_of(object), api.patch(&name, &params, &patch)).await
     }
 
     /// Writes the status of the object. The caller has made sure that it differs.
@@ -158,12 +173,9 @@ impl KubeWriter {
         let patch = json_patch(json!([test_uid(object), {"op": "add", "path": "/status", "value": status}]));
         let api = K::api(&self.client, object);
         let name = object.name_any();
-        self.write(
-            || describe("writing the status of", object),
-            api.patch_status(&name, &PatchParams::default(), &Patch::<()>::Json(patch)),
-        )
-        .await
-        .map(|_| ())
+        let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+        let request = api.patch_status(&name, &params, &patch);
+        self.write("status", "writing the status of", || name_of(object), request).await
     }
 
     /// Publishes a Warning event. An event that gets lost is only logged: status says the same.
@@ -177,8 +189,12 @@ impl KubeWriter {
             secondary: None,
         };
         let reference = object.object_ref(&());
-        let published =
-            self.write(|| describe("publishing an event on", object), self.recorder.publish(&event, &reference));
+        let published = self.write(
+            "event",
+            "publishing an event on",
+            || name_of(object),
+            self.recorder.publish(&event, &reference),
+        );
         if let Err(error) = published.await {
             tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
         }
@@ -197,12 +213,9 @@ impl KubeWriter {
             "metadata": {"name": name, "namespace": namespace, "uid": account.uid(), "annotations": annotations},
         });
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &namespace);
-        self.write(
-            || format!("annotating ServiceAccount {namespace}/{name}"),
-            api.patch_metadata(&name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(applied)),
-        )
-        .await
-        .map(|_| ())
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER), Patch::Apply(applied));
+        let request = api.patch_metadata(&name, &params, &patch);
+        self.write("annotate", "annotating", || format!("ServiceAccount {namespace}/{name}"), request).await
     }
 
     /// Writes the webhooks into the registration that the chart made.
@@ -214,12 +227,9 @@ impl KubeWriter {
         let name = current.name_any();
         let updated = MutatingWebhookConfiguration { webhooks: Some(webhooks), ..current.clone() };
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        self.write(
-            || format!("writing the webhooks of MutatingWebhookConfiguration {name}"),
-            api.replace(&name, &kube::api::PostParams::default(), &updated),
-        )
-        .await
-        .map(|_| ())
+        let params = kube::api::PostParams::default();
+        let object = || format!("MutatingWebhookConfiguration {name}");
+        self.write("register", "writing the webhooks of", object, api.replace(&name, &params, &updated)).await
     }
 }
 
@@ -251,15 +261,18 @@ fn shorten(text: &str) -> String {
     text.char_indices().take_while(fits).map(|(_, c)| c).chain(['…']).collect()
 }
 
-fn describe<K: Writable>(act: &str, object: &K) -> String {
+fn name_of<K: Writable>(object: &K) -> String {
     match object.namespace() {
-        Some(namespace) => format!("{act} {} {namespace}/{}", K::kind(&()), object.name_any()),
-        None => format!("{act} {} {}", K::kind(&()), object.name_any()),
+        Some(namespace) => format!("{} {namespace}/{}", K::kind(&()), object.name_any()),
+        None => format!("{} {}", K::kind(&()), object.name_any()),
     }
 }
 
 /// An object of the same name with another UID is another object.
 fn test_uid<K: Writable>(object: &K) -> Value {
+    if mutants::active(Mutant::UidIgnored) {
+        return json!({"op": "test", "path": "/kind", "value": K::kind(&())});
+    }
     json!({"op": "test", "path": "/metadata/uid", "value": object.uid()})
 }
 

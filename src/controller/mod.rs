@@ -13,6 +13,7 @@
 mod azure_writes;
 mod cache;
 mod discover;
+mod effects;
 mod freshness;
 mod gather;
 mod issuer_watch;
@@ -28,6 +29,7 @@ mod watches;
 mod write_gate;
 
 pub use discover::{DiscoveryError, discover};
+pub use effects::{Effect, Effects, Moment, Probe};
 pub use issuer_watch::IssuerWatch;
 pub use lease::LeaseConfig;
 pub use registration::WebhookTarget;

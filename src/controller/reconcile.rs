@@ -10,6 +10,7 @@ use kube::ResourceExt;
 
 use super::azure_writes::{self, WriteError};
 use super::cache::Cache;
+use super::effects::Effects;
 use super::freshness;
 use super::gather::Gathered;
 use super::key::Key;
@@ -22,6 +23,7 @@ use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::azure::ArmClient;
 use crate::decide::assess::{Assessment, Finalizer, Observed, Settings, assess};
 use crate::decide::backoff;
+use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
 /// How soon to look again when the webhook's certificates or the chart's objects are missing.
@@ -33,6 +35,7 @@ pub(super) struct Reconciler {
     pub(super) arm: ArmClient,
     pub(super) writer: KubeWriter,
     pub(super) gate: WriteGate,
+    pub(super) effects: Effects,
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) resync: Duration,
     pub(super) clock: SharedClock,
@@ -95,6 +98,7 @@ impl Reconciler {
             }
         };
         match outcome {
+            Outcome::Retry { .. } if mutants::active(Mutant::FailureNotRequeued) => None,
             Outcome::Nothing => {
                 self.attempts.succeeded(key);
                 None
@@ -204,10 +208,17 @@ impl Reconciler {
         if planned_again.steps != planned.steps {
             return Ok(Some(planned_again));
         }
-        if !freshness::is_fresh(self.writer.client(), gathered, &planned.steps).await? {
+        if !mutants::active(Mutant::FreshnessSkipped)
+            && !freshness::is_fresh(self.writer.client(), gathered, &planned.steps).await?
+        {
             return Ok(None);
         }
-        self.prepare(gathered, &planned_again).await?;
+        if mutants::active(Mutant::ReleasedBeforeDelete) {
+            self.release(gathered, &planned_again).await?;
+        }
+        if !mutants::active(Mutant::FinalizerAfterPut) {
+            self.prepare(gathered, &planned_again).await?;
+        }
         let mut standing = match &observed.credentials {
             Some(Ok(credentials)) => credentials.clone(),
             _ => return Ok(Some(planned_again)),
@@ -216,7 +227,9 @@ impl Reconciler {
             if !planned.step.may_go(&standing) {
                 break;
             }
-            if let Err(error) = azure_writes::apply(&self.gate, &self.arm, id, planned, &mut standing).await {
+            if let Err(error) =
+                azure_writes::apply(&self.effects, &self.gate, &self.arm, id, planned, &mut standing).await
+            {
                 let error = match error {
                     WriteError::Azure(error) => error,
                     WriteError::Refused(source) => {
@@ -230,6 +243,9 @@ impl Reconciler {
                     break;
                 }
             }
+        }
+        if mutants::active(Mutant::FinalizerAfterPut) {
+            self.prepare(gathered, &planned_again).await?;
         }
         observed.credentials = Some(Ok(standing));
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
@@ -319,7 +335,7 @@ impl Reconciler {
         before: Option<&S>,
         after: &S,
     ) -> Result<(), KubeError> {
-        if before == Some(after) {
+        if before == Some(after) && !mutants::active(Mutant::StatusAlwaysWritten) {
             return Ok(());
         }
         match serde_json::to_value(after) {

@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::effects::Effects;
 use super::issuer_watch::{IssuerKeeper, IssuerWatch};
 use super::key::Key;
 use super::kube_writes::KubeWriter;
@@ -53,6 +54,8 @@ pub struct Config {
     pub leadership: Option<LeaseConfig>,
     /// How the API server's issuer is watched; without it the one in the settings holds.
     pub issuer_watch: Option<IssuerWatch>,
+    /// The way of every write.
+    pub effects: Effects,
 }
 
 /// The controller can't go on.
@@ -176,8 +179,9 @@ impl Life {
         let reconciler = Arc::new(Reconciler {
             cache,
             arm: config.arm,
-            writer: KubeWriter::new(config.client, config.instance, gate.clone()),
+            writer: KubeWriter::new(config.client, config.instance, gate.clone(), config.effects.clone()),
             gate,
+            effects: config.effects,
             settings,
             resync: config.resync,
             clock: config.clock,

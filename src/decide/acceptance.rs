@@ -12,6 +12,7 @@ use super::grants;
 use super::names::Subject;
 use crate::api::conditions::{ConditionType, Reason, Verdict, is_true};
 use crate::api::{ManagedIdentity, ManagedIdentityBinding};
+use crate::mutants::{self, Mutant};
 
 /// A namespace as far as acceptance goes.
 #[derive(Clone, Debug)]
@@ -111,6 +112,10 @@ fn authorize_one<'a>(
     if !identity.accepted.holds() {
         let message = format!("ManagedIdentity {name} is not accepted itself: {}", identity.accepted.message);
         return refused(Reason::ManagedIdentityNotAccepted, message);
+    }
+    if was_confirmed(binding) && mutants::active(Mutant::GrantNotRechecked) {
+        let grant = Some("once".to_owned());
+        return Acceptance { verdict: Verdict::good(Reason::Accepted, ""), grant };
     }
     let account = binding.spec.service_account_name.as_str();
     let subject = Subject::new(namespace.name, account);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::conditions::{Reason, Severity};
+use crate::mutants::{self, Mutant};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -18,7 +19,8 @@ pub fn delay(reason: Reason, attempt: u32, retry_after: Option<Duration>, share:
         _ => FIRST,
     };
     let capped = first.saturating_mul(2_u32.saturating_pow(attempt.min(16))).min(LONGEST);
-    jitter(capped, share).max(retry_after.unwrap_or_default())
+    let wished = retry_after.filter(|_| !mutants::active(Mutant::RetryAfterIgnored));
+    jitter(capped, share).max(wished.unwrap_or_default())
 }
 
 /// A period, spread by ± 10 %.

@@ -7,6 +7,7 @@ use super::overlap::Swaps;
 use super::ownership::{Cluster, Credential, Owner};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MAX_CREDENTIALS_PER_IDENTITY};
+use crate::mutants::{self, Mutant};
 
 /// A subject that should be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     for wanted in inputs.wanted {
         match stand(inputs, wanted, &ours, &others) {
             Found::Standing(standing) => {
+                puts.extend(written_again(inputs, &standing));
                 standings.insert(wanted.subject.clone(), standing);
             }
             Found::Repair(step, name) => {
@@ -135,11 +137,17 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         ours.iter().partition(|credential| keeps(inputs, credential, &wanted_subjects));
     let mut deletes: Vec<Step> =
         unwanted.iter().map(|unwanted| Step::Delete { credential: (*unwanted).clone(), after: None }).collect();
+    if mutants::active(Mutant::AdoptedDeleted) {
+        let adopted = others.iter().filter(|other| other.issuer == inputs.cluster.issuer);
+        let unwanted = adopted.filter(|other| !keeps(inputs, other, &wanted_subjects));
+        deletes.extend(unwanted.map(|other| Step::Delete { credential: (*other).clone(), after: None }));
+    }
 
     // Who has a free slot, then who gets one that a credential of a former issuer gives up.
     let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
     let share = (inputs.max_credentials as usize).min(limit.saturating_sub(others.len()));
     let room = share.saturating_sub(kept.len()).min(lacking.len());
+    let room = if mutants::active(Mutant::LimitIgnored) { lacking.len() } else { room };
     let former: Vec<&Credential> =
         kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
     // Who has trust to lose comes first.
@@ -218,7 +226,8 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
-        return Found::Standing(if foreign.audiences == desired.audiences {
+        let right_audience = foreign.audiences == desired.audiences || mutants::active(Mutant::AudienceIgnored);
+        return Found::Standing(if right_audience {
             Standing::Given { name: foreign.name.clone(), origin: CredentialOrigin::Adopted }
         } else {
             wrong_audience(inputs.identity, foreign, &desired)
@@ -226,7 +235,8 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
     }
     if let Some(occupant) = others.iter().find(|other| other.name == desired.name) {
         // Only a name that Ensign is known to have written may be overwritten: somebody edited our credential.
-        return if wanted.recorded_name.as_ref() == Some(&desired.name) {
+        let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name);
+        return if written_by_us || mutants::active(Mutant::ForeignOverwritten) {
             let name = desired.name.clone();
             Found::Repair(Step::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
         } else {
@@ -234,6 +244,14 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         };
     }
     Found::Lacking(Step::Put { credential: desired, replaces: None })
+}
+
+/// A mistake of fault tests: what stands is written once more.
+fn written_again(inputs: &Inputs<'_>, standing: &Standing) -> Option<Step> {
+    let Standing::Given { name, .. } = standing else { return None };
+    let there = inputs.existing.iter().find(|credential| credential.name == *name)?.clone();
+    mutants::active(Mutant::EverythingWrittenAgain)
+        .then(|| Step::Put { credential: there.clone(), replaces: Some(there) })
 }
 
 /// Whether one of our own credentials stays.
@@ -245,6 +263,9 @@ fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>
 
 /// Puts go first while they fit; a delete goes before the puts that need its slot.
 fn order(puts: Vec<Step>, deletes: Vec<Step>, mut free: usize) -> Vec<Step> {
+    if mutants::active(Mutant::DeleteBeforeCreate) {
+        free = 0;
+    }
     let mut steps = Vec::new();
     let mut deletes = deletes.into_iter();
     for put in puts {

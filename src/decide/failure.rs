@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::conditions::{Reason, Severity, Verdict};
+use crate::mutants::{self, Mutant};
 
 /// A failed request to Azure, put into Ensign's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,8 @@ pub struct Failure {
 impl Failure {
     /// Whether Azure said that the identity does not exist. 403 and every unclear answer are not that.
     pub fn is_gone(&self) -> bool {
-        self.reason == Reason::IdentityNotFound
+        let forbidden = self.reason == Reason::Forbidden && mutants::active(Mutant::ForbiddenIsGone);
+        self.reason == Reason::IdentityNotFound || forbidden
     }
 
     /// Whether the failure passes by itself, so that what was confirmed before still stands.

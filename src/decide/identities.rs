@@ -4,6 +4,7 @@ use kube::ResourceExt;
 
 use crate::api::conditions::{Reason, Verdict};
 use crate::api::{ArmId, ManagedIdentity};
+use crate::mutants::{self, Mutant};
 
 /// The identity in Azure that the object speaks of, or why it speaks of none.
 pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
@@ -22,6 +23,9 @@ pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
 
 /// The object that owns the identity in Azure among those that name it: the oldest, then the first by name.
 pub fn owner<'a>(siblings: &[&'a ManagedIdentity]) -> Option<&'a ManagedIdentity> {
+    if mutants::active(Mutant::DuplicatesWrite) {
+        return siblings.iter().copied().min_by_key(|object| object.metadata.deletion_timestamp.is_none());
+    }
     siblings
         .iter()
         .copied()
@@ -34,7 +38,8 @@ pub fn accept(object: &ManagedIdentity, siblings: &[&ManagedIdentity], own_clien
         Ok(id) => id,
         Err(verdict) => return verdict,
     };
-    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any()) {
+    let others_may = mutants::active(Mutant::DuplicatesWrite);
+    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any() && !others_may) {
         let owner = owner.name_any();
         return Verdict::bad(
             Reason::DuplicateIdentity,

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{IssuerRecord, IssuerState};
+use crate::mutants::{self, Mutant};
 
 /// The records after `current` was found in use. The record precedes the first write under an issuer, so that a
 /// credential of a former issuer is always known to be ours.
@@ -37,7 +38,8 @@ pub fn retiring<'a>(
         .filter(|record| record.url != current)
         .map(|record| {
             let retired = record.state == IssuerState::Retiring;
-            (record.url.as_str(), retired && now.duration_since(record.since.0) >= lifetime)
+            let expired = retired && now.duration_since(record.since.0) >= lifetime;
+            (record.url.as_str(), expired || mutants::active(Mutant::OldIssuerDroppedAtOnce))
         })
         .collect()
 }

@@ -13,6 +13,7 @@ use crate::decide::failure::Failure;
 use crate::decide::names::Subject;
 use crate::decide::notes::{self, Note};
 use crate::decide::status;
+use crate::mutants::{self, Mutant};
 
 /// New status, the verdict `Ready`, and the other verdicts.
 type Told = (ManagedIdentityBindingStatus, Verdict, Vec<(ConditionType, Verdict)>);
@@ -141,6 +142,9 @@ fn credential(
                 let message = format!("federated identity credential {name} is about to be written");
                 Verdict::unknown(Reason::CredentialPending, message)
             };
+            if mutants::active(Mutant::ReadyBeforeConfirmed) {
+                return (Verdict::good(Reason::Confirmed, ""), None);
+            }
             let failure = context.observed.write_failures.get(name);
             (failure.map_or_else(pending, Failure::verdict), None)
         }
@@ -209,7 +213,7 @@ fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBi
         let required = accepted && may_write && context.trust.wanted.contains(subject);
         return if required { Finalizer::Require } else { Finalizer::Keep };
     }
-    if abandons(context, binding, subject) {
+    if abandons(context, binding, subject) || mutants::active(Mutant::ReleasedBeforeDelete) {
         return Finalizer::Release;
     }
     let Some(left) = &context.trust.ours_left else {

@@ -14,6 +14,7 @@ use crate::decide::credentials::{Inputs, Standing, Step, Wanted, plan};
 use crate::decide::issuers;
 use crate::decide::names::Subject;
 use crate::decide::ownership::{Credential, Owner};
+use crate::mutants::{self, Mutant};
 
 /// What should be trusted, what is planned, and what stands.
 #[derive(Debug, Default)]
@@ -56,7 +57,9 @@ pub(super) fn decide(
 
     let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
         .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
-        .filter(|(_, _, binding)| binding.spec.identity_ref.name == owner.name_any())
+        .filter(|(_, _, binding)| {
+            binding.spec.identity_ref.name == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
+        })
         .filter_map(|(namespace, _, binding)| {
             let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
             Some((namespace, binding, acceptance.grant.as_deref().filter(|_| acceptance.verdict.holds())?))

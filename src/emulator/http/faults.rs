@@ -72,6 +72,12 @@ pub struct FaultAnswer {
     /// `Retry-After`: seconds, or an HTTP date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
+    /// The whole body, instead of an error: what was true once, for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+    /// Answer with a page for people instead of JSON.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub html: bool,
 }
 
 /// A rule of the script.

@@ -169,9 +169,13 @@ async fn dispatch(shared: &Shared, incoming: &Incoming) -> Reply {
 
 /// A scripted answer, in the envelope of the side that was asked.
 fn scripted(incoming: &Incoming, answer: &FaultAnswer) -> Reply {
+    if answer.html {
+        return Reply::text(answer.status, "text/html; charset=utf-8", "<html><body>Not here.</body></html>");
+    }
     let code = answer.code.clone().unwrap_or_else(|| "InjectedFault".to_owned());
     let message = answer.message.clone().unwrap_or_else(|| "This answer was scripted.".to_owned());
     let body = match incoming.kind {
+        _ if answer.body.is_some() => answer.body.clone().unwrap_or_default(),
         Kind::Token | Kind::Discovery => json!({"error": code, "error_description": message}),
         _ => ArmError::new(answer.status, code.clone(), message).envelope(),
     };

@@ -9,7 +9,7 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::time::OffsetDateTime;
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config};
+use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
@@ -174,6 +174,7 @@ impl Ensign {
                     readiness: ready,
                     leadership: None,
                     issuer_watch: None,
+                    effects: Effects::default(),
                 };
                 controller::run(config, stopped).await.expect("the controller ran");
             });

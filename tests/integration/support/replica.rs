@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, IssuerWatch, LeaseConfig};
+use ensign::controller::{self, Config, Effects, IssuerWatch, LeaseConfig};
 use ensign::decide::assess::Settings;
 use ensign::decide::ownership::Cluster;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
@@ -336,6 +336,7 @@ impl Replica {
                     readiness: ready,
                     leadership,
                     issuer_watch: options.issuer_watch,
+                    effects: Effects::default(),
                 };
                 controller::run(config, stopped).await.map_err(|error| format!("{error}: {error:?}"))
             })

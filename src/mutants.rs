@@ -1,0 +1,102 @@
+//! Mistakes that the controller could make, as switches: the fault tests turn on one at a time and have to notice.
+//!
+//! A switch belongs to a thread, so that controllers with different mistakes run side by side, each on a runtime of one
+//! thread. Without the feature `emulator` there are no switches, and every question is answered by a constant.
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// A mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutant { $($(#[doc = $doc])* $name,)* }
+
+        impl Mutant {
+            /// Every mistake.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// The finalizer is set after the writes to Azure.
+    FinalizerAfterPut = "finalizer-after-put",
+    /// A refused LIST is read as a missing identity.
+    ForbiddenIsGone = "forbidden-is-gone",
+    /// A finalizer goes from an object whose UID nobody compared, and the cache is trusted whatever its UID.
+    UidIgnored = "uid-ignored",
+    /// Azure's wish for a pause is not heard.
+    RetryAfterIgnored = "retry-after-ignored",
+    /// A page that fails ends the list instead of failing it.
+    PartialListTrusted = "partial-list-trusted",
+    /// Writes go out on the word of the cache.
+    FreshnessSkipped = "freshness-skipped",
+    /// A name that begins like ours is ours.
+    OwnershipByPrefix = "ownership-by-prefix",
+    /// A name that recomputes is ours, whatever its issuer.
+    OwnershipWithoutIssuer = "ownership-without-issuer",
+    /// The finalizer goes before Azure has confirmed the DELETE.
+    ReleasedBeforeDelete = "released-before-delete",
+    /// A 404 of something in between is read as a missing identity.
+    AnyNotFoundIsGone = "any-not-found-is-gone",
+    /// Azure's limit is not planned with.
+    LimitIgnored = "limit-ignored",
+    /// Deletes go before the writes that they need not wait for.
+    DeleteBeforeCreate = "delete-before-create",
+    /// Status says Ready before Azure confirmed.
+    ReadyBeforeConfirmed = "ready-before-confirmed",
+    /// A reconcile that failed is not tried again.
+    FailureNotRequeued = "failure-not-requeued",
+    /// Every object on an identity acts as its owner.
+    DuplicatesWrite = "duplicates-write",
+    /// A grant is looked at once and never again.
+    GrantNotRechecked = "grant-not-rechecked",
+    /// An adopted credential is deleted with its binding.
+    AdoptedDeleted = "adopted-deleted",
+    /// A credential with the wrong audience counts.
+    AudienceIgnored = "audience-ignored",
+    /// A name that somebody else took is overwritten.
+    ForeignOverwritten = "foreign-overwritten",
+    /// Every look writes every credential again.
+    EverythingWrittenAgain = "everything-written-again",
+    /// The old issuer's credentials go with the change.
+    OldIssuerDroppedAtOnce = "old-issuer-dropped-at-once",
+    /// Status is written at each look.
+    StatusAlwaysWritten = "status-always-written",
+}
+
+#[cfg(feature = "emulator")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Makes controllers on this thread make the mistake.
+    pub fn activate(mutant: Option<Mutant>) {
+        ACTIVE.set(mutant);
+    }
+
+    /// Whether this thread's controller makes the mistake.
+    pub(crate) fn active(mutant: Mutant) -> bool {
+        ACTIVE.get() == Some(mutant)
+    }
+}
+
+#[cfg(not(feature = "emulator"))]
+mod switch {
+    /// Whether the controller makes the mistake: never.
+    pub(crate) const fn active(_: super::Mutant) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "emulator")]
+pub use switch::activate;
+pub(crate) use switch::active;

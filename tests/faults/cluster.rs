@@ -1,0 +1,149 @@
+//! The one API server of a run, and the recorder of what all plans' objects look like.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::clock::lock;
+use super::gate::LABEL;
+use super::history::History;
+use super::support::control_plane::ControlPlane;
+use super::support::objects::apply_crds;
+
+/// The API server that all plans share.
+pub struct Cluster {
+    pub control_plane: &'static ControlPlane,
+    runtime: Runtime,
+    client: Client,
+    histories: Arc<Mutex<BTreeMap<String, Arc<History>>>>,
+}
+
+impl Cluster {
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let control_plane = ControlPlane::shared();
+            apply_crds(control_plane);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .thread_name("administrator")
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let client = runtime.block_on(control_plane.client());
+            let histories = Arc::default();
+            for kind in ["ManagedIdentity", "ManagedIdentityBinding", "Namespace"] {
+                runtime.spawn(record(kind, Api::all_with(client.clone(), &resource(kind)), Arc::clone(&histories)));
+            }
+            Self { control_plane, runtime, client, histories }
+        })
+    }
+
+    /// What happens to the objects of a plan from now on.
+    pub fn history(&self, plan: &str) -> Arc<History> {
+        lock(&self.histories).entry(plan.to_owned()).or_default().clone()
+    }
+
+    pub fn forget(&self, plan: &str) {
+        lock(&self.histories).remove(plan);
+    }
+
+    pub fn create(&self, object: &Value) -> Value {
+        let (api, object) = self.api_of(object);
+        self.done("create", api.create(&PostParams::default(), &object))
+    }
+
+    pub fn patch(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Value {
+        let api = self.api(kind, namespace);
+        self.done("patch", api.patch(name, &PatchParams::default(), &Patch::Merge(patch)))
+    }
+
+    /// Asks for the deletion; what is left of the object, if something is.
+    pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let api = self.api(kind, namespace);
+        let answer = self.wait("delete", api.delete(name, &kube::api::DeleteParams::default()));
+        answer.expect("delete").left().map(|object| value(&object))
+    }
+
+    /// Every object of the plan.
+    pub fn list(&self, kind: &str, plan: &str) -> Vec<Value> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(kind));
+        let selection = kube::api::ListParams::default().labels(&format!("{LABEL}={plan}"));
+        let found = self.wait("list", api.list(&selection)).expect("list");
+        let typed = |object: &DynamicObject| {
+            let mut object = value(object);
+            object["kind"] = kind.into();
+            object
+        };
+        found.items.iter().map(typed).collect()
+    }
+
+    fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
+        match kind {
+            "ManagedIdentityBinding" => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
+            _ => Api::all_with(self.client.clone(), &resource(kind)),
+        }
+    }
+
+    fn api_of(&self, object: &Value) -> (Api<DynamicObject>, DynamicObject) {
+        let kind = object["kind"].as_str().expect("a kind");
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        (self.api(kind, namespace), serde_json::from_value(object.clone()).expect("an object"))
+    }
+
+    fn done(&self, act: &str, request: impl Future<Output = kube::Result<DynamicObject>>) -> Value {
+        value(&self.wait(act, request).unwrap_or_else(|error| panic!("{act}: {error}")))
+    }
+
+    fn wait<T>(&self, act: &str, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+        let limited = async { tokio::time::timeout(Duration::from_secs(60), request).await };
+        self.runtime.block_on(limited).unwrap_or_else(|_| panic!("{act}: no answer"))
+    }
+}
+
+fn value(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).expect("an object")
+}
+
+fn resource(kind: &str) -> ApiResource {
+    let (group, plural) = match kind {
+        "ManagedIdentity" => ("ensign.dev", "managedidentities"),
+        "ManagedIdentityBinding" => ("ensign.dev", "managedidentitybindings"),
+        "Namespace" => ("", "namespaces"),
+        other => panic!("unknown kind {other}"),
+    };
+    let version = if group.is_empty() { "v1" } else { "v1alpha1" };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// Hands each object of a plan to the plan's history.
+async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mutex<BTreeMap<String, Arc<History>>>>) {
+    let config = watcher::Config::default().labels(LABEL);
+    let mut events = Box::pin(watcher(api, config));
+    while let Some(event) = events.next().await {
+        let (object, gone) = match event {
+            Ok(Event::Apply(object) | Event::InitApply(object)) => (object, false),
+            Ok(Event::Delete(object)) => (object, true),
+            Ok(Event::Init | Event::InitDone) => continue,
+            Err(_) => {
+                // The API server may be restarting.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let plan = object.labels().get(LABEL).cloned().unwrap_or_default();
+        let history = lock(&histories).get(&plan).cloned();
+        if let Some(history) = history {
+            let mut object = value(&object);
+            object["kind"] = kind.into();
+            history.take(&object, gone);
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The gate between the controller under test and the API server.
+//!
+//! It keeps the controller to the objects of its plan, can hold and cut watches, answer from an old list or with an
+//! error, and lose answers. What passes is the real API server's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use http::{Request, Response};
+use kube::client::Body as KubeBody;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tower::{BoxError, Layer, Service};
+
+use super::clock::lock;
+use super::history::History;
+
+pub const LABEL: &str = "faults.ensign.test/plan";
+const COLLECTIONS: [&str; 3] = [
+    "/apis/ensign.dev/v1alpha1/managedidentities",
+    "/apis/ensign.dev/v1alpha1/managedidentitybindings",
+    "/api/v1/namespaces",
+];
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// What happens to a request.
+#[derive(Clone)]
+pub enum GateAction {
+    /// Never sent; the connection breaks.
+    DropBefore,
+    /// Carried out, but the answer is lost.
+    ApplyThenDrop,
+    /// Answered by the gate.
+    Answer { status: u16, retry_after: Option<u64> },
+    /// Answered with this, by the gate.
+    Replay(Bytes),
+    /// Sent after this time.
+    Delay(Duration),
+}
+
+/// Which requests, and what happens to them.
+pub struct GateRule {
+    pub method: &'static str,
+    /// Parts of path and query that all have to be there.
+    pub contains: Vec<String>,
+    /// Passes this many first.
+    pub skip: u32,
+    pub times: u32,
+    pub action: GateAction,
+    /// The rule has been used this often.
+    pub fired: Arc<AtomicU64>,
+}
+
+#[derive(Clone, Default)]
+struct Watches {
+    held: BTreeSet<&'static str>,
+    cuts: u64,
+    /// Texts that the controller sees instead of others.
+    replace: Vec<(String, String)>,
+}
+
+/// The gate of one plan.
+pub struct Gate {
+    label: String,
+    history: Arc<History>,
+    watches: watch::Sender<Watches>,
+    rules: Mutex<Vec<GateRule>>,
+    writes: Mutex<Vec<String>>,
+    lists: Mutex<BTreeMap<&'static str, Bytes>>,
+    under_way: AtomicUsize,
+    open_watches: AtomicUsize,
+    seen: AtomicU64,
+}
+
+impl Gate {
+    pub fn new(label: String, history: Arc<History>) -> Self {
+        Self {
+            label,
+            history,
+            watches: watch::channel(Watches::default()).0,
+            rules: Mutex::default(),
+            writes: Mutex::default(),
+            lists: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            open_watches: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
+        }
+    }
+
+    /// Nothing of watches on these collections comes through until [`Gate::release`].
+    pub fn hold(&self, collections: &[&'static str]) {
+        self.watches.send_modify(|watches| watches.held.extend(collections));
+    }
+
+    pub fn release(&self) {
+        self.watches.send_modify(|watches| watches.held.clear());
+    }
+
+    /// Breaks every watch.
+    pub fn cut(&self) {
+        self.watches.send_modify(|watches| watches.cuts += 1);
+    }
+
+    /// The controller reads `to` where a list or a watch says `from`.
+    pub fn replace(&self, from: &str, to: &str) {
+        self.watches.send_modify(|watches| watches.replace.push((from.to_owned(), to.to_owned())));
+    }
+
+    pub fn rule(&self, rule: GateRule) {
+        lock(&self.rules).push(rule);
+    }
+
+    /// The list of this collection that the controller saw last.
+    pub fn last_list(&self, collection: &str) -> Bytes {
+        lock(&self.lists).get(collection).cloned().expect("a list was seen")
+    }
+
+    /// Requests that changed something, or tried to.
+    pub fn writes(&self) -> Vec<String> {
+        lock(&self.writes).clone()
+    }
+
+    /// Whether a request is under way, and how many there were: it stands while nothing happens.
+    pub fn activity(&self) -> (usize, u64) {
+        (self.under_way.load(Ordering::SeqCst), self.seen.load(Ordering::SeqCst))
+    }
+
+    /// Whether the controller watches every collection.
+    pub fn is_watched(&self) -> bool {
+        self.open_watches.load(Ordering::SeqCst) >= COLLECTIONS.len()
+    }
+
+    fn due(&self, method: &str, target: &str) -> Option<GateAction> {
+        let mut rules = lock(&self.rules);
+        let rule = rules.iter_mut().find(|rule| {
+            rule.times > 0 && rule.method == method && rule.contains.iter().all(|part| target.contains(part.as_str()))
+        })?;
+        if rule.skip > 0 {
+            rule.skip -= 1;
+            return None;
+        }
+        rule.times -= 1;
+        rule.fired.fetch_add(1, Ordering::SeqCst);
+        Some(rule.action.clone())
+    }
+
+    async fn pass<S>(
+        self: Arc<Self>,
+        mut inner: S,
+        mut request: Request<KubeBody>,
+        action: Option<GateAction>,
+    ) -> Result<Response<Body>, BoxError>
+    where
+        S: Service<Request<KubeBody>, Error = BoxError> + Send,
+        S::Response: Into<AnyResponse>,
+        S::Future: Send,
+    {
+        let method = request.method().as_str().to_owned();
+        let path = request.uri().path().to_owned();
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let collection = COLLECTIONS.into_iter().find(|collection| *collection == path).filter(|_| method == "GET");
+        match action {
+            Some(GateAction::DropBefore) => return Err("the connection broke before the request".into()),
+            Some(GateAction::Answer { status, retry_after }) => return Ok(refusal(status, retry_after)),
+            Some(GateAction::Replay(body)) => return Ok(Response::new(Body::from(body))),
+            Some(GateAction::Delay(time)) => tokio::time::sleep(time).await,
+            Some(GateAction::ApplyThenDrop) | None => {}
+        }
+        if collection.is_some() {
+            *request.uri_mut() = with_selector(request.uri(), &self.label)?;
+        }
+        if let Some(collection) = collection {
+            self.released(collection).await;
+        }
+        let response: AnyResponse = inner.call(request).await?.into();
+        let response = response.0;
+        if matches!(action, Some(GateAction::ApplyThenDrop)) {
+            let _ = self.read(&method, &path, response).await?;
+            return Err("the connection broke before the answer".into());
+        }
+        match collection {
+            Some(collection) if is_watch => Ok(self.watched(collection, response)),
+            Some(collection) => {
+                let (parts, body) = response.into_parts();
+                let body = self.replaced(&to_bytes(body, MAX_ANSWER).await?);
+                lock(&self.lists).insert(collection, body.clone());
+                Ok(Response::from_parts(parts, Body::from(body)))
+            }
+            None => self.read(&method, &path, response).await,
+        }
+    }
+
+    /// Reads an answer to its end and remembers what it says of an object.
+    async fn read(&self, method: &str, path: &str, response: Response<Body>) -> Result<Response<Body>, BoxError> {
+        let (mut parts, body) = response.into_parts();
+        let body = to_bytes(body, MAX_ANSWER).await?;
+        if method != "GET" {
+            lock(&self.writes).push(format!("{method} {path} answered {}", parts.status));
+            if let Ok(object) = serde_json::from_slice::<Value>(&body) {
+                self.history.take(&object, false);
+            }
+        }
+        parts.headers.remove(http::header::CONTENT_LENGTH);
+        Ok(Response::from_parts(parts, Body::from(body)))
+    }
+
+    /// A watch whose events wait while the collection is held, and which ends when it is cut.
+    fn watched(self: &Arc<Self>, collection: &'static str, response: Response<Body>) -> Response<Body> {
+        let (parts, body) = response.into_parts();
+        let watches = self.watches.subscribe();
+        let cuts = watches.borrow().cuts;
+        let gate = self.clone();
+        let open = OpenWatch::new(self.clone());
+        let frames = futures::stream::unfold((body.into_data_stream(), watches), move |(mut frames, mut watches)| {
+            let gate = gate.clone();
+            let _open = &open;
+            async move {
+                loop {
+                    let (held, cut) = {
+                        let now = watches.borrow_and_update();
+                        (now.held.contains(collection), now.cuts > cuts)
+                    };
+                    if cut {
+                        return Some((Err(std::io::Error::other("the watch was cut")), (frames, watches)));
+                    }
+                    tokio::select! {
+                        biased;
+                        changed = watches.changed() => changed.ok()?,
+                        frame = frames.next(), if !held => {
+                            gate.seen.fetch_add(1, Ordering::SeqCst);
+                            let frame = frame?.map(|bytes| gate.replaced(&bytes)).map_err(std::io::Error::other);
+                            return Some((frame, (frames, watches)));
+                        }
+                    }
+                }
+            }
+        });
+        Response::from_parts(parts, Body::from_stream(frames))
+    }
+
+    async fn released(&self, collection: &'static str) {
+        // A request that waits here is not under way.
+        let _paused = Paused::new(self);
+        let _ = self.watches.subscribe().wait_for(|watches| !watches.held.contains(collection)).await;
+    }
+
+    fn replaced(&self, bytes: &Bytes) -> Bytes {
+        let watches = self.watches.borrow();
+        if watches.replace.is_empty() {
+            return bytes.clone();
+        }
+        let mut text = String::from_utf8_lossy(bytes).into_owned();
+        for (from, to) in &watches.replace {
+            text = text.replace(from, to);
+        }
+        Bytes::from(text)
+    }
+}
+
+fn with_selector(uri: &http::Uri, label: &str) -> Result<http::Uri, BoxError> {
+    let query = uri.query().unwrap_or_default();
+    Ok(format!("{}?{query}&labelSelector={LABEL}%3D{label}", uri.path()).parse::<http::Uri>()?)
+}
+
+fn refusal(status: u16, retry_after: Option<u64>) -> Response<Body> {
+    let reason = match status {
+        410 => "Expired",
+        409 => "Conflict",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "reason": reason,
+        "message": "scripted"});
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// An answer whose body is of one type, whatever it was.
+pub struct AnyResponse(Response<Body>);
+
+impl<B> From<Response<B>> for AnyResponse
+where
+    B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn from(response: Response<B>) -> Self {
+        Self(response.map(Body::new))
+    }
+}
+
+/// Puts the gate around a client's service.
+#[derive(Clone)]
+pub struct GateLayer(pub Arc<Gate>);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = GateService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        GateService { gate: self.0.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub struct GateService<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+impl<S> Service<Request<KubeBody>> for GateService<S>
+where
+    S: Service<Request<KubeBody>, Error = BoxError> + Clone + Send + 'static,
+    S::Response: Into<AnyResponse> + Send,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<KubeBody>) -> Self::Future {
+        // The one that is ready goes; its clone stays.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let gate = self.gate.clone();
+        let target = request.uri().to_string();
+        let action = gate.due(request.method().as_str(), &target);
+        let under_way = UnderWay::new(gate.clone());
+        async move {
+            let answer = gate.pass(inner, request, action).await;
+            drop(under_way);
+            answer
+        }
+        .boxed()
+    }
+}
+
+struct UnderWay(Arc<Gate>);
+
+impl UnderWay {
+    fn new(gate: Arc<Gate>) -> Self {
+        gate.under_way.fetch_add(1, Ordering::SeqCst);
+        Self(gate)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.seen.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct OpenWatch(Arc<Gate>);
+
+impl OpenWatch {
+    fn new(gate: Arc<Gate>) -> Self {
+        gate.open_watches.fetch_add(1, Ordering::SeqCst);
+        Self(gate)
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.open_watches.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct Paused<'a>(&'a Gate);
+
+impl<'a> Paused<'a> {
+    fn new(gate: &'a Gate) -> Self {
+        gate.under_way.fetch_sub(1, Ordering::SeqCst);
+        Self(gate)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_add(1, Ordering::SeqCst);
+    }
+}

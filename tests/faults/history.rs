@@ -1,0 +1,103 @@
+//! What every object of a plan looked like, and when: the truth that the oracles judge by.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::clock::lock;
+
+pub const FINALIZER: &str = "ensign.dev/credentials";
+
+/// One version of one object.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub revision: u64,
+    /// By this time at the latest the version stood.
+    pub known: Timestamp,
+    pub object: Value,
+    /// The object is no more.
+    pub gone: bool,
+}
+
+impl Version {
+    pub fn is_leaving(&self) -> bool {
+        self.gone || self.object["metadata"]["deletionTimestamp"].is_string()
+    }
+
+    pub fn is_held(&self) -> bool {
+        let finalizers = self.object["metadata"]["finalizers"].as_array();
+        !self.gone && finalizers.is_some_and(|list| list.iter().any(|name| name == FINALIZER))
+    }
+}
+
+/// Versions by object (kind, namespace, name), in the order of their revisions.
+#[derive(Default)]
+pub struct History {
+    versions: Mutex<BTreeMap<(String, String, String), Vec<Version>>>,
+    taken: Mutex<u64>,
+}
+
+impl History {
+    /// Takes in what the API server said of an object; the earliest time counts.
+    pub fn take(&self, object: &Value, gone: bool) {
+        let known = Timestamp::now();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let meta = &object["metadata"];
+        let (kind, name) = (text(&object["kind"]), text(&meta["name"]));
+        let Ok(revision) = text(&meta["resourceVersion"]).parse() else { return };
+        if !matches!(kind.as_str(), "ManagedIdentity" | "ManagedIdentityBinding" | "Namespace") {
+            return;
+        }
+        let leaving = meta["deletionTimestamp"].is_string();
+        let free = meta["finalizers"].as_array().is_none_or(Vec::is_empty);
+        let version = Version {
+            namespace: text(&meta["namespace"]),
+            uid: text(&meta["uid"]),
+            gone: gone || (leaving && free && kind != "Namespace"),
+            object: object.clone(),
+            revision,
+            known,
+            kind,
+            name,
+        };
+        *lock(&self.taken) += 1;
+        let mut all = lock(&self.versions);
+        let key = (version.kind.clone(), version.namespace.clone(), version.name.clone());
+        let versions = all.entry(key).or_default();
+        // The answer to the write that removes an object has the revision of the version before.
+        if let Err(at) = versions.binary_search_by_key(&(revision, version.gone), |one| (one.revision, one.gone)) {
+            versions.insert(at, version);
+        }
+    }
+
+    /// How much was taken in; it stands while nothing happens.
+    pub fn taken(&self) -> u64 {
+        *lock(&self.taken)
+    }
+
+    /// The last version of an object that is still there.
+    pub fn live(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let all = lock(&self.versions);
+        let last = all.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned()))?.last()?;
+        (!last.gone).then(|| last.object.clone())
+    }
+
+    /// Every object of a kind as it was at a time.
+    pub fn at(&self, kind: &str, time: Timestamp) -> Vec<Version> {
+        let all = lock(&self.versions);
+        let of_kind = all.iter().filter(|((found, _, _), _)| found == kind);
+        of_kind.filter_map(|(_, versions)| versions.iter().rfind(|version| version.known <= time)).cloned().collect()
+    }
+
+    /// Every version of every object of a kind.
+    pub fn all(&self, kind: &str) -> Vec<Vec<Version>> {
+        let all = lock(&self.versions);
+        all.iter().filter(|((found, _, _), _)| found == kind).map(|(_, versions)| versions.clone()).collect()
+    }
+}

@@ -1,0 +1,34 @@
+//! Which plans should catch which mutant.
+
+use ensign::mutants::Mutant;
+
+/// Mutants of the part that `make test` runs.
+pub const QUICK: &[Mutant] = &[Mutant::FinalizerAfterPut, Mutant::FreshnessSkipped, Mutant::ReleasedBeforeDelete];
+
+/// Plans by name, or by the beginning of their name; the first that notices ends it.
+pub fn of(mutant: Mutant) -> &'static [&'static str] {
+    match mutant {
+        Mutant::FinalizerAfterPut | Mutant::EverythingWrittenAgain | Mutant::StatusAlwaysWritten => {
+            &["create/reference"]
+        }
+        Mutant::ForbiddenIsGone => &["forbidden-is-not-gone"],
+        Mutant::UidIgnored => &["same-name-new-uid-unseen"],
+        Mutant::RetryAfterIgnored => &["azure/get/429-seconds", "azure/put/429-seconds", "azure/delete/429-seconds"],
+        Mutant::PartialListTrusted => &["azure/page-2-*"],
+        Mutant::FreshnessSkipped => &["deleted-unseen", "revoked-unseen"],
+        Mutant::OwnershipByPrefix => &["own-prefix-is-not-ownership"],
+        Mutant::OwnershipWithoutIssuer => &["clone-of-a-cluster", "own-prefix-is-not-ownership"],
+        Mutant::ReleasedBeforeDelete => &["delete/reference"],
+        Mutant::AnyNotFoundIsGone => &["a-page-for-people-is-not-gone"],
+        Mutant::LimitIgnored => &["quota/reference"],
+        Mutant::DeleteBeforeCreate => &["create-goes-before-delete"],
+        Mutant::ReadyBeforeConfirmed => &["locked", "azure/put/403"],
+        Mutant::FailureNotRequeued => &["azure/get/500", "azure/list-1/500", "azure/delete/500"],
+        Mutant::DuplicatesWrite => &["twins/reference"],
+        Mutant::GrantNotRechecked => &["revoke/reference"],
+        Mutant::AdoptedDeleted => &["adopt/reference"],
+        Mutant::AudienceIgnored => &["audience/reference"],
+        Mutant::ForeignOverwritten => &["taken-name-is-left"],
+        Mutant::OldIssuerDroppedAtOnce => &["issuer/reference"],
+    }
+}

@@ -1,0 +1,47 @@
+//! Faults of every kind, and the oracles that judge how the controller survives them.
+//!
+//! Without arguments a representative part runs; `make faults` runs all of it.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program"
+)]
+
+mod clock;
+mod cluster;
+mod gate;
+mod goals;
+mod history;
+mod killers;
+mod matrix;
+mod oracles;
+mod plan;
+mod probe;
+mod report;
+mod rows;
+mod runner;
+mod scenarios;
+mod snapshot;
+#[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
+#[path = "../integration/support/mod.rs"]
+mod support;
+mod token;
+mod world;
+
+use std::process::ExitCode;
+
+use runner::Wish;
+
+fn main() -> ExitCode {
+    let wish = match Wish::from_arguments(std::env::args().skip(1)) {
+        Ok(wish) => wish,
+        Err(problem) => {
+            eprintln!("faults: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    if runner::run(&wish) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,157 @@
+//! Plans made from reference runs: one for each point and moment, and one for each way that a request can fail.
+
+use ensign::controller::Moment;
+use serde_json::{Value, json};
+
+use super::gate::GateAction;
+use super::oracles::Licence;
+use super::plan::{Fault, Plan};
+use super::scenarios::{self, Scenario};
+
+/// The reference run of a scenario.
+pub fn reference(scenario: &'static Scenario) -> Plan {
+    plan(scenario, "reference", &[], Fault::None)
+}
+
+/// Plans for every point that the reference run came to.
+pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
+    let mut plans = Vec::new();
+    for (index, point) in points.iter().enumerate() {
+        let name = point.replace(" under ", ".").replace(['/', ' ', '#'], ".").replace("..", ".");
+        let mut add = |what: &str, rows: &[u32], fault: Fault| {
+            let mut plan = plan(scenario, &format!("{name}/{what}"), rows, fault);
+            plan.quick = scenario.name == "create" && index % 2 == 0 && what == "crash-applied";
+            plans.push(plan);
+        };
+        let in_azure = point.starts_with("put") || point.starts_with("delete");
+        let is_event = point.starts_with("event");
+        let crash: &[u32] = if point.starts_with("add-finalizer") || point.starts_with("put") { &[1, 2] } else { &[1] };
+        add("crash-applied", crash, Fault::Crash(point.clone(), Moment::Applied));
+        if is_event {
+            continue;
+        }
+        add("crash-before", crash, Fault::Crash(point.clone(), Moment::Before));
+        add("crash-answered", crash, Fault::Crash(point.clone(), Moment::Answered));
+        let is_status = point.starts_with("status");
+        if !is_status || index % 3 == 0 {
+            add("answer-lost", if in_azure { &[11] } else { &[15] }, Fault::AnswerLost(point.clone()));
+            add("server-trouble", if in_azure { &[10] } else { &[17] }, Fault::Trouble(point.clone()));
+        }
+        if !in_azure && (!is_status || index % 3 == 1) {
+            add("conflict", &[15], Fault::Conflict(point.clone()));
+        }
+        if in_azure && index < 6 {
+            add("clock-forward", &[22], Fault::ClockJump(point.clone(), 10));
+            add("clock-back", &[22], Fault::ClockJump(point.clone(), -10));
+        }
+    }
+    plans
+}
+
+/// How Azure fails, by name, with the rows of the matrix.
+fn failures() -> Vec<(&'static str, &'static [u32], Value)> {
+    let soon = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(420);
+    let date = k8s_openapi::jiff::fmt::strtime::format("%a, %d %b %Y %H:%M:%S GMT", soon).expect("a date");
+    let concurrent = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity";
+    let throttled = "SubscriptionRequestsThrottled";
+    vec![
+        ("429-seconds", &[7], json!({"status": 429, "code": throttled, "retryAfter": "77"})),
+        ("429-date", &[7], json!({"status": 429, "code": throttled, "retryAfter": date})),
+        ("429-bare", &[7], json!({"status": 429, "code": throttled})),
+        ("409-concurrent", &[8], json!({"status": 409, "code": concurrent})),
+        ("500", &[10], json!({"status": 500, "code": "InternalServerError"})),
+        ("503", &[10], json!({"status": 503, "code": "ServiceUnavailable", "retryAfter": "5"})),
+        ("reset", &[10], json!("drop-before")),
+        ("html-200", &[10], json!("html")),
+        ("html-404", &[10], json!({"status": 404, "html": true})),
+        ("html-503", &[10], json!({"status": 503, "html": true})),
+        ("half-a-json", &[10, 11], json!("truncated-json")),
+        ("applied-then-500", &[11], json!("apply-then-500")),
+        ("applied-then-dropped", &[11], json!("apply-then-drop")),
+        ("401", &[14], json!({"status": 401, "code": "InvalidAuthenticationToken"})),
+        ("403", &[14], json!({"status": 403, "code": "AuthorizationFailed"})),
+    ]
+}
+
+/// Each failure at each operation that Azure knows.
+pub fn azure_failures() -> Vec<Plan> {
+    let get = json!({"method": "GET", "pathContains": "/userAssignedIdentities/orders?"});
+    let list = json!({"method": "GET", "pathContains": "federatedIdentityCredentials?"});
+    let mut plans = Vec::new();
+    for (name, rows, action) in failures() {
+        let writes = name.starts_with("409");
+        let mut add = |scenario: &str, what: &str, matching: &Value, nth: u32, times: u32| {
+            let rule = json!([{"match": matching, "nth": nth, "times": times, "action": action}]);
+            let id = format!("azure/{what}/{name}");
+            plans.push(plan_named(scenarios::named(scenario), &id, rows, Fault::Azure(rule)));
+        };
+        add("delete", "put", &json!({"method": "PUT"}), 1, 1);
+        add("revoke", "put-thrice", &json!({"method": "PUT"}), 2, 3);
+        add("delete", "delete", &json!({"method": "DELETE"}), 1, 1);
+        add("revoke", "delete-thrice", &json!({"method": "DELETE"}), 1, 3);
+        if !writes {
+            add("create", "get", &get, 1, 1);
+            for nth in [1, 3, 4, 5] {
+                add("delete", &format!("list-{nth}"), &list, nth, 2);
+            }
+            let page = json!({"method": "GET", "pathContains": "skiptoken"});
+            for nth in [1, 3, 5] {
+                let rule = json!([{"match": page, "nth": nth, "times": 2, "action": action}]);
+                let id = format!("azure/page-2-{nth}/{name}");
+                plans.push(plan_named(scenarios::named("pages"), &id, &[13], Fault::Azure(rule)));
+            }
+        }
+    }
+    for (operation, matching) in
+        [("put", json!({"method": "PUT"})), ("delete", json!({"method": "DELETE"})), ("list", list)]
+    {
+        let rule = json!([{"match": matching, "nth": 1, "action": {"delayMs": 22_000}}]);
+        let id = format!("azure/{operation}/timeout");
+        plans.push(plan_named(scenarios::named("delete"), &id, &[10], Fault::Azure(rule)));
+    }
+    plans
+}
+
+/// The API server in trouble.
+pub fn kubernetes_failures() -> Vec<Plan> {
+    let ways = [
+        ("429", GateAction::Answer { status: 429, retry_after: Some(1) }),
+        ("503", GateAction::Answer { status: 503, retry_after: None }),
+        ("500", GateAction::Answer { status: 500, retry_after: None }),
+        ("reset", GateAction::DropBefore),
+        ("slow", GateAction::Delay(std::time::Duration::from_millis(300))),
+    ];
+    let mut plans = Vec::new();
+    for (name, action) in ways {
+        for (operation, method, contains) in [
+            ("patch", "PATCH", vec!["/managedidentit"]),
+            ("read", "GET", vec!["/managedidentitybindings/app"]),
+            ("list", "GET", vec!["managedidentitybindings?", "limit"]),
+            ("watch", "GET", vec!["watch=true"]),
+        ] {
+            let contains = contains.into_iter().map(str::to_owned).collect();
+            let id = format!("kubernetes/{operation}/{name}");
+            let fault = Fault::Kube(method, contains, 0, 3, action.clone());
+            plans.push(plan_named(scenarios::named("create"), &id, &[17], fault));
+        }
+    }
+    plans
+}
+
+fn plan(scenario: &'static Scenario, what: &str, rows: &[u32], fault: Fault) -> Plan {
+    let mut all = rows.to_vec();
+    all.extend(scenario.rows);
+    plan_named(scenario, &format!("{}/{what}", scenario.name), &all, fault)
+}
+
+fn plan_named(scenario: &'static Scenario, id: &str, rows: &[u32], fault: Fault) -> Plan {
+    Plan {
+        id: id.to_owned(),
+        rows: rows.to_vec(),
+        scenario,
+        fault,
+        licence: Licence::NONE,
+        compared: true,
+        quick: false,
+    }
+}

@@ -1,0 +1,379 @@
+//! What must be true of every plan, whatever the fault (O3, O5 and O7; the others compare with the reference run).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ensign::decide::names::Subject;
+use ensign::emulator::LogEntry;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::clock::lock;
+use super::goals::{condition_of, text};
+use super::history::Version;
+use super::world::World;
+
+/// What a plan may do that others may not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Licence {
+    /// One write may be behind what Kubernetes says, because the plan changed it between the last look and the write.
+    pub stale_write: bool,
+    /// A tenant took finalizers off.
+    pub stripped: bool,
+    /// Somebody else writes to the same identity.
+    pub rivals: bool,
+}
+
+impl Licence {
+    /// Nothing that others may not.
+    pub const NONE: Self = Self { stale_write: false, stripped: false, rivals: false };
+}
+
+/// A credential's place: the identity's name and its own, in lower case.
+type Place = (String, String);
+
+/// What stood in Azure, and when: true from the answer of a PUT to the arrival of a DELETE.
+struct Timeline {
+    events: BTreeMap<Place, Vec<(Timestamp, Option<Stood>)>>,
+}
+
+#[derive(Clone)]
+struct Stood {
+    issuer: String,
+    subject: String,
+    foreign: bool,
+}
+
+impl Timeline {
+    fn new(world: &World, log: &[LogEntry]) -> Self {
+        let mut events: BTreeMap<Place, Vec<(Timestamp, Option<Stood>)>> = BTreeMap::new();
+        for (time, identity, credential, name) in lock(&world.meddled).iter() {
+            let stood = credential.as_ref().map(|credential| Stood {
+                issuer: credential.issuer.clone(),
+                subject: credential.subject.clone(),
+                foreign: true,
+            });
+            events.entry((identity.to_lowercase(), name.to_lowercase())).or_default().push((*time, stood));
+        }
+        for entry in log.iter().filter(|entry| took_effect(entry)) {
+            let Some(place) = place(entry) else { continue };
+            let event = match entry.method.as_str() {
+                "PUT" => {
+                    let body = entry.body.clone().unwrap_or_default();
+                    let said = |name: &str| text(&body["properties"][name]).to_owned();
+                    let stood = Stood { issuer: said("issuer"), subject: said("subject"), foreign: false };
+                    (entry.finished, Some(stood))
+                }
+                _ => (entry.time, None),
+            };
+            events.entry(place).or_default().push(event);
+        }
+        for events in events.values_mut() {
+            events.sort_by_key(|(time, _)| *time);
+        }
+        Self { events }
+    }
+
+    fn at(&self, place: &Place, time: Timestamp) -> Option<&Stood> {
+        self.events.get(place)?.iter().rfind(|(when, _)| *when <= time)?.1.as_ref()
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.events.keys()
+    }
+}
+
+/// Whether the write changed something in Azure, whatever was answered.
+fn took_effect(entry: &LogEntry) -> bool {
+    let status = entry.applied_status.or(if entry.fault.is_none() { entry.status } else { None });
+    match entry.method.as_str() {
+        "PUT" => matches!(status, Some(200 | 201)),
+        "DELETE" => status == Some(200),
+        _ => false,
+    }
+}
+
+fn place(entry: &LogEntry) -> Option<Place> {
+    let lower = entry.path.to_lowercase();
+    let mut segments = lower.split('/').rev();
+    let name = segments.next()?.to_owned();
+    (segments.next()? == "federatedidentitycredentials").then_some(())?;
+    Some((segments.next()?.to_owned(), name))
+}
+
+/// Writes that took effect, by method.
+pub fn counts(log: &[LogEntry]) -> (usize, usize) {
+    let count = |method: &str| log.iter().filter(|entry| entry.method == method && took_effect(entry)).count();
+    (count("PUT"), count("DELETE"))
+}
+
+/// Everything that was broken, in words.
+pub fn judge(world: &World, licence: Licence) -> Vec<String> {
+    let log: Vec<LogEntry> = world.azure_writes().into_iter().filter(|entry| place(entry).is_some()).collect();
+    let timeline = Timeline::new(world, &log);
+    let mut broken = Vec::new();
+    let mut excused = usize::from(licence.stale_write);
+    for entry in log.iter().filter(|entry| took_effect(entry)) {
+        if licence.rivals && is_rivals(world, &timeline, entry) {
+            continue;
+        }
+        if let Some(problem) = unauthorised(world, &timeline, entry) {
+            if excused > 0 {
+                excused -= 1;
+            } else {
+                broken.push(problem);
+            }
+        }
+    }
+    if !licence.rivals {
+        one_at_a_time(&log, &mut broken);
+    }
+    if !licence.stripped {
+        outlived(world, &timeline, &mut broken);
+    }
+    lies(world, &timeline, &mut broken);
+    if !licence.rivals {
+        own_making(&world.azure_log(), &mut broken);
+    }
+    impatience(world, &mut broken);
+    broken
+}
+
+/// O3: a live binding and a grant allow the write, and what it touches is ours.
+fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<String> {
+    let (identity, name) = place(entry)?;
+    let before = timeline.at(&(identity.clone(), name.clone()), entry.time - SignedDuration::from_nanos(1));
+    let said = |why: &str| Some(format!("O3: {} of {name} under {identity}: {why}", entry.method));
+    if let Some(before) = before.filter(|before| before.foreign) {
+        let ours = world.azure_cluster();
+        let subject = Subject::parse(&before.subject);
+        let recomputes = subject.is_some_and(|subject| ours.credential_name(&subject).to_lowercase() == name);
+        if !recomputes || before.issuer != ours.issuer {
+            // Our own credential that somebody edited may be set right; anything else foreign may not be touched.
+            if entry.method == "DELETE" || !was_ours(timeline, &(identity.clone(), name.clone())) {
+                return said("it is not provably ours");
+            }
+        }
+    }
+    if entry.method == "PUT" {
+        let body = entry.body.clone().unwrap_or_default();
+        let subject = Subject::parse(text(&body["properties"]["subject"]))?;
+        let allowed = claims(world, &identity, &subject, entry.time);
+        if allowed.is_empty() {
+            return said("no living binding with a grant asks for it");
+        }
+        let held = allowed.iter().any(|(binding, managed)| binding.is_held() && managed.is_held());
+        return if held { None } else { said("it went out before the finalizers") };
+    }
+    let before = before?;
+    let subject = Subject::parse(&before.subject)?;
+    // What others than the controller change is known here a moment late.
+    let after = [10, 25, 50, 100, 200, 500]
+        .map(|millis| claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
+    let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
+    let mut wanted = claims(world, &identity, &subject, entry.time).into_iter();
+    let current = before.issuer == *lock(&world.issuer);
+    if current && wanted.any(|(binding, _)| binding.is_held() && stays(&binding.uid)) {
+        return said("a living binding wants it");
+    }
+    None
+}
+
+/// Whether the credential is of another cluster's issuer.
+fn is_rivals(world: &World, timeline: &Timeline, entry: &LogEntry) -> bool {
+    let put = entry.body.as_ref().map(|body| text(&body["properties"]["issuer"]).to_owned());
+    let before = || {
+        let place = place(entry)?;
+        Some(timeline.at(&place, entry.time - SignedDuration::from_nanos(1))?.issuer.clone())
+    };
+    put.or_else(before).is_some_and(|issuer| issuer != *lock(&world.issuer))
+}
+
+fn was_ours(timeline: &Timeline, place: &Place) -> bool {
+    timeline
+        .events
+        .get(place)
+        .is_some_and(|events| events.iter().any(|(_, stood)| stood.as_ref().is_some_and(|stood| !stood.foreign)))
+}
+
+/// Living bindings for the subject, each with the living `ManagedIdentity` that grants it, at a time.
+fn claims(world: &World, identity: &str, subject: &Subject, time: Timestamp) -> Vec<(Version, Version)> {
+    let suffix = format!("/userassignedidentities/{identity}");
+    let identities: Vec<Version> = world
+        .history
+        .at("ManagedIdentity", time)
+        .into_iter()
+        .filter(|found| {
+            let id = text(&found.object["spec"]["existing"]["resourceID"]).to_lowercase();
+            !found.is_leaving() && id.ends_with(&suffix)
+        })
+        .collect();
+    let namespaces = world.history.at("Namespace", time);
+    let labels = namespaces.iter().find(|namespace| namespace.name == subject.namespace);
+    let labels = labels.map(|namespace| namespace.object["metadata"]["labels"].clone()).unwrap_or_default();
+    let bindings = world.history.at("ManagedIdentityBinding", time);
+    let mut claims = Vec::new();
+    for binding in bindings {
+        let spec = &binding.object["spec"];
+        let speaks =
+            binding.namespace == subject.namespace && spec["serviceAccountName"] == subject.service_account.as_str();
+        if binding.is_leaving() || !speaks {
+            continue;
+        }
+        let named = identities.iter().find(|found| spec["identityRef"]["name"] == found.name.as_str());
+        if let Some(managed) = named.filter(|managed| grants(&managed.object, subject, &labels)) {
+            claims.push((binding, managed.clone()));
+        }
+    }
+    claims
+}
+
+/// Whether an entry of `allowedSubjects` covers the subject: a second, plain reading of the rule.
+fn grants(managed: &Value, subject: &Subject, labels: &Value) -> bool {
+    let entries = managed["spec"]["allowedSubjects"].as_array();
+    entries.is_some_and(|entries| {
+        entries.iter().any(|entry| {
+            let place = match entry["namespaceSelector"]["matchLabels"].as_object() {
+                Some(wanted) => wanted.iter().all(|(name, value)| labels[name] == *value),
+                None => entry["namespace"] == subject.namespace.as_str(),
+            };
+            let accounts = entry["serviceAccounts"].as_array();
+            place
+                && accounts.is_some_and(|accounts| {
+                    accounts.iter().any(|account| account == "*" || account == subject.service_account.as_str())
+                })
+        })
+    })
+}
+
+/// O3: one write at a time under one identity.
+fn one_at_a_time(log: &[LogEntry], broken: &mut Vec<String>) {
+    let mut last: BTreeMap<String, &LogEntry> = BTreeMap::new();
+    for entry in log {
+        let Some((identity, _)) = place(entry) else { continue };
+        let slow = |entry: &LogEntry| entry.fault.as_ref().is_some_and(|fault| fault.contains("delayMs"));
+        if let Some(before) = last.insert(identity.clone(), entry)
+            && before.finished > entry.time
+            && !slow(before)
+        {
+            broken.push(format!("O3: two writes under {identity} at a time"));
+        }
+    }
+}
+
+/// O3: no credential of ours outlives the finalizer that stands for it.
+fn outlived(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
+    for versions in world.history.all("ManagedIdentityBinding") {
+        for pair in versions.windows(2) {
+            let (before, after) = (&pair[0], &pair[1]);
+            if !before.is_held() || (after.is_held() && after.uid == before.uid) {
+                continue;
+            }
+            let account = text(&before.object["spec"]["serviceAccountName"]);
+            let subject = Subject::new(before.namespace.clone(), account);
+            for place in timeline.places() {
+                let Some(stood) = timeline.at(place, after.known).filter(|stood| !stood.foreign) else { continue };
+                let heirs = claims(world, &place.0, &subject, after.known);
+                let inherited = heirs.iter().any(|(heir, _)| heir.is_held() && heir.uid != before.uid);
+                if stood.subject == subject.to_string() && speaks_of(world, before, &place.0, after.known) && !inherited
+                {
+                    broken.push(format!("O3: {} under {} outlived the finalizer of {}", place.1, place.0, before.name));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the binding is for this identity of Azure.
+fn speaks_of(world: &World, binding: &Version, identity: &str, time: Timestamp) -> bool {
+    let name = text(&binding.object["spec"]["identityRef"]["name"]);
+    let suffix = format!("/userassignedidentities/{identity}");
+    let found = world.history.at("ManagedIdentity", time);
+    found
+        .iter()
+        .filter(|managed| managed.name == name)
+        .any(|managed| text(&managed.object["spec"]["existing"]["resourceID"]).to_lowercase().ends_with(&suffix))
+}
+
+/// O5: `Ready=True` means that Azure confirmed it, and status speaks of the generation that it has seen.
+fn lies(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
+    for kind in ["ManagedIdentity", "ManagedIdentityBinding"] {
+        for versions in world.history.all(kind) {
+            let mut was_ready = false;
+            for version in &versions {
+                let (status, generation) =
+                    (&version.object["status"], version.object["metadata"]["generation"].as_i64());
+                if status["observedGeneration"].as_i64() > generation {
+                    broken.push(format!("O5: {} observed a generation to come", version.name));
+                }
+                let ready = condition_of(&version.object, "Ready").is_some_and(|ready| ready["status"] == "True");
+                if ready && !was_ready && kind == "ManagedIdentityBinding" {
+                    let name = text(&status["credential"]["name"]).to_lowercase();
+                    let stood =
+                        timeline.places().any(|place| place.1 == name && stood_lately(timeline, place, version.known));
+                    if !stood {
+                        broken.push(format!("O5: {} is Ready, but credential {name:?} does not stand", version.name));
+                    }
+                }
+                was_ready = ready;
+            }
+        }
+    }
+}
+
+/// Whether the credential stood when, or shortly before, status said so; somebody may have taken it away just then.
+fn stood_lately(timeline: &Timeline, place: &Place, time: Timestamp) -> bool {
+    timeline.at(place, time).is_some()
+        || timeline.at(place, time - SignedDuration::from_millis(200)).is_some_and(|_| {
+            let removed = timeline.events.get(place).and_then(|events| events.iter().rfind(|(when, _)| *when <= time));
+            removed.is_some_and(|(_, stood)| stood.is_none())
+        })
+}
+
+/// O7: no 429 and no 409 of our own making.
+fn own_making(log: &[LogEntry], broken: &mut Vec<String>) {
+    let lock_or_policy = ["ScopeLocked", "ReadOnlyDisabledSubscription"];
+    for entry in log.iter().filter(|entry| entry.fault.is_none() && matches!(entry.status, Some(409 | 429))) {
+        let code = entry.error_code.as_deref().unwrap_or_default();
+        if !lock_or_policy.contains(&code) {
+            broken.push(format!("O7: {} {} was answered {code}", entry.method, entry.path));
+        }
+    }
+}
+
+/// O7: nothing under an identity goes out before the pause that Azure asked for has passed.
+fn impatience(world: &World, broken: &mut Vec<String>) {
+    let log: Vec<LogEntry> =
+        world.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
+    let moments = lock(&world.moments).clone();
+    let passed_at = |seq: u64| {
+        let after = moments.iter().find(|(seen, _)| *seen >= seq);
+        after.map_or_else(|| world.clock.passed(), |(_, passed)| *passed)
+    };
+    let identity = |entry: &LogEntry| {
+        let lower = entry.path.to_lowercase();
+        lower.split("/federatedidentitycredentials").next().unwrap_or_default().to_owned()
+    };
+    let mut told = BTreeSet::new();
+    for (index, entry) in log.iter().enumerate() {
+        let fault: Value =
+            entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
+        let Some(pause) = pause(&fault, entry.time) else { continue };
+        let next = log[index + 1..].iter().find(|next| identity(next) == identity(entry));
+        if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)
+            && told.insert(next.seq)
+        {
+            broken.push(format!("O7: {} {} came before the pause of {pause:?} was over", next.method, next.path));
+        }
+    }
+}
+
+/// What `Retry-After` asks for, a little less than that where it is a date.
+fn pause(fault: &Value, now: Timestamp) -> Option<std::time::Duration> {
+    let after = fault["retryAfter"].as_str()?;
+    if let Ok(seconds) = after.parse::<u64>() {
+        return Some(std::time::Duration::from_secs(seconds));
+    }
+    let until = k8s_openapi::jiff::fmt::rfc2822::parse(after).ok()?.timestamp();
+    let seconds = until.duration_since(now).as_secs() - 2;
+    Some(std::time::Duration::from_secs(u64::try_from(seconds).ok()?))
+}

@@ -1,0 +1,123 @@
+//! Stands at every effect of the controller: numbers them, and strikes at one moment of one of them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ensign::controller::{Effect, Moment, Probe};
+use tokio::sync::Notify;
+
+use super::clock::lock;
+
+/// What happens at a moment.
+#[derive(Clone)]
+pub enum Strike {
+    /// The process is gone.
+    Crash,
+    /// Something happens, on a thread that may block, and the controller goes on.
+    Do(Arc<dyn Fn() + Send + Sync>),
+}
+
+/// The probe of one plan; it outlives the controllers that it lets crash.
+#[derive(Default)]
+pub struct FaultProbe {
+    /// The plan's prefix of names, which is left out of points.
+    prefix: String,
+    counts: Mutex<BTreeMap<Effect, u32>>,
+    points: Mutex<Vec<String>>,
+    strikes: Mutex<Vec<(String, Moment, Strike)>>,
+    struck: AtomicU64,
+    seen: AtomicU64,
+    crashing: AtomicBool,
+    crashed: Notify,
+}
+
+impl FaultProbe {
+    pub fn new(prefix: String) -> Self {
+        Self { prefix, ..Self::default() }
+    }
+
+    /// Strikes once, when a point that begins like this comes to the moment.
+    pub fn strike_at(&self, point: &str, moment: Moment, strike: Strike) {
+        lock(&self.strikes).push((point.to_owned(), moment, strike));
+    }
+
+    /// Every point that was reached, in order.
+    pub fn points(&self) -> Vec<String> {
+        lock(&self.points).clone()
+    }
+
+    /// How many strikes there were.
+    pub fn struck(&self) -> u64 {
+        self.struck.load(Ordering::SeqCst)
+    }
+
+    pub fn activity(&self) -> u64 {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    /// Whether a controller that crashed is not yet replaced.
+    pub fn is_down(&self) -> bool {
+        self.crashing.load(Ordering::SeqCst)
+    }
+
+    /// Lets the controller crash now.
+    pub fn crash_now(&self) {
+        self.crashing.store(true, Ordering::SeqCst);
+        self.crashed.notify_one();
+    }
+
+    /// Waits for a crash.
+    pub async fn crash(&self) {
+        self.crashed.notified().await;
+    }
+
+    /// A new controller begins.
+    pub fn begin(&self) {
+        self.crashing.store(false, Ordering::SeqCst);
+    }
+
+    fn number(&self, effect: &Effect, moment: Moment) -> String {
+        let mut counts = lock(&self.counts);
+        let count = counts.entry(effect.clone()).or_default();
+        *count += u32::from(moment == Moment::Before);
+        let object = effect.object.replace(&self.prefix, "").replace("system:serviceaccount:", "");
+        format!("{} {object} #{count}", effect.act)
+    }
+
+    fn due(&self, point: &str, moment: Moment) -> Option<Strike> {
+        let mut strikes = lock(&self.strikes);
+        let at = strikes.iter().position(|(wanted, when, _)| point.starts_with(wanted.as_str()) && *when == moment)?;
+        self.struck.fetch_add(1, Ordering::SeqCst);
+        Some(strikes.remove(at).2)
+    }
+}
+
+impl Probe for FaultProbe {
+    fn reached<'a>(&'a self, effect: &'a Effect, moment: Moment) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if self.crashing.load(Ordering::SeqCst) {
+                // Another task of a controller that is gone.
+                std::future::pending::<()>().await;
+            }
+            self.seen.fetch_add(1, Ordering::SeqCst);
+            let point = self.number(effect, moment);
+            if moment == Moment::Before {
+                lock(&self.points).push(point.clone());
+            }
+            match self.due(&point, moment) {
+                None => {}
+                Some(Strike::Do(act)) => {
+                    let done = tokio::task::spawn_blocking(move || act()).await;
+                    done.expect("what a plan does succeeds");
+                }
+                Some(Strike::Crash) => {
+                    self.crash_now();
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+    }
+}

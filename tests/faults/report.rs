@@ -1,0 +1,90 @@
+//! What came out, for people and as JSON.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::clock::lock;
+use super::plan::Outcome;
+
+/// Rows of the matrix that these plans are about. The others are about the webhook.
+const ROWS: [std::ops::RangeInclusive<u32>; 2] = [1..=18, 22..=32];
+
+/// How a mutant ended.
+#[derive(Debug)]
+pub struct Killed {
+    pub mutant: &'static str,
+    pub by: Option<String>,
+    pub how: Option<String>,
+    pub tried: Vec<String>,
+}
+
+/// Everything that was run.
+#[derive(Default)]
+pub struct Report {
+    pub lock: Mutex<Vec<(String, Vec<u32>, Outcome)>>,
+    pub mutants: Mutex<Vec<Killed>>,
+}
+
+impl Report {
+    /// Says how it went, and writes it down; whether all is as it must be.
+    pub fn finish(&self, took: Duration, to: Option<&Path>, full: bool) -> bool {
+        let runs = lock(&self.lock);
+        let mutants = lock(&self.mutants);
+        let ran: Vec<_> = runs.iter().filter(|(_, _, outcome)| outcome.fired || !outcome.problems.is_empty()).collect();
+        let missed: Vec<&str> = runs
+            .iter()
+            .filter(|(_, _, outcome)| !outcome.fired && outcome.problems.is_empty())
+            .map(|(id, ..)| id.as_str())
+            .collect();
+        let broken: Vec<&str> =
+            ran.iter().filter(|(_, _, outcome)| !outcome.problems.is_empty()).map(|(id, ..)| id.as_str()).collect();
+        let mut rows: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
+        for (_, numbers, outcome) in &ran {
+            for number in numbers {
+                let (plans, survived) = rows.entry(*number).or_default();
+                *plans += 1;
+                *survived += usize::from(outcome.problems.is_empty());
+            }
+        }
+        let unrun: Vec<u32> = ROWS.into_iter().flatten().filter(|row| !rows.contains_key(row)).collect();
+        let caught = mutants.iter().filter(|killed| killed.by.is_some()).count();
+        let uncaught: Vec<&str> =
+            mutants.iter().filter(|killed| killed.by.is_none()).map(|killed| killed.mutant).collect();
+
+        let survived = ran.len() - broken.len();
+        println!("{} plans, {survived} survived, {} never struck, {} s", ran.len(), missed.len(), took.as_secs());
+        println!("{} mutants, {caught} caught", mutants.len());
+        for (title, list) in [("broken", &broken), ("never struck", &missed), ("not caught", &uncaught)] {
+            if !list.is_empty() {
+                println!("{title}: {}", list.join(", "));
+            }
+        }
+        if full && !unrun.is_empty() {
+            println!("rows without a plan: {unrun:?}");
+        }
+        let rows: serde_json::Map<String, Value> = rows
+            .into_iter()
+            .map(|(row, (plans, survived))| (row.to_string(), json!({"plans": plans, "survived": survived})))
+            .collect();
+        let killed: Vec<Value> = mutants
+            .iter()
+            .map(|killed| json!({"mutant": killed.mutant, "caught_by": killed.by, "how": killed.how}))
+            .collect();
+        let document = json!({
+            "plans": ran.len(), "survived": survived, "broken": broken, "never_struck": missed, "rows": rows,
+            "rows_without_a_plan": unrun, "seconds": took.as_secs(),
+            "mutants": {"made": mutants.len(), "caught": caught, "each": killed},
+        });
+        if let Some(path) = to {
+            let folder = path.parent().expect("a folder");
+            std::fs::create_dir_all(folder).expect("make the folder of the report");
+            std::fs::write(path, format!("{document:#}\n")).expect("write the report");
+            println!("report: {}", path.display());
+        }
+        broken.is_empty() && uncaught.is_empty() && missed.is_empty()
+    }
+}
