@@ -19,7 +19,6 @@ down: ## Stop what `make up` started; always safe
 test: ## Run every test (one step alone: python3 dev/test.py --only STEP)
 	@$(PYTHON) dev/test.py
 
-# One plan alone: make faults PLAN='create/reference'
 faults: ## Crash and disturb the controller at every point (one plan alone: make faults PLAN=ID)
 	@$(PYTHON) dev/faults.py $(if $(PLAN),--plan '$(PLAN)')
 

@@ -7,6 +7,7 @@ use super::gate::GateAction;
 use super::oracles::Licence;
 use super::plan::{Fault, Plan};
 use super::scenarios::{self, Scenario};
+use super::world::IN_TWO_MINUTES;
 
 /// The reference run of a scenario.
 pub fn reference(scenario: &'static Scenario) -> Plan {
@@ -50,13 +51,11 @@ pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
 
 /// How Azure fails, by name, with the rows of the matrix.
 fn failures() -> Vec<(&'static str, &'static [u32], Value)> {
-    let soon = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(420);
-    let date = k8s_openapi::jiff::fmt::strtime::format("%a, %d %b %Y %H:%M:%S GMT", soon).expect("a date");
     let concurrent = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity";
     let throttled = "SubscriptionRequestsThrottled";
     vec![
         ("429-seconds", &[7], json!({"status": 429, "code": throttled, "retryAfter": "77"})),
-        ("429-date", &[7], json!({"status": 429, "code": throttled, "retryAfter": date})),
+        ("429-date", &[7], json!({"status": 429, "code": throttled, "retryAfter": IN_TWO_MINUTES})),
         ("429-bare", &[7], json!({"status": 429, "code": throttled})),
         ("409-concurrent", &[8], json!({"status": 409, "code": concurrent})),
         ("500", &[10], json!({"status": 500, "code": "InternalServerError"})),

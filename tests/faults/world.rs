@@ -14,7 +14,8 @@ use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subsc
 use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign::mutants::{self, Mutant};
 use ensign::runtime::health::Readiness;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::fmt::strtime;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::ClientBuilder;
 use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -35,6 +36,8 @@ pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 pub const CLUSTER_ID: &str = "faults";
 /// Another subscription than the stand-in's own.
 pub const FAR_SUBSCRIPTION: &str = "fa500000-0000-4000-8000-0000000000fa";
+/// In scripts for Azure: the date in two minutes.
+pub const IN_TWO_MINUTES: &str = "in two minutes";
 pub const RESYNC: Duration = Duration::from_secs(900);
 /// No fact takes longer on the real clock, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -285,7 +288,10 @@ impl World {
     }
 
     pub fn azure_fails(&self, rules: &Value) {
-        let rules: Vec<FaultRule> = serde_json::from_value(rules.clone()).expect("rules");
+        let soon = Timestamp::now() + SignedDuration::from_secs(120);
+        let date = strtime::format("%a, %d %b %Y %H:%M:%S GMT", soon).expect("a date");
+        let rules = rules.to_string().replace(IN_TWO_MINUTES, &date);
+        let rules: Vec<FaultRule> = serde_json::from_str(&rules).expect("rules");
         self.azure.set_faults(rules);
     }
 
