@@ -66,6 +66,16 @@ mutants! {
     OldIssuerDroppedAtOnce = "old-issuer-dropped-at-once",
     /// Status is written at each look.
     StatusAlwaysWritten = "status-always-written",
+    /// Writes go out, and on, whether or not the controller leads.
+    LeadershipNotChecked = "leadership-not-checked",
+    /// A new issuer is believed when it is first seen.
+    IssuerBelievedAtOnce = "issuer-believed-at-once",
+    /// A tenant's annotation gives up what Azure did not confirm.
+    TenantAbandons = "tenant-abandons",
+    /// A pod that has an identity gets it once more.
+    InjectedTwice = "injected-twice",
+    /// A pod is refused without the reason that its binding has.
+    RefusalUnexplained = "refusal-unexplained",
 }
 
 #[cfg(feature = "emulator")]

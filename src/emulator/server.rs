@@ -174,6 +174,11 @@ impl Emulator {
         lock(&self.shared.log).list(filter)
     }
 
+    /// How many requests have arrived, and how many of them are over.
+    pub fn requests(&self) -> (u64, u64) {
+        lock(&self.shared.log).counts()
+    }
+
     /// Forgets the requests so far.
     pub fn clear_log(&self) {
         lock(&self.shared.log).clear();

@@ -30,5 +30,10 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AudienceIgnored => &["audience/reference"],
         Mutant::ForeignOverwritten => &["taken-name-is-left"],
         Mutant::OldIssuerDroppedAtOnce => &["issuer/reference"],
+        Mutant::LeadershipNotChecked => &["frozen-before-a-put"],
+        Mutant::IssuerBelievedAtOnce => &["an-issuer-seen-back-and-forth"],
+        Mutant::TenantAbandons => &["tenants-cannot-abandon"],
+        Mutant::InjectedTwice => &["create/reference"],
+        Mutant::RefusalUnexplained => &["label/reference"],
     }
 }

@@ -25,7 +25,7 @@ pub const BINDINGS: usize = IDENTITIES * PER_IDENTITY;
 const SUBSCRIPTIONS: usize = 5;
 const NAMESPACES: usize = 20;
 /// How long everything together may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 const GLANCE: Duration = Duration::from_millis(100);
 const GROUP: &str = "fleet";
 pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";

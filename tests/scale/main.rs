@@ -16,6 +16,7 @@ mod process;
 use std::collections::BTreeMap;
 
 use fleet::{BINDINGS, Fleet, IDENTITIES};
+use k8s_openapi::jiff::SignedDuration;
 use process::Controller;
 
 /// How often the controller is killed, unless `ENSIGN_TEST_KILLS` says otherwise. Each kill costs the end of a lease.
@@ -60,6 +61,17 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for identity in &lists {
         *counts.entry(identity).or_default() += 1;
+    }
+    // Never sooner than the jitter allows: one LIST of each identity in a round, and no more.
+    for identity in counts.keys() {
+        let times: Vec<_> = fleet
+            .azure_lists()
+            .iter()
+            .filter(|list| list.seq > seen && list.path.contains(&format!("/{identity}/")))
+            .map(|list| list.time)
+            .collect();
+        let round = SignedDuration::from_secs(RESYNC_SECONDS.cast_signed() * 9 / 10);
+        assert!(times.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= round), "{identity}: {times:?}");
     }
     println!("a period at rest: {} LISTs of {} identities", lists.len(), counts.len());
     assert_eq!(counts.len(), IDENTITIES);

@@ -190,10 +190,15 @@ fn deleting(context: &Context<'_>, binding: &ManagedIdentityBinding, before: &Ma
 /// Whether the binding is let go on an operator's word, because Azure does not confirm.
 fn abandons(context: &Context<'_>, binding: &ManagedIdentityBinding, subject: &Subject) -> bool {
     binding.metadata.deletion_timestamp.is_some()
-        && context.is_abandoned()
+        && (context.is_abandoned() || tenant_abandons(binding))
         && context.observed.any_failure().is_some()
         && !context.observed.gone()
         && !context.trust.wanted.contains(subject)
+}
+
+/// Never: the annotation counts on a `ManagedIdentity` only.
+fn tenant_abandons(binding: &ManagedIdentityBinding) -> bool {
+    mutants::active(Mutant::TenantAbandons) && binding.annotations().contains_key(ABANDON_ANNOTATION)
 }
 
 /// The event that says what may be left in Azure.

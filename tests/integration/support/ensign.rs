@@ -115,6 +115,12 @@ impl Ensign {
         self.azure.log(&filter)
     }
 
+    /// Everything that ARM was asked about the credentials of an identity, in the order of arrival.
+    pub fn arm_log(&self, identity: &str) -> Vec<LogEntry> {
+        let path = Some(format!("/{identity}/federatedIdentityCredentials"));
+        self.azure.log(&LogFilter { path, ..LogFilter::default() })
+    }
+
     /// How often ARM was asked for the credentials of an identity.
     pub fn arm_lists(&self, identity: &str) -> usize {
         let filter = LogFilter {
