@@ -15,6 +15,7 @@ use url::Url;
 
 use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation};
+use super::pace::{Pace, Passed};
 use super::transport::{Connection, ConnectionError};
 use crate::api::ArmId;
 use crate::decide::assess::AzureIdentity;
@@ -35,6 +36,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub struct ArmClient {
     endpoint: Url,
     pipeline: Pipeline,
+    pace: Option<Pace>,
 }
 
 impl ArmClient {
@@ -57,7 +59,13 @@ impl ArmClient {
             vec![user_agent, bearer],
             None,
         );
-        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline })
+        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline, pace: None })
+    }
+
+    /// The same client, every request of which keeps to the pace.
+    #[must_use]
+    pub fn paced(self, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..self }
     }
 
     /// Reads the identity.
@@ -138,7 +146,16 @@ impl ArmClient {
         }
     }
 
-    async fn send(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
+    async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
+        let Some(pace) = &self.pace else { return self.exchange(call, request).await };
+        let sent = pace.pass(call.identity, call.operation.kind(), self.exchange(call, request)).await;
+        sent.map_err(|why| match why {
+            Passed::NotSent(refusal) => call.error(ArmErrorCause::NotSent(refusal)),
+            Passed::Failed(error) => error,
+        })
+    }
+
+    async fn exchange(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
         let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
         let context = Context::new();
         let sending = self.pipeline.send(&context, &mut request, Some(options));
@@ -187,6 +204,9 @@ impl Call<'_> {
 
 /// `Retry-After` in seconds or as a date, within reason.
 fn retry_after(headers: &Headers) -> Option<Duration> {
+    if mutants::active(Mutant::RetryAfterIgnored) {
+        return None;
+    }
     let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
     let seconds = if let Ok(seconds) = text.parse::<u64>() {
         seconds

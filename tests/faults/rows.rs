@@ -39,6 +39,9 @@ rows! {
     [5], made_and_deleted_unseen;
     [5], same_name_new_uid_unseen, stripped;
     [7], other_subscriptions_go_on;
+    [7], a_subscription_waits_as_one;
+    [7], kubernetes_goes_on_in_a_pause;
+    [7], the_limits_are_kept;
     [12], stale_list_is_no_storm;
     [14, 25], forbidden_is_not_gone;
     [10, 25], trouble_is_not_gone;
@@ -247,6 +250,107 @@ fn other_subscriptions_go_on(world: &Arc<World>) -> Checked {
         return Err("the other subscription waited too".to_owned());
     }
     world.ready("shop", "near")
+}
+
+/// Every identity of the subscription hears of a pause that Azure asked one of them for.
+fn a_subscription_waits_as_one(world: &Arc<World>) -> Checked {
+    settled(world)?;
+    world.identity("audit");
+    world.identity_ready("audit")?;
+    pause_reads(world, Duration::from_secs(600))?;
+    let asked = world.azure_log().len();
+    for name in ["one", "two"] {
+        world.binding("shop", name, "audit", name);
+        world.binding("shop", &format!("{name}-more"), "orders", name);
+        world.pass_slowly(Duration::from_secs(250))?;
+    }
+    let more = world.azure_log().len() - asked;
+    if more > 0 {
+        return Err(format!("{more} requests before the pause was over"));
+    }
+    world.ready("shop", "one")?;
+    world.ready("shop", "two-more")?;
+    world.trusts("audit", &[("shop", "one"), ("shop", "two")])
+}
+
+/// Azure asks for a pause of the subscription's reads, as soon as something is read.
+fn pause_reads(world: &Arc<World>, pause: Duration) -> Checked {
+    let code = "SubscriptionRequestsThrottled";
+    let action = json!({"status": 429, "code": code, "retryAfter": pause.as_secs().to_string()});
+    world.azure_fails(&json!([{"match": {"method": "GET"}, "action": action}]));
+    world.binding("shop", "unlucky", "orders", "unlucky");
+    world.refused("shop", "unlucky", "Throttled")
+}
+
+/// What Kubernetes alone decides is decided and told while Azure may not be asked.
+fn kubernetes_goes_on_in_a_pause(world: &Arc<World>) -> Checked {
+    settled(world)?;
+    world.namespace("elsewhere", &json!({}));
+    pause_reads(world, Duration::from_secs(3000))?;
+    let from = world.clock.passed();
+    world.binding("elsewhere", "stranger", "orders", "stranger");
+    world.refused("elsewhere", "stranger", "NotAllowed")?;
+    world.binding("shop", "friend", "orders", "friend");
+    world.condition(BINDING, "shop", "friend", "Accepted", "True", "Accepted")?;
+    world.delete(BINDING, "shop", "app");
+    world.until("the deletion to say what it waits for", |world| {
+        let left = world.live(BINDING, "shop", "app").ok_or("it was released though Azure was not asked")?;
+        let ready = super::goals::condition_of(&left, "Ready");
+        let blocked = ready.is_some_and(|ready| ready["reason"] == "DeletionBlocked");
+        if blocked { Ok(()) } else { Err(format!("{ready:?}")) }
+    })?;
+    world.patch(IDENTITY, "", "orders", &json!({"spec": {"allowedSubjects": []}}));
+    world.refused("shop", "friend", "NotAllowed")?;
+    if world.clock.passed() >= from + Duration::from_secs(60) {
+        return Err("what Kubernetes alone decides waited for Azure".to_owned());
+    }
+    world.binding_gone("shop", "app")?;
+    world.trusts("orders", &[])
+}
+
+/// More is asked for than Azure's limits let through at once, and Azure never has to refuse.
+fn the_limits_are_kept(world: &Arc<World>) -> Checked {
+    const IDENTITIES: usize = 11;
+    const EACH: usize = 20;
+    world.azure.limit_requests(Some(world.clock.clone()));
+    world.namespace("shop", &json!({}));
+    for number in 0..IDENTITIES {
+        let identity = format!("many-{number}");
+        world.identity(&identity);
+        (0..EACH).for_each(|account| {
+            world.binding("shop", &format!("{identity}-{account}"), &identity, &identity_account(number, account))
+        });
+    }
+    let from = world.clock.passed();
+    world.start();
+    for number in 0..IDENTITIES {
+        for account in 0..EACH {
+            world.ready("shop", &format!("many-{number}-{account}"))?;
+        }
+    }
+    // What is beyond the subscription's 200 comes with two tokens a second.
+    let (took, limit) = (world.clock.passed() - from, Duration::from_secs((IDENTITIES * EACH - 200) as u64 / 2));
+    if took > limit * 21 / 20 + Duration::from_secs(1) {
+        return Err(format!("{took:?} for what the limit allows in {limit:?}"));
+    }
+    // Beyond what one identity takes at once.
+    for _ in 0..3 {
+        for account in 0..EACH / 2 {
+            world.delete(BINDING, "shop", &format!("many-0-{account}"));
+        }
+        for account in 0..EACH / 2 {
+            world.binding_gone("shop", &format!("many-0-{account}"))?;
+            world.binding("shop", &format!("many-0-{account}"), "many-0", &identity_account(0, account));
+        }
+        for account in 0..EACH / 2 {
+            world.ready("shop", &format!("many-0-{account}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn identity_account(number: usize, account: usize) -> String {
+    format!("app-{number}-{account}")
 }
 
 fn stale_list_is_no_storm(world: &Arc<World>) -> Checked {

@@ -8,8 +8,10 @@ use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
 use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
+use ensign::decide::backoff::Spread;
 use ensign::decide::names::{Subject, cluster_tag};
 use ensign::decide::ownership::Cluster as AzureCluster;
+use ensign::decide::pace::Limits;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
 use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign::mutants::{self, Mutant};
@@ -367,6 +369,8 @@ impl World {
                 own_client_id: None,
             },
             resync: RESYNC,
+            azure_limits: Limits::PUBLISHED,
+            spread: Spread::seeded(7),
             concurrency: 4,
             webhook: None,
             clock: self.clock.clone(),
