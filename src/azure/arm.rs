@@ -27,7 +27,7 @@ const API_VERSION: &str = "2024-11-30";
 /// Deadline of one call, the token for it included.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// More pages than an identity's 20 credentials can ever fill.
-const MAX_PAGES: usize = 40;
+const MAX_PAGES: u32 = 40;
 /// How long ARM may ask to wait before it counts as a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -70,7 +70,7 @@ impl ArmClient {
 
     /// Reads the identity.
     pub async fn get_identity(&self, id: &ArmId) -> Result<AzureIdentity, ArmError> {
-        let call = Call { operation: Operation::ReadIdentity, identity: id };
+        let call = Call::new(Operation::ReadIdentity, id);
         let response = self.send(call, Request::new(self.url(id, &[]), Method::Get)).await?;
         let body: IdentityBody = call.decode(&response)?;
         Ok(AzureIdentity {
@@ -84,10 +84,11 @@ impl ArmClient {
 
     /// Lists every federated identity credential of the identity: all pages, or an error.
     pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
-        let call = Call { operation: Operation::ListCredentials, identity: id };
+        let list = Call::new(Operation::ListCredentials, id);
         let mut url = self.url(id, &["federatedIdentityCredentials"]);
         let mut credentials = Vec::new();
-        for _ in 0..MAX_PAGES {
+        for page in 0..MAX_PAGES {
+            let call = Call { page, ..list };
             let response = match self.send(call, Request::new(url, Method::Get)).await {
                 Err(_) if !credentials.is_empty() && mutants::active(Mutant::PartialListTrusted) => {
                     return Ok(credentials);
@@ -101,12 +102,12 @@ impl ArmClient {
                 Some(link) => url = self.next_url(call, &link)?,
             }
         }
-        Err(call.unreadable(format!("more than {MAX_PAGES} pages")))
+        Err(list.unreadable(format!("more than {MAX_PAGES} pages")))
     }
 
     /// Creates or replaces a federated identity credential; answers with what Azure stored.
     pub async fn put_credential(&self, id: &ArmId, credential: &Credential) -> Result<Credential, ArmError> {
-        let call = Call { operation: Operation::PutCredential, identity: id };
+        let call = Call::new(Operation::PutCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", &credential.name]);
         let mut request = Request::new(url, Method::Put);
         let Credential { issuer, subject, audiences, .. } = credential;
@@ -120,7 +121,7 @@ impl ArmClient {
     /// Deletes a federated identity credential. That there is none is a success; a page of something in between that
     /// answered instead of ARM is not.
     pub async fn delete_credential(&self, id: &ArmId, name: &str) -> Result<(), ArmError> {
-        let call = Call { operation: Operation::DeleteCredential, identity: id };
+        let call = Call::new(Operation::DeleteCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", name]);
         let response = self.send(call, Request::new(url, Method::Delete)).await?;
         // ARM's own answer has no body.
@@ -148,7 +149,7 @@ impl ArmClient {
 
     async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
         let Some(pace) = &self.pace else { return self.exchange(call, request).await };
-        let sent = pace.pass(call.identity, call.operation.kind(), self.exchange(call, request)).await;
+        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.exchange(call, request)).await;
         sent.map_err(|why| match why {
             Passed::NotSent(refusal) => call.error(ArmErrorCause::NotSent(refusal)),
             Passed::Failed(error) => error,
@@ -176,9 +177,15 @@ impl ArmClient {
 struct Call<'a> {
     operation: Operation,
     identity: &'a ArmId,
+    /// How many pages of a list came before.
+    page: u32,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn new(operation: Operation, identity: &'a ArmId) -> Self {
+        Self { operation, identity, page: 0 }
+    }
+
     fn error(self, cause: ArmErrorCause) -> ArmError {
         ArmError { operation: self.operation, identity: self.identity.clone(), cause }
     }

@@ -44,14 +44,14 @@ impl Pace {
         self.pacer().hold(id, self.now() + pause, failure.reason, &failure.message);
     }
 
-    /// Sends a request if it may go out, and hears what Azure says of too many.
+    /// Sends a request, which is one of its kind or a page of a list, if it may go out; hears what Azure says of too many.
     pub(super) async fn pass<T>(
         &self,
         id: &ArmId,
-        kind: Kind,
+        (kind, page): (Kind, u32),
         request: impl Future<Output = Result<T, ArmError>>,
     ) -> Result<T, Passed> {
-        self.pacer().ask(id, kind, self.now()).map_err(Passed::NotSent)?;
+        self.pacer().ask(id, kind, page, self.now()).map_err(Passed::NotSent)?;
         request.await.map_err(|error| {
             if let Some((scope, pause)) = throttled(&error) {
                 let until = self.now() + pause.unwrap_or(UNNAMED_PAUSE);

@@ -110,13 +110,13 @@ impl Reconciler {
         }
     }
 
-    /// The wait after a failure of Azure. An event brings the key before it is over, but no request: what passes by
-    /// itself is left alone until then, and so is whatever Azure asked for a pause for.
+    /// The wait after a failure of Azure. If it passes by itself, an event before brings the key, but no request.
     fn hold_off(&self, key: &Key, failure: &Failure) -> Duration {
         let wait = self.waits.failed(key, failure.reason, failure.retry_after);
-        let pause = if failure.is_transient() { Some(wait) } else { failure.retry_after };
-        if let (Key::Identity(id), Some(pause)) = (key, pause) {
-            self.pace.hold(id, pause, failure);
+        if let Key::Identity(id) = key
+            && failure.is_transient()
+        {
+            self.pace.hold(id, wait, failure);
         }
         wait
     }
@@ -199,7 +199,11 @@ impl Reconciler {
             return refusal.failure();
         }
         tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
-        Some(error.failure(self.settings.load().own_client_id.as_deref()))
+        let failure = error.failure(self.settings.load().own_client_id.as_deref());
+        if let Some(pause) = failure.retry_after {
+            self.pace.hold(&error.identity, pause, &failure);
+        }
+        Some(failure)
     }
 
     /// Writes to Azure, after everything that has to come first; `None` when the cache was behind.

@@ -118,6 +118,12 @@ impl Limits {
             tenant: self.tenant.scaled(share),
         }
     }
+
+    /// The most tokens that can ever be there at once.
+    fn most(&self, kind: Kind) -> u32 {
+        let rates = [&self.identity, &self.subscription, &self.tenant];
+        rates.into_iter().map(|rates| rates.of(kind).burst()).min().unwrap_or(1)
+    }
 }
 
 /// For what Azure asked for a pause.
@@ -202,6 +208,10 @@ struct Own {
     buckets: PerKind<Bucket>,
     hold: Option<Hold>,
     promised: PerKind<Option<Place>>,
+    /// Pages of the list that was begun last.
+    pages: u32,
+    /// Pages of it for which tokens were taken and that have not gone out.
+    paid: u32,
 }
 
 #[derive(Debug)]
@@ -260,24 +270,46 @@ impl Pacer {
     }
 
     /// Lets one request go out and takes its tokens, or says when to come again.
-    pub fn ask(&mut self, id: &ArmId, kind: Kind, now: Moment) -> Result<(), Refusal> {
-        self.room(id, kind, now)?;
+    ///
+    /// A list may have several pages, of which `page` counts those before. Its first page takes tokens for as many as the
+    /// identity had the last time: a list that stopped in the middle each time would never be whole.
+    pub fn ask(&mut self, id: &ArmId, kind: Kind, page: u32, now: Moment) -> Result<(), Refusal> {
+        let own = self.identities.entry(id.key().to_owned()).or_default();
+        let (pages, paid) = (own.pages.max(1), own.paid);
+        if page > 0 {
+            own.pages = pages.max(page + 1);
+        }
+        let tokens = match page {
+            0 if kind == Kind::List => pages.min(self.limits.most(kind)),
+            0 => 1,
+            _ => 1_u32.saturating_sub(paid),
+        };
+        self.look(id, kind, tokens, now)?;
         let Self { limits, identities, subscriptions, tenant, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
         let subscription = subscriptions.entry(id.subscription().to_lowercase()).or_default();
-        own.buckets.of_mut(kind).take(*limits.identity.of(kind), now);
+        if kind == Kind::List {
+            (own.pages, own.paid) =
+                if page == 0 { (1, tokens.saturating_sub(1)) } else { (own.pages, paid.saturating_sub(1)) };
+        }
         let kept = own.promised.of_mut(kind).take();
         for (shared, rates) in [(subscription, &limits.subscription), (tenant, &limits.tenant)] {
-            shared.buckets.of_mut(kind).take(*rates.of(kind), now);
+            shared.buckets.of_mut(kind).take(*rates.of(kind), tokens, now);
             if let Some(place) = kept {
                 shared.line.of_mut(kind).remove(&place);
             }
         }
+        own.buckets.of_mut(kind).take(*limits.identity.of(kind), tokens, now);
         Ok(())
     }
 
     /// How many requests may go out now, at least one; takes nothing.
     pub fn room(&mut self, id: &ArmId, kind: Kind, now: Moment) -> Result<u32, Refusal> {
+        self.look(id, kind, 1, now)
+    }
+
+    /// How many tokens there are, at least so many.
+    fn look(&mut self, id: &ArmId, kind: Kind, tokens: u32, now: Moment) -> Result<u32, Refusal> {
         self.sweep(now);
         let Self { limits, identities, subscriptions, tenant, promises, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
@@ -285,20 +317,20 @@ impl Pacer {
         let place = *own.promised.of(kind);
 
         let (rate, bucket) = (*limits.identity.of(kind), own.buckets.of(kind));
-        let (mut room, mut least) = (bucket.tokens(rate, now), bucket.wait(rate, 1, now));
+        let (mut room, mut least) = (bucket.tokens(rate, now), bucket.wait(rate, tokens, now));
         let (mut wait, mut in_line) = (least, false);
         for (shared, rates) in [(&mut *subscription, &limits.subscription), (&mut *tenant, &limits.tenant)] {
             let before = shared.before(kind, place, now);
             let (rate, bucket) = (*rates.of(kind), shared.buckets.of(kind));
             room = room.min(bucket.tokens(rate, now).saturating_sub(before));
-            let waits = bucket.wait(rate, before.saturating_add(1), now);
+            let waits = bucket.wait(rate, before.saturating_add(tokens), now);
             in_line |= !waits.is_zero();
             wait = wait.max(waits);
         }
         let pause =
             pause(id, kind, own, subscription, tenant, now).filter(|_| !mutants::active(Mutant::PauseForgotten));
-        if pause.is_none() && (room > 0 || mutants::active(Mutant::LimitsForgotten)) {
-            return Ok(room.max(1));
+        if pause.is_none() && (room >= tokens || mutants::active(Mutant::LimitsForgotten)) {
+            return Ok(room.max(tokens));
         }
         least = least.max(pause.as_ref().map_or(Duration::ZERO, Refusal::wait));
         wait = wait.max(least);

@@ -41,7 +41,7 @@ fn held(answer: Result<(), Refusal>) -> (Duration, Reason, String) {
 fn drained(pacer: &mut Pacer, now: Moment) {
     for name in 0..10 {
         for _ in 0..20 {
-            assert_eq!(pacer.ask(&id(NEAR, 1000 + name), Kind::Write, now), Ok(()));
+            assert_eq!(pacer.ask(&id(NEAR, 1000 + name), Kind::Write, 0, now), Ok(()));
         }
     }
 }
@@ -51,28 +51,28 @@ fn an_identity_has_its_burst_and_others_have_theirs() {
     let mut pacer = pacer();
     assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, seconds(0)), Ok(20));
     for _ in 0..20 {
-        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, seconds(0)), Ok(()));
+        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
     }
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, seconds(0))).as_secs(), 4);
-    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, seconds(0)), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, seconds(0)), Ok(()), "lists have their own");
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))).as_secs(), 4);
+    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(0)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(0)), Ok(()), "lists have their own");
 }
 
 #[test]
 fn a_subscription_has_its_burst_and_others_go_on() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, seconds(0))).as_millis(), 500);
-    assert_eq!(pacer.ask(&id(FAR, 1), Kind::Write, seconds(0)), Ok(()));
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))).as_millis(), 500);
+    assert_eq!(pacer.ask(&id(FAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
 }
 
 #[test]
 fn the_tenant_bounds_all_subscriptions() {
     let mut pacer = pacer();
     for number in 0..1000 {
-        assert_eq!(pacer.ask(&id(number / 100, number), Kind::Write, seconds(0)), Ok(()));
+        assert_eq!(pacer.ask(&id(number / 100, number), Kind::Write, 0, seconds(0)), Ok(()));
     }
-    assert_eq!(paced(pacer.ask(&id(99, 1), Kind::Write, seconds(0))).as_millis(), 100);
+    assert_eq!(paced(pacer.ask(&id(99, 1), Kind::Write, 0, seconds(0))).as_millis(), 100);
 }
 
 #[test]
@@ -87,13 +87,17 @@ fn a_pause_of_an_identity_stops_everything_under_it_and_nothing_else() {
     let mut pacer = pacer();
     pacer.hold(&id(NEAR, 1), seconds(77), Reason::AzureUnavailable, "Azure has trouble");
     for kind in [Kind::Get, Kind::List, Kind::Write] {
-        let answer = held(pacer.ask(&id(NEAR, 1), kind, seconds(70)));
+        let answer = held(pacer.ask(&id(NEAR, 1), kind, 0, seconds(70)));
         assert_eq!(answer, (seconds(7), Reason::AzureUnavailable, "Azure has trouble".to_owned()));
-        assert_eq!(pacer.ask(&id(NEAR, 2), kind, seconds(70)), Ok(()));
+        assert_eq!(pacer.ask(&id(NEAR, 2), kind, 0, seconds(70)), Ok(()));
     }
     pacer.hold(&id(NEAR, 1), seconds(75), Reason::Throttled, "shorter");
-    assert_eq!(held(pacer.ask(&id(NEAR, 1), Kind::Get, seconds(70))).0, seconds(7), "a shorter one ends no longer one");
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, seconds(77)), Ok(()));
+    assert_eq!(
+        held(pacer.ask(&id(NEAR, 1), Kind::Get, 0, seconds(70))).0,
+        seconds(7),
+        "a shorter one ends no longer one"
+    );
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(77)), Ok(()));
 }
 
 #[test]
@@ -101,28 +105,29 @@ fn a_pause_of_a_subscriptions_reads_stops_gets_and_lists_of_all_its_identities()
     let mut pacer = pacer();
     pacer.throttled(&id(NEAR, 1), Kind::Get, Scope::Subscription, seconds(600));
     for kind in [Kind::Get, Kind::List] {
-        let (wait, reason, message) = held(pacer.ask(&id(NEAR, 2), kind, seconds(100)));
+        let (wait, reason, message) = held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(100)));
         assert_eq!((wait, reason), (seconds(500), Reason::Throttled));
         assert!(message.contains("subscription 00000000-0000-0000-0000-000000000001"), "{message}");
-        assert_eq!(held(pacer.ask(&id(NEAR, 2), kind, seconds(200))).2, message, "the same text each time");
-        assert_eq!(pacer.ask(&id(FAR, 1), kind, seconds(100)), Ok(()), "other subscriptions go on");
+        assert_eq!(held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(200))).2, message, "the same text each time");
+        assert_eq!(pacer.ask(&id(FAR, 1), kind, 0, seconds(100)), Ok(()), "other subscriptions go on");
     }
-    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, seconds(100)), Ok(()), "and so do writes");
+    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(100)), Ok(()), "and so do writes");
 }
 
 #[test]
 fn a_pause_of_the_tenant_stops_every_subscription() {
     let mut pacer = pacer();
     pacer.throttled(&id(NEAR, 1), Kind::Write, Scope::Tenant, seconds(60));
-    assert_eq!(held(pacer.ask(&id(FAR, 1), Kind::Write, seconds(0))).0, seconds(60));
-    assert_eq!(pacer.ask(&id(FAR, 1), Kind::List, seconds(0)), Ok(()));
+    assert_eq!(held(pacer.ask(&id(FAR, 1), Kind::Write, 0, seconds(0))).0, seconds(60));
+    assert_eq!(pacer.ask(&id(FAR, 1), Kind::List, 0, seconds(0)), Ok(()));
 }
 
 #[test]
 fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
     let mut pacer = pacer();
     pacer.throttled(&id(NEAR, 0), Kind::Write, Scope::Subscription, seconds(60));
-    let waits: Vec<Duration> = (0..5).map(|name| held(pacer.ask(&id(NEAR, name), Kind::Write, seconds(0))).0).collect();
+    let waits: Vec<Duration> =
+        (0..5).map(|name| held(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0))).0).collect();
     assert_eq!(waits[0], seconds(60));
     for pair in waits.windows(2) {
         assert_eq!((pair[1] - pair[0]).as_millis(), 500);
@@ -133,13 +138,13 @@ fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
 fn who_waits_in_line_is_not_passed_by_who_comes_later() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
-    let first = paced(pacer.ask(&id(NEAR, 1), Kind::Write, seconds(0)));
-    let second = paced(pacer.ask(&id(NEAR, 2), Kind::Write, seconds(0)));
+    let first = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)));
+    let second = paced(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(0)));
     assert_eq!((second - first).as_millis(), 500);
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, seconds(0))), first, "asking again changes no place");
-    paced(pacer.ask(&id(NEAR, 3), Kind::Write, first));
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, first), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, second), Ok(()));
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))), first, "asking again changes no place");
+    paced(pacer.ask(&id(NEAR, 3), Kind::Write, 0, first));
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, first), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, second), Ok(()));
 }
 
 #[test]
@@ -147,10 +152,50 @@ fn who_does_not_come_loses_its_place() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     for name in 0..5 {
-        paced(pacer.ask(&id(NEAR, name), Kind::Write, seconds(0)));
+        paced(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0)));
     }
     let later = seconds(3) + PROMISE;
     assert_eq!(pacer.room(&id(NEAR, 9), Kind::Write, later), Ok(20));
+}
+
+/// A whole list of so many pages, or the refusal that ended it.
+fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Refusal> {
+    (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), Kind::List, page, now))
+}
+
+#[test]
+fn a_list_of_several_pages_is_finished_however_few_tokens_there_are() {
+    let mut pacer = pacer();
+    for _ in 0..6 {
+        assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
+    }
+    // Two tokens are left, and it is known to need three.
+    let mut now = seconds(0);
+    for round in 0..10 {
+        let wait = paced(list(&mut pacer, 3, now));
+        assert!(round == 0 || wait.as_secs() == 12, "{wait:?}");
+        now += wait;
+        assert_eq!(list(&mut pacer, 3, now), Ok(()));
+    }
+}
+
+#[test]
+fn a_list_that_grew_or_shrank_takes_what_it_needs_from_the_second_time_on() {
+    let mut pacer = pacer();
+    assert_eq!(list(&mut pacer, 10, seconds(0)), Ok(()));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, seconds(0)), Ok(10));
+    assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
+    assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, seconds(1000)), Ok(9));
+}
+
+#[test]
+fn a_pause_ends_a_list_in_the_middle() {
+    let mut pacer = pacer();
+    assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(1)), Ok(()));
+    pacer.throttled(&id(NEAR, 2), Kind::Get, Scope::Subscription, seconds(60));
+    held(pacer.ask(&id(NEAR, 1), Kind::List, 1, seconds(1)));
 }
 
 #[test]
@@ -159,7 +204,7 @@ fn identities_that_are_left_alone_are_forgotten() {
     for number in 0..20_000 {
         // Ten a second is what the subscription's reads allow.
         let now = Duration::from_millis(100 * u64::from(number));
-        assert_eq!(pacer.ask(&id(NEAR, number), Kind::Get, now + seconds(1)), Ok(()));
+        assert_eq!(pacer.ask(&id(NEAR, number), Kind::Get, 0, now + seconds(1)), Ok(()));
     }
     assert!(pacer.identities.len() <= 2 * SWEEP, "{}", pacer.identities.len());
 }
@@ -174,7 +219,7 @@ fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
     let (mut wrote, mut asked, mut end) = (BTreeMap::<u32, u32>::new(), 0_u32, Duration::ZERO);
     while let Some((now, name)) = coming.pop_first() {
         asked += 1;
-        match pacer.ask(&id(NEAR, name), Kind::Write, now) {
+        match pacer.ask(&id(NEAR, name), Kind::Write, 0, now) {
             Ok(()) => {
                 let written = wrote.entry(name).or_default();
                 *written += 1;
@@ -223,7 +268,7 @@ proptest! {
         for (pause, subscription, name) in steps {
             now += Duration::from_millis(pause);
             let id = id(subscription, name);
-            if pacer.ask(&id, Kind::Write, now).is_ok() {
+            if pacer.ask(&id, Kind::Write, 0, now).is_ok() {
                 for scope in [id.key(), id.subscription(), "tenant"] {
                     sent.entry(scope.to_owned()).or_default().push(now);
                 }

@@ -49,6 +49,11 @@ impl Rate {
         Duration::from_secs_f64(1.0 / self.per_second) + Duration::from_nanos(1)
     }
 
+    /// How many requests may go out at once.
+    pub(super) fn burst(self) -> u32 {
+        self.burst
+    }
+
     /// The time in which an empty bucket gets full.
     fn fill(self) -> Duration {
         self.interval() * self.burst
@@ -95,9 +100,9 @@ impl Bucket {
         (self.full_at.max(now) + rate.interval() * tokens).saturating_sub(now + rate.fill())
     }
 
-    /// Takes a token, which has to be there.
-    pub fn take(&mut self, rate: Rate, now: Moment) {
-        self.full_at = self.full_at.max(now) + rate.interval();
+    /// Takes tokens, which have to be there.
+    pub fn take(&mut self, rate: Rate, tokens: u32, now: Moment) {
+        self.full_at = self.full_at.max(now) + rate.interval() * tokens;
     }
 
     /// Somebody else has used it up: the next token comes at this moment, unless it would come later anyway.
@@ -128,7 +133,7 @@ mod tests {
         let mut bucket = Bucket::default();
         for _ in 0..20 {
             assert_eq!(bucket.wait(IDENTITY, 1, seconds(7)), Duration::ZERO);
-            bucket.take(IDENTITY, seconds(7));
+            bucket.take(IDENTITY, 1, seconds(7));
         }
         assert_eq!(bucket.tokens(IDENTITY, seconds(7)), 0);
         let wait = bucket.wait(IDENTITY, 1, seconds(7));
@@ -140,7 +145,7 @@ mod tests {
     #[test]
     fn tokens_are_not_saved_up_beyond_the_burst() {
         let mut bucket = Bucket::default();
-        bucket.take(IDENTITY, seconds(1));
+        bucket.take(IDENTITY, 1, seconds(1));
         assert_eq!(bucket.tokens(IDENTITY, seconds(100_000)), 20);
         assert!(bucket.is_full(seconds(100_000)));
     }
@@ -185,7 +190,7 @@ mod tests {
                 now += Duration::from_millis(pause);
                 if bucket.wait(rate, 1, now).is_zero() {
                     prop_assert!(bucket.tokens(rate, now) > 0);
-                    bucket.take(rate, now);
+                    bucket.take(rate, 1, now);
                     sent.push(now);
                 } else {
                     prop_assert_eq!(bucket.tokens(rate, now), 0);
@@ -210,7 +215,7 @@ mod tests {
             for _ in 0..requests {
                 now += bucket.wait(rate, 1, now);
                 prop_assert!(bucket.wait(rate, 1, now).is_zero());
-                bucket.take(rate, now);
+                bucket.take(rate, 1, now);
             }
             let beyond = u32::try_from(requests).unwrap().saturating_sub(burst);
             prop_assert_eq!(now, rate.interval() * beyond, "not a moment later than the rate needs");
