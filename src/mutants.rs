@@ -30,6 +30,10 @@ mutants! {
     UidIgnored = "uid-ignored",
     /// Azure's wish for a pause is not heard.
     RetryAfterIgnored = "retry-after-ignored",
+    /// An event brings requests before a pause is over.
+    PauseForgotten = "pause-forgotten",
+    /// Requests go out beyond Azure's limits.
+    LimitsForgotten = "limits-forgotten",
     /// A page that fails ends the list instead of failing it.
     PartialListTrusted = "partial-list-trusted",
     /// Writes go out on the word of the cache.

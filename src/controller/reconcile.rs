@@ -1,7 +1,6 @@
 //! One reconcile of one key.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,12 +16,15 @@ use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::registration::{self, Registered, WebhookTarget};
 use super::service_accounts;
+use super::waits::Waits;
 use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
-use crate::azure::ArmClient;
-use crate::decide::assess::{Assessment, Finalizer, Observed, Settings, assess};
-use crate::decide::backoff;
+use crate::azure::{ArmClient, ArmError, Pace};
+use crate::decide::assess::{Assessment, Finalizer, Observed, PlannedStep, Settings, assess};
+use crate::decide::failure::Failure;
+use crate::decide::pace::{Kind, Refusal};
+use crate::decide::resync::Sharers;
 use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
@@ -33,32 +35,14 @@ const REGISTRATION_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Reconciler {
     pub(super) cache: Arc<Cache>,
     pub(super) arm: ArmClient,
+    pub(super) pace: Pace,
     pub(super) writer: KubeWriter,
     pub(super) gate: WriteGate,
     pub(super) effects: Effects,
     pub(super) settings: Arc<ArcSwap<Settings>>,
-    pub(super) resync: Duration,
+    pub(super) waits: Waits,
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
-    pub(super) attempts: Attempts,
-}
-
-/// Failures in a row, by key.
-#[derive(Default)]
-pub(super) struct Attempts(Mutex<HashMap<Key, u32>>);
-
-impl Attempts {
-    fn failed(&self, key: &Key) -> u32 {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key.clone()).or_default();
-        let before = *count;
-        *count = count.saturating_add(1);
-        before
-    }
-
-    fn succeeded(&self, key: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
 }
 
 /// How a reconcile ended.
@@ -69,8 +53,12 @@ enum Outcome {
     InStep,
     /// The cache was behind.
     Behind,
-    /// Azure or somebody else has to come round first.
-    Retry { reason: Reason, retry_after: Option<Duration> },
+    /// Kubernetes has to come round first.
+    Retry,
+    /// Azure, or somebody who acts there, has to come round first.
+    AzureFailed(Failure),
+    /// A request to Azure was not sent; nothing is known to be wrong with this key.
+    Postponed(Duration),
     /// The webhook can't be registered yet.
     RegistrationWaits,
 }
@@ -94,30 +82,43 @@ impl Reconciler {
             }
             Err(error) => {
                 tracing::warn!(%key, error = &error as &dyn std::error::Error, "Kubernetes request failed; retrying");
-                Outcome::Retry { reason: Reason::Pending, retry_after: None }
+                Outcome::Retry
             }
         };
         match outcome {
-            Outcome::Retry { .. } if mutants::active(Mutant::FailureNotRequeued) => None,
+            Outcome::Retry | Outcome::AzureFailed(_) if mutants::active(Mutant::FailureNotRequeued) => None,
             Outcome::Nothing => {
-                self.attempts.succeeded(key);
+                self.waits.succeeded(key);
                 None
             }
             Outcome::InStep => {
-                self.attempts.succeeded(key);
-                Some(backoff::jitter(self.resync, backoff::share(&key.to_string(), 0)))
+                self.waits.succeeded(key);
+                Some(self.waits.steady(key, self.sharers(key), self.clock.monotonic()))
             }
             Outcome::RegistrationWaits => Some(REGISTRATION_WAIT),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
-            Outcome::Behind => Some(self.wait(key, Reason::Pending, None)),
-            Outcome::Retry { reason, retry_after } => Some(self.wait(key, reason, retry_after)),
+            Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
+            Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
+            Outcome::Postponed(wait) => Some(wait),
         }
     }
 
-    fn wait(&self, key: &Key, reason: Reason, retry_after: Option<Duration>) -> Duration {
-        let attempt = self.attempts.failed(key);
-        let share = backoff::share(&key.to_string(), attempt.into());
-        backoff::delay(reason, attempt, retry_after, share)
+    fn sharers(&self, key: &Key) -> Sharers {
+        match key {
+            Key::Identity(id) => self.cache.read().sharers(id),
+            Key::Name(_) | Key::Webhook => Sharers::default(),
+        }
+    }
+
+    /// The wait after a failure of Azure. If it passes by itself, an event before brings the key, but no request.
+    fn hold_off(&self, key: &Key, failure: &Failure) -> Duration {
+        let wait = self.waits.failed(key, failure.reason, failure.retry_after);
+        if let Key::Identity(id) = key
+            && failure.is_transient()
+        {
+            self.pace.hold(id, wait, failure);
+        }
+        wait
     }
 
     async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
@@ -174,20 +175,35 @@ impl Reconciler {
         if !known {
             self.observe_identity(id, &mut observed).await;
         }
-        if matches!(observed.identity, None | Some(Ok(_))) {
+        if observed.postponed.is_none() && matches!(observed.identity, None | Some(Ok(_))) {
             let listed = self.arm.list_credentials(id).await;
-            observed.credentials = Some(listed.map_err(|error| self.failure(&error)));
+            observed.credentials = self.answer(listed, &mut observed);
         }
         observed
     }
 
     async fn observe_identity(&self, id: &ArmId, observed: &mut Observed) {
-        observed.identity = Some(self.arm.get_identity(id).await.map_err(|error| self.failure(&error)));
+        let answer = self.arm.get_identity(id).await;
+        observed.identity = self.answer(answer, observed);
     }
 
-    fn failure(&self, error: &crate::azure::ArmError) -> crate::decide::failure::Failure {
+    /// Azure's answer as decisions take it; none to a request that waits for its turn.
+    fn answer<T>(&self, answer: Result<T, ArmError>, observed: &mut Observed) -> Option<Result<T, Failure>> {
+        answer.map_or_else(|error| self.failure(&error, observed).map(Err), |answer| Some(Ok(answer)))
+    }
+
+    fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
+        if let Some(refusal) = error.not_sent() {
+            tracing::debug!(error = error as &dyn std::error::Error, "Azure request postponed");
+            observed.postponed = Some(refusal.clone());
+            return refusal.failure();
+        }
         tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
-        error.failure(self.settings.load().own_client_id.as_deref())
+        let failure = error.failure(self.settings.load().own_client_id.as_deref());
+        if let Some(pause) = failure.retry_after {
+            self.pace.hold(&error.identity, pause, &failure);
+        }
+        Some(failure)
     }
 
     /// Writes to Azure, after everything that has to come first; `None` when the cache was behind.
@@ -205,11 +221,15 @@ impl Reconciler {
             self.observe_identity(id, observed).await;
         }
         let planned_again = assess(&gathered.snapshot(), observed, settings, now);
-        if planned_again.steps != planned.steps {
+        if planned_again.steps != planned.steps || !observed.may_write() {
             return Ok(Some(planned_again));
         }
+        let due = self.due(id, &planned_again.steps, observed);
+        if due.is_empty() {
+            return Ok(Some(assess(&gathered.snapshot(), observed, settings, now)));
+        }
         if !mutants::active(Mutant::FreshnessSkipped)
-            && !freshness::is_fresh(self.writer.client(), gathered, &planned.steps).await?
+            && !freshness::is_fresh(self.writer.client(), gathered, due).await?
         {
             return Ok(None);
         }
@@ -223,7 +243,7 @@ impl Reconciler {
             Some(Ok(credentials)) => credentials.clone(),
             _ => return Ok(Some(planned_again)),
         };
-        for planned in &planned_again.steps {
+        for planned in due {
             if !planned.step.may_go(&standing) {
                 break;
             }
@@ -236,7 +256,7 @@ impl Reconciler {
                         return Err(KubeError::Refused { act: format!("writing under {id}"), source });
                     }
                 };
-                let failure = self.failure(&error);
+                let Some(failure) = self.failure(&error, observed) else { break };
                 let stop = failure.is_transient() || failure.is_gone();
                 observed.write_failures.insert(planned.step.name().to_owned(), failure);
                 if stop {
@@ -248,7 +268,26 @@ impl Reconciler {
             self.prepare(gathered, &planned_again).await?;
         }
         observed.credentials = Some(Ok(standing));
+        if due.len() < planned_again.steps.len() && observed.write_failures.is_empty() {
+            // The others come with the next tokens.
+            self.due(id, &planned_again.steps[due.len()..], observed);
+        }
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
+    }
+
+    /// The steps that may go out now; what keeps the others is noted.
+    fn due<'a>(&self, id: &ArmId, steps: &'a [PlannedStep], observed: &mut Observed) -> &'a [PlannedStep] {
+        match self.pace.room(id, Kind::Write) {
+            Ok(room) => &steps[..steps.len().min(usize::try_from(room).unwrap_or(usize::MAX))],
+            Err(refusal) => {
+                if let Some(failure) = refusal.failure() {
+                    let names = steps.iter().map(|planned| planned.step.name().to_owned());
+                    observed.write_failures.extend(names.map(|name| (name, failure.clone())));
+                }
+                observed.postponed = Some(refusal);
+                &[]
+            }
+        }
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.
@@ -356,13 +395,12 @@ impl Reconciler {
 }
 
 fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) -> Outcome {
-    let answers = [
-        observed.identity.as_ref().and_then(|answer| answer.as_ref().err()),
-        observed.credentials.as_ref().and_then(|answer| answer.as_ref().err()),
-    ];
-    let failure = answers.into_iter().flatten().chain(observed.write_failures.values()).next();
-    if let Some(failure) = failure {
-        return Outcome::Retry { reason: failure.reason, retry_after: failure.retry_after };
+    match (&observed.postponed, observed.decisive_failure()) {
+        // The failure is that of another request, which began the pause.
+        (Some(refusal @ Refusal::Held { .. }), _) => return Outcome::Postponed(refusal.wait()),
+        (_, Some(failure)) => return Outcome::AzureFailed(failure.clone()),
+        (Some(refusal @ Refusal::Paced { .. }), None) => return Outcome::Postponed(refusal.wait()),
+        (None, None) => {}
     }
     if !assessment.steps.is_empty() {
         // Something changed while it was looked at, or Azure stored something else than it was given.

@@ -16,5 +16,8 @@ pub mod names;
 pub mod notes;
 mod overlap;
 pub mod ownership;
+pub mod pace;
+pub mod rate;
 pub mod registration;
+pub mod resync;
 pub mod status;

@@ -338,7 +338,8 @@ fn own_making(world: &World, licence: Licence, broken: &mut Vec<String>) {
     }
 }
 
-/// O7: nothing under an identity goes out before the pause that Azure asked for has passed.
+/// O7: nothing in its scope goes out before the pause that Azure asked for has passed: an identity, or the reads or writes
+/// of a subscription.
 fn impatience(world: &World, broken: &mut Vec<String>) {
     let log: Vec<LogEntry> =
         world.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
@@ -351,12 +352,20 @@ fn impatience(world: &World, broken: &mut Vec<String>) {
         let lower = entry.path.to_lowercase();
         lower.split("/federatedidentitycredentials").next().unwrap_or_default().to_owned()
     };
+    let subscription = |entry: &LogEntry| entry.path.to_lowercase().split('/').nth(2).map(str::to_owned);
     let mut told = BTreeSet::new();
     for (index, entry) in log.iter().enumerate() {
         let fault: Value =
             entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
         let Some(pause) = pause(&fault, entry.time) else { continue };
-        let next = log[index + 1..].iter().find(|next| identity(next) == identity(entry));
+        let wide = fault["code"] == "SubscriptionRequestsThrottled";
+        // What was on its way when the answer came could not know of it.
+        let heard = entry.finished + SignedDuration::from_millis(50);
+        let concerns = |next: &&LogEntry| {
+            let same = subscription(next) == subscription(entry) && next.kind == entry.kind;
+            identity(next) == identity(entry) || (wide && same && next.time > heard)
+        };
+        let next = log[index + 1..].iter().find(concerns);
         if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)
             && told.insert(next.seq)
         {

@@ -9,6 +9,8 @@ use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
 use ensign::controller::{self, Config, ControllerError, Effects, IssuerWatch, LeaseConfig};
 use ensign::decide::assess::Settings;
+use ensign::decide::backoff::Spread;
+use ensign::decide::pace::Limits;
 use ensign::mutants;
 use ensign::runtime::health::Readiness;
 use kube::client::ClientBuilder;
@@ -161,6 +163,8 @@ impl Replica {
                 own_client_id: None,
             },
             resync: RESYNC,
+            azure_limits: Limits::PUBLISHED,
+            spread: self.spread(),
             concurrency: 4,
             webhook: None,
             clock: self.clock.clone(),
@@ -171,6 +175,11 @@ impl Replica {
             effects: Effects::watched_by(self.probe.clone()),
         };
         controller::run(config, stop).await
+    }
+
+    /// Its own, so that two of them part after they met, and the same in each run.
+    fn spread(&self) -> Spread {
+        Spread::seeded(self.name.bytes().fold(7, |seed, byte| seed.rotate_left(8) ^ u64::from(byte)))
     }
 
     /// The client that a controller has by default, with the gate under its retries, or without any retry.

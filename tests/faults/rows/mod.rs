@@ -6,6 +6,7 @@ mod deletion;
 mod foreign;
 mod issuers;
 mod leaders;
+mod pace;
 mod unseen;
 mod watches;
 
@@ -69,6 +70,9 @@ rows! {
     [6], leaders::a_write_is_given_up_before_the_lease_ends, stale_write;
     [6, 22], leaders::wall_clocks_decide_nothing;
     [7], azure::other_subscriptions_go_on;
+    [7], pace::a_subscription_waits_as_one;
+    [7], pace::kubernetes_goes_on_in_a_pause;
+    [7], pace::the_limits_are_kept;
     [12], azure::stale_list_is_no_storm;
     [12], azure::a_list_without_a_parent_is_no_storm;
     [12], azure::a_list_that_still_has_what_is_gone_is_no_storm;

@@ -11,8 +11,10 @@ use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
 use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
+use ensign::decide::backoff::Spread;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
+use ensign::decide::pace::Limits;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::SystemClock;
@@ -173,6 +175,8 @@ impl Ensign {
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                     },
                     resync: Duration::from_secs(900),
+                    azure_limits: Limits::PUBLISHED,
+                    spread: Spread::seeded(1),
                     concurrency: 8,
                     webhook: Some(target),
                     clock: SystemClock::shared(),
