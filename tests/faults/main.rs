@@ -36,6 +36,10 @@ use std::process::ExitCode;
 use runner::Wish;
 
 fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init(); // TEMP
     let wish = match Wish::from_arguments(std::env::args().skip(1)) {
         Ok(wish) => wish,
         Err(problem) => {
