@@ -34,9 +34,12 @@ impl Pace {
         Self(Arc::new(Inner { pacer: Mutex::new(Pacer::new(limits)), clock, origin }))
     }
 
-    /// How many requests of a kind may go out under an identity now, at least one; takes nothing.
-    pub fn room(&self, id: &ArmId, kind: Kind) -> Result<u32, Refusal> {
-        self.pacer().room(id, kind, self.now())
+    /// How many requests of a kind, of so many that are wanted, may go out under an identity now, at least one; takes
+    /// nothing.
+    pub fn room(&self, id: &ArmId, kind: Kind, wanted: usize) -> Result<usize, Refusal> {
+        let count = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let room = self.pacer().room(id, kind, count, self.now())?;
+        Ok(usize::try_from(room).unwrap_or(wanted).min(wanted))
     }
 
     /// Nothing goes out under the identity for so long after this failure.

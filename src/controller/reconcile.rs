@@ -57,8 +57,10 @@ enum Outcome {
     Retry,
     /// Azure, or somebody who acts there, has to come round first.
     AzureFailed(Failure),
-    /// A request to Azure was not sent; nothing is known to be wrong with this key.
-    Postponed(Duration),
+    /// All went well, but for requests to Azure that wait for their turn.
+    Paced(Duration),
+    /// A pause is on that began earlier.
+    Held(Duration),
     /// The webhook can't be registered yet.
     RegistrationWaits,
 }
@@ -95,11 +97,15 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 Some(self.waits.steady(key, self.sharers(key), self.clock.monotonic()))
             }
+            Outcome::Paced(wait) => {
+                self.waits.succeeded(key);
+                Some(wait)
+            }
             Outcome::RegistrationWaits => Some(REGISTRATION_WAIT),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
             Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
-            Outcome::Postponed(wait) => Some(wait),
+            Outcome::Held(wait) => Some(wait),
         }
     }
 
@@ -243,6 +249,7 @@ impl Reconciler {
             Some(Ok(credentials)) => credentials.clone(),
             _ => return Ok(Some(planned_again)),
         };
+        let mut written = 0;
         for planned in due {
             if !planned.step.may_go(&standing) {
                 break;
@@ -263,22 +270,24 @@ impl Reconciler {
                     break;
                 }
             }
+            written += 1;
         }
         if mutants::active(Mutant::FinalizerAfterPut) {
             self.prepare(gathered, &planned_again).await?;
         }
         observed.credentials = Some(Ok(standing));
-        if due.len() < planned_again.steps.len() && observed.write_failures.is_empty() {
-            // The others come with the next tokens.
-            self.due(id, &planned_again.steps[due.len()..], observed);
+        let others = &planned_again.steps[due.len()..];
+        if written == due.len() && !others.is_empty() && !self.due(id, others, observed).is_empty() {
+            // New tokens have come meanwhile, but what the others depend on has to be looked at first.
+            observed.postponed = Some(Refusal::Paced { wait: Duration::ZERO });
         }
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
 
     /// The steps that may go out now; what keeps the others is noted.
     fn due<'a>(&self, id: &ArmId, steps: &'a [PlannedStep], observed: &mut Observed) -> &'a [PlannedStep] {
-        match self.pace.room(id, Kind::Write) {
-            Ok(room) => &steps[..steps.len().min(usize::try_from(room).unwrap_or(usize::MAX))],
+        match self.pace.room(id, Kind::Write, steps.len()) {
+            Ok(room) => &steps[..room],
             Err(refusal) => {
                 if let Some(failure) = refusal.failure() {
                     let names = steps.iter().map(|planned| planned.step.name().to_owned());
@@ -397,9 +406,9 @@ impl Reconciler {
 fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) -> Outcome {
     match (&observed.postponed, observed.decisive_failure()) {
         // The failure is that of another request, which began the pause.
-        (Some(refusal @ Refusal::Held { .. }), _) => return Outcome::Postponed(refusal.wait()),
+        (Some(Refusal::Held { wait, .. }), _) => return Outcome::Held(*wait),
         (_, Some(failure)) => return Outcome::AzureFailed(failure.clone()),
-        (Some(refusal @ Refusal::Paced { .. }), None) => return Outcome::Postponed(refusal.wait()),
+        (Some(Refusal::Paced { wait }), None) => return Outcome::Paced(*wait),
         (None, None) => {}
     }
     if !assessment.steps.is_empty() {

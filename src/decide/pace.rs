@@ -11,7 +11,7 @@
 //! manners and no more. What goes out always takes its token at that moment, so that the limits hold whatever becomes
 //! of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::api::ArmId;
 use crate::api::conditions::Reason;
 use crate::mutants::{self, Mutant};
 
+/// Who waits for several tokens comes back when so many are there: each time costs a list too.
+const BATCH: u32 = 5;
 /// Who does not come within this time after its moment has lost its place in line.
 const PROMISE: Duration = Duration::from_secs(60);
 /// From so many identities on, those that nobody asks about are forgotten now and then.
@@ -237,22 +239,38 @@ impl Own {
 struct Shared {
     buckets: PerKind<Bucket>,
     throttled_until: PerKind<Moment>,
-    line: PerKind<BTreeSet<Place>>,
+    /// All tokens that are promised in the line.
+    promised: PerKind<u32>,
+    /// Those who wait, each with the tokens that it was promised.
+    line: PerKind<BTreeMap<Place, u32>>,
 }
 
 impl Shared {
-    /// How many are in line before one who has this place, or none.
+    /// How many tokens are promised to others than one who has this place, or none, and whose turn it is not yet.
     fn before(&mut self, kind: Kind, place: Option<Place>, now: Moment) -> u32 {
-        let line = self.line.of_mut(kind);
-        while line.first().is_some_and(|(moment, _)| *moment + PROMISE < now) {
-            line.pop_first();
+        while let Some(first) = self.line.of(kind).keys().next().filter(|(moment, _)| *moment + PROMISE < now) {
+            let first = *first;
+            self.leave(kind, first);
         }
-        let before = match place.filter(|place| line.contains(place)) {
+        let own = place.and_then(|place| Some((place.0, self.line.of(kind).get(&place)?)));
+        match own {
             Some((moment, _)) if moment <= now => 0,
-            Some(_) => line.len() - 1,
-            None => line.len(),
-        };
-        u32::try_from(before).unwrap_or(u32::MAX)
+            Some((_, tokens)) => self.promised.of(kind).saturating_sub(*tokens),
+            None => *self.promised.of(kind),
+        }
+    }
+
+    fn enter(&mut self, kind: Kind, place: Place, tokens: u32) {
+        self.line.of_mut(kind).insert(place, tokens);
+        let promised = self.promised.of_mut(kind);
+        *promised = promised.saturating_add(tokens);
+    }
+
+    fn leave(&mut self, kind: Kind, place: Place) {
+        if let Some(tokens) = self.line.of_mut(kind).remove(&place) {
+            let promised = self.promised.of_mut(kind);
+            *promised = promised.saturating_sub(tokens);
+        }
     }
 }
 
@@ -284,7 +302,7 @@ impl Pacer {
             0 => 1,
             _ => 1_u32.saturating_sub(paid),
         };
-        self.look(id, kind, tokens, now)?;
+        self.look(id, kind, tokens..=tokens, now)?;
         let Self { limits, identities, subscriptions, tenant, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
         let subscription = subscriptions.entry(id.subscription().to_lowercase()).or_default();
@@ -296,20 +314,23 @@ impl Pacer {
         for (shared, rates) in [(subscription, &limits.subscription), (tenant, &limits.tenant)] {
             shared.buckets.of_mut(kind).take(*rates.of(kind), tokens, now);
             if let Some(place) = kept {
-                shared.line.of_mut(kind).remove(&place);
+                shared.leave(kind, place);
             }
         }
         own.buckets.of_mut(kind).take(*limits.identity.of(kind), tokens, now);
         Ok(())
     }
 
-    /// How many requests may go out now, at least one; takes nothing.
-    pub fn room(&mut self, id: &ArmId, kind: Kind, now: Moment) -> Result<u32, Refusal> {
-        self.look(id, kind, 1, now)
+    /// How many requests, of so many that are wanted, may go out now, at least one; takes nothing. If none may, several
+    /// may when the wait is over.
+    pub fn room(&mut self, id: &ArmId, kind: Kind, wanted: u32, now: Moment) -> Result<u32, Refusal> {
+        let worthwhile = wanted.clamp(1, BATCH.min(self.limits.most(kind)));
+        self.look(id, kind, 1..=worthwhile, now).map(|room| room.min(wanted))
     }
 
-    /// How many tokens there are, at least so many.
-    fn look(&mut self, id: &ArmId, kind: Kind, tokens: u32, now: Moment) -> Result<u32, Refusal> {
+    /// How many tokens there are, if there are at least the lower number; else who asks waits for the higher one.
+    fn look(&mut self, id: &ArmId, kind: Kind, tokens: RangeInclusive<u32>, now: Moment) -> Result<u32, Refusal> {
+        let (enough, tokens) = (*tokens.start(), *tokens.end());
         self.sweep(now);
         let Self { limits, identities, subscriptions, tenant, promises, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
@@ -329,13 +350,13 @@ impl Pacer {
         }
         let pause =
             pause(id, kind, own, subscription, tenant, now).filter(|_| !mutants::active(Mutant::PauseForgotten));
-        if pause.is_none() && (room >= tokens || mutants::active(Mutant::LimitsForgotten)) {
-            return Ok(room.max(tokens));
+        if pause.is_none() && (room >= enough || mutants::active(Mutant::LimitsForgotten)) {
+            return Ok(room.max(enough));
         }
         least = least.max(pause.as_ref().map_or(Duration::ZERO, Refusal::wait));
         wait = wait.max(least);
         if in_line {
-            wait = keep_place(own, [subscription, tenant], kind, now, least..=wait, promises);
+            wait = keep_place(own, [subscription, tenant], (kind, tokens), now, least..=wait, promises);
         }
         Err(match pause {
             Some(Refusal::Held { reason, message, .. }) => Refusal::Held { wait, reason, message },
@@ -406,7 +427,7 @@ fn pause(id: &ArmId, kind: Kind, own: &Own, subscription: &Shared, tenant: &Shar
 fn keep_place(
     own: &mut Own,
     shared: [&mut Shared; 2],
-    kind: Kind,
+    (kind, tokens): (Kind, u32),
     now: Moment,
     waits: RangeInclusive<Duration>,
     promises: &mut u64,
@@ -414,19 +435,19 @@ fn keep_place(
     let before = own.promised.of_mut(kind);
     let [subscription, tenant] = shared;
     if let Some(place) = *before {
-        let stands = subscription.line.of(kind).contains(&place) && tenant.line.of(kind).contains(&place);
+        let stands = |shared: &Shared| shared.line.of(kind).contains_key(&place);
         let left = place.0.saturating_sub(now);
-        if stands && !left.is_zero() && waits.contains(&left) {
+        if stands(subscription) && stands(tenant) && !left.is_zero() && waits.contains(&left) {
             return left;
         }
-        subscription.line.of_mut(kind).remove(&place);
-        tenant.line.of_mut(kind).remove(&place);
+        subscription.leave(kind, place);
+        tenant.leave(kind, place);
     }
     *promises += 1;
     let wait = *waits.end();
     let place = (now + wait, *promises);
-    subscription.line.of_mut(kind).insert(place);
-    tenant.line.of_mut(kind).insert(place);
+    subscription.enter(kind, place, tokens);
+    tenant.enter(kind, place, tokens);
     *before = Some(place);
     wait
 }

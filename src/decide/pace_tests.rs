@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -49,7 +49,7 @@ fn drained(pacer: &mut Pacer, now: Moment) {
 #[test]
 fn an_identity_has_its_burst_and_others_have_theirs() {
     let mut pacer = pacer();
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, seconds(0)), Ok(20));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 100, seconds(0)), Ok(20));
     for _ in 0..20 {
         assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
     }
@@ -78,7 +78,7 @@ fn the_tenant_bounds_all_subscriptions() {
 #[test]
 fn a_share_divides_what_clusters_use_together_and_not_what_an_identity_has() {
     let mut pacer = Pacer::new(Limits::PUBLISHED.shared(0.05));
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, seconds(0)), Ok(10));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 100, seconds(0)), Ok(10));
     assert_eq!(Limits::PUBLISHED.shared(0.05).identity, Limits::PUBLISHED.identity);
 }
 
@@ -148,6 +148,22 @@ fn who_waits_in_line_is_not_passed_by_who_comes_later() {
 }
 
 #[test]
+fn who_wants_several_comes_back_for_several() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    let Err(first) = pacer.room(&id(NEAR, 1), Kind::Write, 20, seconds(0)) else { panic!("there is none") };
+    assert_eq!(first.wait().as_millis(), 2500, "five tokens");
+    let Err(second) = pacer.room(&id(NEAR, 2), Kind::Write, 2, seconds(0)) else { panic!("there is none") };
+    assert_eq!(second.wait().as_millis(), 3500, "two after them");
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 20, first.wait()), Ok(5));
+    for _ in 0..5 {
+        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, first.wait()), Ok(()));
+    }
+    assert!(pacer.room(&id(NEAR, 1), Kind::Write, 20, first.wait()).is_err());
+    assert_eq!(pacer.room(&id(NEAR, 2), Kind::Write, 2, second.wait()), Ok(2));
+}
+
+#[test]
 fn who_does_not_come_loses_its_place() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
@@ -155,7 +171,7 @@ fn who_does_not_come_loses_its_place() {
         paced(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0)));
     }
     let later = seconds(3) + PROMISE;
-    assert_eq!(pacer.room(&id(NEAR, 9), Kind::Write, later), Ok(20));
+    assert_eq!(pacer.room(&id(NEAR, 9), Kind::Write, 100, later), Ok(20));
 }
 
 /// A whole list of so many pages, or the refusal that ended it.
@@ -183,10 +199,10 @@ fn a_list_of_several_pages_is_finished_however_few_tokens_there_are() {
 fn a_list_that_grew_or_shrank_takes_what_it_needs_from_the_second_time_on() {
     let mut pacer = pacer();
     assert_eq!(list(&mut pacer, 10, seconds(0)), Ok(()));
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, seconds(0)), Ok(10));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, 100, seconds(0)), Ok(10));
     assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
     assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, seconds(1000)), Ok(9));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, 100, seconds(1000)), Ok(9));
 }
 
 #[test]

@@ -244,6 +244,13 @@ impl Fleet {
         }
     }
 
+    /// Requests that were refused because there were too many.
+    pub fn refused_for_limits(&self) -> Vec<LogEntry> {
+        let mut log = self.azure.log(&LogFilter::default());
+        log.retain(|entry| entry.status == Some(429));
+        log
+    }
+
     /// Every LIST of credentials that ARM saw.
     pub fn azure_lists(&self) -> Vec<LogEntry> {
         let mut reads = self.log("arm-read");

@@ -15,9 +15,10 @@ mod process;
 
 use std::collections::BTreeMap;
 
+use ensign::runtime::clock::SystemClock;
 use fleet::{BINDINGS, Fleet, IDENTITIES};
 use k8s_openapi::jiff::SignedDuration;
-use process::Controller;
+use process::{Controller, Pace};
 
 /// How often the controller is killed, unless `ENSIGN_TEST_KILLS` says otherwise. Each kill costs the end of a lease.
 const KILLS: usize = 10;
@@ -32,8 +33,9 @@ const SHORT_LEASE_SECONDS: u64 = 2;
 async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
     let fleet = Fleet::create().await;
 
+    fleet.azure.limit_requests(Some(SystemClock::shared()));
     fleet.bind().await;
-    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS);
+    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Published);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected());
     let writes = fleet.azure_writes();
@@ -42,7 +44,14 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
     assert!(writes.iter().all(|write| matches!(write.status, Some(200 | 201))), "no 409 and no 429 of our own making");
 
     rests(&fleet, &controller).await;
+    controller.stop();
+    let refused = fleet.refused_for_limits();
+    assert!(refused.is_empty(), "no 429 of our own making: {refused:#?}");
 
+    // What comes now is more than the limits let through in reasonable time: 200 writes in each subscription are done, and
+    // the others would come with two a second.
+    fleet.azure.limit_requests(None);
+    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Unbounded);
     fleet.unbind().await;
     assert!(fleet.trusted().is_empty(), "no credential outlives its binding");
     controller.stop();
@@ -84,13 +93,13 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
 async fn killed_again_and_again(fleet: &Fleet) {
     let kills = std::env::var("ENSIGN_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     for kill in 0..kills {
-        let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS);
+        let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
         // A fixed row of moments, counted in writes: some right after the start, some in the middle of the work.
         fleet.wait_for_more_writes((kill * 7) % 20).await;
         controller.kill();
     }
     println!("{kills} kills; {} writes meanwhile", fleet.azure_writes().len());
-    let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS);
+    let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected(), "the end state is the one that was asked for");
     let writes = fleet.azure_writes();
