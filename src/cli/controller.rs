@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::Client;
 
+use super::compatibility::CompatibilityArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     concurrency: usize,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
+    #[command(flatten)]
+    compatibility: CompatibilityArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
@@ -144,6 +147,7 @@ impl Args {
             secret: self.webhook_secret.clone(),
             endpoint,
             excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+            compatibility: self.compatibility.compatibility,
         }
     }
 }

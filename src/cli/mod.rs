@@ -2,6 +2,7 @@
 
 #[cfg(feature = "emulator")]
 mod azure_emulator;
+mod compatibility;
 mod controller;
 mod crds;
 mod leader_election;

@@ -45,6 +45,7 @@ impl Webhook {
                 authority_host: authority_host.to_owned(),
                 audience: AUDIENCE.to_owned(),
                 excluded: excluded_namespaces(NAME, []),
+                compatibility: None,
             },
         };
         let readiness = Readiness::default();
@@ -70,6 +71,7 @@ impl Webhook {
             secret: NAME.to_owned(),
             endpoint: Endpoint::Url(format!("https://{}{MUTATE_PODS_PATH}", self.address)),
             excluded: excluded_namespaces(NAME, []),
+            compatibility: false,
         }
     }
 }
