@@ -264,6 +264,16 @@ fn a_binding_wins_whatever_its_age_and_with_its_own_lifetime() {
 }
 
 #[test]
+fn a_binding_to_the_identity_that_the_annotations_name_counts_with_its_lifetime() {
+    let longer = binding("orders", &json!({"spec": {"injection": {"tokenExpirationSeconds": 86400}}}));
+    let same = annotated(&json!({CLIENT_ID_ANNOTATION: "orders-client"}));
+    let after = injected(&pod(&json!({})), &[longer], &same);
+    let token = &after["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!(token["expirationSeconds"], 86_400);
+    assert_eq!(by(&after), "orders=ManagedIdentity/orders,ServiceAccount/orders=Overridden");
+}
+
+#[test]
 fn a_binding_for_another_variable_stands_beside_the_annotations() {
     let change = json!({"spec": {"injection": {"clientIDEnv": "AUDIT_CLIENT_ID"}}});
     let same_tenant = annotated(&json!({TENANT_ID_ANNOTATION: "TENANT"}));
