@@ -3,7 +3,8 @@
 
 Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook if
 they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new
-credential. `make down` stops it.
+credential. COMPAT=1 starts it in compatibility mode: pods and service accounts of azure-workload-identity work as they
+are. `make down` stops it.
 """
 
 import sys
@@ -23,6 +24,7 @@ ROOT = paths.ROOT / "target" / "dev"
 def up() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     propagation = environment.propagation_seconds()
+    compatibility = environment.compatibility()
     preflight.require("demo", control_plane.is_built())
     progress = Progress()
     cluster = build.cluster(progress)
@@ -31,6 +33,7 @@ def up() -> int:
 
     started = time.monotonic()
     dev = environment.Environment(ROOT, progress)
+    dev.compatibility = compatibility
     with dev.locked(wait=True):
         if dev.load():
             restarted = dev.refresh(programs)
@@ -39,6 +42,8 @@ def up() -> int:
             print(f"The environment runs already: tokens and definitions renewed, {what}.")
             if dev.info["propagation_seconds"] != propagation:
                 print(f"It keeps its propagation time of {dev.info['propagation_seconds']} seconds until `make down`.")
+            if bool(dev.info.get("compatibility")) != compatibility:
+                print("It keeps its mode (COMPAT) until `make down`.")
         else:
             if dev.registry.records():
                 print("Parts of the environment that was here have ended; starting a new one.")

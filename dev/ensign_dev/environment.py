@@ -60,6 +60,8 @@ class Environment:
         self._state = root / "state"
         self._progress = progress
         self.info: Dict[str, Any] = {}
+        # Whether pods of azure-workload-identity are injected too; a running environment keeps what it was started with.
+        self.compatibility = False
 
     @contextlib.contextmanager
     def locked(self, wait: bool) -> Iterator[None]:
@@ -154,6 +156,7 @@ class Environment:
             "kubectl": str(programs.cluster.kubectl),
             "logs": str(self.registry.logs),
             "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
+            "compatibility": self.compatibility,
         }
         kubectl = self.kubectl(programs.cluster)
         self._progress.update("Applying the custom resource definitions and Ensign's own rights ...")
@@ -189,7 +192,10 @@ class Environment:
 
     def _apply(self, kubectl: Kubectl) -> None:
         """The custom resource definitions, and what an install makes: service accounts, rights, empty registration."""
-        kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(paths.ROOT / "dev" / "manifests"))
+        manifests = paths.ROOT / "dev" / "manifests"
+        kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(manifests))
+        if self.info.get("compatibility"):
+            kubectl("apply", "-f", str(manifests / "compatibility"))
         kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(paths.ROOT / "crds"))
 
     def _issue_tokens(self, kubectl: Kubectl) -> None:
@@ -218,7 +224,7 @@ class Environment:
             "--listen", address, "--tls-san", "127.0.0.1", "--namespace", seed.NAMESPACE,
             "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
-            "--health-listen", "127.0.0.1:0",
+            "--health-listen", "127.0.0.1:0", "--azure-tenant-id", self.info["tenant_id"], *self._mode(),
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
 
@@ -231,7 +237,7 @@ class Environment:
             # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
-            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
+            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0", *self._mode(),
         ]
         env: "Dict[str, children.Argument]" = {
             "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),
@@ -241,6 +247,9 @@ class Environment:
             "AZURE_AUTHORITY_HOST": self.info["authority_host"],
         }
         return arguments, env
+
+    def _mode(self) -> List[str]:
+        return ["--azure-workload-identity-compat"] if self.info.get("compatibility") else []
 
     def _await_ready(self, name: str) -> None:
         def answers() -> Optional[str]:
@@ -338,6 +347,14 @@ def propagation_seconds() -> int:
     if not text.isdigit():
         raise Failure(f"PROPAGATION_SECONDS must be a number of seconds, not {text!r}")
     return int(text)
+
+
+def compatibility() -> bool:
+    """Whether pods of azure-workload-identity are to be injected too: COMPAT=1."""
+    text = os.environ.get("COMPAT") or "0"
+    if text not in ("0", "1"):
+        raise Failure(f"COMPAT must be 0 or 1, not {text!r}")
+    return text == "1"
 
 
 def _write_private(file: Path, text: str) -> None:

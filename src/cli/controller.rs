@@ -8,6 +8,7 @@ use kube::Client;
 use uuid::Uuid;
 
 use super::azure_limits::AzureLimitsArgs;
+use super::compatibility::CompatibilityArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
@@ -67,6 +68,8 @@ pub(crate) struct Args {
     concurrency: usize,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
+    #[command(flatten)]
+    compatibility: CompatibilityArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
@@ -150,6 +153,7 @@ impl Args {
             secret: self.webhook_secret.clone(),
             endpoint,
             excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+            compatibility: self.compatibility.compatibility,
         }
     }
 }
