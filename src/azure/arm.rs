@@ -8,18 +8,21 @@ use azure_core::error::ErrorKind;
 use azure_core::http::headers::{HeaderName, Headers, USER_AGENT};
 use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawResponse, Request};
+use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawResponse, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
 use super::Cloud;
-use super::error::{ArmError, ArmErrorCause, Operation};
+use super::error::{ArmError, ArmErrorCause, Operation, chain};
+use super::renewal::RefusedToken;
 use super::transport::{Connection, ConnectionError};
 use crate::api::ArmId;
 use crate::decide::assess::AzureIdentity;
 use crate::decide::ownership::Credential;
+use crate::decide::scopes::AllowedScopes;
 use crate::mutants::{self, Mutant};
+use crate::runtime::redact::redact;
 
 /// The API version of every request.
 const API_VERSION: &str = "2024-11-30";
@@ -35,6 +38,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub struct ArmClient {
     endpoint: Url,
     pipeline: Pipeline,
+    scopes: AllowedScopes,
 }
 
 impl ArmClient {
@@ -57,7 +61,13 @@ impl ArmClient {
             vec![user_agent, bearer],
             None,
         );
-        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline })
+        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline, scopes: AllowedScopes::default() })
+    }
+
+    /// The client, bounded: whatever asks it for something outside of the scopes, no request is sent.
+    #[must_use]
+    pub fn bounded(self, scopes: AllowedScopes) -> Self {
+        Self { scopes, ..self }
     }
 
     /// Reads the identity.
@@ -139,18 +149,33 @@ impl ArmClient {
     }
 
     async fn send(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
-        let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
-        let context = Context::new();
-        let sending = self.pipeline.send(&context, &mut request, Some(options));
-        let response = match tokio::time::timeout(CALL_DEADLINE, sending).await {
+        if !self.scopes.allow(call.identity) {
+            return Err(call.error(ArmErrorCause::OutOfScope));
+        }
+        let response = match tokio::time::timeout(CALL_DEADLINE, self.exchange(&mut request)).await {
             Err(_) => return Err(call.error(ArmErrorCause::Deadline(CALL_DEADLINE))),
             Ok(Err(error)) if matches!(error.kind(), ErrorKind::Credential) => {
-                return Err(call.error(ArmErrorCause::Credential(error)));
+                return Err(call.error(ArmErrorCause::Credential(chain(&error))));
             }
-            Ok(Err(error)) => return Err(call.error(ArmErrorCause::Transport(error))),
+            Ok(Err(error)) => return Err(call.error(ArmErrorCause::Transport(chain(&error)))),
             Ok(Ok(response)) => response,
         };
         if response.status().is_success() { Ok(response) } else { Err(call.refused(&response)) }
+    }
+
+    /// Sends the request, and once more with another token if ARM does not accept the one that it carried: such a
+    /// request was not looked at any further.
+    async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
+        let response = self.send_with(Context::new(), request).await?;
+        match RefusedToken::of(request).filter(|_| response.status() == StatusCode::Unauthorized) {
+            Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
+            None => Ok(response),
+        }
+    }
+
+    async fn send_with(&self, context: Context<'_>, request: &mut Request) -> azure_core::Result<RawResponse> {
+        let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
+        self.pipeline.send(&context, request, Some(options)).await
     }
 }
 
@@ -178,8 +203,8 @@ impl Call<'_> {
         let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
         self.error(ArmErrorCause::Refused {
             status: response.status().into(),
-            code: envelope.error.code,
-            message: envelope.error.message,
+            code: redact(&envelope.error.code),
+            message: redact(&envelope.error.message),
             retry_after: retry_after(response.headers()),
         })
     }

@@ -4,9 +4,11 @@ pub mod arm;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+mod renewal;
+pub mod role;
 mod transport;
 
 pub use arm::ArmClient;
 pub use cloud::Cloud;
 pub use error::ArmError;
-pub use transport::{Connection, ConnectionError};
+pub use transport::{Connection, ConnectionError, ProxySettings, read_certificates};

@@ -10,6 +10,7 @@ use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
 use ensign::decide::names::{Subject, cluster_tag};
 use ensign::decide::ownership::Cluster as AzureCluster;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
 use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign::mutants::{self, Mutant};
@@ -353,7 +354,7 @@ impl World {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
         let token = self.azure.arm_token().expect("a token for ARM");
         let credential = Arc::new(FixedToken(token));
         let arm = ArmClient::new(&cloud, &connection, credential, &cluster_tag(CLUSTER_ID)).expect("a client of ARM");
@@ -365,6 +366,7 @@ impl World {
                 issuer_refusal: None,
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
+                allowed_scopes: AllowedScopes::default(),
             },
             resync: RESYNC,
             concurrency: 4,

@@ -13,6 +13,7 @@ use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::SystemClock;
@@ -145,7 +146,7 @@ impl Ensign {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()), ..Connection::default() };
         let token = self.azure.arm_token().expect("a token for ARM");
         let tenant_id = self.azure.info().tenant_id.clone();
         let target = self.webhook.target();
@@ -165,6 +166,7 @@ impl Ensign {
                         issuer_refusal: None,
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
+                        allowed_scopes: AllowedScopes::default(),
                     },
                     resync: Duration::from_secs(900),
                     concurrency: 8,

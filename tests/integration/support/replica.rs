@@ -12,6 +12,7 @@ use ensign::azure::{ArmClient, Connection};
 use ensign::controller::{self, Config, Effects, IssuerWatch, LeaseConfig};
 use ensign::decide::assess::Settings;
 use ensign::decide::ownership::Cluster;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::{SharedClock, SystemClock};
@@ -237,6 +238,7 @@ pub struct ReplicaOptions {
     /// The cluster's ID and the one it had before.
     pub cluster_id: Option<String>,
     pub previous_id: Option<String>,
+    pub allowed_scopes: AllowedScopes,
 }
 
 impl Default for ReplicaOptions {
@@ -248,6 +250,7 @@ impl Default for ReplicaOptions {
             issuer_watch: None,
             cluster_id: None,
             previous_id: None,
+            allowed_scopes: AllowedScopes::default(),
         }
     }
 }
@@ -283,7 +286,7 @@ impl Replica {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
         let credential = Arc::new(FixedToken(stage.azure.arm_token().expect("a token for ARM")));
         let tenant_id = Some(info.tenant_id.clone());
         let (control_plane, name) = (stage.control_plane, name.to_owned());
@@ -307,6 +310,7 @@ impl Replica {
                 let (id, issuer) =
                     controller::discover(&client, options.cluster_id, options.issuer).await.expect("learn the cluster");
                 let arm = ArmClient::new(&cloud, &connection, credential, &name).expect("a client of ARM");
+                let arm = arm.bounded(options.allowed_scopes.clone());
                 let leadership = options.lease.map(|(lease, duration_seconds)| LeaseConfig {
                     client: lease_client,
                     namespace: "default".to_owned(),
@@ -327,6 +331,7 @@ impl Replica {
                         issuer_refusal: None,
                         tenant_id,
                         own_client_id: None,
+                        allowed_scopes: options.allowed_scopes.clone(),
                     },
                     resync: Duration::from_secs(900),
                     concurrency: 4,
