@@ -107,7 +107,8 @@ pub struct Plan {
     pub counts: CredentialCounts,
 }
 
-/// Plans the writes that bring Azure to what is wanted. Applying the plan and planning again gives no steps.
+/// Plans the writes that bring Azure to what is wanted. Applying the plan and planning again gives no steps, unless
+/// something was repaired: a credential of a former issuer gives way to it only once it stands.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let recorded: Vec<&str> = inputs.retiring_issuers.iter().map(|(issuer, _)| *issuer).collect();
     let (ours, others): (Vec<&Credential>, Vec<&Credential>) = inputs

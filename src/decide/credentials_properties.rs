@@ -206,24 +206,33 @@ proptest! {
 
     #[test]
     fn once_applied_a_plan_has_nothing_left_to_do_and_has_kept_its_word(mut case in any_case()) {
-        let plan = case.plan();
+        let mut plan = case.plan();
+        let repairs = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Put { replaces: Some(_), .. }));
+        if repairs(&plan) {
+            // What is repaired may make room in a second plan.
+            for step in &plan.steps {
+                prop_assert_eq!(case.azure.apply(step), Ok(()));
+            }
+            plan = case.plan();
+            prop_assert!(!repairs(&plan), "one repair is enough");
+        }
         for step in &plan.steps {
             prop_assert_eq!(case.azure.apply(step), Ok(()));
         }
         let again = case.plan();
         prop_assert_eq!(&again.steps, &vec![]);
         for (subject, standing) in plan.standings {
-            match standing {
+            let now = &again.standings[&subject];
+            let kept = match &standing {
                 Standing::Planned { name } => {
-                    let given = Standing::Given { name, origin: CredentialOrigin::Created };
-                    prop_assert_eq!(&again.standings[&subject], &given);
+                    *now == Standing::Given { name: name.clone(), origin: CredentialOrigin::Created }
                 }
-                Standing::Given { .. } => prop_assert_eq!(&again.standings[&subject], &standing),
-                Standing::Blocked { reason, .. } => {
-                    let is_still = matches!(&again.standings[&subject], Standing::Blocked { reason: now, .. } if *now == reason);
-                    prop_assert!(is_still, "{} {:?}", subject, again.standings[&subject]);
+                Standing::Given { .. } => *now == standing,
+                Standing::Blocked { reason: before, .. } => {
+                    matches!(now, Standing::Blocked { reason, .. } if reason == before)
                 }
-            }
+            };
+            prop_assert!(kept, "{}: {:?}, then {:?}", subject, standing, now);
         }
     }
 
