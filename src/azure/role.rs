@@ -75,16 +75,15 @@ impl Role {
     /// A shell script that makes the role and assigns it to a principal in each scope.
     pub fn script(&self, principal_id: &str) -> String {
         let definition = format!("{:#}", self.definition());
-        let mut script = format!("az role definition create --role-definition {}\n", quoted(&definition));
-        for scope in &self.scopes {
-            script.push_str(&format!(
-                "az role assignment create --role {} --assignee-object-id {} --assignee-principal-type ServicePrincipal --scope {}\n",
-                quoted(&self.name),
-                quoted(principal_id),
+        let create = format!("az role definition create --role-definition {}\n", quoted(&definition));
+        let (role, principal) = (quoted(&self.name), quoted(principal_id));
+        let assignments = self.scopes.iter().map(|scope| {
+            format!(
+                "az role assignment create --role {role} --assignee-object-id {principal} --assignee-principal-type ServicePrincipal --scope {}\n",
                 quoted(&scope.to_string())
-            ));
-        }
-        script
+            )
+        });
+        std::iter::once(create).chain(assignments).collect()
     }
 }
 
