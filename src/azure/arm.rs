@@ -103,7 +103,7 @@ impl ArmClient {
                 Some(link) => url = self.next_url(call, &link)?,
             }
         }
-        Err(call.unreadable(format!("more than {MAX_PAGES} pages")))
+        Err(call.unreadable(&format!("more than {MAX_PAGES} pages")))
     }
 
     /// Creates or replaces a federated identity credential; answers with what Azure stored.
@@ -144,7 +144,7 @@ impl ArmClient {
     fn next_url(&self, call: Call<'_>, link: &str) -> Result<Url, ArmError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
-            _ => Err(call.unreadable("nextLink does not lead to ARM".to_owned())),
+            _ => Err(call.unreadable("nextLink does not lead to ARM")),
         }
     }
 
@@ -191,12 +191,13 @@ impl Call<'_> {
         ArmError { operation: self.operation, identity: self.identity.clone(), cause }
     }
 
-    fn unreadable(self, problem: String) -> ArmError {
-        self.error(ArmErrorCause::Unreadable(problem))
+    /// The parser's words repeat parts of the answer.
+    fn unreadable(self, problem: &str) -> ArmError {
+        self.error(ArmErrorCause::Unreadable(redact(problem)))
     }
 
     fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
-        serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(error.to_string()))
+        serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(&error.to_string()))
     }
 
     fn refused(self, response: &RawResponse) -> ArmError {

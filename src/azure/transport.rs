@@ -65,6 +65,11 @@ impl ProxySettings {
         Ok(Self { url, except: except.to_owned() })
     }
 
+    /// Whether no host is to be reached through it. The HTTP client takes `*` for host names alone, not for addresses.
+    fn excepts_all(&self) -> bool {
+        self.except.split(',').any(|host| host.trim() == "*")
+    }
+
     /// The proxy's host and port: all of it that may be shown.
     pub fn address(&self) -> String {
         let port = self.url.port_or_known_default().unwrap_or_default();
@@ -91,7 +96,7 @@ impl Connection {
             .redirect(reqwest::redirect::Policy::none())
             .https_only(true)
             .no_proxy();
-        if let Some(ProxySettings { url, except }) = &self.proxy {
+        if let Some(ProxySettings { url, except }) = self.proxy.as_ref().filter(|proxy| !proxy.excepts_all()) {
             let proxy = reqwest::Proxy::https(url.clone()).map_err(ConnectionError::Client)?;
             builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(except)));
         }
