@@ -28,7 +28,7 @@ const CONTROLLER: &str = "system:serviceaccount:ensign-system:ensign-controller"
 struct Azure {
     emulator: Emulator,
     token_file: tempfile::NamedTempFile,
-    _issuer: Issuer,
+    issuer: Issuer,
 }
 
 impl Azure {
@@ -44,8 +44,8 @@ impl Azure {
         let options =
             EmulatorOptions { seed, issuer_ca_pems: vec![issuer.ca_pem.clone()], ..EmulatorOptions::default() };
         let emulator = Emulator::start(options).expect("start the stand-in for Azure");
-        let azure = Self { emulator, token_file: tempfile::NamedTempFile::new().expect("a file"), _issuer: issuer };
-        azure.give_token(&azure._issuer.token(CONTROLLER));
+        let azure = Self { emulator, token_file: tempfile::NamedTempFile::new().expect("a file"), issuer };
+        azure.give_token(&azure.issuer.token(CONTROLLER));
         azure
     }
 
