@@ -1,12 +1,16 @@
 //! The command line: one file for each subcommand.
 
+mod azure;
 #[cfg(feature = "emulator")]
 mod azure_emulator;
 mod azure_limits;
+mod azure_role;
+mod cluster;
 mod compatibility;
 mod controller;
 mod crds;
 mod leader_election;
+mod problems;
 mod ready_file;
 mod webhook;
 
@@ -31,6 +35,8 @@ enum Command {
     Webhook(Box<webhook::Args>),
     /// Print the custom resource definitions
     Crds(crds::Args),
+    /// Print the smallest Azure role for the controller, with the commands that make and assign it
+    AzureRole(azure_role::Args),
     /// Run the Azure stand-in for tests and development
     #[cfg(feature = "emulator")]
     AzureEmulator(Box<azure_emulator::Args>),
@@ -46,6 +52,7 @@ impl Cli {
             Command::Controller(args) => controller::run(*args),
             Command::Webhook(args) => webhook::run(*args),
             Command::Crds(args) => crds::run(&args),
+            Command::AzureRole(args) => azure_role::run(&args),
             #[cfg(feature = "emulator")]
             Command::AzureEmulator(args) => azure_emulator::run(*args),
         };

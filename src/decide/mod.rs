@@ -20,4 +20,5 @@ pub mod pace;
 pub mod rate;
 pub mod registration;
 pub mod resync;
+pub mod scopes;
 pub mod status;

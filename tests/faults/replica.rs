@@ -11,6 +11,7 @@ use ensign::controller::{self, Config, ControllerError, Effects, IssuerWatch, Le
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::pace::Limits;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::mutants;
 use ensign::runtime::health::Readiness;
 use kube::client::ClientBuilder;
@@ -140,7 +141,7 @@ impl Replica {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
         let arm = ArmClient::new(&cloud, &connection, world.tokens.clone(), &self.name).expect("a client of ARM");
         let leadership = match *lock(&world.lease_seconds) {
             None => None,
@@ -161,6 +162,7 @@ impl Replica {
                 issuer_refusal: None,
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
+                allowed_scopes: AllowedScopes::default(),
             },
             resync: RESYNC,
             azure_limits: Limits::PUBLISHED,
