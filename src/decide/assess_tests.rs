@@ -228,8 +228,8 @@ fn what_azure_confirmed_stands_while_azure_is_away() {
     assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but the operator is told");
 }
 
-fn waits_for_its_turn() -> Option<Refusal> {
-    Some(Refusal::Paced { wait: std::time::Duration::from_secs(4) })
+fn waits_for_its_turn() -> Refusal {
+    Refusal::Paced { wait: std::time::Duration::from_secs(4) }
 }
 
 fn message(assessment: &Assessment, kind: ConditionType) -> String {
@@ -239,7 +239,7 @@ fn message(assessment: &Assessment, kind: ConditionType) -> String {
 #[test]
 fn a_write_that_waits_for_its_turn_is_no_problem_and_says_so() {
     let mut world = World::new();
-    world.observed.postponed = waits_for_its_turn();
+    world.observed.postponed = Some(waits_for_its_turn());
     assert_eq!(world.ready(), is("False", "CredentialPending"));
     let assessment = world.assess();
     assert!(message(&assessment, ConditionType::CredentialReady).contains("limits"), "{assessment:?}");
@@ -250,12 +250,12 @@ fn a_write_that_waits_for_its_turn_is_no_problem_and_says_so() {
 fn azure_that_was_not_asked_is_not_known_and_what_it_confirmed_stands() {
     let mut world = World::new();
     (world.observed.identity, world.observed.credentials) = (None, None);
-    world.observed.postponed = waits_for_its_turn();
+    world.observed.postponed = Some(waits_for_its_turn());
     assert_eq!(world.ready(), is("False", "Pending"));
     assert!(message(&world.assess(), ConditionType::IdentityResolved).contains("limits"));
     let mut settled = World::new().settled();
     settled.observed.credentials = None;
-    settled.observed.postponed = waits_for_its_turn();
+    settled.observed.postponed = Some(waits_for_its_turn());
     assert_eq!(settled.ready(), is("True", "Ready"));
     assert_eq!(Some(&settled.assess().bindings[0].status), settled.binding.status.as_ref(), "status does not churn");
 }
@@ -264,7 +264,7 @@ fn azure_that_was_not_asked_is_not_known_and_what_it_confirmed_stands() {
 fn a_deletion_that_waits_for_its_turn_says_so_and_holds_the_binding() {
     let mut world = World::new().settled().delete_binding();
     world.observed.credentials = Some(Ok(vec![ours()]));
-    world.observed.postponed = waits_for_its_turn();
+    world.observed.postponed = Some(waits_for_its_turn());
     let assessment = world.assess();
     assert_eq!(world.ready(), is("False", "Deleting"));
     assert_eq!((assessment.bindings[0].finalizer, assessment.bindings[0].notes.len()), (Finalizer::Keep, 0));
