@@ -65,8 +65,7 @@ impl Pipe {
 
     async fn carry(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, may_wait: bool) {
         let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let Ok(length @ 1..) = from.read(&mut buffer).await else { break };
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
             if may_wait && *self.held.borrow() {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 let _ = self.held.subscribe().wait_for(|held| !held).await;

@@ -140,7 +140,8 @@ impl Replica {
         let cloud = cloud.resolve().expect("a cloud");
         let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
         let arm = ArmClient::new(&cloud, &connection, world.tokens.clone(), &self.name).expect("a client of ARM");
-        let leadership = match *lock(&world.lease_seconds) {
+        let lease_seconds = *lock(&world.lease_seconds);
+        let leadership = match lease_seconds {
             None => None,
             Some(duration_seconds) => Some(LeaseConfig {
                 client: self.client(world, false).await,

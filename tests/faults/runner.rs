@@ -135,7 +135,7 @@ pub fn run(wish: &Wish) -> bool {
     println!("{total} plans, {jobs} at a time");
     let run_one = |number: usize, plan: &Plan| {
         let outcome = attempt(plan, &references);
-        if (number + 1) % 50 == 0 {
+        if (number + 1).is_multiple_of(50) {
             println!("{} of {total} plans begun, {} s", number + 1, begun.elapsed().as_secs());
         }
         say(plan, &outcome);

@@ -145,7 +145,7 @@ pub(super) fn a_write_is_given_up_before_the_lease_ends(world: &Arc<World>) -> C
     world.until("the first to give up", |_| {
         if first.losses() == 1 { Ok(()) } else { Err("it waits for its PUT".to_owned()) }
     })?;
-    if world.clock.passed() - from >= Duration::from_secs(LEASE_SECONDS) || leads(&second)(world).is_ok() {
+    if world.clock.passed() >= from + Duration::from_secs(LEASE_SECONDS) || leads(&second)(world).is_ok() {
         return Err("the write outlived the lease".to_owned());
     }
     world.until("the second to lead", leads(&second))?;
