@@ -85,7 +85,7 @@ impl Replica {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             tokio::select! {
-                ended = self.run(world, stop.clone()) => match ended {
+                ended = self.run(world, stop.child_token()) => match ended {
                     Ok(()) => {}
                     Err(ControllerError::LeadershipLost(_)) => {
                         self.losses.fetch_add(1, Ordering::SeqCst);
