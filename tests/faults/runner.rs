@@ -67,6 +67,11 @@ impl Wish {
 
     /// Whether the reference run of a scenario is needed.
     fn needs(&self, scenario: &str) -> bool {
+        if let (Some(mutant), None) = (self.mutant, &self.plan) {
+            let of =
+                |plan: &&str| matches!(plan.split('/').next(), Some(start) if start == scenario || start == "azure");
+            return killers::of(mutant).iter().any(|plan| of(&plan));
+        }
         let Some(wanted) = &self.plan else { return true };
         let others = matrix::azure_failures().into_iter().chain(matrix::kubernetes_failures());
         let mut named = others.filter(|plan| self.takes(plan)).map(|plan| plan.scenario.name);
