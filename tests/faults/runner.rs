@@ -70,7 +70,7 @@ impl Wish {
         if let (Some(mutant), None) = (self.mutant, &self.plan) {
             let of =
                 |plan: &&str| matches!(plan.split('/').next(), Some(start) if start == scenario || start == "azure");
-            return killers::of(mutant).iter().any(|plan| of(&plan));
+            return killers::of(mutant).iter().any(of);
         }
         let Some(wanted) = &self.plan else { return true };
         let others = matrix::azure_failures().into_iter().chain(matrix::kubernetes_failures());
