@@ -88,7 +88,7 @@ impl Replica {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             tokio::select! {
-                ended = self.run(world, stop.clone()) => match ended {
+                ended = self.run(world, stop.child_token()) => match ended {
                     Ok(()) => {}
                     Err(ControllerError::LeadershipLost(_)) => {
                         self.losses.fetch_add(1, Ordering::SeqCst);
@@ -143,7 +143,8 @@ impl Replica {
         let cloud = cloud.resolve().expect("a cloud");
         let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
         let arm = ArmClient::new(&cloud, &connection, world.tokens.clone(), &self.name).expect("a client of ARM");
-        let leadership = match *lock(&world.lease_seconds) {
+        let lease_seconds = *lock(&world.lease_seconds);
+        let leadership = match lease_seconds {
             None => None,
             Some(duration_seconds) => Some(LeaseConfig {
                 client: self.client(world, false).await,
