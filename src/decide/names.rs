@@ -79,7 +79,8 @@ fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
-fn hex(bytes: &[u8], digits: usize) -> String {
+/// The first hexadecimal digits of the bytes.
+pub(super) fn hex(bytes: &[u8], digits: usize) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 0xf])
