@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::Client;
 
 use super::leader_election::LeaderElectionArgs;
+use super::webhook_registration::RegistrationArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
 use crate::azure::{ArmClient, Connection, credential};
@@ -77,6 +78,8 @@ pub(crate) struct Args {
     /// Secret with the webhook's certificates, in Ensign's own namespace
     #[arg(long, env = "ENSIGN_WEBHOOK_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
     webhook_secret: String,
+    #[command(flatten)]
+    registration: RegistrationArgs,
     /// Namespaces whose pods never reach the webhook, besides kube-system and Ensign's own
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
@@ -115,6 +118,7 @@ impl Args {
             problems.push(format!("--issuer-check-seconds must be {least} to {most}"));
         }
         problems.extend(self.leader_election.problems());
+        problems.extend(self.registration.problems());
         if !RESYNC_SECONDS.contains(&self.resync_seconds) {
             let (least, most) = (RESYNC_SECONDS.start(), RESYNC_SECONDS.end());
             problems.push(format!("--resync-seconds must be {least} to {most}"));
@@ -142,8 +146,11 @@ impl Args {
             configuration: self.webhook_configuration.clone(),
             namespace: self.namespace.clone(),
             secret: self.webhook_secret.clone(),
+            ca: self.registration.ca(),
             endpoint,
+            probe: self.registration.probe(),
             excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+            compatibility: false,
         }
     }
 }

@@ -7,6 +7,7 @@ mod crds;
 mod leader_election;
 mod ready_file;
 mod webhook;
+mod webhook_registration;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -26,11 +26,13 @@ mod registration;
 mod run;
 mod service_accounts;
 mod watches;
+mod webhook_probe;
 mod write_gate;
 
 pub use discover::{DiscoveryError, discover};
 pub use effects::{Effect, Effects, Moment, Probe};
 pub use issuer_watch::IssuerWatch;
 pub use lease::LeaseConfig;
-pub use registration::WebhookTarget;
+pub use registration::{CaInjection, WebhookTarget};
 pub use run::{Config, ControllerError, run};
+pub use webhook_probe::WebhookProbe;

@@ -15,7 +15,7 @@ use super::freshness;
 use super::gather::Gathered;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
-use super::registration::{self, Registered, WebhookTarget};
+use super::registration::{Registered, Registrar};
 use super::service_accounts;
 use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
@@ -25,9 +25,6 @@ use crate::decide::assess::{Assessment, Finalizer, Observed, Settings, assess};
 use crate::decide::backoff;
 use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
-
-/// How soon to look again when the webhook's certificates or the chart's objects are missing.
-const REGISTRATION_WAIT: Duration = Duration::from_secs(2);
 
 /// Everything that reconciles need.
 pub(super) struct Reconciler {
@@ -39,7 +36,7 @@ pub(super) struct Reconciler {
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) resync: Duration,
     pub(super) clock: SharedClock,
-    pub(super) webhook: Option<WebhookTarget>,
+    pub(super) webhook: Option<Registrar>,
     pub(super) attempts: Attempts,
 }
 
@@ -71,8 +68,8 @@ enum Outcome {
     Behind,
     /// Azure or somebody else has to come round first.
     Retry { reason: Reason, retry_after: Option<Duration> },
-    /// The webhook can't be registered yet.
-    RegistrationWaits,
+    /// The webhook can't be registered yet; look again after this time.
+    RegistrationWaits(Duration),
 }
 
 impl Reconciler {
@@ -107,7 +104,7 @@ impl Reconciler {
                 self.attempts.succeeded(key);
                 Some(backoff::jitter(self.resync, backoff::share(&key.to_string(), 0)))
             }
-            Outcome::RegistrationWaits => Some(REGISTRATION_WAIT),
+            Outcome::RegistrationWaits(wait) => Some(wait),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind => Some(self.wait(key, Reason::Pending, None)),
             Outcome::Retry { reason, retry_after } => Some(self.wait(key, reason, retry_after)),
@@ -121,11 +118,11 @@ impl Reconciler {
     }
 
     async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
-        let Some(target) = &self.webhook else { return Ok(Outcome::Nothing) };
+        let Some(registrar) = &self.webhook else { return Ok(Outcome::Nothing) };
         let granted = self.cache.read().granted_namespaces();
-        Ok(match registration::reconcile(&self.writer, target, &granted).await? {
+        Ok(match registrar.reconcile(&self.writer, &granted).await? {
             Registered::Current => Outcome::InStep,
-            Registered::Waiting => Outcome::RegistrationWaits,
+            Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
         })
     }
 

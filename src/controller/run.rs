@@ -21,7 +21,7 @@ use super::kube_writes::KubeWriter;
 use super::lease::{Election, LeaseConfig, Standing};
 use super::queue::Queue;
 use super::reconcile::{Attempts, Reconciler};
-use super::registration::WebhookTarget;
+use super::registration::{Registrar, WebhookTarget};
 use super::watches::{Feed, REQUIRED};
 use super::write_gate::WriteGate;
 use crate::azure::ArmClient;
@@ -184,8 +184,8 @@ impl Life {
             effects: config.effects,
             settings,
             resync: config.resync,
+            webhook: config.webhook.map(|target| Registrar::new(target, config.clock.clone())),
             clock: config.clock,
-            webhook: config.webhook,
             attempts: Attempts::default(),
         });
         for _ in 0..config.concurrency.max(1) {

@@ -17,4 +17,5 @@ pub mod notes;
 mod overlap;
 pub mod ownership;
 pub mod registration;
+pub mod rivals;
 pub mod status;

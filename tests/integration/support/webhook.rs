@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ensign::controller::WebhookTarget;
+use ensign::controller::{CaInjection, WebhookProbe, WebhookTarget};
 use ensign::decide::admit;
 use ensign::decide::registration::{Endpoint, MUTATE_PODS_PATH, excluded_namespaces};
 use ensign::runtime::clock::SystemClock;
@@ -68,6 +68,9 @@ impl Webhook {
             configuration: NAME.to_owned(),
             namespace: NAME.to_owned(),
             secret: NAME.to_owned(),
+            ca: CaInjection::Secret,
+            probe: Some(WebhookProbe::default()),
+            compatibility: false,
             endpoint: Endpoint::Url(format!("https://{}{MUTATE_PODS_PATH}", self.address)),
             excluded: excluded_namespaces(NAME, []),
         }
