@@ -7,6 +7,8 @@ mod crds;
 mod leader_election;
 mod ready_file;
 mod webhook;
+mod webhook_certificates;
+mod webhook_limits;
 mod webhook_registration;
 
 use std::io::Write;

@@ -8,6 +8,8 @@ use kube::Client;
 use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
+use super::webhook_certificates::CertificateArgs;
+use super::webhook_limits::LimitArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::CloudName;
 use crate::decide::admit;
@@ -33,12 +35,13 @@ pub(crate) struct Args {
     /// Namespace that Ensign runs in
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
-    /// Secret in that namespace that the webhook fills with its certificates; it has to exist
-    #[arg(long, env = "ENSIGN_TLS_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
-    tls_secret: String,
+    #[command(flatten)]
+    certificates: CertificateArgs,
     /// DNS name or address under which the API server reaches the webhook; repeatable (default: `ensign-webhook.NAMESPACE.svc`)
     #[arg(long, env = "ENSIGN_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     tls_san: Vec<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Namespaces whose pods are never touched, besides kube-system and Ensign's own
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
@@ -103,7 +106,11 @@ impl Args {
     fn options(&self) -> Result<Options, Failure> {
         let mut problems = Problems::default();
         problems.dns_name("--namespace", &self.namespace);
-        problems.dns_name("--tls-secret", &self.tls_secret);
+        for (flag, name) in self.certificates.names() {
+            problems.dns_name(flag, name);
+        }
+        problems.0.extend(self.certificates.problems());
+        problems.0.extend(self.limits.problems());
         for name in &self.excluded_namespaces {
             problems.dns_name("--excluded-namespaces", name);
         }
@@ -118,8 +125,7 @@ impl Args {
             .map_err(|entra| problems.0.extend(entra));
         match entra {
             Ok((authority_host, audience)) if problems.0.is_empty() => Ok(Options {
-                namespace: self.namespace.clone(),
-                tls_secret: self.tls_secret.clone(),
+                certificates: self.certificates.certificates(&self.namespace),
                 tls_names: match self.tls_san.as_slice() {
                     [] => vec![format!("ensign-webhook.{}.svc", self.namespace)],
                     names => names.to_vec(),
@@ -129,6 +135,8 @@ impl Args {
                     audience,
                     excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
                 },
+                limits: self.limits.limits(),
+                lame_duck: self.limits.lame_duck(),
             }),
             _ => Err(format!("the flags have {} problem(s):\n  {}", problems.0.len(), problems.0.join("\n  ")).into()),
         }
@@ -206,6 +214,12 @@ mod tests {
             "--excluded-namespaces=fine,kube_public",
             "--azure-cloud=custom",
             "--azure-token-audience=",
+            "--webhook-configuration=_",
+            "--ca-propagation-seconds=0",
+            "--max-connections=1",
+            "--max-requests=0",
+            "--request-memory-mib=1",
+            "--drain-seconds=1000",
         ];
         let problems = parse(&flags).unwrap_err();
         let named = [
@@ -215,6 +229,12 @@ mod tests {
             "--tls-san",
             "--azure-authority-host",
             "--azure-token-audience",
+            "--webhook-configuration",
+            "--ca-propagation-seconds",
+            "--max-connections",
+            "--max-requests",
+            "--request-memory-mib",
+            "--drain-seconds",
         ];
         assert_eq!(problems.lines().count(), named.len() + 1, "{problems}");
         for flag in named {

@@ -3,6 +3,7 @@
 pub mod acceptance;
 pub mod admit;
 pub mod assess;
+pub mod authority;
 pub mod backoff;
 pub mod conflicts;
 pub mod credentials;

@@ -10,22 +10,26 @@
 pub mod admission;
 pub mod cache;
 pub mod certificates;
+mod door;
+pub mod limits;
 pub mod lookup;
 pub mod review;
+pub mod seats;
 pub mod server;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use self::admission::Admission;
 use self::cache::Index;
-use self::certificates::{Keeper, Resolver};
+use self::certificates::{Certificates, Resolver};
+use self::limits::Limits;
 use self::lookup::LiveLookup;
-use self::server::Limits;
 use crate::decide::admit::Config;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
@@ -33,14 +37,16 @@ use crate::runtime::health::Readiness;
 /// What the webhook has to be told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its own namespace.
-    pub namespace: String,
-    /// The Secret there with its certificates.
-    pub tls_secret: String,
+    /// Where its certificates come from.
+    pub certificates: Certificates,
     /// DNS names and addresses under which the API server reaches it.
     pub tls_names: Vec<String>,
     /// What pods get.
     pub config: Config,
+    /// What clients may take.
+    pub limits: Limits,
+    /// How long it goes on serving after it was told to stop, while whoever sends requests learns that.
+    pub lame_duck: Duration,
 }
 
 /// The webhook can't go on.
@@ -89,8 +95,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let index = Arc::new(Index::default());
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let Options { namespace, tls_secret, tls_names, config } = options;
-    let keeper = Keeper::new(client.clone(), namespace, tls_secret, tls_names, clock, Arc::clone(&resolver));
+    let Options { certificates, tls_names, config, limits, lame_duck } = options;
+    let certificates = certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver));
     let lookup = Arc::new(LiveLookup::new(client.clone()));
     let admission = Arc::new(Admission::new(config, Arc::clone(&index), lookup));
 
@@ -100,8 +106,9 @@ pub async fn run(
             () = resolver.loaded() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let router = server::router(admission, Limits::default());
-        let served = server::serve(listener, Arc::clone(&resolver), router, stop.clone()).await;
+        let router = server::router(admission, limits);
+        let resolver = Arc::clone(&resolver);
+        let served = server::serve(listener, resolver, router, limits.connections, lame_duck, stop.clone()).await;
         served.map_err(|source| Error::Serve { source })
     };
     let tell = async {
@@ -118,7 +125,7 @@ pub async fn run(
     tokio::select! {
         served = serve => served,
         () = cache::run(client, Arc::clone(&index)) => Err(Error::Ended { part: "the watch of ManagedIdentityBindings" }),
-        () = keeper.run() => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
+        () = certificates => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
         () = tell => Ok(()),
     }
 }
