@@ -218,7 +218,8 @@ class Environment:
             "--listen", address, "--tls-san", "127.0.0.1", "--namespace", seed.NAMESPACE,
             "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
-            "--health-listen", "127.0.0.1:0",
+            # No load balancer has to learn that it stops.
+            "--health-listen", "127.0.0.1:0", "--drain-seconds", "0",
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
 

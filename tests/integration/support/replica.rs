@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects, IssuerWatch, LeaseConfig};
+use ensign::controller::{self, Config, Effects, IssuerWatch, LeaseConfig, WebhookTarget};
 use ensign::decide::assess::Settings;
 use ensign::decide::ownership::Cluster;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
@@ -84,6 +84,13 @@ impl Stage {
     /// How often the issuer was looked at by a controller.
     pub fn looks_at_issuer(&self, replica: &str) -> usize {
         let is_look = |event: &Value| event["requestURI"] == "/.well-known/openid-configuration";
+        self.requests(replica).iter().filter(|event| is_look(event)).count()
+    }
+
+    /// How often a controller read the registration of a webhook.
+    pub fn looks_at_registration(&self, replica: &str) -> usize {
+        let is_look =
+            |event: &Value| event["verb"] == "get" && event["objectRef"]["resource"] == "mutatingwebhookconfigurations";
         self.requests(replica).iter().filter(|event| is_look(event)).count()
     }
 
@@ -237,6 +244,8 @@ pub struct ReplicaOptions {
     /// The cluster's ID and the one it had before.
     pub cluster_id: Option<String>,
     pub previous_id: Option<String>,
+    /// The webhook to register.
+    pub webhook: Option<WebhookTarget>,
 }
 
 impl Default for ReplicaOptions {
@@ -248,6 +257,7 @@ impl Default for ReplicaOptions {
             issuer_watch: None,
             cluster_id: None,
             previous_id: None,
+            webhook: None,
         }
     }
 }
@@ -330,7 +340,7 @@ impl Replica {
                     },
                     resync: Duration::from_secs(900),
                     concurrency: 4,
-                    webhook: None,
+                    webhook: options.webhook,
                     clock: options.clock,
                     instance: Some(name),
                     readiness: ready,
