@@ -6,6 +6,7 @@ use crate::controller::{CaInjection, WebhookProbe};
 
 /// How the registration is filled in. Each flag is also an environment variable.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_field_names, reason = "they are the names of the flags")]
 pub(super) struct RegistrationArgs {
     /// Who puts the CA of the webhook's certificates into the registration: the controller, out of the webhook's Secret, or
     /// another program such as cert-manager's CA injector

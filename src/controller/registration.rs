@@ -15,7 +15,7 @@ use kube::api::Api;
 
 use super::kube_writes::{FIELD_MANAGER, KubeError, KubeWriter, within_deadline};
 use super::webhook_probe::{self, WebhookProbe};
-use crate::decide::registration::{Endpoint, Input, desired};
+use crate::decide::registration::{ENTRIES, Endpoint, GRANTED_ENTRY, Input, desired};
 use crate::decide::rivals::{self, Contest};
 use crate::runtime::clock::SharedClock;
 
@@ -104,18 +104,21 @@ impl Registrar {
             self.say("MutatingWebhookConfiguration is missing: apply the chart again, which makes it");
             return Ok(Registered::Waiting(WAIT));
         };
-        let wanted = desired(&Input {
-            covered: granted,
-            excluded: &target.excluded,
-            endpoint: &target.endpoint,
-            ca_bundle: ca.as_deref(),
-            compatibility: target.compatibility,
-        });
+        let desired_for = |covered: &BTreeSet<String>| {
+            desired(&Input {
+                covered,
+                excluded: &target.excluded,
+                endpoint: &target.endpoint,
+                ca_bundle: ca.as_deref(),
+                compatibility: target.compatibility,
+            })
+        };
+        let wanted = desired_for(granted);
         let Some(webhooks) = rivals::differs(&current, &wanted) else {
             self.say("");
             return Ok(Registered::Current);
         };
-        if let Some(wait) = self.memory().contest.wait(&webhooks, self.now()) {
+        if let Some(wait) = self.memory().contest.wait(&wanted, self.now()) {
             return Ok(Registered::Waiting(wait));
         }
         // Where another program injects the CA and has not yet, the entries ask about nothing, and there is nothing to see.
@@ -124,12 +127,32 @@ impl Registrar {
             && !rivals::asks_no_more(&current, &webhooks)
             && !self.answers(trusted).await
         {
+            // What is taken away does not wait for the webhook.
+            let asked = rivals::limited_to(&current, GRANTED_ENTRY);
+            let fewer = desired_for(&granted.intersection(&asked).cloned().collect());
+            match rivals::differs(&current, &fewer) {
+                Some(webhooks) if rivals::asks_no_more(&current, &webhooks) => {
+                    self.register(writer, &current, webhooks, &fewer).await?;
+                }
+                _ => {}
+            }
             return Ok(Registered::Waiting(WAIT));
         }
-        writer.register_webhooks(&current, webhooks.clone()).await?;
-        tracing::info!(name = target.configuration, namespaces = granted.len(), "webhook registered");
-        self.note_repair(&current, &webhooks);
+        self.register(writer, &current, webhooks, &wanted).await?;
         Ok(Registered::Current)
+    }
+
+    async fn register(
+        &self,
+        writer: &KubeWriter,
+        current: &MutatingWebhookConfiguration,
+        webhooks: Vec<MutatingWebhook>,
+        wanted: &[MutatingWebhook],
+    ) -> Result<(), KubeError> {
+        writer.register_webhooks(current, webhooks).await?;
+        tracing::info!(name = self.target.configuration, "webhook registered");
+        self.note_repair(current, wanted);
+        Ok(())
     }
 
     async fn read_ca(&self, writer: &KubeWriter) -> Result<Option<Vec<u8>>, KubeError> {
@@ -163,8 +186,8 @@ impl Registrar {
     }
 
     /// Says when somebody takes away again and again what was just written.
-    fn note_repair(&self, before: &MutatingWebhookConfiguration, written: &[MutatingWebhook]) {
-        let repairs = self.memory().contest.written(written, self.now());
+    fn note_repair(&self, before: &MutatingWebhookConfiguration, wanted: &[MutatingWebhook]) {
+        let repairs = self.memory().contest.written(wanted, self.now());
         if !rivals::is_fight(repairs) {
             return;
         }
@@ -177,7 +200,7 @@ impl Registrar {
             field_managers = ?others,
             "another program keeps changing what Ensign registered; it is repaired ever more seldom. Make that program \
              leave the entries {:?} alone, or let it only add to their selectors",
-            crate::decide::registration::ENTRIES
+            ENTRIES
         );
     }
 

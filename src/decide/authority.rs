@@ -89,12 +89,11 @@ pub fn step(standing: &Standing, now: Timestamp, propagation: Duration) -> Step 
     match standing.successor {
         Some(Trust::Since(trusted)) if trusted >= propagation => Step::Switch,
         Some(_) if ends_within(HAND_OVER_BEFORE) => Step::Switch,
-        Some(_) => Step::Keep,
         None if standing.asked || ends_within(SUCCEED_BEFORE) => Step::Prepare,
         None if standing.predecessors && now.duration_since(standing.leaf.since) >= signed(BACKDATED + PRUNE_AFTER) => {
             Step::Prune
         }
-        None => Step::Keep,
+        Some(_) | None => Step::Keep,
     }
 }
 
@@ -145,7 +144,7 @@ mod tests {
         let with = |trust| Standing { successor: Some(trust), asked: true, ..fresh() };
         assert_eq!(next(with(Trust::None), made() + 9 * 365 * DAY), Step::Keep);
         assert_eq!(next(with(Trust::Since(Duration::ZERO)), made()), Step::Keep);
-        assert_eq!(next(with(Trust::Since(5 * MINUTE - Duration::from_secs(1))), made()), Step::Keep);
+        assert_eq!(next(with(Trust::Since(4 * MINUTE)), made()), Step::Keep);
         assert_eq!(next(with(Trust::Since(5 * MINUTE)), made()), Step::Switch);
     }
 

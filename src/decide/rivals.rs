@@ -62,6 +62,12 @@ pub fn asks_no_more(before: &MutatingWebhookConfiguration, after: &[MutatingWebh
     })
 }
 
+/// The namespaces that an entry is limited to, as registered.
+pub fn limited_to(current: &MutatingWebhookConfiguration, name: &str) -> BTreeSet<String> {
+    let entry = current.webhooks.iter().flatten().find(|entry| entry.name == name);
+    entry.map(|entry| NamesOf::of(entry).only.into_iter().map(str::to_owned).collect()).unwrap_or_default()
+}
+
 /// A CA bundle that another program has put in, if there is one.
 pub fn injected_ca(current: &MutatingWebhookConfiguration) -> Option<&[u8]> {
     let entries = current.webhooks.iter().flatten().filter(|entry| ENTRIES.contains(&entry.name.as_str()));

@@ -205,6 +205,14 @@ fn a_new_entry_and_every_other_change_asks_more() {
     }
 }
 
+#[test]
+fn what_is_registered_says_which_namespaces_are_asked_about() {
+    use crate::decide::registration::{GRANTED_ENTRY, LABELLED_ENTRY};
+    assert_eq!(limited_to(&stored(&wanted()), GRANTED_ENTRY), set(&["pay", "shop"]));
+    assert_eq!(limited_to(&stored(&wanted()), LABELLED_ENTRY), set(&[]));
+    assert_eq!(limited_to(&stored(&[]), GRANTED_ENTRY), set(&[]));
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::BodyDataStream;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,8 +18,10 @@ const MAX_BODY_BYTES: usize = 4 * MIB;
 const REQUEST_DEADLINE: Duration = Duration::from_millis(4_500);
 /// How long a request waits for its turn. Then its sender is told to come again, within the time that it has.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How much of a body that is too large is read and thrown away, so that its sender gets to read the answer.
+/// How much of a refused body is read and thrown away.
 const MAX_DISCARDED_BYTES: usize = 32 * MIB;
+/// Room that is made for an announced body before any of it is there; most reviews fit.
+const ROOM_BYTES: usize = 64 * 1024;
 const MIB: usize = 1024 * 1024;
 
 /// Default of [`Limits::connections`]. An API server keeps 25 idle ones.
@@ -100,16 +102,15 @@ impl Capacity {
     }
 
     /// Reads a body. Memory is counted as it arrives, so that who announces much and sends little holds little.
-    pub async fn read(&self, body: Body, announced: Option<usize>) -> Result<Held, Rejection> {
-        let mut chunks = body.into_data_stream();
+    pub async fn read(&self, chunks: &mut BodyDataStream, announced: Option<usize>) -> Result<Held, Rejection> {
         if announced.is_some_and(|bytes| bytes > self.limits.body_bytes) {
-            return Err(self.too_large(&mut chunks).await);
+            return Err(self.too_large());
         }
-        let mut held = Held { bytes: Vec::with_capacity(announced.unwrap_or_default().min(MIB)), share: None };
+        let mut held = Held { bytes: Vec::with_capacity(announced.unwrap_or_default().min(ROOM_BYTES)), share: None };
         while let Some(chunk) = chunks.next().await {
             let chunk = arrived(chunk)?;
             if held.bytes.len() + chunk.len() > self.limits.body_bytes {
-                return Err(self.too_large(&mut chunks).await);
+                return Err(self.too_large());
             }
             self.account(&mut held, chunk.len()).await?;
             held.bytes.extend_from_slice(&chunk);
@@ -129,14 +130,7 @@ impl Capacity {
         Ok(())
     }
 
-    async fn too_large(&self, chunks: &mut BodyDataStream) -> Rejection {
-        let mut discarded = 0;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            discarded += chunk.len();
-            if discarded > MAX_DISCARDED_BYTES {
-                break;
-            }
-        }
+    fn too_large(&self) -> Rejection {
         let message = format!("the body is larger than {} bytes", self.limits.body_bytes);
         Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
@@ -149,6 +143,18 @@ impl Held {
     }
 }
 
+/// Reads what is left of a body and throws it away, within reason: a sender whose connection is closed while it still
+/// sends does not get to read the answer.
+pub async fn discard(chunks: &mut BodyDataStream) {
+    let mut discarded = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        discarded += chunk.len();
+        if discarded > MAX_DISCARDED_BYTES {
+            break;
+        }
+    }
+}
+
 fn arrived(chunk: Result<Bytes, axum::Error>) -> Result<Bytes, Rejection> {
     // A client that went away, or broke the protocol.
     chunk.map_err(|error| Rejection::new(StatusCode::BAD_REQUEST, format!("the body can't be read: {error}")))
@@ -156,7 +162,13 @@ fn arrived(chunk: Result<Bytes, axum::Error>) -> Result<Bytes, Rejection> {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
+
+    async fn read(capacity: &Capacity, body: Body, announced: Option<usize>) -> Result<Held, Rejection> {
+        capacity.read(&mut body.into_data_stream(), announced).await
+    }
 
     fn capacity(requests: usize, memory_bytes: usize) -> Capacity {
         let patience = Duration::ZERO;
@@ -175,21 +187,21 @@ mod tests {
     #[tokio::test]
     async fn memory_is_given_back_with_the_body() {
         let capacity = capacity(1, 100);
-        let held = capacity.read(Body::from(vec![b' '; 80]), None).await.unwrap();
+        let held = read(&capacity, Body::from(vec![b' '; 80]), None).await.unwrap();
         assert_eq!(held.bytes().len(), 80);
-        let refused = capacity.read(Body::from(vec![b' '; 30]), None).await.unwrap_err();
+        let refused = read(&capacity, Body::from(vec![b' '; 30]), None).await.unwrap_err();
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(capacity.read(Body::from(vec![b' '; 20]), None).await.unwrap().bytes().len(), 20);
+        assert_eq!(read(&capacity, Body::from(vec![b' '; 20]), None).await.unwrap().bytes().len(), 20);
         drop(held);
-        capacity.read(Body::from(vec![b' '; 100]), None).await.unwrap();
+        read(&capacity, Body::from(vec![b' '; 100]), None).await.unwrap();
     }
 
     #[tokio::test]
     async fn an_announcement_alone_takes_no_memory() {
         let capacity = capacity(1, 100);
         let silent = Body::from_stream(futures::stream::pending::<Result<Bytes, std::convert::Infallible>>());
-        let waiting = capacity.read(silent, Some(100));
-        let other = async { capacity.read(Body::from(vec![b' '; 100]), None).await };
+        let waiting = read(&capacity, silent, Some(100));
+        let other = async { read(&capacity, Body::from(vec![b' '; 100]), None).await };
         tokio::select! {
             biased;
             _ = waiting => panic!("nothing arrived"),
@@ -201,7 +213,7 @@ mod tests {
     async fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
         let capacity = capacity(1, 1_000);
         for announced in [Some(101), None] {
-            let refused = capacity.read(Body::from(vec![b' '; 101]), announced).await.unwrap_err();
+            let refused = read(&capacity, Body::from(vec![b' '; 101]), announced).await.unwrap_err();
             assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
         }
         assert_eq!(capacity.bytes.available_permits(), 1_000);

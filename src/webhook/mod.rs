@@ -96,7 +96,7 @@ pub async fn run(
     let index = Arc::new(Index::default());
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     let Options { certificates, tls_names, config, limits, lame_duck } = options;
-    let certificates = certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver));
+    let certificates = Box::pin(certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver)));
     let lookup = Arc::new(LiveLookup::new(client.clone()));
     let admission = Arc::new(Admission::new(config, Arc::clone(&index), lookup));
 

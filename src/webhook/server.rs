@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::certificates::Resolver;
 use super::door::Door;
-use super::limits::{Capacity, Limits};
+use super::limits::{self, Capacity, Limits};
 use super::review::Rejection;
 use super::seats::Seats;
 use crate::decide::registration::MUTATE_PODS_PATH;
@@ -52,12 +52,20 @@ pub fn router(admission: Arc<Admission>, limits: Limits) -> Router {
 }
 
 async fn mutate_pods(State(Served { admission, capacity }): State<Served>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let mut chunks = body.into_data_stream();
     let answered = timeout(capacity.deadline(), async {
-        check_content_type(request.headers())?;
-        let announced = content_length(request.headers());
-        let _turn = capacity.turn().await?;
-        let body = capacity.read(request.into_body(), announced).await?;
-        admission.review(body.bytes()).await
+        let answer = async {
+            check_content_type(&head.headers)?;
+            let _turn = capacity.turn().await?;
+            let body = capacity.read(&mut chunks, content_length(&head.headers)).await?;
+            admission.review(body.bytes()).await
+        };
+        let answer = answer.await;
+        if answer.is_err() {
+            limits::discard(&mut chunks).await;
+        }
+        answer
     });
     let too_slow = |_| Rejection::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive or to answer");
     match answered.await.map_err(too_slow).flatten() {

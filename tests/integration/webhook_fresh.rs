@@ -27,7 +27,9 @@ fn team(prefix: &str) -> Team {
     team.apply(&team.identity());
     // Labelled pods are asked about everywhere, and refused as long as there is no binding.
     kubectl(team.ensign.control_plane, &["create", "serviceaccount", "nobody", "--namespace", &team.name]);
-    wait_for("the API server to ask the webhook", || apply(team.ensign.control_plane, &labelled(&team, "nobody")).err());
+    wait_for("the API server to ask the webhook", || {
+        apply(team.ensign.control_plane, &labelled(&team, "nobody")).err()
+    });
     team
 }
 

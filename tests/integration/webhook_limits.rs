@@ -38,8 +38,12 @@ impl Webhook {
     }
 
     async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Response {
+        self.try_post(client, body).await.expect("an answer")
+    }
+
+    async fn try_post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Result<reqwest::Response> {
         let url = format!("https://{}/mutate-pods", self.address);
-        client.post(url).header("content-type", "application/json").body(body).send().await.expect("an answer")
+        client.post(url).header("content-type", "application/json").body(body).send().await
     }
 
     /// A connection on which a test says what it likes.
@@ -165,17 +169,16 @@ async fn many_large_requests_at_once_use_so_much_memory_and_no_more() {
     let client = webhook.client();
     assert!(is_allowed(webhook.post(&client, review(0)).await).await);
     let before = webhook.process.memory_mib();
-    let mut busy = 0;
-    let requests = (0..64).map(|_| webhook.post(&client, review(3 * MIB)));
-    for response in futures::future::join_all(requests).await {
-        if response.status() == 503 {
-            assert_eq!(response.headers()["retry-after"], "1");
-            busy += 1;
-        } else if response.status() != 408 {
-            assert!(is_allowed(response).await);
+    // Slow machines run into the deadline, and are cut off.
+    let requests = (0..64).map(|_| webhook.try_post(&client, review(3 * MIB)));
+    for response in futures::future::join_all(requests).await.into_iter().flatten() {
+        match response.status().as_u16() {
+            503 => assert_eq!(response.headers()["retry-after"], "1"),
+            408 => {}
+            _ => assert!(is_allowed(response).await),
         }
     }
     let grown = webhook.process.memory_mib().saturating_sub(before);
-    assert!(grown < 150, "{grown} MiB more than before, {busy} of 64 sent away");
+    assert!(grown < 150, "{grown} MiB more than before");
     assert!(is_allowed(webhook.post(&client, review(3 * MIB)).await).await);
 }

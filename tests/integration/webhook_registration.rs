@@ -40,11 +40,6 @@ fn start(stage: &Stage, name: &str, target: WebhookTarget) -> Replica {
     stage.start(name, ReplicaOptions { webhook: Some(target), ..ReplicaOptions::default() })
 }
 
-fn writes(stage: &Stage, controller: &str) -> usize {
-    let all = stage.kubernetes_writes(controller);
-    all.iter().filter(|write| write.contains("mutatingwebhookconfigurations")).count()
-}
-
 /// Waits until the controller has looked at the registration, and has taken in what it found.
 fn wait_for_a_look(stage: &Stage, controller: &str, install: &Install) {
     // The second look begins after the first one has ended, with all that it wrote.
@@ -112,9 +107,9 @@ fn every_entry_is_taken_by_the_api_server_as_it_was_meant() {
     }
     team.wait_ready("app");
     wait_for_a_look(&stage, &name, &install);
-    let settled = writes(&stage, &name);
+    let settled = stage.registrations(&name);
     wait_for_a_look(&stage, &name, &install);
-    assert_eq!(writes(&stage, &name), settled, "what the API server made of it is no difference");
+    assert_eq!(stage.registrations(&name), settled, "what the API server made of it is no difference");
 }
 
 #[test]
@@ -219,11 +214,11 @@ fn a_rival_that_adds_to_selectors_is_not_fought() {
     wait_for("both to have what they want", is_settled);
     team.wait_ready("app");
     wait_for_a_look(&stage, &name, &install);
-    let (ours, theirs) = (writes(&stage, &name), rival.changes());
+    let (ours, theirs) = (stage.registrations(&name), rival.changes());
     for _ in 0..3 {
         wait_for_a_look(&stage, &name, &install);
     }
-    assert_eq!((writes(&stage, &name), rival.changes()), (ours, theirs), "both rest");
+    assert_eq!((stage.registrations(&name), rival.changes()), (ours, theirs), "both rest");
 
     // What changes on our side keeps what is theirs.
     let late = stage.team("enforcer-late");
@@ -251,16 +246,16 @@ fn a_rival_that_takes_away_is_answered_ever_more_seldom() {
     let _controller = stage.start(&name, options);
     let rival = Rival::start(&install, saboteur);
     // Written, repaired three times at once, and then no more before its time.
-    wait_for("the fight", || (writes(&stage, &name) == 4 && rival.changes() == 4).then_some(()));
+    wait_for("the fight", || (stage.registrations(&name) == 4 && rival.changes() == 4).then_some(()));
     for _ in 0..3 {
         wait_for_a_look(&stage, &name, &install);
     }
-    assert_eq!(writes(&stage, &name), 4);
+    assert_eq!(stage.registrations(&name), 4);
     for (wait, total) in [(1, 5), (2, 6), (4, 7)] {
         clock.pass(Duration::from_secs(wait));
-        wait_for("the next repair", || (writes(&stage, &name) == total && rival.changes() == total).then_some(()));
+        wait_for("the next repair", || (stage.registrations(&name) == total && rival.changes() == total).then_some(()));
         wait_for_a_look(&stage, &name, &install);
-        assert_eq!(writes(&stage, &name), total);
+        assert_eq!(stage.registrations(&name), total);
     }
     drop(rival);
     clock.pass(Duration::from_secs(8));

@@ -269,6 +269,7 @@ impl Bundle {
     }
 
     /// The bundle with no other authority than the one that signs.
+    #[must_use]
     pub fn pruned(&self) -> Self {
         let first = pem_blocks(&self.ca_certificate).into_iter().next().unwrap_or_default();
         Self { ca_certificate: first.into_bytes(), next_ca_key: Vec::new(), ..self.clone() }

@@ -49,8 +49,8 @@ pub(super) fn authority(now: Timestamp) -> Result<Issued, IssueError> {
     let key = KeyPair::generate().map_err(failed)?;
     let mut params = CertificateParams::default();
     // Clients pick an issuer by its name, so that two authorities in one bundle must not share one.
-    let distinction: String = key.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
-    params.distinguished_name = common_name(&format!("ensign-webhook-ca-{}-{distinction}", now.as_second()));
+    let distinction = key.public_key_raw().iter().rev().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte));
+    params.distinguished_name = common_name(&format!("ensign-webhook-ca-{}-{distinction:08x}", now.as_second()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, Validity { since: now - BACKDATED, until: now + AUTHORITY_VALIDITY })?;

@@ -291,14 +291,13 @@ impl Keeper {
             Step::Prune => Ok(bundle.pruned()),
         };
         let changed = changed.ok().and_then(|changed| Some((changed.flawless(&self.names, now, &provider)?, changed)));
-        let (usable, bundle) = match changed {
-            Some(changed) => changed,
+        let (usable, bundle) = if let Some(changed) = changed {
+            changed
+        } else {
             // What the Secret holds does not fit together: the authority that signs does so anew, and stands alone.
-            None => {
-                let alone = bundle.pruned().with_new_leaf(&self.names, now).map_err(|source| self.issue(source))?;
-                let Some(usable) = alone.flawless(&self.names, now, &provider) else { return Ok(None) };
-                (usable, alone)
-            }
+            let alone = bundle.pruned().with_new_leaf(&self.names, now).map_err(|source| self.issue(source))?;
+            let Some(usable) = alone.flawless(&self.names, now, &provider) else { return Ok(None) };
+            (usable, alone)
         };
         let SharedSecret { namespace, name, .. } = &self.shared;
         tracing::info!(namespace, secret = name, ?step, "the webhook's certificates get another authority");

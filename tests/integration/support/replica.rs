@@ -87,6 +87,16 @@ impl Stage {
         self.requests(replica).iter().filter(|event| is_look(event)).count()
     }
 
+    /// How often a controller wrote the registration of a webhook, and was not too late.
+    pub fn registrations(&self, replica: &str) -> usize {
+        let is_write = |event: &Value| {
+            event["verb"] == "update"
+                && event["objectRef"]["resource"] == "mutatingwebhookconfigurations"
+                && event["responseStatus"]["code"] == 200
+        };
+        self.requests(replica).iter().filter(|event| is_write(event)).count()
+    }
+
     /// How often a controller read the registration of a webhook.
     pub fn looks_at_registration(&self, replica: &str) -> usize {
         let is_look =
