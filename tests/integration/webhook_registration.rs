@@ -188,8 +188,8 @@ fn enforcer(registration: &Value) -> Option<Value> {
     for (index, entry) in registration["webhooks"].as_array()?.iter().enumerate() {
         let expressions = entry["namespaceSelector"]["matchExpressions"].as_array().cloned().unwrap_or_default();
         for missing in wanted.iter().filter(|one| !expressions.contains(one)) {
-            let path = format!("/webhooks/{index}/namespaceSelector/matchExpressions/-");
-            patch.push(json!({"op": "add", "path": path, "value": missing}));
+            let end = format!("/webhooks/{index}/namespaceSelector/matchExpressions/-");
+            patch.push(json!({"op": "add", "path": end, "value": missing}));
         }
     }
     (!patch.is_empty()).then_some(Value::Array(patch))

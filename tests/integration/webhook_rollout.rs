@@ -122,8 +122,8 @@ impl Creators {
                     async move {
                         while !stopped.load(Ordering::Relaxed) {
                             // Dry runs are admitted as others are, and leave no pods behind.
-                            let params = PostParams { dry_run: number % 2 == 0, ..PostParams::default() };
-                            let pod = serde_json::from_value(pod(namespace, number % 3 == 0)).expect("a pod");
+                            let params = PostParams { dry_run: number.is_multiple_of(2), ..PostParams::default() };
+                            let pod = serde_json::from_value(pod(namespace, number.is_multiple_of(3))).expect("a pod");
                             let problem = match api.create(&params, &pod).await {
                                 Ok(pod) if injected(&serde_json::to_value(&pod).expect("JSON")) => {
                                     count.fetch_add(1, Ordering::Relaxed);

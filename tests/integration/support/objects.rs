@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -38,6 +39,9 @@ pub fn unique(prefix: &str) -> String {
 
 /// Applies the custom resource definitions and waits until they serve.
 pub fn apply_crds(control_plane: &ControlPlane) {
+    // Of two that make the same object at a time, `kubectl apply` fails one.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let files = ensign::api::crds::all_as_yaml().expect("the definitions");
     let text: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
     let text = text.join("---\n");
