@@ -13,6 +13,9 @@ mod leader_election;
 mod problems;
 mod ready_file;
 mod webhook;
+mod webhook_certificates;
+mod webhook_limits;
+mod webhook_registration;
 
 use std::io::Write;
 use std::process::ExitCode;

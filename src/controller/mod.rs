@@ -28,11 +28,13 @@ mod service_accounts;
 mod upstream_webhook;
 mod waits;
 mod watches;
+mod webhook_probe;
 mod write_gate;
 
 pub use discover::{DiscoveryError, discover};
 pub use effects::{Effect, Effects, Moment, Probe};
 pub use issuer_watch::IssuerWatch;
 pub use lease::LeaseConfig;
-pub use registration::WebhookTarget;
+pub use registration::{CaInjection, WebhookTarget};
 pub use run::{Config, ControllerError, run};
+pub use webhook_probe::WebhookProbe;

@@ -15,7 +15,7 @@ use super::freshness;
 use super::gather::Gathered;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
-use super::registration::{self, Registered, WebhookTarget};
+use super::registration::{Registered, Registrar};
 use super::service_accounts;
 use super::upstream_webhook::Look;
 use super::waits::Waits;
@@ -30,9 +30,6 @@ use crate::decide::resync::Sharers;
 use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
-/// How soon to look again when the webhook's certificates or the chart's objects are missing.
-const REGISTRATION_WAIT: Duration = Duration::from_secs(2);
-
 /// Everything that reconciles need.
 pub(super) struct Reconciler {
     pub(super) cache: Arc<Cache>,
@@ -44,7 +41,7 @@ pub(super) struct Reconciler {
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) waits: Waits,
     pub(super) clock: SharedClock,
-    pub(super) webhook: Option<WebhookTarget>,
+    pub(super) webhook: Option<Registrar>,
     pub(super) upstream: watch::Receiver<Look>,
 }
 
@@ -64,8 +61,8 @@ enum Outcome {
     Paced(Duration),
     /// A pause is on that began earlier.
     Held(Duration),
-    /// The webhook can't be registered yet.
-    RegistrationWaits,
+    /// The webhook can't be registered yet; look again after this time.
+    RegistrationWaits(Duration),
 }
 
 impl Reconciler {
@@ -104,7 +101,7 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 Some(wait)
             }
-            Outcome::RegistrationWaits => Some(REGISTRATION_WAIT),
+            Outcome::RegistrationWaits(wait) => Some(wait),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
             Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
@@ -131,11 +128,11 @@ impl Reconciler {
     }
 
     async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
-        let Some(target) = &self.webhook else { return Ok(Outcome::Nothing) };
+        let Some(registrar) = &self.webhook else { return Ok(Outcome::Nothing) };
         let granted = self.cache.read().granted_namespaces();
-        Ok(match registration::reconcile(&self.writer, target, &granted).await? {
+        Ok(match registrar.reconcile(&self.writer, &granted).await? {
             Registered::Current => Outcome::InStep,
-            Registered::Waiting => Outcome::RegistrationWaits,
+            Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
         })
     }
 

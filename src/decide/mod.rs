@@ -3,6 +3,7 @@
 pub mod acceptance;
 pub mod admit;
 pub mod assess;
+pub mod authority;
 pub mod backoff;
 pub mod conflicts;
 pub mod credentials;
@@ -20,5 +21,6 @@ pub mod pace;
 pub mod rate;
 pub mod registration;
 pub mod resync;
+pub mod rivals;
 pub mod scopes;
 pub mod status;
