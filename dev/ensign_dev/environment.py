@@ -153,6 +153,7 @@ class Environment:
             "audit_log": cluster["audit_log"],
             "kubectl": str(programs.cluster.kubectl),
             "logs": str(self.registry.logs),
+            "propagation_seconds": propagation_seconds,
             "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
         }
         kubectl = self.kubectl(programs.cluster)
@@ -218,7 +219,7 @@ class Environment:
             "--listen", address, "--tls-san", "127.0.0.1", "--namespace", seed.NAMESPACE,
             "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
-            "--health-listen", "127.0.0.1:0",
+            "--health-listen", "127.0.0.1:0", *self._holding(),
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
 
@@ -231,7 +232,7 @@ class Environment:
             # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
-            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
+            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0", *self._holding(),
         ]
         env: "Dict[str, children.Argument]" = {
             "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),
@@ -241,6 +242,10 @@ class Environment:
             "AZURE_AUTHORITY_HOST": self.info["authority_host"],
         }
         return arguments, env
+
+    def _holding(self) -> List[str]:
+        """Pods wait as long as the stand-in for Entra takes to see a credential."""
+        return ["--settle-seconds", str(self.info.get("propagation_seconds", 0))]
 
     def _await_ready(self, name: str) -> None:
         def answers() -> Optional[str]:

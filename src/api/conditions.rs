@@ -21,6 +21,8 @@ pub enum ConditionType {
     TrustRevoked,
     /// The service account carries the annotations that were asked for. Present only where they were.
     ServiceAccountAnnotated,
+    /// Every pod that the binding means was injected. Present only while it does not hold.
+    PodsInjected,
     /// No other cluster writes credentials under this cluster's ID. Present only while it does not hold.
     ClusterIDUnique,
     /// Work is under way.
@@ -39,6 +41,7 @@ impl ConditionType {
             Self::CredentialReady => "CredentialReady",
             Self::TrustRevoked => "TrustRevoked",
             Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
+            Self::PodsInjected => "PodsInjected",
             Self::ClusterIDUnique => "ClusterIDUnique",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
@@ -80,6 +83,11 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
+            /// The reason of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().find(|reason| reason.as_str() == name).copied()
+            }
+
             /// What the reason means for whoever waits.
             pub fn severity(self) -> Severity {
                 match self { $(Self::$name => Severity::$severity,)* }
@@ -105,6 +113,8 @@ reasons! {
     Pending => Progressing,
     /// The credential is about to be written.
     CredentialPending => Progressing,
+    /// The credential stands, and pods wait until Entra has learned of it. An event on a pod, never a condition.
+    Settling => Progressing,
     /// The object is being deleted and Azure is being cleaned up.
     Deleting => Progressing,
     /// The namespace is going away.
@@ -149,6 +159,10 @@ reasons! {
     ForeignCredential => Terminal,
     /// Another program owns the annotations of the service account.
     AnnotationConflict => Terminal,
+    /// Pods that the binding means were admitted before they could be injected.
+    PodsMissed => Terminal,
+    /// A held pod starts, and its identity does not work. An event on the pod, never a condition.
+    StartedWithoutIdentity => Terminal,
     /// The object was released on an operator's word, without Azure's confirmation. An event, never a condition.
     Abandoned => Terminal,
     /// The object waits for Azure to confirm that its credentials are gone.

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 
+use super::holding::HoldingArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
 use crate::azure::{ArmClient, Connection, credential};
-use crate::controller::{self, Config, Effects, IssuerWatch, WebhookTarget};
+use crate::controller::{self, Config, ControllerMetrics, Effects, IssuerWatch, Pods, WebhookTarget};
 use crate::decide::assess::Settings;
 use crate::decide::ownership::Cluster;
 use crate::decide::registration::{Endpoint, excluded_namespaces};
@@ -62,6 +64,8 @@ pub(crate) struct Args {
     concurrency: usize,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
+    #[command(flatten)]
+    holding: HoldingArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
@@ -80,7 +84,7 @@ pub(crate) struct Args {
     /// Namespaces whose pods never reach the webhook, besides kube-system and Ensign's own
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
-    /// Address of /livez and /readyz
+    /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     health_listen: SocketAddr,
     /// Write a JSON object with the health address here once everything runs
@@ -115,6 +119,7 @@ impl Args {
             problems.push(format!("--issuer-check-seconds must be {least} to {most}"));
         }
         problems.extend(self.leader_election.problems());
+        problems.extend(self.holding.problems());
         if !RESYNC_SECONDS.contains(&self.resync_seconds) {
             let (least, most) = (RESYNC_SECONDS.start(), RESYNC_SECONDS.end());
             problems.push(format!("--resync-seconds must be {least} to {most}"));
@@ -151,9 +156,12 @@ impl Args {
 async fn serve(args: Args, cloud: Cloud) -> Result<(), Failure> {
     let stop = shutdown::on_signal()?;
     let readiness = Readiness::default();
-    let health = health::serve(args.health_listen, readiness.clone(), stop.clone()).await?;
+    let metrics = ControllerMetrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let health = health::serve(args.health_listen, readiness.clone(), registry.into(), stop.clone()).await?;
     tracing::info!(health_address = %health, version = env!("CARGO_PKG_VERSION"), "starting");
-    let config = configure(&args, &cloud, readiness.clone()).await?;
+    let config = configure(&args, &cloud, readiness.clone(), metrics).await?;
     let running = controller::run(config, stop.clone());
     let announced = ready_file::announce(
         args.ready_file,
@@ -166,7 +174,12 @@ async fn serve(args: Args, cloud: Cloud) -> Result<(), Failure> {
     Ok(result?)
 }
 
-async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<Config, Failure> {
+async fn configure(
+    args: &Args,
+    cloud: &Cloud,
+    readiness: Readiness,
+    metrics: ControllerMetrics,
+) -> Result<Config, Failure> {
     let client = Client::try_default().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
     let (cluster_id, issuer) =
         controller::discover(&client, args.cluster_id.clone(), args.service_account_issuer.clone()).await?;
@@ -185,6 +198,8 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
     let instance = std::env::var("POD_NAME").ok();
     let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
     let tenant_id = args.azure_tenant_id.clone().or_else(|| std::env::var("AZURE_TENANT_ID").ok());
+    let webhook = args.webhook();
+    let excluded = webhook.excluded.clone();
     tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, "configured");
     Ok(Config {
         client,
@@ -202,12 +217,14 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
         },
         resync: Duration::from_secs(args.resync_seconds),
         concurrency: args.concurrency,
-        webhook: Some(args.webhook()),
+        webhook: Some(webhook),
         clock: SystemClock::shared(),
         instance,
         readiness,
         leadership,
         issuer_watch,
         effects: Effects::default(),
+        pods: args.holding.settle().map(|settle| Pods { settle, excluded }),
+        metrics,
     })
 }

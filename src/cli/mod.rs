@@ -4,6 +4,7 @@
 mod azure_emulator;
 mod controller;
 mod crds;
+mod holding;
 mod leader_election;
 mod ready_file;
 mod webhook;

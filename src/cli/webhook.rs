@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
+use super::holding::HoldingArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::CloudName;
 use crate::decide::admit;
@@ -16,6 +18,7 @@ use crate::runtime::clock::SystemClock;
 use crate::runtime::health::{self, Readiness};
 use crate::runtime::telemetry::{self, TelemetryArgs};
 use crate::runtime::{shutdown, tls};
+use crate::webhook::metrics::WebhookMetrics;
 use crate::webhook::{self, Options};
 
 /// Longer than any watch that the API server lets stand, so that only a connection that died counts as silent.
@@ -27,7 +30,7 @@ pub(crate) struct Args {
     /// Address for admission reviews over HTTPS
     #[arg(long, env = "ENSIGN_LISTEN", default_value = "0.0.0.0:9443", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Address for health checks over HTTP
+    /// Address for health checks and metrics over HTTP
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     health_listen: SocketAddr,
     /// Namespace that Ensign runs in
@@ -55,6 +58,8 @@ pub(crate) struct Args {
     #[arg(long, env = "ENSIGN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]
+    holding: HoldingArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -71,7 +76,9 @@ async fn serve(args: Args, options: Options) -> Result<(), Failure> {
     // Health outlives `stop`: that the webhook is no longer ready has to be seen while it drains.
     let health_stop = CancellationToken::new();
     let _end_health = health_stop.clone().drop_guard();
-    let health = health::serve(args.health_listen, readiness.clone(), health_stop).await?;
+    let mut registry = Registry::default();
+    options.metrics.register(&mut registry);
+    let health = health::serve(args.health_listen, readiness.clone(), registry.into(), health_stop).await?;
     let (listener, address) = webhook::listen(args.listen)?;
     let webhook_url = format!("https://{address}{MUTATE_PODS_PATH}");
     tracing::info!(health_address = %health, webhook_url, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -112,6 +119,7 @@ impl Args {
                 format!("--tls-san {name:?} is neither a DNS name nor an IP address")
             });
         }
+        problems.0.extend(self.holding.problems());
         let entra = self
             .azure_cloud
             .entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref())
@@ -128,7 +136,9 @@ impl Args {
                     authority_host: authority_host.into(),
                     audience,
                     excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+                    settle: self.holding.settle(),
                 },
+                metrics: WebhookMetrics::default(),
             }),
             _ => Err(format!("the flags have {} problem(s):\n  {}", problems.0.len(), problems.0.join("\n  ")).into()),
         }

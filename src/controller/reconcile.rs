@@ -13,8 +13,13 @@ use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
 use super::gather::Gathered;
+use super::held::HeldPods;
+use super::holding::Pods;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
+use super::metrics::{ControllerMetrics, Ended, Subject};
+use super::missed::MissedPods;
+use super::queue::Queue;
 use super::registration::{self, Registered, WebhookTarget};
 use super::service_accounts;
 use super::write_gate::WriteGate;
@@ -41,6 +46,11 @@ pub(super) struct Reconciler {
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
     pub(super) attempts: Attempts,
+    pub(super) queue: Arc<Queue<Key>>,
+    pub(super) pods: Option<Pods>,
+    pub(super) held: Arc<HeldPods>,
+    pub(super) missed: MissedPods,
+    pub(super) metrics: ControllerMetrics,
 }
 
 /// Failures in a row, by key.
@@ -62,9 +72,11 @@ impl Attempts {
 }
 
 /// How a reconcile ended.
-enum Outcome {
+pub(super) enum Outcome {
     /// Nothing is left that concerns the key.
     Nothing,
+    /// As it should be; time alone changes that.
+    Again(Duration),
     /// In step with Azure; look again at the next resync.
     InStep,
     /// The cache was behind.
@@ -80,7 +92,10 @@ impl Reconciler {
     pub(super) async fn reconcile(&self, key: &Key) -> Option<Duration> {
         let outcome = match key {
             Key::Webhook => self.reconcile_registration().await,
-            _ => self.reconcile_identity(key).await,
+            Key::Pod(name) => self.reconcile_pod(name).await,
+            Key::Unlabelled => self.reconcile_unlabelled().await,
+            Key::Missed(binding) => self.reconcile_missed(binding).await,
+            Key::Identity(_) | Key::Name(_) => self.reconcile_identity(key).await,
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -97,11 +112,16 @@ impl Reconciler {
                 Outcome::Retry { reason: Reason::Pending, retry_after: None }
             }
         };
+        self.metrics.reconciled(subject(key), ended(&outcome));
         match outcome {
             Outcome::Retry { .. } if mutants::active(Mutant::FailureNotRequeued) => None,
             Outcome::Nothing => {
                 self.attempts.succeeded(key);
                 None
+            }
+            Outcome::Again(wait) => {
+                self.attempts.succeeded(key);
+                Some(wait)
             }
             Outcome::InStep => {
                 self.attempts.succeeded(key);
@@ -142,6 +162,7 @@ impl Reconciler {
             return Ok(Outcome::Behind);
         }
         let mut observed = self.observe(&gathered).await;
+        observed.missed = self.missed.observed(&gathered.snapshot());
         let now = self.now();
         let planned = assess(&gathered.snapshot(), &observed, &settings, now);
         let assessment = match &gathered.id {
@@ -303,6 +324,7 @@ impl Reconciler {
             for note in &outcome.notes {
                 self.writer.warn(object.as_ref(), note, "Bind").await;
             }
+            self.expect_looks(object, outcome);
         }
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
@@ -352,6 +374,24 @@ impl Reconciler {
         let now = self.clock.now();
         let whole = TimestampRound::new().smallest(Unit::Second).mode(k8s_openapi::jiff::RoundMode::Trunc);
         now.round(whole).unwrap_or(now)
+    }
+}
+
+fn subject(key: &Key) -> Subject {
+    match key {
+        Key::Identity(_) | Key::Name(_) => Subject::Identity,
+        Key::Webhook => Subject::Webhook,
+        Key::Pod(_) => Subject::Pod,
+        Key::Unlabelled => Subject::Unlabelled,
+        Key::Missed(_) => Subject::Missed,
+    }
+}
+
+fn ended(outcome: &Outcome) -> Ended {
+    match outcome {
+        Outcome::Nothing | Outcome::InStep => Ended::Done,
+        Outcome::Again(_) | Outcome::Behind | Outcome::RegistrationWaits => Ended::Waiting,
+        Outcome::Retry { .. } => Ended::Failed,
     }
 }
 

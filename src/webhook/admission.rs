@@ -6,20 +6,30 @@ use axum::http::StatusCode;
 
 use super::cache::Index;
 use super::lookup::Lookup;
+use super::metrics::WebhookMetrics;
 use super::review::{self, Creation, Question, Rejection};
 use crate::decide::admit::{self, Config, Decision};
+use crate::runtime::clock::SharedClock;
 
 /// Answers reviews.
 pub struct Admission {
     config: Config,
     index: Arc<Index>,
     lookup: Arc<dyn Lookup>,
+    clock: SharedClock,
+    metrics: WebhookMetrics,
 }
 
 impl Admission {
     /// Answers from this index, and from this lookup where the index is not enough.
-    pub fn new(config: Config, index: Arc<Index>, lookup: Arc<dyn Lookup>) -> Self {
-        Self { config, index, lookup }
+    pub fn new(
+        config: Config,
+        index: Arc<Index>,
+        lookup: Arc<dyn Lookup>,
+        clock: SharedClock,
+        metrics: WebhookMetrics,
+    ) -> Self {
+        Self { config, index, lookup, clock, metrics }
     }
 
     /// Answers one review.
@@ -29,6 +39,9 @@ impl Admission {
             Question::Create(creation) => {
                 let decision = self.decide(&creation).await?;
                 report(&creation, &decision);
+                if !creation.dry_run {
+                    self.metrics.admitted(&decision);
+                }
                 (creation.uid, decision)
             }
         };
@@ -42,9 +55,10 @@ impl Admission {
         if admit::is_exempt(pod, namespace, &self.config) {
             return Ok(Decision::Allow { warnings: Vec::new() });
         }
+        let now = self.clock.now();
         let complete = self.index.is_initialised();
         let cached = self.index.find(namespace, pod.service_account());
-        let decision = admit::admit(pod, namespace, cached.as_deref().unwrap_or_default(), &self.config);
+        let decision = admit::admit(pod, namespace, cached.as_deref().unwrap_or_default(), &self.config, now);
         let settled = match &decision {
             Decision::Refuse(refusal) => !refusal.code.depends_on_bindings(),
             _ => true,
@@ -53,7 +67,7 @@ impl Admission {
             return Ok(decision);
         }
         match self.lookup.bindings(namespace).await {
-            Ok(live) => Ok(admit::admit(pod, namespace, &live, &self.config)),
+            Ok(live) => Ok(admit::admit(pod, namespace, &live, &self.config, now)),
             Err(error) if complete => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, namespace = &**namespace, "the cached bindings decide about a refusal");
@@ -72,7 +86,9 @@ fn report(creation: &Creation<'_>, decision: &Decision) {
     let (pod, service_account) = (creation.pod.name(), creation.pod.service_account());
     match decision {
         Decision::Allow { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod left as it is"),
-        Decision::Patch { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod injected"),
+        Decision::Patch { held, .. } => {
+            tracing::debug!(namespace, pod, service_account, dry_run, held, "pod injected");
+        }
         Decision::Refuse(refusal) => tracing::info!(
             namespace,
             pod,

@@ -11,6 +11,7 @@ pub mod admission;
 pub mod cache;
 pub mod certificates;
 pub mod lookup;
+pub mod metrics;
 pub mod review;
 pub mod server;
 
@@ -25,6 +26,7 @@ use self::admission::Admission;
 use self::cache::Index;
 use self::certificates::{Keeper, Resolver};
 use self::lookup::LiveLookup;
+use self::metrics::WebhookMetrics;
 use self::server::Limits;
 use crate::decide::admit::Config;
 use crate::runtime::clock::SharedClock;
@@ -41,6 +43,8 @@ pub struct Options {
     pub tls_names: Vec<String>,
     /// What pods get.
     pub config: Config,
+    /// What is counted.
+    pub metrics: WebhookMetrics,
 }
 
 /// The webhook can't go on.
@@ -89,10 +93,11 @@ pub async fn run(
 ) -> Result<(), Error> {
     let index = Arc::new(Index::default());
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let Options { namespace, tls_secret, tls_names, config } = options;
-    let keeper = Keeper::new(client.clone(), namespace, tls_secret, tls_names, clock, Arc::clone(&resolver));
+    let Options { namespace, tls_secret, tls_names, config, metrics } = options;
+    let keeper =
+        Keeper::new(client.clone(), namespace, tls_secret, tls_names, Arc::clone(&clock), Arc::clone(&resolver));
     let lookup = Arc::new(LiveLookup::new(client.clone()));
-    let admission = Arc::new(Admission::new(config, Arc::clone(&index), lookup));
+    let admission = Arc::new(Admission::new(config, Arc::clone(&index), lookup, clock, metrics));
 
     let serve = async {
         // Without a certificate every handshake would fail; until there is one, callers wait in the backlog.

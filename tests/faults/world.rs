@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects};
+use ensign::controller::{self, Config, ControllerMetrics, Effects};
 use ensign::decide::assess::Settings;
 use ensign::decide::names::{Subject, cluster_tag};
 use ensign::decide::ownership::Cluster as AzureCluster;
@@ -375,6 +375,8 @@ impl World {
             leadership: None,
             issuer_watch: None,
             effects: Effects::watched_by(self.probe.clone()),
+            pods: None,
+            metrics: ControllerMetrics::default(),
         };
         controller::run(config, stop).await
     }

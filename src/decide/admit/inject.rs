@@ -42,13 +42,13 @@ pub(super) struct Injection {
 }
 
 impl Injection {
-    fn add(&mut self, path: &[&str], value: Value) {
+    pub(super) fn add(&mut self, path: &[&str], value: Value) {
         self.operations
             .push(PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value }));
     }
 
     /// Appends to a list, or creates it where it is absent.
-    fn append(&mut self, list: &[&str], exists: bool, items: Vec<Value>) {
+    pub(super) fn append(&mut self, list: &[&str], exists: bool, items: Vec<Value>) {
         if items.is_empty() {
             return;
         }

@@ -7,18 +7,24 @@
 //! | not judged yet | leave alone | refuse |
 //! | not accepted, or none | leave alone | refuse |
 //!
+//! An injected pod whose identity does not work yet is held, unless its binding says `startPolicy: Immediate`
+//! ([`hold`]).
+//!
 //! Label `"false"` opts out. With several matching bindings each one adds its client ID: one that waits for its
 //! identity refuses the pod as above, one that is not accepted stands back with a warning as long as another injects.
 
 mod binding;
+mod hold;
 mod inject;
 mod pod;
 mod refusal;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use json_patch::PatchOperation;
+use k8s_openapi::jiff::Timestamp;
 
 pub use self::binding::{Binding, Standing};
 use self::inject::Identity;
@@ -36,6 +42,8 @@ pub struct Config {
     pub audience: String,
     /// Namespaces whose pods are never touched.
     pub excluded: BTreeSet<String>,
+    /// How long a credential settles after Azure confirmed it, before pods start; `None`: no pod is held.
+    pub settle: Option<Duration>,
 }
 
 /// What happens to the pod.
@@ -52,6 +60,8 @@ pub enum Decision {
         operations: Vec<PatchOperation>,
         /// What its creator should know.
         warnings: Vec<String>,
+        /// Whether it waits for its identity.
+        held: bool,
     },
     /// It is refused.
     Refuse(Refusal),
@@ -93,7 +103,7 @@ pub fn is_exempt(pod: &Pod<'_>, namespace: &str, config: &Config) -> bool {
 }
 
 /// Decides about a pod of `namespace`, given every binding there for the pod's service account.
-pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: &Config) -> Decision {
+pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: &Config, now: Timestamp) -> Decision {
     if is_exempt(pod, namespace, config) {
         return Decision::leave_alone();
     }
@@ -118,12 +128,13 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
             Decision::Refuse(refusal::no_binding(namespace, account, others))
         };
     };
-    let injection = match inject::inject(pod, &identities, config) {
+    let mut injection = match inject::inject(pod, &identities, config) {
         Ok(Some(injection)) => injection,
         Ok(None) if guaranteed => return Decision::Refuse(refusal::no_container(first.binding, namespace)),
         Ok(None) => return Decision::leave_alone(),
         Err(refusal) => return Decision::Refuse(refusal),
     };
+    let held = hold::hold(&mut injection, pod, &identities, config, now);
     let mut warnings = injection.warnings;
     if guaranteed {
         warnings.extend(matching.iter().filter_map(|binding| match &binding.standing {
@@ -138,7 +149,7 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
     if injection.operations.is_empty() {
         Decision::Allow { warnings }
     } else {
-        Decision::Patch { operations: injection.operations, warnings }
+        Decision::Patch { operations: injection.operations, warnings, held }
     }
 }
 
@@ -159,6 +170,8 @@ fn matching<'b>(pod: &Pod<'_>, bindings: &'b [Arc<Binding>]) -> Vec<&'b Binding>
     matching
 }
 
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

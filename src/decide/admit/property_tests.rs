@@ -7,11 +7,11 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 
-use super::tests::{binding, condition, config, decide, patched};
+use super::tests::{NOW, binding, condition, config, decide, patched};
 use super::*;
 use crate::api::keys::{
-    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH,
-    TOKEN_VOLUME,
+    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE,
+    INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_VOLUME,
 };
 
 const OUR_ENV: [&str; 5] = [ENV_CLIENT_ID, "SECOND_CLIENT_ID", ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST];
@@ -54,6 +54,10 @@ fn nearly_a_pod() -> impl Strategy<Value = Value> {
         "serviceAccountToken",
         INJECT_LABEL,
         INJECTED_BY_ANNOTATION,
+        "schedulingGates",
+        "nodeName",
+        IDENTITY_GATE,
+        HELD_LABEL,
     ]);
     let leaf = prop_oneof![
         3 => select(vec!["orders", "true", "app", TOKEN_VOLUME, TOKEN_MOUNT_PATH, ENV_CLIENT_ID]).prop_map(Value::from),
@@ -123,8 +127,26 @@ fn pod() -> impl Strategy<Value = Value> {
         Just(json!({"a/b~c": "kept"})),
         Just(json!({INJECTED_BY_ANNOTATION: "spoofed"})),
     ]);
-    (label, volumes, annotations, prop::option::of(containers("init", 0)), containers("app", 1), any_json()).prop_map(
-        |(label, volumes, annotations, init, containers, unknown)| {
+    let scheduling = (
+        select(vec![
+            None,
+            Some(json!([])),
+            Some(Value::Null),
+            Some(json!([{"name": "example.com/quota"}])),
+            Some(json!([{"name": IDENTITY_GATE}, {"name": "example.com/quota"}])),
+        ]),
+        select(vec![None, Some("true"), Some("false")]),
+        select(vec![None, None, Some(""), Some("node-1")]),
+    );
+    (
+        (label, scheduling),
+        volumes,
+        annotations,
+        prop::option::of(containers("init", 0)),
+        containers("app", 1),
+        any_json(),
+    )
+        .prop_map(|((label, (gates, held, node)), volumes, annotations, init, containers, unknown)| {
             let mut pod = json!({
                 "metadata": {"generateName": "orders-", "unknownField": unknown, "labels": {"app": "orders"}},
                 "spec": {"serviceAccountName": "orders", "containers": containers, "unknownField": unknown},
@@ -132,6 +154,15 @@ fn pod() -> impl Strategy<Value = Value> {
             });
             if let Some(label) = label {
                 pod["metadata"]["labels"][INJECT_LABEL] = json!(label);
+            }
+            if let Some(gates) = gates {
+                pod["spec"]["schedulingGates"] = gates;
+            }
+            if let Some(held) = held {
+                pod["metadata"]["labels"][HELD_LABEL] = json!(held);
+            }
+            if let Some(node) = node {
+                pod["spec"]["nodeName"] = json!(node);
             }
             if let Some(annotations) = annotations {
                 pod["metadata"]["annotations"] = annotations;
@@ -143,14 +174,17 @@ fn pod() -> impl Strategy<Value = Value> {
                 pod["spec"]["initContainers"] = init;
             }
             pod
-        },
-    )
+        })
 }
 
 fn bindings() -> impl Strategy<Value = Vec<Arc<Binding>>> {
     let all = vec![
         binding("first", &json!({})),
         binding("second", &json!({"spec": {"injection": {"clientIDEnv": "SECOND_CLIENT_ID"}}})),
+        binding(
+            "waiting",
+            &json!({"status": {"credential": null}, "spec": {"injection": {"clientIDEnv": "SECOND_CLIENT_ID"}}}),
+        ),
         binding("some", &json!({"spec": {"injection": {"containers": {"include": ["app0"], "exclude": ["app1"]}}}})),
         binding("selected", &json!({"spec": {"podSelector": {"matchLabels": {"app": "pay"}}}})),
         binding("pending", &json!({"status": null})),
@@ -175,6 +209,15 @@ fn without_ours(pod: &Value, before: &Value) -> Value {
     }
 
     let mut pod = pod.clone();
+    list_without(&mut pod["spec"]["schedulingGates"], &before["spec"]["schedulingGates"], |gate| {
+        gate["name"] == IDENTITY_GATE
+    });
+    if let Some(labels) = pod["metadata"]["labels"].as_object_mut() {
+        match before["metadata"]["labels"].get(HELD_LABEL) {
+            Some(value) => labels.insert(HELD_LABEL.to_owned(), value.clone()),
+            None => labels.remove(HELD_LABEL),
+        };
+    }
     list_without(&mut pod["spec"]["volumes"], &before["spec"]["volumes"], |volume| volume["name"] == TOKEN_VOLUME);
     for list in ["initContainers", "containers"] {
         let count = pod["spec"][list].as_array().map_or(0, Vec::len);
@@ -269,7 +312,7 @@ proptest! {
     fn any_json_is_read_or_refused_and_never_a_panic(pod in prop_oneof![any_json(), nearly_a_pod()]) {
         let text = pod.to_string();
         if let Ok(read) = serde_json::from_str::<Pod<'_>>(&text) {
-            admit(&read, "shop", &[binding("first", &json!({}))], &config());
+            admit(&read, "shop", &[binding("first", &json!({}))], &config(), NOW.parse().unwrap());
         }
     }
 }

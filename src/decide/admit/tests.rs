@@ -9,6 +9,10 @@ use crate::api::ManagedIdentityBinding;
 use crate::api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 
 const AUTHORITY: &str = "https://login.example/";
+/// How long credentials settle in these tests.
+pub(super) const SETTLE_SECONDS: u64 = 30;
+/// When these tests' pods are made.
+pub(super) const NOW: &str = "2026-01-03T00:00:00Z";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 
 pub(super) fn config() -> Config {
@@ -16,6 +20,7 @@ pub(super) fn config() -> Config {
         authority_host: AUTHORITY.to_owned(),
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
+        settle: Some(Duration::from_secs(SETTLE_SECONDS)),
     }
 }
 
@@ -29,7 +34,14 @@ pub(super) fn binding(name: &str, change: &Value) -> Arc<Binding> {
         "status": {
             "clientID": format!("{name}-client"),
             "tenantID": "tenant",
-            "conditions": [condition("Accepted", "True", "Accepted", "")],
+            "credential": {
+                "name": "ensign-orders", "issuer": "https://issuer.example", "origin": "Created",
+                "confirmedSince": "2026-01-01T00:00:00Z",
+            },
+            "conditions": [
+                condition("Accepted", "True", "Accepted", ""),
+                condition("CredentialReady", "True", "Confirmed", ""),
+            ],
         },
     });
     json_patch::merge(&mut object, change);
@@ -43,7 +55,7 @@ pub(super) fn condition(kind: &str, status: &str, reason: &str, message: &str) -
     })
 }
 
-fn resolved(name: &str) -> Arc<Binding> {
+pub(super) fn resolved(name: &str) -> Arc<Binding> {
     binding(name, &json!({}))
 }
 
@@ -65,7 +77,7 @@ fn pending(name: &str) -> Arc<Binding> {
 }
 
 /// A pod of service account `orders`, changed by a merge patch.
-fn pod(change: &Value) -> Value {
+pub(super) fn pod(change: &Value) -> Value {
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -85,7 +97,7 @@ fn labelled(change: &Value) -> Value {
 pub(super) fn decide(pod: &Value, bindings: &[Arc<Binding>]) -> Decision {
     let text = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
-    admit(&pod, "shop", bindings, &config())
+    admit(&pod, "shop", bindings, &config(), NOW.parse().unwrap())
 }
 
 pub(super) fn patched(pod: &Value, decision: &Decision) -> Value {
@@ -96,7 +108,7 @@ pub(super) fn patched(pod: &Value, decision: &Decision) -> Value {
     patched
 }
 
-fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
+pub(super) fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
     let decision = decide(pod, bindings);
     assert!(matches!(decision, Decision::Patch { .. }), "{decision:?}");
     patched(pod, &decision)
@@ -109,7 +121,7 @@ fn refusal(pod: &Value, bindings: &[Arc<Binding>]) -> Refusal {
     }
 }
 
-fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
+pub(super) fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
     match decide(pod, bindings) {
         Decision::Allow { warnings } | Decision::Patch { warnings, .. } => warnings,
         Decision::Refuse(refusal) => panic!("refused: {refusal:?}"),
@@ -121,7 +133,7 @@ fn env(container: &Value) -> Vec<(&str, &str)> {
     variables.iter().map(|one| (one["name"].as_str().unwrap(), one["value"].as_str().unwrap())).collect()
 }
 
-fn left_alone(decision: &Decision) -> bool {
+pub(super) fn left_alone(decision: &Decision) -> bool {
     *decision == Decision::Allow { warnings: Vec::new() }
 }
 
@@ -276,7 +288,7 @@ fn the_label_false_opts_out() {
 fn pods_of_an_excluded_namespace_are_left_alone_whatever_their_label() {
     let text = labelled(&json!({})).to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
-    assert!(left_alone(&admit(&pod, "kube-system", &[resolved("orders")], &config())));
+    assert!(left_alone(&admit(&pod, "kube-system", &[resolved("orders")], &config(), NOW.parse().unwrap())));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
 use crate::decide::credentials::{Standing, az_delete};
 use crate::decide::failure::Failure;
+use crate::decide::missed;
 use crate::decide::names::Subject;
 use crate::decide::notes::{self, Note};
 use crate::decide::status;
@@ -38,7 +39,7 @@ fn outcome(
     };
     let mut notes: Vec<Note> = verdicts
         .iter()
-        .filter(|(kind, _)| matches!(kind, ConditionType::TrustRevoked | ConditionType::ServiceAccountAnnotated))
+        .filter(|(kind, _)| beside_ready(*kind))
         .chain([&(ConditionType::Ready, ready)])
         .filter_map(|(kind, verdict)| notes::warning(&before.conditions, *kind, verdict))
         .collect();
@@ -96,9 +97,25 @@ fn living(
             .filter(|_| after.client_id.is_some())
             .map(|verdict| (ConditionType::ServiceAccountAnnotated, verdict)),
     );
+    // Nor do those that work suffer from others that were missed.
+    verdicts.extend(
+        missed::verdict(
+            context.observed.missed.get(&(namespace.to_owned(), binding.name_any())),
+            &before.conditions,
+            namespace,
+        )
+        .filter(|_| after.client_id.is_some())
+        .map(|verdict| (ConditionType::PodsInjected, verdict)),
+    );
     after.conditions =
         status::conditions(&ready, &verdicts, binding.metadata.generation, &before.conditions, context.now);
     (after, ready, verdicts)
+}
+
+/// Conditions that have events of their own, because `Ready` does not tell what they say.
+fn beside_ready(kind: ConditionType) -> bool {
+    use ConditionType::{PodsInjected, ServiceAccountAnnotated, TrustRevoked};
+    matches!(kind, TrustRevoked | ServiceAccountAnnotated | PodsInjected)
 }
 
 /// A refused binding whose subject is trusted all the same, by a credential that is not Ensign's.

@@ -24,6 +24,7 @@ use super::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
 use super::credentials::Step;
 use super::failure::Failure;
 use super::identities;
+use super::missed::Missed;
 use super::notes::Note;
 use super::ownership::{Cluster, Credential};
 use crate::api::keys::ABANDON_ANNOTATION;
@@ -92,6 +93,8 @@ pub struct Observed {
     pub write_failures: BTreeMap<String, Failure>,
     /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
     pub annotated: BTreeMap<(String, String), Annotated>,
+    /// Pods that were missed, by namespace and name of the binding, where somebody has looked; not asked of Azure.
+    pub missed: BTreeMap<(String, String), Missed>,
 }
 
 impl Observed {

@@ -25,6 +25,7 @@ use super::certificates::Bundle;
 use super::lookup::{Lookup, LookupError};
 use super::*;
 use crate::decide::admit::Binding;
+use crate::runtime::clock::SystemClock;
 
 /// Answers as told, and counts the questions.
 #[derive(Default)]
@@ -84,9 +85,13 @@ fn app_within(index: Arc<Index>, lookup: &Arc<FakeLookup>, limits: Limits) -> Ro
         authority_host: "https://login.example/".to_owned(),
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
+        settle: None,
     };
     let lookup: Arc<dyn Lookup> = lookup.clone();
-    server::router(Arc::new(Admission::new(config, index, lookup)), limits)
+    server::router(
+        Arc::new(Admission::new(config, index, lookup, SystemClock::shared(), WebhookMetrics::default())),
+        limits,
+    )
 }
 
 fn resolved_app() -> Router {

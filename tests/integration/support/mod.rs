@@ -4,6 +4,7 @@ mod chosen_cluster;
 pub mod clock;
 pub mod control_plane;
 pub mod ensign;
+pub mod holding;
 pub mod objects;
 pub mod replica;
 pub mod webhook;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects, IssuerWatch, LeaseConfig};
+use ensign::controller::{self, Config, ControllerMetrics, Effects, IssuerWatch, LeaseConfig, Pods, WebhookTarget};
 use ensign::decide::assess::Settings;
 use ensign::decide::ownership::Cluster;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
@@ -116,6 +116,26 @@ pub struct StageTeam<'a> {
 
 impl StageTeam<'_> {
     pub fn bind(&self) {
+        self.grant(&self.whole_namespace());
+        self.bind_account("app");
+    }
+
+    /// The same, but nothing is written to Azure.
+    pub fn bind_observed(&self) {
+        self.managed_identity("Observe", &self.whole_namespace());
+        self.bind_account("app");
+    }
+
+    fn whole_namespace(&self) -> Value {
+        json!([{"name": "team", "namespace": self.name, "serviceAccounts": ["*"]}])
+    }
+
+    /// Says who may use the identity.
+    pub fn grant(&self, allowed: &Value) {
+        self.managed_identity("Manage", allowed);
+    }
+
+    fn managed_identity(&self, policy: &str, allowed: &Value) {
         let info = self.stage.azure.info();
         let id = format!(
             "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
@@ -123,12 +143,8 @@ impl StageTeam<'_> {
         );
         self.apply(&json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": self.name},
-            "spec": {
-                "existing": {"resourceID": id},
-                "allowedSubjects": [{"name": "team", "namespace": self.name, "serviceAccounts": ["*"]}],
-            },
+            "spec": {"existing": {"resourceID": id, "credentialPolicy": policy}, "allowedSubjects": allowed},
         }));
-        self.bind_account("app");
     }
 
     pub fn bind_account(&self, account: &str) {
@@ -237,6 +253,9 @@ pub struct ReplicaOptions {
     /// The cluster's ID and the one it had before.
     pub cluster_id: Option<String>,
     pub previous_id: Option<String>,
+    /// What it does about pods, and the webhook that it registers.
+    pub pods: Option<Pods>,
+    pub webhook: Option<WebhookTarget>,
 }
 
 impl Default for ReplicaOptions {
@@ -248,6 +267,8 @@ impl Default for ReplicaOptions {
             issuer_watch: None,
             cluster_id: None,
             previous_id: None,
+            pods: None,
+            webhook: None,
         }
     }
 }
@@ -330,13 +351,15 @@ impl Replica {
                     },
                     resync: Duration::from_secs(900),
                     concurrency: 4,
-                    webhook: None,
+                    webhook: options.webhook,
                     clock: options.clock,
                     instance: Some(name),
                     readiness: ready,
                     leadership,
                     issuer_watch: options.issuer_watch,
                     effects: Effects::default(),
+                    pods: options.pods,
+                    metrics: ControllerMetrics::default(),
                 };
                 controller::run(config, stopped).await.map_err(|error| format!("{error}: {error:?}"))
             })

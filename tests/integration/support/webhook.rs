@@ -1,12 +1,14 @@
 //! A webhook on the shared control plane; the controller registers it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ensign::controller::WebhookTarget;
 use ensign::decide::admit;
 use ensign::decide::registration::{Endpoint, MUTATE_PODS_PATH, excluded_namespaces};
-use ensign::runtime::clock::SystemClock;
+use ensign::runtime::clock::SharedClock;
 use ensign::runtime::health::Readiness;
+use ensign::webhook::metrics::WebhookMetrics;
 use ensign::webhook::{self, Options};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,12 @@ pub struct Webhook {
 
 impl Webhook {
     /// Makes what an install makes, and starts the webhook; it ends with the process.
-    pub fn start(control_plane: &'static ControlPlane, authority_host: &str) -> Self {
+    pub fn start(
+        control_plane: &'static ControlPlane,
+        authority_host: &str,
+        settle: Duration,
+        clock: SharedClock,
+    ) -> Self {
         let api = "admissionregistration.k8s.io/v1";
         for object in [
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}}),
@@ -45,7 +52,9 @@ impl Webhook {
                 authority_host: authority_host.to_owned(),
                 audience: AUDIENCE.to_owned(),
                 excluded: excluded_namespaces(NAME, []),
+                settle: Some(settle),
             },
+            metrics: WebhookMetrics::default(),
         };
         let readiness = Readiness::default();
         let ready = readiness.clone();
@@ -54,7 +63,7 @@ impl Webhook {
             runtime.block_on(async move {
                 let client = control_plane.client().await;
                 let stop = CancellationToken::new();
-                let run = webhook::run(client, options, listener, ready, SystemClock::shared(), stop);
+                let run = webhook::run(client, options, listener, ready, clock, stop);
                 run.await.expect("the webhook runs");
             });
         });
