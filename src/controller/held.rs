@@ -51,31 +51,29 @@ impl HeldPods {
         let name = (pod.namespace.clone().unwrap_or_default(), pod.name.clone().unwrap_or_default());
         let injected_by = pod.annotations.as_ref().and_then(|annotations| annotations.get(INJECTED_BY_ANNOTATION));
         let bindings = claims(injected_by.map_or("", String::as_str)).map(|claim| claim.binding.to_owned()).collect();
-        let mut pods = self.lock();
-        let held = pods.entry(name.clone()).or_default();
-        if held.uid != pod.uid {
-            *held = Held { uid: pod.uid.clone(), ..Held::default() };
-        }
-        held.bindings = bindings;
-        let ungated = held.ungated;
-        self.count(&pods);
+        let ungated = self.change(&name, |pods| {
+            let held = pods.entry(name.clone()).or_default();
+            if held.uid != pod.uid {
+                *held = Held { uid: pod.uid.clone(), ..Held::default() };
+            }
+            held.bindings = bindings;
+            held.ungated
+        });
         (!ungated).then_some(Key::Pod(name))
     }
 
     /// The pod is gone, or does not concern us any more.
     pub(super) fn forget(&self, name: &PodName) {
-        let mut pods = self.lock();
-        pods.remove(name);
-        self.count(&pods);
+        self.change(name, |pods| pods.remove(name));
     }
 
     /// The pod has the label, but not the gate. The label says nothing by itself, and is left alone.
     pub(super) fn is_ungated(&self, name: &PodName) {
-        let mut pods = self.lock();
-        if let Some(held) = pods.get_mut(name) {
-            held.ungated = true;
-        }
-        self.count(&pods);
+        self.change(name, |pods| {
+            if let Some(held) = pods.get_mut(name) {
+                held.ungated = true;
+            }
+        });
     }
 
     /// The keys of the pods that a binding holds.
@@ -99,9 +97,14 @@ impl HeldPods {
         self.lock().keys().cloned().collect()
     }
 
-    fn count(&self, pods: &BTreeMap<PodName, Held>) {
-        let held = pods.values().filter(|held| !held.ungated).count();
-        self.metrics.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+    /// Changes what is known of one pod, and counts it.
+    fn change<T>(&self, name: &PodName, change: impl FnOnce(&mut BTreeMap<PodName, Held>) -> T) -> T {
+        let count = |pods: &BTreeMap<PodName, Held>| i64::from(pods.get(name).is_some_and(|held| !held.ungated));
+        let mut pods = self.lock();
+        let before = count(&pods);
+        let answer = change(&mut pods);
+        self.metrics.held.inc_by(count(&pods) - before);
+        answer
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, Held>> {

@@ -69,8 +69,7 @@ impl Reconciler {
                 for note in self.held.untold(name, notes) {
                     self.writer.note(&live, &note, "Hold").await;
                 }
-                let wait = until.map(|until| until.duration_since(self.clock.now()));
-                let wait = wait.and_then(|wait| Duration::try_from(wait).ok());
+                let wait = until.map(|until| hold::remaining(until, self.clock.now()));
                 // A change of a binding queues the pod as well; the resync is for what nobody thought of.
                 Ok(wait.map_or(Outcome::InStep, |wait| Outcome::Again(wait.min(self.resync))))
             }

@@ -86,6 +86,11 @@ impl Lifting {
     }
 }
 
+/// How long it is until then; no time at all if it has passed, which it may have while the pod was told to wait.
+pub fn remaining(until: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(until.duration_since(now)).unwrap_or_default()
+}
+
 /// A binding that injected a pod, as the pod's annotation names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim<'a> {

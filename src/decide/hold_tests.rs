@@ -164,3 +164,10 @@ fn a_settle_time_beyond_all_time_is_no_panic() {
     let at = NOW.parse().unwrap();
     assert!(!Start::Confirmed { since: at }.is_open(Duration::MAX, at));
 }
+
+#[test]
+fn a_time_that_passed_while_the_pod_was_told_to_wait_is_waited_for_no_more() {
+    let now: Timestamp = NOW.parse().unwrap();
+    assert_eq!(remaining(now + SETTLE, now), SETTLE);
+    assert_eq!(remaining(now - SETTLE, now), Duration::ZERO);
+}

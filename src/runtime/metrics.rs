@@ -51,3 +51,27 @@ async fn answer(State(metrics): State<Metrics>) -> Response {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use prometheus_client::metrics::counter::Counter;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_counted_is_served_as_text() {
+        let counter: Counter = Counter::default();
+        let mut registry = Registry::default();
+        registry.register("ships", "Ships that were seen", counter.clone());
+        let routes = router(registry.into());
+        counter.inc_by(7);
+        let answer = routes.oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], CONTENT_TYPE);
+        let text = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        assert!(String::from_utf8(text.into()).unwrap().contains("ships_total 7\n"));
+    }
+}

@@ -64,3 +64,32 @@ impl WebhookMetrics {
         self.admissions.get_or_create(&Labels::from(decision)).inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::admit::Refusal;
+    use crate::runtime::metrics::Metrics;
+
+    #[test]
+    fn a_refusal_is_counted_under_its_reason() {
+        let metrics = WebhookMetrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let patch = |held| Decision::Patch { operations: Vec::new(), warnings: Vec::new(), held };
+        let refusal = Refusal { code: RefusalCode::NoBinding, message: "of pod secret-name".to_owned() };
+        for decision in [patch(true), patch(false), patch(true), Decision::Refuse(refusal)] {
+            metrics.admitted(&decision);
+        }
+        let text = Metrics::from(registry).text().unwrap();
+        for line in [
+            r#"ensign_admissions_total{outcome="Held",reason=""} 2"#,
+            r#"ensign_admissions_total{outcome="Injected",reason=""} 1"#,
+            r#"ensign_admissions_total{outcome="Allowed",reason=""} 0"#,
+            r#"ensign_admissions_total{outcome="Refused",reason="NoBinding"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing: {text}");
+        }
+        assert!(!text.contains("secret-name"), "names are nobody's business");
+    }
+}
