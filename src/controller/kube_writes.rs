@@ -217,11 +217,11 @@ impl KubeWriter {
     /// Lifts Ensign's gate, which is at this place in the list, and takes the label away, of this very pod. The gates of
     /// others stay, whatever they do meanwhile.
     pub(super) async fn lift(&self, pod: &Pod, gate: usize) -> Result<(), KubeError> {
-        let path = format!("/spec/schedulingGates/{gate}");
+        let place = format!("/spec/schedulingGates/{gate}");
         let mut operations = vec![
             test_uid(pod),
-            json!({"op": "test", "path": format!("{path}/name"), "value": IDENTITY_GATE}),
-            json!({"op": "remove", "path": path}),
+            json!({"op": "test", "path": format!("{place}/name"), "value": IDENTITY_GATE}),
+            json!({"op": "remove", "path": place}),
         ];
         if pod.labels().contains_key(HELD_LABEL) {
             let label = HELD_LABEL.replace('/', "~1");

@@ -25,7 +25,9 @@ fn owned(name: &str, kind: &str, owner: &str, labels: &Value) -> ObjectMeta {
 
 fn found(binding: &ManagedIdentityBinding, pods: &[ObjectMeta]) -> Missed {
     let mut missed = Missed::default();
-    pods.iter().for_each(|pod| missed.look_at(binding, pod, &["app"]));
+    for pod in pods {
+        missed.look_at(binding, pod, &["app"]);
+    }
     missed
 }
 

@@ -1,4 +1,4 @@
-//! Pods that are held until their identity works, with the real webhook, controller and ReplicaSet controller.
+//! Pods that are held until their identity works, with the real webhook, controller and `ReplicaSet` controller.
 //!
 //! The clock stands until a test moves it, so that every pod that is made meanwhile is held.
 

@@ -21,12 +21,12 @@ pub(super) fn hold(
     now: Timestamp,
 ) -> bool {
     let (Some(settle), Some(spec)) = (config.settle, &pod.spec) else { return false };
-    let gates = spec.scheduling_gates.as_deref();
-    let gated = gates.unwrap_or_default().iter().any(|gate| &*gate.name == IDENTITY_GATE);
+    let existing = spec.scheduling_gates.as_deref();
+    let brought = existing.unwrap_or_default().iter().any(|gate| &*gate.name == IDENTITY_GATE);
     let containers = || spec.init_containers.iter().chain(&spec.containers).flatten();
     let injects = |identity: &&Identity<'_>| containers().any(|container| identity.binding.chooses(&container.name));
     let waiting = identities.iter().filter(injects).find(|identity| !identity.binding.start.is_open(settle, now));
-    if !gated && waiting.is_none() {
+    if !brought && waiting.is_none() {
         return false;
     }
     if spec.node_name.as_deref().is_some_and(|name| !name.is_empty()) {
@@ -40,8 +40,8 @@ pub(super) fn hold(
         }));
         return false;
     }
-    if !gated {
-        injection.append(&["spec", "schedulingGates"], gates.is_some(), vec![json!({"name": IDENTITY_GATE})]);
+    if !brought {
+        injection.append(&["spec", "schedulingGates"], existing.is_some(), vec![json!({"name": IDENTITY_GATE})]);
     }
     add_label(injection, pod);
     true
