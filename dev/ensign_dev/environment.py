@@ -155,6 +155,7 @@ class Environment:
             "audit_log": cluster["audit_log"],
             "kubectl": str(programs.cluster.kubectl),
             "logs": str(self.registry.logs),
+            "propagation_seconds": propagation_seconds,
             "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
             "compatibility": self.compatibility,
         }
@@ -240,6 +241,8 @@ class Environment:
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
             "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0", *self._mode(),
+            # Pods wait as long as the stand-in for Entra takes to see a credential.
+            "--settle-seconds", str(self.info.get("propagation_seconds", 0)),
         ]
         env: "Dict[str, children.Argument]" = {
             "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),
