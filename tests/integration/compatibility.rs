@@ -493,7 +493,8 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
         clock.pass(Duration::from_secs(900));
         said(&identity()).is_none().then_some(())
     });
-    assert_eq!(stage.kubernetes_writes(&replica).len(), 1, "the status without the condition, and nothing before");
+    let writes = stage.kubernetes_writes(&replica);
+    assert_eq!(writes.len(), 1, "the status without the condition, and nothing before: {writes:#?}");
     drop(running);
 }
 

@@ -253,7 +253,11 @@ fn a_rival_that_takes_away_is_answered_ever_more_seldom() {
     assert_eq!(stage.registrations(&name), 4);
     for (wait, total) in [(1, 5), (2, 6), (4, 7)] {
         clock.pass(Duration::from_secs(wait));
-        wait_for("the next repair", || (stage.registrations(&name) == total && rival.changes() == total).then_some(()));
+        wait_for("the next repair", || {
+            // A look that was under way when the time passed counts from its end.
+            clock.pass(Duration::from_millis(20));
+            (stage.registrations(&name) == total && rival.changes() == total).then_some(())
+        });
         wait_for_a_look(&stage, &name, &install);
         assert_eq!(stage.registrations(&name), total);
     }

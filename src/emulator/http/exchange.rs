@@ -28,14 +28,12 @@ impl Incoming {
         self.header("x-ms-client-request-id").or_else(|| self.header("client-request-id"))
     }
 
-    /// Scheme and authority that the client used, when it is one of ours; else `base_url`.
+    /// Scheme and authority that the client used, when the name is one of ours, whatever port led here; else `base_url`.
     pub(super) fn origin(&self, base_url: &str) -> String {
-        let port = base_url.rsplit(':').next().unwrap_or_default();
-        let asked = self.header("host").unwrap_or_default();
-        if asked.eq_ignore_ascii_case(&format!("localhost:{port}")) {
-            format!("https://localhost:{port}")
-        } else {
-            base_url.to_owned()
+        let (name, port) = self.header("host").and_then(|host| host.split_once(':')).unwrap_or_default();
+        match (name.to_ascii_lowercase().as_str(), port.parse::<u16>()) {
+            (name @ ("localhost" | "127.0.0.1"), Ok(port)) => format!("https://{name}:{port}"),
+            _ => base_url.to_owned(),
         }
     }
 }
