@@ -4,6 +4,13 @@
 pub const INJECT_LABEL: &str = "ensign.dev/inject";
 /// Pod annotation that says by which bindings and identities the pod was injected.
 pub const INJECTED_BY_ANNOTATION: &str = "ensign.dev/injected-by";
+/// Pod annotation of Kubernetes: a kubelet mirrors the pod from a file. The API server refuses volumes and service
+/// accounts in it.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Scheduling gate of a pod that waits for its identity. It is Ensign's own: the controller lifts it.
+pub const IDENTITY_GATE: &str = "ensign.dev/identity";
+/// Pod label, `"true"` while the gate is there; the controller finds held pods by it.
+pub const HELD_LABEL: &str = "ensign.dev/held";
 /// Annotation on a `ManagedIdentity` only: release the finalizer without touching Azure.
 pub const ABANDON_ANNOTATION: &str = "ensign.dev/abandon";
 /// Finalizer on both kinds: a federated identity credential may exist because of this object.

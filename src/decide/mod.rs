@@ -16,5 +16,6 @@ pub mod names;
 pub mod notes;
 mod overlap;
 pub mod ownership;
+pub mod policy;
 pub mod registration;
 pub mod status;

@@ -24,7 +24,7 @@ pub const MUTATE_PODS_PATH: &str = "/mutate-pods";
 pub const TIMEOUT_SECONDS: i32 = 5;
 
 /// Label that every namespace has, with its own name as the value.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub(super) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// A webhook in the way of these pods could keep a cluster from coming up.
 const ALWAYS_EXCLUDED: [&str; 1] = ["kube-system"];
 const HTTPS_PORT: i32 = 443;

@@ -7,6 +7,7 @@ mod cluster_identity;
 mod controller;
 mod emulator;
 mod lease;
+mod policy;
 mod support;
 mod tenancy;
 mod webhook;

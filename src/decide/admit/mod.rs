@@ -13,7 +13,7 @@
 mod binding;
 mod inject;
 mod pod;
-mod refusal;
+pub(in crate::decide) mod refusal;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -11,10 +11,7 @@ use std::ops::Deref;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::api::keys::INJECTED_BY_ANNOTATION;
-
-/// Marks a pod that a kubelet mirrors from a file; the API server refuses volumes and service accounts in it.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+use crate::api::keys::{INJECTED_BY_ANNOTATION, MIRROR_ANNOTATION};
 
 /// A string that is borrowed unless the JSON escapes it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl fmt::Display for Named<'_> {
 }
 
 /// Nothing that would inject covers the pod; `others` are bindings of its service account that don't.
-pub(super) fn no_binding<'a>(
+pub(in crate::decide) fn no_binding<'a>(
     namespace: &str,
     service_account: &str,
     others: impl Iterator<Item = &'a Binding>,
@@ -103,7 +103,7 @@ pub(super) fn no_binding<'a>(
 }
 
 /// The pod's binding can't serve it. A binding that can is a fault of the caller and reads as not judged yet.
-pub(super) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
+pub(in crate::decide) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
     let named = Named(binding, namespace);
     let describe = format!("kubectl describe mib {} -n {namespace}", binding.name);
     match &binding.standing {
@@ -142,7 +142,7 @@ pub(super) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
 }
 
 /// The bindings choose none of the pod's containers.
-pub(super) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
+pub(in crate::decide) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
     Refusal {
         code: RefusalCode::NoContainer,
         message: format!(
@@ -153,7 +153,7 @@ pub(super) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
 }
 
 /// The name of the token volume is taken.
-pub(super) fn volume_clash() -> Refusal {
+pub(in crate::decide) fn volume_clash() -> Refusal {
     Refusal {
         code: RefusalCode::VolumeClash,
         message: format!(
@@ -164,7 +164,7 @@ pub(super) fn volume_clash() -> Refusal {
 }
 
 /// The place of the token is taken.
-pub(super) fn mount_clash(container: &str, volume: &str, path: &str) -> Refusal {
+pub(in crate::decide) fn mount_clash(container: &str, volume: &str, path: &str) -> Refusal {
     Refusal {
         code: RefusalCode::MountClash,
         message: format!(

@@ -5,5 +5,6 @@ pub mod clock;
 pub mod control_plane;
 pub mod ensign;
 pub mod objects;
+pub mod policies;
 pub mod replica;
 pub mod webhook;
