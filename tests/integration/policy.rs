@@ -7,8 +7,7 @@ use ensign::api::keys::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{kubectl, unique};
+use crate::support::objects::unique;
 use crate::support::policies::{AUTHORITY, Place, Policies, binding, condition, config, pod, until};
 use crate::support::replica::Stage;
 use crate::support::webhook::AUDIENCE;
@@ -20,7 +19,7 @@ struct Scene {
     place: Place,
     runtime: Runtime,
     _policies: Policies,
-    stage: Stage,
+    _stage: Stage,
 }
 
 impl Scene {
@@ -34,11 +33,7 @@ impl Scene {
             let client = stage.control_plane.client().await;
             Place::make(&client, &name, &["orders", "other", SENTINEL]).await
         });
-        Self { place, runtime, _policies: policies, stage }
-    }
-
-    fn control_plane(&self) -> &'static ControlPlane {
-        self.stage.control_plane
+        Self { place, runtime, _policies: policies, _stage: stage }
     }
 
     /// Makes bindings and waits until every policy knows them: watches keep the order.
@@ -101,6 +96,11 @@ fn env(container: &Value) -> Vec<(&str, &str)> {
     variables.iter().filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?))).collect()
 }
 
+/// Whether a refusal is that of the policy without parameters. Which of two policies speaks first is up to the API server.
+fn is_general(refusal: &str) -> bool {
+    refusal.contains("injected-pods.ensign.dev") && refusal.contains("that is ready covers it")
+}
+
 fn labelled() -> Value {
     json!({"metadata": {"labels": {INJECT_LABEL: "true"}}})
 }
@@ -154,7 +154,7 @@ fn several_bindings_each_add_their_client_id_and_share_one_token() {
         names
     };
     let shared = ["AZURE_AUTHORITY_HOST", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TENANT_ID"];
-    let with = |more: &[&str]| [&shared[..], more].concat();
+    let with = |more: &[&'static str]| shared.iter().chain(more).copied().collect::<Vec<_>>();
     let [init, app] = ["initContainers", "containers"].map(|list| &admitted["spec"][list]);
     assert_eq!(names(&init[0]), with(&["SECOND"]));
     assert_eq!(names(&init[1]), with(&["THIRD"]));
@@ -316,7 +316,8 @@ fn an_identity_that_is_not_resolved_refuses_pods_in_the_words_of_the_webhook() {
     assert!(
         refusal.contains("ValidatingAdmissionPolicy 'pods.ensign.dev' with binding 'pods.ensign.dev' denied request: ")
     );
-    assert!(scene.refusal(&labelled()).ends_with(&wanted));
+    let labelled = scene.refusal(&labelled());
+    assert!(labelled.ends_with(&wanted) || is_general(&labelled), "{labelled}");
     let status = scene.runtime.block_on(scene.place.dry_run(&pod(&json!({})))).expect_err("refused");
     assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
 }
@@ -340,9 +341,7 @@ fn a_labelled_pod_is_refused_with_the_reason_of_its_binding() {
         scene.runtime.block_on(scene.place.clear());
         scene.bind(&[binding("app", &change)]);
         let status = scene.runtime.block_on(scene.place.dry_run(&pod(&labelled()))).expect_err("refused");
-        // Which of two policies speaks first is up to the API server.
-        let generic = status.message.contains("but no ManagedIdentityBinding in namespace");
-        assert!(generic || status.message.contains(wanted), "{wanted}: {}", status.message);
+        assert!(is_general(&status.message) || status.message.contains(wanted), "{wanted}: {}", status.message);
         assert!(status.message.contains("ensign.dev"), "{}", status.message);
         let unlabelled = scene.admitted(&json!({}));
         assert!(!is_injected(&unlabelled));
@@ -440,18 +439,4 @@ fn a_volume_of_the_tokens_name_refuses_the_pod_unless_it_is_the_token() {
     let admitted = scene.admitted(&with(token_volume()));
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(1));
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], TOKEN_VOLUME);
-}
-
-#[test]
-fn the_api_server_finds_nothing_wrong_with_the_types_of_the_judging_expressions() {
-    let scene = Scene::open();
-    for name in ["pods.ensign.dev", "labelled-pods.ensign.dev", "injected-pods.ensign.dev"] {
-        let warnings = crate::support::objects::wait_for("the types to be checked", || {
-            let text = kubectl(scene.control_plane(), &["get", "validatingadmissionpolicy", name, "--output", "json"]);
-            let policy: Value = serde_json::from_str(&text).expect("a policy");
-            let is_current = policy["status"]["observedGeneration"] == policy["metadata"]["generation"];
-            is_current.then(|| policy["status"]["typeChecking"]["expressionWarnings"].clone())
-        });
-        assert_eq!(warnings, Value::Null, "{name}");
-    }
 }

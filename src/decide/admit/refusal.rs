@@ -102,6 +102,17 @@ pub(in crate::decide) fn no_binding<'a>(
     Refusal { code: RefusalCode::NoBinding, message }
 }
 
+/// Nothing has injected the pod, and who refuses it knows no more than that.
+pub(in crate::decide) fn not_injected(namespace: &str, service_account: &str) -> Refusal {
+    let message = format!(
+        "the pod is labelled {INJECT_LABEL}=true, but no ManagedIdentityBinding in namespace {namespace:?} that is ready \
+         covers it (service account {service_account:?}). See `kubectl get mib -n {namespace}`. Create a \
+         ManagedIdentityBinding in namespace {namespace:?} with spec.serviceAccountName: {service_account} and \
+         spec.identityRef naming the ManagedIdentity, or remove the label"
+    );
+    Refusal { code: RefusalCode::NoBinding, message }
+}
+
 /// The pod's binding can't serve it. A binding that can is a fault of the caller and reads as not judged yet.
 pub(in crate::decide) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
     let named = Named(binding, namespace);

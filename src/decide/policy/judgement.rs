@@ -62,7 +62,7 @@ pub(super) fn validations(pods: Pods) -> Vec<Validation> {
 
 /// What no binding can say: that there is none. The outcome alone counts, because anybody can write an annotation.
 pub(super) fn outcome() -> Validation {
-    let refusal = refusal::no_binding(&slot("namespace"), &slot("account"), std::iter::empty());
+    let refusal = refusal::not_injected(&slot("namespace"), &slot("account"));
     Validation { holds: "variables.injected".to_owned(), otherwise: said(&refusal.message) }
 }
 

@@ -161,19 +161,10 @@ impl Place {
     /// The pod as it would be stored, or why not.
     pub async fn dry_run(&self, pod: &Value) -> Result<Value, Status> {
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        self.send(pod, &params).await
-    }
-
-    /// Creates the pod.
-    pub async fn create(&self, pod: &Value) -> Result<Value, Status> {
-        self.send(pod, &PostParams::default()).await
-    }
-
-    async fn send(&self, pod: &Value, params: &PostParams) -> Result<Value, Status> {
         let resource = ApiResource::erase::<Pod>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.name, &resource);
         let pod = serde_json::from_value(pod.clone()).expect("a pod");
-        match api.create(params, &pod).await {
+        match api.create(&params, &pod).await {
             Ok(stored) => Ok(serde_json::to_value(stored).expect("JSON")),
             Err(kube::Error::Api(status)) => Err(*status),
             Err(error) => panic!("creating a pod: {error}"),
