@@ -8,6 +8,7 @@ mod controller;
 mod emulator;
 mod lease;
 mod policy;
+mod policy_cost;
 mod policy_equivalence;
 mod support;
 mod tenancy;
