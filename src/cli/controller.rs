@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::Client;
 
+use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::{Cloud, CloudArgs};
@@ -62,6 +63,8 @@ pub(crate) struct Args {
     concurrency: usize,
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
+    #[command(flatten)]
+    injection: InjectionArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
@@ -186,6 +189,7 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
     let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
     let tenant_id = args.azure_tenant_id.clone().or_else(|| std::env::var("AZURE_TENANT_ID").ok());
     tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, "configured");
+    let injection = args.injection.target(&client, cloud, &args.namespace, &args.excluded_namespaces).await?;
     Ok(Config {
         client,
         arm,
@@ -203,6 +207,7 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
         resync: Duration::from_secs(args.resync_seconds),
         concurrency: args.concurrency,
         webhook: Some(args.webhook()),
+        injection: Some(injection),
         clock: SystemClock::shared(),
         instance,
         readiness,

@@ -4,7 +4,9 @@
 mod azure_emulator;
 mod controller;
 mod crds;
+mod injection;
 mod leader_election;
+mod policies;
 mod ready_file;
 mod webhook;
 
@@ -29,6 +31,8 @@ enum Command {
     Webhook(Box<webhook::Args>),
     /// Print the custom resource definitions
     Crds(crds::Args),
+    /// Print the admission policies as an install makes them: they do nothing until the controller fills them in
+    Policies(policies::Args),
     /// Run the Azure stand-in for tests and development
     #[cfg(feature = "emulator")]
     AzureEmulator(Box<azure_emulator::Args>),
@@ -44,6 +48,7 @@ impl Cli {
             Command::Controller(args) => controller::run(*args),
             Command::Webhook(args) => webhook::run(*args),
             Command::Crds(args) => crds::run(&args),
+            Command::Policies(args) => policies::run(&args),
             #[cfg(feature = "emulator")]
             Command::AzureEmulator(args) => azure_emulator::run(*args),
         };

@@ -13,9 +13,11 @@ use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
 use super::gather::Gathered;
+use super::injection::{self, Injection};
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
-use super::registration::{self, Registered, WebhookTarget};
+use super::policies::PolicyKeeper;
+use super::registration::{Registered, WebhookTarget};
 use super::service_accounts;
 use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
@@ -25,9 +27,6 @@ use crate::decide::assess::{Assessment, Finalizer, Observed, Settings, assess};
 use crate::decide::backoff;
 use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
-
-/// How soon to look again when the webhook's certificates or the chart's objects are missing.
-const REGISTRATION_WAIT: Duration = Duration::from_secs(2);
 
 /// Everything that reconciles need.
 pub(super) struct Reconciler {
@@ -40,6 +39,7 @@ pub(super) struct Reconciler {
     pub(super) resync: Duration,
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
+    pub(super) policies: Option<PolicyKeeper>,
     pub(super) attempts: Attempts,
 }
 
@@ -107,7 +107,7 @@ impl Reconciler {
                 self.attempts.succeeded(key);
                 Some(backoff::jitter(self.resync, backoff::share(&key.to_string(), 0)))
             }
-            Outcome::RegistrationWaits => Some(REGISTRATION_WAIT),
+            Outcome::RegistrationWaits => Some(injection::WAIT),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind => Some(self.wait(key, Reason::Pending, None)),
             Outcome::Retry { reason, retry_after } => Some(self.wait(key, reason, retry_after)),
@@ -121,9 +121,12 @@ impl Reconciler {
     }
 
     async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
-        let Some(target) = &self.webhook else { return Ok(Outcome::Nothing) };
+        let (webhook, policies) = (self.webhook.as_ref(), self.policies.as_ref());
+        if webhook.is_none() && policies.is_none() {
+            return Ok(Outcome::Nothing);
+        }
         let granted = self.cache.read().granted_namespaces();
-        Ok(match registration::reconcile(&self.writer, target, &granted).await? {
+        Ok(match (Injection { writer: &self.writer, webhook, policies }).reconcile(&granted).await? {
             Registered::Current => Outcome::InStep,
             Registered::Waiting => Outcome::RegistrationWaits,
         })

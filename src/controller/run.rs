@@ -19,6 +19,7 @@ use super::issuer_watch::{IssuerKeeper, IssuerWatch};
 use super::key::Key;
 use super::kube_writes::KubeWriter;
 use super::lease::{Election, LeaseConfig, Standing};
+use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::{Attempts, Reconciler};
 use super::registration::WebhookTarget;
@@ -27,6 +28,7 @@ use super::write_gate::WriteGate;
 use crate::azure::ArmClient;
 use crate::decide::assess::Settings;
 use crate::decide::lease::Loss;
+use crate::decide::policy::Mode;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub concurrency: usize,
     /// The registration to fill in, if this install has a webhook.
     pub webhook: Option<WebhookTarget>,
+    /// Who injects; without it the webhook, if this install has one.
+    pub injection: Option<InjectionTarget>,
     /// Time.
     pub clock: SharedClock,
     /// Name of this process in events, for example the pod's name.
@@ -160,8 +164,12 @@ impl Life {
         let namespaces = feed.clone().namespaces(client()).map(|()| "the watch of Namespaces");
         self.watches = vec![self.tasks.spawn(identities), self.tasks.spawn(bindings), self.tasks.spawn(namespaces)];
         if let Some(target) = config.webhook.clone() {
-            let watch = feed.registration(client(), target.configuration, target.namespace, target.secret);
+            let watch = feed.clone().registration(client(), target.configuration, target.namespace, target.secret);
             self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the webhook registration")));
+        }
+        if config.injection.as_ref().is_some_and(|target| target.mode == Mode::Policy) {
+            let watch = feed.policies(client());
+            self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the admission policies")));
         }
         initialised_all(seen)
     }
@@ -186,6 +194,7 @@ impl Life {
             resync: config.resync,
             clock: config.clock,
             webhook: config.webhook,
+            policies: config.injection.map(PolicyKeeper::new),
             attempts: Attempts::default(),
         });
         for _ in 0..config.concurrency.max(1) {

@@ -369,6 +369,7 @@ impl World {
             resync: RESYNC,
             concurrency: 4,
             webhook: None,
+            injection: None,
             clock: self.clock.clone(),
             instance: None,
             readiness,

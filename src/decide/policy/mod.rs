@@ -6,11 +6,13 @@
 //!   mutating               pods.ensign.dev                   labelled-pods.ensign.dev
 //!   validating             pods.ensign.dev                   labelled-pods.ensign.dev
 //!   validating, no params                                    injected-pods.ensign.dev
+//!   mutating, no params      probe.ensign.dev, for dry runs of Ensign's own
 //! ```
 //!
 //! The first row injects ([`injection`]), once for each binding that serves. The second one refuses in the words of the
 //! webhook what that would refuse ([`judgement`]). The third one holds the guarantee where there is no binding at all,
-//! which a policy with parameters is not even asked about.
+//! which a policy with parameters is not even asked about. The last one says which version of all this is evaluated
+//! ([`probe`]).
 //!
 //! Whoever installs makes these objects and their policy bindings, [`inert`](Form::Inert). The controller only fills the
 //! policies in, and empties them again. The selectors are in the policies, not in their bindings: a policy whose parameter
@@ -20,6 +22,8 @@ mod cel;
 mod facts;
 mod injection;
 mod judgement;
+mod mode;
+mod probe;
 mod support;
 
 use std::collections::BTreeSet;
@@ -28,6 +32,8 @@ use serde_json::{Map, Value, json};
 
 use self::facts::Variable;
 use self::judgement::{Pods, Validation};
+pub use self::mode::{Choice, Mode, mode};
+pub use self::probe::{PROBE_LABEL, PROBE_POLICY, PROBE_QUESTION, mark};
 pub use self::support::{Served, shortfall};
 use super::admit::Config;
 use super::registration::{GRANTED_ENTRY, LABELLED_ENTRY, NAMESPACE_NAME_LABEL};
@@ -86,6 +92,8 @@ pub enum Form<'a> {
     Live {
         /// What pods get, and the namespaces that are never touched.
         config: &'a Config,
+        /// Ensign's own namespace.
+        own: &'a str,
         /// The namespaces that some grant names or selects.
         covered: &'a BTreeSet<String>,
     },
@@ -96,7 +104,7 @@ pub enum Form<'a> {
 pub fn policies(form: Form<'_>) -> Vec<Policy> {
     let (unlabelled, labelled) = match form {
         Form::Inert => (None, None),
-        Form::Live { config, covered } => {
+        Form::Live { config, covered, .. } => {
             let covered: BTreeSet<String> = covered.difference(&config.excluded).cloned().collect();
             let namespaces = [by_name("NotIn", &config.excluded), by_name("In", &covered)];
             let [not_excluded, only_covered] = namespaces;
@@ -110,13 +118,24 @@ pub fn policies(form: Form<'_>) -> Vec<Policy> {
             )
         }
     };
-    vec![
+    let mut policies = vec![
         Policy { kind: Kind::Validating, name: OUTCOME_POLICY, spec: outcome(labelled.as_ref()) },
         Policy { kind: Kind::Validating, name: LABELLED_ENTRY, spec: judging(labelled.as_ref(), Pods::Labelled) },
         Policy { kind: Kind::Validating, name: GRANTED_ENTRY, spec: judging(unlabelled.as_ref(), Pods::Unlabelled) },
         Policy { kind: Kind::Mutating, name: LABELLED_ENTRY, spec: injecting(labelled.as_ref()) },
         Policy { kind: Kind::Mutating, name: GRANTED_ENTRY, spec: injecting(unlabelled.as_ref()) },
-    ]
+    ];
+    let probe = match form {
+        Form::Inert => without_params(injecting(None)),
+        Form::Live { own, .. } => probe::spec(own, &mark(&policies)),
+    };
+    policies.push(Policy { kind: Kind::Mutating, name: PROBE_POLICY, spec: probe });
+    policies
+}
+
+/// The policies that differ from what is there, or are missing, in the order of `wanted`.
+pub fn differs<'w>(wanted: &'w [Policy], current: impl Fn(Kind, &str) -> Option<Value>) -> Vec<&'w Policy> {
+    wanted.iter().filter(|policy| current(policy.kind, policy.name).as_ref() != Some(&policy.spec)).collect()
 }
 
 /// Every object that whoever installs has to make: the policies, inert, and the policy bindings, which never change.
@@ -127,11 +146,18 @@ pub fn manifest() -> Vec<Value> {
     objects.chain(bindings).collect()
 }
 
+fn without_params(mut spec: Value) -> Value {
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("paramKind");
+    }
+    spec
+}
+
 /// What the API server evaluates a policy with: every `ManagedIdentityBinding` of the pod's namespace, one at a time.
 fn binding(policy: &Policy) -> Value {
     let mut spec = Map::new();
     spec.insert("policyName".to_owned(), json!(policy.name));
-    if policy.name != OUTCOME_POLICY {
+    if policy.spec.get("paramKind").is_some() {
         spec.insert("paramRef".to_owned(), json!({"selector": {}, "parameterNotFoundAction": "Allow"}));
     }
     if policy.kind == Kind::Validating {

@@ -14,7 +14,7 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 fn live(covered: &[&str]) -> Vec<Policy> {
-    policies(Form::Live { config: &config(), covered: &names(covered) })
+    policies(Form::Live { config: &config(), own: "ensign-system", covered: &names(covered) })
 }
 
 fn spec(policies: &[Policy], kind: Kind, name: &str) -> Value {
@@ -31,7 +31,7 @@ fn matches_nothing(spec: &Value) -> bool {
 #[test]
 fn what_the_chart_makes_matches_no_pod() {
     let policies = policies(Form::Inert);
-    assert_eq!(policies.len(), 5);
+    assert_eq!(policies.len(), 6);
     for policy in policies {
         assert!(matches_nothing(&policy.spec), "{} {}", policy.kind.as_str(), policy.name);
     }
@@ -48,7 +48,7 @@ fn each_policy_of_the_manifest_has_a_binding_of_its_name() {
         assert!(!named(kind.as_str()).is_empty());
         assert_eq!(named(kind.as_str()), named(&format!("{}Binding", kind.as_str())));
     }
-    let (policies, bindings) = manifest.split_at(5);
+    let (policies, bindings) = manifest.split_at(6);
     assert!(
         policies.iter().all(|object| object["spec"]["failurePolicy"] == "Fail"),
         "a binding needs its policy first"
@@ -87,7 +87,8 @@ fn without_a_grant_unlabelled_pods_are_left_alone() {
 
 #[test]
 fn only_pods_at_their_creation_are_matched() {
-    for policy in policies(Form::Inert).into_iter().chain(live(&["shop"])) {
+    let all = policies(Form::Inert).into_iter().chain(live(&["shop"]));
+    for policy in all.filter(|policy| policy.name != PROBE_POLICY) {
         let rules = policy.spec["matchConstraints"]["resourceRules"].clone();
         assert_eq!(rules.as_array().map(Vec::len), Some(1));
         assert_eq!((&rules[0]["operations"], &rules[0]["resources"]), (&json!(["CREATE"]), &json!(["pods"])));
@@ -148,4 +149,35 @@ fn values_of_the_install_are_quoted() {
     let text = spec(&live(&["shop"]), Kind::Mutating, GRANTED_ENTRY).to_string();
     assert!(text.contains(r"api://it\\'s"), "{text}");
     assert!(text.contains(HELD_LABEL));
+}
+
+#[test]
+fn the_mark_tells_policies_apart_and_the_probe_comes_last() {
+    let (one, other) = (live(&["shop"]), live(&["shop", "pay"]));
+    assert_eq!(mark(&one), mark(&live(&["shop"])));
+    assert_ne!(mark(&one), mark(&other));
+    assert_ne!(mark(&one), mark(&policies(Form::Inert)));
+    let probe = one.last().unwrap();
+    assert_eq!(probe.name, PROBE_POLICY);
+    assert!(probe.spec.to_string().contains(&mark(&one)));
+}
+
+#[test]
+fn the_probe_is_for_dry_runs_in_the_own_namespace_and_can_not_be_in_the_way() {
+    let probe = spec(&live(&["shop"]), Kind::Mutating, PROBE_POLICY);
+    assert_eq!(probe["failurePolicy"], "Ignore");
+    assert_eq!(probe["matchConditions"][0]["expression"], "request.dryRun");
+    let own = json!({"kubernetes.io/metadata.name": "ensign-system"});
+    assert_eq!(probe["matchConstraints"]["namespaceSelector"]["matchLabels"], own);
+}
+
+#[test]
+fn what_is_as_it_should_be_is_not_written() {
+    let wanted = live(&["shop"]);
+    let find = |kind: Kind, name: &str| Some(spec(&wanted, kind, name));
+    assert!(differs(&wanted, find).is_empty());
+    let without_one = |kind: Kind, name: &str| find(kind, name).filter(|_| name != OUTCOME_POLICY);
+    let found: Vec<&str> = differs(&wanted, without_one).iter().map(|policy| policy.name).collect();
+    assert_eq!(found, [OUTCOME_POLICY]);
+    assert_eq!(differs(&wanted, |_, _| Some(json!({}))).len(), wanted.len());
 }

@@ -169,6 +169,7 @@ impl Ensign {
                     resync: Duration::from_secs(900),
                     concurrency: 8,
                     webhook: Some(target),
+                    injection: None,
                     clock: SystemClock::shared(),
                     instance: None,
                     readiness: ready,

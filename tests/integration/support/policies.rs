@@ -44,7 +44,7 @@ impl Policies {
     /// Fills the policies in, as the controller does.
     pub fn fill(&self, config: &Config, covered: &[&str]) {
         let covered: BTreeSet<String> = covered.iter().map(|name| (*name).to_owned()).collect();
-        self.write(Form::Live { config, covered: &covered });
+        self.write(Form::Live { config, own: "ensign-system", covered: &covered });
     }
 
     fn write(&self, form: Form<'_>) {

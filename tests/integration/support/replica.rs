@@ -331,6 +331,7 @@ impl Replica {
                     resync: Duration::from_secs(900),
                     concurrency: 4,
                     webhook: None,
+                    injection: None,
                     clock: options.clock,
                     instance: Some(name),
                     readiness: ready,

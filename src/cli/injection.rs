@@ -1,0 +1,57 @@
+//! Flags of injection: who does it.
+
+use clap::ValueEnum;
+use kube::Client;
+
+use super::Failure;
+use crate::azure::cloud::Cloud;
+use crate::controller::{InjectionTarget, choose_injection};
+use crate::decide::admit;
+use crate::decide::policy::Choice;
+use crate::decide::registration::excluded_namespaces;
+
+/// Who injects pods. Each flag is also an environment variable.
+#[derive(Debug, clap::Args)]
+pub(super) struct InjectionArgs {
+    /// Who injects pods: the API server by itself, by admission policies, or the webhook
+    #[arg(long, env = "ENSIGN_INJECTION", value_enum, default_value_t, value_name = "MODE")]
+    injection: InjectionMode,
+}
+
+/// Values of the flag.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum InjectionMode {
+    /// The API server; the controller does not start where that is too old for it
+    Policy,
+    /// The webhook
+    Webhook,
+    /// The API server where it can (Kubernetes 1.37 or later), else the webhook
+    #[default]
+    Auto,
+}
+
+impl InjectionArgs {
+    /// Asks the cluster who can inject there.
+    pub(super) async fn target(
+        &self,
+        client: &Client,
+        cloud: &Cloud,
+        namespace: &str,
+        excluded: &[String],
+    ) -> Result<InjectionTarget, Failure> {
+        let choice = match self.injection {
+            InjectionMode::Policy => Choice::Policy,
+            InjectionMode::Webhook => Choice::Webhook,
+            InjectionMode::Auto => Choice::Auto,
+        };
+        Ok(InjectionTarget {
+            mode: choose_injection(client, choice, None).await?,
+            namespace: namespace.to_owned(),
+            config: admit::Config {
+                authority_host: cloud.authority_host.to_string(),
+                audience: cloud.token_audience.clone(),
+                excluded: excluded_namespaces(namespace, excluded.iter().cloned()),
+            },
+        })
+    }
+}
