@@ -114,6 +114,13 @@ class Environment:
         self._await_registration(kubectl)
         return stale
 
+    def restart_controller(self, programs: Programs, mode: str, leashed: bool) -> None:
+        """Starts the controller anew, with another say in who injects; a webhook that runs goes on."""
+        if not self.registry.stop("controller"):
+            raise Failure("controller does not stop")
+        self.info["mode"] = mode
+        self._start_ensign(programs.ensign, ["controller"], leashed)
+
     def stop(self) -> List[str]:
         """Stops all that runs and removes all but the logs, at any time; the names of what was running."""
         with uninterrupted():

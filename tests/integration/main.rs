@@ -10,6 +10,7 @@ mod lease;
 mod policy;
 mod policy_cost;
 mod policy_equivalence;
+mod policy_switch;
 mod support;
 mod tenancy;
 mod webhook;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects, IssuerWatch, LeaseConfig};
+use ensign::controller::{self, Config, Effects, InjectionTarget, IssuerWatch, LeaseConfig, WebhookTarget};
 use ensign::decide::assess::Settings;
 use ensign::decide::ownership::Cluster;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
@@ -237,6 +237,9 @@ pub struct ReplicaOptions {
     /// The cluster's ID and the one it had before.
     pub cluster_id: Option<String>,
     pub previous_id: Option<String>,
+    /// Who injects.
+    pub webhook: Option<WebhookTarget>,
+    pub injection: Option<InjectionTarget>,
 }
 
 impl Default for ReplicaOptions {
@@ -248,6 +251,8 @@ impl Default for ReplicaOptions {
             issuer_watch: None,
             cluster_id: None,
             previous_id: None,
+            webhook: None,
+            injection: None,
         }
     }
 }
@@ -330,8 +335,8 @@ impl Replica {
                     },
                     resync: Duration::from_secs(900),
                     concurrency: 4,
-                    webhook: None,
-                    injection: None,
+                    webhook: options.webhook,
+                    injection: options.injection,
                     clock: options.clock,
                     instance: Some(name),
                     readiness: ready,
