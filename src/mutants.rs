@@ -30,6 +30,10 @@ mutants! {
     UidIgnored = "uid-ignored",
     /// Azure's wish for a pause is not heard.
     RetryAfterIgnored = "retry-after-ignored",
+    /// An event brings requests before a pause is over.
+    PauseForgotten = "pause-forgotten",
+    /// Requests go out beyond Azure's limits.
+    LimitsForgotten = "limits-forgotten",
     /// A page that fails ends the list instead of failing it.
     PartialListTrusted = "partial-list-trusted",
     /// Writes go out on the word of the cache.
@@ -66,6 +70,16 @@ mutants! {
     OldIssuerDroppedAtOnce = "old-issuer-dropped-at-once",
     /// Status is written at each look.
     StatusAlwaysWritten = "status-always-written",
+    /// Writes go out, and on, whether or not the controller leads.
+    LeadershipNotChecked = "leadership-not-checked",
+    /// A new issuer is believed when it is first seen.
+    IssuerBelievedAtOnce = "issuer-believed-at-once",
+    /// A tenant's annotation gives up what Azure did not confirm.
+    TenantAbandons = "tenant-abandons",
+    /// A pod that has an identity gets it once more.
+    InjectedTwice = "injected-twice",
+    /// A pod is refused without the reason that its binding has.
+    RefusalUnexplained = "refusal-unexplained",
 }
 
 #[cfg(feature = "emulator")]

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation};
+use super::pace::{Pace, Passed};
 use super::transport::{Connection, ConnectionError};
 use crate::api::ArmId;
 use crate::decide::assess::AzureIdentity;
@@ -26,7 +27,7 @@ const API_VERSION: &str = "2024-11-30";
 /// Deadline of one call, the token for it included.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// More pages than an identity's 20 credentials can ever fill.
-const MAX_PAGES: usize = 40;
+const MAX_PAGES: u32 = 40;
 /// How long ARM may ask to wait before it counts as a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -35,6 +36,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 pub struct ArmClient {
     endpoint: Url,
     pipeline: Pipeline,
+    pace: Option<Pace>,
 }
 
 impl ArmClient {
@@ -57,12 +59,18 @@ impl ArmClient {
             vec![user_agent, bearer],
             None,
         );
-        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline })
+        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline, pace: None })
+    }
+
+    /// The same client, every request of which keeps to the pace.
+    #[must_use]
+    pub fn paced(self, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..self }
     }
 
     /// Reads the identity.
     pub async fn get_identity(&self, id: &ArmId) -> Result<AzureIdentity, ArmError> {
-        let call = Call { operation: Operation::ReadIdentity, identity: id };
+        let call = Call::new(Operation::ReadIdentity, id);
         let response = self.send(call, Request::new(self.url(id, &[]), Method::Get)).await?;
         let body: IdentityBody = call.decode(&response)?;
         Ok(AzureIdentity {
@@ -76,10 +84,11 @@ impl ArmClient {
 
     /// Lists every federated identity credential of the identity: all pages, or an error.
     pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
-        let call = Call { operation: Operation::ListCredentials, identity: id };
+        let list = Call::new(Operation::ListCredentials, id);
         let mut url = self.url(id, &["federatedIdentityCredentials"]);
         let mut credentials = Vec::new();
-        for _ in 0..MAX_PAGES {
+        for page in 0..MAX_PAGES {
+            let call = Call { page, ..list };
             let response = match self.send(call, Request::new(url, Method::Get)).await {
                 Err(_) if !credentials.is_empty() && mutants::active(Mutant::PartialListTrusted) => {
                     return Ok(credentials);
@@ -93,12 +102,12 @@ impl ArmClient {
                 Some(link) => url = self.next_url(call, &link)?,
             }
         }
-        Err(call.unreadable(format!("more than {MAX_PAGES} pages")))
+        Err(list.unreadable(format!("more than {MAX_PAGES} pages")))
     }
 
     /// Creates or replaces a federated identity credential; answers with what Azure stored.
     pub async fn put_credential(&self, id: &ArmId, credential: &Credential) -> Result<Credential, ArmError> {
-        let call = Call { operation: Operation::PutCredential, identity: id };
+        let call = Call::new(Operation::PutCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", &credential.name]);
         let mut request = Request::new(url, Method::Put);
         let Credential { issuer, subject, audiences, .. } = credential;
@@ -112,7 +121,7 @@ impl ArmClient {
     /// Deletes a federated identity credential. That there is none is a success; a page of something in between that
     /// answered instead of ARM is not.
     pub async fn delete_credential(&self, id: &ArmId, name: &str) -> Result<(), ArmError> {
-        let call = Call { operation: Operation::DeleteCredential, identity: id };
+        let call = Call::new(Operation::DeleteCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", name]);
         let response = self.send(call, Request::new(url, Method::Delete)).await?;
         // ARM's own answer has no body.
@@ -138,7 +147,16 @@ impl ArmClient {
         }
     }
 
-    async fn send(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
+    async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
+        let Some(pace) = &self.pace else { return self.exchange(call, request).await };
+        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.exchange(call, request)).await;
+        sent.map_err(|why| match why {
+            Passed::NotSent(refusal) => call.error(ArmErrorCause::NotSent(refusal)),
+            Passed::Failed(error) => error,
+        })
+    }
+
+    async fn exchange(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
         let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
         let context = Context::new();
         let sending = self.pipeline.send(&context, &mut request, Some(options));
@@ -159,9 +177,15 @@ impl ArmClient {
 struct Call<'a> {
     operation: Operation,
     identity: &'a ArmId,
+    /// How many pages of a list came before.
+    page: u32,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn new(operation: Operation, identity: &'a ArmId) -> Self {
+        Self { operation, identity, page: 0 }
+    }
+
     fn error(self, cause: ArmErrorCause) -> ArmError {
         ArmError { operation: self.operation, identity: self.identity.clone(), cause }
     }
@@ -187,6 +211,9 @@ impl Call<'_> {
 
 /// `Retry-After` in seconds or as a date, within reason.
 fn retry_after(headers: &Headers) -> Option<Duration> {
+    if mutants::active(Mutant::RetryAfterIgnored) {
+        return None;
+    }
     let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
     let seconds = if let Ok(seconds) = text.parse::<u64>() {
         seconds

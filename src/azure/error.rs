@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::pace;
 use crate::api::ArmId;
 use crate::api::conditions::Reason;
 use crate::decide::failure::Failure;
+use crate::decide::pace::{Kind, Refusal};
 use crate::mutants::{self, Mutant};
 
 /// Longest part of a foreign message that reaches a status, in characters.
@@ -30,6 +32,15 @@ impl Operation {
             Self::ListCredentials => "listing the federated identity credentials of",
             Self::PutCredential => "writing a federated identity credential under",
             Self::DeleteCredential => "deleting a federated identity credential under",
+        }
+    }
+
+    /// What it is to Azure's limits.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::ReadIdentity => Kind::Get,
+            Self::ListCredentials => Kind::List,
+            Self::PutCredential | Self::DeleteCredential => Kind::Write,
         }
     }
 
@@ -90,9 +101,20 @@ pub enum ArmErrorCause {
     /// No answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Deadline(Duration),
+    /// The request was not sent.
+    #[error("not sent; it may go out in {} s", .0.wait().as_secs())]
+    NotSent(Refusal),
 }
 
 impl ArmError {
+    /// Why the request was not even sent, if it was not.
+    pub fn not_sent(&self) -> Option<&Refusal> {
+        match &self.cause {
+            ArmErrorCause::NotSent(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// The failure in Ensign's words. It is the same text for the same problem, so that status does not churn.
     pub fn failure(&self, own_client_id: Option<&str>) -> Failure {
         let id = &self.identity;
@@ -101,7 +123,8 @@ impl ArmError {
             ArmErrorCause::Refused { status, code, message, retry_after } => {
                 let (reason, cure) = self.refusal(*status, code, message, own_client_id);
                 let text = match reason {
-                    Reason::Throttled | Reason::ConcurrentWrites | Reason::AzureUnavailable => {
+                    Reason::Throttled => pace::scope(code).message(id),
+                    Reason::ConcurrentWrites | Reason::AzureUnavailable => {
                         format!("{doing} {id}: {cure}")
                     }
                     _ => format!("{doing} {id}: {cure} ({code}: {})", shorten(message)),
@@ -118,6 +141,10 @@ impl ArmError {
             ArmErrorCause::Transport(_) | ArmErrorCause::Deadline(_) => {
                 (Reason::AzureUnavailable, format!("{doing} {id}: Azure can't be reached; retrying"), None)
             }
+            ArmErrorCause::NotSent(Refusal::Held { wait, reason, message }) => (*reason, message.clone(), Some(*wait)),
+            ArmErrorCause::NotSent(Refusal::Paced { wait }) => {
+                (Reason::Throttled, format!("{doing} {id}: waits for its turn"), Some(*wait))
+            }
         };
         Failure { reason, message, retry_after }
     }
@@ -126,7 +153,7 @@ impl ArmError {
         let has_envelope = !code.is_empty();
         let says = |text: &str| message.to_ascii_lowercase().contains(text);
         match (status, code) {
-            (429, _) => (Reason::Throttled, "Azure asks for fewer requests; retrying".to_owned()),
+            (429, _) => (Reason::Throttled, String::new()),
             (409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity") => {
                 (Reason::ConcurrentWrites, "somebody else is writing under the same identity; retrying".to_owned())
             }

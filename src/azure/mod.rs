@@ -1,12 +1,14 @@
-//! Azure: clouds, Ensign's own credential, and the ARM client for identities and their credentials.
+//! Azure: clouds, Ensign's own credential, and the ARM client for identities and their credentials, at its own pace.
 
 pub mod arm;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+mod pace;
 mod transport;
 
 pub use arm::ArmClient;
 pub use cloud::Cloud;
 pub use error::ArmError;
+pub use pace::Pace;
 pub use transport::{Connection, ConnectionError};

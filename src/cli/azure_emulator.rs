@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// How long a write of a federated identity credential takes, in milliseconds
     #[arg(long, env = "ENSIGN_EMULATOR_WRITE_LATENCY_MS", value_name = "N", default_value_t = EmulatorOptions::default().write_latency_ms)]
     write_latency_ms: u64,
+    /// Refuse requests beyond Azure's published limits, as Azure does
+    #[arg(long, env = "ENSIGN_EMULATOR_PUBLISHED_LIMITS")]
+    published_limits: bool,
     /// Lifetime of the tokens that are given, in seconds
     #[arg(long, env = "ENSIGN_EMULATOR_TOKEN_LIFETIME_SECONDS", value_name = "N", default_value_t = EmulatorOptions::default().token_lifetime_seconds)]
     token_lifetime_seconds: u32,
@@ -86,6 +89,7 @@ impl Args {
             issuer_ca_pems: issuer_ca_pems.collect::<Result<_, _>>()?,
             propagation_seconds: self.propagation_seconds,
             write_latency_ms: self.write_latency_ms,
+            published_limits: self.published_limits,
             token_lifetime_seconds: self.token_lifetime_seconds,
             tenant_id: self.tenant_id,
             subscription_id: self.subscription_id,

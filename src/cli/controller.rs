@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use uuid::Uuid;
 
+use super::azure_limits::AzureLimitsArgs;
 use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
@@ -13,6 +15,7 @@ use crate::azure::cloud::{Cloud, CloudArgs};
 use crate::azure::{ArmClient, Connection, credential};
 use crate::controller::{self, Config, Effects, IssuerWatch, WebhookTarget};
 use crate::decide::assess::Settings;
+use crate::decide::backoff::Spread;
 use crate::decide::ownership::Cluster;
 use crate::decide::registration::{Endpoint, excluded_namespaces};
 use crate::decide::{issuer, names};
@@ -55,9 +58,11 @@ pub(crate) struct Args {
     /// ID that this cluster had before: credentials that were written under it stay this cluster's own
     #[arg(long, env = "ENSIGN_PREVIOUS_CLUSTER_ID", value_name = "ID")]
     previous_cluster_id: Option<String>,
-    /// Seconds between looks at a steady identity
+    /// Seconds between looks at a steady identity; stretched where there are too many for Azure's limits
     #[arg(long, env = "ENSIGN_RESYNC_SECONDS", default_value_t = 900, value_name = "SECONDS")]
     resync_seconds: u64,
+    #[command(flatten)]
+    azure_limits: AzureLimitsArgs,
     /// Identities that are reconciled at a time
     #[arg(long, env = "ENSIGN_CONCURRENCY", default_value_t = 8, value_name = "N")]
     concurrency: usize,
@@ -118,6 +123,7 @@ impl Args {
             problems.push(format!("--issuer-check-seconds must be {least} to {most}"));
         }
         problems.extend(self.leader_election.problems());
+        problems.extend(self.azure_limits.problems());
         if !RESYNC_SECONDS.contains(&self.resync_seconds) {
             let (least, most) = (RESYNC_SECONDS.start(), RESYNC_SECONDS.end());
             problems.push(format!("--resync-seconds must be {least} to {most}"));
@@ -205,6 +211,8 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
             own_client_id: own.client_id,
         },
         resync: Duration::from_secs(args.resync_seconds),
+        azure_limits: args.azure_limits.limits(),
+        spread: Spread::seeded(Uuid::new_v4().as_u64_pair().0),
         concurrency: args.concurrency,
         webhook: Some(args.webhook()),
         injection: Some(injection),

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "emulator")]
 mod azure_emulator;
+mod azure_limits;
 mod controller;
 mod crds;
 mod injection;

@@ -64,6 +64,8 @@ fn act(planned: &PlannedStep) -> (&'static str, &Credential) {
 fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
     let (outcome, error) = match error {
         None => ("confirmed", None),
+        // Nothing was sent.
+        Some(WriteError::Azure(error)) if error.not_sent().is_some() => return,
         Some(WriteError::Azure(error)) => ("failed", Some(error.cause.to_string())),
         Some(WriteError::Refused(Refused::Abandoned)) => ("unknown", Some(Refused::Abandoned.to_string())),
         // Nothing was sent.

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use super::key::Key;
 use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding};
+use crate::decide::resync::Sharers;
 use crate::decide::{grants, identities};
 
 /// A namespace's name and a binding's name.
@@ -29,6 +30,8 @@ pub(super) struct Cache(RwLock<Objects>);
 pub(super) struct Objects {
     identities: BTreeMap<String, Arc<ManagedIdentity>>,
     by_arm_id: HashMap<ArmId, BTreeSet<String>>,
+    /// How many identities in Azure each subscription has, by its ID in lower case.
+    per_subscription: HashMap<String, usize>,
     bindings: BTreeMap<BindingName, Arc<ManagedIdentityBinding>>,
     by_identity: HashMap<String, BTreeSet<BindingName>>,
     namespaces: BTreeMap<String, NamespaceFacts>,
@@ -74,6 +77,21 @@ impl Objects {
 
     pub(super) fn namespace_names(&self) -> impl Iterator<Item = &String> {
         self.namespaces.keys()
+    }
+
+    /// How many identities in Azure share limits with this one.
+    pub(super) fn sharers(&self, id: &ArmId) -> Sharers {
+        let subscription = self.per_subscription.get(&id.subscription().to_lowercase());
+        Sharers { subscription: subscription.copied().unwrap_or_default(), tenant: self.by_arm_id.len() }
+    }
+
+    fn count(&mut self, id: &ArmId, change: impl Fn(usize) -> usize) {
+        let subscription = id.subscription().to_lowercase();
+        let count = change(self.per_subscription.get(&subscription).copied().unwrap_or_default());
+        match count {
+            0 => self.per_subscription.remove(&subscription),
+            count => self.per_subscription.insert(subscription, count),
+        };
     }
 
     /// Every `ManagedIdentity` that names the identity in Azure.
@@ -142,11 +160,15 @@ impl Objects {
             names.remove(name);
             if names.is_empty() {
                 self.by_arm_id.remove(&id);
+                self.count(&id, |count| count.saturating_sub(1));
             }
         }
         match now {
             Some(now) => {
                 if let Ok(id) = identities::arm_id(&now) {
+                    if !self.by_arm_id.contains_key(&id) {
+                        self.count(&id, |count| count + 1);
+                    }
                     self.by_arm_id.entry(id).or_default().insert(name.to_owned());
                 }
                 self.identities.insert(name.to_owned(), Arc::new(now));
@@ -341,6 +363,22 @@ mod tests {
         let objects = cache.read();
         assert_eq!(objects.keys().len(), 1);
         assert_eq!(objects.siblings(&id("orders").parse().unwrap()).len(), 2);
+    }
+
+    #[test]
+    fn identities_of_a_subscription_are_counted_by_what_is_in_azure() {
+        let cache = Cache::default();
+        let sharers = |cache: &Cache| cache.read().sharers(&id("any").parse().unwrap());
+        cache.identity_changed("a", Some(identity("a", "orders")));
+        cache.identity_changed("b", Some(identity("b", "ORDERS")));
+        cache.identity_changed("c", Some(identity("c", "audit")));
+        cache.identity_changed("c", Some(identity("c", "audit")));
+        assert_eq!(sharers(&cache), Sharers { subscription: 2, tenant: 2 });
+        cache.identity_changed("a", None);
+        assert_eq!(sharers(&cache), Sharers { subscription: 2, tenant: 2 });
+        cache.identity_changed("b", None);
+        cache.identity_changed("c", None);
+        assert_eq!(sharers(&cache), Sharers::default());
     }
 
     #[test]

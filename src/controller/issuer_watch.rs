@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::discover::read_issuer;
-use super::key::Key;
+use super::key::{Key, Source};
 use super::queue::Queue;
 use crate::decide::assess::Settings;
 use crate::decide::issuer;
@@ -35,7 +35,7 @@ pub(super) struct IssuerKeeper {
     pub(super) watch: IssuerWatch,
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) cache: Arc<Cache>,
-    pub(super) queue: Arc<Queue<Key>>,
+    pub(super) queue: Arc<Queue<Key, Source>>,
     pub(super) clock: SharedClock,
 }
 
@@ -95,7 +95,7 @@ impl IssuerKeeper {
         }));
         let keys = self.cache.read().keys();
         for key in keys {
-            self.queue.add(key);
+            self.queue.add(key, Source::Cluster);
         }
     }
 }

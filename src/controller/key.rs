@@ -15,6 +15,16 @@ pub(super) enum Key {
     Webhook,
 }
 
+/// On whose account a key is looked at; sources take turns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    /// The cluster's: cluster-scoped objects, a resync, a retry.
+    #[default]
+    Cluster,
+    /// A namespace, in which something changed.
+    Namespace(String),
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,6 @@
 //! One reconcile of one key.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,12 +18,15 @@ use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::policies::PolicyKeeper;
 use super::registration::{Registered, WebhookTarget};
 use super::service_accounts;
+use super::waits::Waits;
 use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
-use crate::azure::ArmClient;
-use crate::decide::assess::{Assessment, Finalizer, Observed, Settings, assess};
-use crate::decide::backoff;
+use crate::azure::{ArmClient, ArmError, Pace};
+use crate::decide::assess::{Assessment, Finalizer, Observed, PlannedStep, Settings, assess};
+use crate::decide::failure::Failure;
+use crate::decide::pace::{Kind, Refusal};
+use crate::decide::resync::Sharers;
 use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
@@ -32,33 +34,15 @@ use crate::runtime::clock::SharedClock;
 pub(super) struct Reconciler {
     pub(super) cache: Arc<Cache>,
     pub(super) arm: ArmClient,
+    pub(super) pace: Pace,
     pub(super) writer: KubeWriter,
     pub(super) gate: WriteGate,
     pub(super) effects: Effects,
     pub(super) settings: Arc<ArcSwap<Settings>>,
-    pub(super) resync: Duration,
+    pub(super) waits: Waits,
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
     pub(super) policies: Option<PolicyKeeper>,
-    pub(super) attempts: Attempts,
-}
-
-/// Failures in a row, by key.
-#[derive(Default)]
-pub(super) struct Attempts(Mutex<HashMap<Key, u32>>);
-
-impl Attempts {
-    fn failed(&self, key: &Key) -> u32 {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key.clone()).or_default();
-        let before = *count;
-        *count = count.saturating_add(1);
-        before
-    }
-
-    fn succeeded(&self, key: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-    }
 }
 
 /// How a reconcile ended.
@@ -69,8 +53,14 @@ enum Outcome {
     InStep,
     /// The cache was behind.
     Behind,
-    /// Azure or somebody else has to come round first.
-    Retry { reason: Reason, retry_after: Option<Duration> },
+    /// Kubernetes has to come round first.
+    Retry,
+    /// Azure, or somebody who acts there, has to come round first.
+    AzureFailed(Failure),
+    /// All went well, but for requests to Azure that wait for their turn.
+    Paced(Duration),
+    /// A pause is on that began earlier.
+    Held(Duration),
     /// The webhook can't be registered yet.
     RegistrationWaits,
 }
@@ -94,30 +84,47 @@ impl Reconciler {
             }
             Err(error) => {
                 tracing::warn!(%key, error = &error as &dyn std::error::Error, "Kubernetes request failed; retrying");
-                Outcome::Retry { reason: Reason::Pending, retry_after: None }
+                Outcome::Retry
             }
         };
         match outcome {
-            Outcome::Retry { .. } if mutants::active(Mutant::FailureNotRequeued) => None,
+            Outcome::Retry | Outcome::AzureFailed(_) if mutants::active(Mutant::FailureNotRequeued) => None,
             Outcome::Nothing => {
-                self.attempts.succeeded(key);
+                self.waits.succeeded(key);
                 None
             }
             Outcome::InStep => {
-                self.attempts.succeeded(key);
-                Some(backoff::jitter(self.resync, backoff::share(&key.to_string(), 0)))
+                self.waits.succeeded(key);
+                Some(self.waits.steady(key, self.sharers(key), self.clock.monotonic()))
+            }
+            Outcome::Paced(wait) => {
+                self.waits.succeeded(key);
+                Some(wait)
             }
             Outcome::RegistrationWaits => Some(injection::WAIT),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
-            Outcome::Behind => Some(self.wait(key, Reason::Pending, None)),
-            Outcome::Retry { reason, retry_after } => Some(self.wait(key, reason, retry_after)),
+            Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
+            Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
+            Outcome::Held(wait) => Some(wait),
         }
     }
 
-    fn wait(&self, key: &Key, reason: Reason, retry_after: Option<Duration>) -> Duration {
-        let attempt = self.attempts.failed(key);
-        let share = backoff::share(&key.to_string(), attempt.into());
-        backoff::delay(reason, attempt, retry_after, share)
+    fn sharers(&self, key: &Key) -> Sharers {
+        match key {
+            Key::Identity(id) => self.cache.read().sharers(id),
+            Key::Name(_) | Key::Webhook => Sharers::default(),
+        }
+    }
+
+    /// The wait after a failure of Azure. If it passes by itself, an event before brings the key, but no request.
+    fn hold_off(&self, key: &Key, failure: &Failure) -> Duration {
+        let wait = self.waits.failed(key, failure.reason, failure.retry_after);
+        if let Key::Identity(id) = key
+            && failure.is_transient()
+        {
+            self.pace.hold(id, wait, failure);
+        }
+        wait
     }
 
     async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
@@ -177,20 +184,35 @@ impl Reconciler {
         if !known {
             self.observe_identity(id, &mut observed).await;
         }
-        if matches!(observed.identity, None | Some(Ok(_))) {
+        if observed.postponed.is_none() && matches!(observed.identity, None | Some(Ok(_))) {
             let listed = self.arm.list_credentials(id).await;
-            observed.credentials = Some(listed.map_err(|error| self.failure(&error)));
+            observed.credentials = self.answer(listed, &mut observed);
         }
         observed
     }
 
     async fn observe_identity(&self, id: &ArmId, observed: &mut Observed) {
-        observed.identity = Some(self.arm.get_identity(id).await.map_err(|error| self.failure(&error)));
+        let answer = self.arm.get_identity(id).await;
+        observed.identity = self.answer(answer, observed);
     }
 
-    fn failure(&self, error: &crate::azure::ArmError) -> crate::decide::failure::Failure {
+    /// Azure's answer as decisions take it; none to a request that waits for its turn.
+    fn answer<T>(&self, answer: Result<T, ArmError>, observed: &mut Observed) -> Option<Result<T, Failure>> {
+        answer.map_or_else(|error| self.failure(&error, observed).map(Err), |answer| Some(Ok(answer)))
+    }
+
+    fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
+        if let Some(refusal) = error.not_sent() {
+            tracing::debug!(error = error as &dyn std::error::Error, "Azure request postponed");
+            observed.postponed = Some(refusal.clone());
+            return refusal.failure();
+        }
         tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
-        error.failure(self.settings.load().own_client_id.as_deref())
+        let failure = error.failure(self.settings.load().own_client_id.as_deref());
+        if let Some(pause) = failure.retry_after {
+            self.pace.hold(&error.identity, pause, &failure);
+        }
+        Some(failure)
     }
 
     /// Writes to Azure, after everything that has to come first; `None` when the cache was behind.
@@ -208,11 +230,15 @@ impl Reconciler {
             self.observe_identity(id, observed).await;
         }
         let planned_again = assess(&gathered.snapshot(), observed, settings, now);
-        if planned_again.steps != planned.steps {
+        if planned_again.steps != planned.steps || !observed.may_write() {
             return Ok(Some(planned_again));
         }
+        let due = self.due(id, &planned_again.steps, observed);
+        if due.is_empty() {
+            return Ok(Some(assess(&gathered.snapshot(), observed, settings, now)));
+        }
         if !mutants::active(Mutant::FreshnessSkipped)
-            && !freshness::is_fresh(self.writer.client(), gathered, &planned.steps).await?
+            && !freshness::is_fresh(self.writer.client(), gathered, due).await?
         {
             return Ok(None);
         }
@@ -226,7 +252,8 @@ impl Reconciler {
             Some(Ok(credentials)) => credentials.clone(),
             _ => return Ok(Some(planned_again)),
         };
-        for planned in &planned_again.steps {
+        let mut written = 0;
+        for planned in due {
             if !planned.step.may_go(&standing) {
                 break;
             }
@@ -239,19 +266,40 @@ impl Reconciler {
                         return Err(KubeError::Refused { act: format!("writing under {id}"), source });
                     }
                 };
-                let failure = self.failure(&error);
+                let Some(failure) = self.failure(&error, observed) else { break };
                 let stop = failure.is_transient() || failure.is_gone();
                 observed.write_failures.insert(planned.step.name().to_owned(), failure);
                 if stop {
                     break;
                 }
             }
+            written += 1;
         }
         if mutants::active(Mutant::FinalizerAfterPut) {
             self.prepare(gathered, &planned_again).await?;
         }
         observed.credentials = Some(Ok(standing));
+        let others = &planned_again.steps[due.len()..];
+        if written == due.len() && !others.is_empty() && !self.due(id, others, observed).is_empty() {
+            // New tokens have come meanwhile, but what the others depend on has to be looked at first.
+            observed.postponed = Some(Refusal::Paced { wait: Duration::ZERO });
+        }
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
+    }
+
+    /// The steps that may go out now; what keeps the others is noted.
+    fn due<'a>(&self, id: &ArmId, steps: &'a [PlannedStep], observed: &mut Observed) -> &'a [PlannedStep] {
+        match self.pace.room(id, Kind::Write, steps.len()) {
+            Ok(room) => &steps[..room],
+            Err(refusal) => {
+                if let Some(failure) = refusal.failure() {
+                    let names = steps.iter().map(|planned| planned.step.name().to_owned());
+                    observed.write_failures.extend(names.map(|name| (name, failure.clone())));
+                }
+                observed.postponed = Some(refusal);
+                &[]
+            }
+        }
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.
@@ -359,13 +407,12 @@ impl Reconciler {
 }
 
 fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) -> Outcome {
-    let answers = [
-        observed.identity.as_ref().and_then(|answer| answer.as_ref().err()),
-        observed.credentials.as_ref().and_then(|answer| answer.as_ref().err()),
-    ];
-    let failure = answers.into_iter().flatten().chain(observed.write_failures.values()).next();
-    if let Some(failure) = failure {
-        return Outcome::Retry { reason: failure.reason, retry_after: failure.retry_after };
+    match (&observed.postponed, observed.decisive_failure()) {
+        // The failure is that of another request, which began the pause.
+        (Some(Refusal::Held { wait, .. }), _) => return Outcome::Held(*wait),
+        (_, Some(failure)) => return Outcome::AzureFailed(failure.clone()),
+        (Some(Refusal::Paced { wait }), None) => return Outcome::Paced(*wait),
+        (None, None) => {}
     }
     if !assessment.steps.is_empty() {
         // Something changed while it was looked at, or Azure stored something else than it was given.

@@ -16,18 +16,21 @@ use tokio_util::sync::CancellationToken;
 use super::cache::Cache;
 use super::effects::Effects;
 use super::issuer_watch::{IssuerKeeper, IssuerWatch};
-use super::key::Key;
+use super::key::{Key, Source};
 use super::kube_writes::KubeWriter;
 use super::lease::{Election, LeaseConfig, Standing};
 use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
-use super::reconcile::{Attempts, Reconciler};
+use super::reconcile::Reconciler;
 use super::registration::WebhookTarget;
+use super::waits::Waits;
 use super::watches::{Feed, REQUIRED};
 use super::write_gate::WriteGate;
-use crate::azure::ArmClient;
+use crate::azure::{ArmClient, Pace};
 use crate::decide::assess::Settings;
+use crate::decide::backoff::Spread;
 use crate::decide::lease::Loss;
+use crate::decide::pace::Limits;
 use crate::decide::policy::Mode;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
@@ -40,8 +43,12 @@ pub struct Config {
     pub arm: ArmClient,
     /// What decisions depend on.
     pub settings: Settings,
-    /// How often a steady identity is looked at.
+    /// How often a steady identity is looked at, where the limits allow it.
     pub resync: Duration,
+    /// How fast requests to Azure may go out.
+    pub azure_limits: Limits,
+    /// What spreads waits; every process should have its own.
+    pub spread: Spread,
     /// How many identities are reconciled at a time.
     pub concurrency: usize,
     /// The registration to fill in, if this install has a webhook.
@@ -119,7 +126,7 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     }
     life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
 
-    cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key));
+    cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key, Source::Cluster));
     life.work(config, cache, &queue, settings);
     life.until(pending()).await
 }
@@ -153,7 +160,7 @@ impl Life {
         &mut self,
         config: &Config,
         cache: &Arc<Cache>,
-        queue: &Arc<Queue<Key>>,
+        queue: &Arc<Queue<Key, Source>>,
     ) -> impl Future<Output = ()> + use<> {
         self.watches.drain(..).for_each(|former| former.abort());
         let (initialised, seen) = watch::channel(BTreeSet::new());
@@ -182,20 +189,27 @@ impl Life {
         standing
     }
 
-    fn work(&mut self, config: Config, cache: Arc<Cache>, queue: &Arc<Queue<Key>>, settings: Arc<ArcSwap<Settings>>) {
+    fn work(
+        &mut self,
+        config: Config,
+        cache: Arc<Cache>,
+        queue: &Arc<Queue<Key, Source>>,
+        settings: Arc<ArcSwap<Settings>>,
+    ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
+        let pace = Pace::new(config.azure_limits, config.clock.clone());
         let reconciler = Arc::new(Reconciler {
             cache,
-            arm: config.arm,
+            arm: config.arm.paced(pace.clone()),
+            pace,
             writer: KubeWriter::new(config.client, config.instance, gate.clone(), config.effects.clone()),
             gate,
             effects: config.effects,
             settings,
-            resync: config.resync,
+            waits: Waits::new(config.resync, config.azure_limits, config.spread, &config.clock),
             clock: config.clock,
             webhook: config.webhook,
             policies: config.injection.map(PolicyKeeper::new),
-            attempts: Attempts::default(),
         });
         for _ in 0..config.concurrency.max(1) {
             self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));
@@ -257,7 +271,7 @@ async fn initialised_all(mut seen: watch::Receiver<BTreeSet<&'static str>>) {
     is(&mut seen, |kinds| REQUIRED.iter().all(|kind| kinds.contains(kind))).await;
 }
 
-async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key>>, stop: CancellationToken) {
+async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key, Source>>, stop: CancellationToken) {
     loop {
         let key = tokio::select! {
             biased;

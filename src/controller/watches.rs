@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::cache::{BindingName, Cache, NamespaceFacts};
-use super::key::Key;
+use super::key::{Key, Source};
 use super::policies::resource;
 use super::queue::Queue;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding};
@@ -28,7 +28,7 @@ pub(super) type Initialised = watch::Sender<BTreeSet<&'static str>>;
 /// What a watch feeds.
 pub(super) struct Feed {
     pub(super) cache: Arc<Cache>,
-    pub(super) queue: Arc<Queue<Key>>,
+    pub(super) queue: Arc<Queue<Key, Source>>,
     pub(super) initialised: Initialised,
 }
 
@@ -40,7 +40,8 @@ impl Feed {
         let api: Api<DeserializeGuard<ManagedIdentity>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().identity_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.identity_changed(name, object);
-        self.follow("ManagedIdentity", watch_all(api), ResourceExt::name_any, known, take).await;
+        let source = |_: &String| Source::Cluster;
+        self.follow("ManagedIdentity", watch_all(api), (ResourceExt::name_any, source), known, take).await;
     }
 
     pub(super) async fn bindings(self: Arc<Self>, client: Client) {
@@ -50,7 +51,8 @@ impl Feed {
         };
         let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
         let take = |feed: &Self, name: &BindingName, object| feed.cache.binding_changed(name, object);
-        self.follow("ManagedIdentityBinding", watch_all(api), name, known, take).await;
+        let source = |name: &BindingName| Source::Namespace(name.0.clone());
+        self.follow("ManagedIdentityBinding", watch_all(api), (name, source), known, take).await;
     }
 
     pub(super) async fn namespaces(self: Arc<Self>, client: Client) {
@@ -64,7 +66,8 @@ impl Feed {
             });
             feed.cache.namespace_changed(name, facts)
         };
-        self.follow("Namespace", watch_all(api), ResourceExt::name_any, known, take).await;
+        let source = |name: &String| Source::Namespace(name.clone());
+        self.follow("Namespace", watch_all(api), (ResourceExt::name_any, source), known, take).await;
     }
 
     /// Watches the two objects behind the webhook's registration, so that a wiped CA bundle or a new certificate is
@@ -85,7 +88,7 @@ impl Feed {
         let mut events = futures::stream::select(Box::pin(configurations), Box::pin(secrets));
         while let Some(event) = events.next().await {
             match event {
-                Ok(()) => self.queue.add(Key::Webhook),
+                Ok(()) => self.queue.add(Key::Webhook, Source::Cluster),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration");
                 }
@@ -104,7 +107,7 @@ impl Feed {
         }
         while let Some(event) = events.next().await {
             match event {
-                Ok(_) => self.queue.add(Key::Webhook),
+                Ok(_) => self.queue.add(Key::Webhook, Source::Cluster),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "watch of the admission policies");
                 }
@@ -116,7 +119,7 @@ impl Feed {
         self: Arc<Self>,
         kind: &'static str,
         events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
-        name_of: impl Fn(&DeserializeGuard<K>) -> N + Send,
+        (name_of, source_of): (impl Fn(&DeserializeGuard<K>) -> N + Send, impl Fn(&N) -> Source + Send),
         known: impl Fn(&Self) -> BTreeSet<N> + Send,
         take: impl Fn(&Self, &N, Option<K>) -> BTreeSet<Key> + Send,
     ) where
@@ -127,36 +130,38 @@ impl Feed {
         // Objects of a list that is still coming in; what it does not mention at its end is gone.
         let mut unseen: BTreeSet<N> = BTreeSet::new();
         while let Some(event) = events.next().await {
-            let keys = match event {
-                Ok(Event::Init) => {
-                    unseen = known(&self);
-                    BTreeSet::new()
-                }
+            match event {
+                Ok(Event::Init) => unseen = known(&self),
                 Ok(Event::InitApply(object) | Event::Apply(object)) => {
                     let name = name_of(&object);
                     unseen.remove(&name);
                     match object.0 {
-                        Ok(object) => take(&self, &name, Some(object)),
+                        Ok(object) => self.add(take(&self, &name, Some(object)), &source_of(&name)),
                         Err(error) => {
                             tracing::error!(kind, name = ?name, error = error.error, "object can't be understood; it is left as it was");
-                            BTreeSet::new()
                         }
                     }
                 }
-                Ok(Event::Delete(object)) => take(&self, &name_of(&object), None),
+                Ok(Event::Delete(object)) => {
+                    let name = name_of(&object);
+                    self.add(take(&self, &name, None), &source_of(&name));
+                }
                 Ok(Event::InitDone) => {
-                    let keys = std::mem::take(&mut unseen).iter().flat_map(|name| take(&self, name, None)).collect();
+                    for name in std::mem::take(&mut unseen) {
+                        self.add(take(&self, &name, None), &source_of(&name));
+                    }
                     self.initialised.send_if_modified(|kinds| kinds.insert(kind));
-                    keys
                 }
                 Err(error) => {
                     tracing::warn!(kind, error = &error as &dyn std::error::Error, "watch");
-                    BTreeSet::new()
                 }
-            };
-            for key in keys {
-                self.queue.add(key);
             }
+        }
+    }
+
+    fn add(&self, keys: BTreeSet<Key>, source: &Source) {
+        for key in keys {
+            self.queue.add(key, source.clone());
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
 /// A write did not go out, or nobody waited for its answer.
@@ -102,7 +103,8 @@ impl WriteGate {
             let mut over = pin!(self.over());
             // Time is looked at before every step: after a pause of the process its timers come late.
             poll_fn(|context| {
-                if self.remaining().is_zero() || over.as_mut().poll(context).is_ready() {
+                let leads = !self.remaining().is_zero() && over.as_mut().poll(context).is_pending();
+                if !leads && !mutants::active(Mutant::LeadershipNotChecked) {
                     return Poll::Ready(Err(Refused::Abandoned));
                 }
                 write.as_mut().poll(context).map(Ok)
@@ -112,7 +114,7 @@ impl WriteGate {
     }
 
     fn begin(&self) -> Result<UnderWay<'_>, Refused> {
-        if self.remaining() <= self.0.least {
+        if self.remaining() <= self.0.least && !mutants::active(Mutant::LeadershipNotChecked) {
             return Err(Refused::NotLeading);
         }
         let begun = self.0.writes.send_if_modified(|writes| {

@@ -227,6 +227,72 @@ fn what_azure_confirmed_stands_while_azure_is_away() {
     assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but the operator is told");
 }
 
+fn waits_for_its_turn() -> Option<Refusal> {
+    Some(Refusal::Paced { wait: std::time::Duration::from_secs(4) })
+}
+
+fn message(assessment: &Assessment, kind: ConditionType) -> String {
+    find(&assessment.bindings[0].status.conditions, kind).unwrap().message.clone()
+}
+
+#[test]
+fn a_write_that_waits_for_its_turn_is_no_problem_and_says_so() {
+    let mut world = World::new();
+    world.observed.postponed = waits_for_its_turn();
+    assert_eq!(world.ready(), is("False", "CredentialPending"));
+    let assessment = world.assess();
+    assert!(message(&assessment, ConditionType::CredentialReady).contains("limits"), "{assessment:?}");
+    assert_eq!(assessment.bindings[0].notes, [], "no event");
+}
+
+#[test]
+fn azure_that_was_not_asked_is_not_known_and_what_it_confirmed_stands() {
+    let mut world = World::new();
+    (world.observed.identity, world.observed.credentials) = (None, None);
+    world.observed.postponed = waits_for_its_turn();
+    assert_eq!(world.ready(), is("False", "Pending"));
+    assert!(message(&world.assess(), ConditionType::IdentityResolved).contains("limits"));
+    let mut settled = World::new().settled();
+    settled.observed.credentials = None;
+    settled.observed.postponed = waits_for_its_turn();
+    assert_eq!(settled.ready(), is("True", "Ready"));
+    assert_eq!(Some(&settled.assess().bindings[0].status), settled.binding.status.as_ref(), "status does not churn");
+}
+
+#[test]
+fn a_deletion_that_waits_for_its_turn_says_so_and_holds_the_binding() {
+    let mut world = World::new().settled().delete_binding();
+    world.observed.credentials = Some(Ok(vec![ours()]));
+    world.observed.postponed = waits_for_its_turn();
+    let assessment = world.assess();
+    assert_eq!(world.ready(), is("False", "Deleting"));
+    assert_eq!((assessment.bindings[0].finalizer, assessment.bindings[0].notes.len()), (Finalizer::Keep, 0));
+    world.observed.credentials = Some(Ok(Vec::new()));
+    assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
+    assert_eq!(
+        Some(&world.assess().bindings[0].status),
+        world.binding.status.as_ref(),
+        "nothing more is written to it"
+    );
+}
+
+#[test]
+fn a_write_that_waits_for_a_look_at_the_identity_says_why() {
+    let mut world = World::new().settled();
+    world.observed.credentials = Some(Ok(Vec::new()));
+    world.observed.identity = Some(Err(failure(Reason::AzureUnavailable)));
+    assert!(!world.observed.may_write());
+    assert_eq!(world.ready(), is("False", "AzureUnavailable"));
+}
+
+#[test]
+fn what_passes_by_itself_says_when_to_try_again() {
+    let mut world = World::new();
+    world.observed.write_failures =
+        [("a".into(), failure(Reason::ResourceLocked)), ("b".into(), failure(Reason::Throttled))].into();
+    assert_eq!(world.observed.decisive_failure().map(|failure| failure.reason), Some(Reason::Throttled));
+}
+
 #[test]
 fn an_identity_that_went_is_no_longer_resolved_and_one_that_comes_back_is_planned_again() {
     let gone = World::new().settled().list_fails(Reason::IdentityNotFound);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::api::conditions::{Reason, Severity};
-use crate::mutants::{self, Mutant};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -19,26 +18,46 @@ pub fn delay(reason: Reason, attempt: u32, retry_after: Option<Duration>, share:
         _ => FIRST,
     };
     let capped = first.saturating_mul(2_u32.saturating_pow(attempt.min(16))).min(LONGEST);
-    let wished = retry_after.filter(|_| !mutants::active(Mutant::RetryAfterIgnored));
-    jitter(capped, share).max(wished.unwrap_or_default())
+    let spread = match reason {
+        // Another program waits for the same identity and may have begun at the same moment: small differences would not
+        // keep the two apart.
+        Reason::ConcurrentWrites => capped.mul_f64(0.5 + 0.5 * share.clamp(0.0, 1.0)),
+        _ => jitter(capped, share),
+    };
+    spread.max(retry_after.unwrap_or_default())
 }
 
 /// A period, spread by ± 10 %.
-pub fn jitter(period: Duration, share: f64) -> Duration {
+fn jitter(period: Duration, share: f64) -> Duration {
     period.mul_f64(0.9 + 0.2 * share.clamp(0.0, 1.0))
 }
 
-/// A number in 0..1 that differs between keys and attempts, and is the same when computed again.
-pub fn share(key: &str, attempt: u64) -> f64 {
-    // FNV-1a, then a finishing step of splitmix64: spreads, no more.
-    let seed = key
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let mut mixed = seed.wrapping_add(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let top = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or_default();
-    f64::from(top) / f64::from(u32::MAX)
+/// Where the spread of one process comes from. Two controllers that wait for the same identity, in one cluster or in two,
+/// must not wait equally long each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread(u64);
+
+impl Spread {
+    /// The spread of a process with this seed, which should be its own.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number in 0..1 that differs between processes, keys and attempts, and is the same when computed again.
+    pub fn share(self, key: &str, attempt: u64) -> f64 {
+        // FNV-1a, then a finishing step of splitmix64: spreads, no more.
+        let seed = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64 ^ mix(self.0), |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let top = u32::try_from(mix(seed.wrapping_add(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 32);
+        f64::from(top.unwrap_or_default()) / f64::from(u32::MAX)
+    }
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
@@ -65,8 +84,40 @@ mod tests {
     }
 
     #[test]
-    fn shares_differ_between_keys() {
-        assert!((share("a", 0) - share("b", 0)).abs() > f64::EPSILON);
-        assert!((0.0..=1.0).contains(&share("a", 7)));
+    fn shares_differ_between_keys_attempts_and_processes() {
+        let (one, other) = (Spread::seeded(1), Spread::seeded(2));
+        assert!((one.share("a", 0) - one.share("b", 0)).abs() > f64::EPSILON);
+        assert!((one.share("a", 0) - one.share("a", 1)).abs() > f64::EPSILON);
+        assert!((one.share("a", 0) - other.share("a", 0)).abs() > f64::EPSILON);
+        assert!((0.0..=1.0).contains(&one.share("a", 7)));
+    }
+
+    #[test]
+    fn shares_are_spread_over_the_whole() {
+        let mut counts = [0; 10];
+        for key in 0..1000 {
+            let share = Spread::seeded(7).share(&format!("key-{key}"), 0);
+            let tenth = (1..10).take_while(|tenth| share >= f64::from(*tenth) / 10.0).count();
+            counts[tenth] += 1;
+        }
+        assert!(counts.iter().all(|count| (60..=140).contains(count)), "{counts:?}");
+    }
+
+    /// A write that takes 200 ms, twice at a time: how often two writers meet again before both are through.
+    #[test]
+    fn two_writers_that_met_part_soon() {
+        let meetings = |one: Spread, other: Spread| {
+            (0..20).find(|attempt| {
+                let wait = |spread: Spread| {
+                    delay(Reason::ConcurrentWrites, *attempt, None, spread.share("x", (*attempt).into()))
+                };
+                wait(one).abs_diff(wait(other)) > Duration::from_millis(200)
+            })
+        };
+        for seed in 0..200 {
+            let met = meetings(Spread::seeded(seed), Spread::seeded(seed + 1000));
+            assert!(met.is_some_and(|met| met <= 6), "{seed}: {met:?}");
+        }
+        assert_eq!(meetings(Spread::seeded(1), Spread::seeded(1)), None, "as two with one seed would for ever");
     }
 }

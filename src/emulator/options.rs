@@ -22,6 +22,8 @@ pub struct EmulatorOptions {
     pub propagation_seconds: u32,
     /// How long a write of a credential takes; another one under the same identity is refused meanwhile.
     pub write_latency_ms: u64,
+    /// Refuse requests beyond Azure's published limits, with 429.
+    pub published_limits: bool,
     /// Lifetime of tokens.
     pub token_lifetime_seconds: u32,
     /// The tenant.
@@ -45,6 +47,7 @@ impl Default for EmulatorOptions {
             issuer_ca_pems: Vec::new(),
             propagation_seconds: 0,
             write_latency_ms: 20,
+            published_limits: false,
             token_lifetime_seconds: 86_400,
             tenant_id: "7e000000-0000-4000-8000-00000000007e".to_owned(),
             subscription_id: "50b00000-0000-4000-8000-00000000050b".to_owned(),

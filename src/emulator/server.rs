@@ -15,9 +15,10 @@ use uuid::Uuid;
 use super::certificates::{self, CertificateError};
 use super::http::faults::{FaultPlan, FaultRule};
 use super::http::log::{LogEntry, LogFilter, RequestLog};
-use super::http::{self, InvalidCertificate, Issuers, Shared, Signer, SigningFailed, lock};
+use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed, lock};
 use super::options::EmulatorOptions;
 use super::state::{InvalidDocument, State, StateDocument};
+use crate::runtime::clock::SharedClock;
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -141,6 +142,7 @@ impl Emulator {
             signer,
             issuers,
             base_url,
+            limits: options.published_limits.then(|| Limits::new(options.clock.clone())).into(),
             clock: options.clock,
         });
         let handle = Handle::new();
@@ -174,6 +176,11 @@ impl Emulator {
         lock(&self.shared.log).list(filter)
     }
 
+    /// How many requests have arrived, and how many of them are over.
+    pub fn requests(&self) -> (u64, u64) {
+        lock(&self.shared.log).counts()
+    }
+
     /// Forgets the requests so far.
     pub fn clear_log(&self) {
         lock(&self.shared.log).clear();
@@ -187,6 +194,11 @@ impl Emulator {
     /// The script of faults, with what has matched and fired.
     pub fn faults(&self) -> Vec<FaultRule> {
         lock(&self.shared.faults).rules().to_vec()
+    }
+
+    /// Refuses requests beyond Azure's published limits from now on, counted on this clock; without one, no more.
+    pub fn limit_requests(&self, clock: Option<SharedClock>) {
+        *lock(&self.shared.limits) = clock.map(Limits::new);
     }
 
     /// Trusts the CAs of a PEM bundle when issuers' documents are read.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ensign::runtime::clock::Clock;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 pub struct FakeClock {
     wall: Timestamp,
     start: Instant,
-    passed: watch::Sender<Duration>,
+    passed: Arc<watch::Sender<Duration>>,
     /// The wall clock jumps; the monotonic one never does.
     skew: Mutex<SignedDuration>,
     sleepers: Mutex<BTreeSet<(Instant, u64)>>,
@@ -26,11 +26,16 @@ impl FakeClock {
         Self {
             wall: Timestamp::now(),
             start: Instant::now(),
-            passed: watch::channel(Duration::ZERO).0,
+            passed: Arc::new(watch::channel(Duration::ZERO).0),
             skew: Mutex::default(),
             sleepers: Mutex::default(),
             counter: Mutex::default(),
         }
+    }
+
+    /// The clock of another machine: the same time passes, but its wall clock jumps by itself.
+    pub fn beside(&self) -> Self {
+        Self { wall: self.wall, start: self.start, passed: self.passed.clone(), ..Self::new() }
     }
 
     /// The time that has passed.

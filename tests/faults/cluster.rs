@@ -1,10 +1,11 @@
 //! The one API server of a run, and the recorder of what all plans' objects look like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
@@ -72,6 +73,32 @@ impl Cluster {
         answer.expect("delete").left().map(|object| value(&object))
     }
 
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let api = self.api(kind, namespace);
+        self.wait("get", api.get_opt(name)).expect("get").map(|object| value(&object))
+    }
+
+    /// Runs something beside the plans.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Restarts the API server, for every plan. It serves when this returns.
+    pub fn restart_api_server(&self) {
+        self.control_plane.command("restart kube-apiserver");
+        let api = self.api("Namespace", "");
+        while self.wait("get", api.get("default")).is_err() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Lets etcd forget everything but the present, for every plan.
+    pub fn compact_etcd(&self) {
+        let api = self.api("Namespace", "");
+        let list = self.wait("list", api.list(&kube::api::ListParams::default())).expect("list");
+        self.control_plane.compact_etcd(list.metadata.resource_version.as_deref().expect("a revision"));
+    }
+
     /// Every object of the plan.
     pub fn list(&self, kind: &str, plan: &str) -> Vec<Value> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(kind));
@@ -87,7 +114,7 @@ impl Cluster {
 
     fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
         match kind {
-            "ManagedIdentityBinding" => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
+            "ManagedIdentityBinding" | "Lease" => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
             _ => Api::all_with(self.client.clone(), &resource(kind)),
         }
     }
@@ -117,9 +144,10 @@ fn resource(kind: &str) -> ApiResource {
         "ManagedIdentity" => ("ensign.dev", "managedidentities"),
         "ManagedIdentityBinding" => ("ensign.dev", "managedidentitybindings"),
         "Namespace" => ("", "namespaces"),
+        "Lease" => ("coordination.k8s.io", "leases"),
         other => panic!("unknown kind {other}"),
     };
-    let version = if group.is_empty() { "v1" } else { "v1alpha1" };
+    let version = if group == "ensign.dev" { "v1alpha1" } else { "v1" };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
@@ -127,11 +155,25 @@ fn resource(kind: &str) -> ApiResource {
 async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mutex<BTreeMap<String, Arc<History>>>>) {
     let config = watcher::Config::default().labels(LABEL);
     let mut events = Box::pin(watcher(api, config));
+    let (mut listed, mut asked) = (BTreeSet::new(), Timestamp::now());
     while let Some(event) = events.next().await {
         let (object, gone) = match event {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => (object, false),
+            Ok(Event::Apply(object)) => (object, false),
+            Ok(Event::InitApply(object)) => {
+                listed.insert((object.namespace().unwrap_or_default(), object.name_any()));
+                (object, false)
+            }
             Ok(Event::Delete(object)) => (object, true),
-            Ok(Event::Init | Event::InitDone) => continue,
+            Ok(Event::Init) => {
+                asked = Timestamp::now();
+                continue;
+            }
+            Ok(Event::InitDone) => {
+                // What went while nobody watched.
+                let listed = std::mem::take(&mut listed);
+                lock(&histories).values().for_each(|history| history.listed(kind, asked, &listed));
+                continue;
+            }
             Err(_) => {
                 // The API server may be restarting.
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -28,6 +28,7 @@ const COLLECTIONS: [&str; 3] = [
     "/apis/ensign.dev/v1alpha1/managedidentitybindings",
     "/api/v1/namespaces",
 ];
+const DISCOVERY: &str = "/.well-known/openid-configuration";
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
 /// What happens to a request.
@@ -74,6 +75,10 @@ pub struct Gate {
     rules: Mutex<Vec<GateRule>>,
     writes: Mutex<Vec<String>>,
     lists: Mutex<BTreeMap<&'static str, Bytes>>,
+    /// What the API server says that its issuer is.
+    issuer: Mutex<Option<String>>,
+    /// Watches that were told to begin anew.
+    expired: AtomicU64,
     under_way: AtomicUsize,
     open_watches: AtomicUsize,
     seen: AtomicU64,
@@ -88,6 +93,8 @@ impl Gate {
             rules: Mutex::default(),
             writes: Mutex::default(),
             lists: Mutex::default(),
+            issuer: Mutex::default(),
+            expired: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
             open_watches: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
@@ -117,12 +124,22 @@ impl Gate {
         lock(&self.rules).push(rule);
     }
 
+    /// The API server names this issuer from now on.
+    pub fn say_issuer(&self, issuer: &str) {
+        *lock(&self.issuer) = Some(issuer.to_owned());
+    }
+
+    /// How often the API server itself said that a watch is too old to go on.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::SeqCst)
+    }
+
     /// The list of this collection that the controller saw last.
     pub fn last_list(&self, collection: &str) -> Bytes {
         lock(&self.lists).get(collection).cloned().expect("a list was seen")
     }
 
-    /// Requests that changed something, or tried to.
+    /// Requests that changed something, or tried to; those for the lease are not among them.
     pub fn writes(&self) -> Vec<String> {
         lock(&self.writes).clone()
     }
@@ -173,6 +190,11 @@ impl Gate {
             Some(GateAction::Delay(time)) => tokio::time::sleep(time).await,
             Some(GateAction::ApplyThenDrop) | None => {}
         }
+        if path == DISCOVERY
+            && let Some(issuer) = lock(&self.issuer).clone()
+        {
+            return Ok(Response::new(Body::from(json!({"issuer": issuer}).to_string())));
+        }
         if collection.is_some() {
             *request.uri_mut() = with_selector(request.uri(), &self.label)?;
         }
@@ -186,13 +208,20 @@ impl Gate {
             return Err("the connection broke before the answer".into());
         }
         match collection {
-            Some(collection) if is_watch => Ok(self.watched(collection, response)),
+            Some(collection) if is_watch => {
+                if response.status() == http::StatusCode::GONE {
+                    self.expired.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok(self.watched(collection, response))
+            }
             Some(collection) => {
                 let (parts, body) = response.into_parts();
                 let body = self.replaced(&to_bytes(body, MAX_ANSWER).await?);
                 lock(&self.lists).insert(collection, body.clone());
                 Ok(Response::from_parts(parts, Body::from(body)))
             }
+            // It has no end to read to.
+            None if is_watch => Ok(response),
             None => self.read(&method, &path, response).await,
         }
     }
@@ -201,7 +230,7 @@ impl Gate {
     async fn read(&self, method: &str, path: &str, response: Response<Body>) -> Result<Response<Body>, BoxError> {
         let (mut parts, body) = response.into_parts();
         let body = to_bytes(body, MAX_ANSWER).await?;
-        if method != "GET" {
+        if method != "GET" && !path.contains("/leases") {
             lock(&self.writes).push(format!("{method} {path} answered {}", parts.status));
             if let Ok(object) = serde_json::from_slice::<Value>(&body) {
                 self.history.take(&object, false);
@@ -235,6 +264,9 @@ impl Gate {
                         changed = watches.changed() => changed.ok()?,
                         frame = frames.next(), if !held => {
                             gate.seen.fetch_add(1, Ordering::SeqCst);
+                            if let Some(Ok(bytes)) = &frame && String::from_utf8_lossy(bytes).contains(r#""code":410"#) {
+                                gate.expired.fetch_add(1, Ordering::SeqCst);
+                            }
                             let frame = frame?.map(|bytes| gate.replaced(&bytes)).map_err(std::io::Error::other);
                             return Some((frame, (frames, watches)));
                         }

@@ -1,6 +1,6 @@
 //! What every object of a plan looked like, and when: the truth that the oracles judge by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use k8s_openapi::jiff::Timestamp;
@@ -73,6 +73,19 @@ impl History {
         // The answer to the write that removes an object has the revision of the version before.
         if let Err(at) = versions.binary_search_by_key(&(revision, version.gone), |one| (one.revision, one.gone)) {
             versions.insert(at, version);
+        }
+    }
+
+    /// Takes in a list that was asked for at a time: of a kind only these objects, by namespace and name, were there.
+    pub fn listed(&self, kind: &str, asked: Timestamp, there: &BTreeSet<(String, String)>) {
+        let mut all = lock(&self.versions);
+        for ((of, namespace, name), versions) in all.iter_mut() {
+            let Some(last) = versions.last().filter(|last| !last.gone && last.known < asked) else { continue };
+            if of == kind && !there.contains(&(namespace.clone(), name.clone())) {
+                let gone = Version { gone: true, known: Timestamp::now(), ..last.clone() };
+                versions.push(gone);
+                *lock(&self.taken) += 1;
+            }
         }
     }
 

@@ -14,6 +14,8 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ForbiddenIsGone => &["forbidden-is-not-gone"],
         Mutant::UidIgnored => &["same-name-new-uid-unseen"],
         Mutant::RetryAfterIgnored => &["azure/get/429-seconds", "azure/put/429-seconds", "azure/delete/429-seconds"],
+        Mutant::PauseForgotten => &["azure/list-1/503", "azure/list-5/503"],
+        Mutant::LimitsForgotten => &["the-limits-are-kept"],
         Mutant::PartialListTrusted => &["azure/page-2-*"],
         Mutant::FreshnessSkipped => &["deleted-unseen", "revoked-unseen"],
         Mutant::OwnershipByPrefix => &["own-prefix-is-not-ownership"],
@@ -30,5 +32,10 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AudienceIgnored => &["audience/reference"],
         Mutant::ForeignOverwritten => &["taken-name-is-left"],
         Mutant::OldIssuerDroppedAtOnce => &["issuer/reference"],
+        Mutant::LeadershipNotChecked => &["frozen-before-a-put"],
+        Mutant::IssuerBelievedAtOnce => &["an-issuer-seen-back-and-forth"],
+        Mutant::TenantAbandons => &["tenants-cannot-abandon"],
+        Mutant::InjectedTwice => &["create/reference"],
+        Mutant::RefusalUnexplained => &["label/reference"],
     }
 }

@@ -10,16 +10,20 @@
     reason = "a test program"
 )]
 
+mod admission;
 mod clock;
 mod cluster;
+mod freezer;
 mod gate;
 mod goals;
 mod history;
 mod killers;
 mod matrix;
 mod oracles;
+mod pipe;
 mod plan;
 mod probe;
+mod replica;
 mod report;
 mod rows;
 mod runner;
@@ -29,6 +33,7 @@ mod snapshot;
 #[path = "../integration/support/mod.rs"]
 mod support;
 mod token;
+mod waiting;
 mod world;
 
 use std::process::ExitCode;

@@ -152,5 +152,6 @@ fn plan_named(scenario: &'static Scenario, id: &str, rows: &[u32], fault: Fault)
         licence: Licence::NONE,
         compared: true,
         quick: false,
+        alone: false,
     }
 }

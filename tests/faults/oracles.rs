@@ -19,14 +19,18 @@ pub struct Licence {
     pub stale_write: bool,
     /// A tenant took finalizers off.
     pub stripped: bool,
-    /// Somebody else writes to the same identity.
+    /// Another cluster writes to the same identity.
     pub rivals: bool,
+    /// An operator gave up what Azure did not confirm.
+    pub abandoned: bool,
 }
 
 impl Licence {
     /// Nothing that others may not.
-    pub const NONE: Self = Self { stale_write: false, stripped: false, rivals: false };
+    pub const NONE: Self = Self { stale_write: false, stripped: false, rivals: false, abandoned: false };
 }
+
+const CONCURRENT: &str = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity";
 
 /// A credential's place: the identity's name and its own, in lower case.
 type Place = (String, String);
@@ -60,7 +64,8 @@ impl Timeline {
                 "PUT" => {
                     let body = entry.body.clone().unwrap_or_default();
                     let said = |name: &str| text(&body["properties"][name]).to_owned();
-                    let stood = Stood { issuer: said("issuer"), subject: said("subject"), foreign: false };
+                    let foreign = !is_of(world, entry);
+                    let stood = Stood { issuer: said("issuer"), subject: said("subject"), foreign };
                     (entry.finished, Some(stood))
                 }
                 _ => (entry.time, None),
@@ -112,10 +117,8 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
     let timeline = Timeline::new(world, &log);
     let mut broken = Vec::new();
     let mut excused = usize::from(licence.stale_write);
-    for entry in log.iter().filter(|entry| took_effect(entry)) {
-        if licence.rivals && is_rivals(world, &timeline, entry) {
-            continue;
-        }
+    let own: Vec<LogEntry> = log.iter().filter(|entry| is_of(world, entry)).cloned().collect();
+    for entry in own.iter().filter(|entry| took_effect(entry)) {
         if let Some(problem) = unauthorised(world, &timeline, entry) {
             if excused > 0 {
                 excused -= 1;
@@ -124,16 +127,12 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
             }
         }
     }
-    if !licence.rivals {
-        one_at_a_time(&log, &mut broken);
-    }
-    if !licence.stripped {
+    one_at_a_time(&own, &mut broken);
+    if !licence.stripped && !licence.abandoned {
         outlived(world, &timeline, &mut broken);
     }
     lies(world, &timeline, &mut broken);
-    if !licence.rivals {
-        own_making(&world.azure_log(), &mut broken);
-    }
+    own_making(world, licence, &mut broken);
     impatience(world, &mut broken);
     broken
 }
@@ -178,14 +177,10 @@ fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<
     None
 }
 
-/// Whether the credential is of another cluster's issuer.
-fn is_rivals(world: &World, timeline: &Timeline, entry: &LogEntry) -> bool {
-    let put = entry.body.as_ref().map(|body| text(&body["properties"]["issuer"]).to_owned());
-    let before = || {
-        let place = place(entry)?;
-        Some(timeline.at(&place, entry.time - SignedDuration::from_nanos(1))?.issuer.clone())
-    };
-    put.or_else(before).is_some_and(|issuer| issuer != *lock(&world.issuer))
+/// Whether a controller of this plan's cluster sent it.
+fn is_of(world: &World, entry: &LogEntry) -> bool {
+    let agent = entry.user_agent.as_deref().unwrap_or_default();
+    world.replicas().iter().any(|replica| agent.contains(&format!("({})", replica.name)))
 }
 
 fn was_ours(timeline: &Timeline, place: &Place) -> bool {
@@ -330,17 +325,21 @@ fn stood_lately(timeline: &Timeline, place: &Place, time: Timestamp) -> bool {
 }
 
 /// O7: no 429 and no 409 of our own making.
-fn own_making(log: &[LogEntry], broken: &mut Vec<String>) {
+fn own_making(world: &World, licence: Licence, broken: &mut Vec<String>) {
     let lock_or_policy = ["ScopeLocked", "ReadOnlyDisabledSubscription"];
-    for entry in log.iter().filter(|entry| entry.fault.is_none() && matches!(entry.status, Some(409 | 429))) {
+    for entry in world.azure_log().iter().filter(|entry| is_of(world, entry)) {
+        let refused = entry.fault.is_none() && matches!(entry.status, Some(409 | 429));
         let code = entry.error_code.as_deref().unwrap_or_default();
-        if !lock_or_policy.contains(&code) {
+        // Two clusters know nothing of each other.
+        let met = licence.rivals && code == CONCURRENT;
+        if refused && !met && !lock_or_policy.contains(&code) {
             broken.push(format!("O7: {} {} was answered {code}", entry.method, entry.path));
         }
     }
 }
 
-/// O7: nothing under an identity goes out before the pause that Azure asked for has passed.
+/// O7: nothing in its scope goes out before the pause that Azure asked for has passed: an identity, or the reads or writes
+/// of a subscription.
 fn impatience(world: &World, broken: &mut Vec<String>) {
     let log: Vec<LogEntry> =
         world.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
@@ -353,12 +352,20 @@ fn impatience(world: &World, broken: &mut Vec<String>) {
         let lower = entry.path.to_lowercase();
         lower.split("/federatedidentitycredentials").next().unwrap_or_default().to_owned()
     };
+    let subscription = |entry: &LogEntry| entry.path.to_lowercase().split('/').nth(2).map(str::to_owned);
     let mut told = BTreeSet::new();
     for (index, entry) in log.iter().enumerate() {
         let fault: Value =
             entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
         let Some(pause) = pause(&fault, entry.time) else { continue };
-        let next = log[index + 1..].iter().find(|next| identity(next) == identity(entry));
+        let wide = fault["code"] == "SubscriptionRequestsThrottled";
+        // What was on its way when the answer came could not know of it.
+        let heard = entry.finished + SignedDuration::from_millis(50);
+        let concerns = |next: &&LogEntry| {
+            let same = subscription(next) == subscription(entry) && next.kind == entry.kind;
+            identity(next) == identity(entry) || (wide && same && next.time > heard)
+        };
+        let next = log[index + 1..].iter().find(concerns);
         if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)
             && told.insert(next.seq)
         {

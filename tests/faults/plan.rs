@@ -8,6 +8,7 @@ use ensign::controller::Moment;
 use ensign::mutants::Mutant;
 use serde_json::{Value, json};
 
+use super::admission;
 use super::clock::lock;
 use super::gate::{GateAction, GateRule};
 use super::oracles::{self, Licence};
@@ -55,6 +56,8 @@ pub struct Plan {
     pub compared: bool,
     /// Runs in `make test` too.
     pub quick: bool,
+    /// Disturbs every other plan, so that it has the control plane to itself.
+    pub alone: bool,
 }
 
 /// What a run of a plan came to.
@@ -96,6 +99,7 @@ impl Plan {
         } else {
             let (puts, deletes) = oracles::counts(&world.azure_writes());
             end = Some(End { snapshot: snapshot::take(&world), puts, deletes });
+            problems.extend(admission::judge(&world));
         }
         let fired = match &self.fault {
             Fault::None => true,
@@ -236,7 +240,7 @@ fn rest(world: &World) -> Checked {
         }
         world.pass_slowly(RESYNC * 5 / 4 + RETRIES)?;
     }
-    let writes = || (world.gate.writes().len(), world.azure_writes().len());
+    let writes = || (world.kube_writes().len(), world.azure_writes().len());
     let reads = || world.azure_log().len();
     let (before, looked) = (writes(), reads());
     world.pass_slowly(RESYNC * 23 / 10)?;
@@ -244,7 +248,7 @@ fn rest(world: &World) -> Checked {
     if after != before {
         return Err(format!(
             "O4: {before:?} writes to Kubernetes and Azure became {after:?} with nothing to do: {:?}",
-            world.gate.writes().iter().skip(before.0).collect::<Vec<_>>()
+            world.kube_writes().iter().skip(before.0).collect::<Vec<_>>()
         ));
     }
     let managed = world.cluster.list("ManagedIdentity", &world.plan);

@@ -10,12 +10,15 @@ use ensign::controller::{Effect, Moment, Probe};
 use tokio::sync::Notify;
 
 use super::clock::lock;
+use super::freezer::Freezer;
 
 /// What happens at a moment.
 #[derive(Clone)]
 pub enum Strike {
     /// The process is gone.
     Crash,
+    /// The process stops where it is.
+    Freeze(Arc<Freezer>),
     /// Something happens, on a thread that may block, and the controller goes on.
     Do(Arc<dyn Fn() + Send + Sync>),
 }
@@ -109,6 +112,7 @@ impl Probe for FaultProbe {
             }
             match self.due(&point, moment) {
                 None => {}
+                Some(Strike::Freeze(freezer)) => freezer.freeze_here(),
                 Some(Strike::Do(act)) => {
                     let done = tokio::task::spawn_blocking(move || act()).await;
                     done.expect("what a plan does succeeds");

@@ -85,6 +85,7 @@ impl Report {
             std::fs::write(path, format!("{document:#}\n")).expect("write the report");
             println!("report: {}", path.display());
         }
-        broken.is_empty() && uncaught.is_empty() && missed.is_empty()
+        let complete = !full || unrun.is_empty();
+        complete && broken.is_empty() && uncaught.is_empty() && missed.is_empty()
     }
 }

@@ -129,17 +129,20 @@ pub fn run(wish: &Wish) -> bool {
         println!("{}: {killed:#?}", mutant.as_str());
         return killed.by.is_some();
     }
-    let chosen: Vec<&Plan> = plans.iter().filter(|plan| wish.takes(plan)).collect();
-    println!("{} plans, {jobs} at a time", chosen.len());
-    let total = chosen.len();
-    for_each(chosen, jobs, |number, plan| {
+    let (alone, together): (Vec<&Plan>, Vec<&Plan>) =
+        plans.iter().filter(|plan| wish.takes(plan)).partition(|plan| plan.alone);
+    let total = alone.len() + together.len();
+    println!("{total} plans, {jobs} at a time");
+    let run_one = |number: usize, plan: &Plan| {
         let outcome = attempt(plan, &references);
         if (number + 1) % 50 == 0 {
             println!("{} of {total} plans begun, {} s", number + 1, begun.elapsed().as_secs());
         }
         say(plan, &outcome);
         lock(&report.lock).push((plan.id.clone(), plan.rows.clone(), outcome));
-    });
+    };
+    for_each(together, jobs, run_one);
+    for_each(alone, 1, run_one);
     if wish.mutants != Mutants::None && wish.plan.is_none() {
         let survived = Survived::default();
         for (id, _, outcome) in lock(&report.lock).iter() {

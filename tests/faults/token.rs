@@ -1,20 +1,50 @@
 //! The controller's own credential.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::error::{Error, ErrorKind};
 use azure_core::time::OffsetDateTime;
 
-/// A credential that always has the same token.
+use super::clock::lock;
+
+/// Gives tokens, or none, and counts how often it was asked.
 #[derive(Debug)]
-pub struct FixedToken(pub String);
+pub struct Tokens {
+    token: String,
+    asked: AtomicUsize,
+    failing: Mutex<bool>,
+}
+
+impl Tokens {
+    pub fn new(token: String) -> Self {
+        Self { token, asked: AtomicUsize::new(0), failing: Mutex::new(false) }
+    }
+
+    /// How often somebody asked for a token.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Entra refuses from now on, or no longer.
+    pub fn fail(&self, failing: bool) {
+        *lock(&self.failing) = failing;
+    }
+}
 
 #[async_trait::async_trait]
-impl TokenCredential for FixedToken {
+impl TokenCredential for Tokens {
     async fn get_token(
         &self,
         _scopes: &[&str],
         _options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if *lock(&self.failing) {
+            return Err(Error::with_message(ErrorKind::Credential, "AADSTS700016: scripted"));
+        }
         let expires_on = OffsetDateTime::now_utc() + azure_core::time::Duration::hours(12);
-        Ok(AccessToken::new(self.0.clone(), expires_on))
+        Ok(AccessToken::new(self.token.clone(), expires_on))
     }
 }

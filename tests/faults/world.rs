@@ -1,35 +1,25 @@
-//! One plan's world: names of its own, an Azure of its own, a clock, and controllers one after the other.
+//! One plan's world: names of its own, an Azure of its own, and the controllers between the two.
 
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ensign::azure::cloud::{CloudArgs, CloudName};
-use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects};
-use ensign::decide::assess::Settings;
-use ensign::decide::names::{Subject, cluster_tag};
+use ensign::decide::names::Subject;
 use ensign::decide::ownership::Cluster as AzureCluster;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
 use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
-use ensign::mutants::{self, Mutant};
-use ensign::runtime::health::Readiness;
+use ensign::mutants::Mutant;
 use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::client::ClientBuilder;
-use kube::client::retry::RetryPolicy;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use tower::buffer::BufferLayer;
-use tower::retry::RetryLayer;
 
 use super::clock::{FakeClock, lock};
 use super::cluster::Cluster;
-use super::gate::{Gate, GateLayer, LABEL};
+use super::gate::{Gate, LABEL};
 use super::history::History;
+use super::pipe::Pipe;
 use super::probe::FaultProbe;
-use super::token::FixedToken;
+use super::replica::Replica;
+use super::token::Tokens;
 
 pub const ISSUER: &str = "https://issuer.faults.test/one";
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -39,14 +29,8 @@ pub const FAR_SUBSCRIPTION: &str = "fa500000-0000-4000-8000-0000000000fa";
 /// In scripts for Azure: the date in two minutes.
 pub const IN_TWO_MINUTES: &str = "in two minutes";
 pub const RESYNC: Duration = Duration::from_secs(900);
-/// No fact takes longer on the real clock, however busy the machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// After so long nothing is on its way any more that does not wait for the plan's clock.
 pub const SETTLED: Duration = Duration::from_secs(10);
-/// The controller does nothing when nothing happened for this long.
-const QUIET: Duration = Duration::from_millis(60);
-const GLANCE: Duration = Duration::from_millis(4);
-
 /// How far a plan got, as an error says it.
 pub type Checked = Result<(), String>;
 
@@ -54,20 +38,25 @@ pub type Checked = Result<(), String>;
 pub struct World {
     pub plan: String,
     pub cluster: &'static Cluster,
+    pub cluster_id: String,
     pub azure: Arc<Emulator>,
+    /// The first controller's clock, gate and probe.
     pub clock: Arc<FakeClock>,
     pub gate: Arc<Gate>,
     pub probe: Arc<FaultProbe>,
     pub history: Arc<History>,
+    pub tokens: Arc<Tokens>,
     pub mutant: Option<Mutant>,
     pub issuer: Mutex<String>,
-    /// Whether the controller of now has seen everything.
-    readiness: Mutex<Readiness>,
+    /// How often controllers look at the issuer, if they do.
+    pub issuer_check: Mutex<Option<Duration>>,
+    /// The lease that controllers need, if they need one.
+    pub lease_seconds: Mutex<Option<u64>>,
     /// The longest that a goal may take after the last fault, on the plan's clock.
     pub patience: Mutex<Duration>,
     /// After so long on the real clock, nothing comes any more.
     pub settled: Mutex<Duration>,
-    running: Mutex<Option<Running>>,
+    replicas: Mutex<Vec<Arc<Replica>>>,
     /// What Azure's log had counted at moments of the plan's clock.
     pub moments: Mutex<Vec<(u64, Duration)>>,
     /// Things done to Azure behind the controller's back: when, under which identity, to which credential.
@@ -77,37 +66,36 @@ pub struct World {
 /// When, under which identity, what stands from then on, and under which name.
 type Meddling = (Timestamp, String, Option<Credential>, String);
 
-struct Running {
-    stop: CancellationToken,
-    thread: JoinHandle<()>,
-}
-
 impl World {
     pub fn new(plan: &str, mutant: Option<Mutant>) -> Arc<Self> {
         let options =
             EmulatorOptions { write_latency_ms: 2, token_lifetime_seconds: 30 * 86_400, ..EmulatorOptions::default() };
         let azure = Arc::new(Emulator::start(options).expect("start the stand-in for Azure"));
-        Self::beside(plan, mutant, azure)
+        Self::beside(plan, mutant, azure, CLUSTER_ID)
     }
 
     /// A world that shares its Azure with another.
-    pub fn beside(plan: &str, mutant: Option<Mutant>, azure: Arc<Emulator>) -> Arc<Self> {
+    pub fn beside(plan: &str, mutant: Option<Mutant>, azure: Arc<Emulator>, cluster_id: &str) -> Arc<Self> {
         let cluster = Cluster::shared();
         let history = cluster.history(plan);
+        let first = Arc::new(replica(cluster, plan, plan, &history, &azure, FakeClock::new()));
         Arc::new(Self {
             plan: plan.to_owned(),
             cluster,
+            cluster_id: cluster_id.to_owned(),
+            tokens: Arc::new(Tokens::new(azure.arm_token().expect("a token for ARM"))),
             azure,
-            clock: Arc::new(FakeClock::new()),
-            gate: Arc::new(Gate::new(plan.to_owned(), history.clone())),
-            probe: Arc::new(FaultProbe::new(format!("{plan}-"))),
+            clock: first.clock.clone(),
+            gate: first.gate.clone(),
+            probe: first.probe.clone(),
             history,
             mutant,
             issuer: Mutex::new(ISSUER.to_owned()),
-            readiness: Mutex::default(),
+            issuer_check: Mutex::default(),
+            lease_seconds: Mutex::default(),
             patience: Mutex::new(Duration::from_secs(45 * 60)),
             settled: Mutex::new(SETTLED),
-            running: Mutex::default(),
+            replicas: Mutex::new(vec![first]),
             moments: Mutex::default(),
             meddled: Mutex::default(),
         })
@@ -147,10 +135,14 @@ impl World {
     }
 
     pub fn binding(&self, namespace: &str, name: &str, identity: &str, account: &str) {
+        self.binding_with(namespace, name, identity, account, &json!({}));
+    }
+
+    pub fn binding_with(&self, namespace: &str, name: &str, identity: &str, account: &str, injection: &Value) {
         self.create(&json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding",
             "metadata": {"name": name, "namespace": self.named(namespace), "labels": {LABEL: self.plan}},
-            "spec": {"identityRef": {"name": self.named(identity)}, "serviceAccountName": account},
+            "spec": {"identityRef": {"name": self.named(identity)}, "serviceAccountName": account, "injection": injection},
         }));
     }
 
@@ -186,6 +178,15 @@ impl World {
             "ManagedIdentityBinding" => (self.named(namespace), name.to_owned()),
             _ => (String::new(), self.named(name)),
         }
+    }
+
+    /// The client ID that Azure gave to the identity that a binding names, if both are there.
+    pub fn client_id_of(&self, binding: &Value) -> Option<String> {
+        let named = binding["spec"]["identityRef"]["name"].as_str()?;
+        let managed = self.history.live("ManagedIdentity", "", named)?;
+        let id = managed["spec"]["existing"]["resourceID"].as_str()?.to_lowercase();
+        let found = |identity: &&Identity| id.ends_with(&format!("/{}", identity.id.name.to_lowercase()));
+        self.azure.with_state(|state| state.identities.values().find(found).map(|found| found.client_id.clone()))
     }
 
     // Azure
@@ -256,7 +257,7 @@ impl World {
 
     pub fn azure_cluster(&self) -> AzureCluster {
         AzureCluster {
-            id: CLUSTER_ID.to_owned(),
+            id: self.cluster_id.clone(),
             previous_id: None,
             issuer: lock(&self.issuer).clone(),
             audience: AUDIENCE.to_owned(),
@@ -304,179 +305,74 @@ impl World {
         self.azure.log(&LogFilter { kind: Some("arm-write".to_owned()), ..LogFilter::default() })
     }
 
-    // The controller
+    // Controllers
 
-    /// Starts a controller, which starts again whenever it crashes.
+    /// Starts the controller.
     pub fn start(self: &Arc<Self>) {
-        let stop = CancellationToken::new();
-        let (world, stopped) = (self.clone(), stop.clone());
-        let thread = std::thread::Builder::new()
-            .name(self.plan.clone())
-            .spawn(move || {
-                mutants::activate(world.mutant);
-                while !stopped.is_cancelled() {
-                    world.probe.begin();
-                    let runtime =
-                        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                    runtime.block_on(async {
-                        tokio::select! {
-                            ended = world.run(stopped.clone()) => ended.expect("the controller ran"),
-                            () = world.probe.crash() => {}
-                        }
-                    });
-                    // Everything that the controller held in memory goes with its runtime.
-                    runtime.shutdown_background();
-                }
-            })
-            .expect("a thread");
-        *lock(&self.running) = Some(Running { stop, thread });
+        self.first().start(self);
+    }
+
+    /// The controller that every plan has.
+    pub fn first(&self) -> Arc<Replica> {
+        lock(&self.replicas)[0].clone()
+    }
+
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        lock(&self.replicas).clone()
+    }
+
+    /// Lets controllers stand for election, and makes their lease as an install does: empty.
+    pub fn elect(&self, lease_seconds: u64) {
+        *lock(&self.lease_seconds) = Some(lease_seconds);
+        let metadata = json!({"name": self.named("lease"), "namespace": "default"});
+        self.cluster.create(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}));
+    }
+
+    /// Starts another controller on a machine of its own.
+    pub fn start_second(self: &Arc<Self>) -> Arc<Replica> {
+        let name = format!("{}-second", self.plan);
+        let second =
+            Arc::new(replica(self.cluster, &name, &self.plan, &self.history, &self.azure, self.clock.beside()));
+        lock(&self.replicas).push(second.clone());
+        second.start(self);
+        second
+    }
+
+    /// The name of the controller that holds the lease.
+    pub fn leader(&self) -> Option<String> {
+        let lease = self.cluster.get("Lease", "default", &self.named("lease"))?;
+        let holder = lease["spec"]["holderIdentity"].as_str()?;
+        holder.rsplit_once('_').map(|(name, _)| name.to_owned())
+    }
+
+    /// The API server says that this is its issuer, and controllers look now and then.
+    pub fn watch_issuer(&self, every: Duration) {
+        *lock(&self.issuer_check) = Some(every);
+        self.gate.say_issuer(&lock(&self.issuer));
     }
 
     pub fn stop(&self) -> Checked {
-        let Some(running) = lock(&self.running).take() else { return Ok(()) };
-        running.stop.cancel();
-        self.gate.release();
-        // What waits for the plan's clock would wait for ever.
-        self.clock.pass(Duration::from_secs(3600));
-        self.probe.crash_now();
-        running.thread.join().map_err(|_| "the controller panicked".to_owned())
+        self.replicas().iter().map(|replica| replica.stop()).collect()
     }
 
-    async fn run(&self, stop: CancellationToken) -> Result<(), controller::ControllerError> {
-        let readiness = Readiness::default();
-        *lock(&self.readiness) = readiness.clone();
-        let info = self.azure.info();
-        let cloud = CloudArgs {
-            azure_cloud: CloudName::Custom,
-            azure_arm_endpoint: Some(info.arm_endpoint.clone()),
-            azure_authority_host: Some(info.authority_host.clone()),
-            azure_token_audience: None,
-        };
-        let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
-        let token = self.azure.arm_token().expect("a token for ARM");
-        let credential = Arc::new(FixedToken(token));
-        let arm = ArmClient::new(&cloud, &connection, credential, &cluster_tag(CLUSTER_ID)).expect("a client of ARM");
-        let config = Config {
-            client: self.client().await,
-            arm,
-            settings: Settings {
-                cluster: self.azure_cluster(),
-                issuer_refusal: None,
-                tenant_id: Some(info.tenant_id.clone()),
-                own_client_id: None,
-            },
-            resync: RESYNC,
-            concurrency: 4,
-            webhook: None,
-            injection: None,
-            clock: self.clock.clone(),
-            instance: None,
-            readiness,
-            leadership: None,
-            issuer_watch: None,
-            effects: Effects::watched_by(self.probe.clone()),
-        };
-        controller::run(config, stop).await
+    /// What controllers wrote to Kubernetes, or tried to.
+    pub fn kube_writes(&self) -> Vec<String> {
+        self.replicas().iter().flat_map(|replica| replica.gate.writes()).collect()
     }
+}
 
-    /// The client that a controller has by default, with the gate under its retries.
-    async fn client(&self) -> kube::Client {
-        ensign::runtime::tls::install_provider();
-        let kubeconfig = Kubeconfig::read_from(&self.cluster.control_plane.kubeconfig).expect("read the kubeconfig");
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .expect("understand the kubeconfig");
-        config.default_retry = false;
-        let builder = ClientBuilder::try_from(config).expect("make a client");
-        builder
-            .with_layer(&BufferLayer::new(1024))
-            .with_layer(&GateLayer(self.gate.clone()))
-            .with_layer(&RetryLayer::new(RetryPolicy::server_retry()))
-            .build()
-    }
-
-    // Waiting
-
-    /// Waits until the controller does nothing, then lets time pass until `goal` holds.
-    pub fn until(&self, what: &str, goal: impl Fn(&Self) -> Checked) -> Checked {
-        let (begun, from) = (Instant::now(), self.clock.passed());
-        let patience = *lock(&self.patience);
-        loop {
-            self.quiet(begun)?;
-            let Err(missing) = goal(self) else { return Ok(()) };
-            let used = self.clock.passed().saturating_sub(from);
-            match self.clock.next_wake().filter(|wake| used + *wake <= patience) {
-                Some(wake) => self.pass(wake),
-                // What still comes comes on the real clock: an answer, a watch.
-                None if begun.elapsed() < *lock(&self.settled) => std::thread::sleep(GLANCE),
-                None => {
-                    let (used, most) = (used.as_secs(), patience.as_secs());
-                    return Err(format!("{what}: not after {used} of {most} s of the plan's clock: {missing}"));
-                }
-            }
-        }
-    }
-
-    /// Waits for something that others than the controller do: the plan's clock stands.
-    pub fn happens(&self, what: &str, fact: impl Fn(&Self) -> bool) -> Checked {
-        let begun = Instant::now();
-        while !fact(self) {
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("waited {} s in vain for {what}", PATIENCE.as_secs()));
-            }
-            std::thread::sleep(GLANCE);
-        }
-        Ok(())
-    }
-
-    /// Lets time pass.
-    pub fn pass(&self, time: Duration) {
-        let seen = self.azure_log().last().map_or(0, |entry| entry.seq);
-        lock(&self.moments).push((seen, self.clock.passed()));
-        self.clock.pass(time);
-    }
-
-    /// Lets this much time pass, stopping wherever somebody waits for a moment in it.
-    pub fn pass_slowly(&self, time: Duration) -> Checked {
-        let end = self.clock.passed() + time;
-        loop {
-            self.quiet(Instant::now())?;
-            let left = end.saturating_sub(self.clock.passed());
-            if left.is_zero() {
-                return Ok(());
-            }
-            self.pass(self.clock.next_wake().map_or(left, |wake| wake.max(Duration::from_millis(1)).min(left)));
-        }
-    }
-
-    /// Waits until nothing happens.
-    pub fn quiet(&self, begun: Instant) -> Checked {
-        let mut last = self.activity();
-        let mut since = Instant::now();
-        loop {
-            std::thread::sleep(GLANCE);
-            let now = self.activity();
-            if now != last || now.0 > 0 {
-                (last, since) = (now, Instant::now());
-            }
-            if since.elapsed() >= QUIET {
-                return Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("still busy after {} s", PATIENCE.as_secs()));
-            }
-        }
-    }
-
-    /// Requests under way, and a number that stands while nothing happens.
-    fn activity(&self) -> (usize, u64, u64, u64, u64) {
-        let (under_way, seen) = self.gate.activity();
-        let azure = self.azure_log().last().map_or(0, |entry| entry.seq);
-        let starting =
-            usize::from(lock(&self.running).is_some() && (!lock(&self.readiness).get() || self.probe.is_down()));
-        (under_way + starting, seen, self.probe.activity(), self.history.taken(), azure)
-    }
+fn replica(
+    cluster: &Cluster,
+    name: &str,
+    plan: &str,
+    history: &Arc<History>,
+    azure: &Emulator,
+    clock: FakeClock,
+) -> Replica {
+    let gate = Arc::new(Gate::new(plan.to_owned(), history.clone()));
+    let probe = Arc::new(FaultProbe::new(format!("{plan}-")));
+    let pipe = Pipe::start(cluster, &azure.info().arm_endpoint);
+    Replica::new(name, Arc::new(clock), gate, probe, pipe)
 }
 
 impl Drop for World {

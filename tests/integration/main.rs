@@ -6,6 +6,7 @@ mod architecture;
 mod cluster_identity;
 mod controller;
 mod emulator;
+mod kubectl;
 mod lease;
 mod policy;
 mod policy_cost;

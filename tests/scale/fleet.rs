@@ -25,7 +25,7 @@ pub const BINDINGS: usize = IDENTITIES * PER_IDENTITY;
 const SUBSCRIPTIONS: usize = 5;
 const NAMESPACES: usize = 20;
 /// How long everything together may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 const GLANCE: Duration = Duration::from_millis(100);
 const GROUP: &str = "fleet";
 pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
@@ -242,6 +242,13 @@ impl Fleet {
             assert!(start.elapsed() < PATIENCE, "the controller writes on");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Requests that were refused because there were too many.
+    pub fn refused_for_limits(&self) -> Vec<LogEntry> {
+        let mut log = self.azure.log(&LogFilter::default());
+        log.retain(|entry| entry.status == Some(429));
+        log
     }
 
     /// Every LIST of credentials that ARM saw.

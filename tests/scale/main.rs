@@ -15,8 +15,10 @@ mod process;
 
 use std::collections::BTreeMap;
 
+use ensign::runtime::clock::SystemClock;
 use fleet::{BINDINGS, Fleet, IDENTITIES};
-use process::Controller;
+use k8s_openapi::jiff::SignedDuration;
+use process::{Controller, Pace};
 
 /// How often the controller is killed, unless `ENSIGN_TEST_KILLS` says otherwise. Each kill costs the end of a lease.
 const KILLS: usize = 10;
@@ -31,8 +33,9 @@ const SHORT_LEASE_SECONDS: u64 = 2;
 async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
     let fleet = Fleet::create().await;
 
+    fleet.azure.limit_requests(Some(SystemClock::shared()));
     fleet.bind().await;
-    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS);
+    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Published);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected());
     let writes = fleet.azure_writes();
@@ -41,7 +44,14 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
     assert!(writes.iter().all(|write| matches!(write.status, Some(200 | 201))), "no 409 and no 429 of our own making");
 
     rests(&fleet, &controller).await;
+    controller.stop();
+    let refused = fleet.refused_for_limits();
+    assert!(refused.is_empty(), "no 429 of our own making: {refused:#?}");
 
+    // What comes now is more than the limits let through in reasonable time: 200 writes in each subscription are done, and
+    // the others would come with two a second.
+    fleet.azure.limit_requests(None);
+    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Unbounded);
     fleet.unbind().await;
     assert!(fleet.trusted().is_empty(), "no credential outlives its binding");
     controller.stop();
@@ -61,6 +71,17 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
     for identity in &lists {
         *counts.entry(identity).or_default() += 1;
     }
+    // Never sooner than the jitter allows: one LIST of each identity in a round, and no more.
+    for identity in counts.keys() {
+        let times: Vec<_> = fleet
+            .azure_lists()
+            .iter()
+            .filter(|list| list.seq > seen && list.path.contains(&format!("/{identity}/")))
+            .map(|list| list.time)
+            .collect();
+        let round = SignedDuration::from_secs(RESYNC_SECONDS.cast_signed() * 9 / 10);
+        assert!(times.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= round), "{identity}: {times:?}");
+    }
     println!("a period at rest: {} LISTs of {} identities", lists.len(), counts.len());
     assert_eq!(counts.len(), IDENTITIES);
     // Periods are jittered, so that the first identity may come a second time before the last.
@@ -72,13 +93,13 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
 async fn killed_again_and_again(fleet: &Fleet) {
     let kills = std::env::var("ENSIGN_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     for kill in 0..kills {
-        let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS);
+        let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
         // A fixed row of moments, counted in writes: some right after the start, some in the middle of the work.
         fleet.wait_for_more_writes((kill * 7) % 20).await;
         controller.kill();
     }
     println!("{kills} kills; {} writes meanwhile", fleet.azure_writes().len());
-    let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS);
+    let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected(), "the end state is the one that was asked for");
     let writes = fleet.azure_writes();

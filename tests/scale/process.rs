@@ -30,9 +30,25 @@ struct Running {
     over: AtomicBool,
 }
 
+/// How fast it asks Azure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As Azure's published limits allow.
+    Published,
+    /// As fast as it can.
+    Unbounded,
+}
+
 impl Controller {
-    pub fn start(fleet: &Fleet, resync_seconds: u64, lease_seconds: u64) -> Self {
+    pub fn start(fleet: &Fleet, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> Self {
         let mut command = command(fleet, resync_seconds, lease_seconds);
+        if pace == Pace::Unbounded {
+            for scope in ["identity", "subscription", "tenant"] {
+                for kind in ["writes", "lists", "gets"] {
+                    command.args([&format!("--azure-{scope}-{kind}"), "100000+10000"]);
+                }
+            }
+        }
         let child = command.spawn().expect("start the controller");
         let running = Arc::new(Running { child: Mutex::new(child), over: AtomicBool::new(false) });
         let kept = running.clone();

@@ -8,6 +8,7 @@ use crate::api::{
     ContainerFilter, IdentityKind, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS,
     ManagedIdentityBinding,
 };
+use crate::mutants::{self, Mutant};
 
 /// A `ManagedIdentityBinding` as admission sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +103,7 @@ impl Standing {
         let Some(accepted) = find(&status.conditions, ConditionType::Accepted) else { return Self::Pending };
         match accepted.status.as_str() {
             "True" => {}
-            "False" => {
+            "False" if !mutants::active(Mutant::RefusalUnexplained) => {
                 return Self::NotAccepted { reason: accepted.reason.clone(), message: accepted.message.clone() };
             }
             _ => return Self::Pending,

@@ -12,6 +12,7 @@ use crate::api::keys::{
     ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECTED_BY_ANNOTATION, TOKEN_FILE,
     TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
+use crate::mutants::{self, Mutant};
 
 /// Warnings travel in HTTP headers, so their number and the values in them have a bound.
 const MAX_WARNINGS: usize = 10;
@@ -110,6 +111,7 @@ fn inject_container(
     for (name, value) in wanted {
         // Of a repeated name the last one counts.
         match existing.unwrap_or_default().iter().rfind(|variable| &*variable.name == name) {
+            Some(_) if mutants::active(Mutant::InjectedTwice) => missing.push(json!({"name": name, "value": value})),
             None => missing.push(json!({"name": name, "value": value})),
             Some(kept) => injection.warnings.extend(difference(&container.name, kept, value)),
         }

@@ -32,7 +32,7 @@ fn outcome(
     let before = binding.status.clone().unwrap_or_default();
     let finalizer = finalizer(context, namespace, binding, &subject);
     let (status, ready, verdicts) = if binding.metadata.deletion_timestamp.is_some() {
-        deleting(context, binding, &before)
+        deleting(context, binding, &before, finalizer)
     } else {
         living(context, namespace, binding, &subject, &before)
     };
@@ -139,13 +139,17 @@ fn credential(
         }
         Some(Standing::Planned { name }) => {
             let pending = || {
-                let message = format!("federated identity credential {name} is about to be written");
+                let when = match context.observed.postponed {
+                    Some(_) => "is written as soon as the limits on requests to Azure allow",
+                    None => "is about to be written",
+                };
+                let message = format!("federated identity credential {name} {when}");
                 Verdict::unknown(Reason::CredentialPending, message)
             };
             if mutants::active(Mutant::ReadyBeforeConfirmed) {
                 return (Verdict::good(Reason::Confirmed, ""), None);
             }
-            let failure = context.observed.write_failures.get(name);
+            let failure = context.observed.write_failures.get(name).or_else(|| context.observed.identity_failure());
             (failure.map_or_else(pending, Failure::verdict), None)
         }
         Some(Standing::Blocked { reason, message }) => (Verdict::bad(*reason, message.clone()), None),
@@ -153,7 +157,7 @@ fn credential(
         None => match (confirmed, &context.observed.credentials) {
             (Some(credential), _) => (standing(credential), Some(credential.clone())),
             (None, Some(Err(failure))) => (failure.verdict(), None),
-            (None, _) => (Verdict::unknown(Reason::Pending, "Azure has not been asked yet"), None),
+            (None, _) => (Verdict::unknown(Reason::Pending, context.observed.not_asked()), None),
         },
     }
 }
@@ -172,28 +176,46 @@ fn standing(credential: &CredentialStatus) -> Verdict {
 }
 
 /// A binding that is being deleted keeps its status, unless somebody has to know why that takes long.
-fn deleting(context: &Context<'_>, binding: &ManagedIdentityBinding, before: &ManagedIdentityBindingStatus) -> Told {
+fn deleting(
+    context: &Context<'_>,
+    binding: &ManagedIdentityBinding,
+    before: &ManagedIdentityBindingStatus,
+    finalizer: Finalizer,
+) -> Told {
+    let told = |ready: Verdict| {
+        let (generation, conditions) = (binding.metadata.generation, &before.conditions);
+        let mut after = before.clone();
+        after.observed_generation = generation;
+        after.conditions = status::conditions(&ready, &[], generation, conditions, context.now);
+        (after, ready, Vec::new())
+    };
     let Some(failure) = context.observed.any_failure().filter(|failure| !failure.is_gone()) else {
+        if context.observed.postponed.is_some() && finalizer != Finalizer::Release {
+            let message =
+                "the federated identity credential is deleted as soon as the limits on requests to Azure allow";
+            return told(Verdict::bad(Reason::Deleting, message));
+        }
         return (before.clone(), Verdict::unknown(Reason::Deleting, ""), Vec::new());
     };
     let message = format!(
         "deletion waits until the federated identity credential in Azure is gone: {}. If Azure will never answer again, a cluster operator may give it up with the annotation {ABANDON_ANNOTATION}=true on the ManagedIdentity",
         failure.message
     );
-    let ready = Verdict::bad(Reason::DeletionBlocked, message);
-    let mut after = before.clone();
-    after.observed_generation = binding.metadata.generation;
-    after.conditions = status::conditions(&ready, &[], binding.metadata.generation, &before.conditions, context.now);
-    (after, ready, Vec::new())
+    told(Verdict::bad(Reason::DeletionBlocked, message))
 }
 
 /// Whether the binding is let go on an operator's word, because Azure does not confirm.
 fn abandons(context: &Context<'_>, binding: &ManagedIdentityBinding, subject: &Subject) -> bool {
     binding.metadata.deletion_timestamp.is_some()
-        && context.is_abandoned()
+        && (context.is_abandoned() || tenant_abandons(binding))
         && context.observed.any_failure().is_some()
         && !context.observed.gone()
         && !context.trust.wanted.contains(subject)
+}
+
+/// Never: the annotation counts on a `ManagedIdentity` only.
+fn tenant_abandons(binding: &ManagedIdentityBinding) -> bool {
+    mutants::active(Mutant::TenantAbandons) && binding.annotations().contains_key(ABANDON_ANNOTATION)
 }
 
 /// The event that says what may be left in Azure.

@@ -33,7 +33,7 @@ pub(super) fn resolve(owner: Option<&ManagedIdentity>, observed: &Observed, sett
         },
         (None, None) => match known {
             Some(facts) => facts,
-            None => return unresolved(Verdict::unknown(Reason::Pending, "Azure has not been asked yet")),
+            None => return unresolved(Verdict::unknown(Reason::Pending, observed.not_asked())),
         },
     };
     let expected = settings.tenant_id.as_deref();

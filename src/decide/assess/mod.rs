@@ -26,6 +26,7 @@ use super::failure::Failure;
 use super::identities;
 use super::notes::Note;
 use super::ownership::{Cluster, Credential};
+use super::pace::Refusal;
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBindingStatus, ManagedIdentityStatus};
 
@@ -90,6 +91,8 @@ pub struct Observed {
     pub credentials: Option<Result<Vec<Credential>, Failure>>,
     /// Writes that failed, by the name of the credential.
     pub write_failures: BTreeMap<String, Failure>,
+    /// What keeps a request from being sent that this reconcile would have needed.
+    pub postponed: Option<Refusal>,
     /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
     pub annotated: BTreeMap<(String, String), Annotated>,
 }
@@ -106,6 +109,32 @@ impl Observed {
         let asked = self.identity.as_ref().and_then(|answer| answer.as_ref().err());
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
         asked.into_iter().chain(listed).chain(self.write_failures.values()).next()
+    }
+
+    /// The failure that says when to try again: one that passes by itself, rather than one that somebody has to cure.
+    pub fn decisive_failure(&self) -> Option<&Failure> {
+        let asked = self.identity_failure();
+        let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
+        let failures = || asked.into_iter().chain(listed).chain(self.write_failures.values());
+        failures().find(|failure| failure.is_transient()).or_else(|| failures().next())
+    }
+
+    /// Whether the identity was found to be the one that is known, as far as Azure says anything: it may have been made
+    /// anew since.
+    pub fn may_write(&self) -> bool {
+        self.identity.is_some() && self.identity_failure().is_none_or(|failure| !failure.is_transient())
+    }
+
+    fn identity_failure(&self) -> Option<&Failure> {
+        self.identity.as_ref().and_then(|answer| answer.as_ref().err())
+    }
+
+    /// Why something is not known that Azure was not asked for.
+    fn not_asked(&self) -> &'static str {
+        match self.postponed {
+            Some(_) => "Azure is asked as soon as the limits on requests to it allow",
+            None => "Azure has not been asked yet",
+        }
     }
 
     /// Whether Azure said that the identity does not exist.

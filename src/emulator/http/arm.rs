@@ -88,6 +88,9 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
     let (operation, write) = {
         let mut state = lock(&shared.state);
         let operation = arm::plan(&state, &request)?;
+        if let Some(limits) = &mut *lock(&shared.limits) {
+            limits.admit(&operation, caller)?;
+        }
         arm::check(&state, &operation)?;
         let write = match operation.credential_write() {
             None => None,

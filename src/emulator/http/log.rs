@@ -79,10 +79,10 @@ pub struct LogFilter {
 
 impl LogFilter {
     fn takes(&self, entry: &LogEntry) -> bool {
-        let kind = serde_json::to_value(entry.kind).unwrap_or_default();
+        let kind = || serde_json::to_value(entry.kind).unwrap_or_default();
         let path = || entry.path.to_lowercase();
         self.method.as_ref().is_none_or(|method| entry.method.eq_ignore_ascii_case(method))
-            && self.kind.as_ref().is_none_or(|wanted| kind == wanted.as_str())
+            && self.kind.as_ref().is_none_or(|wanted| kind() == wanted.as_str())
             && self.path.as_ref().is_none_or(|part| path().contains(&part.to_lowercase()))
             && self.since.is_none_or(|seq| entry.seq > seq)
     }
@@ -92,6 +92,7 @@ impl LogFilter {
 #[derive(Debug, Default)]
 pub(in crate::emulator) struct RequestLog {
     arrived: u64,
+    kept: u64,
     entries: VecDeque<LogEntry>,
 }
 
@@ -104,11 +105,17 @@ impl RequestLog {
 
     /// Keeps an answered request. Requests overlap, so that a later one can be kept first.
     pub(super) fn keep(&mut self, entry: LogEntry) {
+        self.kept += 1;
         let at = self.entries.partition_point(|kept| kept.seq < entry.seq);
         self.entries.insert(at, entry);
         if self.entries.len() > MAX_ENTRIES {
             self.entries.pop_front();
         }
+    }
+
+    /// How many have arrived, and how many of them are over.
+    pub(in crate::emulator) fn counts(&self) -> (u64, u64) {
+        (self.arrived, self.kept)
     }
 
     pub(in crate::emulator) fn list(&self, filter: &LogFilter) -> Vec<LogEntry> {

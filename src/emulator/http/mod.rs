@@ -12,11 +12,13 @@ mod signing;
 mod token;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 pub(super) use front::router;
 pub(super) use issuer::{InvalidCertificate, Issuers};
 pub(super) use signing::{Signer, SigningFailed};
 
+use super::state::arm::{ArmError, Caller, Operation, Throttle};
 use super::state::entra::{AccessClaims, Principal};
 use super::state::{ADMINISTRATOR, Defaults, InvalidDocument, State, StateDocument};
 use crate::runtime::clock::SharedClock;
@@ -36,6 +38,28 @@ pub(super) struct Shared {
     /// `https://127.0.0.1:PORT`
     pub(super) base_url: String,
     pub(super) clock: SharedClock,
+    /// Azure's limits on requests, where they are enforced.
+    pub(super) limits: Mutex<Option<Limits>>,
+}
+
+/// Azure's limits on requests, as time goes by on a clock.
+pub(super) struct Limits {
+    throttle: Throttle,
+    clock: SharedClock,
+    begun: Instant,
+}
+
+impl Limits {
+    /// Nobody has asked for anything yet.
+    pub(super) fn new(clock: SharedClock) -> Self {
+        Self { throttle: Throttle::default(), begun: clock.monotonic(), clock }
+    }
+
+    /// Counts a request, or refuses it if there were too many.
+    fn admit(&mut self, operation: &Operation, caller: &Caller) -> Result<(), ArmError> {
+        let now = self.clock.monotonic().saturating_duration_since(self.begun);
+        self.throttle.admit(operation, &caller.object_id, now)
+    }
 }
 
 /// A lock whose holder panicked still guards usable data here: no update is left half done.

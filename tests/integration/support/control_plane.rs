@@ -12,10 +12,11 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{ChildStdin, Command, Stdio},
-    sync::OnceLock,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, OnceLock},
 };
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -41,8 +42,8 @@ pub struct ControlPlane {
 
 struct Own {
     audit_log: PathBuf,
-    /// The other end of the pipe that keeps it running.
-    _leash: ChildStdin,
+    /// Commands go in here; that it is open keeps it running.
+    leash: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl ControlPlane {
@@ -97,6 +98,32 @@ impl ControlPlane {
             .collect()
     }
 
+    /// Gives a command such as `restart kube-apiserver`, and waits until it is done.
+    #[allow(dead_code, reason = "the fault tests restart components")]
+    pub fn command(&self, line: &str) {
+        let mut leash = self.own().leash.lock().expect("no command panicked");
+        writeln!(leash.0, "{line}").and_then(|()| leash.0.flush()).expect("give a command");
+        let answer = read_line(&mut leash.1).expect("an answer");
+        assert!(answer["error"].is_null(), "{line}: {answer}");
+    }
+
+    /// Lets etcd forget everything before a revision, as it does by itself now and then.
+    #[allow(dead_code, reason = "the fault tests compact")]
+    pub fn compact_etcd(&self, revision: &str) {
+        let folder = self.kubeconfig.parent().expect("the folder of the control plane");
+        let mut socket = UnixStream::connect(folder.join("etcd.sock")).expect("connect to etcd");
+        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+        write!(
+            socket,
+            "POST /v3/kv/compaction HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("ask etcd");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer of etcd");
+        assert!(answer.starts_with("HTTP/1.1 200"), "etcd: {answer}");
+    }
+
     fn own(&self) -> &Own {
         self.own.as_ref().expect("a control plane of our own: unset ENSIGN_TEST_KUBECONFIG")
     }
@@ -128,7 +155,7 @@ impl ControlPlane {
             ca_file: text("ca_file").into(),
             issuer: text("issuer"),
             kubectl,
-            own: Some(Own { audit_log: text("audit_log").into(), _leash: stdin }),
+            own: Some(Own { audit_log: text("audit_log").into(), leash: Mutex::new((stdin, stdout)) }),
         })
     }
 

@@ -11,8 +11,10 @@ use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
 use ensign::controller::{self, Config, Effects};
 use ensign::decide::assess::Settings;
+use ensign::decide::backoff::Spread;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
+use ensign::decide::pace::Limits;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::SystemClock;
@@ -115,6 +117,12 @@ impl Ensign {
         self.azure.log(&filter)
     }
 
+    /// Everything that ARM was asked about the credentials of an identity, in the order of arrival.
+    pub fn arm_log(&self, identity: &str) -> Vec<LogEntry> {
+        let path = Some(format!("/{identity}/federatedIdentityCredentials"));
+        self.azure.log(&LogFilter { path, ..LogFilter::default() })
+    }
+
     /// How often ARM was asked for the credentials of an identity.
     pub fn arm_lists(&self, identity: &str) -> usize {
         let filter = LogFilter {
@@ -167,6 +175,8 @@ impl Ensign {
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                     },
                     resync: Duration::from_secs(900),
+                    azure_limits: Limits::PUBLISHED,
+                    spread: Spread::seeded(1),
                     concurrency: 8,
                     webhook: Some(target),
                     injection: None,

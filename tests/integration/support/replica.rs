@@ -11,7 +11,9 @@ use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
 use ensign::controller::{self, Config, Effects, InjectionTarget, IssuerWatch, LeaseConfig, WebhookTarget};
 use ensign::decide::assess::Settings;
+use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
+use ensign::decide::pace::Limits;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::{SharedClock, SystemClock};
@@ -334,6 +336,8 @@ impl Replica {
                         own_client_id: None,
                     },
                     resync: Duration::from_secs(900),
+                    azure_limits: Limits::PUBLISHED,
+                    spread: Spread::seeded(1),
                     concurrency: 4,
                     webhook: options.webhook,
                     injection: options.injection,

@@ -68,6 +68,12 @@ impl ArmError {
         Self::new(409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity", message)
     }
 
+    /// A resource has had its requests.
+    pub(super) fn too_many_requests(seconds: u32) -> Self {
+        let message = format!("Too many requests. Please try again after '{seconds}' seconds.");
+        Self { retry_after: Some(seconds), ..Self::new(429, "TooManyRequests", message) }
+    }
+
     /// The principal has used up its requests. `kind` is `read`, `write` or `delete`.
     pub fn throttled(kind: &str, subscription: &str, object_id: &str, seconds: u32) -> Self {
         let message = format!(

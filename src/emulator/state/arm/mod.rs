@@ -11,6 +11,7 @@ mod identities;
 pub mod names;
 mod paging;
 mod plan;
+mod throttle;
 mod versions;
 
 use axum::http::Method;
@@ -21,6 +22,7 @@ use super::model::{IdentityId, State};
 pub use bearer::Caller;
 pub use error::ArmError;
 pub use plan::plan;
+pub use throttle::Throttle;
 
 use credentials::CredentialBody;
 use identities::{IdentityBody, IdentityPatch};

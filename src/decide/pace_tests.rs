@@ -1,0 +1,302 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NEAR: u32 = 1;
+const FAR: u32 = 2;
+
+fn id(subscription: u32, name: u32) -> ArmId {
+    format!(
+        "/subscriptions/00000000-0000-0000-0000-{subscription:012}/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-{name}"
+    )
+    .parse()
+    .unwrap()
+}
+
+fn pacer() -> Pacer {
+    Pacer::new(Limits::PUBLISHED)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn paced(answer: Result<(), Refusal>) -> Duration {
+    match answer {
+        Err(Refusal::Paced { wait }) => wait,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn held(answer: Result<(), Refusal>) -> (Duration, Reason, String) {
+    match answer {
+        Err(Refusal::Held { wait, reason, message }) => (wait, reason, message),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Uses up the writes of a subscription, over as many identities as that takes.
+fn drained(pacer: &mut Pacer, now: Moment) {
+    for name in 0..10 {
+        for _ in 0..20 {
+            assert_eq!(pacer.ask(&id(NEAR, 1000 + name), Kind::Write, 0, now), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn an_identity_has_its_burst_and_others_have_theirs() {
+    let mut pacer = pacer();
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 100, seconds(0)), Ok(20));
+    for _ in 0..20 {
+        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
+    }
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))).as_secs(), 4);
+    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(0)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(0)), Ok(()), "lists have their own");
+}
+
+#[test]
+fn a_subscription_has_its_burst_and_others_go_on() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))).as_millis(), 500);
+    assert_eq!(pacer.ask(&id(FAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
+}
+
+#[test]
+fn the_tenant_bounds_all_subscriptions() {
+    let mut pacer = pacer();
+    for number in 0..1000 {
+        assert_eq!(pacer.ask(&id(number / 100, number), Kind::Write, 0, seconds(0)), Ok(()));
+    }
+    assert_eq!(paced(pacer.ask(&id(99, 1), Kind::Write, 0, seconds(0))).as_millis(), 100);
+}
+
+#[test]
+fn a_share_divides_what_clusters_use_together_and_not_what_an_identity_has() {
+    let mut pacer = Pacer::new(Limits::PUBLISHED.shared(0.05));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 100, seconds(0)), Ok(10));
+    assert_eq!(Limits::PUBLISHED.shared(0.05).identity, Limits::PUBLISHED.identity);
+}
+
+#[test]
+fn a_pause_of_an_identity_stops_everything_under_it_and_nothing_else() {
+    let mut pacer = pacer();
+    pacer.hold(&id(NEAR, 1), seconds(77), Reason::AzureUnavailable, "Azure has trouble");
+    for kind in [Kind::Get, Kind::List, Kind::Write] {
+        let answer = held(pacer.ask(&id(NEAR, 1), kind, 0, seconds(70)));
+        assert_eq!(answer, (seconds(7), Reason::AzureUnavailable, "Azure has trouble".to_owned()));
+        assert_eq!(pacer.ask(&id(NEAR, 2), kind, 0, seconds(70)), Ok(()));
+    }
+    pacer.hold(&id(NEAR, 1), seconds(75), Reason::Throttled, "shorter");
+    assert_eq!(
+        held(pacer.ask(&id(NEAR, 1), Kind::Get, 0, seconds(70))).0,
+        seconds(7),
+        "a shorter one ends no longer one"
+    );
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(77)), Ok(()));
+}
+
+#[test]
+fn a_pause_of_a_subscriptions_reads_stops_gets_and_lists_of_all_its_identities() {
+    let mut pacer = pacer();
+    pacer.throttled(&id(NEAR, 1), Kind::Get, Scope::Subscription, seconds(600));
+    for kind in [Kind::Get, Kind::List] {
+        let (wait, reason, message) = held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(100)));
+        assert_eq!((wait, reason), (seconds(500), Reason::Throttled));
+        assert!(message.contains("subscription 00000000-0000-0000-0000-000000000001"), "{message}");
+        assert_eq!(held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(200))).2, message, "the same text each time");
+        assert_eq!(pacer.ask(&id(FAR, 1), kind, 0, seconds(100)), Ok(()), "other subscriptions go on");
+    }
+    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(100)), Ok(()), "and so do writes");
+}
+
+#[test]
+fn a_pause_of_the_tenant_stops_every_subscription() {
+    let mut pacer = pacer();
+    pacer.throttled(&id(NEAR, 1), Kind::Write, Scope::Tenant, seconds(60));
+    assert_eq!(held(pacer.ask(&id(FAR, 1), Kind::Write, 0, seconds(0))).0, seconds(60));
+    assert_eq!(pacer.ask(&id(FAR, 1), Kind::List, 0, seconds(0)), Ok(()));
+}
+
+#[test]
+fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
+    let mut pacer = pacer();
+    pacer.throttled(&id(NEAR, 0), Kind::Write, Scope::Subscription, seconds(60));
+    let waits: Vec<Duration> =
+        (0..5).map(|name| held(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0))).0).collect();
+    assert_eq!(waits[0], seconds(60));
+    for pair in waits.windows(2) {
+        assert_eq!((pair[1] - pair[0]).as_millis(), 500);
+    }
+}
+
+#[test]
+fn who_waits_in_line_is_not_passed_by_who_comes_later() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    let first = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)));
+    let second = paced(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(0)));
+    assert_eq!((second - first).as_millis(), 500);
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))), first, "asking again changes no place");
+    paced(pacer.ask(&id(NEAR, 3), Kind::Write, 0, first));
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, first), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, second), Ok(()));
+}
+
+#[test]
+fn who_wants_several_comes_back_for_several() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    let Err(first) = pacer.room(&id(NEAR, 1), Kind::Write, 20, seconds(0)) else { panic!("there is none") };
+    assert_eq!(first.wait().as_millis(), 2500, "five tokens");
+    let Err(second) = pacer.room(&id(NEAR, 2), Kind::Write, 2, seconds(0)) else { panic!("there is none") };
+    assert_eq!(second.wait().as_millis(), 3500, "two after them");
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 20, first.wait()), Ok(5));
+    for _ in 0..5 {
+        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, first.wait()), Ok(()));
+    }
+    assert!(pacer.room(&id(NEAR, 1), Kind::Write, 20, first.wait()).is_err());
+    assert_eq!(pacer.room(&id(NEAR, 2), Kind::Write, 2, second.wait()), Ok(2));
+}
+
+#[test]
+fn who_does_not_come_loses_its_place() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    for name in 0..5 {
+        paced(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0)));
+    }
+    let later = seconds(3) + PROMISE;
+    assert_eq!(pacer.room(&id(NEAR, 9), Kind::Write, 100, later), Ok(20));
+}
+
+/// A whole list of so many pages, or the refusal that ended it.
+fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Refusal> {
+    (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), Kind::List, page, now))
+}
+
+#[test]
+fn a_list_of_several_pages_is_finished_however_few_tokens_there_are() {
+    let mut pacer = pacer();
+    for _ in 0..6 {
+        assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
+    }
+    // Two tokens are left, and it is known to need three.
+    let mut now = seconds(0);
+    for round in 0..10 {
+        let wait = paced(list(&mut pacer, 3, now));
+        assert!(round == 0 || wait.as_secs() == 12, "{wait:?}");
+        now += wait;
+        assert_eq!(list(&mut pacer, 3, now), Ok(()));
+    }
+}
+
+#[test]
+fn a_list_that_grew_or_shrank_takes_what_it_needs_from_the_second_time_on() {
+    let mut pacer = pacer();
+    assert_eq!(list(&mut pacer, 10, seconds(0)), Ok(()));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, 100, seconds(0)), Ok(10));
+    assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
+    assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
+    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, 100, seconds(1000)), Ok(9));
+}
+
+#[test]
+fn a_pause_ends_a_list_in_the_middle() {
+    let mut pacer = pacer();
+    assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(1)), Ok(()));
+    pacer.throttled(&id(NEAR, 2), Kind::Get, Scope::Subscription, seconds(60));
+    held(pacer.ask(&id(NEAR, 1), Kind::List, 1, seconds(1)));
+}
+
+#[test]
+fn identities_that_are_left_alone_are_forgotten() {
+    let mut pacer = pacer();
+    for number in 0..20_000 {
+        // Ten a second is what the subscription's reads allow.
+        let now = Duration::from_millis(100 * u64::from(number));
+        assert_eq!(pacer.ask(&id(NEAR, number), Kind::Get, 0, now + seconds(1)), Ok(()));
+    }
+    assert!(pacer.identities.len() <= 2 * SWEEP, "{}", pacer.identities.len());
+}
+
+/// Many identities that want to write often, each of which comes exactly when it is told to.
+#[test]
+fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
+    const CROWD: u32 = 300;
+    const EACH: u32 = 3;
+    let mut pacer = pacer();
+    let mut coming: BTreeSet<(Moment, u32)> = (0..CROWD).map(|name| (Duration::ZERO, name)).collect();
+    let (mut wrote, mut asked, mut end) = (BTreeMap::<u32, u32>::new(), 0_u32, Duration::ZERO);
+    while let Some((now, name)) = coming.pop_first() {
+        asked += 1;
+        match pacer.ask(&id(NEAR, name), Kind::Write, 0, now) {
+            Ok(()) => {
+                let written = wrote.entry(name).or_default();
+                *written += 1;
+                end = now;
+                if *written < EACH {
+                    coming.insert((now, name));
+                }
+                let least = if wrote.len() < 300 { 0 } else { *wrote.values().min().unwrap() };
+                assert!(*wrote.values().max().unwrap() <= least + EACH, "nobody is far ahead");
+            }
+            Err(refusal) => {
+                coming.insert((now + refusal.wait(), name));
+            }
+        }
+    }
+    let limit = f64::from(CROWD * EACH - 200) / 2.0;
+    assert!(end.as_secs_f64() <= limit * 1.05, "{end:?} for what the limit allows in {limit} s");
+    assert!(asked <= 2 * CROWD * EACH, "{asked} questions for {} writes", CROWD * EACH);
+}
+
+fn most_in_a_window(sent: &[Moment], rate: Rate, burst: u32) -> Result<(), TestCaseError> {
+    for (first, begin) in sent.iter().enumerate() {
+        for (count, end) in sent[first..].iter().enumerate() {
+            let earned = (*end - *begin).as_secs_f64() / rate.interval().as_secs_f64();
+            prop_assert!(f64::from(u32::try_from(count + 1).unwrap()) <= f64::from(burst) + earned + 1e-6);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn whoever_comes_whenever_the_limits_hold_in_every_scope(
+        steps in proptest::collection::vec((0_u64..400, 0_u32..3, 0_u32..12), 1..400),
+    ) {
+        let rate = |burst, per_second| PerKind {
+            get: Rate::known(burst, per_second),
+            list: Rate::known(burst, per_second),
+            write: Rate::known(burst, per_second),
+        };
+        let limits = Limits { identity: rate(3, 1.0), subscription: rate(8, 3.0), tenant: rate(12, 5.0) };
+        let (mut pacer, mut now) = (Pacer::new(limits), Duration::ZERO);
+        let mut sent: BTreeMap<String, Vec<Moment>> = BTreeMap::new();
+        for (pause, subscription, name) in steps {
+            now += Duration::from_millis(pause);
+            let id = id(subscription, name);
+            if pacer.ask(&id, Kind::Write, 0, now).is_ok() {
+                for scope in [id.key(), id.subscription(), "tenant"] {
+                    sent.entry(scope.to_owned()).or_default().push(now);
+                }
+            }
+        }
+        for (scope, sent) in sent {
+            let (rates, burst) = match scope.as_str() {
+                "tenant" => (limits.tenant, 12),
+                scope if scope.starts_with('/') => (limits.identity, 3),
+                _ => (limits.subscription, 8),
+            };
+            most_in_a_window(&sent, rates.write, burst)?;
+        }
+    }
+}

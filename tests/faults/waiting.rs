@@ -1,0 +1,121 @@
+//! How a plan waits: for stillness, for a fact, for a moment of its clock.
+
+use std::time::{Duration, Instant};
+
+use super::clock::lock;
+use super::world::{Checked, World};
+
+/// No fact takes longer on the real clock, however busy the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A controller does nothing when nothing happened for this long.
+const QUIET: Duration = Duration::from_millis(60);
+/// A request to Azure that is not answered for so long waits for something that a plan holds back.
+const STUCK: Duration = Duration::from_millis(400);
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// What is going on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Controllers that start, and their requests to Kubernetes that are under way.
+    busy: usize,
+    /// Requests to Azure that are under way.
+    asking: u64,
+    /// Stands while nothing happens.
+    counted: u64,
+}
+
+impl World {
+    /// Waits until the controllers do nothing, then lets time pass until `goal` holds.
+    pub fn until(&self, what: &str, goal: impl Fn(&Self) -> Checked) -> Checked {
+        let (begun, from) = (Instant::now(), self.clock.passed());
+        let patience = *lock(&self.patience);
+        loop {
+            self.quiet(begun)?;
+            let Err(missing) = goal(self) else { return Ok(()) };
+            let used = self.clock.passed().saturating_sub(from);
+            match self.next_wake().filter(|wake| used + *wake <= patience) {
+                Some(wake) => self.pass(wake),
+                // What still comes comes on the real clock: an answer, a watch.
+                None if begun.elapsed() < *lock(&self.settled) => std::thread::sleep(GLANCE),
+                None => {
+                    let (used, most) = (used.as_secs(), patience.as_secs());
+                    return Err(format!("{what}: not after {used} of {most} s of the plan's clock: {missing}"));
+                }
+            }
+        }
+    }
+
+    /// Waits for something that others than the controllers do: the plan's clock stands.
+    pub fn happens(&self, what: &str, fact: impl Fn(&Self) -> bool) -> Checked {
+        let begun = Instant::now();
+        while !fact(self) {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("waited {} s in vain for {what}", PATIENCE.as_secs()));
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: Duration) {
+        let (arrived, _) = self.azure.requests();
+        lock(&self.moments).push((arrived, self.clock.passed()));
+        self.clock.pass(time);
+    }
+
+    /// Lets this much time pass, stopping wherever somebody waits for a moment in it.
+    pub fn pass_slowly(&self, time: Duration) -> Checked {
+        let end = self.clock.passed() + time;
+        loop {
+            self.quiet(Instant::now())?;
+            let left = end.saturating_sub(self.clock.passed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.pass(self.next_wake().map_or(left, |wake| wake.max(Duration::from_millis(1)).min(left)));
+        }
+    }
+
+    /// How far away the earliest moment is that a controller waits for. One that is frozen waits for nothing.
+    pub fn next_wake(&self) -> Option<Duration> {
+        self.replicas()
+            .iter()
+            .filter(|replica| replica.is_alive())
+            .filter_map(|replica| replica.clock.next_wake())
+            .min()
+    }
+
+    /// Waits until nothing happens.
+    pub fn quiet(&self, begun: Instant) -> Checked {
+        let mut last = self.activity();
+        let mut since = Instant::now();
+        loop {
+            std::thread::sleep(GLANCE);
+            let now = self.activity();
+            if now != last || now.busy > 0 {
+                (last, since) = (now, Instant::now());
+            }
+            if since.elapsed() >= if now.asking > 0 { STUCK } else { QUIET } {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("still busy after {} s", PATIENCE.as_secs()));
+            }
+        }
+    }
+
+    fn activity(&self) -> Activity {
+        let (arrived, answered) = self.azure.requests();
+        let asking = arrived.saturating_sub(answered);
+        let mut all = Activity { busy: 0, asking, counted: arrived + answered + self.history.taken() };
+        for replica in self.replicas() {
+            let (under_way, seen) = replica.gate.activity();
+            all.counted += seen + replica.probe.activity();
+            if replica.is_alive() {
+                all.busy += under_way + usize::from(replica.is_starting());
+            }
+        }
+        all
+    }
+}
