@@ -1,6 +1,6 @@
 # Thin on purpose: the work is in dev/ and in the crate.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test faults control-plane fmt clean
+.PHONY: help demo up down test faults fuzz control-plane fmt clean
 
 PYTHON ?= python3
 
@@ -10,7 +10,7 @@ help: ## Show this list
 demo: ## Watch a pod get an Azure identity, on a real API server (without a webhook: MODE=policy)
 	@MODE='$(MODE)' $(PYTHON) dev/demo.py
 
-up: ## Start the demo's environment and leave it running (MODE=webhook or policy)
+up: ## Start the demo's environment and leave it running (MODE=policy: without a webhook; COMPAT=1: with azure-workload-identity's pods)
 	@MODE='$(MODE)' $(PYTHON) dev/up.py
 
 down: ## Stop what `make up` started; always safe
@@ -22,11 +22,15 @@ test: ## Run every test (one step alone: python3 dev/test.py --only STEP)
 faults: ## Crash and disturb the controller at every point (one plan alone: make faults PLAN=ID)
 	@$(PYTHON) dev/faults.py $(if $(PLAN),--plan '$(PLAN)')
 
+fuzz: ## Send the webhook a million mutated reviews (more: make fuzz RUNS=N)
+	@$(PYTHON) dev/fuzz.py $(if $(RUNS),--runs '$(RUNS)')
+
 control-plane: ## Build the Kubernetes control plane of the tests, unless it is cached
 	@$(PYTHON) dev/control_plane.py
 
 fmt: ## Format the sources
 	@cargo fmt --all
+	@cargo fmt --manifest-path fuzz/Cargo.toml
 	@gofmt -w tests/control-plane
 
 clean: down ## Remove what was built here; the cache outside the checkout stays

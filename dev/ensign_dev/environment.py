@@ -61,6 +61,8 @@ class Environment:
         self._state = root / "state"
         self._progress = progress
         self.info: Dict[str, Any] = {}
+        # Whether pods of azure-workload-identity are injected too; a running environment keeps what it was started with.
+        self.compatibility = False
 
     @contextlib.contextmanager
     def locked(self, wait: bool) -> Iterator[None]:
@@ -163,6 +165,7 @@ class Environment:
             "logs": str(self.registry.logs),
             "mode": mode,
             "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
+            "compatibility": self.compatibility,
         }
         kubectl = self.kubectl(programs.cluster)
         self._progress.update("Applying the custom resource definitions and Ensign's own rights ...")
@@ -198,7 +201,10 @@ class Environment:
 
     def _apply(self, kubectl: Kubectl) -> None:
         """The custom resource definitions, and what an install makes: service accounts, rights, empty registrations."""
-        kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(paths.ROOT / "dev" / "manifests"))
+        manifests = paths.ROOT / "dev" / "manifests"
+        kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(manifests))
+        if self.info.get("compatibility"):
+            kubectl("apply", "-f", str(manifests / "compatibility"))
         kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(paths.ROOT / "crds"))
         # Applied again, they would be empty until the controller fills them in.
         policies = str(paths.ROOT / "dev" / "manifests" / "once" / "policies.yaml")
@@ -235,7 +241,7 @@ class Environment:
             "--listen", address, "--tls-san", "127.0.0.1", "--namespace", seed.NAMESPACE,
             "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
-            "--health-listen", "127.0.0.1:0",
+            "--health-listen", "127.0.0.1:0", "--azure-tenant-id", self.info["tenant_id"], *self._mode(),
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
 
@@ -249,7 +255,7 @@ class Environment:
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
             "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
-            "--injection", self.info["mode"],
+            "--injection", self.info["mode"], *self._mode(),
         ]
         env: "Dict[str, children.Argument]" = {
             "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),
@@ -259,6 +265,9 @@ class Environment:
             "AZURE_AUTHORITY_HOST": self.info["authority_host"],
         }
         return arguments, env
+
+    def _mode(self) -> List[str]:
+        return ["--azure-workload-identity-compat"] if self.info.get("compatibility") else []
 
     def _await_ready(self, name: str) -> None:
         def answers() -> Optional[str]:
@@ -364,6 +373,14 @@ def mode() -> str:
     if text not in MODES:
         raise Failure(f"MODE must be {' or '.join(MODES)}, not {text!r}")
     return text
+
+
+def compatibility() -> bool:
+    """Whether pods of azure-workload-identity are to be injected too: COMPAT=1."""
+    text = os.environ.get("COMPAT") or "0"
+    if text not in ("0", "1"):
+        raise Failure(f"COMPAT must be 0 or 1, not {text!r}")
+    return text == "1"
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -46,12 +46,16 @@ Check = Callable[[], List[Problem]]
 
 
 def check(purpose: str, control_plane_built: bool = False) -> List[Problem]:
-    """All that is missing for a purpose: `test`, `demo` (and `up`) or `control-plane`."""
-    checks: List[Check] = [check_system, check_python, check_go]
+    """All that is missing for a purpose: `test`, `demo` (and `up`), `fuzz` or `control-plane`."""
+    checks: List[Check] = [check_system, check_python]
+    if purpose != "fuzz":
+        checks.append(check_go)
     checks.append(lambda: check_memory(control_plane_built))
     checks.append(lambda: check_disk(control_plane_built))
     if purpose in ("test", "demo"):
         checks += [check_rust, check_c_compiler, check_venv]
+    if purpose == "fuzz":
+        checks += [check_rust, check_c_compiler, check_cpp_compiler]
     if purpose == "test":
         checks += [check_rust_tools, check_node]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
@@ -120,6 +124,13 @@ def check_c_compiler() -> List[Problem]:
     if shutil.which(compiler):
         return []
     return [Problem(f"a C compiler ({compiler})", "on Debian and Ubuntu: apt install build-essential")]
+
+
+def check_cpp_compiler() -> List[Problem]:
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler):
+        return []
+    return [Problem(f"a C++ compiler ({compiler}), for libFuzzer", "on Debian and Ubuntu: apt install build-essential")]
 
 
 def check_memory(control_plane_built: bool) -> List[Problem]:

@@ -55,6 +55,7 @@ class Suite:
 
     def _format(self) -> None:
         self._run(["cargo", "fmt", "--all", "--check"], SHORT_TIMEOUT_SECONDS)
+        self._run(["cargo", "fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], SHORT_TIMEOUT_SECONDS)
         source = paths.CONTROL_PLANE_SOURCE
         unformatted = children.output(["gofmt", "-l", source], env=control_plane.go_environment()).split()
         if unformatted:

@@ -23,6 +23,8 @@ pub enum ConditionType {
     ServiceAccountAnnotated,
     /// No other cluster writes credentials under this cluster's ID. Present only while it does not hold.
     ClusterIDUnique,
+    /// No webhook of azure-workload-identity injects the same pods. Present only while it does not hold.
+    UpstreamWebhookAbsent,
     /// Work is under way.
     Reconciling,
     /// Work can't go on until somebody acts.
@@ -40,6 +42,7 @@ impl ConditionType {
             Self::TrustRevoked => "TrustRevoked",
             Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
             Self::ClusterIDUnique => "ClusterIDUnique",
+            Self::UpstreamWebhookAbsent => "UpstreamWebhookAbsent",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -155,6 +158,8 @@ reasons! {
     DeletionBlocked => Retrying,
     /// Another cluster writes credentials under this cluster's ID.
     ClusterIDShared => Terminal,
+    /// The webhook of azure-workload-identity injects the same pods.
+    UpstreamWebhookPresent => Terminal,
     /// Azure asked for fewer requests.
     Throttled => Retrying,
     /// Somebody else writes credentials under the same identity.

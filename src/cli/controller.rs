@@ -8,6 +8,7 @@ use kube::Client;
 use uuid::Uuid;
 
 use super::azure_limits::AzureLimitsArgs;
+use super::compatibility::CompatibilityArgs;
 use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::{Failure, block_on, ready_file};
@@ -69,6 +70,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     leader_election: LeaderElectionArgs,
     #[command(flatten)]
+    compatibility: CompatibilityArgs,
+    #[command(flatten)]
     injection: InjectionArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
@@ -123,6 +126,7 @@ impl Args {
             problems.push(format!("--issuer-check-seconds must be {least} to {most}"));
         }
         problems.extend(self.leader_election.problems());
+        problems.extend(self.injection.problems(self.compatibility.compatibility));
         problems.extend(self.azure_limits.problems());
         if !RESYNC_SECONDS.contains(&self.resync_seconds) {
             let (least, most) = (RESYNC_SECONDS.start(), RESYNC_SECONDS.end());
@@ -153,6 +157,7 @@ impl Args {
             secret: self.webhook_secret.clone(),
             endpoint,
             excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+            compatibility: self.compatibility.compatibility,
         }
     }
 }
@@ -195,7 +200,8 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
     let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
     let tenant_id = args.azure_tenant_id.clone().or_else(|| std::env::var("AZURE_TENANT_ID").ok());
     tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, "configured");
-    let injection = args.injection.target(&client, cloud, &args.namespace, &args.excluded_namespaces).await?;
+    let (compatibility, excluded) = (args.compatibility.compatibility, &args.excluded_namespaces);
+    let injection = args.injection.target(&client, cloud, compatibility, &args.namespace, excluded).await?;
     Ok(Config {
         client,
         arm,

@@ -19,7 +19,7 @@ pub(super) struct InjectionArgs {
 }
 
 /// Values of the flag.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum InjectionMode {
     /// The API server; the controller does not start where that is too old for it
     Policy,
@@ -30,12 +30,22 @@ enum InjectionMode {
     Auto,
 }
 
+/// Why policies are out of the question in compatibility mode.
+const NEEDS_WEBHOOK: &str = "--azure-workload-identity-compat needs the webhook";
+
 impl InjectionArgs {
+    /// What is wrong with the flags.
+    pub(super) fn problems(&self, compatibility: bool) -> Vec<String> {
+        let both = compatibility && self.injection == InjectionMode::Policy;
+        both.then(|| format!("--injection policy can't be: {NEEDS_WEBHOOK}")).into_iter().collect()
+    }
+
     /// Asks the cluster who can inject there.
     pub(super) async fn target(
         &self,
         client: &Client,
         cloud: &Cloud,
+        compatibility: bool,
         namespace: &str,
         excluded: &[String],
     ) -> Result<InjectionTarget, Failure> {
@@ -45,12 +55,13 @@ impl InjectionArgs {
             InjectionMode::Auto => Choice::Auto,
         };
         Ok(InjectionTarget {
-            mode: choose_injection(client, choice, None).await?,
+            mode: choose_injection(client, choice, compatibility.then_some(NEEDS_WEBHOOK)).await?,
             namespace: namespace.to_owned(),
             config: admit::Config {
                 authority_host: cloud.authority_host.to_string(),
                 audience: cloud.token_audience.clone(),
                 excluded: excluded_namespaces(namespace, excluded.iter().cloned()),
+                compatibility: None,
             },
         })
     }

@@ -3,6 +3,7 @@
 #[cfg(feature = "emulator")]
 mod azure_emulator;
 mod azure_limits;
+mod compatibility;
 mod controller;
 mod crds;
 mod injection;

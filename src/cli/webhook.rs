@@ -8,6 +8,7 @@ use kube::Client;
 use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
+use super::compatibility::WebhookCompatibilityArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::CloudName;
 use crate::decide::admit;
@@ -54,6 +55,8 @@ pub(crate) struct Args {
     /// File to write once the webhook is ready: JSON with its addresses
     #[arg(long, env = "ENSIGN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    compatibility: WebhookCompatibilityArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
 }
@@ -112,6 +115,7 @@ impl Args {
                 format!("--tls-san {name:?} is neither a DNS name nor an IP address")
             });
         }
+        problems.0.extend(self.compatibility.problems());
         let entra = self
             .azure_cloud
             .entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref())
@@ -128,6 +132,7 @@ impl Args {
                     authority_host: authority_host.into(),
                     audience,
                     excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+                    compatibility: self.compatibility.compatibility(),
                 },
             }),
             _ => Err(format!("the flags have {} problem(s):\n  {}", problems.0.len(), problems.0.join("\n  ")).into()),
@@ -220,6 +225,17 @@ mod tests {
         for flag in named {
             assert!(problems.contains(flag), "{flag} is not named: {problems}");
         }
+    }
+
+    #[test]
+    fn compatibility_mode_needs_a_tenant() {
+        let compat = "--azure-workload-identity-compat";
+        assert!(parse(&[]).unwrap().config.compatibility.is_none());
+        assert!(parse(&[compat]).unwrap_err().contains("--azure-tenant-id"));
+        assert!(parse(&[compat, "--azure-tenant-id=contoso"]).unwrap_err().contains("not a GUID"));
+        let tenant = "11111111-2222-4333-8444-555555555555";
+        let options = parse(&[compat, &format!("--azure-tenant-id={tenant}")]).unwrap();
+        assert_eq!(options.config.compatibility.map(|mode| mode.tenant_id).as_deref(), Some(tenant));
     }
 
     #[test]

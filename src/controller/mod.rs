@@ -27,6 +27,7 @@ mod reconcile;
 mod registration;
 mod run;
 mod service_accounts;
+mod upstream_webhook;
 mod waits;
 mod watches;
 mod write_gate;

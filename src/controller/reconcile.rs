@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
+use tokio::sync::watch;
 
 use super::azure_writes::{self, WriteError};
 use super::cache::Cache;
@@ -18,6 +19,7 @@ use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::policies::PolicyKeeper;
 use super::registration::{Registered, WebhookTarget};
 use super::service_accounts;
+use super::upstream_webhook::Look;
 use super::waits::Waits;
 use super::write_gate::WriteGate;
 use crate::api::conditions::Reason;
@@ -43,6 +45,7 @@ pub(super) struct Reconciler {
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<WebhookTarget>,
     pub(super) policies: Option<PolicyKeeper>,
+    pub(super) upstream: watch::Receiver<Look>,
 }
 
 /// How a reconcile ended.
@@ -178,7 +181,7 @@ impl Reconciler {
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
     async fn observe(&self, gathered: &Gathered) -> Observed {
-        let mut observed = Observed::default();
+        let mut observed = Observed { upstream_webhook: self.upstream.borrow().present(), ..Observed::default() };
         let Some((id, owner)) = gathered.id.as_ref().zip(gathered.owner()) else { return observed };
         let known = owner.status.as_ref().is_some_and(|status| status.client_id.is_some());
         if !known {

@@ -25,6 +25,8 @@ pub struct WebhookTarget {
     pub endpoint: Endpoint,
     /// Namespaces whose pods are never sent to the webhook.
     pub excluded: BTreeSet<String>,
+    /// Whether the webhook runs in compatibility mode.
+    pub compatibility: bool,
 }
 
 /// What became of a look at the registration.

@@ -23,6 +23,7 @@ use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::Reconciler;
 use super::registration::WebhookTarget;
+use super::upstream_webhook::{Look, UpstreamWatch};
 use super::waits::Waits;
 use super::watches::{Feed, REQUIRED};
 use super::write_gate::WriteGate;
@@ -125,9 +126,11 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
         tracing::info!("ready");
     }
     life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
+    let mut upstream = life.watch_upstream(&config, &cache, &queue);
+    life.until(is(&mut upstream, |look| *look != Look::NotYet)).await?;
 
     cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key, Source::Cluster));
-    life.work(config, cache, &queue, settings);
+    life.work(config, cache, &queue, settings, upstream);
     life.until(pending()).await
 }
 
@@ -189,12 +192,30 @@ impl Life {
         standing
     }
 
+    /// In compatibility mode, looks whether the upstream's webhook runs too.
+    fn watch_upstream(
+        &mut self,
+        config: &Config,
+        cache: &Arc<Cache>,
+        queue: &Arc<Queue<Key, Source>>,
+    ) -> watch::Receiver<Look> {
+        if !config.webhook.as_ref().is_some_and(|target| target.compatibility) {
+            return watch::channel(Look::Absent).1;
+        }
+        let (told, looks) = watch::channel(Look::NotYet);
+        let (client, clock) = (config.client.clone(), config.clock.clone());
+        let watch = UpstreamWatch { client, every: config.resync, cache: cache.clone(), queue: queue.clone(), clock };
+        self.tasks.spawn(watch.run(told).map(|()| "the look-out for the upstream's webhook"));
+        looks
+    }
+
     fn work(
         &mut self,
         config: Config,
         cache: Arc<Cache>,
         queue: &Arc<Queue<Key, Source>>,
         settings: Arc<ArcSwap<Settings>>,
+        upstream: watch::Receiver<Look>,
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
         let pace = Pace::new(config.azure_limits, config.clock.clone());
@@ -210,6 +231,7 @@ impl Life {
             clock: config.clock,
             webhook: config.webhook,
             policies: config.injection.map(PolicyKeeper::new),
+            upstream,
         });
         for _ in 0..config.concurrency.max(1) {
             self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));

@@ -368,6 +368,28 @@ fn a_copied_cluster_id_is_said_once_and_nothing_of_the_other_cluster_is_touched(
 }
 
 #[test]
+fn the_upstreams_webhook_beside_ours_is_said_once_and_stands_while_it_is_not_known() {
+    let mut world = World::new().settled();
+    world.observed.upstream_webhook = Some(true);
+    let assessment = world.assess();
+    let outcome = &assessment.identities[0];
+    let said = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
+    let absent = said(&outcome.status, ConditionType::UpstreamWebhookAbsent).unwrap();
+    assert_eq!((absent.status.as_str(), absent.reason.as_str()), ("False", "UpstreamWebhookPresent"));
+    assert_eq!(said(&outcome.status, ConditionType::Ready).unwrap().status, "True");
+    assert_eq!(outcome.notes[0].reason, Reason::UpstreamWebhookPresent);
+
+    world.identity.status = Some(outcome.status.clone());
+    for known in [Some(true), None] {
+        world.observed.upstream_webhook = known;
+        let again = &world.assess().identities[0];
+        assert_eq!((&again.status.conditions, again.notes.len()), (&outcome.status.conditions, 0), "{known:?}");
+    }
+    world.observed.upstream_webhook = Some(false);
+    assert_eq!(said(&world.assess().identities[0].status, ConditionType::UpstreamWebhookAbsent), None);
+}
+
+#[test]
 fn a_changed_issuer_is_trusted_beside_the_former_one_until_its_last_token_has_expired() {
     let mut world = World::new().settled();
     world.settings.cluster.issuer = "https://issuer.example/2".into();

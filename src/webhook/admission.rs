@@ -4,22 +4,25 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 
+use super::accounts::Accounts;
 use super::cache::Index;
 use super::lookup::Lookup;
 use super::review::{self, Creation, Question, Rejection};
-use crate::decide::admit::{self, Config, Decision};
+use crate::decide::admit::{self, Binding, Config, Decision, compatibility};
 
 /// Answers reviews.
 pub struct Admission {
     config: Config,
     index: Arc<Index>,
     lookup: Arc<dyn Lookup>,
+    accounts: Option<Accounts>,
 }
 
 impl Admission {
-    /// Answers from this index, and from this lookup where the index is not enough.
-    pub fn new(config: Config, index: Arc<Index>, lookup: Arc<dyn Lookup>) -> Self {
-        Self { config, index, lookup }
+    /// Answers from this index, and from this lookup where the index is not enough; in compatibility mode from service
+    /// accounts too.
+    pub fn new(config: Config, index: Arc<Index>, lookup: Arc<dyn Lookup>, accounts: Option<Accounts>) -> Self {
+        Self { config, index, lookup, accounts }
     }
 
     /// Answers one review.
@@ -42,9 +45,19 @@ impl Admission {
         if admit::is_exempt(pod, namespace, &self.config) {
             return Ok(Decision::Allow { warnings: Vec::new() });
         }
+        let account = match &self.accounts {
+            Some(accounts) if compatibility::asks(pod, namespace, &self.config) => {
+                Some(accounts.find(namespace, pod.service_account()).await.map_err(|error| unknown(&error))?)
+            }
+            _ => None,
+        };
+        let admit = |bindings: &[Arc<Binding>]| match &account {
+            Some(account) => compatibility::admit(pod, namespace, bindings, account, &self.config),
+            None => admit::admit(pod, namespace, bindings, &self.config),
+        };
         let complete = self.index.is_initialised();
         let cached = self.index.find(namespace, pod.service_account());
-        let decision = admit::admit(pod, namespace, cached.as_deref().unwrap_or_default(), &self.config);
+        let decision = admit(cached.as_deref().unwrap_or_default());
         let settled = match &decision {
             Decision::Refuse(refusal) => !refusal.code.depends_on_bindings(),
             _ => true,
@@ -53,18 +66,21 @@ impl Admission {
             return Ok(decision);
         }
         match self.lookup.bindings(namespace).await {
-            Ok(live) => Ok(admit::admit(pod, namespace, &live, &self.config)),
+            Ok(live) => Ok(admit(&live)),
             Err(error) if complete => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, namespace = &**namespace, "the cached bindings decide about a refusal");
                 Ok(decision)
             }
-            Err(error) => {
-                let message = format!("the bindings are not known yet, retry in a moment: {error}");
-                Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, message))
-            }
+            Err(error) => Err(unknown(&error)),
         }
     }
+}
+
+/// What a pod depends on is not known yet.
+fn unknown(error: &dyn std::error::Error) -> Rejection {
+    let message = format!("not everything that the pod depends on is known yet, retry in a moment: {error}");
+    Rejection::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 fn report(creation: &Creation<'_>, decision: &Decision) {

@@ -4,9 +4,11 @@
 //! API server ── AdmissionReview ──> server ─> admission ─> decide::admit
 //!     │                               │          │
 //!     │<── watch: bindings ───────────┼── cache ─┘ (a live list before a refusal: lookup)
+//!     │<── watch: service accounts ───┼── accounts (in compatibility mode only)
 //!     └<── watch, update: Secret ── certificates
 //! ```
 
+pub mod accounts;
 pub mod admission;
 pub mod cache;
 pub mod certificates;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+use self::accounts::{Accounts, LiveAccount};
 use self::admission::Admission;
 use self::cache::Index;
 use self::certificates::{Keeper, Resolver};
@@ -92,7 +95,10 @@ pub async fn run(
     let Options { namespace, tls_secret, tls_names, config } = options;
     let keeper = Keeper::new(client.clone(), namespace, tls_secret, tls_names, clock, Arc::clone(&resolver));
     let lookup = Arc::new(LiveLookup::new(client.clone()));
-    let admission = Arc::new(Admission::new(config, Arc::clone(&index), lookup));
+    let accounts = config.compatibility.is_some().then(|| Arc::new(accounts::Index::default()));
+    let with = |index| Accounts::new(index, Arc::new(LiveAccount::new(client.clone())));
+    let admission = Admission::new(config, Arc::clone(&index), lookup, accounts.clone().map(with));
+    let admission = Arc::new(admission);
 
     let serve = async {
         // Without a certificate every handshake would fail; until there is one, callers wait in the backlog.
@@ -105,7 +111,7 @@ pub async fn run(
         served.map_err(|source| Error::Serve { source })
     };
     let tell = async {
-        tokio::join!(index.initialised(), resolver.loaded());
+        tokio::join!(index.initialised(), accounts::initialised(accounts.as_deref()), resolver.loaded());
         if !stop.is_cancelled() {
             readiness.set(true);
             tracing::info!("ready");
@@ -117,6 +123,9 @@ pub async fn run(
     // The end of any of them is the end of the process; only `serve` ends as it should, when `stop` is cancelled.
     tokio::select! {
         served = serve => served,
+        () = accounts::run(client.clone(), accounts.clone()) => {
+            Err(Error::Ended { part: "the watch of ServiceAccounts" })
+        }
         () = cache::run(client, Arc::clone(&index)) => Err(Error::Ended { part: "the watch of ManagedIdentityBindings" }),
         () = keeper.run() => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
         () = tell => Ok(()),

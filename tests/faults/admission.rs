@@ -99,8 +99,12 @@ fn pod(account: &str, label: bool) -> Value {
 }
 
 fn decide(pod: &Value, namespace: &str, bindings: &[&Value]) -> Result<Decision, String> {
-    let config =
-        Config { authority_host: AUTHORITY.to_owned(), audience: AUDIENCE.to_owned(), excluded: BTreeSet::new() };
+    let config = Config {
+        authority_host: AUTHORITY.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        excluded: BTreeSet::new(),
+        compatibility: None,
+    };
     let text = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).map_err(|error| format!("the pod can't be read: {error}"))?;
     let read = |object: &&Value| {

@@ -4,8 +4,10 @@
 mod api_validation;
 mod architecture;
 mod cluster_identity;
+mod compatibility;
 mod controller;
 mod emulator;
+mod generated_pods;
 mod kubectl;
 mod lease;
 mod policy;

@@ -439,4 +439,10 @@ fn a_volume_of_the_tokens_name_refuses_the_pod_unless_it_is_the_token() {
     let admitted = scene.admitted(&with(token_volume()));
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(1));
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], TOKEN_VOLUME);
+    // A copy of a pod that azure-workload-identity injected.
+    let mut upstream = token_volume();
+    upstream["name"] = json!("azure-workload-identity-reserved-0123456789");
+    let admitted = scene.admitted(&with(upstream.clone()));
+    assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(1));
+    assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], upstream["name"]);
 }

@@ -35,7 +35,7 @@ const AT_A_TIME: usize = 8;
 const CONTAINERS: [&str; 5] = ["init0", "init1", "app0", "app1", "app2"];
 const TIERS: [&str; 3] = ["web", "db", ""];
 /// Every third mount of the generated pods may be in the way of the token.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/data",
     "/tmp",
     "/var/run",
@@ -45,7 +45,10 @@ const PATHS: [&str; 9] = [
     TOKEN_MOUNT_PATH,
     "/var/run/secrets//azure/./wi/",
     "/var/run/secrets/azure/wi/token",
+    "/tmp/../var/run/secrets/azure/wi",
 ];
+/// As azure-workload-identity calls its token volume.
+const UPSTREAM_VOLUME: &str = "azure-workload-identity-reserved-0123456789";
 
 /// Differences that are explained, with how often each was seen. docs/injection-policy.md has the reasons.
 #[derive(Debug, Default)]
@@ -69,24 +72,27 @@ fn env_list() -> impl Strategy<Value = Value> {
     prop::collection::vec(variable, 0..4).prop_map(Value::from)
 }
 
-/// Whether the pod has the token volume already.
-fn mounts(token: bool) -> impl Strategy<Value = Value> {
+/// Mounts, also of the token volume that the pod has under this name already.
+fn mounts(token: Option<String>) -> impl Strategy<Value = Value> {
     let path = prop_oneof![8 => select(PATHS[..6].to_vec()), 1 => select(PATHS[6..].to_vec())];
     let data = (path, any::<bool>())
         .prop_map(|(path, read_only)| json!({"name": "data", "mountPath": path, "readOnly": read_only}));
     let ours = prop_oneof![
-        6 => Just(json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true})),
-        1 => Just(json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH})),
-        1 => Just(json!({"name": TOKEN_VOLUME, "mountPath": "/elsewhere", "readOnly": true})),
-        1 => Just(json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true, "subPath": "token"})),
+        6 => Just(json!({"mountPath": TOKEN_MOUNT_PATH, "readOnly": true})),
+        1 => Just(json!({"mountPath": TOKEN_MOUNT_PATH})),
+        1 => Just(json!({"mountPath": "/elsewhere", "readOnly": true})),
+        1 => Just(json!({"mountPath": TOKEN_MOUNT_PATH, "readOnly": true, "subPath": "token"})),
     ];
     (prop::option::weighted(0.5, data), prop::option::weighted(0.7, ours)).prop_map(move |(data, ours)| {
-        let ours = ours.filter(|_| token);
+        let ours = ours.zip(token.clone()).map(|(mut mount, name)| {
+            mount["name"] = json!(name);
+            mount
+        });
         data.into_iter().chain(ours).collect()
     })
 }
 
-fn container(name: &'static str, token: bool) -> impl Strategy<Value = Value> {
+fn container(name: &'static str, token: Option<String>) -> impl Strategy<Value = Value> {
     let whole = prop::option::weighted(
         0.2,
         Just(json!([
@@ -121,11 +127,14 @@ fn token_volumes() -> impl Strategy<Value = Option<Value>> {
     if let Some(sources) = two["projected"]["sources"].as_array_mut() {
         sources.push(json!({"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "metadata.name"}}]}}));
     }
+    let mut upstream = token_volume(AUDIENCE, 3600);
+    upstream["name"] = json!(UPSTREAM_VOLUME);
     prop_oneof![
         12 => Just(None),
         3 => Just(Some(token_volume(AUDIENCE, 3600))),
         1 => Just(Some(token_volume(AUDIENCE, 7200))),
         1 => Just(Some(token_volume("vault", 3600))),
+        1 => Just(Some(upstream)),
         1 => Just(Some(two)),
         1 => Just(Some(json!({"name": TOKEN_VOLUME, "emptyDir": {}}))),
     ]
@@ -160,11 +169,11 @@ fn pod() -> impl Strategy<Value = Value> {
     let node = prop::option::weighted(0.1, Just("node-1"));
     let parts = (labels(), account, annotations, gates, node, any::<bool>());
     (token_volumes(), parts).prop_flat_map(|(volume, parts)| {
-        let token = volume.is_some();
+        let token = volume.as_ref().and_then(|volume| volume["name"].as_str()).map(str::to_owned);
         let lists = (subsequence(CONTAINERS[..2].to_vec(), 0..=2), subsequence(CONTAINERS[2..].to_vec(), 1..=3))
             .prop_flat_map(move |(init, apps)| {
                 let of = |names: Vec<&'static str>| -> Vec<_> {
-                    names.into_iter().map(|name| container(name, token)).collect()
+                    names.into_iter().map(|name| container(name, token.clone())).collect()
                 };
                 (of(init), of(apps))
             });
@@ -309,15 +318,16 @@ fn brings_its_own(pod: &Value) -> bool {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let sources = |volume: &Value| volume["projected"]["sources"].as_array().map_or(0, Vec::len);
     let token = |volume: &Value| volume["projected"]["sources"][0]["serviceAccountToken"].clone();
-    let has_token = volumes
-        .filter(|volume| volume["name"] == TOKEN_VOLUME && sources(volume) == 1)
-        .any(|volume| token(volume)["audience"] == AUDIENCE && token(volume)["path"] == TOKEN_PATH);
+    let brought: Vec<&Value> = volumes
+        .filter(|volume| is_token_name(volume) && sources(volume) == 1)
+        .filter(|volume| token(volume)["audience"] == AUDIENCE && token(volume)["path"] == TOKEN_PATH)
+        .collect();
     let mut containers =
         ["initContainers", "containers"].iter().flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten());
-    has_token
+    !brought.is_empty()
         && containers.any(|container| {
             let has_env = |name: &str| container["env"].as_array().into_iter().flatten().any(|one| one["name"] == name);
-            let mount = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
+            let mount = json!({"name": brought[0]["name"], "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
             container["volumeMounts"].as_array().is_some_and(|mounts| mounts.contains(&mount))
                 && [ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST].into_iter().all(has_env)
         })
@@ -432,7 +442,11 @@ fn difference(
 }
 
 fn brought(pod: &Value) -> bool {
-    pod["spec"]["volumes"].as_array().into_iter().flatten().any(|volume| volume["name"] == TOKEN_VOLUME)
+    pod["spec"]["volumes"].as_array().into_iter().flatten().any(is_token_name)
+}
+
+fn is_token_name(volume: &Value) -> bool {
+    volume["name"] == TOKEN_VOLUME || volume["name"] == UPSTREAM_VOLUME
 }
 
 /// Ensign's own words in a refusal.

@@ -11,7 +11,7 @@ use crate::support::objects::{Team, kubectl, unique, wait_for};
 use crate::support::webhook::{AUDIENCE, NAME};
 
 /// `kubectl create`: the object as the API server admitted it, or what kubectl said.
-fn create(control_plane: &ControlPlane, object: &Value, flags: &[&str]) -> Result<Value, String> {
+pub(crate) fn create(control_plane: &ControlPlane, object: &Value, flags: &[&str]) -> Result<Value, String> {
     let mut child = control_plane
         .kubectl()
         .args(["create", "--filename", "-", "--output", "json"])

@@ -3,10 +3,12 @@
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -19,6 +21,15 @@ REFUSAL = (
     "presented assertion subject 'system:serviceaccount:shop:invoices'. Check your federated identity credential "
     "Subject, Audience and Issuer against the presented assertion. Trace ID: 1"
 )
+
+
+class Mode(unittest.TestCase):
+    def test_compatibility_is_asked_for_with_a_one(self):
+        for text, wanted in (("1", True), ("0", False), ("", False)):
+            with mock.patch.dict(os.environ, {"COMPAT": text}):
+                self.assertEqual(environment.compatibility(), wanted)
+        with mock.patch.dict(os.environ, {"COMPAT": "yes"}), self.assertRaises(Failure):
+            environment.compatibility()
 
 
 class Refusals(unittest.TestCase):

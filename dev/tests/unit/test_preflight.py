@@ -18,6 +18,7 @@ GOOD = {
     "node": "v20.0.0",
     "npm": "10.0.0",
     "cc": "",
+    "c++": "",
 }
 
 
@@ -26,7 +27,7 @@ class PreflightTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.bin = Path(folder.name)
-        environ = mock.patch.dict(os.environ, {"PATH": folder.name, "CC": "cc"})
+        environ = mock.patch.dict(os.environ, {"PATH": folder.name, "CC": "cc", "CXX": "c++"})
         environ.start()
         self.addCleanup(environ.stop)
         for name, size in (("available_memory", 64 * GIB),):
@@ -73,6 +74,12 @@ class OnAMachine(PreflightTest):
         self.install(**{name: answer for name, answer in GOOD.items() if name not in ("node", "npm")})
         self.assertEqual(self.missing("demo"), [])
         self.assertEqual(len(self.missing("test")), 2)
+
+    def test_fuzzing_needs_a_cpp_compiler_and_no_go(self):
+        self.install(**{name: answer for name, answer in GOOD.items() if name not in ("go", "node", "npm")})
+        self.assertEqual(self.missing("fuzz"), [])
+        (self.bin / "c++").unlink()
+        self.assertEqual(self.missing("fuzz"), ["a C++ compiler (c++), for libFuzzer"])
 
     def test_without_rust_the_control_plane_can_be_built(self):
         self.install(go=GOOD["go"])

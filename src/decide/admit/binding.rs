@@ -21,12 +21,22 @@ pub struct Binding {
     pub identity: String,
     /// How far the controller has come with it.
     pub standing: Standing,
+    pub(super) origin: Origin,
     pub(super) created: Option<Timestamp>,
     pub(super) pod_selector: Option<LabelSelector>,
     pub(super) mode: InjectionMode,
     pub(super) client_id_env: String,
     pub(super) containers: ContainerFilter,
     pub(super) token_expiration_seconds: u32,
+}
+
+/// Who says that the pods of a service account have an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// A `ManagedIdentityBinding`.
+    Object,
+    /// Annotations of the service account, in compatibility mode.
+    ServiceAccount,
 }
 
 /// How far the controller has come with a binding.
@@ -59,8 +69,8 @@ pub enum Standing {
 
 impl Binding {
     /// Whether it comes before another where only one of them counts: the older first, then by name.
-    pub(super) fn seniority(&self) -> (bool, Option<Timestamp>, &str) {
-        (self.created.is_none(), self.created, &self.name)
+    pub(super) fn seniority(&self) -> (Origin, bool, Option<Timestamp>, &str) {
+        (self.origin, self.created.is_none(), self.created, &self.name)
     }
 
     /// Whether it is for the container.
@@ -81,6 +91,7 @@ impl From<&ManagedIdentityBinding> for Binding {
             service_account: spec.service_account_name.clone(),
             identity: format!("{kind}/{}", spec.identity_ref.name),
             standing: Standing::of(object),
+            origin: Origin::Object,
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             pod_selector: spec.pod_selector.clone().filter(|selector| !selector.is_empty()),
             mode: spec.injection.mode,

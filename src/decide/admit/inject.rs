@@ -5,13 +5,14 @@ use json_patch::{AddOperation, PatchOperation};
 use serde_json::{Value, json};
 
 use super::Config;
-use super::binding::{Binding, Standing};
-use super::pod::{Container, EnvVar, Pod, TokenSource, Volume, VolumeMount};
-use super::refusal::{self, Refusal};
-use crate::api::keys::{
-    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECTED_BY_ANNOTATION, TOKEN_FILE,
-    TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
-};
+use super::binding::{Binding, Origin, Standing};
+use super::compatibility::Terms;
+use super::injected_by;
+use super::pod::{Container, EnvVar, Pod};
+use super::refusal::Refusal;
+use super::token::Token;
+use crate::api::keys::{ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, TOKEN_FILE, TOKEN_VOLUME};
+use crate::decide::assess::CLIENT_ID_ANNOTATION;
 use crate::mutants::{self, Mutant};
 
 /// Warnings travel in HTTP headers, so their number and the values in them have a bound.
@@ -33,6 +34,33 @@ impl<'b> Identity<'b> {
             _ => None,
         }
     }
+
+    /// How a junior identity goes along with this one in a container. The controller accepts only bindings that agree;
+    /// this is for the time until it has.
+    fn beside(self, junior: Self) -> Fate {
+        let same_name = self.binding.client_id_env == junior.binding.client_id_env;
+        let tenants = (self.tenant_id, junior.tenant_id);
+        if same_name && (self.client_id != junior.client_id || junior.binding.origin == Origin::ServiceAccount) {
+            Fate::Superseded
+        } else if tenants.1.is_empty() || tenants.0.eq_ignore_ascii_case(tenants.1) {
+            Fate::Used
+        } else {
+            Fate::OfAnotherTenant
+        }
+    }
+}
+
+/// What became of an identity; in several containers, the best.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// It chooses no container of the pod.
+    Unasked,
+    /// A senior one claims its variable.
+    Superseded,
+    /// A senior one is of another tenant, and a container has one tenant.
+    OfAnotherTenant,
+    /// It is injected.
+    Used,
 }
 
 /// A patch in the making.
@@ -49,7 +77,7 @@ impl Injection {
     }
 
     /// Appends to a list, or creates it where it is absent.
-    fn append(&mut self, list: &[&str], exists: bool, items: Vec<Value>) {
+    pub(super) fn append(&mut self, list: &[&str], exists: bool, items: Vec<Value>) {
         if items.is_empty() {
             return;
         }
@@ -70,40 +98,66 @@ pub(super) fn inject(
     config: &Config,
 ) -> Result<Option<Injection>, Refusal> {
     let Some(spec) = &pod.spec else { return Ok(None) };
+    let terms = Terms::of(pod, TOKEN_VOLUME, config);
+    let token = Token::of(spec.volumes.as_deref(), &terms.volume, config);
     let mut injection = Injection::default();
-    let mut used = vec![false; identities.len()];
+    let mut fates = vec![Fate::Unasked; identities.len()];
     for (list, containers) in [("initContainers", &spec.init_containers), ("containers", &spec.containers)] {
         for (index, container) in containers.iter().flatten().enumerate() {
-            let mut chosen = Vec::with_capacity(identities.len());
-            for (identity, used) in identities.iter().zip(&mut used) {
-                if identity.binding.chooses(&container.name) {
-                    *used = true;
-                    chosen.push(*identity);
-                }
+            if terms.skip(&container.name) {
+                continue;
             }
+            let chosen = choose(&container.name, identities, &mut fates);
             if !chosen.is_empty() {
                 let place = ["spec", list, &index.to_string()];
-                inject_container(&mut injection, place, container, &chosen, config)?;
+                inject_env(&mut injection, place, container, &chosen, config);
+                token.mount(&mut injection, place, container)?;
             }
         }
     }
-    let used: Vec<&Binding> =
-        identities.iter().zip(used).filter(|(_, used)| *used).map(|(identity, _)| identity.binding).collect();
-    if used.is_empty() {
-        return Ok(None);
-    }
-    add_volume(&mut injection, spec.volumes.as_deref(), &used, config)?;
-    add_annotation(&mut injection, pod, &used);
+    let with = |wanted: Fate| {
+        let fates = fates.iter().zip(identities);
+        fates.filter(move |(fate, _)| **fate == wanted).map(|(_, identity)| *identity)
+    };
+    let used: Vec<&Binding> = with(Fate::Used).map(|identity| identity.binding).collect();
+    // The controller accepts only bindings that agree; the shortest life is the safe answer all the same.
+    let Some(seconds) = used.iter().map(|binding| binding.token_expiration_seconds).min() else { return Ok(None) };
+    token.add(&mut injection, seconds, config)?;
+    injection.warnings.extend(with(Fate::OfAnotherTenant).map(of_another_tenant));
+    injection.warnings.extend(with(Fate::Used).filter(|identity| identity.client_id.is_empty()).map(without_client_id));
+    let overridden = identities.iter().zip(&fates).find(|(identity, fate)| {
+        identity.binding.origin == Origin::ServiceAccount
+            && !identity.client_id.is_empty()
+            && matches!(fate, Fate::Superseded | Fate::OfAnotherTenant)
+    });
+    let by = injected_by::value(&used, overridden.map(|(identity, _)| identity.binding));
+    injection.operations.extend(injected_by::set(pod, by));
     Ok(Some(injection))
 }
 
-fn inject_container(
+/// The identities of a container, the senior first.
+fn choose<'b>(container: &str, identities: &[Identity<'b>], fates: &mut [Fate]) -> Vec<Identity<'b>> {
+    let mut chosen: Vec<Identity<'b>> = Vec::with_capacity(identities.len());
+    for (identity, fate) in identities.iter().zip(fates) {
+        if !identity.binding.chooses(container) {
+            continue;
+        }
+        let here = chosen.iter().map(|senior| senior.beside(*identity)).min().unwrap_or(Fate::Used);
+        if here == Fate::Used {
+            chosen.push(*identity);
+        }
+        *fate = here.max(*fate);
+    }
+    chosen
+}
+
+fn inject_env(
     injection: &mut Injection,
     place: [&str; 3],
     container: &Container<'_>,
     identities: &[Identity<'_>],
     config: &Config,
-) -> Result<(), Refusal> {
+) {
     let [spec, list, index] = place;
     let existing = container.env.as_deref();
     let wanted = wanted_env(identities, config);
@@ -117,25 +171,14 @@ fn inject_container(
         }
     }
     injection.append(&[spec, list, index, "env"], existing.is_some(), missing);
-
-    let mounts = container.volume_mounts.as_deref();
-    let in_the_way = mounts.unwrap_or_default().iter().find(|mount| is_within_token_path(&mount.mount_path));
-    match in_the_way {
-        None => {
-            let mount = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
-            injection.append(&[spec, list, index, "volumeMounts"], mounts.is_some(), vec![mount]);
-            Ok(())
-        }
-        Some(mount) if is_token_mount(mount) => Ok(()),
-        Some(mount) => Err(refusal::mount_clash(&container.name, &mount.name, &mount.mount_path)),
-    }
 }
 
-/// The variables of a container, in order. Where two identities claim one name, the senior has it.
+/// The variables of a container, in order. An empty value is left out: it would hide one that comes from `envFrom`.
 fn wanted_env<'a>(identities: &[Identity<'a>], config: &'a Config) -> Vec<(&'a str, &'a str)> {
     let mut wanted: Vec<(&str, &str)> = Vec::with_capacity(identities.len() + 3);
     for identity in identities {
         let name = identity.binding.client_id_env.as_str();
+        // Two bindings of one identity write one variable.
         if !wanted.iter().any(|(taken, _)| *taken == name) {
             wanted.push((name, identity.client_id));
         }
@@ -147,86 +190,53 @@ fn wanted_env<'a>(identities: &[Identity<'a>], config: &'a Config) -> Vec<(&'a s
             (ENV_AUTHORITY_HOST, &config.authority_host),
         ]);
     }
+    wanted.retain(|(_, value)| !value.is_empty());
     wanted
+}
+
+fn of_another_tenant(identity: Identity<'_>) -> String {
+    format!(
+        "{} is for Entra tenant {:?}, an older binding of the pod for another, and a container has one tenant: it was not \
+         injected",
+        named(identity.binding),
+        shortened(identity.tenant_id)
+    )
+}
+
+/// Only annotations can lack one: a binding is resolved when it is known.
+fn without_client_id(identity: Identity<'_>) -> String {
+    format!(
+        "{} has no annotation {CLIENT_ID_ANNOTATION}: {ENV_CLIENT_ID} is not set; annotate it, or create a \
+         ManagedIdentityBinding",
+        named(identity.binding)
+    )
+}
+
+fn named(binding: &Binding) -> String {
+    match binding.origin {
+        Origin::Object => format!("ManagedIdentityBinding {:?}", binding.name),
+        Origin::ServiceAccount => format!("service account {:?}", binding.service_account),
+    }
+}
+
+fn shortened(value: &str) -> &str {
+    let end = value.char_indices().nth(MAX_VALUE_CHARACTERS).map_or(value.len(), |(end, _)| end);
+    &value[..end]
 }
 
 /// A warning if a variable that is kept has not the value that would have been injected.
 fn difference(container: &str, kept: &EnvVar<'_>, wanted: &str) -> Option<String> {
     let name = &*kept.name;
-    if kept.value_from.is_some() {
-        return Some(format!("container {container:?}: {name} is kept as its valueFrom says, not set to {wanted:?}"));
-    }
     let value = kept.value.as_deref().unwrap_or_default();
-    (value != wanted).then(|| {
-        let end = value.char_indices().nth(MAX_VALUE_CHARACTERS).map_or(value.len(), |(end, _)| end);
-        format!("container {container:?}: {name} is kept as {:?}, not set to {wanted:?}", &value[..end])
-    })
-}
-
-/// Whether a path is the token's mount path or below it, where a mount would hide the token or fail.
-fn is_within_token_path(path: &str) -> bool {
-    let mut components = path.split('/').filter(|component| !matches!(*component, "" | "."));
-    TOKEN_MOUNT_PATH
-        .split('/')
-        .filter(|component| !component.is_empty())
-        .all(|wanted| components.next() == Some(wanted))
-}
-
-fn is_token_mount(mount: &VolumeMount<'_>) -> bool {
-    let whole = |path: &Option<super::Text<'_>>| path.as_deref().is_none_or(str::is_empty);
-    &*mount.name == TOKEN_VOLUME
-        && mount.mount_path.trim_end_matches('/') == TOKEN_MOUNT_PATH
-        && mount.read_only == Some(true)
-        && whole(&mount.sub_path)
-        && whole(&mount.sub_path_expr)
-}
-
-fn add_volume(
-    injection: &mut Injection,
-    volumes: Option<&[Volume<'_>]>,
-    bindings: &[&Binding],
-    config: &Config,
-) -> Result<(), Refusal> {
-    // The controller accepts only bindings that agree; the shortest life is the safe answer all the same.
-    let seconds = bindings.iter().map(|binding| binding.token_expiration_seconds).min().unwrap_or_default();
-    if let Some(volume) = volumes.unwrap_or_default().iter().find(|volume| &*volume.name == TOKEN_VOLUME) {
-        let token = token_source(volume, config).ok_or_else(refusal::volume_clash)?;
-        if let Some(kept) = token.expiration_seconds
-            && kept != i64::from(seconds)
-        {
-            injection.warnings.push(format!(
-                "volume {TOKEN_VOLUME:?}: a token lifetime of {kept} seconds is kept, not set to {seconds}"
-            ));
-        }
+    if kept.value_from.is_none() && value == wanted {
+        return None;
+    }
+    let wanted = shortened(wanted);
+    Some(if kept.value_from.is_some() {
+        format!("container {container:?}: {name} is kept as its valueFrom says, not set to {wanted:?}")
     } else {
-        let volume = json!({"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": {
-            "path": TOKEN_PATH, "audience": config.audience, "expirationSeconds": seconds,
-        }}]}});
-        injection.append(&["spec", "volumes"], volumes.is_some(), vec![volume]);
-    }
-    Ok(())
-}
-
-/// The token of a volume, if it is the token volume: copies of injected pods carry it already.
-fn token_source<'v, 'a>(volume: &'v Volume<'a>, config: &Config) -> Option<&'v TokenSource<'a>> {
-    let [source] = volume.projected.as_ref()?.sources.as_deref()? else { return None };
-    source.service_account_token.as_ref().filter(|token| {
-        token.path.as_deref() == Some(TOKEN_PATH) && token.audience.as_deref() == Some(&config.audience)
+        format!("container {container:?}: {name} is kept as {:?}, not set to {wanted:?}", shortened(value))
     })
-}
-
-fn add_annotation(injection: &mut Injection, pod: &Pod<'_>, bindings: &[&Binding]) {
-    let by: Vec<String> = bindings.iter().map(|binding| format!("{}={}", binding.name, binding.identity)).collect();
-    let by = by.join(",");
-    match (pod.annotations(), pod.metadata.is_some()) {
-        (Some(annotations), _) => {
-            if annotations.injected_by.as_deref() != Some(&by) {
-                injection.add(&["metadata", "annotations", INJECTED_BY_ANNOTATION], Value::String(by));
-            }
-        }
-        (None, true) => injection.add(&["metadata", "annotations"], json!({INJECTED_BY_ANNOTATION: by})),
-        (None, false) => injection.add(&["metadata"], json!({"annotations": {INJECTED_BY_ANNOTATION: by}})),
-    }
 }
 
 /// Keeps the first warnings. Client IDs come first: a wrong one is the likeliest surprise.

@@ -11,9 +11,12 @@
 //! identity refuses the pod as above, one that is not accepted stands back with a warning as long as another injects.
 
 mod binding;
+pub mod compatibility;
 mod inject;
+mod injected_by;
 mod pod;
 pub(in crate::decide) mod refusal;
+mod token;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use std::sync::Arc;
 use json_patch::PatchOperation;
 
 pub use self::binding::{Binding, Standing};
+use self::compatibility::Compatibility;
 use self::inject::Identity;
 pub use self::pod::{Pod, Text};
 pub use self::refusal::{Refusal, RefusalCode};
@@ -36,6 +40,8 @@ pub struct Config {
     pub audience: String,
     /// Namespaces whose pods are never touched.
     pub excluded: BTreeSet<String>,
+    /// Pods of azure-workload-identity are injected too.
+    pub compatibility: Option<Compatibility>,
 }
 
 /// What happens to the pod.
@@ -125,7 +131,7 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
         Err(refusal) => return Decision::Refuse(refusal),
     };
     let mut warnings = injection.warnings;
-    if guaranteed {
+    if guaranteed || compatibility::asks(pod, namespace, config) {
         warnings.extend(matching.iter().filter_map(|binding| match &binding.standing {
             Standing::NotAccepted { reason, .. } => Some(format!(
                 "ManagedIdentityBinding {:?} is not accepted ({reason}) and was not injected",

@@ -11,6 +11,7 @@ use std::ops::Deref;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::compatibility::{EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION};
 use crate::api::keys::{INJECTED_BY_ANNOTATION, MIRROR_ANNOTATION};
 
 /// A string that is borrowed unless the JSON escapes it.
@@ -53,9 +54,12 @@ impl Pod<'_> {
 
     /// Its name, or the prefix that the API server makes one from.
     pub fn name(&self) -> &str {
-        let metadata = self.metadata.as_ref();
-        let name = metadata.and_then(|metadata| metadata.name.as_deref()).filter(|name| !name.is_empty());
-        name.or_else(|| metadata?.generate_name.as_deref()).unwrap_or_default()
+        self.own_name().or_else(|| self.metadata.as_ref()?.generate_name.as_deref()).unwrap_or_default()
+    }
+
+    /// The name that it will have, unless the API server makes one.
+    pub(super) fn own_name(&self) -> Option<&str> {
+        self.metadata.as_ref()?.name.as_deref().filter(|name| !name.is_empty())
     }
 
     /// Its labels.
@@ -91,6 +95,12 @@ pub struct Annotations<'a> {
     pub(super) injected_by: Option<Text<'a>>,
     /// Whether the pod mirrors a static pod.
     pub(super) mirror: bool,
+    /// In azure-workload-identity's words: how long its token should live.
+    pub(super) expiration: Option<Text<'a>>,
+    /// In azure-workload-identity's words: containers that are to be left alone.
+    pub(super) skip_containers: Option<Text<'a>>,
+    /// In azure-workload-identity's words: whether it wants the proxy sidecar.
+    pub(super) proxy: bool,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
@@ -109,8 +119,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
                 while let Some(key) = map.next_key::<Text<'de>>()? {
                     match &*key {
                         INJECTED_BY_ANNOTATION => annotations.injected_by = Some(map.next_value()?),
-                        MIRROR_ANNOTATION => {
-                            annotations.mirror = true;
+                        EXPIRATION_ANNOTATION => annotations.expiration = Some(map.next_value()?),
+                        SKIP_CONTAINERS_ANNOTATION => annotations.skip_containers = Some(map.next_value()?),
+                        key @ (MIRROR_ANNOTATION | PROXY_ANNOTATION) => {
+                            annotations.mirror |= key == MIRROR_ANNOTATION;
+                            annotations.proxy |= key == PROXY_ANNOTATION;
                             map.next_value::<IgnoredAny>()?;
                         }
                         _ => {

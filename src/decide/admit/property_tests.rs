@@ -7,12 +7,20 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 
+use super::compatibility::tests::{self as compatible, account};
+use super::compatibility::{
+    Account, EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION, USE_LABEL, VOLUME_PREFIX,
+};
 use super::tests::{binding, condition, config, decide, patched};
 use super::*;
 use crate::api::keys::{
     ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH,
-    TOKEN_VOLUME,
+    TOKEN_PATH, TOKEN_VOLUME,
 };
+use crate::decide::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+
+/// The volume that azure-workload-identity would give the pod `pod`.
+const UPSTREAM_VOLUME: &str = "azure-workload-identity-reserved-425c89ed5bb78a7623fae60fd8a6f6";
 
 const OUR_ENV: [&str; 5] = [ENV_CLIENT_ID, "SECOND_CLIENT_ID", ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST];
 
@@ -52,6 +60,10 @@ fn nearly_a_pod() -> impl Strategy<Value = Value> {
         "projected",
         "sources",
         "serviceAccountToken",
+        USE_LABEL,
+        EXPIRATION_ANNOTATION,
+        SKIP_CONTAINERS_ANNOTATION,
+        PROXY_ANNOTATION,
         INJECT_LABEL,
         INJECTED_BY_ANNOTATION,
     ]);
@@ -84,7 +96,7 @@ fn mounts() -> impl Strategy<Value = Value> {
         1 => select(vec![TOKEN_MOUNT_PATH, "/var/run/secrets/azure", "/var/run/secrets/azure/wi/token"]),
         9 => select(vec!["/data", "/tmp", "/var/run"]),
     ];
-    let mount = (select(vec!["data", TOKEN_VOLUME]), path, any::<bool>())
+    let mount = (select(vec!["data", TOKEN_VOLUME, UPSTREAM_VOLUME]), path, any::<bool>())
         .prop_map(|(name, path, read_only)| json!({"name": name, "mountPath": path, "readOnly": read_only}));
     prop::collection::vec(mount, 0..3).prop_map(Value::from)
 }
@@ -110,8 +122,17 @@ fn containers(prefix: &'static str, least: usize) -> impl Strategy<Value = Value
 }
 
 fn pod() -> impl Strategy<Value = Value> {
-    let label = select(vec![None, Some("true"), Some("false"), Some("maybe")]);
+    let label = select(vec![None, None, Some("true"), Some("false"), Some("maybe")]);
+    let upstream_label = select(vec![None, Some("true"), Some("true"), Some("false")]);
+    let token = |name: &str| {
+        let token = json!({"path": TOKEN_PATH, "audience": config().audience, "expirationSeconds": 7200});
+        json!({"name": name, "projected": {"sources": [{"serviceAccountToken": token}], "unknownField": 1}})
+    };
     let volumes = prop_oneof![
+        Just(Some(json!([token(TOKEN_VOLUME)]))),
+        Just(Some(json!([{"name": "data", "emptyDir": {}}, token(UPSTREAM_VOLUME)]))),
+        Just(Some(json!([token(UPSTREAM_VOLUME), token(TOKEN_VOLUME)]))),
+        Just(Some(json!([{"name": UPSTREAM_VOLUME, "emptyDir": {}}]))),
         Just(None),
         Just(Some(json!([]))),
         Just(Some(Value::Null)),
@@ -122,16 +143,25 @@ fn pod() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         Just(json!({"a/b~c": "kept"})),
         Just(json!({INJECTED_BY_ANNOTATION: "spoofed"})),
+        Just(json!({SKIP_CONTAINERS_ANNOTATION: "app0;init1", EXPIRATION_ANNOTATION: "7200"})),
+        Just(json!({SKIP_CONTAINERS_ANNOTATION: "", EXPIRATION_ANNOTATION: ""})),
+        Just(json!({EXPIRATION_ANNOTATION: "60"})),
+        Just(json!({PROXY_ANNOTATION: "true"})),
     ]);
-    (label, volumes, annotations, prop::option::of(containers("init", 0)), containers("app", 1), any_json()).prop_map(
-        |(label, volumes, annotations, init, containers, unknown)| {
+    let name = select(vec!["name", "generateName"]);
+    let own = (label, upstream_label, name, volumes, annotations);
+    (own, prop::option::of(containers("init", 0)), containers("app", 1), any_json()).prop_map(
+        |((label, upstream_label, name, volumes, annotations), init, containers, unknown)| {
             let mut pod = json!({
-                "metadata": {"generateName": "orders-", "unknownField": unknown, "labels": {"app": "orders"}},
+                "metadata": {name: "pod", "unknownField": unknown, "labels": {"app": "orders"}},
                 "spec": {"serviceAccountName": "orders", "containers": containers, "unknownField": unknown},
                 "unknownField": unknown,
             });
             if let Some(label) = label {
                 pod["metadata"]["labels"][INJECT_LABEL] = json!(label);
+            }
+            if let Some(label) = upstream_label {
+                pod["metadata"]["labels"][USE_LABEL] = json!(label);
             }
             if let Some(annotations) = annotations {
                 pod["metadata"]["annotations"] = annotations;
@@ -153,11 +183,43 @@ fn bindings() -> impl Strategy<Value = Vec<Arc<Binding>>> {
         binding("second", &json!({"spec": {"injection": {"clientIDEnv": "SECOND_CLIENT_ID"}}})),
         binding("some", &json!({"spec": {"injection": {"containers": {"include": ["app0"], "exclude": ["app1"]}}}})),
         binding("selected", &json!({"spec": {"podSelector": {"matchLabels": {"app": "pay"}}}})),
+        binding("rival", &json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z"}})),
+        binding(
+            "foreign",
+            &json!({
+                "spec": {"injection": {"clientIDEnv": "SECOND_CLIENT_ID", "tokenExpirationSeconds": 7200}},
+                "status": {"tenantID": "other"},
+            }),
+        ),
         binding("pending", &json!({"status": null})),
         binding("refused", &json!({"status": {"conditions": [condition("Accepted", "False", "NotAllowed", "no")]}})),
     ];
     let count = all.len();
     subsequence(all, 0..=count).prop_shuffle()
+}
+
+/// A service account in compatibility mode, or none where the mode is off.
+fn maybe_account() -> impl Strategy<Value = Option<Account>> {
+    let annotations = select(vec![
+        json!({}),
+        json!({CLIENT_ID_ANNOTATION: "annotated-client"}),
+        json!({CLIENT_ID_ANNOTATION: "annotated-client", TENANT_ID_ANNOTATION: "tenant"}),
+        json!({CLIENT_ID_ANNOTATION: "", TENANT_ID_ANNOTATION: ""}),
+        json!({CLIENT_ID_ANNOTATION: "annotated-client", EXPIRATION_ANNOTATION: "1e4"}),
+    ]);
+    let present = annotations.prop_map(|annotations| Some(account(&annotations)));
+    prop_oneof![3 => Just(None), 6 => present, 1 => Just(Some(Account::Missing))]
+}
+
+fn decide_in(mode: Option<&Account>, pod: &Value, bindings: &[Arc<Binding>]) -> Decision {
+    match mode {
+        Some(account) => compatible::decide(pod, bindings, account),
+        None => decide(pod, bindings),
+    }
+}
+
+fn is_token_volume(name: &Value) -> bool {
+    name.as_str().is_some_and(|name| name == TOKEN_VOLUME || name.starts_with(VOLUME_PREFIX))
 }
 
 /// The pod without everything that injection may add.
@@ -175,13 +237,13 @@ fn without_ours(pod: &Value, before: &Value) -> Value {
     }
 
     let mut pod = pod.clone();
-    list_without(&mut pod["spec"]["volumes"], &before["spec"]["volumes"], |volume| volume["name"] == TOKEN_VOLUME);
+    list_without(&mut pod["spec"]["volumes"], &before["spec"]["volumes"], |one| is_token_volume(&one["name"]));
     for list in ["initContainers", "containers"] {
         let count = pod["spec"][list].as_array().map_or(0, Vec::len);
         for index in 0..count {
             let (container, before) = (&mut pod["spec"][list][index], &before["spec"][list][index]);
             list_without(&mut container["env"], &before["env"], |one| OUR_ENV.iter().any(|name| one["name"] == *name));
-            list_without(&mut container["volumeMounts"], &before["volumeMounts"], |one| one["name"] == TOKEN_VOLUME);
+            list_without(&mut container["volumeMounts"], &before["volumeMounts"], |one| is_token_volume(&one["name"]));
         }
     }
     let before = &before["metadata"]["annotations"];
@@ -217,8 +279,8 @@ proptest! {
     #![proptest_config(repeatable())]
 
     #[test]
-    fn only_what_is_ours_changes(pod in pod(), bindings in bindings()) {
-        let decision = decide(&pod, &bindings);
+    fn only_what_is_ours_changes(pod in pod(), bindings in bindings(), mode in maybe_account()) {
+        let decision = decide_in(mode.as_ref(), &pod, &bindings);
         let after = patched(&pod, &decision);
         if matches!(decision, Decision::Patch { .. }) {
             prop_assert_ne!(&after, &pod);
@@ -229,9 +291,9 @@ proptest! {
     }
 
     #[test]
-    fn a_second_pass_is_empty(pod in pod(), bindings in bindings()) {
-        let first = decide(&pod, &bindings);
-        let second = decide(&patched(&pod, &first), &bindings);
+    fn a_second_pass_is_empty(pod in pod(), bindings in bindings(), mode in maybe_account()) {
+        let first = decide_in(mode.as_ref(), &pod, &bindings);
+        let second = decide_in(mode.as_ref(), &patched(&pod, &first), &bindings);
         match first {
             Decision::Refuse(_) => prop_assert!(matches!(second, Decision::Refuse(_))),
             _ => prop_assert!(matches!(second, Decision::Allow { .. }), "{:?}", second),
@@ -239,10 +301,26 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_the_bindings_does_not_matter(pod in pod(), bindings in bindings()) {
+    fn the_order_of_the_bindings_does_not_matter(pod in pod(), bindings in bindings(), mode in maybe_account()) {
         let mut turned = bindings.clone();
         turned.reverse();
-        prop_assert_eq!(decide(&pod, &bindings), decide(&pod, &turned));
+        prop_assert_eq!(decide_in(mode.as_ref(), &pod, &bindings), decide_in(mode.as_ref(), &pod, &turned));
+    }
+
+    #[test]
+    fn nothing_empty_is_injected(pod in pod(), bindings in bindings(), mode in maybe_account()) {
+        if let Decision::Patch { operations, .. } = decide_in(mode.as_ref(), &pod, &bindings) {
+            let added = serde_json::to_string(&operations).unwrap();
+            prop_assert!(!added.contains("\"value\":\"\""), "{}", added);
+        }
+    }
+
+    #[test]
+    fn a_pod_without_the_upstreams_label_is_decided_as_without_the_mode(pod in pod(), bindings in bindings()) {
+        let mut pod = pod;
+        pod["metadata"]["labels"].as_object_mut().unwrap().remove(USE_LABEL);
+        let annotated = account(&json!({CLIENT_ID_ANNOTATION: "annotated-client"}));
+        prop_assert_eq!(compatible::decide(&pod, &bindings, &annotated), decide(&pod, &bindings));
     }
 
     #[test]
@@ -251,15 +329,19 @@ proptest! {
         if let Decision::Patch { .. } = decision {
             let after = patched(&pod, &decision);
             let volumes = after["spec"]["volumes"].as_array().unwrap();
-            prop_assert_eq!(volumes.iter().filter(|volume| volume["name"] == TOKEN_VOLUME).count(), 1);
+            prop_assert!(volumes.iter().any(|volume| is_token_volume(&volume["name"])));
             for list in ["initContainers", "containers"] {
                 for container in after["spec"][list].as_array().into_iter().flatten() {
                     let env = container["env"].as_array().unwrap();
                     for name in [ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST] {
                         prop_assert!(env.iter().any(|one| one["name"] == name), "{} is missing", name);
                     }
-                    let token = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
-                    prop_assert!(container["volumeMounts"].as_array().unwrap().contains(&token));
+                    let is_token = |mount: &Value| {
+                        is_token_volume(&mount["name"])
+                            && mount["mountPath"] == TOKEN_MOUNT_PATH
+                            && mount["readOnly"] == true
+                    };
+                    prop_assert!(container["volumeMounts"].as_array().unwrap().iter().any(is_token));
                 }
             }
         }
@@ -269,7 +351,10 @@ proptest! {
     fn any_json_is_read_or_refused_and_never_a_panic(pod in prop_oneof![any_json(), nearly_a_pod()]) {
         let text = pod.to_string();
         if let Ok(read) = serde_json::from_str::<Pod<'_>>(&text) {
-            admit(&read, "shop", &[binding("first", &json!({}))], &config());
+            let bindings = [binding("first", &json!({}))];
+            admit(&read, "shop", &bindings, &config());
+            let annotated = account(&json!({CLIENT_ID_ANNOTATION: "annotated-client"}));
+            compatibility::admit(&read, "shop", &bindings, &annotated, &compatible::config());
         }
     }
 }

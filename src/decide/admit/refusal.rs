@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use super::binding::{Binding, Standing};
-use crate::api::InjectionMode;
-use crate::api::keys::{INJECT_LABEL, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use super::binding::{Binding, Origin, Standing};
+use super::compatibility::{EXPIRATION_ANNOTATION, PROXY_ANNOTATION, USE_LABEL};
+use crate::api::keys::{INJECT_LABEL, TOKEN_MOUNT_PATH};
+use crate::api::{InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS};
 
 /// How many bindings that miss the pod its refusal lists.
 const MAX_LISTED: usize = 3;
+/// How much of a tenant's value a refusal shows.
+const MAX_SHOWN_CHARACTERS: usize = 64;
 
 /// Reasons for refusing a pod, a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +31,12 @@ pub enum RefusalCode {
     VolumeClash,
     /// A container has another mount where the token is mounted.
     MountClash,
+    /// In compatibility mode: there is no such service account.
+    NoServiceAccount,
+    /// In compatibility mode: the token's lifetime is none.
+    TokenExpiration,
+    /// In compatibility mode: the pod wants the proxy sidecar.
+    ProxySidecar,
 }
 
 impl RefusalCode {
@@ -42,12 +51,27 @@ impl RefusalCode {
             Self::NoContainer => "NoContainer",
             Self::VolumeClash => "VolumeClash",
             Self::MountClash => "MountClash",
+            Self::NoServiceAccount => "NoServiceAccount",
+            Self::TokenExpiration => "TokenExpiration",
+            Self::ProxySidecar => "ProxySidecar",
         }
     }
 
     /// Whether newer facts about bindings could turn the refusal around, so that it is worth a look at the API server.
     pub fn depends_on_bindings(self) -> bool {
-        !matches!(self, Self::VolumeClash | Self::MountClash)
+        match self {
+            Self::NoBinding
+            | Self::NotAccepted
+            | Self::NotYetAccepted
+            | Self::BindingDeleting
+            | Self::IdentityUnknown
+            | Self::NoContainer => true,
+            Self::VolumeClash
+            | Self::MountClash
+            | Self::NoServiceAccount
+            | Self::TokenExpiration
+            | Self::ProxySidecar => false,
+        }
     }
 }
 
@@ -71,7 +95,12 @@ struct Named<'a>(&'a Binding, &'a str);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ManagedIdentityBinding {:?} in namespace {:?}", self.0.name, self.1)
+        match self.0.origin {
+            Origin::Object => write!(f, "ManagedIdentityBinding {:?} in namespace {:?}", self.0.name, self.1),
+            Origin::ServiceAccount => {
+                write!(f, "service account {:?} in namespace {:?}", self.0.service_account, self.1)
+            }
+        }
     }
 }
 
@@ -154,33 +183,68 @@ pub(in crate::decide) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
 
 /// The bindings choose none of the pod's containers.
 pub(in crate::decide) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
+    let whose = match binding.origin {
+        Origin::Object => "its spec.injection.containers",
+        Origin::ServiceAccount => "what the pod skips",
+    };
     Refusal {
         code: RefusalCode::NoContainer,
         message: format!(
-            "{} chooses none of the pod's containers; change its spec.injection.containers or remove the pod's label",
+            "{} chooses none of the pod's containers; change {whose} or remove the pod's label",
             Named(binding, namespace)
         ),
     }
 }
 
 /// The name of the token volume is taken.
-pub(in crate::decide) fn volume_clash() -> Refusal {
+pub(in crate::decide) fn volume_clash(name: &str) -> Refusal {
     Refusal {
         code: RefusalCode::VolumeClash,
         message: format!(
-            "the pod has a volume {TOKEN_VOLUME:?} that is not the projected token that Ensign injects under this \
+            "the pod has a volume {name:?} that is not the projected token that Ensign injects under this \
              name; rename the volume or remove it"
         ),
     }
 }
 
 /// The place of the token is taken.
-pub(in crate::decide) fn mount_clash(container: &str, volume: &str, path: &str) -> Refusal {
+pub(in crate::decide) fn mount_clash(container: &str, volume: &str, path: &str, token: &str) -> Refusal {
     Refusal {
         code: RefusalCode::MountClash,
         message: format!(
             "container {container:?} mounts volume {volume:?} at {path:?}, in the way of the identity token that Ensign \
-             mounts read-only at {TOKEN_MOUNT_PATH:?} from volume {TOKEN_VOLUME:?}; mount it elsewhere or remove it"
+             mounts read-only at {TOKEN_MOUNT_PATH:?} from volume {token:?}; mount it elsewhere or remove it"
+        ),
+    }
+}
+
+/// The pod's service account does not exist; in the words that its creator knows.
+pub(super) fn no_service_account(name: &str) -> Refusal {
+    Refusal {
+        code: RefusalCode::NoServiceAccount,
+        message: format!("serviceaccounts {name:?} not found; create it, or name another in spec.serviceAccountName"),
+    }
+}
+
+/// What the pod or its service account says of the token's lifetime is none.
+pub(super) fn token_expiration(whose: &str, value: &str) -> Refusal {
+    let shown: String = value.chars().take(MAX_SHOWN_CHARACTERS).collect();
+    Refusal {
+        code: RefusalCode::TokenExpiration,
+        message: format!(
+            "annotation {EXPIRATION_ANNOTATION} of the {whose} is {shown:?}; it must be a whole number of seconds from \
+             {MIN_TOKEN_EXPIRATION_SECONDS} to {MAX_TOKEN_EXPIRATION_SECONDS}"
+        ),
+    }
+}
+
+/// The pod wants the proxy sidecar.
+pub(super) fn proxy_sidecar() -> Refusal {
+    Refusal {
+        code: RefusalCode::ProxySidecar,
+        message: format!(
+            "the pod has the annotation {PROXY_ANNOTATION}, but Ensign has no proxy sidecar; use a version of the Azure \
+             SDK that knows workload identity and remove the annotation, or remove the label {USE_LABEL}"
         ),
     }
 }

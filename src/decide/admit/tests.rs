@@ -16,6 +16,7 @@ pub(super) fn config() -> Config {
         authority_host: AUTHORITY.to_owned(),
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
+        compatibility: None,
     }
 }
 
@@ -116,7 +117,7 @@ fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
     }
 }
 
-fn env(container: &Value) -> Vec<(&str, &str)> {
+pub(super) fn env(container: &Value) -> Vec<(&str, &str)> {
     let variables = container["env"].as_array().unwrap();
     variables.iter().map(|one| (one["name"].as_str().unwrap(), one["value"].as_str().unwrap())).collect()
 }
@@ -406,6 +407,46 @@ fn of_two_lifetimes_the_shorter_is_taken() {
 }
 
 #[test]
+fn a_binding_that_lost_its_variable_neither_counts_nor_is_named() {
+    let older = json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z"},
+                       "spec": {"injection": {"tokenExpirationSeconds": 86400}}});
+    let pod = injected(&pod(&json!({})), &[resolved("late"), binding("orders", &older)]);
+    assert_eq!(pod["metadata"]["annotations"][INJECTED_BY_ANNOTATION], "orders=ManagedIdentity/orders");
+    let token = &pod["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!(token["expirationSeconds"], 86_400);
+}
+
+#[test]
+fn two_bindings_of_one_identity_are_both_named() {
+    let same = json!({"status": {"clientID": "orders-client"}});
+    let pod = injected(&pod(&json!({})), &[resolved("orders"), binding("successor", &same)]);
+    let by = "orders=ManagedIdentity/orders,successor=ManagedIdentity/successor";
+    assert_eq!(pod["metadata"]["annotations"][INJECTED_BY_ANNOTATION], by);
+}
+
+#[test]
+fn a_binding_of_another_tenant_stands_back_with_a_warning_where_an_older_one_is() {
+    let containers = json!({"spec": {"containers": [{"name": "app"}, {"name": "other"}]}});
+    let foreign = |containers: Value| {
+        let injection = json!({"clientIDEnv": "PAY_CLIENT_ID", "containers": containers});
+        let late = json!({"creationTimestamp": "2026-01-02T00:00:00Z"});
+        binding("pay", &json!({"metadata": late, "spec": {"injection": injection}, "status": {"tenantID": "foreign"}}))
+    };
+    let bindings = [resolved("orders"), foreign(json!({}))];
+    let after = injected(&pod(&containers), &bindings);
+    assert!(!after.to_string().contains("PAY_CLIENT_ID"), "{after}");
+    let warnings = warnings(&pod(&containers), &bindings);
+    assert!(warnings.len() == 1 && warnings[0].contains("\"pay\"") && warnings[0].contains("foreign"), "{warnings:?}");
+    // In containers of their own they do not meet.
+    let apart = json!({"spec": {"injection": {"containers": {"exclude": ["other"]}}}});
+    let after = injected(&pod(&containers), &[binding("orders", &apart), foreign(json!({"include": ["other"]}))]);
+    assert_eq!(
+        env(&after["spec"]["containers"][1])[..2],
+        [("PAY_CLIENT_ID", "pay-client"), ("AZURE_TENANT_ID", "foreign")]
+    );
+}
+
+#[test]
 fn a_binding_that_waits_refuses_the_pod_even_beside_one_that_is_resolved() {
     let waiting = unresolved("pay");
     let refusal = refusal(&pod(&json!({})), &[resolved("orders"), waiting]);
@@ -529,8 +570,34 @@ fn a_token_volume_that_a_copied_pod_brings_along_is_kept_with_its_lifetime() {
 }
 
 #[test]
+fn a_token_volume_that_azure_workload_identity_injected_is_kept_too() {
+    let name = "azure-workload-identity-reserved-425c89ed5bb78a7623fae60fd8a6f6";
+    let token = json!({"path": TOKEN_PATH, "audience": AUDIENCE, "expirationSeconds": 3600});
+    let mount = json!({"name": name, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
+    let pod = pod(&json!({"spec": {
+        "volumes": [{"name": name, "projected": {"sources": [{"serviceAccountToken": token}]}}],
+        "containers": [{"name": "app", "volumeMounts": [mount]}, {"name": "late"}],
+    }}));
+    let after = injected(&pod, &[resolved("orders")]);
+    assert_eq!(after["spec"]["volumes"], pod["spec"]["volumes"]);
+    for container in after["spec"]["containers"].as_array().unwrap() {
+        assert_eq!(container["volumeMounts"], json!([mount]));
+    }
+}
+
+#[test]
+fn a_mount_below_the_token_is_in_the_way_even_where_the_token_is_mounted() {
+    let pod = pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [
+        {"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true},
+        {"name": "data", "mountPath": format!("{TOKEN_MOUNT_PATH}/token")},
+    ]}]}}));
+    assert_eq!(refusal(&pod, &[resolved("orders")]).code, RefusalCode::MountClash);
+}
+
+#[test]
 fn a_mount_in_the_way_of_the_token_refuses_the_pod() {
     let mounts = [
+        json!({"name": "data", "mountPath": "/var/run/x/../secrets/azure/wi"}),
         json!({"name": "data", "mountPath": TOKEN_MOUNT_PATH}),
         json!({"name": "data", "mountPath": format!("{TOKEN_MOUNT_PATH}/")}),
         json!({"name": "data", "mountPath": "/var//run/secrets/./azure/wi"}),
@@ -550,7 +617,8 @@ fn a_mount_in_the_way_of_the_token_refuses_the_pod() {
 
 #[test]
 fn mounts_beside_and_above_the_token_are_nobodys_business() {
-    for path in ["/var/run/secrets/azure", "/var/run/secrets/azure/wide", "/var/run/secrets/azure/other", "/"] {
+    let beside = ["/var/run/secrets/azure", "/var/run/secrets/azure/wide", "/var/run/secrets/azure/wi/../other", "/"];
+    for path in beside {
         let mount = json!({"name": "data", "mountPath": path});
         injected(
             &pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [mount]}]}})),
@@ -570,6 +638,50 @@ fn a_spoofed_annotation_is_set_right() {
     let spoofed = json!({"metadata": {"annotations": {INJECTED_BY_ANNOTATION: "admin=ManagedIdentity/admin"}}});
     let pod = injected(&pod(&spoofed), &[resolved("orders")]);
     assert_eq!(pod["metadata"]["annotations"][INJECTED_BY_ANNOTATION], "orders=ManagedIdentity/orders");
+}
+
+/// Reads the annotation by its grammar: sources with identities, and how many more there are.
+fn read_annotation(value: &str) -> (Vec<(&str, &str)>, usize) {
+    let (more, entries): (Vec<_>, Vec<_>) = value.split(',').partition(|entry| entry.starts_with('+'));
+    let more = more.iter().map(|entry| entry[1..].parse::<usize>().unwrap()).sum();
+    (entries.into_iter().map(|entry| entry.split_once('=').unwrap()).collect(), more)
+}
+
+#[test]
+fn the_annotation_is_bounded_and_can_be_read_by_programs() {
+    let bindings: Vec<_> = (10..40)
+        .map(|index| {
+            let variable = json!({"clientIDEnv": format!("CLIENT_ID_{index}")});
+            binding(&format!("b.{index}"), &json!({"spec": {"injection": variable}}))
+        })
+        .collect();
+    let pod = injected(&pod(&json!({})), &bindings);
+    let value = pod["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str().unwrap();
+    let (entries, more) = read_annotation(value);
+    assert_eq!((entries.len(), more), (16, 14));
+    assert_eq!((entries[0], entries[15]), (("b.10", "ManagedIdentity/b.10"), ("b.25", "ManagedIdentity/b.25")));
+    assert_eq!(env(&pod["spec"]["containers"][0]).len(), 33, "every one is injected");
+}
+
+#[test]
+fn variables_from_elsewhere_stay_and_are_superseded_by_what_is_known() {
+    let env_from = json!([{"configMapRef": {"name": "settings"}}]);
+    let pod = pod(&json!({"spec": {"containers": [{"name": "app", "envFrom": env_from}]}}));
+    let after = injected(&pod, &[resolved("orders")]);
+    assert_eq!(after["spec"]["containers"][0]["envFrom"], env_from);
+    assert_eq!(env(&after["spec"]["containers"][0])[0], ("AZURE_CLIENT_ID", "orders-client"));
+    assert!(warnings(&pod, &[resolved("orders")]).is_empty());
+}
+
+#[test]
+fn native_sidecars_are_injected_and_ephemeral_containers_are_not() {
+    let pod = pod(&json!({"spec": {
+        "initContainers": [{"name": "sidecar", "restartPolicy": "Always"}],
+        "ephemeralContainers": [{"name": "debug"}],
+    }}));
+    let after = injected(&pod, &[resolved("orders")]);
+    assert_eq!(env(&after["spec"]["initContainers"][0]).len(), 4);
+    assert_eq!(after["spec"]["ephemeralContainers"], json!([{"name": "debug"}]));
 }
 
 #[test]

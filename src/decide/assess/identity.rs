@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 
-use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings};
+use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings, upstream};
 use crate::api::conditions::{ConditionType, Reason, Verdict, find};
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
@@ -90,6 +90,9 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
     // Everything works as long as it lasts, so that it does not bear on `Ready`.
     verdicts.extend(shared_id.clone().map(|verdict| (ConditionType::ClusterIDUnique, verdict)));
     let told = shared_id.and_then(|now| notes::warning(&before.conditions, ConditionType::ClusterIDUnique, &now));
+    let rival = accepted.holds().then(|| upstream::verdict(context.observed, &before)).flatten();
+    verdicts.extend(rival.clone().map(|verdict| (ConditionType::UpstreamWebhookAbsent, verdict)));
+    let rival = rival.and_then(|now| notes::warning(&before.conditions, ConditionType::UpstreamWebhookAbsent, &now));
     after.conditions =
         status::conditions(&ready, &verdicts, object.metadata.generation, &before.conditions, context.now);
     let given_up = abandons(context, object).then(|| abandoned(context));
@@ -99,6 +102,7 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
             .into_iter()
             .chain(given_up)
             .chain(told)
+            .chain(rival)
             .collect(),
         status: after,
         name,

@@ -12,6 +12,7 @@ mod bindings;
 mod identity;
 mod service_account;
 mod trust;
+mod upstream;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 pub use service_account::{Annotated, Annotations, CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+pub use upstream::UPSTREAM_WEBHOOK;
 
 use super::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
 use super::credentials::Step;
@@ -95,6 +97,9 @@ pub struct Observed {
     pub postponed: Option<Refusal>,
     /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
     pub annotated: BTreeMap<(String, String), Annotated>,
+    /// Whether the upstream's webhook is registered beside one of Ensign's that injects the same pods; `None` when that is
+    /// not known. Not asked of Azure.
+    pub upstream_webhook: Option<bool>,
 }
 
 impl Observed {

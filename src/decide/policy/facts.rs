@@ -13,6 +13,7 @@ use crate::api::keys::{
 };
 use crate::api::selector::LabelOperator;
 use crate::api::{Injection, InjectionMode, StartPolicy};
+use crate::decide::admit::compatibility::VOLUME_PREFIX;
 
 /// The pod's labels.
 const LABELS: &str = "object.metadata.?labels.orValue({})";
@@ -114,7 +115,8 @@ pub(super) fn is_gated() -> String {
     format!("object.spec.?schedulingGates.orValue([]).exists(g, g.name == {})", literal(IDENTITY_GATE))
 }
 
-/// Names of the token volumes that the pod has: at most one by injection, but a copy of an injected pod brings one along.
+/// Names of the token volumes that the pod has: at most one by injection, but a copy of an injected pod brings one along,
+/// also one that azure-workload-identity injected.
 pub(super) fn brought(config: &Config) -> Variable {
     let is_token = format!(
         "v.projected.sources.all(s, s.?serviceAccountToken.?path.orValue('') == {} && \
@@ -131,7 +133,7 @@ pub(super) fn brought(config: &Config) -> Variable {
 }
 
 fn is_token_name(name: &str) -> String {
-    format!("{name} == {}", literal(TOKEN_VOLUME))
+    format!("({name} == {} || {name}.startsWith({}))", literal(TOKEN_VOLUME), literal(VOLUME_PREFIX))
 }
 
 /// Name of the token volume; needs `brought`.

@@ -4,6 +4,7 @@ use super::Config;
 use super::cel::{slot, words};
 use super::facts::{self, Variable};
 use crate::api::conditions::ConditionType;
+use crate::api::keys::TOKEN_VOLUME;
 use crate::api::{
     IdentityKind, IdentityRef, Injection, InjectionMode, ManagedIdentityBinding, ManagedIdentityBindingSpec,
 };
@@ -116,7 +117,7 @@ fn near_miss(mode: InjectionMode) -> Validation {
 }
 
 fn in_the_way() -> Validation {
-    let refusal = refusal::mount_clash(&slot("container"), &slot("mount"), &slot("path"));
+    let refusal = refusal::mount_clash(&slot("container"), &slot("mount"), &slot("path"), &slot("token"));
     Validation {
         holds: "!(variables.covers && variables.standing == 'Resolved') || variables.in_the_way.size() == 0".to_owned(),
         otherwise: said(&refusal.message),
@@ -129,7 +130,7 @@ fn taken() -> Validation {
             "!(variables.covers && variables.standing == 'Resolved') || variables.chosen.size() == 0 || !({})",
             facts::is_taken()
         ),
-        otherwise: said(&refusal::volume_clash().message),
+        otherwise: said(&refusal::volume_clash(TOKEN_VOLUME).message),
     }
 }
 
@@ -167,6 +168,7 @@ fn said(message: &str) -> String {
             ("container", "variables.in_the_way[0][0]"),
             ("mount", "variables.in_the_way[0][1]"),
             ("path", "variables.in_the_way[0][2]"),
+            ("token", "variables.volume"),
         ],
     )
 }

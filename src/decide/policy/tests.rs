@@ -6,6 +6,7 @@ fn config() -> Config {
         authority_host: "https://login.example/".to_owned(),
         audience: "api://it's".to_owned(),
         excluded: names(&["ensign-system", "kube-system"]),
+        compatibility: None,
     }
 }
 

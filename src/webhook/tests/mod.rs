@@ -3,6 +3,8 @@
 mod answers;
 mod bad_requests;
 mod cached;
+mod compatible;
+mod corpus;
 mod live_lookups;
 mod over_tls;
 
@@ -84,9 +86,10 @@ fn app_within(index: Arc<Index>, lookup: &Arc<FakeLookup>, limits: Limits) -> Ro
         authority_host: "https://login.example/".to_owned(),
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
+        compatibility: None,
     };
     let lookup: Arc<dyn Lookup> = lookup.clone();
-    server::router(Arc::new(Admission::new(config, index, lookup)), limits)
+    server::router(Arc::new(Admission::new(config, index, lookup, None)), limits)
 }
 
 fn resolved_app() -> Router {

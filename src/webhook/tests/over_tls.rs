@@ -99,9 +99,14 @@ impl Lookup for Gate {
 #[tokio::test]
 async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
     let gate = Arc::new(Gate { entered: tokio::sync::Notify::new(), open: tokio::sync::Notify::new() });
-    let config = Config { authority_host: String::new(), audience: String::new(), excluded: BTreeSet::new() };
+    let config = Config {
+        authority_host: String::new(),
+        audience: String::new(),
+        excluded: BTreeSet::new(),
+        compatibility: None,
+    };
     let lookup: Arc<dyn Lookup> = gate.clone();
-    let app = server::router(Arc::new(Admission::new(config, Arc::default(), lookup)), Limits::default());
+    let app = server::router(Arc::new(Admission::new(config, Arc::default(), lookup, None)), Limits::default());
     let (server, bundle) = start(app);
     let url = format!("https://{}/mutate-pods", server.address);
     let slow = client(&bundle).build().unwrap();

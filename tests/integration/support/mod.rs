@@ -2,6 +2,7 @@
 
 mod chosen_cluster;
 pub mod clock;
+pub mod compatible;
 pub mod control_plane;
 pub mod ensign;
 pub mod objects;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -38,6 +39,9 @@ pub fn unique(prefix: &str) -> String {
 
 /// Applies the custom resource definitions and waits until they serve.
 pub fn apply_crds(control_plane: &ControlPlane) {
+    // Two at a time would both create them.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let files = ensign::api::crds::all_as_yaml().expect("the definitions");
     let text: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
     let text = text.join("---\n");
@@ -84,8 +88,12 @@ pub struct Team {
 
 impl Team {
     pub fn new(prefix: &str) -> Self {
+        Self::named(unique(prefix))
+    }
+
+    /// A team whose name says something to the fixtures.
+    pub fn named(name: String) -> Self {
         let ensign = Ensign::shared();
-        let name = unique(prefix);
         ensign.azure_identity(&name, None, &[]);
         kubectl(ensign.control_plane, &["create", "namespace", &name]);
         Self { ensign, name }

@@ -1,7 +1,7 @@
 //! Controllers of a test's own, on a control plane where no other controller acts. Each has a thread to itself, so that
 //! it can be frozen as a whole, as a process that the kernel stops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
+use ensign::decide::registration::Endpoint;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::{SharedClock, SystemClock};
@@ -173,8 +174,17 @@ impl StageTeam<'_> {
 
     /// Writes that ARM saw under the identity from the controller of this name.
     pub fn arm_writes(&self, replica: &str) -> Vec<LogEntry> {
+        self.arm_requests("arm-write", replica)
+    }
+
+    /// How often the controller of this name asked ARM for the credentials under the identity.
+    pub fn arm_lists(&self, replica: &str) -> usize {
+        self.arm_requests("arm-read", replica).len()
+    }
+
+    fn arm_requests(&self, kind: &str, replica: &str) -> Vec<LogEntry> {
         let filter = LogFilter {
-            kind: Some("arm-write".to_owned()),
+            kind: Some(kind.to_owned()),
             path: Some(format!("/{}/federatedIdentityCredentials", self.name)),
             ..LogFilter::default()
         };
@@ -242,6 +252,8 @@ pub struct ReplicaOptions {
     /// Who injects.
     pub webhook: Option<WebhookTarget>,
     pub injection: Option<InjectionTarget>,
+    /// Whether there is a webhook in compatibility mode.
+    pub compatibility: bool,
 }
 
 impl Default for ReplicaOptions {
@@ -255,6 +267,7 @@ impl Default for ReplicaOptions {
             previous_id: None,
             webhook: None,
             injection: None,
+            compatibility: false,
         }
     }
 }
@@ -339,7 +352,14 @@ impl Replica {
                     azure_limits: Limits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 4,
-                    webhook: options.webhook,
+                    webhook: options.webhook.or(options.compatibility.then(|| WebhookTarget {
+                        configuration: "none".to_owned(),
+                        namespace: "default".to_owned(),
+                        secret: "none".to_owned(),
+                        endpoint: Endpoint::Url("https://127.0.0.1:1".to_owned()),
+                        excluded: BTreeSet::new(),
+                        compatibility: true,
+                    })),
                     injection: options.injection,
                     clock: options.clock,
                     instance: Some(name),

@@ -17,6 +17,9 @@ use super::objects::{apply, wait_for};
 /// Namespace of the webhook, name of its Secret and of its registration. Not the names of an install, which a cluster
 /// that the caller chose may have.
 pub const NAME: &str = "ensign-integration-tests";
+/// Namespaces that are left to the webhook in compatibility mode: two webhooks of Ensign in one would set each other's
+/// annotation right.
+pub const COMPATIBLE_ONLY: [&str; 3] = ["compatible-allowed", "compatible-denied", "compatible-generated"];
 /// The audience that pods' tokens get.
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 
@@ -45,6 +48,7 @@ impl Webhook {
                 authority_host: authority_host.to_owned(),
                 audience: AUDIENCE.to_owned(),
                 excluded: excluded_namespaces(NAME, []),
+                compatibility: None,
             },
         };
         let readiness = Readiness::default();
@@ -69,7 +73,8 @@ impl Webhook {
             namespace: NAME.to_owned(),
             secret: NAME.to_owned(),
             endpoint: Endpoint::Url(format!("https://{}{MUTATE_PODS_PATH}", self.address)),
-            excluded: excluded_namespaces(NAME, []),
+            excluded: excluded_namespaces(NAME, COMPATIBLE_ONLY.map(str::to_owned)),
+            compatibility: false,
         }
     }
 }

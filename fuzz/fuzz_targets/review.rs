@@ -1,0 +1,103 @@
+//! Any bytes as the body of a review: read, decided with a fixed set of bindings in both modes, answered.
+//!
+//! Nothing may panic. A pod that is injected must be a pod that the patch fits, and a second pass must leave it alone.
+#![no_main]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
+
+use ensign::decide::admit::compatibility::{self, Account, Annotations, Compatibility};
+use ensign::decide::admit::{self, Binding, Config, Decision, Pod};
+use ensign::webhook::review::{self, Question};
+use json_patch::Patch;
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Value, json};
+
+/// What every review is decided with.
+struct World {
+    plain: Config,
+    compatible: Config,
+    bindings: Vec<Arc<Binding>>,
+    account: Account,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(World::new);
+
+impl World {
+    fn new() -> Self {
+        let plain = Config {
+            authority_host: "https://login.example/".to_owned(),
+            audience: "api://AzureADTokenExchange".to_owned(),
+            excluded: BTreeSet::from(["kube-system".to_owned()]),
+            compatibility: None,
+        };
+        let compatibility = Some(Compatibility { tenant_id: "tenant".to_owned() });
+        let annotations = BTreeMap::from([("azure.workload.identity/client-id".to_owned(), "annotated".to_owned())]);
+        Self {
+            compatible: Config { compatibility, ..plain.clone() },
+            plain,
+            bindings: vec![
+                binding("first", &json!({}), "True"),
+                binding("second", &json!({"injection": {"clientIDEnv": "SECOND_CLIENT_ID"}}), "True"),
+                binding(
+                    "some",
+                    &json!({"injection": {"clientIDEnv": "THIRD", "containers": {"exclude": ["a"]}}}),
+                    "True",
+                ),
+                binding(
+                    "selected",
+                    &json!({"podSelector": {"matchExpressions": [
+                        {"key": "app", "operator": "NotIn", "values": ["a"]},
+                    ]}}),
+                    "True",
+                ),
+                binding("refused", &json!({}), "False"),
+            ],
+            account: Account::Present(Annotations::from(&annotations)),
+        }
+    }
+
+    fn decide(&self, pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: &Config) -> Decision {
+        if compatibility::asks(pod, namespace, config) {
+            compatibility::admit(pod, namespace, bindings, &self.account, config)
+        } else {
+            admit::admit(pod, namespace, bindings, config)
+        }
+    }
+}
+
+fn binding(name: &str, spec: &Value, accepted: &str) -> Arc<Binding> {
+    let mut object = json!({
+        "apiVersion": "ensign.dev/v1alpha1",
+        "kind": "ManagedIdentityBinding",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"identityRef": {"name": name}, "serviceAccountName": "a"},
+        "status": {"clientID": format!("{name}-client"), "tenantID": "tenant", "conditions": [{
+            "type": "Accepted", "status": accepted, "reason": "Fuzzed", "message": "m",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]},
+    });
+    json_patch::merge(&mut object["spec"], spec);
+    Arc::new(Binding::from(&serde_json::from_value(object).expect("a binding")))
+}
+
+fuzz_target!(|body: &[u8]| {
+    let world = &*WORLD;
+    let Ok(Question::Create(creation)) = review::read(body) else { return };
+    // What no rule asks for is skipped without a limit of depth or of numbers.
+    let Ok(whole) = serde_json::from_slice::<Value>(body) else { return };
+    for config in [&world.plain, &world.compatible] {
+        for bindings in [&world.bindings[..], &world.bindings[4..]] {
+            let decision = world.decide(&creation.pod, &creation.namespace, bindings, config);
+            let answer = review::answer(&creation.uid, &decision).expect("an answer");
+            serde_json::from_slice::<Value>(&answer).expect("the answer is JSON");
+            let Decision::Patch { operations, .. } = decision else { continue };
+            let mut after = whole["request"]["object"].clone();
+            json_patch::patch(&mut after, &Patch(operations)).expect("the patch fits the pod");
+            let text = after.to_string();
+            let pod: Pod<'_> = serde_json::from_str(&text).expect("the patched pod is a pod");
+            let again = world.decide(&pod, &creation.namespace, bindings, config);
+            assert!(matches!(again, Decision::Allow { .. }), "a second pass changes {text}: {again:?}");
+        }
+    }
+});
