@@ -194,8 +194,9 @@ fn pod() -> impl Strategy<Value = Value> {
             };
             set("metadata.labels", labels);
             set("metadata.annotations", annotations);
+            // A pod with both is invalid, which the API server finds after the webhook and before the judging policies.
+            set("spec.nodeName", if gates.is_null() { json!(node) } else { Value::Null });
             set("spec.schedulingGates", gates);
-            set("spec.nodeName", json!(node));
             set("spec.serviceAccountName", json!(account));
             set("spec.initContainers", json!(init));
             set("spec.volumes", json!(volumes));
