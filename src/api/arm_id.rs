@@ -142,7 +142,8 @@ pub fn is_guid(text: &str) -> bool {
             .all(|(part, length)| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-fn is_resource_group(text: &str) -> bool {
+/// Whether a text can be the name of a resource group.
+pub fn is_resource_group(text: &str) -> bool {
     let length = text.chars().count();
     (1..=90).contains(&length)
         && !text.ends_with('.')

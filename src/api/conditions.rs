@@ -130,10 +130,16 @@ reasons! {
     InvalidSpec => Terminal,
     /// The identity is Ensign's own.
     OwnIdentity => Terminal,
+    /// The identity lies outside of the scopes that the controller is limited to.
+    ScopeNotAllowed => Terminal,
     /// The identity is in another Entra tenant.
     TenantMismatch => Terminal,
     /// The identity does not exist in Azure.
     IdentityNotFound => Terminal,
+    /// Azure does not know the subscription.
+    SubscriptionNotFound => Terminal,
+    /// Identities of the region take no federated identity credentials.
+    RegionNotSupported => Terminal,
     /// Entra can't reach the cluster's issuer.
     IssuerNotPublic => Terminal,
     /// Azure refused the controller for lack of a role.

@@ -8,19 +8,22 @@ use azure_core::error::ErrorKind;
 use azure_core::http::headers::{HeaderName, Headers, USER_AGENT};
 use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawResponse, Request};
+use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawResponse, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
 use super::Cloud;
-use super::error::{ArmError, ArmErrorCause, Operation};
+use super::error::{ArmError, ArmErrorCause, Operation, chain};
 use super::pace::{Pace, Passed};
+use super::renewal::RefusedToken;
 use super::transport::{Connection, ConnectionError};
 use crate::api::ArmId;
 use crate::decide::assess::AzureIdentity;
 use crate::decide::ownership::Credential;
+use crate::decide::scopes::AllowedScopes;
 use crate::mutants::{self, Mutant};
+use crate::runtime::redact::redact;
 
 /// The API version of every request.
 const API_VERSION: &str = "2024-11-30";
@@ -37,6 +40,7 @@ pub struct ArmClient {
     endpoint: Url,
     pipeline: Pipeline,
     pace: Option<Pace>,
+    scopes: AllowedScopes,
 }
 
 impl ArmClient {
@@ -59,7 +63,14 @@ impl ArmClient {
             vec![user_agent, bearer],
             None,
         );
-        Ok(Self { endpoint: cloud.arm_endpoint.clone(), pipeline, pace: None })
+        let endpoint = cloud.arm_endpoint.clone();
+        Ok(Self { endpoint, pipeline, pace: None, scopes: AllowedScopes::default() })
+    }
+
+    /// The client, bounded: whatever asks it for something outside of the scopes, no request is sent.
+    #[must_use]
+    pub fn bounded(self, scopes: AllowedScopes) -> Self {
+        Self { scopes, ..self }
     }
 
     /// The same client, every request of which keeps to the pace.
@@ -102,7 +113,7 @@ impl ArmClient {
                 Some(link) => url = self.next_url(call, &link)?,
             }
         }
-        Err(list.unreadable(format!("more than {MAX_PAGES} pages")))
+        Err(list.unreadable(&format!("more than {MAX_PAGES} pages")))
     }
 
     /// Creates or replaces a federated identity credential; answers with what Azure stored.
@@ -143,32 +154,47 @@ impl ArmClient {
     fn next_url(&self, call: Call<'_>, link: &str) -> Result<Url, ArmError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
-            _ => Err(call.unreadable("nextLink does not lead to ARM".to_owned())),
+            _ => Err(call.unreadable("nextLink does not lead to ARM")),
         }
     }
 
     async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
-        let Some(pace) = &self.pace else { return self.exchange(call, request).await };
-        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.exchange(call, request)).await;
+        if !self.scopes.allow(call.identity) {
+            return Err(call.error(ArmErrorCause::OutOfScope));
+        }
+        let Some(pace) = &self.pace else { return self.answer(call, request).await };
+        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.answer(call, request)).await;
         sent.map_err(|why| match why {
             Passed::NotSent(refusal) => call.error(ArmErrorCause::NotSent(refusal)),
             Passed::Failed(error) => error,
         })
     }
 
-    async fn exchange(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
-        let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
-        let context = Context::new();
-        let sending = self.pipeline.send(&context, &mut request, Some(options));
-        let response = match tokio::time::timeout(CALL_DEADLINE, sending).await {
+    async fn answer(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
+        let response = match tokio::time::timeout(CALL_DEADLINE, self.exchange(&mut request)).await {
             Err(_) => return Err(call.error(ArmErrorCause::Deadline(CALL_DEADLINE))),
             Ok(Err(error)) if matches!(error.kind(), ErrorKind::Credential) => {
-                return Err(call.error(ArmErrorCause::Credential(error)));
+                return Err(call.error(ArmErrorCause::Credential(chain(&error))));
             }
-            Ok(Err(error)) => return Err(call.error(ArmErrorCause::Transport(error))),
+            Ok(Err(error)) => return Err(call.error(ArmErrorCause::Transport(chain(&error)))),
             Ok(Ok(response)) => response,
         };
         if response.status().is_success() { Ok(response) } else { Err(call.refused(&response)) }
+    }
+
+    /// Sends the request, and once more with another token if ARM does not accept the one that it carried: such a
+    /// request was not looked at any further.
+    async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
+        let response = self.send_with(Context::new(), request).await?;
+        match RefusedToken::of(request).filter(|_| response.status() == StatusCode::Unauthorized) {
+            Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
+            None => Ok(response),
+        }
+    }
+
+    async fn send_with(&self, context: Context<'_>, request: &mut Request) -> azure_core::Result<RawResponse> {
+        let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
+        self.pipeline.send(&context, request, Some(options)).await
     }
 }
 
@@ -190,20 +216,21 @@ impl<'a> Call<'a> {
         ArmError { operation: self.operation, identity: self.identity.clone(), cause }
     }
 
-    fn unreadable(self, problem: String) -> ArmError {
-        self.error(ArmErrorCause::Unreadable(problem))
+    /// The parser's words repeat parts of the answer.
+    fn unreadable(self, problem: &str) -> ArmError {
+        self.error(ArmErrorCause::Unreadable(redact(problem)))
     }
 
     fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
-        serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(error.to_string()))
+        serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(&error.to_string()))
     }
 
     fn refused(self, response: &RawResponse) -> ArmError {
         let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
         self.error(ArmErrorCause::Refused {
             status: response.status().into(),
-            code: envelope.error.code,
-            message: envelope.error.message,
+            code: redact(&envelope.error.code),
+            message: redact(&envelope.error.message),
             retry_after: retry_after(response.headers()),
         })
     }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::pace;
-use crate::api::ArmId;
 use crate::api::conditions::Reason;
+use crate::api::{ArmId, MAX_CREDENTIALS_PER_IDENTITY};
 use crate::decide::failure::Failure;
 use crate::decide::pace::{Kind, Refusal};
+use crate::decide::scopes;
 use crate::mutants::{self, Mutant};
+use crate::runtime::redact::redact;
 
 /// Longest part of a foreign message that reaches a status, in characters.
 const MAX_FOREIGN_MESSAGE: usize = 400;
@@ -43,9 +45,11 @@ impl Operation {
             Self::PutCredential | Self::DeleteCredential => Kind::Write,
         }
     }
+    /// Every operation.
+    pub const ALL: [Self; 4] = [Self::ReadIdentity, Self::ListCredentials, Self::PutCredential, Self::DeleteCredential];
 
     /// The action that a role has to allow.
-    fn action(self) -> &'static str {
+    pub fn action(self) -> &'static str {
         match self {
             Self::ReadIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/read",
             Self::ListCredentials => {
@@ -92,12 +96,15 @@ pub enum ArmErrorCause {
     /// The answer can't be understood.
     #[error("the answer can't be understood: {0}")]
     Unreadable(String),
-    /// Ensign got no token for itself.
-    #[error("no token for the controller's own identity")]
-    Credential(#[source] azure_core::Error),
+    /// Nothing was sent: the identity lies outside of the scopes that the controller is limited to.
+    #[error("it lies outside of --azure-allowed-scopes, so that nothing was sent")]
+    OutOfScope,
+    /// Ensign got no token for itself. The SDK's error is not kept: it has the whole answer, which may repeat a token.
+    #[error("no token for the controller's own identity: {0}")]
+    Credential(String),
     /// No answer in time, or no connection.
-    #[error("no answer")]
-    Transport(#[source] azure_core::Error),
+    #[error("no answer: {0}")]
+    Transport(String),
     /// No answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     Deadline(Duration),
@@ -127,15 +134,16 @@ impl ArmError {
                     Reason::ConcurrentWrites | Reason::AzureUnavailable => {
                         format!("{doing} {id}: {cure}")
                     }
-                    _ => format!("{doing} {id}: {cure} ({code}: {})", shorten(message)),
+                    _ => format!("{doing} {id}: {cure} ({}: {})", shorten(code), shorten(message)),
                 };
                 (reason, text, *retry_after)
             }
             ArmErrorCause::Unreadable(_) => {
                 (Reason::AzureUnavailable, format!("{doing} {id}: Azure's answer can't be understood; retrying"), None)
             }
-            ArmErrorCause::Credential(error) => {
-                let text = format!("the controller gets no token for its own identity: {}", entra_message(error));
+            ArmErrorCause::OutOfScope => (Reason::ScopeNotAllowed, scopes::outside(id), None),
+            ArmErrorCause::Credential(said) => {
+                let text = format!("the controller gets no token for its own identity: {}", stable(said));
                 (Reason::CredentialUnavailable, text, None)
             }
             ArmErrorCause::Transport(_) | ArmErrorCause::Deadline(_) => {
@@ -160,6 +168,13 @@ impl ArmError {
             (400 | 409, _) if says("issuer and subject combination already exists") => {
                 (Reason::ConcurrentWrites, "somebody else has just written the same trust; looking again".to_owned())
             }
+            // The plan leaves the limit alone; somebody else has just taken the last slot.
+            (400 | 409, _) if self.operation == Operation::PutCredential && says_full(message) => (
+                Reason::QuotaExceeded,
+                format!(
+                    "all {MAX_CREDENTIALS_PER_IDENTITY} federated identity credentials of the identity are taken: delete a binding, remove a credential in Azure, or use another identity"
+                ),
+            ),
             (409 | 403, "ScopeLocked" | "ReadOnlyDisabledSubscription") => (
                 Reason::ResourceLocked,
                 "a lock forbids it: an Azure administrator has to remove the lock (see `az lock list`)".to_owned(),
@@ -176,11 +191,24 @@ impl ArmError {
                 (Reason::IdentityNotFound, "the identity does not exist in Azure".to_owned())
             }
             (404, _) if mutants::active(Mutant::AnyNotFoundIsGone) => (Reason::IdentityNotFound, String::new()),
+            // It may be disabled, or another tenant's or cloud's: nothing in it is known to be gone.
+            (400..=404, "SubscriptionNotFound" | "InvalidSubscriptionId") => (
+                Reason::SubscriptionNotFound,
+                "Azure does not know the subscription: a cluster operator has to correct spec.existing.resourceID in a new ManagedIdentity, or whoever runs Ensign --azure-cloud".to_owned(),
+            ),
             // A new identity's first credential may come before its service principal.
             (400..=499, _) if says("ms graph resource not found") => {
                 (Reason::AzureUnavailable, "Azure has not finished creating the identity; retrying".to_owned())
             }
-            (401, _) => (Reason::CredentialUnavailable, "Azure does not accept the controller's token".to_owned()),
+            (400..=499, _) if says("support for federated identity credentials not enabled") => (
+                Reason::RegionNotSupported,
+                "identities of its region take no federated identity credentials: a cluster operator has to name an identity in another region".to_owned(),
+            ),
+            (401, _) => (
+                Reason::CredentialUnavailable,
+                "Azure accepts neither the controller's token nor a new one: check the tenant, the cloud and the clock"
+                    .to_owned(),
+            ),
             (400..=499, _) if has_envelope && status != 408 => (Reason::AzureRefused, "Azure refuses it".to_owned()),
             _ => (Reason::AzureUnavailable, "Azure answers with an error of its own; retrying".to_owned()),
         }
@@ -189,18 +217,42 @@ impl ArmError {
     fn forbidden(&self, own_client_id: Option<&str>) -> String {
         let assignee = own_client_id.unwrap_or("<client ID of the controller>");
         format!(
-            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {}`",
+            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {}`, or give it the smaller role that `ensign azure-role` prints",
             self.operation.action(),
             self.identity
         )
     }
 }
 
-/// Entra's message without its trace ID and time, which differ each time.
-fn entra_message(error: &azure_core::Error) -> String {
-    let text = error.to_string();
-    let stable = text.split(" Trace ID:").next().unwrap_or_default();
-    shorten(stable)
+/// Azure's limit, in words that were seen or may be: its code is not known. Concurrent writes are "too many", too.
+fn says_full(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let says = |text: &str| message.contains(text);
+    says("federated identity credential")
+        && !says("concurrent")
+        && !says("characters")
+        && (says("too many") || says("at most") || says("maximum") || says("limit"))
+}
+
+/// An error with what caused it, in one line without tokens.
+pub(super) fn chain(error: &azure_core::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // The SDK repeats the cause in its own text.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    redact(&text)
+}
+
+/// Entra's message without its times and trace ID, which differ each time.
+fn stable(said: &str) -> String {
+    let end = [" Trace ID:", " Current time:"].iter().filter_map(|from| said.find(from)).min();
+    shorten(&said[..end.unwrap_or(said.len())])
 }
 
 fn shorten(text: &str) -> String {
@@ -245,12 +297,47 @@ mod tests {
             (404, "ParentResourceNotFound", "…", Reason::IdentityNotFound),
             (404, "ResourceGroupNotFound", "…", Reason::IdentityNotFound),
             (404, "", "<html>not found</html>", Reason::AzureUnavailable),
-            (404, "SubscriptionNotFound", "…", Reason::AzureRefused),
+            (404, "SubscriptionNotFound", "…", Reason::SubscriptionNotFound),
+            (404, "InvalidSubscriptionId", "…", Reason::SubscriptionNotFound),
             (403, "", "<html>proxy</html>", Reason::AzureUnavailable),
             (401, "AuthenticationFailed", "…", Reason::CredentialUnavailable),
-            (405, "MethodNotAllowed", "Support for federated identity credentials not enabled.", Reason::AzureRefused),
+            (
+                405,
+                "MethodNotAllowed",
+                "The request format was unexpected: Support for federated identity credentials not enabled.",
+                Reason::RegionNotSupported,
+            ),
+            (
+                400,
+                "BadRequest",
+                "Too many Federated Identity Credentials: a managed identity can have at most 20 Federated Identity Credentials.",
+                Reason::QuotaExceeded,
+            ),
+            (
+                409,
+                "Conflict",
+                "The maximum number of federated identity credentials is reached.",
+                Reason::QuotaExceeded,
+            ),
+            (
+                409,
+                "Conflict",
+                "Too many Federated Identity Credentials are written concurrently for the managed identity 'x'.",
+                Reason::AzureRefused,
+            ),
+            (
+                400,
+                "BadRequest",
+                "The subject of a Federated Identity Credential must not exceed the limit of 600 characters.",
+                Reason::AzureRefused,
+            ),
+            (400, "BadRequest", "Federated identity credentials must have exactly one audience.", Reason::AzureRefused),
+            (409, "ReadOnlyDisabledSubscription", "…", Reason::ResourceLocked),
             (429, "SubscriptionRequestsThrottled", "…", Reason::Throttled),
             (400, "BadRequest", "MS Graph resource not found", Reason::AzureUnavailable),
+            (401, "", "<html>sign in</html>", Reason::CredentialUnavailable),
+            (408, "RequestTimeout", "…", Reason::AzureUnavailable),
+            (404, "NotFound", "The parent user-assigned identity doesn't exist.", Reason::IdentityNotFound),
             (500, "InternalServerError", "…", Reason::AzureUnavailable),
             (503, "", "", Reason::AzureUnavailable),
         ];
@@ -264,6 +351,56 @@ mod tests {
         let message = failure(Operation::PutCredential, 403, "AuthorizationFailed", "no").message;
         assert!(message.contains("federatedIdentityCredentials/write"), "{message}");
         assert!(message.contains("az role assignment create --assignee c0ffee"), "{message}");
+    }
+
+    #[test]
+    fn only_a_missing_identity_counts_as_gone() {
+        let gone = |status, code| failure(Operation::DeleteCredential, status, code, "…").is_gone();
+        assert!(gone(404, "ResourceNotFound"));
+        for (status, code) in [
+            (401, "AuthenticationFailed"),
+            (403, "AuthorizationFailed"),
+            (404, "SubscriptionNotFound"),
+            (404, ""),
+            (405, "MethodNotAllowed"),
+            (409, "ScopeLocked"),
+        ] {
+            assert!(!gone(status, code), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn an_action_that_is_missing_is_named_for_each_operation() {
+        for operation in Operation::ALL {
+            let message = failure(operation, 403, "AuthorizationFailed", "no").message;
+            assert!(message.contains(&format!("lacks {}:", operation.action())), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_identity_outside_of_the_scopes_is_told_as_that() {
+        let identity = failure(Operation::ReadIdentity, 500, "", "").message;
+        let identity = identity.split(' ').find(|word| word.starts_with("/subscriptions")).unwrap();
+        let identity = identity.trim_end_matches(':').parse().unwrap();
+        let error = ArmError { operation: Operation::PutCredential, identity, cause: ArmErrorCause::OutOfScope };
+        assert_eq!(error.failure(None).reason, Reason::ScopeNotAllowed);
+    }
+
+    #[test]
+    fn entras_times_and_ids_do_not_reach_a_status() {
+        let said = "WorkloadIdentityCredential authentication failed. AADSTS700024: Client assertion is not within its valid time range. Current time: 2026-01-18T00:16:16.0000000Z, assertion valid from x. Trace ID: y";
+        let told = stable(said);
+        assert!(told.ends_with("valid time range."), "{told}");
+        assert_eq!(stable("AADSTS70025: no. Trace ID: z"), "AADSTS70025: no.");
+        assert_eq!(stable("connection refused"), "connection refused");
+    }
+
+    #[test]
+    fn an_sdks_error_is_told_in_one_line_with_its_causes_and_without_tokens() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJl";
+        let cause = std::io::Error::other(format!("refused {token}"));
+        let error = azure_core::Error::with_error(azure_core::error::ErrorKind::Credential, cause, "failed");
+        assert_eq!(chain(&error), "failed: refused [redacted]");
     }
 
     #[test]

@@ -5,10 +5,12 @@ pub mod cloud;
 pub mod credential;
 pub mod error;
 mod pace;
+mod renewal;
+pub mod role;
 mod transport;
 
 pub use arm::ArmClient;
 pub use cloud::Cloud;
 pub use error::ArmError;
 pub use pace::Pace;
-pub use transport::{Connection, ConnectionError};
+pub use transport::{Connection, ConnectionError, ProxySettings, read_certificates};

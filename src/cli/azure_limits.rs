@@ -9,6 +9,7 @@ const PUBLISHED: Limits = Limits::PUBLISHED;
 ///
 /// A limit is BURST+RATE: so many requests at once, and so many per second in the long run.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "a flag says that it is about Azure")]
 pub(super) struct AzureLimitsArgs {
     /// This cluster's share, above 0 and up to 1, of the limits of its subscriptions and its tenant; for fleets that
     /// share them

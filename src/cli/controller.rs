@@ -1,20 +1,24 @@
 //! `ensign controller`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
 use uuid::Uuid;
 
+use super::azure::{AzureArgs, AzureSetup};
 use super::azure_limits::AzureLimitsArgs;
+use super::cluster::ClusterArgs;
 use super::compatibility::CompatibilityArgs;
 use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
+use super::problems::Problems;
 use super::{Failure, block_on, ready_file};
-use crate::azure::cloud::{Cloud, CloudArgs};
-use crate::azure::{ArmClient, Connection, credential};
-use crate::controller::{self, Config, Effects, IssuerWatch, WebhookTarget};
+use crate::azure::ArmClient;
+use crate::controller::{self, Config, Effects, WebhookTarget};
 use crate::decide::assess::Settings;
 use crate::decide::backoff::Spread;
 use crate::decide::ownership::Cluster;
@@ -26,10 +30,8 @@ use crate::runtime::telemetry::{self, TelemetryArgs};
 use crate::runtime::{shutdown, tls};
 
 /// Entra's limit is a day; more would only hide drift.
-const RESYNC_SECONDS: std::ops::RangeInclusive<u64> = 10..=86_400;
-/// A change is believed after three looks; until then, pods with tokens of the new issuer have to wait.
-const ISSUER_CHECK_SECONDS: std::ops::RangeInclusive<u64> = 5..=3_600;
-const MAX_CLUSTER_ID: usize = 253;
+const RESYNC_SECONDS: RangeInclusive<u64> = 10..=86_400;
+const CONCURRENCY: RangeInclusive<usize> = 1..=256;
 
 /// Flags of the controller. Each is also an environment variable.
 #[derive(Debug, clap::Args)]
@@ -37,34 +39,16 @@ pub(crate) struct Args {
     #[command(flatten)]
     telemetry: TelemetryArgs,
     #[command(flatten)]
-    cloud: CloudArgs,
-    /// PEM file with certificates to trust for Azure besides the system's
-    #[arg(long, env = "ENSIGN_AZURE_CA_FILE", value_name = "FILE")]
-    azure_ca_file: Option<PathBuf>,
-    /// Entra tenant of this install [default: the one of the controller's own identity]
-    #[arg(long, env = "ENSIGN_AZURE_TENANT_ID", value_name = "GUID")]
-    azure_tenant_id: Option<String>,
-    /// Service account issuer [default: what the API server's discovery document says]
-    #[arg(long, env = "ENSIGN_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
-    service_account_issuer: Option<String>,
-    /// Seconds between looks at the API server's discovery document, unless the issuer is set
-    #[arg(long, env = "ENSIGN_ISSUER_CHECK_SECONDS", default_value_t = 60, value_name = "SECONDS")]
-    issuer_check_seconds: u64,
-    /// Accept an issuer that Entra cannot reach; for development with the emulator only
-    #[arg(long, env = "ENSIGN_ALLOW_PRIVATE_ISSUER")]
-    allow_private_issuer: bool,
-    /// ID of this cluster, never shared with another [default: the UID of namespace kube-system]
-    #[arg(long, env = "ENSIGN_CLUSTER_ID", value_name = "ID")]
-    cluster_id: Option<String>,
-    /// ID that this cluster had before: credentials that were written under it stay this cluster's own
-    #[arg(long, env = "ENSIGN_PREVIOUS_CLUSTER_ID", value_name = "ID")]
-    previous_cluster_id: Option<String>,
-    /// Seconds between looks at a steady identity; stretched where there are too many for Azure's limits
+    azure: AzureArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Seconds between looks at a steady identity, 10 to 86400, each of them one request to Azure; stretched where there
+    /// are too many for Azure's limits
     #[arg(long, env = "ENSIGN_RESYNC_SECONDS", default_value_t = 900, value_name = "SECONDS")]
     resync_seconds: u64,
     #[command(flatten)]
     azure_limits: AzureLimitsArgs,
-    /// Identities that are reconciled at a time
+    /// Identities that are reconciled at a time, 1 to 256; under each one there is one write at a time
     #[arg(long, env = "ENSIGN_CONCURRENCY", default_value_t = 8, value_name = "N")]
     concurrency: usize,
     #[command(flatten)]
@@ -102,48 +86,33 @@ pub(crate) struct Args {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     tls::install_provider();
     telemetry::init(&args.telemetry)?;
-    let cloud = args.validate()?;
-    block_on(serve(args, cloud))
+    let azure = args.validate(|name| std::env::var_os(name))?;
+    block_on(serve(args, azure))
 }
 
 impl Args {
-    /// Checks every flag; all problems are reported at once.
-    fn validate(&self) -> Result<Cloud, Failure> {
-        let (cloud, mut problems) = match self.cloud.resolve() {
-            Ok(cloud) => (Some(cloud), Vec::new()),
-            Err(problems) => (None, problems),
-        };
-        if let Some(tenant) = self.azure_tenant_id.as_deref().filter(|tenant| !crate::api::arm_id::is_guid(tenant)) {
-            problems.push(format!("--azure-tenant-id {tenant:?} is not a GUID"));
+    /// Checks every flag, and the variables that say who the controller is in Azure; all problems are reported at once.
+    fn validate(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<AzureSetup, Failure> {
+        let mut problems = Problems::default();
+        let azure = self.azure.resolve(variable, &mut problems);
+        self.cluster.check(&mut problems);
+        self.leader_election.check(&mut problems);
+        problems.within("--resync-seconds", &self.resync_seconds, &RESYNC_SECONDS);
+        problems.within("--concurrency", &self.concurrency, &CONCURRENCY);
+        problems.dns_name("--namespace", &self.namespace);
+        problems.dns_name("--webhook-configuration", &self.webhook_configuration);
+        problems.dns_name("--webhook-service", &self.webhook_service);
+        problems.dns_name("--webhook-secret", &self.webhook_secret);
+        for name in &self.excluded_namespaces {
+            problems.dns_name("--excluded-namespaces", name);
         }
-        for (flag, id) in [("--cluster-id", &self.cluster_id), ("--previous-cluster-id", &self.previous_cluster_id)] {
-            if id.as_ref().is_some_and(|id| id.trim().is_empty() || id.len() > MAX_CLUSTER_ID) {
-                problems.push(format!("{flag} must have 1 to {MAX_CLUSTER_ID} characters"));
-            }
-        }
-        if !ISSUER_CHECK_SECONDS.contains(&self.issuer_check_seconds) {
-            let (least, most) = (ISSUER_CHECK_SECONDS.start(), ISSUER_CHECK_SECONDS.end());
-            problems.push(format!("--issuer-check-seconds must be {least} to {most}"));
-        }
-        problems.extend(self.leader_election.problems());
         problems.extend(self.injection.problems(self.compatibility.compatibility));
         problems.extend(self.azure_limits.problems());
-        if !RESYNC_SECONDS.contains(&self.resync_seconds) {
-            let (least, most) = (RESYNC_SECONDS.start(), RESYNC_SECONDS.end());
-            problems.push(format!("--resync-seconds must be {least} to {most}"));
+        if let Some(url) = &self.webhook_url {
+            let is_https = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.has_host());
+            problems.require(is_https, || format!("--webhook-url {url:?} is not an https URL"));
         }
-        if !(1..=256).contains(&self.concurrency) {
-            problems.push("--concurrency must be 1 to 256".to_owned());
-        }
-        if let Some(url) = &self.webhook_url
-            && !url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.has_host())
-        {
-            problems.push(format!("--webhook-url {url:?} is not an https URL"));
-        }
-        match cloud {
-            Some(cloud) if problems.is_empty() => Ok(cloud),
-            _ => Err(format!("the flags have {} problem(s):\n  {}", problems.len(), problems.join("\n  ")).into()),
-        }
+        problems.finish(azure)
     }
 
     fn webhook(&self) -> WebhookTarget {
@@ -162,12 +131,12 @@ impl Args {
     }
 }
 
-async fn serve(args: Args, cloud: Cloud) -> Result<(), Failure> {
+async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     let stop = shutdown::on_signal()?;
     let readiness = Readiness::default();
     let health = health::serve(args.health_listen, readiness.clone(), stop.clone()).await?;
     tracing::info!(health_address = %health, version = env!("CARGO_PKG_VERSION"), "starting");
-    let config = configure(&args, &cloud, readiness.clone()).await?;
+    let config = configure(&args, azure, readiness.clone()).await?;
     let running = controller::run(config, stop.clone());
     let announced = ready_file::announce(
         args.ready_file,
@@ -180,41 +149,39 @@ async fn serve(args: Args, cloud: Cloud) -> Result<(), Failure> {
     Ok(result?)
 }
 
-async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<Config, Failure> {
+async fn configure(args: &Args, azure: AzureSetup, readiness: Readiness) -> Result<Config, Failure> {
     let client = Client::try_default().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
+    let cluster = &args.cluster;
     let (cluster_id, issuer) =
-        controller::discover(&client, args.cluster_id.clone(), args.service_account_issuer.clone()).await?;
-    let issuer_refusal = issuer::refusal(&issuer).filter(|_| !args.allow_private_issuer);
+        controller::discover(&client, cluster.cluster_id.clone(), cluster.service_account_issuer.clone()).await?;
+    let issuer_refusal = issuer::refusal(&issuer).filter(|_| !cluster.allow_private_issuer);
     if let Some(refusal) = &issuer_refusal {
         tracing::error!("{refusal}; nothing is written to Azure");
     }
-    let connection = Connection { extra_ca: args.azure_ca_file.clone() };
-    let own = credential::from_environment(cloud, &connection)?;
+    let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
+    let own = own.credential(&cloud, &connection)?;
     let tag = names::cluster_tag(&cluster_id);
-    let arm = ArmClient::new(cloud, &connection, own.credential, &tag)?;
-    let issuer_watch = args.service_account_issuer.is_none().then_some(IssuerWatch {
-        every: Duration::from_secs(args.issuer_check_seconds),
-        allow_private: args.allow_private_issuer,
-    });
+    let arm = ArmClient::new(&cloud, &connection, own.credential, &tag)?.bounded(scopes.clone());
     let instance = std::env::var("POD_NAME").ok();
     let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
-    let tenant_id = args.azure_tenant_id.clone().or_else(|| std::env::var("AZURE_TENANT_ID").ok());
-    tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, "configured");
+    let proxy = connection.proxy.map(|proxy| proxy.address());
+    tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, proxy, "configured");
     let (compatibility, excluded) = (args.compatibility.compatibility, &args.excluded_namespaces);
-    let injection = args.injection.target(&client, cloud, compatibility, &args.namespace, excluded).await?;
+    let injection = args.injection.target(&client, &cloud, compatibility, &args.namespace, excluded).await?;
     Ok(Config {
         client,
         arm,
         settings: Settings {
             cluster: Cluster {
                 id: cluster_id,
-                previous_id: args.previous_cluster_id.clone(),
+                previous_id: cluster.previous_cluster_id.clone(),
                 issuer,
-                audience: cloud.token_audience.clone(),
+                audience: cloud.token_audience,
             },
             issuer_refusal,
             tenant_id,
             own_client_id: own.client_id,
+            allowed_scopes: scopes,
         },
         resync: Duration::from_secs(args.resync_seconds),
         azure_limits: args.azure_limits.limits(),
@@ -226,7 +193,71 @@ async fn configure(args: &Args, cloud: &Cloud, readiness: Readiness) -> Result<C
         instance,
         readiness,
         leadership,
-        issuer_watch,
+        issuer_watch: cluster.issuer_watch(),
         effects: Effects::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct TestCli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn validate(flags: &[&str]) -> Result<AzureSetup, String> {
+        let args = TestCli::try_parse_from(["ensign"].iter().chain(flags)).unwrap().args;
+        args.validate(|_| None).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert!(validate(&[]).is_ok());
+    }
+
+    #[test]
+    fn every_unusable_flag_is_named_at_once() {
+        let flags = [
+            "--azure-cloud=custom",
+            "--azure-tenant-id=contoso",
+            "--azure-allowed-scopes=rg",
+            "--cluster-id= ",
+            "--previous-cluster-id=",
+            "--service-account-issuer=not a url",
+            "--issuer-check-seconds=1",
+            "--resync-seconds=86401",
+            "--concurrency=0",
+            "--lease-duration-seconds=0",
+            "--lease-name=A",
+            "--namespace=Upper",
+            "--webhook-configuration=-x",
+            "--webhook-service=x_y",
+            "--webhook-secret=",
+            "--webhook-url=http://webhook.example",
+            "--excluded-namespaces=fine,kube_public",
+        ];
+        let problems = validate(&flags).unwrap_err();
+        let named = flags[1..].iter().map(|flag| flag.split('=').next().unwrap());
+        for flag in named.chain(["needs --azure-arm-endpoint", "needs --azure-authority-host"]) {
+            assert!(problems.contains(flag), "{flag} is not named: {problems}");
+        }
+        assert_eq!(problems.lines().count(), flags.len() + 2, "{problems}");
+    }
+
+    #[test]
+    fn an_id_that_the_cluster_had_before_is_another_one() {
+        let problems = validate(&["--cluster-id=one", "--previous-cluster-id=one"]).unwrap_err();
+        assert!(problems.contains("--previous-cluster-id must differ"), "{problems}");
+    }
+
+    #[test]
+    fn limits_are_named_with_the_value_that_is_beyond_them() {
+        let problems = validate(&["--resync-seconds=9"]).unwrap_err();
+        assert!(problems.ends_with("--resync-seconds must be 10 to 86400, and is 9"), "{problems}");
+    }
 }

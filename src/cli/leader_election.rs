@@ -4,6 +4,7 @@ use kube::{Client, Config};
 use uuid::Uuid;
 
 use super::Failure;
+use super::problems::Problems;
 use crate::controller::LeaseConfig;
 use crate::decide::lease::{MAX_DURATION_SECONDS, MIN_DURATION_SECONDS};
 
@@ -23,15 +24,10 @@ pub(super) struct LeaderElectionArgs {
 
 impl LeaderElectionArgs {
     /// What is wrong with the flags.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if !(MIN_DURATION_SECONDS..=MAX_DURATION_SECONDS).contains(&self.lease_duration_seconds) {
-            problems.push(format!("--lease-duration-seconds must be {MIN_DURATION_SECONDS} to {MAX_DURATION_SECONDS}"));
-        }
-        if self.lease_name.is_empty() {
-            problems.push("--lease-name must not be empty".to_owned());
-        }
-        problems
+    pub(super) fn check(&self, problems: &mut Problems) {
+        let range = MIN_DURATION_SECONDS..=MAX_DURATION_SECONDS;
+        problems.within("--lease-duration-seconds", &self.lease_duration_seconds, &range);
+        problems.dns_name("--lease-name", &self.lease_name);
     }
 
     /// The lease to hold, if there is to be one.

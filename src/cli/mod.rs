@@ -1,14 +1,18 @@
 //! The command line: one file for each subcommand.
 
+mod azure;
 #[cfg(feature = "emulator")]
 mod azure_emulator;
 mod azure_limits;
+mod azure_role;
+mod cluster;
 mod compatibility;
 mod controller;
 mod crds;
 mod injection;
 mod leader_election;
 mod policies;
+mod problems;
 mod ready_file;
 mod webhook;
 
@@ -35,6 +39,8 @@ enum Command {
     Crds(crds::Args),
     /// Print the admission policies as an install makes them: they do nothing until the controller fills them in
     Policies(policies::Args),
+    /// Print the smallest Azure role for the controller, with the commands that make and assign it
+    AzureRole(azure_role::Args),
     /// Run the Azure stand-in for tests and development
     #[cfg(feature = "emulator")]
     AzureEmulator(Box<azure_emulator::Args>),
@@ -51,6 +57,7 @@ impl Cli {
             Command::Webhook(args) => webhook::run(*args),
             Command::Crds(args) => crds::run(&args),
             Command::Policies(args) => policies::run(&args),
+            Command::AzureRole(args) => azure_role::run(&args),
             #[cfg(feature = "emulator")]
             Command::AzureEmulator(args) => azure_emulator::run(*args),
         };

@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
 use super::compatibility::WebhookCompatibilityArgs;
+use super::problems::Problems;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::CloudName;
 use crate::decide::admit;
@@ -115,52 +116,24 @@ impl Args {
                 format!("--tls-san {name:?} is neither a DNS name nor an IP address")
             });
         }
-        problems.0.extend(self.compatibility.problems());
-        let entra = self
-            .azure_cloud
-            .entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref())
-            .map_err(|entra| problems.0.extend(entra));
-        match entra {
-            Ok((authority_host, audience)) if problems.0.is_empty() => Ok(Options {
-                namespace: self.namespace.clone(),
-                tls_secret: self.tls_secret.clone(),
-                tls_names: match self.tls_san.as_slice() {
-                    [] => vec![format!("ensign-webhook.{}.svc", self.namespace)],
-                    names => names.to_vec(),
-                },
-                config: admit::Config {
-                    authority_host: authority_host.into(),
-                    audience,
-                    excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
-                    compatibility: self.compatibility.compatibility(),
-                },
-            }),
-            _ => Err(format!("the flags have {} problem(s):\n  {}", problems.0.len(), problems.0.join("\n  ")).into()),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Problems(Vec<String>);
-
-impl Problems {
-    fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        if !holds {
-            self.0.push(otherwise());
-        }
-    }
-
-    fn dns_name(&mut self, flag: &str, value: &str) {
-        let is_label = |label: &str| {
-            let edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            let bytes = label.as_bytes();
-            bytes.first().copied().is_some_and(edge)
-                && bytes.last().copied().is_some_and(edge)
-                && bytes.iter().all(|byte| edge(*byte) || *byte == b'-')
-        };
-        self.require(value.len() <= 253 && value.split('.').all(is_label), || {
-            format!("{flag} {value:?} is not a name of a Kubernetes object")
+        problems.extend(self.compatibility.problems());
+        let entra = problems
+            .take(self.azure_cloud.entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref()));
+        let options = entra.map(|(authority_host, audience)| Options {
+            namespace: self.namespace.clone(),
+            tls_secret: self.tls_secret.clone(),
+            tls_names: match self.tls_san.as_slice() {
+                [] => vec![format!("ensign-webhook.{}.svc", self.namespace)],
+                names => names.to_vec(),
+            },
+            config: admit::Config {
+                authority_host: authority_host.into(),
+                audience,
+                excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
+                compatibility: self.compatibility.compatibility(),
+            },
         });
+        problems.finish(options)
     }
 }
 

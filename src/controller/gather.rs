@@ -10,7 +10,7 @@ use super::key::Key;
 use crate::api::conditions::Verdict;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::decide::acceptance::IdentityFacts;
-use crate::decide::assess::{NamespaceSnapshot, Snapshot};
+use crate::decide::assess::{NamespaceSnapshot, Settings, Snapshot};
 use crate::decide::identities;
 
 /// The objects that concern one key.
@@ -26,7 +26,7 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Gathers what concerns `key`.
-    pub(super) fn new(objects: &Objects, key: &Key, own_client_id: Option<&str>) -> Self {
+    pub(super) fn new(objects: &Objects, key: &Key, settings: &Settings) -> Self {
         let (id, identities, missing) = match key {
             Key::Identity(id) => {
                 (Some(id.clone()), objects.siblings(id).into_iter().cloned().collect::<Vec<_>>(), None)
@@ -58,7 +58,7 @@ impl Gathered {
         let others = referenced
             .into_iter()
             .filter_map(|name| objects.identity(name))
-            .map(|object| (object.clone(), accept(objects, object, own_client_id)))
+            .map(|object| (object.clone(), accept(objects, object, settings)))
             .collect();
         Self { id, identities, others, namespaces, missing }
     }
@@ -115,8 +115,8 @@ impl Gathered {
     }
 }
 
-fn accept(objects: &Objects, object: &ManagedIdentity, own_client_id: Option<&str>) -> Verdict {
+fn accept(objects: &Objects, object: &ManagedIdentity, settings: &Settings) -> Verdict {
     let siblings = identities::arm_id(object).map(|id| objects.siblings(&id)).unwrap_or_default();
     let siblings: Vec<&ManagedIdentity> = siblings.into_iter().map(AsRef::as_ref).collect();
-    identities::accept(object, &siblings, own_client_id)
+    identities::accept(object, &siblings, settings.own_client_id.as_deref(), &settings.allowed_scopes)
 }

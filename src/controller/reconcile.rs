@@ -145,7 +145,7 @@ impl Reconciler {
     async fn reconcile_identity(&self, key: &Key) -> Result<Outcome, KubeError> {
         // They can change meanwhile, and then the key comes again.
         let settings = self.settings.load_full();
-        let gathered = Gathered::new(&self.cache.read(), key, settings.own_client_id.as_deref());
+        let gathered = Gathered::new(&self.cache.read(), key, &settings);
         if gathered.is_empty() {
             return Ok(Outcome::Nothing);
         }
@@ -154,7 +154,7 @@ impl Reconciler {
         {
             return Ok(Outcome::Behind);
         }
-        let mut observed = self.observe(&gathered).await;
+        let mut observed = self.observe(&gathered, &settings).await;
         let now = self.now();
         let planned = assess(&gathered.snapshot(), &observed, &settings, now);
         let assessment = match &gathered.id {
@@ -180,9 +180,13 @@ impl Reconciler {
     }
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
-    async fn observe(&self, gathered: &Gathered) -> Observed {
+    async fn observe(&self, gathered: &Gathered, settings: &Settings) -> Observed {
         let mut observed = Observed { upstream_webhook: self.upstream.borrow().present(), ..Observed::default() };
         let Some((id, owner)) = gathered.id.as_ref().zip(gathered.owner()) else { return observed };
+        if let Some(unasked) = settings.allowed_scopes.unasked(id) {
+            observed.identity = Some(Err(unasked));
+            return observed;
+        }
         let known = owner.status.as_ref().is_some_and(|status| status.client_id.is_some());
         if !known {
             self.observe_identity(id, &mut observed).await;

@@ -95,7 +95,9 @@ impl UpstreamWatch {
         // Before the first look nothing was reconciled.
         if before != Look::NotYet {
             let keys = self.cache.read().keys();
-            keys.into_iter().for_each(|key| self.queue.add(key, Source::Cluster));
+            for key in keys {
+                self.queue.add(key, Source::Cluster);
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ fn settings() -> Settings {
         issuer_refusal: None,
         tenant_id: Some(TENANT.into()),
         own_client_id: Some("own".into()),
+        allowed_scopes: AllowedScopes::default(),
     }
 }
 
@@ -227,8 +228,8 @@ fn what_azure_confirmed_stands_while_azure_is_away() {
     assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but the operator is told");
 }
 
-fn waits_for_its_turn() -> Option<Refusal> {
-    Some(Refusal::Paced { wait: std::time::Duration::from_secs(4) })
+fn waits_for_its_turn() -> Refusal {
+    Refusal::Paced { wait: std::time::Duration::from_secs(4) }
 }
 
 fn message(assessment: &Assessment, kind: ConditionType) -> String {
@@ -238,7 +239,7 @@ fn message(assessment: &Assessment, kind: ConditionType) -> String {
 #[test]
 fn a_write_that_waits_for_its_turn_is_no_problem_and_says_so() {
     let mut world = World::new();
-    world.observed.postponed = waits_for_its_turn();
+    world.observed.postponed = Some(waits_for_its_turn());
     assert_eq!(world.ready(), is("False", "CredentialPending"));
     let assessment = world.assess();
     assert!(message(&assessment, ConditionType::CredentialReady).contains("limits"), "{assessment:?}");
@@ -249,12 +250,12 @@ fn a_write_that_waits_for_its_turn_is_no_problem_and_says_so() {
 fn azure_that_was_not_asked_is_not_known_and_what_it_confirmed_stands() {
     let mut world = World::new();
     (world.observed.identity, world.observed.credentials) = (None, None);
-    world.observed.postponed = waits_for_its_turn();
+    world.observed.postponed = Some(waits_for_its_turn());
     assert_eq!(world.ready(), is("False", "Pending"));
     assert!(message(&world.assess(), ConditionType::IdentityResolved).contains("limits"));
     let mut settled = World::new().settled();
     settled.observed.credentials = None;
-    settled.observed.postponed = waits_for_its_turn();
+    settled.observed.postponed = Some(waits_for_its_turn());
     assert_eq!(settled.ready(), is("True", "Ready"));
     assert_eq!(Some(&settled.assess().bindings[0].status), settled.binding.status.as_ref(), "status does not churn");
 }
@@ -263,7 +264,7 @@ fn azure_that_was_not_asked_is_not_known_and_what_it_confirmed_stands() {
 fn a_deletion_that_waits_for_its_turn_says_so_and_holds_the_binding() {
     let mut world = World::new().settled().delete_binding();
     world.observed.credentials = Some(Ok(vec![ours()]));
-    world.observed.postponed = waits_for_its_turn();
+    world.observed.postponed = Some(waits_for_its_turn());
     let assessment = world.assess();
     assert_eq!(world.ready(), is("False", "Deleting"));
     assert_eq!((assessment.bindings[0].finalizer, assessment.bindings[0].notes.len()), (Finalizer::Keep, 0));
@@ -490,6 +491,70 @@ fn only_an_operator_can_give_up_what_azure_does_not_confirm() {
     let assessment = identity.assess();
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Release);
     assert!(assessment.identities[0].notes.iter().any(|note| note.reason == Reason::Abandoned));
+}
+
+/// The world after its controller was limited to another resource group, in which Azure was not asked any more.
+fn out_of_scope(mut world: World) -> World {
+    let scope = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg2";
+    world.settings.allowed_scopes = AllowedScopes::new([scope.parse().unwrap()]);
+    let unasked = world.settings.allowed_scopes.unasked(&ID.parse().unwrap());
+    world.observed = Observed { identity: unasked.map(Err), ..Observed::default() };
+    world
+}
+
+#[test]
+fn outside_of_the_allowed_scopes_an_identity_is_refused_and_nothing_is_planned() {
+    for world in [out_of_scope(World::new()), out_of_scope(World::new().settled())] {
+        let before = world.identity.status.clone().unwrap_or_default();
+        let assessment = world.assess();
+        assert_eq!(assessment.steps, []);
+        let outcome = &assessment.identities[0];
+        assert_eq!(condition(&outcome.status.conditions, ConditionType::Accepted), is("False", "ScopeNotAllowed"));
+        assert_eq!(world.identity_ready(), is("False", "ScopeNotAllowed"));
+        assert_eq!(outcome.status.issuers, before.issuers, "what was written is not forgotten");
+        assert_eq!(world.ready(), is("False", "ManagedIdentityNotAccepted"));
+        assert_eq!((outcome.finalizer, assessment.bindings[0].finalizer), (Finalizer::Keep, Finalizer::Keep));
+    }
+}
+
+#[test]
+fn outside_of_the_allowed_scopes_a_deletion_waits_until_the_scopes_are_widened_or_an_operator_gives_up() {
+    let annotation = json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}});
+    let binding = out_of_scope(World::new().settled().delete_binding());
+    assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Keep);
+    assert_eq!(binding.ready(), is("False", "DeletionBlocked"));
+    let conditions = &binding.assess().bindings[0].status.conditions;
+    let message = &find(conditions, ConditionType::Ready).unwrap().message;
+    assert!(message.contains("--azure-allowed-scopes") && message.contains("ensign.dev/abandon"), "{message}");
+
+    let identity = out_of_scope(World::new().settled().delete_identity());
+    assert_eq!(identity.assess().identities[0].finalizer, Finalizer::Keep);
+    assert_eq!(identity.identity_ready(), is("False", "DeletionBlocked"));
+
+    let given_up = out_of_scope(World::with(&annotation, &json!({})).settled().delete_binding()).assess();
+    assert_eq!(given_up.bindings[0].finalizer, Finalizer::Release);
+    assert!(given_up.bindings[0].notes.iter().any(|note| note.reason == Reason::Abandoned));
+}
+
+#[test]
+fn outside_of_the_allowed_scopes_what_was_never_written_holds_nobody() {
+    let binding = out_of_scope(World::new().delete_binding());
+    assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Release);
+    let identity = out_of_scope(World::new().delete_identity());
+    assert_eq!(identity.assess().identities[0].finalizer, Finalizer::Release);
+}
+
+#[test]
+fn widened_scopes_let_everything_go_on_where_it_was() {
+    let mut world = out_of_scope(World::new().settled());
+    let refused = world.assess();
+    world.identity.status = Some(refused.identities[0].status.clone());
+    world.binding.status = Some(refused.bindings[0].status.clone());
+    world.settings.allowed_scopes = AllowedScopes::default();
+    world.observed =
+        Observed { identity: Some(Ok(azure_identity())), credentials: Some(Ok(vec![ours()])), ..Observed::default() };
+    assert_eq!(world.assess().steps, [], "the credential was there all the time");
+    assert_eq!(world.ready(), is("True", "Ready"));
 }
 
 #[test]

@@ -107,7 +107,8 @@ pub struct Plan {
     pub counts: CredentialCounts,
 }
 
-/// Plans the writes that bring Azure to what is wanted. Applying the plan and planning again gives no steps.
+/// Plans the writes that bring Azure to what is wanted. Applying the plan and planning again gives no steps, unless
+/// something was repaired: a credential of a former issuer gives way to it only once it stands.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let recorded: Vec<&str> = inputs.retiring_issuers.iter().map(|(issuer, _)| *issuer).collect();
     let (ours, others): (Vec<&Credential>, Vec<&Credential>) = inputs
@@ -145,7 +146,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 
     // Who has a free slot, then who gets one that a credential of a former issuer gives up.
     let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
-    let share = (inputs.max_credentials as usize).min(limit.saturating_sub(others.len()));
+    // What is repaired under a name of ours was not counted as ours before.
+    let repairs = |put: &&Step| matches!(put, Step::Put { replaces: Some(there), .. } if others.contains(&there));
+    let share = (inputs.max_credentials as usize).saturating_sub(puts.iter().filter(repairs).count());
+    let share = share.min(limit.saturating_sub(others.len()));
     let room = share.saturating_sub(kept.len()).min(lacking.len());
     let room = if mutants::active(Mutant::LimitIgnored) { lacking.len() } else { room };
     let former: Vec<&Credential> =
@@ -235,7 +239,10 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
     }
     if let Some(occupant) = others.iter().find(|other| other.name == desired.name) {
         // Only a name that Ensign is known to have written may be overwritten: somebody edited our credential.
-        let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name);
+        // Not even then if somebody else who is wanted has come to depend on it.
+        let depends =
+            |other: &Wanted| occupant.issuer == desired.issuer && occupant.subject == other.subject.to_string();
+        let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name) && !inputs.wanted.iter().any(depends);
         return if written_by_us || mutants::active(Mutant::ForeignOverwritten) {
             let name = desired.name.clone();
             Found::Repair(Step::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
@@ -371,6 +378,9 @@ fn az_create(identity: &ArmId, credential: &Credential) -> String {
     )
 }
 
+#[cfg(test)]
+#[path = "credentials_properties.rs"]
+mod properties;
 #[cfg(test)]
 #[path = "credentials_tests.rs"]
 mod tests;

@@ -156,6 +156,27 @@ fn a_recorded_credential_that_somebody_edited_is_repaired() {
 }
 
 #[test]
+fn an_edited_credential_on_which_another_binding_depends_by_now_is_left_alone() {
+    let edited = Credential { subject: Subject::new("shop", "billing").to_string(), ..ours("orders") };
+    let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
+    let case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
+    assert_eq!(case.plan().steps, [], "its repair would take the trust from billing");
+    let adopted = Standing::Given { name: edited.name, origin: CredentialOrigin::Adopted };
+    assert_eq!(case.standing("billing"), adopted);
+    assert_eq!(blocked(&case.standing("orders")).0, Reason::CredentialConflict);
+}
+
+#[test]
+fn a_credential_that_is_repaired_counts_towards_the_share() {
+    let edited = Credential { subject: "repo:org/app".into(), ..ours("orders") };
+    let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
+    let mut case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
+    case.max_credentials = 1;
+    assert_eq!(case.plan().steps, [Step::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(blocked(&case.standing("billing")).0, Reason::QuotaExceeded);
+}
+
+#[test]
 fn the_21st_credential_is_refused_before_any_write_and_says_who_has_the_slots() {
     let existing = (0..20).map(foreign).collect();
     let case = Case::new(vec![wanted("orders")], existing);

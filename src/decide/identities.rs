@@ -2,6 +2,7 @@
 
 use kube::ResourceExt;
 
+use super::scopes::AllowedScopes;
 use crate::api::conditions::{Reason, Verdict};
 use crate::api::{ArmId, ManagedIdentity};
 use crate::mutants::{self, Mutant};
@@ -33,7 +34,12 @@ pub fn owner<'a>(siblings: &[&'a ManagedIdentity]) -> Option<&'a ManagedIdentity
 }
 
 /// Whether the object may be used, given all objects that name the same identity in Azure.
-pub fn accept(object: &ManagedIdentity, siblings: &[&ManagedIdentity], own_client_id: Option<&str>) -> Verdict {
+pub fn accept(
+    object: &ManagedIdentity,
+    siblings: &[&ManagedIdentity],
+    own_client_id: Option<&str>,
+    scopes: &AllowedScopes,
+) -> Verdict {
     let id = match arm_id(object) {
         Ok(id) => id,
         Err(verdict) => return verdict,
@@ -48,11 +54,19 @@ pub fn accept(object: &ManagedIdentity, siblings: &[&ManagedIdentity], own_clien
             ),
         );
     }
+    if let Some(refusal) = scopes.refusal(&id) {
+        return refusal;
+    }
     let client_id = object.status.as_ref().and_then(|status| status.client_id.as_deref());
-    if client_id.is_some() && client_id == own_client_id {
+    if is_own(client_id, own_client_id) {
         return own_identity(&id);
     }
     Verdict::good(Reason::Accepted, format!("owns {id} in this cluster"))
+}
+
+/// Whether a client ID is the controller's own.
+pub fn is_own(client_id: Option<&str>, own_client_id: Option<&str>) -> bool {
+    client_id.zip(own_client_id).is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 /// The refusal to hand out Ensign's own identity.
@@ -92,8 +106,8 @@ mod tests {
             &existing(&ID.to_uppercase().replace("MICROSOFT.MANAGEDIDENTITY", "Microsoft.ManagedIdentity")),
         );
         let siblings = [&younger, &older];
-        assert!(accept(&older, &siblings, None).holds());
-        let refused = accept(&younger, &siblings, None);
+        assert!(accept(&older, &siblings, None, &AllowedScopes::default()).holds());
+        let refused = accept(&younger, &siblings, None, &AllowedScopes::default());
         assert_eq!(refused.reason, Reason::DuplicateIdentity);
         assert!(refused.message.contains("ManagedIdentity z is older"), "{refused:?}");
     }
@@ -102,7 +116,7 @@ mod tests {
     fn provision_is_not_supported_yet() {
         let provision = json!({"provision": {"subscriptionID": "x", "resourceGroup": "rg", "location": "eastus"}});
         let object = identity("a", 1, &provision);
-        let refused = accept(&object, &[&object], None);
+        let refused = accept(&object, &[&object], None, &AllowedScopes::default());
         assert_eq!(refused.reason, Reason::NotSupported);
         assert!(refused.message.contains("not supported yet"));
     }
@@ -110,14 +124,27 @@ mod tests {
     #[test]
     fn a_resource_id_that_the_schema_should_have_refused_is_refused() {
         let object = identity("a", 1, &existing("/subscriptions/../x"));
-        assert_eq!(accept(&object, &[&object], None).reason, Reason::InvalidSpec);
+        assert_eq!(accept(&object, &[&object], None, &AllowedScopes::default()).reason, Reason::InvalidSpec);
+    }
+
+    #[test]
+    fn an_identity_outside_of_the_allowed_scopes_is_refused() {
+        let object = identity("a", 1, &existing(ID));
+        let group = |name: &str| {
+            let text = format!("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/{name}");
+            AllowedScopes::new([text.parse().unwrap()])
+        };
+        assert!(accept(&object, &[&object], None, &group("RG")).holds());
+        assert_eq!(accept(&object, &[&object], None, &group("r")).reason, Reason::ScopeNotAllowed);
     }
 
     #[test]
     fn ensigns_own_identity_is_never_handed_out() {
         let mut object = identity("a", 1, &existing(ID));
         object.status = serde_json::from_value(json!({"clientID": "c0ffee"})).unwrap();
-        assert!(accept(&object, &[&object], Some("other")).holds());
-        assert_eq!(accept(&object, &[&object], Some("c0ffee")).reason, Reason::OwnIdentity);
+        assert!(accept(&object, &[&object], Some("other"), &AllowedScopes::default()).holds());
+        for own in ["c0ffee", "C0FFEE"] {
+            assert_eq!(accept(&object, &[&object], Some(own), &AllowedScopes::default()).reason, Reason::OwnIdentity);
+        }
     }
 }

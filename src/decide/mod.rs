@@ -21,4 +21,5 @@ pub mod policy;
 pub mod rate;
 pub mod registration;
 pub mod resync;
+pub mod scopes;
 pub mod status;

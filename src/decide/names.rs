@@ -79,7 +79,8 @@ fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
-fn hex(bytes: &[u8], digits: usize) -> String {
+/// The first hexadecimal digits of the bytes.
+pub(super) fn hex(bytes: &[u8], digits: usize) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 0xf])
@@ -131,6 +132,17 @@ mod tests {
     }
 
     #[test]
+    fn many_long_names_that_look_alike_do_not_collide() {
+        let namespace = "n".repeat(63);
+        let name = |number: u32| {
+            let account = format!("{}{number}", "s".repeat(200));
+            credential_name("cluster", ISSUER, &Subject::new(&namespace, account))
+        };
+        let names: BTreeSet<_> = (0..20_000).map(name).collect();
+        assert_eq!(names.len(), 20_000);
+    }
+
+    #[test]
     fn a_short_name_is_readable() {
         let name = credential_name("cluster", ISSUER, &Subject::new("shop", "orders"));
         assert!(name.contains("-shop-orders-"), "{name}");
@@ -160,6 +172,22 @@ mod tests {
             prop_assert_eq!(cluster_tag_of(&name), Some(tag.as_str()));
             let parsed = Subject::parse(&subject.to_string());
             prop_assert_eq!(parsed.map(|subject| credential_name(&cluster, ISSUER, &subject)), Some(name));
+        }
+
+        #[test]
+        fn whatever_the_parts_are_a_name_is_one_that_azure_takes(namespace in ".{0,90}", account in ".{0,300}", cluster in ".{0,300}", issuer in ".{0,600}") {
+            let name = credential_name(&cluster, &issuer, &Subject::new(namespace, account));
+            prop_assert!(is_valid(&name), "{}", name);
+            let tag = cluster_tag(&cluster);
+            prop_assert_eq!(cluster_tag_of(&name), Some(tag.as_str()));
+        }
+
+        #[test]
+        fn each_part_makes_another_name_however_the_parts_are_cut(parts in prop::array::uniform4("[a-b.-]{0,3}"), others in prop::array::uniform4("[a-b.-]{0,3}")) {
+            let name = |[cluster, issuer, namespace, account]: &[String; 4]| {
+                credential_name(cluster, issuer, &Subject::new(namespace.as_str(), account.as_str()))
+            };
+            prop_assert_eq!(name(&parts) == name(&others), parts == others);
         }
 
         #[test]

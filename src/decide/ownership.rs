@@ -77,6 +77,8 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn cluster(id: &str) -> Cluster {
@@ -138,5 +140,33 @@ mod tests {
         assert_eq!(mine.owner(&hijacked, &[]), Owner::Foreign);
         let by_hand = Credential { name: "by-hand".into(), ..written_by(&mine, "orders") };
         assert_eq!(mine.owner(&by_hand, &[]), Owner::Foreign);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_ours_is_not_any_more_once_a_part_of_it_is_another(
+            account in "[a-z]{1,10}", other in "[a-z.-]{1,10}", part in 0..4_usize,
+        ) {
+            let mine = cluster("one");
+            let written = written_by(&mine, &account);
+            prop_assert_eq!(mine.owner(&written, &[]), Owner::ThisCluster);
+            let mut changed = written.clone();
+            let mut holder = mine.clone();
+            match part {
+                0 => changed.name = format!("{}-{other}", changed.name),
+                1 => changed.subject = Subject::new("shop", &other).to_string(),
+                2 => changed.issuer = format!("https://issuer.example/1{other}"),
+                _ => holder.id = format!("one{other}"),
+            }
+            prop_assume!(changed != written || holder != mine);
+            prop_assert_ne!(holder.owner(&changed, &[]), Owner::ThisCluster);
+        }
+
+        #[test]
+        fn what_a_hand_could_have_written_is_nobodys(name in "[a-zA-Z0-9][a-zA-Z0-9_-]{2,119}", subject in "system:serviceaccount:[a-z]{1,9}:[a-z]{1,9}") {
+            let mine = cluster("one");
+            let credential = Credential { name, subject, ..written_by(&mine, "orders") };
+            prop_assert_ne!(mine.owner(&credential, &[]), Owner::ThisCluster);
+        }
     }
 }

@@ -266,6 +266,18 @@ impl Shared {
         *promised = promised.saturating_add(tokens);
     }
 
+    /// Takes tokens off those that were promised; whether any are left.
+    fn redeem(&mut self, kind: Kind, place: Place, tokens: u32) -> bool {
+        let Some(left) = self.line.of(kind).get(&place).map(|promised| promised.saturating_sub(tokens)) else {
+            return false;
+        };
+        self.leave(kind, place);
+        if left > 0 {
+            self.enter(kind, place, left);
+        }
+        left > 0
+    }
+
     fn leave(&mut self, kind: Kind, place: Place) {
         if let Some(tokens) = self.line.of_mut(kind).remove(&place) {
             let promised = self.promised.of_mut(kind);
@@ -310,12 +322,14 @@ impl Pacer {
             (own.pages, own.paid) =
                 if page == 0 { (1, tokens.saturating_sub(1)) } else { (own.pages, paid.saturating_sub(1)) };
         }
-        let kept = own.promised.of_mut(kind).take();
+        let place = *own.promised.of(kind);
+        let mut promised = false;
         for (shared, rates) in [(subscription, &limits.subscription), (tenant, &limits.tenant)] {
             shared.buckets.of_mut(kind).take(*rates.of(kind), tokens, now);
-            if let Some(place) = kept {
-                shared.leave(kind, place);
-            }
+            promised |= place.is_some_and(|place| shared.redeem(kind, place, tokens));
+        }
+        if !promised {
+            *own.promised.of_mut(kind) = None;
         }
         own.buckets.of_mut(kind).take(*limits.identity.of(kind), tokens, now);
         Ok(())

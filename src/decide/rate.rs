@@ -198,7 +198,7 @@ mod tests {
             }
             for (first, begin) in sent.iter().enumerate() {
                 for (count, end) in sent[first..].iter().enumerate() {
-                    let allowed = f64::from(burst) + (*end - *begin).as_secs_f64() * per_second;
+                    let allowed = f64::from(burst) + end.saturating_sub(*begin).as_secs_f64() * per_second;
                     prop_assert!(f64::from(u32::try_from(count + 1).unwrap()) <= allowed + 1e-6);
                 }
             }

@@ -123,10 +123,12 @@ pub async fn run(
     // The end of any of them is the end of the process; only `serve` ends as it should, when `stop` is cancelled.
     tokio::select! {
         served = serve => served,
-        () = accounts::run(client.clone(), accounts.clone()) => {
+        () = Box::pin(accounts::run(client.clone(), accounts.clone())) => {
             Err(Error::Ended { part: "the watch of ServiceAccounts" })
         }
-        () = cache::run(client, Arc::clone(&index)) => Err(Error::Ended { part: "the watch of ManagedIdentityBindings" }),
+        () = Box::pin(cache::run(client, Arc::clone(&index))) => {
+            Err(Error::Ended { part: "the watch of ManagedIdentityBindings" })
+        }
         () = keeper.run() => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
         () = tell => Ok(()),
     }

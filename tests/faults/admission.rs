@@ -67,7 +67,8 @@ fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value],
         };
         let mut patched = pod.clone();
         json_patch::patch(&mut patched, &operations).map_err(|error| format!("the patch does not apply: {error}"))?;
-        is_injected(&patched, wanted)?;
+        let variable = ready["spec"]["injection"]["clientIDEnv"].as_str().unwrap_or(ENV_CLIENT_ID);
+        is_injected(&patched, variable, wanted)?;
         return match decide(&patched, namespace, bindings)? {
             Decision::Allow { .. } => Ok(()),
             second => Err(format!("a second pass changes it again: {second:?}")),
@@ -126,7 +127,7 @@ fn client_id(binding: &Value) -> Option<&str> {
 }
 
 /// Each container has the identity once, and the token is that of the right audience.
-fn is_injected(pod: &Value, client_id: &str) -> Result<(), String> {
+fn is_injected(pod: &Value, variable: &str, client_id: &str) -> Result<(), String> {
     let spec = &pod["spec"];
     for container in spec["containers"].as_array().into_iter().flatten() {
         let value = |name: &str| {
@@ -138,10 +139,7 @@ fn is_injected(pod: &Value, client_id: &str) -> Result<(), String> {
                 _ => Err(format!("{} has {name} {} times", container["name"], found.len())),
             }
         };
-        if value(ENV_CLIENT_ID)? != client_id
-            || value(ENV_TOKEN_FILE)? != TOKEN_FILE
-            || value(ENV_TENANT_ID)?.is_empty()
-        {
+        if value(variable)? != client_id || value(ENV_TOKEN_FILE)? != TOKEN_FILE || value(ENV_TENANT_ID)?.is_empty() {
             return Err(format!("{} got another identity: {}", container["name"], container["env"]));
         }
         let mounts = container["volumeMounts"].as_array().into_iter().flatten();

@@ -77,6 +77,7 @@ pub struct Gate {
     lists: Mutex<BTreeMap<&'static str, Bytes>>,
     /// What the API server says that its issuer is.
     issuer: Mutex<Option<String>>,
+    last: Mutex<String>,
     /// Watches that were told to begin anew.
     expired: AtomicU64,
     under_way: AtomicUsize,
@@ -94,6 +95,7 @@ impl Gate {
             writes: Mutex::default(),
             lists: Mutex::default(),
             issuer: Mutex::default(),
+            last: Mutex::default(),
             expired: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
             open_watches: AtomicUsize::new(0),
@@ -142,6 +144,11 @@ impl Gate {
     /// Requests that changed something, or tried to; those for the lease are not among them.
     pub fn writes(&self) -> Vec<String> {
         lock(&self.writes).clone()
+    }
+
+    /// What was asked last, for people.
+    pub fn last_request(&self) -> String {
+        lock(&self.last).clone()
     }
 
     /// Whether a request is under way, and how many there were: it stands while nothing happens.
@@ -370,6 +377,7 @@ where
         let inner = std::mem::replace(&mut self.inner, clone);
         let gate = self.gate.clone();
         let target = request.uri().to_string();
+        *lock(&gate.last) = format!("{} {target}", request.method());
         let action = gate.due(request.method().as_str(), &target);
         let under_way = UnderWay::new(gate.clone());
         async move {

@@ -14,6 +14,7 @@ use super::world::World;
 
 /// What a plan may do that others may not.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each permission stands by itself")]
 pub struct Licence {
     /// One write may be behind what Kubernetes says, because the plan changed it between the last look and the write.
     pub stale_write: bool,

@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 
+/// The first bytes of TLS records that are not application data: a change of the cipher, and a handshake.
+const HANDSHAKE: [u8; 2] = [20, 22];
+
 /// Carries bytes to ARM and back. What is held arrives later, whoever has gone meanwhile.
 pub struct Pipe {
     address: SocketAddr,
@@ -65,9 +68,9 @@ impl Pipe {
 
     async fn carry(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, may_wait: bool) {
         let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let Ok(length @ 1..) = from.read(&mut buffer).await else { break };
-            if may_wait && *self.held.borrow() {
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            // What begins a connection passes, so that it is a request that waits.
+            if may_wait && !HANDSHAKE.contains(&buffer[0]) && *self.held.borrow() {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 let _ = self.held.subscribe().wait_for(|held| !held).await;
                 self.waiting.fetch_sub(1, Ordering::SeqCst);

@@ -11,6 +11,7 @@ use ensign::controller::{self, Config, ControllerError, Effects, IssuerWatch, Le
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::pace::Limits;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::mutants;
 use ensign::runtime::health::Readiness;
 use kube::client::ClientBuilder;
@@ -87,7 +88,7 @@ impl Replica {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             tokio::select! {
-                ended = self.run(world, stop.clone()) => match ended {
+                ended = self.run(world, stop.child_token()) => match ended {
                     Ok(()) => {}
                     Err(ControllerError::LeadershipLost(_)) => {
                         self.losses.fetch_add(1, Ordering::SeqCst);
@@ -140,9 +141,10 @@ impl Replica {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
         let arm = ArmClient::new(&cloud, &connection, world.tokens.clone(), &self.name).expect("a client of ARM");
-        let leadership = match *lock(&world.lease_seconds) {
+        let lease_seconds = *lock(&world.lease_seconds);
+        let leadership = match lease_seconds {
             None => None,
             Some(duration_seconds) => Some(LeaseConfig {
                 client: self.client(world, false).await,
@@ -161,6 +163,7 @@ impl Replica {
                 issuer_refusal: None,
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
+                allowed_scopes: AllowedScopes::default(),
             },
             resync: RESYNC,
             azure_limits: Limits::PUBLISHED,

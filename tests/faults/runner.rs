@@ -67,6 +67,11 @@ impl Wish {
 
     /// Whether the reference run of a scenario is needed.
     fn needs(&self, scenario: &str) -> bool {
+        if let (Some(mutant), None) = (self.mutant, &self.plan) {
+            let of =
+                |plan: &&str| matches!(plan.split('/').next(), Some(start) if start == scenario || start == "azure");
+            return killers::of(mutant).iter().any(of);
+        }
         let Some(wanted) = &self.plan else { return true };
         let others = matrix::azure_failures().into_iter().chain(matrix::kubernetes_failures());
         let mut named = others.filter(|plan| self.takes(plan)).map(|plan| plan.scenario.name);
@@ -135,7 +140,7 @@ pub fn run(wish: &Wish) -> bool {
     println!("{total} plans, {jobs} at a time");
     let run_one = |number: usize, plan: &Plan| {
         let outcome = attempt(plan, &references);
-        if (number + 1) % 50 == 0 {
+        if (number + 1).is_multiple_of(50) {
             println!("{} of {total} plans begun, {} s", number + 1, begun.elapsed().as_secs());
         }
         say(plan, &outcome);

@@ -14,7 +14,7 @@ const STUCK: Duration = Duration::from_millis(400);
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// What is going on.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
     /// Controllers that start, and their requests to Kubernetes that are under way.
     busy: usize,
@@ -30,8 +30,11 @@ impl World {
         let (begun, from) = (Instant::now(), self.clock.passed());
         let patience = *lock(&self.patience);
         loop {
-            self.quiet(begun)?;
+            self.quiet(Instant::now())?;
             let Err(missing) = goal(self) else { return Ok(()) };
+            if begun.elapsed() > 5 * PATIENCE {
+                return Err(format!("{what}: not after {} s on the real clock: {missing}", begun.elapsed().as_secs()));
+            }
             let used = self.clock.passed().saturating_sub(from);
             match self.next_wake().filter(|wake| used + *wake <= patience) {
                 Some(wake) => self.pass(wake),
@@ -100,9 +103,17 @@ impl World {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                return Err(format!("still busy after {} s", PATIENCE.as_secs()));
+                return Err(format!(
+                    "still busy after {} s: {now:?}, last request {:?}",
+                    PATIENCE.as_secs(),
+                    self.last_requests()
+                ));
             }
         }
+    }
+
+    fn last_requests(&self) -> Vec<String> {
+        self.replicas().iter().map(|replica| replica.gate.last_request()).collect()
     }
 
     fn activity(&self) -> Activity {

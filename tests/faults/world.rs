@@ -352,7 +352,7 @@ impl World {
     }
 
     pub fn stop(&self) -> Checked {
-        self.replicas().iter().map(|replica| replica.stop()).collect()
+        self.replicas().iter().try_for_each(|replica| replica.stop())
     }
 
     /// What controllers wrote to Kubernetes, or tried to.

@@ -1,7 +1,7 @@
 //! The Azure stand-in in process, judged by `azure_identity`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
-mod issuer;
+pub mod issuer;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

@@ -1,8 +1,10 @@
 //! The one integration binary: one link, one control plane shared by every test.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
+mod allowed_scopes;
 mod api_validation;
 mod architecture;
+mod azure;
 mod cluster_identity;
 mod compatibility;
 mod controller;

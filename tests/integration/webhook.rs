@@ -7,7 +7,7 @@ use ensign::api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_
 use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{Team, kubectl, unique, wait_for};
+use crate::support::objects::{Team, condition_of, kubectl, unique, wait_for};
 use crate::support::webhook::{AUDIENCE, NAME};
 
 /// `kubectl create`: the object as the API server admitted it, or what kubectl said.
@@ -240,6 +240,26 @@ fn a_labelled_pod_right_behind_its_binding_is_injected_as_soon_as_the_binding_is
     // As a Deployment does it: refused until the controller has judged the binding, and then injected.
     let admitted = wait_for("the pod to be admitted", || team.create(&pod(&team.name, &labelled())).ok());
     assert_eq!(env(&admitted["spec"]["containers"][0]).len(), 4);
+}
+
+#[test]
+fn a_known_identity_is_injected_while_azure_is_away() {
+    let team = Team::with_webhook("away");
+    team.apply(&team.binding("app", "app"));
+    let client_id = team.wait_ready("app")["status"]["clientID"].clone();
+    let rule = json!([{
+        "match": {"pathContains": format!("/{}", team.name)}, "times": 1_000_000, "action": {"status": 503},
+    }]);
+    team.ensign.azure.set_faults(serde_json::from_value(rule).expect("a rule"));
+    let before = team.ensign.arm_lists(&team.name);
+    // An annotation makes the controller look.
+    kubectl(team.ensign.control_plane, &["annotate", "managedidentity", &team.name, "look=again"]);
+    wait_for("the controller to find Azure away", || (team.ensign.arm_lists(&team.name) > before + 1).then_some(()));
+    let admitted = team.create(&pod(&team.name, &labelled())).expect("admitted");
+    team.ensign.azure.set_faults(Vec::new());
+    assert_eq!(env(&admitted["spec"]["containers"][0])[0].1, client_id);
+    let binding = team.get("mib", "app").expect("the binding");
+    assert_eq!(condition_of(&binding, "Ready").map(|ready| &ready["status"]), Some(&json!("True")));
 }
 
 #[test]

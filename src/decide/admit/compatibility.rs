@@ -18,6 +18,7 @@ use super::{Config, Decision, Wish, is_exempt};
 use crate::api::keys::ENV_CLIENT_ID;
 use crate::api::{ContainerFilter, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS};
 use crate::decide::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+use crate::decide::names::hex;
 
 /// Pod label that asks for an identity; only the value `true` does.
 pub const USE_LABEL: &str = "azure.workload.identity/use";
@@ -189,8 +190,7 @@ fn volume_name(pod: &Pod<'_>) -> String {
     if pod.own_name().is_none() {
         hash.update(" (prefix)");
     }
-    let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{VOLUME_PREFIX}{}", &digits[..VOLUME_HASH_DIGITS])
+    format!("{VOLUME_PREFIX}{}", hex(&hash.finalize(), VOLUME_HASH_DIGITS))
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn of_another_tenant(identity: Identity<'_>) -> String {
 /// Only annotations can lack one: a binding is resolved when it is known.
 fn without_client_id(identity: Identity<'_>) -> String {
     format!(
-        "{} has no annotation {CLIENT_ID_ANNOTATION}: {ENV_CLIENT_ID} is not set; annotate it, or create a \
+        "{} has no annotation {CLIENT_ID_ANNOTATION}: {ENV_CLIENT_ID} is not injected; annotate it, or create a \
          ManagedIdentityBinding",
         named(identity.binding)
     )

@@ -29,6 +29,7 @@ use super::identities;
 use super::notes::Note;
 use super::ownership::{Cluster, Credential};
 use super::pace::Refusal;
+use super::scopes::AllowedScopes;
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBindingStatus, ManagedIdentityStatus};
 
@@ -43,6 +44,8 @@ pub struct Settings {
     pub tenant_id: Option<String>,
     /// The client ID of the controller's own identity.
     pub own_client_id: Option<String>,
+    /// Where in Azure the controller may act.
+    pub allowed_scopes: AllowedScopes,
 }
 
 /// What Kubernetes says of everything that concerns one identity in Azure.
@@ -296,10 +299,9 @@ fn accept_identities<'a>(
 ) -> BTreeMap<&'a str, IdentityFacts<'a>> {
     let own = settings.own_client_id.as_deref();
     let siblings = snapshot.identities.iter().filter_map(|object| {
-        let mut accepted = identities::accept(object, &snapshot.identities, own);
-        if let (true, Some(own), Ok(id)) = (accepted.holds(), own, identities::arm_id(object))
-            && resolution.facts.as_ref().is_some_and(|facts| facts.client_id == own)
-        {
+        let mut accepted = identities::accept(object, &snapshot.identities, own, &settings.allowed_scopes);
+        let client_id = resolution.facts.as_ref().map(|facts| facts.client_id.as_str());
+        if let (true, Ok(id)) = (accepted.holds() && identities::is_own(client_id, own), identities::arm_id(object)) {
             accepted = identities::own_identity(&id);
         }
         Some((object.metadata.name.as_deref()?, IdentityFacts { object, accepted }))

@@ -315,7 +315,7 @@ fn identity_document(state: &State, identity: &Identity) -> IdentityDocument {
         client_id: Some(identity.client_id.clone()),
         principal_id: Some(identity.principal_id.clone()),
         isolation_scope: Some(identity.isolation_scope.clone()),
-        arm_rights: identity.arm_rights,
+        arm_rights: identity.arm_rights.clone(),
         federated_identity_credentials: credentials.collect(),
     }
 }

@@ -109,13 +109,15 @@ pub struct Credential {
 }
 
 /// What a principal may do in ARM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ArmRights {
     /// Everything.
     All,
     /// Reads.
     Read,
+    /// These actions and no other, as a custom role lists them; in any case, without wildcards.
+    Actions(BTreeSet<String>),
     /// Nothing: 403 `AuthorizationFailed`.
     #[default]
     None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ensign::controller::Moment;
 use k8s_openapi::jiff::SignedDuration;
@@ -77,6 +77,13 @@ fn put_on_its_way(world: &Arc<World>, first: &Arc<Replica>) -> Checked {
     world.happens("the PUT to be on its way", |_| first.pipe.is_holding())
 }
 
+/// Lets what is on its way arrive. On a machine so busy that ARM has closed the idle connection, nothing does.
+fn late_put(world: &World, first: &Replica) -> Checked {
+    first.pipe.release();
+    world.happens("the pipe to be empty", |_| !first.pipe.is_holding())?;
+    world.quiet(Instant::now())
+}
+
 pub(super) fn frozen_before_a_put(world: &Arc<World>) -> Checked {
     let (first, second) = pair(world)?;
     world.probe.strike_at("put", Moment::Before, Strike::Freeze(first.freezer.clone()));
@@ -100,10 +107,9 @@ pub(super) fn frozen_in_the_middle_of_a_put(world: &Arc<World>) -> Checked {
     let before = first.gate.writes();
     thaw(world, &first)?;
     // Nothing can call back what is on its way.
-    first.pipe.release();
-    world.happens("the late PUT to arrive", |world| sent_by(world, &first) == 1)?;
+    late_put(world, &first)?;
     world.trusts("orders", &[])?;
-    if sent_by(world, &first) != 1 || first.gate.writes() != before {
+    if sent_by(world, &first) > 1 || first.gate.writes() != before {
         return Err("more than the one write came late".to_owned());
     }
     goes_on(world, &second)
@@ -145,13 +151,12 @@ pub(super) fn a_write_is_given_up_before_the_lease_ends(world: &Arc<World>) -> C
     world.until("the first to give up", |_| {
         if first.losses() == 1 { Ok(()) } else { Err("it waits for its PUT".to_owned()) }
     })?;
-    if world.clock.passed() - from >= Duration::from_secs(LEASE_SECONDS) || leads(&second)(world).is_ok() {
+    if world.clock.passed() >= from + Duration::from_secs(LEASE_SECONDS) || leads(&second)(world).is_ok() {
         return Err("the write outlived the lease".to_owned());
     }
     world.until("the second to lead", leads(&second))?;
     world.ready("shop", "app")?;
-    first.pipe.release();
-    world.happens("the late PUT to arrive", |world| sent_by(world, &first) == 1)?;
+    late_put(world, &first)?;
     world.trusts("orders", &[("shop", "app")])?;
     world.delete(BINDING, "shop", "app");
     world.binding_gone("shop", "app")?;

@@ -23,6 +23,7 @@ const BINDINGS: &str = "/apis/ensign.dev/v1alpha1/managedidentitybindings";
 const IDENTITIES: &str = "/apis/ensign.dev/v1alpha1/managedidentities";
 const NAMESPACES: &str = "/api/v1/namespaces";
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the table below")]
 struct Row {
     rows: &'static [u32],
     scenario: Scenario,

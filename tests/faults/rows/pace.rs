@@ -69,11 +69,11 @@ pub(super) fn kubernetes_goes_on_in_a_pause(world: &Arc<World>) -> Checked {
 
 /// More is asked for than Azure's limits let through at once, and Azure never has to refuse.
 pub(super) fn the_limits_are_kept(world: &Arc<World>) -> Checked {
-    const ALL: usize = 20;
-    const AGAIN: usize = 8;
+    const ALL: u32 = 20;
+    const AGAIN: u32 = 8;
     world.azure.limit_requests(Some(world.clock.clone()));
     begin(world)?;
-    let name = |number: usize| format!("app-{number}");
+    let name = |number: u32| format!("app-{number}");
     (0..ALL).for_each(|number| world.binding("shop", &name(number), "orders", &name(number)));
     (0..ALL).try_for_each(|number| world.ready("shop", &name(number)))?;
     let from = world.clock.passed();
@@ -82,7 +82,7 @@ pub(super) fn the_limits_are_kept(world: &Arc<World>) -> Checked {
     (0..AGAIN).for_each(|number| world.binding("shop", &name(number), "orders", &name(number)));
     (0..AGAIN).try_for_each(|number| world.ready("shop", &name(number)))?;
     // One write in four seconds, and some time for the last of a batch.
-    let (took, limit) = (world.clock.passed() - from, Duration::from_secs(4 * 2 * AGAIN as u64));
+    let (took, limit) = (world.clock.passed().saturating_sub(from), Duration::from_secs(4) * (2 * AGAIN));
     if took > limit * 2 {
         return Err(format!("{took:?} for what the limit allows in {limit:?}"));
     }

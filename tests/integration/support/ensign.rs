@@ -15,6 +15,7 @@ use ensign::decide::backoff::Spread;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::SystemClock;
@@ -153,7 +154,7 @@ impl Ensign {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()), ..Connection::default() };
         let token = self.azure.arm_token().expect("a token for ARM");
         let tenant_id = self.azure.info().tenant_id.clone();
         let target = self.webhook.target();
@@ -173,6 +174,7 @@ impl Ensign {
                         issuer_refusal: None,
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
+                        allowed_scopes: AllowedScopes::default(),
                     },
                     resync: Duration::from_secs(900),
                     azure_limits: Limits::PUBLISHED,

@@ -15,6 +15,7 @@ use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
 use ensign::decide::registration::Endpoint;
+use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::{SharedClock, SystemClock};
@@ -254,6 +255,7 @@ pub struct ReplicaOptions {
     pub injection: Option<InjectionTarget>,
     /// Whether there is a webhook in compatibility mode.
     pub compatibility: bool,
+    pub allowed_scopes: AllowedScopes,
 }
 
 impl Default for ReplicaOptions {
@@ -268,6 +270,7 @@ impl Default for ReplicaOptions {
             webhook: None,
             injection: None,
             compatibility: false,
+            allowed_scopes: AllowedScopes::default(),
         }
     }
 }
@@ -303,7 +306,7 @@ impl Replica {
             azure_token_audience: None,
         };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()) };
+        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
         let credential = Arc::new(FixedToken(stage.azure.arm_token().expect("a token for ARM")));
         let tenant_id = Some(info.tenant_id.clone());
         let (control_plane, name) = (stage.control_plane, name.to_owned());
@@ -327,6 +330,7 @@ impl Replica {
                 let (id, issuer) =
                     controller::discover(&client, options.cluster_id, options.issuer).await.expect("learn the cluster");
                 let arm = ArmClient::new(&cloud, &connection, credential, &name).expect("a client of ARM");
+                let arm = arm.bounded(options.allowed_scopes.clone());
                 let leadership = options.lease.map(|(lease, duration_seconds)| LeaseConfig {
                     client: lease_client,
                     namespace: "default".to_owned(),
@@ -347,6 +351,7 @@ impl Replica {
                         issuer_refusal: None,
                         tenant_id,
                         own_client_id: None,
+                        allowed_scopes: options.allowed_scopes.clone(),
                     },
                     resync: Duration::from_secs(900),
                     azure_limits: Limits::PUBLISHED,

@@ -58,7 +58,7 @@ pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestam
         ArmRights::All
     } else {
         // The token of an identity that was deleted since still says who asks, but has no rights.
-        state.identity_by_principal_id(&claims.oid).map_or(ArmRights::None, |identity| identity.arm_rights)
+        state.identity_by_principal_id(&claims.oid).map_or(ArmRights::None, |identity| identity.arm_rights.clone())
     };
     Ok(Caller { client_id: claims.appid.clone(), object_id: claims.oid.clone(), tenant_id: claims.tid.clone(), rights })
 }
@@ -103,7 +103,13 @@ mod tests {
             caller(&state(document), &claims("https://management.azure.com", object_id), ARM, now()).unwrap().rights
         };
         let principal = "11111111-0000-4000-8000-000000000001";
-        for (given, expected) in [("all", ArmRights::All), ("read", ArmRights::Read), ("none", ArmRights::None)] {
+        let reads = ArmRights::Actions(["a/b/read".to_owned()].into());
+        for (given, expected) in [
+            (serde_json::json!("all"), ArmRights::All),
+            (serde_json::json!("read"), ArmRights::Read),
+            (serde_json::json!("none"), ArmRights::None),
+            (serde_json::json!({"actions": ["a/b/read"]}), reads),
+        ] {
             let identity = serde_json::json!({"name": "orders", "principalId": principal, "armRights": given});
             assert_eq!(rights(serde_json::json!({"identities": [identity]}), principal), expected);
         }

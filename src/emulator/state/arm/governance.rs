@@ -5,9 +5,10 @@ use crate::emulator::state::model::{ArmRights, LockLevel, State, is_within};
 
 /// Refuses what the caller has no right to.
 pub(super) fn authorize(caller: &Caller, action: &str, scope: &str) -> Result<(), ArmError> {
-    let allowed = match caller.rights {
+    let allowed = match &caller.rights {
         ArmRights::All => true,
         ArmRights::Read => action.ends_with("/read"),
+        ArmRights::Actions(actions) => actions.iter().any(|allowed| allowed.eq_ignore_ascii_case(action)),
         ArmRights::None => false,
     };
     if allowed {

@@ -1,0 +1,137 @@
+//! A new token before the old one expires, when ARM no longer accepts the old one.
+//!
+//! Two caches keep a token until shortly before it expires: that of the SDK's policy, which forgets a token that was
+//! refused, and that of the SDK's credential, which does not. So the credential is made anew.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
+use azure_core::http::Request;
+use azure_core::http::headers::AUTHORIZATION;
+
+/// The token that ARM refused, in the context of the request for another one.
+#[derive(Debug)]
+pub(super) struct RefusedToken(Secret);
+
+impl RefusedToken {
+    /// The token that a request carried.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let header = request.headers().get_optional_str(&AUTHORIZATION)?;
+        Some(Self(Secret::new(header.strip_prefix("Bearer ")?.to_owned())))
+    }
+}
+
+type Make = dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync;
+
+/// A credential that is made anew when the token that it gave was refused.
+pub(super) struct RenewableCredential {
+    make: Box<Make>,
+    state: Mutex<State>,
+}
+
+struct State {
+    credential: Arc<dyn TokenCredential>,
+    given: Option<Secret>,
+}
+
+impl RenewableCredential {
+    pub(super) fn new(
+        make: impl Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync + 'static,
+    ) -> azure_core::Result<Self> {
+        let state = State { credential: make()?, given: None };
+        Ok(Self { make: Box::new(make), state: Mutex::new(state) })
+    }
+
+    /// The credential to ask: a new one if the one that there is gave what was refused. Of many requests that carried
+    /// the same token, only the first makes one.
+    fn credential(&self, refused: Option<&RefusedToken>) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(RefusedToken(refused)) = refused
+            && state.given.as_ref() == Some(refused)
+        {
+            *state = State { credential: (self.make)()?, given: None };
+            tracing::info!("ARM refused the controller's token before its time; asking for a new one");
+        }
+        Ok(state.credential.clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl TokenCredential for RenewableCredential {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let refused = options.as_ref().and_then(|options| options.method_options.context.value::<RefusedToken>());
+        let credential = self.credential(refused)?;
+        let token = credential.get_token(scopes, options).await?;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).given = Some(token.token.clone());
+        Ok(token)
+    }
+}
+
+impl fmt::Debug for RenewableCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewableCredential").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use azure_core::http::{ClientMethodOptions, Context};
+    use azure_core::time::OffsetDateTime;
+
+    use super::*;
+
+    /// Gives the same token for all its life.
+    #[derive(Debug)]
+    struct Cached(String);
+
+    #[async_trait::async_trait]
+    impl TokenCredential for Cached {
+        async fn get_token(&self, _: &[&str], _: Option<TokenRequestOptions<'_>>) -> azure_core::Result<AccessToken> {
+            Ok(AccessToken::new(self.0.clone(), OffsetDateTime::now_utc() + azure_core::time::Duration::hours(1)))
+        }
+    }
+
+    fn numbered() -> RenewableCredential {
+        let made = AtomicUsize::new(0);
+        RenewableCredential::new(move || {
+            let number = made.fetch_add(1, Ordering::SeqCst);
+            Ok(Arc::new(Cached(format!("token-{number}"))))
+        })
+        .unwrap()
+    }
+
+    async fn ask(credential: &RenewableCredential, refused: Option<&str>) -> String {
+        let mut context = Context::new();
+        if let Some(refused) = refused {
+            context.insert(RefusedToken(Secret::new(refused.to_owned())));
+        }
+        let options = TokenRequestOptions { method_options: ClientMethodOptions { context } };
+        credential.get_token(&["scope"], Some(options)).await.unwrap().token.secret().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_replaced_once_however_many_requests_carried_it() {
+        let credential = numbered();
+        assert_eq!(ask(&credential, None).await, "token-0");
+        assert_eq!(ask(&credential, Some("token-0")).await, "token-1");
+        assert_eq!(ask(&credential, Some("token-0")).await, "token-1", "a late refusal of the old one");
+        assert_eq!(ask(&credential, None).await, "token-1");
+    }
+
+    #[test]
+    fn the_token_of_a_request_is_read_and_never_shown() {
+        let mut request = Request::new("https://arm.example/".parse().unwrap(), azure_core::http::Method::Get);
+        assert!(RefusedToken::of(&request).is_none());
+        request.insert_header(AUTHORIZATION, "Bearer canary");
+        let refused = RefusedToken::of(&request).unwrap();
+        assert_eq!(refused.0.secret(), "canary");
+        assert!(!format!("{refused:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The client of Azure with the SDK's own credential, against the stand-in: rights, refused tokens, proxies,
+//! certificates, and what never gets into a log.
+
+mod canary;
+mod certificates;
+mod proxy;
+mod role;
+mod tokens;
+
+use std::io::Write;
+
+use ensign::api::ArmId;
+use ensign::azure::cloud::{Cloud, CloudArgs, CloudName};
+use ensign::azure::credential::OwnIdentity;
+use ensign::azure::{ArmClient, Connection};
+use ensign::decide::ownership::Credential;
+use ensign::emulator::state::{ArmRights, StateDocument};
+use ensign::emulator::{
+    Emulator, EmulatorOptions, FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind, LogEntry, LogFilter,
+};
+use serde_json::{Value, json};
+
+use crate::emulator::issuer::Issuer;
+
+const CONTROLLER: &str = "system:serviceaccount:ensign-system:ensign-controller";
+
+/// An Azure with the identity `orders`, and the controller's own identity, whose token an issuer signs.
+struct Azure {
+    emulator: Emulator,
+    token_file: tempfile::NamedTempFile,
+    issuer: Issuer,
+}
+
+impl Azure {
+    /// It runs on the test's runtime.
+    fn start() -> Self {
+        let issuer = Issuer::start();
+        let trust = json!({"name": "trust", "issuer": issuer.url, "subject": CONTROLLER});
+        let seed: StateDocument = serde_json::from_value(json!({"identities": [
+            {"name": "orders"},
+            {"name": "controller", "armRights": "all", "federatedIdentityCredentials": [trust]},
+        ]}))
+        .expect("a state");
+        let options =
+            EmulatorOptions { seed, issuer_ca_pems: vec![issuer.ca_pem.clone()], ..EmulatorOptions::default() };
+        let emulator = Emulator::start(options).expect("start the stand-in for Azure");
+        let azure = Self { emulator, token_file: tempfile::NamedTempFile::new().expect("a file"), issuer };
+        azure.give_token(&azure.issuer.token(CONTROLLER));
+        azure
+    }
+
+    /// Puts a token where the controller looks for its own.
+    fn give_token(&self, token: &str) {
+        let mut file = std::fs::File::create(self.token_file.path()).expect("open the token file");
+        file.write_all(token.as_bytes()).expect("write the token file");
+    }
+
+    fn cloud(&self) -> Cloud {
+        let info = self.emulator.info();
+        // Another name for the same host, so that requests to Entra and to ARM can be told apart.
+        let authority_host = info.authority_host.replace("127.0.0.1", "localhost");
+        let cloud = CloudArgs {
+            azure_cloud: CloudName::Custom,
+            azure_arm_endpoint: Some(info.arm_endpoint.clone()),
+            azure_authority_host: Some(authority_host),
+            azure_token_audience: None,
+        };
+        cloud.resolve().expect("a cloud")
+    }
+
+    fn connection(&self) -> Connection {
+        Connection { extra_ca: Some(self.emulator.info().ca_file.clone()), ..Connection::default() }
+    }
+
+    /// Who the controller is.
+    fn own(&self) -> OwnIdentity {
+        let client_id = self.emulator.with_state(|state| {
+            let own = state.identities.values().find(|found| found.id.name == "controller");
+            own.expect("it is there").client_id.clone()
+        });
+        let tenant_id = self.emulator.info().tenant_id.clone();
+        OwnIdentity::Workload { client_id, tenant_id, token_file: self.token_file.path().to_owned() }
+    }
+
+    /// The controller's client, made as the controller makes it.
+    fn client(&self, connection: &Connection) -> ArmClient {
+        ensign::runtime::tls::install_provider();
+        let own = self.own().credential(&self.cloud(), connection).expect("a credential");
+        ArmClient::new(&self.cloud(), connection, own.credential, "c0ffee00").expect("a client of ARM")
+    }
+
+    fn orders(&self) -> ArmId {
+        let info = self.emulator.info();
+        let id = format!(
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders",
+            info.subscription_id, info.resource_group
+        );
+        id.parse().expect("an ARM ID")
+    }
+
+    /// Limits the controller's own identity to some actions.
+    fn allow(&self, actions: impl IntoIterator<Item = String>) {
+        self.emulator.with_state(|state| {
+            let own = state.identities.values_mut().find(|found| found.id.name == "controller").expect("it is there");
+            own.arm_rights = ArmRights::Actions(actions.into_iter().collect());
+        });
+    }
+
+    /// Scripts the answer to some requests of a kind.
+    fn answer(&self, kind: Kind, times: u64, answer: FaultAnswer) {
+        self.emulator.set_faults(vec![rule(kind, times, answer)]);
+    }
+
+    /// The requests of a kind so far.
+    fn requests(&self, kind: Kind) -> Vec<LogEntry> {
+        let entries = self.emulator.log(&LogFilter::default());
+        entries.into_iter().filter(|entry| entry.kind == kind).collect()
+    }
+
+    fn statuses(&self, kind: Kind) -> Vec<u16> {
+        self.requests(kind).into_iter().filter_map(|entry| entry.status).collect()
+    }
+}
+
+fn rule(kind: Kind, times: u64, answer: FaultAnswer) -> FaultRule {
+    let matching = FaultMatch { kind: Some(kind), ..FaultMatch::default() };
+    FaultRule { matching, nth: 1, times, action: FaultAction::Answer(answer), matched: 0, fired: 0 }
+}
+
+fn refusal(status: u16, code: &str, message: &str) -> FaultAnswer {
+    FaultAnswer {
+        status,
+        code: Some(code.to_owned()),
+        message: Some(message.to_owned()),
+        retry_after: None,
+        body: None,
+        html: false,
+    }
+}
+
+fn body(status: u16, body: Value) -> FaultAnswer {
+    FaultAnswer { body: Some(body), ..refusal(status, "", "") }
+}
+
+/// What Ensign would write for a service account.
+fn credential() -> Credential {
+    Credential {
+        name: "ensign-c0ffee00-shop-app-0123456789abcdef".to_owned(),
+        issuer: "https://issuer.example".to_owned(),
+        subject: "system:serviceaccount:shop:app".to_owned(),
+        audiences: vec!["api://AzureADTokenExchange".to_owned()],
+    }
+}

@@ -1,0 +1,72 @@
+//! A token that ARM refuses before its time.
+
+use ensign::api::conditions::Reason;
+use ensign::decide::scopes::AllowedScopes;
+use ensign::emulator::Kind;
+
+use super::{Azure, credential, refusal};
+
+#[tokio::test]
+async fn a_token_that_arm_refuses_is_replaced_and_the_request_repeated_once() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    client.get_identity(&azure.orders()).await.expect("a first token");
+    azure.answer(Kind::ArmRead, 1, refusal(401, "ExpiredAuthenticationToken", "no"));
+    client.get_identity(&azure.orders()).await.expect("a second token");
+    assert_eq!(azure.statuses(Kind::ArmRead), [200, 401, 200]);
+    assert_eq!(azure.statuses(Kind::Token), [200, 200], "the first one was kept until it was refused");
+    client.get_identity(&azure.orders()).await.expect("the second token serves on");
+    assert_eq!(azure.requests(Kind::Token).len(), 2);
+}
+
+#[tokio::test]
+async fn a_write_that_was_refused_for_its_token_arrives_once_and_whole() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    azure.answer(Kind::ArmWrite, 1, refusal(401, "InvalidAuthenticationToken", "no"));
+    let stored = client.put_credential(&azure.orders(), &credential()).await.expect("written");
+    assert_eq!(stored, credential());
+    assert_eq!(azure.statuses(Kind::ArmWrite), [401, 201]);
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_too_ends_the_call() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    azure.answer(Kind::ArmRead, 2, refusal(401, "InvalidAuthenticationToken", "no"));
+    let error = client.list_credentials(&azure.orders()).await.unwrap_err();
+    let failure = error.failure(None);
+    assert_eq!((failure.reason, failure.is_gone()), (Reason::CredentialUnavailable, false));
+    assert_eq!(azure.statuses(Kind::ArmRead), [401, 401], "once, not on and on");
+    assert!(client.list_credentials(&azure.orders()).await.is_ok(), "and the next call starts afresh");
+}
+
+#[tokio::test]
+async fn what_is_forbidden_or_missing_is_not_asked_again() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    for (status, code) in [(403, "AuthorizationFailed"), (404, "ResourceNotFound")] {
+        azure.emulator.clear_log();
+        azure.answer(Kind::ArmRead, 1, refusal(status, code, "no"));
+        assert!(client.list_credentials(&azure.orders()).await.is_err());
+        assert_eq!(azure.statuses(Kind::ArmRead), [status]);
+    }
+}
+
+#[tokio::test]
+async fn outside_of_its_scopes_a_client_sends_nothing() {
+    let azure = Azure::start();
+    let scope = "/subscriptions/00000000-0000-0000-0000-000000000001".parse().expect("a scope");
+    let client = azure.client(&azure.connection()).bounded(AllowedScopes::new([scope]));
+    let (orders, written) = (azure.orders(), credential());
+    let errors = [
+        client.get_identity(&orders).await.unwrap_err(),
+        client.list_credentials(&orders).await.unwrap_err(),
+        client.put_credential(&orders, &written).await.unwrap_err(),
+        client.delete_credential(&orders, &written.name).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.failure(None).reason, Reason::ScopeNotAllowed, "{error}");
+    }
+    assert_eq!(azure.emulator.log(&ensign::emulator::LogFilter::default()), [], "not even a token was asked for");
+}
