@@ -241,7 +241,9 @@ class Environment:
             "--listen", address, "--tls-san", "127.0.0.1", "--namespace", seed.NAMESPACE,
             "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
-            "--health-listen", "127.0.0.1:0", "--azure-tenant-id", self.info["tenant_id"], *self._mode(),
+            "--health-listen", "127.0.0.1:0", "--azure-tenant-id", self.info["tenant_id"],
+            # No load balancer has to learn that it stops.
+            "--drain-seconds", "0", *self._mode(),
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
 

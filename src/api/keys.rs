@@ -13,6 +13,8 @@ pub const IDENTITY_GATE: &str = "ensign.dev/identity";
 pub const HELD_LABEL: &str = "ensign.dev/held";
 /// Annotation on a `ManagedIdentity` only: release the finalizer without touching Azure.
 pub const ABANDON_ANNOTATION: &str = "ensign.dev/abandon";
+/// Annotation on the webhook's Secret, with any value: replace the authority that signs its certificates, step by step.
+pub const ROTATE_AUTHORITY_ANNOTATION: &str = "ensign.dev/rotate-authority";
 /// Finalizer on both kinds: a federated identity credential may exist because of this object.
 pub const CREDENTIALS_FINALIZER: &str = "ensign.dev/credentials";
 

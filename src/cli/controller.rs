@@ -16,6 +16,7 @@ use super::compatibility::CompatibilityArgs;
 use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::problems::Problems;
+use super::webhook_registration::RegistrationArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::ArmClient;
 use crate::controller::{self, Config, Effects, WebhookTarget};
@@ -72,6 +73,8 @@ pub(crate) struct Args {
     /// Secret with the webhook's certificates, in Ensign's own namespace
     #[arg(long, env = "ENSIGN_WEBHOOK_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
     webhook_secret: String,
+    #[command(flatten)]
+    registration: RegistrationArgs,
     /// Namespaces whose pods never reach the webhook, besides kube-system and Ensign's own
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
@@ -108,6 +111,7 @@ impl Args {
         }
         problems.extend(self.injection.problems(self.compatibility.compatibility));
         problems.extend(self.azure_limits.problems());
+        problems.extend(self.registration.problems());
         if let Some(url) = &self.webhook_url {
             let is_https = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.has_host());
             problems.require(is_https, || format!("--webhook-url {url:?} is not an https URL"));
@@ -124,7 +128,9 @@ impl Args {
             configuration: self.webhook_configuration.clone(),
             namespace: self.namespace.clone(),
             secret: self.webhook_secret.clone(),
+            ca: self.registration.ca(),
             endpoint,
+            probe: self.registration.probe(),
             excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
             compatibility: self.compatibility.compatibility,
         }

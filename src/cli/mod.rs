@@ -15,6 +15,9 @@ mod policies;
 mod problems;
 mod ready_file;
 mod webhook;
+mod webhook_certificates;
+mod webhook_limits;
+mod webhook_registration;
 
 use std::io::Write;
 use std::process::ExitCode;

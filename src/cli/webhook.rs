@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::compatibility::WebhookCompatibilityArgs;
 use super::problems::Problems;
+use super::webhook_certificates::CertificateArgs;
+use super::webhook_limits::LimitArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::cloud::CloudName;
 use crate::decide::admit;
@@ -35,12 +37,13 @@ pub(crate) struct Args {
     /// Namespace that Ensign runs in
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
-    /// Secret in that namespace that the webhook fills with its certificates; it has to exist
-    #[arg(long, env = "ENSIGN_TLS_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
-    tls_secret: String,
+    #[command(flatten)]
+    certificates: CertificateArgs,
     /// DNS name or address under which the API server reaches the webhook; repeatable (default: `ensign-webhook.NAMESPACE.svc`)
     #[arg(long, env = "ENSIGN_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     tls_san: Vec<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Namespaces whose pods are never touched, besides kube-system and Ensign's own
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
@@ -107,7 +110,11 @@ impl Args {
     fn options(&self) -> Result<Options, Failure> {
         let mut problems = Problems::default();
         problems.dns_name("--namespace", &self.namespace);
-        problems.dns_name("--tls-secret", &self.tls_secret);
+        for (flag, name) in self.certificates.names() {
+            problems.dns_name(flag, name);
+        }
+        problems.extend(self.certificates.problems());
+        problems.extend(self.limits.problems());
         for name in &self.excluded_namespaces {
             problems.dns_name("--excluded-namespaces", name);
         }
@@ -120,8 +127,7 @@ impl Args {
         let entra = problems
             .take(self.azure_cloud.entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref()));
         let options = entra.map(|(authority_host, audience)| Options {
-            namespace: self.namespace.clone(),
-            tls_secret: self.tls_secret.clone(),
+            certificates: self.certificates.certificates(&self.namespace),
             tls_names: match self.tls_san.as_slice() {
                 [] => vec![format!("ensign-webhook.{}.svc", self.namespace)],
                 names => names.to_vec(),
@@ -132,6 +138,8 @@ impl Args {
                 excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
                 compatibility: self.compatibility.compatibility(),
             },
+            limits: self.limits.limits(),
+            lame_duck: self.limits.lame_duck(),
         });
         problems.finish(options)
     }
@@ -184,6 +192,12 @@ mod tests {
             "--excluded-namespaces=fine,kube_public",
             "--azure-cloud=custom",
             "--azure-token-audience=",
+            "--webhook-configuration=_",
+            "--ca-propagation-seconds=0",
+            "--max-connections=1",
+            "--max-requests=0",
+            "--request-memory-mib=1",
+            "--drain-seconds=1000",
         ];
         let problems = parse(&flags).unwrap_err();
         let named = [
@@ -193,6 +207,12 @@ mod tests {
             "--tls-san",
             "--azure-authority-host",
             "--azure-token-audience",
+            "--webhook-configuration",
+            "--ca-propagation-seconds",
+            "--max-connections",
+            "--max-requests",
+            "--request-memory-mib",
+            "--drain-seconds",
         ];
         assert_eq!(problems.lines().count(), named.len() + 1, "{problems}");
         for flag in named {

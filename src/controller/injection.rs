@@ -4,7 +4,6 @@
 //! former one goes when the new one has been seen to work, several times in a row.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
@@ -13,12 +12,9 @@ use kube::api::{Api, DynamicObject};
 
 use super::kube_writes::{KubeError, KubeWriter, within_deadline};
 use super::policies::{Filled, PolicyKeeper, resource};
-use super::registration::{self, Registered, WebhookTarget};
+use super::registration::{Registered, Registrar, WAIT};
 use crate::decide::policy::{Choice, Form, Kind, Mode, Served, mode, policies, shortfall};
-use crate::decide::registration::differs;
-
-/// How soon to look again when something is missing, or the new mode has to be seen again.
-pub(super) const WAIT: Duration = Duration::from_secs(2);
+use crate::decide::rivals::differs;
 
 /// Injection can't be chosen.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +73,7 @@ async fn look(client: &Client) -> Result<Option<String>, KubeError> {
 /// What injection takes.
 pub(super) struct Injection<'a> {
     pub(super) writer: &'a KubeWriter,
-    pub(super) webhook: Option<&'a WebhookTarget>,
+    pub(super) webhook: Option<&'a Registrar>,
     pub(super) policies: Option<&'a PolicyKeeper>,
 }
 
@@ -93,11 +89,11 @@ impl Injection<'_> {
     async fn by_policies(&self, keeper: &PolicyKeeper, granted: &BTreeSet<String>) -> Result<Registered, KubeError> {
         if keeper.fill(self.writer, granted).await? == Filled::Missing {
             tracing::warn!("an admission policy is missing: apply the chart again, which makes it");
-            return Ok(Registered::Waiting);
+            return Ok(Registered::Waiting(WAIT));
         }
         let Some(configuration) = self.registered_webhook().await? else { return Ok(Registered::Current) };
         if !keeper.is_live(self.writer, granted).await? {
-            return Ok(Registered::Waiting);
+            return Ok(Registered::Waiting(WAIT));
         }
         let Some(others) = differs(&configuration, &[]) else { return Ok(Registered::Current) };
         self.writer.register_webhooks(&configuration, others).await?;
@@ -107,10 +103,8 @@ impl Injection<'_> {
 
     /// The registration, if pods are sent to the webhook.
     async fn registered_webhook(&self) -> Result<Option<MutatingWebhookConfiguration>, KubeError> {
-        let Some(target) = self.webhook else { return Ok(None) };
-        let api: Api<MutatingWebhookConfiguration> = Api::all(self.writer.client().clone());
-        let act = || format!("reading MutatingWebhookConfiguration {}", target.configuration);
-        let found = within_deadline(act, api.get_opt(&target.configuration)).await?;
+        let Some(registrar) = self.webhook else { return Ok(None) };
+        let found = registrar.read(self.writer).await?;
         Ok(found.filter(|configuration| differs(configuration, &[]).is_some()))
     }
 
@@ -119,8 +113,8 @@ impl Injection<'_> {
         keeper: Option<&PolicyKeeper>,
         granted: &BTreeSet<String>,
     ) -> Result<Registered, KubeError> {
-        let Some(target) = self.webhook else { return Ok(Registered::Current) };
-        let registered = registration::reconcile(self.writer, target, granted).await?;
+        let Some(registrar) = self.webhook else { return Ok(Registered::Current) };
+        let registered = registrar.reconcile(self.writer, granted).await?;
         let Some(keeper) = keeper else { return Ok(registered) };
         if registered != Registered::Current {
             keeper.seen(false);
@@ -130,7 +124,7 @@ impl Injection<'_> {
             return Ok(Registered::Current);
         }
         if !keeper.seen(true) {
-            return Ok(Registered::Waiting);
+            return Ok(Registered::Waiting(WAIT));
         }
         keeper.empty(self.writer).await?;
         Ok(Registered::Current)

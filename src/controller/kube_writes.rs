@@ -29,7 +29,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 /// Longest text of an event, in bytes; the API server refuses more.
 const MAX_NOTE: usize = 1_000;
 const REPORTER: &str = "ensign-controller";
-/// Owner of the fields that are written by server-side apply.
+/// Owner of the fields that are written by server-side apply, and of the webhook's registration.
 pub(super) const FIELD_MANAGER: &str = "ensign";
 
 /// A request to the API server failed.
@@ -231,7 +231,7 @@ impl KubeWriter {
         let name = current.name_any();
         let updated = MutatingWebhookConfiguration { webhooks: Some(webhooks), ..current.clone() };
         let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let params = PostParams::default();
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object = || format!("MutatingWebhookConfiguration {name}");
         self.write("register", "writing the webhooks of", object, api.replace(&name, &params, &updated)).await
     }

@@ -30,6 +30,7 @@ mod service_accounts;
 mod upstream_webhook;
 mod waits;
 mod watches;
+mod webhook_probe;
 mod write_gate;
 
 pub use discover::{DiscoveryError, discover};
@@ -38,5 +39,6 @@ pub use injection::{InjectionError, choose_injection};
 pub use issuer_watch::IssuerWatch;
 pub use lease::LeaseConfig;
 pub use policies::InjectionTarget;
-pub use registration::WebhookTarget;
+pub use registration::{CaInjection, WebhookTarget};
 pub use run::{Config, ControllerError, run};
+pub use webhook_probe::WebhookProbe;

@@ -13,11 +13,11 @@ use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
 use super::gather::Gathered;
-use super::injection::{self, Injection};
+use super::injection::Injection;
 use super::key::Key;
 use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::policies::PolicyKeeper;
-use super::registration::{Registered, WebhookTarget};
+use super::registration::{Registered, Registrar};
 use super::service_accounts;
 use super::upstream_webhook::Look;
 use super::waits::Waits;
@@ -43,7 +43,7 @@ pub(super) struct Reconciler {
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) waits: Waits,
     pub(super) clock: SharedClock,
-    pub(super) webhook: Option<WebhookTarget>,
+    pub(super) webhook: Option<Registrar>,
     pub(super) policies: Option<PolicyKeeper>,
     pub(super) upstream: watch::Receiver<Look>,
 }
@@ -64,8 +64,8 @@ enum Outcome {
     Paced(Duration),
     /// A pause is on that began earlier.
     Held(Duration),
-    /// The webhook can't be registered yet.
-    RegistrationWaits,
+    /// The webhook can't be registered yet; look again after this time.
+    RegistrationWaits(Duration),
 }
 
 impl Reconciler {
@@ -104,7 +104,7 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 Some(wait)
             }
-            Outcome::RegistrationWaits => Some(injection::WAIT),
+            Outcome::RegistrationWaits(wait) => Some(wait),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
             Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
@@ -138,7 +138,7 @@ impl Reconciler {
         let granted = self.cache.read().granted_namespaces();
         Ok(match (Injection { writer: &self.writer, webhook, policies }).reconcile(&granted).await? {
             Registered::Current => Outcome::InStep,
-            Registered::Waiting => Outcome::RegistrationWaits,
+            Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
         })
     }
 

@@ -22,7 +22,7 @@ use super::lease::{Election, LeaseConfig, Standing};
 use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::Reconciler;
-use super::registration::WebhookTarget;
+use super::registration::{Registrar, WebhookTarget};
 use super::upstream_webhook::{Look, UpstreamWatch};
 use super::waits::Waits;
 use super::watches::{Feed, REQUIRED};
@@ -228,8 +228,8 @@ impl Life {
             effects: config.effects,
             settings,
             waits: Waits::new(config.resync, config.azure_limits, config.spread, &config.clock),
+            webhook: config.webhook.map(|target| Registrar::new(target, config.clock.clone())),
             clock: config.clock,
-            webhook: config.webhook,
             policies: config.injection.map(PolicyKeeper::new),
             upstream,
         });

@@ -3,6 +3,7 @@
 pub mod acceptance;
 pub mod admit;
 pub mod assess;
+pub mod authority;
 pub mod backoff;
 pub mod conflicts;
 pub mod credentials;
@@ -21,5 +22,6 @@ pub mod policy;
 pub mod rate;
 pub mod registration;
 pub mod resync;
+pub mod rivals;
 pub mod scopes;
 pub mod status;

@@ -1,14 +1,15 @@
 //! The webhook's registration at the API server.
 //!
-//! Two entries, because the selectors within one are `ANDed`: every unlabelled pod of the namespaces that some grant
-//! names or selects, and every pod with the opt-in label anywhere. Other programs may add selector expressions of their
-//! own (the AKS admissions enforcer does): these are kept, and count as no difference.
+//! Several entries, because the selectors within one are `ANDed`: every unlabelled pod of the namespaces that some grant
+//! names or selects; every pod with the opt-in label anywhere; and in compatibility mode every pod elsewhere with the
+//! label of the upstream webhook. No pod matches two of them. What other programs make of the registration is the
+//! business of [`super::rivals`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ServiceReference, WebhookClientConfig,
+    MutatingWebhook, RuleWithOperations, ServiceReference, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
@@ -18,6 +19,12 @@ use crate::api::keys::INJECT_LABEL;
 pub const GRANTED_ENTRY: &str = "pods.ensign.dev";
 /// Entry for pods with the opt-in label.
 pub const LABELLED_ENTRY: &str = "labelled-pods.ensign.dev";
+/// Entry for pods with the label of the upstream webhook, in compatibility mode.
+pub const COMPATIBLE_ENTRY: &str = "compatible-pods.ensign.dev";
+/// Every entry that is Ensign's.
+pub const ENTRIES: [&str; 3] = [GRANTED_ENTRY, LABELLED_ENTRY, COMPATIBLE_ENTRY];
+/// Label by which pods ask the upstream webhook for injection.
+pub const COMPATIBLE_LABEL: &str = "azure.workload.identity/use";
 /// Path of the webhook's one endpoint.
 pub const MUTATE_PODS_PATH: &str = "/mutate-pods";
 /// How long the API server waits for the webhook.
@@ -48,62 +55,47 @@ pub fn excluded_namespaces(own: &str, more: impl IntoIterator<Item = String>) ->
     ALWAYS_EXCLUDED.into_iter().map(str::to_owned).chain([own.to_owned()]).chain(more).collect()
 }
 
-/// The entries that the webhook configuration should have. `covered` are the namespaces that some grant names or
-/// selects; without any, only labelled pods are asked about. `ca_bundle` is PEM.
-pub fn desired(
-    covered: &BTreeSet<String>,
-    excluded: &BTreeSet<String>,
-    endpoint: &Endpoint,
-    ca_bundle: &[u8],
-) -> Vec<MutatingWebhook> {
-    let not_excluded = (!excluded.is_empty()).then(|| requirement(NAMESPACE_NAME_LABEL, "NotIn", excluded));
-    let covered: BTreeSet<String> = covered.difference(excluded).cloned().collect();
-    let mut entries = Vec::with_capacity(2);
-    if !covered.is_empty() {
-        let namespaces = [requirement(NAMESPACE_NAME_LABEL, "In", &covered)].into_iter().chain(not_excluded.clone());
-        let unlabelled = ["false", "true"].map(str::to_owned).into();
-        entries.push(entry(
-            GRANTED_ENTRY,
-            client_config(endpoint, ca_bundle),
-            selector(namespaces.collect()),
-            selector(vec![requirement(INJECT_LABEL, "NotIn", &unlabelled)]),
-        ));
-    }
-    entries.push(entry(
-        LABELLED_ENTRY,
-        client_config(endpoint, ca_bundle),
-        selector(not_excluded.into_iter().collect()),
-        LabelSelector {
-            match_labels: Some([(INJECT_LABEL.to_owned(), "true".to_owned())].into()),
-            match_expressions: None,
-        },
-    ));
-    entries
+/// What the registration depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The namespaces that some grant names or selects; without any, only labelled pods are asked about.
+    pub covered: &'a BTreeSet<String>,
+    /// The namespaces whose pods are never asked about.
+    pub excluded: &'a BTreeSet<String>,
+    /// Where the webhook is.
+    pub endpoint: &'a Endpoint,
+    /// The certificates to trust for it, PEM; `None` if another program puts them in.
+    pub ca_bundle: Option<&'a [u8]>,
+    /// Whether pods with the label of the upstream webhook are asked about everywhere.
+    pub compatibility: bool,
 }
 
-/// The entries to write, if the configuration lacks something of `desired`. What other programs added is in them.
-pub fn differs(current: &MutatingWebhookConfiguration, desired: &[MutatingWebhook]) -> Option<Vec<MutatingWebhook>> {
-    let before = current.webhooks.as_deref().unwrap_or_default();
-    let is_wanted = |entry: &&MutatingWebhook| {
-        ![GRANTED_ENTRY, LABELLED_ENTRY].contains(&entry.name.as_str())
-            || desired.iter().any(|wanted| wanted.name == entry.name)
+/// The entries that the webhook configuration should have.
+pub fn desired(input: &Input<'_>) -> Vec<MutatingWebhook> {
+    let Input { excluded, compatibility, .. } = *input;
+    let names = |operator: &str, values: &BTreeSet<String>| {
+        (!values.is_empty()).then(|| requirement(NAMESPACE_NAME_LABEL, operator, values))
     };
-    let mut after: Vec<MutatingWebhook> = before.iter().filter(is_wanted).cloned().collect();
-    let mut changed = after.len() != before.len();
-    for wanted in desired {
-        match after.iter_mut().find(|entry| entry.name == wanted.name) {
-            Some(entry) if same(entry, wanted) => {}
-            Some(entry) => {
-                *entry = merged(entry, wanted);
-                changed = true;
-            }
-            None => {
-                after.push(wanted.clone());
-                changed = true;
-            }
-        }
+    let covered: BTreeSet<String> = input.covered.difference(excluded).cloned().collect();
+    let has = |label: &str| Some([(label.to_owned(), "true".to_owned())].into());
+    let unlabelled = vec![requirement(INJECT_LABEL, "NotIn", &["false", "true"].map(str::to_owned).into())];
+    let entry = |name, namespaces: Vec<Option<LabelSelectorRequirement>>, objects| {
+        entry(name, client_config(input), selector(namespaces.into_iter().flatten().collect()), objects)
+    };
+
+    let mut entries = Vec::with_capacity(ENTRIES.len());
+    if !covered.is_empty() {
+        let namespaces = vec![names("In", &covered), names("NotIn", excluded)];
+        entries.push(entry(GRANTED_ENTRY, namespaces, selector(unlabelled.clone())));
     }
-    changed.then_some(after)
+    let labelled = LabelSelector { match_labels: has(INJECT_LABEL), match_expressions: None };
+    entries.push(entry(LABELLED_ENTRY, vec![names("NotIn", excluded)], labelled));
+    if compatibility {
+        let elsewhere = covered.union(excluded).cloned().collect();
+        let compatible = LabelSelector { match_labels: has(COMPATIBLE_LABEL), match_expressions: Some(unlabelled) };
+        entries.push(entry(COMPATIBLE_ENTRY, vec![names("NotIn", &elsewhere)], compatible));
+    }
+    entries
 }
 
 fn entry(
@@ -136,14 +128,10 @@ fn entry(
     }
 }
 
-fn client_config(endpoint: &Endpoint, ca_bundle: &[u8]) -> WebhookClientConfig {
-    let ca_bundle = (!ca_bundle.is_empty()).then(|| ByteString(ca_bundle.to_vec()));
-    match endpoint {
-        Endpoint::Url(url) => {
-            let base = url.trim_end_matches('/');
-            let base = base.strip_suffix(MUTATE_PODS_PATH).unwrap_or(base);
-            WebhookClientConfig { url: Some(format!("{base}{MUTATE_PODS_PATH}")), service: None, ca_bundle }
-        }
+fn client_config(input: &Input<'_>) -> WebhookClientConfig {
+    let ca_bundle = input.ca_bundle.map(|pem| ByteString(pem.to_vec()));
+    match input.endpoint {
+        Endpoint::Url(url) => WebhookClientConfig { url: Some(with_path(url)), service: None, ca_bundle },
         Endpoint::Service { namespace, name } => WebhookClientConfig {
             url: None,
             service: Some(ServiceReference {
@@ -157,7 +145,14 @@ fn client_config(endpoint: &Endpoint, ca_bundle: &[u8]) -> WebhookClientConfig {
     }
 }
 
-fn requirement(key: &str, operator: &str, values: &BTreeSet<String>) -> LabelSelectorRequirement {
+/// The URL of a webhook, with its path once.
+pub fn with_path(url: &str) -> String {
+    let base = url.trim_end_matches('/');
+    let base = base.strip_suffix(MUTATE_PODS_PATH).unwrap_or(base);
+    format!("{base}{MUTATE_PODS_PATH}")
+}
+
+pub(super) fn requirement(key: &str, operator: &str, values: &BTreeSet<String>) -> LabelSelectorRequirement {
     LabelSelectorRequirement {
         key: key.to_owned(),
         operator: operator.to_owned(),
@@ -167,72 +162,6 @@ fn requirement(key: &str, operator: &str, values: &BTreeSet<String>) -> LabelSel
 
 fn selector(match_expressions: Vec<LabelSelectorRequirement>) -> LabelSelector {
     LabelSelector { match_labels: None, match_expressions: Some(match_expressions).filter(|list| !list.is_empty()) }
-}
-
-/// Whether nothing of ours is missing or different.
-fn same(current: &MutatingWebhook, wanted: &MutatingWebhook) -> bool {
-    let scalars = |entry: &MutatingWebhook| MutatingWebhook {
-        namespace_selector: None,
-        object_selector: None,
-        match_conditions: None,
-        ..entry.clone()
-    };
-    scalars(current) == scalars(wanted)
-        && Ours::of(current.namespace_selector.as_ref()) == Ours::of(wanted.namespace_selector.as_ref())
-        && Ours::of(current.object_selector.as_ref()) == Ours::of(wanted.object_selector.as_ref())
-}
-
-/// `wanted`, with what others added to `current`.
-fn merged(current: &MutatingWebhook, wanted: &MutatingWebhook) -> MutatingWebhook {
-    MutatingWebhook {
-        namespace_selector: Some(with_foreign(current.namespace_selector.as_ref(), wanted.namespace_selector.as_ref())),
-        object_selector: Some(with_foreign(current.object_selector.as_ref(), wanted.object_selector.as_ref())),
-        match_conditions: current.match_conditions.clone(),
-        ..wanted.clone()
-    }
-}
-
-fn is_our_key(key: &str) -> bool {
-    matches!(key, NAMESPACE_NAME_LABEL | INJECT_LABEL)
-}
-
-/// Our part of a selector, in an order that does not matter.
-#[derive(Debug, PartialEq, Eq)]
-struct Ours<'a> {
-    labels: BTreeMap<&'a str, &'a str>,
-    expressions: BTreeSet<(&'a str, &'a str, BTreeSet<&'a str>)>,
-}
-
-impl<'a> Ours<'a> {
-    fn of(selector: Option<&'a LabelSelector>) -> Self {
-        let labels = selector.and_then(|selector| selector.match_labels.as_ref()).into_iter().flatten();
-        let expressions = selector.and_then(|selector| selector.match_expressions.as_ref()).into_iter().flatten();
-        Self {
-            labels: labels
-                .filter(|(key, _)| is_our_key(key))
-                .map(|(key, value)| (key.as_str(), value.as_str()))
-                .collect(),
-            expressions: expressions
-                .filter(|requirement| is_our_key(&requirement.key))
-                .map(|requirement| {
-                    let values = requirement.values.iter().flatten().map(String::as_str).collect();
-                    (requirement.key.as_str(), requirement.operator.as_str(), values)
-                })
-                .collect(),
-        }
-    }
-}
-
-fn with_foreign(current: Option<&LabelSelector>, wanted: Option<&LabelSelector>) -> LabelSelector {
-    let mut selector = wanted.cloned().unwrap_or_default();
-    let foreign = current.cloned().unwrap_or_default();
-    for (key, value) in foreign.match_labels.into_iter().flatten().filter(|(key, _)| !is_our_key(key)) {
-        selector.match_labels.get_or_insert_default().insert(key, value);
-    }
-    for requirement in foreign.match_expressions.into_iter().flatten().filter(|other| !is_our_key(&other.key)) {
-        selector.match_expressions.get_or_insert_default().push(requirement);
-    }
-    selector
 }
 
 #[cfg(test)]

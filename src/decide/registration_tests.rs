@@ -1,4 +1,4 @@
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 
@@ -10,19 +10,13 @@ fn url() -> Endpoint {
     Endpoint::Url("https://127.0.0.1:9443".to_owned())
 }
 
+fn entries(covered: &[&str], excluded: &[&str], endpoint: &Endpoint, compatibility: bool) -> Vec<MutatingWebhook> {
+    let (covered, excluded) = (&set(covered), &set(excluded));
+    desired(&Input { covered, excluded, endpoint, ca_bundle: Some(b"ca"), compatibility })
+}
+
 fn wanted() -> Vec<MutatingWebhook> {
-    desired(&set(&["shop", "pay"]), &set(&["kube-system"]), &url(), b"ca")
-}
-
-fn stored(webhooks: &[MutatingWebhook]) -> MutatingWebhookConfiguration {
-    MutatingWebhookConfiguration { webhooks: Some(webhooks.to_vec()), ..MutatingWebhookConfiguration::default() }
-}
-
-/// What the API server or another program makes of the entries.
-fn changed(webhooks: &[MutatingWebhook], index: usize, change: &Value) -> MutatingWebhookConfiguration {
-    let mut webhooks = serde_json::to_value(webhooks).unwrap();
-    json_patch::merge(&mut webhooks[index], change);
-    stored(&serde_json::from_value::<Vec<MutatingWebhook>>(webhooks).unwrap())
+    entries(&["shop", "pay"], &["kube-system"], &url(), false)
 }
 
 #[test]
@@ -57,7 +51,7 @@ fn both_entries_ask_at_pod_creation_and_fail_closed() {
 #[test]
 fn a_url_gets_the_path_once() {
     for given in ["https://h:1", "https://h:1/", "https://h:1/mutate-pods", "https://h:1/mutate-pods/"] {
-        let entries = desired(&set(&[]), &set(&[]), &Endpoint::Url(given.to_owned()), b"ca");
+        let entries = entries(&[], &[], &Endpoint::Url(given.to_owned()), false);
         assert_eq!(entries[0].client_config.url.as_deref(), Some("https://h:1/mutate-pods"), "{given}");
     }
 }
@@ -65,7 +59,7 @@ fn a_url_gets_the_path_once() {
 #[test]
 fn a_service_is_named_with_path_and_port() {
     let endpoint = Endpoint::Service { namespace: "ensign-system".to_owned(), name: "ensign-webhook".to_owned() };
-    let entries = serde_json::to_value(desired(&set(&[]), &set(&[]), &endpoint, b"ca")).unwrap();
+    let entries = serde_json::to_value(entries(&[], &[], &endpoint, false)).unwrap();
     let service = json!({"namespace": "ensign-system", "name": "ensign-webhook", "path": "/mutate-pods", "port": 443});
     assert_eq!(entries[0]["clientConfig"], json!({"service": service, "caBundle": "Y2E="}));
 }
@@ -73,7 +67,7 @@ fn a_service_is_named_with_path_and_port() {
 #[test]
 fn without_a_grant_only_labelled_pods_are_asked_about() {
     let names = |covered: &[&str], excluded: &[&str]| -> Vec<String> {
-        desired(&set(covered), &set(excluded), &url(), b"ca").into_iter().map(|entry| entry.name).collect()
+        entries(covered, excluded, &url(), false).into_iter().map(|entry| entry.name).collect()
     };
     assert_eq!(names(&[], &[]), [LABELLED_ENTRY]);
     assert_eq!(names(&["kube-system"], &["kube-system"]), [LABELLED_ENTRY], "an excluded namespace counts as no grant");
@@ -86,95 +80,24 @@ fn kube_system_and_ensigns_own_namespace_are_always_excluded() {
 }
 
 #[test]
-fn an_empty_configuration_gets_both_entries() {
-    assert_eq!(differs(&MutatingWebhookConfiguration::default(), &wanted()), Some(wanted()));
-}
-
-#[test]
-fn what_was_written_is_no_difference() {
-    assert_eq!(differs(&stored(&wanted()), &wanted()), None);
-}
-
-#[test]
-fn defaults_of_the_api_server_are_no_difference() {
-    // A selector without labels comes back with an empty map or without one.
-    let current = changed(&wanted(), 0, &json!({"namespaceSelector": {"matchLabels": {}}}));
-    assert_eq!(differs(&current, &wanted()), None);
-    let open = desired(&set(&[]), &set(&[]), &url(), b"ca");
-    assert_eq!(differs(&changed(&open, 0, &json!({"namespaceSelector": {}})), &open), None);
-}
-
-#[test]
-fn selector_expressions_of_others_are_no_difference() {
-    let mut current = wanted();
-    let foreign = LabelSelectorRequirement {
-        key: "control-plane".to_owned(),
-        operator: "NotIn".to_owned(),
-        values: Some(vec!["true".to_owned()]),
-    };
-    for entry in &mut current {
-        let selector = entry.namespace_selector.get_or_insert_default();
-        selector.match_expressions.get_or_insert_default().insert(0, foreign.clone());
-        selector.match_labels.get_or_insert_default().insert("tier".to_owned(), "x".to_owned());
-    }
-    assert_eq!(differs(&stored(&current), &wanted()), None);
-}
-
-#[test]
-fn selector_expressions_of_others_survive_a_change_of_ours() {
-    let foreign = json!({"key": "control-plane", "operator": "DoesNotExist"});
-    let ours = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["old"]});
-    let selector = json!({"namespaceSelector": {"matchExpressions": [ours, foreign], "matchLabels": {"tier": "x"}}});
-    let after = differs(&changed(&wanted(), 0, &selector), &wanted()).unwrap();
-    let after = serde_json::to_value(&after[0].namespace_selector).unwrap();
-    assert_eq!(after["matchLabels"], json!({"tier": "x"}));
-    let expressions = after["matchExpressions"].as_array().unwrap();
-    assert!(expressions.contains(&foreign), "{expressions:?}");
-    assert!(!expressions.contains(&ours), "{expressions:?}");
-    assert_eq!(expressions[0]["values"], json!(["pay", "shop"]));
-}
-
-#[test]
-fn every_field_of_ours_that_is_not_as_wanted_is_a_difference() {
-    let changes = [
-        json!({"clientConfig": {"caBundle": "b2xk"}}),
-        json!({"clientConfig": {"caBundle": null}}),
-        json!({"clientConfig": {"url": "https://elsewhere/mutate-pods"}}),
-        json!({"failurePolicy": "Ignore"}),
-        json!({"reinvocationPolicy": "Never"}),
-        json!({"timeoutSeconds": 30}),
-        json!({"matchPolicy": "Exact"}),
-        json!({"rules": []}),
-        json!({"objectSelector": {"matchExpressions": null}}),
-        json!({"namespaceSelector": {"matchExpressions": null}}),
-        json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}),
-    ];
-    for change in changes {
-        let current = changed(&wanted(), 0, &change);
-        assert_eq!(differs(&current, &wanted()), Some(wanted()), "{change}");
+fn in_compatibility_mode_pods_with_the_upstream_label_are_asked_about_where_no_other_entry_does() {
+    let entries = serde_json::to_value(entries(&["shop"], &["kube-system"], &url(), true)).unwrap();
+    assert_eq!(entries.as_array().unwrap().len(), 3);
+    assert_eq!(entries[2]["name"], "compatible-pods.ensign.dev");
+    let elsewhere =
+        json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "shop"]});
+    assert_eq!(entries[2]["namespaceSelector"], json!({"matchExpressions": [elsewhere]}));
+    let unlabelled = json!({"key": "ensign.dev/inject", "operator": "NotIn", "values": ["false", "true"]});
+    let objects = json!({"matchLabels": {"azure.workload.identity/use": "true"}, "matchExpressions": [unlabelled]});
+    assert_eq!(entries[2]["objectSelector"], objects);
+    for key in ["rules", "failurePolicy", "timeoutSeconds", "clientConfig", "reinvocationPolicy", "sideEffects"] {
+        assert_eq!(entries[2][key], entries[1][key], "{key}");
     }
 }
 
 #[test]
-fn an_entry_that_is_no_longer_wanted_goes() {
-    let labelled_only = desired(&set(&[]), &set(&["kube-system"]), &url(), b"ca");
-    assert_eq!(differs(&stored(&wanted()), &labelled_only), Some(labelled_only));
-}
-
-#[test]
-fn entries_of_others_stay() {
-    let other = MutatingWebhook { name: "other.example.com".to_owned(), ..wanted()[0].clone() };
-    let current = [vec![other.clone()], wanted()].concat();
-    assert_eq!(differs(&stored(&current), &wanted()), None);
-    let after = differs(&stored(std::slice::from_ref(&other)), &wanted()).unwrap();
-    assert_eq!(after[0], other);
-    assert_eq!(after[1..], wanted());
-}
-
-#[test]
-fn a_merge_is_stable() {
-    let foreign = json!({"key": "control-plane", "operator": "DoesNotExist"});
-    let current = changed(&wanted(), 1, &json!({"namespaceSelector": {"matchExpressions": [foreign]}}));
-    let after = differs(&current, &wanted()).unwrap();
-    assert_eq!(differs(&stored(&after), &wanted()), None);
+fn where_another_program_injects_the_ca_no_entry_has_one() {
+    let (covered, excluded, endpoint) = (&set(&["shop"]), &set(&[]), &url());
+    let input = Input { covered, excluded, endpoint, ca_bundle: None, compatibility: true };
+    assert!(desired(&input).iter().all(|entry| entry.client_config.ca_bundle.is_none()));
 }

@@ -12,13 +12,17 @@ pub mod accounts;
 pub mod admission;
 pub mod cache;
 pub mod certificates;
+mod door;
+pub mod limits;
 pub mod lookup;
 pub mod review;
+pub mod seats;
 pub mod server;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use self::accounts::{Accounts, LiveAccount};
 use self::admission::Admission;
 use self::cache::Index;
-use self::certificates::{Keeper, Resolver};
+use self::certificates::{Certificates, Resolver};
+use self::limits::Limits;
 use self::lookup::LiveLookup;
-use self::server::Limits;
 use crate::decide::admit::Config;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
@@ -36,14 +40,16 @@ use crate::runtime::health::Readiness;
 /// What the webhook has to be told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its own namespace.
-    pub namespace: String,
-    /// The Secret there with its certificates.
-    pub tls_secret: String,
+    /// Where its certificates come from.
+    pub certificates: Certificates,
     /// DNS names and addresses under which the API server reaches it.
     pub tls_names: Vec<String>,
     /// What pods get.
     pub config: Config,
+    /// What clients may take.
+    pub limits: Limits,
+    /// How long it goes on serving after it was told to stop, while whoever sends requests learns that.
+    pub lame_duck: Duration,
 }
 
 /// The webhook can't go on.
@@ -92,8 +98,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let index = Arc::new(Index::default());
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let Options { namespace, tls_secret, tls_names, config } = options;
-    let keeper = Keeper::new(client.clone(), namespace, tls_secret, tls_names, clock, Arc::clone(&resolver));
+    let Options { certificates, tls_names, config, limits, lame_duck } = options;
+    let certificates = Box::pin(certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver)));
     let lookup = Arc::new(LiveLookup::new(client.clone()));
     let accounts = config.compatibility.is_some().then(|| Arc::new(accounts::Index::default()));
     let with = |index| Accounts::new(index, Arc::new(LiveAccount::new(client.clone())));
@@ -106,8 +112,9 @@ pub async fn run(
             () = resolver.loaded() => {}
             () = stop.cancelled() => return Ok(()),
         }
-        let router = server::router(admission, Limits::default());
-        let served = server::serve(listener, Arc::clone(&resolver), router, stop.clone()).await;
+        let router = server::router(admission, limits);
+        let resolver = Arc::clone(&resolver);
+        let served = server::serve(listener, resolver, router, limits.connections, lame_duck, stop.clone()).await;
         served.map_err(|source| Error::Serve { source })
     };
     let tell = async {
@@ -129,7 +136,7 @@ pub async fn run(
         () = Box::pin(cache::run(client, Arc::clone(&index))) => {
             Err(Error::Ended { part: "the watch of ManagedIdentityBindings" })
         }
-        () = keeper.run() => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
+        () = certificates => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
         () = tell => Ok(()),
     }
 }

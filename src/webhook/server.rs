@@ -6,88 +6,83 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::certificates::Resolver;
+use super::door::Door;
+use super::limits::{self, Capacity, Limits};
 use super::review::Rejection;
+use super::seats::Seats;
 use crate::decide::registration::MUTATE_PODS_PATH;
 
-/// The API server stores objects of up to 1.5 MiB and accepts requests of up to 3 MiB; a review wraps one object.
-const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
-/// For reading a request and answering it. The API server gives up after five seconds.
-const REQUEST_DEADLINE: Duration = Duration::from_millis(4_500);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// Until the head of a connection's first request is there.
+const FIRST_REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// Until the head of the next one is there, so it also ends connections that rest. API servers end those after 90 s; to end
+/// one before they do is to lose the request that they send at that moment, and with it a pod.
+const REST_DEADLINE: Duration = Duration::from_secs(150);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_CONCURRENT_STREAMS: u32 = 250;
-/// How long requests under way may take once the process stops.
+/// How long requests under way may take once no new ones are taken.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
-
-/// What one request may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of its body.
-    pub body_bytes: usize,
-    /// Time for reading and answering it.
-    pub deadline: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { body_bytes: MAX_BODY_BYTES, deadline: REQUEST_DEADLINE }
-    }
-}
+/// When a client that was sent away for the moment should come again. The API server does.
+const RETRY_AFTER_SECONDS: u16 = 1;
 
 #[derive(Clone)]
 struct Served {
     admission: Arc<Admission>,
-    limits: Limits,
+    capacity: Capacity,
 }
 
 /// The webhook's one route.
 pub fn router(admission: Arc<Admission>, limits: Limits) -> Router {
-    Router::new()
-        .route(MUTATE_PODS_PATH, post(mutate_pods))
-        .layer(DefaultBodyLimit::max(limits.body_bytes))
-        .with_state(Served { admission, limits })
+    let served = Served { admission, capacity: Capacity::new(limits) };
+    Router::new().route(MUTATE_PODS_PATH, post(mutate_pods)).with_state(served)
 }
 
-async fn mutate_pods(State(Served { admission, limits }): State<Served>, request: Request) -> Response {
-    let answered = timeout(limits.deadline, async {
-        let body = read(request, limits).await?;
-        admission.review(&body).await
+async fn mutate_pods(State(Served { admission, capacity }): State<Served>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let mut chunks = body.into_data_stream();
+    let answered = timeout(capacity.deadline(), async {
+        let answer = async {
+            check_content_type(&head.headers)?;
+            let _turn = capacity.turn().await?;
+            let body = capacity.read(&mut chunks, content_length(&head.headers)).await?;
+            admission.review(body.bytes()).await
+        };
+        let answer = answer.await;
+        if answer.is_err() {
+            limits::discard(&mut chunks).await;
+        }
+        answer
     });
     let too_slow = |_| Rejection::new(StatusCode::REQUEST_TIMEOUT, "the request took too long to arrive or to answer");
     match answered.await.map_err(too_slow).flatten() {
         Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
         Err(rejection) => {
             tracing::warn!(status = rejection.status.as_u16(), error = %rejection, "request rejected");
-            (rejection.status, format!("{rejection}\n")).into_response()
+            let mut response = (rejection.status, format!("{rejection}\n")).into_response();
+            if rejection.status == StatusCode::SERVICE_UNAVAILABLE {
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            }
+            response
         }
     }
 }
 
-async fn read(request: Request, limits: Limits) -> Result<Bytes, Rejection> {
-    check_content_type(request.headers())?;
-    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Rejection::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {} bytes", limits.body_bytes),
-        ),
-        // A client that went away, or broke the protocol.
-        _ => Rejection::new(StatusCode::BAD_REQUEST, format!("the body can't be read: {}", rejection.body_text())),
-    })
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Rejection> {
@@ -103,7 +98,12 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Rejection> {
     }
 }
 
-/// Serves until `stop`, then finishes the requests under way.
+/// Serves until `stop` and for `lame_duck` after it, in which clients are asked to go elsewhere, then finishes the
+/// requests under way.
+///
+/// Whoever sends requests here learns only after a while that this replica is no longer ready. A connection that is
+/// closed while a request is on its way to it costs that request, so during that time each is closed with its next
+/// answer, and only those that nobody has used are closed without one.
 ///
 /// # Errors
 /// When the TLS configuration is refused, or the listener breaks.
@@ -111,16 +111,19 @@ pub async fn serve(
     listener: TcpListener,
     resolver: Arc<Resolver>,
     router: Router,
+    connections: usize,
+    lame_duck: Duration,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let tls = RustlsConfig::from_config(Arc::new(resolver.server_config().map_err(io::Error::other)?));
-    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
+    let tls = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
+    let router = router.layer(middleware::from_fn_with_state(stop.clone(), say_goodbye));
     let handle: Handle<SocketAddr> = Handle::new();
     let mut server = axum_server::from_tcp(listener)?
-        .acceptor(acceptor)
+        .acceptor(Door::new(Seats::new(connections), tls))
         .handle(handle.clone())
-        .first_request_timeout(HEADER_DEADLINE);
-    server.http_builder().http1().header_read_timeout(HEADER_DEADLINE);
+        .first_request_timeout(FIRST_REQUEST_DEADLINE);
+    server.http_builder().http1().header_read_timeout(REST_DEADLINE);
     server
         .http_builder()
         .http2()
@@ -129,6 +132,7 @@ pub async fn serve(
         .keep_alive_timeout(KEEP_ALIVE_DEADLINE);
     let drain = async {
         stop.cancelled().await;
+        sleep(lame_duck).await;
         handle.graceful_shutdown(Some(DRAIN_DEADLINE));
         std::future::pending::<()>().await;
     };
@@ -136,4 +140,15 @@ pub async fn serve(
         outcome = server.serve(router.into_make_service()) => outcome,
         () = drain => Ok(()),
     }
+}
+
+/// Once this replica stops, asks whoever gets an answer to open the next connection elsewhere. HTTP/2 has its own way
+/// to say that, when the server shuts down.
+async fn say_goodbye(State(stop): State<CancellationToken>, request: Request, next: Next) -> Response {
+    let can_be_asked = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if can_be_asked && stop.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

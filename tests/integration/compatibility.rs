@@ -1,10 +1,13 @@
 //! Compatibility mode behind a real API server: what pods of azure-workload-identity may rely on, each rule a test.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
 use ensign::api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
+use ensign::controller::{CaInjection, WebhookTarget};
+use ensign::decide::registration::Endpoint;
 use serde_json::{Value, json};
 
 use crate::support::clock::FakeClock;
@@ -467,7 +470,8 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
     let upstream = json!({"apiVersion": api, "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}});
     apply(stage.control_plane, &upstream).expect("apply the upstream's registration");
     let clock = FakeClock::new();
-    let options = || ReplicaOptions { compatibility: true, clock: clock.clone(), ..ReplicaOptions::default() };
+    let options =
+        || ReplicaOptions { webhook: Some(in_compatibility_mode()), clock: clock.clone(), ..ReplicaOptions::default() };
     let replica = unique("upstream");
     let running = stage.start(&replica, options());
     let said = |identity: &Value| condition_of(identity, "UpstreamWebhookAbsent").cloned();
@@ -491,4 +495,18 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
     });
     assert_eq!(stage.kubernetes_writes(&replica).len(), 1, "the status without the condition, and nothing before");
     drop(running);
+}
+
+/// A webhook that is nowhere: what is asked of it is only its mode.
+fn in_compatibility_mode() -> WebhookTarget {
+    WebhookTarget {
+        configuration: "none".to_owned(),
+        namespace: "default".to_owned(),
+        secret: "none".to_owned(),
+        ca: CaInjection::Secret,
+        endpoint: Endpoint::Url("https://127.0.0.1:1".to_owned()),
+        probe: None,
+        excluded: BTreeSet::new(),
+        compatibility: true,
+    }
 }

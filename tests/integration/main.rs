@@ -20,4 +20,8 @@ mod support;
 mod tenancy;
 mod webhook;
 mod webhook_certificates;
+mod webhook_fresh;
+mod webhook_limits;
 mod webhook_process;
+mod webhook_registration;
+mod webhook_rollout;

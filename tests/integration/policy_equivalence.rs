@@ -10,7 +10,7 @@ use ensign::api::keys::{
     INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 use ensign::decide::admit::{self, Binding, Decision, Pod};
-use ensign::decide::registration;
+use ensign::decide::registration::{self, Input};
 use futures::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -530,7 +530,13 @@ async fn register(client: &kube::Client, webhook: &Webhook, covered: &str, exclu
     .await;
     let target = webhook.target();
     let excluded = target.excluded.into_iter().chain([excluded.to_owned()]).collect();
-    let entries = registration::desired(&[covered.to_owned()].into(), &excluded, &target.endpoint, &ca.0);
+    let entries = registration::desired(&Input {
+        covered: &[covered.to_owned()].into(),
+        excluded: &excluded,
+        endpoint: &target.endpoint,
+        ca_bundle: Some(&ca.0),
+        compatibility: false,
+    });
     configure(client, &json!(entries)).await;
 }
 

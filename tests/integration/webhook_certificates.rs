@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ensign::runtime::clock::SystemClock;
+use ensign::api::keys::ROTATE_AUTHORITY_ANNOTATION;
+use ensign::runtime::clock::{SharedClock, SystemClock};
 use ensign::webhook::certificates::{
-    Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Keeper, KeeperError, PRIVATE_KEY_KEY, Resolver,
+    Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Directory, Keeper, KeeperError, PRIVATE_KEY_KEY,
+    Resolver, SharedSecret,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -13,10 +15,12 @@ use kube::api::{Api, Patch, PatchParams};
 use rustls::crypto::aws_lc_rs;
 use serde_json::json;
 
+use crate::support::clock::FakeClock;
 use crate::support::control_plane::ControlPlane;
 use crate::support::objects::{apply, kubectl, unique, wait_for};
 use crate::support::webhook::empty_secret;
 
+const PROPAGATION: Duration = Duration::from_secs(300);
 const NAMES: [&str; 2] = ["127.0.0.1", "ensign-webhook.ensign-system.svc"];
 
 /// A namespace with an empty Secret, both of one name.
@@ -41,10 +45,18 @@ impl Install {
 
     fn keeper_for(&self, names: &[&str]) -> (Keeper, Arc<Resolver>) {
         let resolver = Resolver::new(Arc::new(aws_lc_rs::default_provider()));
+        (self.keeper_with(names, SystemClock::shared(), Arc::clone(&resolver)), resolver)
+    }
+
+    fn keeper_with(&self, names: &[&str], clock: SharedClock, resolver: Arc<Resolver>) -> Keeper {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let (client, name) = (self.client.clone(), self.name.clone());
-        let keeper = Keeper::new(client, name.clone(), name, names, SystemClock::shared(), Arc::clone(&resolver));
-        (keeper, resolver)
+        let shared = SharedSecret {
+            namespace: self.name.clone(),
+            name: self.name.clone(),
+            registration: self.name.clone(),
+            propagation: PROPAGATION,
+        };
+        Keeper::new(self.client.clone(), shared, names, clock, resolver)
     }
 
     fn secrets(&self) -> Api<Secret> {
@@ -203,4 +215,195 @@ async fn garbage_in_the_secret_is_replaced() {
     let (mut keeper, resolver) = install.keeper();
     keeper.settle().await.expect("settled");
     assert!(resolver.current().is_some());
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Install {
+    /// Registers a webhook that is trusted by this CA bundle, as the controller does.
+    fn register(&self, ca_bundle: &[u8]) {
+        let ca_bundle = k8s_openapi::ByteString(ca_bundle.to_vec());
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": self.name},
+            "webhooks": [{
+                "name": "labelled-pods.ensign.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "clientConfig": {"url": "https://127.0.0.1:1/mutate-pods", "caBundle": ca_bundle},
+                "objectSelector": {"matchLabels": {"nobody": "has-this"}},
+            }],
+        });
+        apply(self.control_plane, &object).expect("apply");
+    }
+
+    async fn ask_for_a_new_authority(&self) {
+        let change = Patch::Merge(json!({"metadata": {"annotations": {ROTATE_AUTHORITY_ANNOTATION: "please"}}}));
+        self.secrets().patch(&self.name, &PatchParams::default(), &change).await.expect("annotate the Secret");
+    }
+
+    async fn is_asked(&self) -> bool {
+        let secret = self.secrets().get(&self.name).await.expect("the Secret");
+        secret.metadata.annotations.is_some_and(|all| all.contains_key(ROTATE_AUTHORITY_ANNOTATION))
+    }
+
+    /// A keeper on a clock of the test.
+    fn keeper_on(&self, clock: &Arc<FakeClock>) -> (Keeper, Arc<Resolver>) {
+        let resolver = Resolver::new(Arc::new(aws_lc_rs::default_provider()));
+        let clock: SharedClock = clock.clone();
+        (self.keeper_with(&NAMES, clock, Arc::clone(&resolver)), resolver)
+    }
+}
+
+#[tokio::test]
+async fn a_new_authority_signs_only_after_it_has_been_registered_for_a_while() {
+    let install = Install::new("rotate").await;
+    let clock = FakeClock::new();
+    let (mut keeper, resolver) = install.keeper_on(&clock);
+    keeper.settle().await.expect("settled");
+    let (first, served) = (install.stored().await, leaf(&resolver));
+    install.register(first.ca_certificate());
+
+    install.ask_for_a_new_authority().await;
+    keeper.settle().await.expect("prepared");
+    let prepared = install.stored().await;
+    assert!(prepared.successor().is_some());
+    assert!(prepared.ca_certificate().starts_with(first.ca_certificate()), "both are trusted, the old one signs");
+    assert!(!install.is_asked().await, "it is asked for once");
+
+    // As long as the registration does not have it, no time is long enough.
+    for _ in 0..3 {
+        clock.pass(PROPAGATION);
+        keeper.settle().await.expect("waits");
+    }
+    assert_eq!(install.stored().await, prepared);
+    install.register(prepared.ca_certificate());
+    keeper.settle().await.expect("seen");
+    clock.pass(PROPAGATION.saturating_sub(Duration::from_secs(1)));
+    keeper.settle().await.expect("waits");
+    assert_eq!(install.stored().await, prepared, "API servers may not have read it yet");
+    assert_eq!(leaf(&resolver), served);
+
+    clock.pass(Duration::from_secs(1));
+    keeper.settle().await.expect("switched");
+    let switched = install.stored().await;
+    assert!(switched.successor().is_none() && switched.has_predecessors());
+    assert_ne!(leaf(&resolver), served);
+    keeper.settle().await.expect("rests");
+    assert_eq!(install.stored().await, switched, "the old one is trusted on, for replicas that are late");
+}
+
+#[tokio::test]
+async fn replicas_that_race_for_a_new_authority_agree_on_one() {
+    let install = Install::new("race-rotate").await;
+    let clock = FakeClock::new();
+    let mut replicas: Vec<_> = (0..4).map(|_| install.keeper_on(&clock)).collect();
+    for (keeper, _) in &mut replicas {
+        keeper.settle().await.expect("settled");
+    }
+    install.register(install.stored().await.ca_certificate());
+    install.ask_for_a_new_authority().await;
+    let before = install.updates_once_there(1);
+    // The registration follows the Secret, as the controller has it do; everybody looks again and again meanwhile.
+    for _ in 0..4 {
+        let looks = replicas.iter_mut().map(|(keeper, _)| keeper.settle());
+        for outcome in futures::future::join_all(looks).await {
+            outcome.expect("settled");
+        }
+        install.register(install.stored().await.ca_certificate());
+        clock.pass(PROPAGATION);
+    }
+    let leaves: Vec<_> = replicas.iter().map(|(_, resolver)| leaf(resolver)).collect();
+    assert!(leaves.iter().all(|other| *other == leaves[0]), "all serve the same");
+    assert!(install.stored().await.successor().is_none());
+    assert_eq!(install.updates_once_there(before + 2), before + 2, "one write for each step");
+}
+
+impl Install {
+    /// How many updates of the Secret succeeded, once it is so many.
+    fn updates_once_there(&self, count: usize) -> usize {
+        let successes = || self.updates().iter().filter(|status| **status == 200).count();
+        wait_for("the audit records of the updates", || (successes() >= count).then(successes))
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_replaces_nothing() {
+    let install = Install::new("jump").await;
+    install.keeper().0.settle().await.expect("settled");
+    let stored = install.stored().await;
+    for jump in [10 * 60, 366 * 24 * 60 * 60, 20 * 366 * 24 * 60 * 60] {
+        let clock = FakeClock::new();
+        clock.pass(Duration::from_secs(jump));
+        let (mut keeper, resolver) = install.keeper_on(&clock);
+        keeper.settle().await.expect("settled");
+        assert!(resolver.current().is_some(), "the API server's clock says that it is valid");
+        assert_eq!(install.stored().await, stored);
+    }
+}
+
+#[tokio::test]
+async fn expired_certificates_are_replaced_and_so_is_an_expired_authority() {
+    let install = Install::new("expired").await;
+    let provider = aws_lc_rs::default_provider();
+    let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
+    let now = k8s_openapi::jiff::Timestamp::now();
+    for (age, same_authority) in [(DAY * 100, true), (DAY * 4000, false)] {
+        let (old, _) = Bundle::default().repaired(None, &names, now - age, &provider).expect("made");
+        let mut data = std::collections::BTreeMap::new();
+        old.write(&mut data);
+        install.change(json!(data)).await;
+        let (mut keeper, resolver) = install.keeper();
+        keeper.settle().await.expect("settled");
+        let stored = install.stored().await;
+        assert_eq!(stored.ca_certificate() == old.ca_certificate(), same_authority);
+        assert!(stored.flawless(&names, now, &provider).is_some());
+        assert!(resolver.expiry().expect("served").leaf > now + DAY * 80);
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_ends_within_a_year_gets_a_successor() {
+    let install = Install::new("successor").await;
+    let provider = aws_lc_rs::default_provider();
+    let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let (old, _) = Bundle::default().repaired(None, &names, now - DAY * 3400, &provider).expect("made");
+    let old = old.with_new_leaf(&names, now).expect("renewed");
+    let mut data = std::collections::BTreeMap::new();
+    old.write(&mut data);
+    install.change(json!(data)).await;
+    let (mut keeper, _) = install.keeper();
+    keeper.settle().await.expect("settled");
+    assert!(install.stored().await.successor().is_some());
+}
+
+#[tokio::test]
+async fn files_of_somebody_else_are_served_and_followed_and_garbage_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = aws_lc_rs::default_provider();
+    let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
+    let resolver = Resolver::new(Arc::new(provider.clone()));
+    let mut directory =
+        Directory::new(folder.path().to_owned(), names.clone(), SystemClock::shared(), Arc::clone(&resolver));
+    directory.look().await.expect_err("nothing is there");
+    let write = |bundle: &Bundle| {
+        let mut data = std::collections::BTreeMap::new();
+        bundle.write(&mut data);
+        for file in [CA_CERTIFICATE_KEY, CERTIFICATE_KEY, PRIVATE_KEY_KEY] {
+            std::fs::write(folder.path().join(file), &data[file].0).expect("write");
+        }
+    };
+    let make = || {
+        let now = k8s_openapi::jiff::Timestamp::now();
+        Bundle::default().repaired(None, &names, now, &provider).expect("made").0
+    };
+    write(&make());
+    directory.look().await.expect("served");
+    let first = leaf(&resolver);
+    std::fs::write(folder.path().join(PRIVATE_KEY_KEY), "garbage").expect("write");
+    let error = directory.look().await.expect_err("garbage");
+    assert!(!format!("{error:?}").contains("garbage"));
+    assert_eq!(leaf(&resolver), first);
+    write(&make());
+    directory.look().await.expect("served");
+    assert_ne!(leaf(&resolver), first);
 }

@@ -1,59 +1,15 @@
 //! `ensign webhook` as a process.
 
 use std::io::Read;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::control_plane::ControlPlane;
+use crate::support::install::Process;
 use crate::support::objects::{apply, apply_crds, kubectl, unique, wait_for};
 use crate::support::webhook::empty_secret;
-
-/// A process that is killed with its test.
-struct Process {
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Process {
-    fn start(control_plane: &ControlPlane, namespace: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_ensign"))
-            .args(["webhook", "--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--tls-san=127.0.0.1"])
-            .args(["--namespace", namespace, "--tls-secret", namespace, "--ready-file"])
-            .arg(folder.path().join("ready.json"))
-            .env("KUBECONFIG", &control_plane.kubeconfig)
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("start the webhook");
-        Self { child, folder }
-    }
-
-    fn ready(&mut self) -> Value {
-        let path: PathBuf = self.folder.path().join("ready.json");
-        wait_for("the webhook to be ready", || {
-            let ended = self.child.try_wait().expect("look at the process");
-            assert!(ended.is_none(), "{ended:?}: {}", self.log());
-            serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok()
-        })
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).expect("the log")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn install() -> (&'static ControlPlane, String) {
     let control_plane = ControlPlane::shared();
@@ -67,7 +23,7 @@ fn install() -> (&'static ControlPlane, String) {
 async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
-    let mut webhook = Process::start(control_plane, &namespace);
+    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let ready = webhook.ready();
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
@@ -86,16 +42,14 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     assert!(!log.contains("c4nary"), "{log}");
     assert!(!log.contains("PRIVATE KEY"), "{log}");
 
-    let signal = Command::new("kill").args(["-TERM", &webhook.child.id().to_string()]).status();
-    assert!(signal.expect("run kill").success());
-    let status = wait_for("the process to end", || webhook.child.try_wait().expect("look at the process"));
+    let status = webhook.terminate();
     assert!(status.success(), "{status}: {}", webhook.log());
 }
 
 #[test]
 fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
     let (control_plane, namespace) = install();
-    let mut webhook = Process::start(control_plane, &namespace);
+    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let way_out = format!("kubectl create secret generic {namespace} -n {namespace}");
     wait_for("the way out in the log", || webhook.log().contains(&way_out).then_some(()));
     assert!(!webhook.folder.path().join("ready.json").exists());

@@ -1,23 +1,19 @@
-//! The webhook's certificates as data: read, judged, made.
+//! The webhook's certificates as data: read, judged, changed.
 //!
 //! ```text
-//! Secret   ca.crt   certificates that clients trust; the first one is the issuer of new leaves
-//!          ca.key   key of that first one
-//!          tls.crt  the leaf that the replicas serve
-//!          tls.key  its key
+//! Secret   ca.crt        certificates that clients trust; the first one signs new leaves
+//!          ca.key        key of that first one
+//!          next-ca.key   key of the last one, while that is to succeed the first
+//!          tls.crt       the leaf that the replicas serve
+//!          tls.key       its key
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::CryptoProvider;
@@ -25,30 +21,27 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use time::OffsetDateTime;
+
+use super::issue::{self, IssueError};
+use crate::decide::authority::{RENEW_LEAF_BEFORE, Validity};
 
 /// Entry with the certificates that clients have to trust, PEM.
 pub const CA_CERTIFICATE_KEY: &str = "ca.crt";
 /// Entry with the key that signs leaves, PEM.
 pub const CA_PRIVATE_KEY_KEY: &str = "ca.key";
+/// Entry with the key that is to sign leaves next, PEM.
+pub const NEXT_CA_PRIVATE_KEY_KEY: &str = "next-ca.key";
 /// Entry with the certificate that is served, PEM.
 pub const CERTIFICATE_KEY: &str = "tls.crt";
 /// Entry with its key, PEM.
 pub const PRIVATE_KEY_KEY: &str = "tls.key";
 
-const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
-const CA_VALIDITY: Duration = Duration::from_secs(10 * 365 * SECONDS_PER_DAY);
-const LEAF_VALIDITY: Duration = Duration::from_secs(90 * SECONDS_PER_DAY);
-/// A leaf with less than this left is replaced.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * SECONDS_PER_DAY);
-/// Certificates are valid from a little before they were made, for clients whose clocks are behind.
-const BACKDATED: Duration = Duration::from_secs(60 * 60);
-
-/// The four entries of the Secret, PEM. Its debug form hides the keys.
+/// The entries of the Secret, PEM. Its debug form hides the keys.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
     ca_certificate: Vec<u8>,
     ca_key: Vec<u8>,
+    next_ca_key: Vec<u8>,
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
@@ -80,6 +73,9 @@ pub enum Fault {
     /// The leaf is expired, or not valid yet.
     #[error("its tls.crt is not valid at this time")]
     NotValidNow,
+    /// Every authority is expired, or not valid yet.
+    #[error("its ca.crt is not valid at this time")]
+    AuthorityNotValidNow,
     /// The leaf is not for a name that clients use.
     #[error("its tls.crt is not for {name}")]
     LacksName {
@@ -87,7 +83,7 @@ pub enum Fault {
         name: String,
     },
     /// The leaf ends soon.
-    #[error("its tls.crt ends in less than {} days", RENEW_BEFORE.as_secs() / SECONDS_PER_DAY)]
+    #[error("its tls.crt ends in less than {} days", RENEW_LEAF_BEFORE.as_secs() / (24 * 60 * 60))]
     EndsSoon,
     /// The leaf is refused for another reason.
     #[error("its tls.crt is refused: {why}")]
@@ -97,38 +93,15 @@ pub enum Fault {
     },
 }
 
-/// Certificates can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The time is outside of what certificates can say.
-    #[error("the clock's time {now} can't be written into a certificate")]
-    Time {
-        /// The time.
-        now: Timestamp,
-    },
-    /// The generator refused.
-    #[error("cannot make a certificate for the names {names:?} (--tls-san)")]
-    Generate {
-        /// The names.
-        names: Vec<String>,
-        /// The generator's reason.
-        #[source]
-        source: rcgen::Error,
-    },
-    /// What was made can't be served.
-    #[error("a certificate that was just made can't be served")]
-    Unusable {
-        /// Why.
-        #[source]
-        source: Fault,
-    },
-}
-
 /// A bundle that can be served.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Usable {
     /// For the TLS server.
     pub certified: Arc<CertifiedKey>,
+    /// When the leaf is valid.
+    pub leaf: Validity,
+    /// When the authority that signs is valid.
+    pub authority: Validity,
     /// Why it should be replaced all the same: [`Fault::LacksName`] or [`Fault::EndsSoon`].
     pub wanting: Option<Fault>,
 }
@@ -140,9 +113,15 @@ impl Bundle {
         Self {
             ca_certificate: entry(CA_CERTIFICATE_KEY),
             ca_key: entry(CA_PRIVATE_KEY_KEY),
+            next_ca_key: entry(NEXT_CA_PRIVATE_KEY_KEY),
             certificate: entry(CERTIFICATE_KEY),
             key: entry(PRIVATE_KEY_KEY),
         }
+    }
+
+    /// Certificates that somebody else keeps: what is served, with its key, and what signs it.
+    pub fn of_others(ca_certificate: Vec<u8>, certificate: Vec<u8>, key: Vec<u8>) -> Self {
+        Self { ca_certificate, certificate, key, ..Self::default() }
     }
 
     /// Writes the entries of a Secret and leaves its others alone.
@@ -155,6 +134,11 @@ impl Bundle {
         ] {
             data.insert(key.to_owned(), ByteString(value.clone()));
         }
+        if self.next_ca_key.is_empty() {
+            data.remove(NEXT_CA_PRIVATE_KEY_KEY);
+        } else {
+            data.insert(NEXT_CA_PRIVATE_KEY_KEY.to_owned(), ByteString(self.next_ca_key.clone()));
+        }
     }
 
     /// The certificates that clients have to trust, PEM.
@@ -164,7 +148,18 @@ impl Bundle {
 
     /// Whether somebody else keeps certificates here: there is a leaf with its key, and no key to sign another.
     pub fn is_foreign(&self, provider: &CryptoProvider) -> bool {
-        self.ca_key.is_empty() && self.certified_key(provider).is_ok()
+        self.ca_key.is_empty() && self.next_ca_key.is_empty() && self.certified_key(provider).is_ok()
+    }
+
+    /// The authority that is to sign next, if one is prepared.
+    pub fn successor(&self) -> Option<CertificateDer<'static>> {
+        let authorities = certificates(&self.ca_certificate, CA_CERTIFICATE_KEY).ok()?;
+        if self.next_ca_key.is_empty() || authorities.len() < 2 { None } else { authorities.last().cloned() }
+    }
+
+    /// Whether authorities are trusted that neither sign nor are to sign.
+    pub fn has_predecessors(&self) -> bool {
+        pem_blocks(&self.ca_certificate).len() > 1 + usize::from(self.successor().is_some())
     }
 
     /// Judges the bundle as clients that use the names would at `now`.
@@ -174,28 +169,44 @@ impl Bundle {
         }
         let certified = self.certified_key(provider)?;
         let unreadable = |entry| Fault::Unreadable { entry };
-        let (leaf, chain) = certified.cert.split_first().ok_or(unreadable(CERTIFICATE_KEY))?;
-        let parsed = ParsedCertificate::try_from(leaf).map_err(|_| unreadable(CERTIFICATE_KEY))?;
-        let mut roots = RootCertStore::empty();
+        let (end_entity, chain) = certified.cert.split_first().ok_or(unreadable(CERTIFICATE_KEY))?;
+        let parsed = ParsedCertificate::try_from(end_entity).map_err(|_| unreadable(CERTIFICATE_KEY))?;
+        let leaf = validity(end_entity, CERTIFICATE_KEY)?;
+        let mut authorities = Vec::new();
         for authority in certificates(&self.ca_certificate, CA_CERTIFICATE_KEY)? {
-            roots.add(authority).map_err(|_| unreadable(CA_CERTIFICATE_KEY))?;
+            authorities.push((validity(&authority, CA_CERTIFICATE_KEY)?, authority));
         }
-        let verify = |at| {
+        let authority = authorities.first().map(|(validity, _)| *validity).ok_or(unreadable(CA_CERTIFICATE_KEY))?;
+        // Unlike rustls, API servers mind the validity of what they trust.
+        let verify = |at: Timestamp| {
+            let valid = authorities.iter().filter(|(validity, _)| validity.contains(at));
+            let mut roots = RootCertStore::empty();
+            for (_, authority) in valid {
+                roots.add(authority.clone()).map_err(|_| unreadable(CA_CERTIFICATE_KEY))?;
+            }
+            if roots.is_empty() {
+                return Err(Fault::AuthorityNotValidNow);
+            }
             let algorithms = provider.signature_verification_algorithms.all;
             verify_server_cert_signed_by_trust_anchor(&parsed, &roots, chain, unix_time(at), algorithms)
+                .map_err(|error| fault(&error))
         };
-        verify(now).map_err(|error| fault(&error))?;
+        if !leaf.contains(now) {
+            return Err(Fault::NotValidNow);
+        }
+        verify(now)?;
         let is_for =
             |name: &str| ServerName::try_from(name).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok());
         let wanting = match names.iter().find(|name| !is_for(name)) {
             Some(name) => Some(Fault::LacksName { name: name.clone() }),
-            None => verify(now + RENEW_BEFORE).err().map(|_| Fault::EndsSoon),
+            None => verify(now + RENEW_LEAF_BEFORE).err().map(|_| Fault::EndsSoon),
         };
-        Ok(Usable { certified: Arc::new(certified), wanting })
+        Ok(Usable { certified: Arc::new(certified), leaf, authority, wanting })
     }
 
-    /// A bundle that can be served in place of this one: a new leaf under its own authority, or if that can't sign,
-    /// what was served last, because clients trust it still, or if that can't be served either, a new authority.
+    /// A bundle that can be served in place of this one: a new leaf under its own authority, or if that can't sign, under
+    /// its successor, or what was served last, because clients trust it still, or if that can't be served either, a new
+    /// authority.
     pub fn repaired(
         &self,
         served: Option<&Self>,
@@ -203,55 +214,68 @@ impl Bundle {
         now: Timestamp,
         provider: &CryptoProvider,
     ) -> Result<(Self, Usable), IssueError> {
-        let flawless = |bundle: Self| {
-            let usable = bundle.check(names, now, provider).ok().filter(|usable| usable.wanting.is_none())?;
-            Some((bundle, usable))
-        };
-        if let Some(repaired) = self.with_new_leaf(names, now).ok().and_then(flawless) {
-            return Ok(repaired);
+        let signed = [self.with_new_leaf(names, now), self.switched(names, now)];
+        let kept = served.filter(|served| !served.ca_key.is_empty()).cloned();
+        for candidate in signed.into_iter().flatten().chain(kept) {
+            if let Some(usable) = candidate.flawless(names, now, provider) {
+                return Ok((candidate, usable));
+            }
         }
-        if let Some(repaired) = served.filter(|served| !served.ca_key.is_empty()).cloned().and_then(flawless) {
-            return Ok(repaired);
-        }
-        let fresh = Self::new_authority(names, now)?.with_new_leaf(names, now)?;
+        let fresh = issue::authority(now)?;
+        let fresh =
+            Self { ca_certificate: fresh.certificate.into_bytes(), ca_key: fresh.key.into_bytes(), ..Self::default() };
+        let fresh = fresh.with_new_leaf(names, now)?;
         let usable = fresh.check(names, now, provider).map_err(|source| IssueError::Unusable { source })?;
         Ok((fresh, usable))
     }
 
-    fn with_new_leaf(&self, names: &[String], now: Timestamp) -> Result<Self, IssueError> {
-        let failed = |source| IssueError::Generate { names: names.to_vec(), source };
-        let authority_key = KeyPair::from_pem(&String::from_utf8_lossy(&self.ca_key)).map_err(failed)?;
-        let authority_pem = String::from_utf8_lossy(&self.ca_certificate);
-        let issuer = Issuer::from_ca_cert_pem(&authority_pem, authority_key).map_err(failed)?;
-
-        let mut params = CertificateParams::new(names).map_err(failed)?;
-        params.distinguished_name = common_name("ensign-webhook");
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        set_validity(&mut params, now, LEAF_VALIDITY)?;
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(failed)?;
-        Ok(Self { certificate: certificate.pem().into_bytes(), key: key.serialize_pem().into_bytes(), ..self.clone() })
+    /// For the TLS server, if there is nothing to say against it.
+    pub fn flawless(&self, names: &[String], now: Timestamp, provider: &CryptoProvider) -> Option<Usable> {
+        self.check(names, now, provider).ok().filter(|usable| usable.wanting.is_none())
     }
 
-    fn new_authority(names: &[String], now: Timestamp) -> Result<Self, IssueError> {
-        let failed = |source| IssueError::Generate { names: names.to_vec(), source };
-        let mut params = CertificateParams::default();
-        // Clients pick an issuer by its name, so that two authorities in one bundle should not share one.
-        params.distinguished_name = common_name(&format!("ensign-webhook-ca-{}", now.as_second()));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, now, CA_VALIDITY)?;
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.self_signed(&key).map_err(failed)?;
-        Ok(Self {
-            ca_certificate: certificate.pem().into_bytes(),
-            ca_key: key.serialize_pem().into_bytes(),
-            ..Self::default()
-        })
+    /// The bundle with a new leaf, signed by its own authority.
+    pub fn with_new_leaf(&self, names: &[String], now: Timestamp) -> Result<Self, IssueError> {
+        let blocks = pem_blocks(&self.ca_certificate);
+        let authority = blocks.first().map(String::as_str).unwrap_or_default();
+        // What can't be read is refused by the generator too.
+        let ends = certificates(authority.as_bytes(), CA_CERTIFICATE_KEY)
+            .and_then(|authorities| validity(&authorities[0], CA_CERTIFICATE_KEY))
+            .map_or(Timestamp::MAX, |validity| validity.until);
+        let leaf = issue::leaf(authority, &self.ca_key, ends, names, now)?;
+        Ok(Self { certificate: leaf.certificate.into_bytes(), key: leaf.key.into_bytes(), ..self.clone() })
     }
 
+    /// The bundle with a new authority that is trusted, and does not sign yet.
+    pub fn prepared(&self, now: Timestamp) -> Result<Self, IssueError> {
+        let next = issue::authority(now)?;
+        let mut blocks = pem_blocks(&self.ca_certificate);
+        blocks.push(next.certificate);
+        Ok(Self { ca_certificate: blocks.concat().into_bytes(), next_ca_key: next.key.into_bytes(), ..self.clone() })
+    }
+
+    /// The bundle with a leaf that the successor has signed. The former authority is trusted, and signs no more.
+    pub fn switched(&self, names: &[String], now: Timestamp) -> Result<Self, IssueError> {
+        let mut blocks = pem_blocks(&self.ca_certificate);
+        let successor = blocks.pop();
+        let blocks: Vec<String> = successor.into_iter().chain(blocks).collect();
+        let switched = Self {
+            ca_certificate: blocks.concat().into_bytes(),
+            ca_key: self.next_ca_key.clone(),
+            next_ca_key: Vec::new(),
+            ..self.clone()
+        };
+        switched.with_new_leaf(names, now)
+    }
+
+    /// The bundle with no other authority than the one that signs.
+    #[must_use]
+    pub fn pruned(&self) -> Self {
+        let first = pem_blocks(&self.ca_certificate).into_iter().next().unwrap_or_default();
+        Self { ca_certificate: first.into_bytes(), next_ca_key: Vec::new(), ..self.clone() }
+    }
+
+    /// The leaf and its key, if they belong together.
     fn certified_key(&self, provider: &CryptoProvider) -> Result<CertifiedKey, Fault> {
         let chain = certificates(&self.certificate, CERTIFICATE_KEY)?;
         let unreadable = || Fault::Unreadable { entry: PRIVATE_KEY_KEY };
@@ -263,10 +287,36 @@ impl Bundle {
     }
 }
 
-fn certificates(pem: &[u8], entry: &'static str) -> Result<Vec<CertificateDer<'static>>, Fault> {
+/// The certificates of a PEM file; at least one.
+pub(super) fn certificates(pem: &[u8], entry: &'static str) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let unreadable = Fault::Unreadable { entry };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     certificates.ok().filter(|certificates| !certificates.is_empty()).ok_or(unreadable)
+}
+
+/// Each certificate of a PEM file as it stands there.
+fn pem_blocks(pem: &[u8]) -> Vec<String> {
+    let (mut blocks, mut block) = (Vec::new(), None::<String>);
+    for line in String::from_utf8_lossy(pem).lines().map(str::trim) {
+        if line == "-----BEGIN CERTIFICATE-----" {
+            block = Some(String::new());
+        }
+        if let Some(text) = &mut block {
+            text.push_str(line);
+            text.push('\n');
+        }
+        if line == "-----END CERTIFICATE-----" {
+            blocks.extend(block.take());
+        }
+    }
+    blocks
+}
+
+fn validity(certificate: &CertificateDer<'_>, entry: &'static str) -> Result<Validity, Fault> {
+    let unreadable = || Fault::Unreadable { entry };
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| unreadable())?;
+    let time = |at: x509_parser::time::ASN1Time| Timestamp::from_second(at.timestamp()).map_err(|_| unreadable());
+    Ok(Validity { since: time(parsed.validity().not_before)?, until: time(parsed.validity().not_after)? })
 }
 
 fn fault(error: &rustls::Error) -> Fault {
@@ -284,20 +334,7 @@ fn fault(error: &rustls::Error) -> Fault {
     }
 }
 
-fn common_name(name: &str) -> DistinguishedName {
-    let mut distinguished = DistinguishedName::new();
-    distinguished.push(DnType::CommonName, name);
-    distinguished
-}
-
-fn set_validity(params: &mut CertificateParams, now: Timestamp, validity: Duration) -> Result<(), IssueError> {
-    let start = OffsetDateTime::from_unix_timestamp(now.as_second()).map_err(|_| IssueError::Time { now })?;
-    params.not_before = start - BACKDATED;
-    params.not_after = start + validity;
-    Ok(())
-}
-
 fn unix_time(at: Timestamp) -> UnixTime {
     // Before 1970 no certificate is valid, and neither is it at 0.
-    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default()))
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default()))
 }

@@ -2,19 +2,24 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::bundle::{Bundle, Fault, IssueError, Usable};
+use super::bundle::{Bundle, Fault, Usable};
+use super::issue::IssueError;
 use super::resolver::Resolver;
+use super::trust;
+use crate::api::keys::ROTATE_AUTHORITY_ANNOTATION;
+use crate::decide::authority::{Standing, Step, Trust, step};
 use crate::runtime::clock::{SharedClock, deadline};
 
 /// Owner of the entries in the eyes of server-side apply.
@@ -22,6 +27,10 @@ const FIELD_MANAGER: &str = "ensign-webhook";
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// A leaf is renewed weeks before it ends; this is how often it is looked at when nothing else happens.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often it is looked whether a new authority is trusted; nothing tells a replica.
+const TRUST_INTERVAL: Duration = Duration::from_secs(10);
+/// A difference that is worth a word between this machine's clock and the API server's.
+const CLOCK_TOLERANCE_SECONDS: i64 = 10 * 60;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Every lost race means that another replica has written, so one more look nearly always ends it.
@@ -105,40 +114,54 @@ pub enum KeeperError {
     },
 }
 
+/// The Secret in which replicas share certificates that they make themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSecret {
+    /// Its namespace, which is the webhook's own.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Name of the `MutatingWebhookConfiguration` from which API servers learn whom to trust.
+    pub registration: String,
+    /// How long API servers may take to act on what is registered.
+    pub propagation: Duration,
+}
+
 /// Keeps one Secret filled and one resolver loaded.
 pub struct Keeper {
+    client: Client,
     secrets: Api<Secret>,
-    namespace: String,
-    name: String,
+    shared: SharedSecret,
     names: Vec<String>,
     clock: SharedClock,
     resolver: Arc<Resolver>,
     served: Option<Bundle>,
+    /// A successor that is trusted, and since when that was seen.
+    trusted: Option<(CertificateDer<'static>, Instant)>,
 }
 
 impl Keeper {
-    /// A keeper of the Secret `namespace`/`name`, with leaves for the DNS names and addresses `names`.
+    /// A keeper of the Secret, with leaves for the DNS names and addresses `names`.
     pub fn new(
         client: Client,
-        namespace: String,
-        name: String,
+        shared: SharedSecret,
         names: Vec<String>,
         clock: SharedClock,
         resolver: Arc<Resolver>,
     ) -> Self {
-        let secrets = Api::namespaced(client, &namespace);
-        Self { secrets, namespace, name, names, clock, resolver, served: None }
+        let secrets = Api::namespaced(client.clone(), &shared.namespace);
+        Self { client, secrets, shared, names, clock, resolver, served: None, trusted: None }
     }
 
     /// Works for as long as it is polled.
     pub async fn run(mut self) {
-        let mut changes = pin!(watch_object(self.secrets.clone(), &self.name).default_backoff());
+        let mut changes = pin!(watch_object(self.secrets.clone(), &self.shared.name).default_backoff());
         let mut retry = FIRST_RETRY;
         loop {
             let next = match self.settle().await {
-                Ok(()) => {
+                Ok(next) => {
                     retry = FIRST_RETRY;
-                    CHECK_INTERVAL
+                    next
                 }
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
@@ -160,86 +183,197 @@ impl Keeper {
         }
     }
 
-    /// Serves what the Secret holds, after filling it where it holds nothing that can be served.
-    pub async fn settle(&mut self) -> Result<(), KeeperError> {
+    /// Serves what the Secret holds, after filling it where it holds nothing that can be served, and takes the next step
+    /// to a new authority if one is due. Answers when to look again.
+    pub async fn settle(&mut self) -> Result<Duration, KeeperError> {
         let mut races = 0;
         loop {
             let secret = self.get().await?;
             let bundle = Bundle::read(secret.data.as_ref());
-            let Some(fault) = self.serve_if_usable(&bundle)? else { return Ok(()) };
-            tracing::info!(namespace = self.namespace, secret = self.name, %fault, "filling the webhook's Secret");
-            let (repaired, usable) = bundle
-                .repaired(self.served.as_ref(), &self.names, self.clock.now(), self.resolver.provider())
-                .map_err(|source| self.failure(|namespace, name| KeeperError::Issue { namespace, name, source }))?;
-            if self.replace(secret, &repaired).await? {
-                self.serve(&repaired, usable.certified);
-                return Ok(());
+            let now = self.now().await;
+            let wanted = match self.serve_if_usable(&bundle, now)? {
+                Ok(usable) => match self.succeed(&secret, &bundle, &usable, now).await? {
+                    Some(wanted) => wanted,
+                    None => return Ok(self.next_look(&bundle)),
+                },
+                Err(fault) => self.repair(&bundle, fault, now)?,
+            };
+            let Wanted { bundle, usable, why } = wanted;
+            if self.replace(secret, &bundle, matches!(why, Why::Succession)).await? {
+                self.serve(&bundle, &usable);
+                return Ok(self.next_look(&bundle));
             }
             races += 1;
+            if let Why::Fault(source) = why
+                && races == MAX_RACES
+            {
+                return Err(self.failure(|namespace, name| KeeperError::Contended { namespace, name, source }));
+            }
             if races == MAX_RACES {
-                return Err(self.failure(|namespace, name| KeeperError::Contended { namespace, name, source: fault }));
+                return Ok(FIRST_RETRY);
             }
         }
     }
 
-    /// Serves a bundle if it can be served; says why it has to be replaced.
-    fn serve_if_usable(&mut self, bundle: &Bundle) -> Result<Option<Fault>, KeeperError> {
+    /// Serves a bundle if it can be served; otherwise, or if it should be replaced all the same, says why.
+    fn serve_if_usable(&mut self, bundle: &Bundle, now: Timestamp) -> Result<Result<Usable, Fault>, KeeperError> {
         let provider = Arc::clone(self.resolver.provider());
         let foreign = bundle.is_foreign(&provider);
-        let fault = match bundle.check(&self.names, self.clock.now(), &provider) {
+        let fault = match bundle.check(&self.names, now, &provider) {
             Err(fault) => fault,
-            Ok(Usable { certified, wanting }) => match wanting {
+            Ok(usable) => match &usable.wanting {
                 // Replicas that start with other names replace the leaf once. Were the older ones to insist on theirs,
                 // a roll-out of new names would not end.
                 Some(fault @ Fault::LacksName { .. }) if self.served.is_some() => {
-                    if self.serve(bundle, certified) {
+                    if self.serve(bundle, &usable) {
                         tracing::warn!(%fault, "another replica has replaced the webhook's certificate");
                     }
-                    return Ok(None);
+                    return Ok(Ok(usable));
                 }
-                Some(fault @ Fault::LacksName { .. }) => fault,
+                Some(fault @ Fault::LacksName { .. }) => fault.clone(),
                 Some(fault) => {
-                    self.serve(bundle, certified);
+                    self.serve(bundle, &usable);
                     if foreign {
-                        return Ok(None);
+                        return Ok(Ok(usable));
                     }
-                    fault
+                    fault.clone()
                 }
                 None => {
-                    self.serve(bundle, certified);
-                    return Ok(None);
+                    self.serve(bundle, &usable);
+                    return Ok(Ok(usable));
                 }
             },
         };
         if foreign {
             return Err(self.failure(|namespace, name| KeeperError::Foreign { namespace, name, source: fault }));
         }
-        Ok(Some(fault))
+        Ok(Err(fault))
+    }
+
+    fn repair(&self, bundle: &Bundle, fault: Fault, now: Timestamp) -> Result<Wanted, KeeperError> {
+        let SharedSecret { namespace, name, .. } = &self.shared;
+        tracing::info!(namespace, secret = name, %fault, "filling the webhook's Secret");
+        let (bundle, usable) = bundle
+            .repaired(self.served.as_ref(), &self.names, now, self.resolver.provider())
+            .map_err(|source| self.issue(source))?;
+        Ok(Wanted { bundle, usable, why: Why::Fault(fault) })
+    }
+
+    /// The next step to a new authority, if one is due.
+    async fn succeed(
+        &mut self,
+        secret: &Secret,
+        bundle: &Bundle,
+        usable: &Usable,
+        now: Timestamp,
+    ) -> Result<Option<Wanted>, KeeperError> {
+        let provider = Arc::clone(self.resolver.provider());
+        if bundle.is_foreign(&provider) {
+            return Ok(None);
+        }
+        let successor = match bundle.successor() {
+            Some(successor) => Some(self.trust_in(successor).await),
+            None => None,
+        };
+        let annotations = secret.metadata.annotations.as_ref();
+        let standing = Standing {
+            leaf: usable.leaf,
+            authority: usable.authority,
+            successor,
+            predecessors: bundle.has_predecessors(),
+            asked: annotations.is_some_and(|annotations| annotations.contains_key(ROTATE_AUTHORITY_ANNOTATION)),
+        };
+        let step = step(&standing, now, self.shared.propagation);
+        let changed = match step {
+            Step::Keep => return Ok(None),
+            Step::Prepare => bundle.prepared(now),
+            Step::Switch => bundle.switched(&self.names, now),
+            Step::Prune => Ok(bundle.pruned()),
+        };
+        let changed = changed.ok().and_then(|changed| Some((changed.flawless(&self.names, now, &provider)?, changed)));
+        let (usable, bundle) = if let Some(changed) = changed {
+            changed
+        } else {
+            // What the Secret holds does not fit together: the authority that signs does so anew, and stands alone.
+            let alone = bundle.pruned().with_new_leaf(&self.names, now).map_err(|source| self.issue(source))?;
+            let Some(usable) = alone.flawless(&self.names, now, &provider) else { return Ok(None) };
+            (usable, alone)
+        };
+        let SharedSecret { namespace, name, .. } = &self.shared;
+        tracing::info!(namespace, secret = name, ?step, "the webhook's certificates get another authority");
+        Ok(Some(Wanted { bundle, usable, why: Why::Succession }))
+    }
+
+    /// For how long the successor has been seen to be trusted.
+    async fn trust_in(&mut self, successor: CertificateDer<'static>) -> Trust {
+        let now = self.clock.monotonic();
+        match trust::is_trusted(&self.client, &self.shared.registration, &successor).await {
+            Ok(true) => {
+                let known = self.trusted.take().filter(|(known, _)| *known == successor);
+                let since = known.map_or(now, |(_, since)| since);
+                self.trusted = Some((successor, since));
+                Trust::Since(now.duration_since(since))
+            }
+            Ok(false) => {
+                self.trusted = None;
+                Trust::None
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "cannot see whether the webhook's next authority is trusted; it has to wait");
+                Trust::None
+            }
+        }
     }
 
     /// Serves a bundle from now on; says whether it is another one than before.
-    fn serve(&mut self, bundle: &Bundle, certified: Arc<CertifiedKey>) -> bool {
+    fn serve(&mut self, bundle: &Bundle, usable: &Usable) -> bool {
         if self.served.as_ref() == Some(bundle) {
             return false;
         }
-        self.resolver.load(certified);
+        self.resolver.load(usable);
         self.served = Some(bundle.clone());
-        tracing::info!(namespace = self.namespace, secret = self.name, "webhook certificate loaded");
+        tracing::info!(
+            namespace = self.shared.namespace,
+            secret = self.shared.name,
+            until = %usable.leaf.until,
+            "webhook certificate loaded"
+        );
         true
     }
 
+    fn next_look(&self, bundle: &Bundle) -> Duration {
+        if bundle.successor().is_some() { TRUST_INTERVAL.min(self.shared.propagation) } else { CHECK_INTERVAL }
+    }
+
+    /// The time by which certificates are made and judged: that of the API server, since that is who has to accept them.
+    /// So a clock that jumps here, or is wrong, replaces nothing.
+    async fn now(&self) -> Timestamp {
+        let here = self.clock.now();
+        let Some(there) = trust::api_server_time(&self.client).await else { return here };
+        let ahead = here.as_second() - there.as_second();
+        if ahead.abs() > CLOCK_TOLERANCE_SECONDS {
+            tracing::warn!(seconds = ahead, "this machine's clock is ahead of the API server's, or behind it");
+        }
+        there
+    }
+
     async fn get(&self) -> Result<Secret, KeeperError> {
-        let secret = self.within_deadline("get", self.secrets.get_opt(&self.name)).await?;
+        let secret = self.within_deadline("get", self.secrets.get_opt(&self.shared.name)).await?;
         let secret = secret.map_err(|source| self.kubernetes("get", source))?;
         secret.ok_or_else(|| self.failure(|namespace, name| KeeperError::Absent { namespace, name }))
     }
 
     /// Writes a bundle over the Secret that was read; `false` if somebody else has written meanwhile.
-    async fn replace(&self, mut secret: Secret, bundle: &Bundle) -> Result<bool, KeeperError> {
+    async fn replace(&self, mut secret: Secret, bundle: &Bundle, does_as_asked: bool) -> Result<bool, KeeperError> {
         bundle.write(secret.data.get_or_insert_default());
+        if let Some(annotations) = secret.metadata.annotations.as_mut().filter(|_| does_as_asked) {
+            annotations.remove(ROTATE_AUTHORITY_ANNOTATION);
+        }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         // The resourceVersion that was read goes along, so that of two replicas only one succeeds.
-        let replaced = self.within_deadline("update", self.secrets.replace(&self.name, &params, &secret)).await?;
+        let replaced =
+            self.within_deadline("update", self.secrets.replace(&self.shared.name, &params, &secret)).await?;
         match replaced {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
@@ -257,7 +391,23 @@ impl Keeper {
         self.failure(|namespace, name| KeeperError::Kubernetes { verb, namespace, name, source })
     }
 
-    fn failure(&self, error: impl FnOnce(String, String) -> KeeperError) -> KeeperError {
-        error(self.namespace.clone(), self.name.clone())
+    fn issue(&self, source: IssueError) -> KeeperError {
+        self.failure(|namespace, name| KeeperError::Issue { namespace, name, source })
     }
+
+    fn failure(&self, error: impl FnOnce(String, String) -> KeeperError) -> KeeperError {
+        error(self.shared.namespace.clone(), self.shared.name.clone())
+    }
+}
+
+/// A bundle to write.
+struct Wanted {
+    bundle: Bundle,
+    usable: Usable,
+    why: Why,
+}
+
+enum Why {
+    Fault(Fault),
+    Succession,
 }

@@ -1,17 +1,50 @@
-//! Certificates that the webhook makes itself and shares among its replicas in a Secret.
+//! Where the webhook's certificates come from.
 //!
-//! The Secret is made empty by whoever installs Ensign; a replica fills it with `update`, so that of several one wins
-//! and the others take over what it wrote. The controller copies `ca.crt` into the webhook's registration.
+//! Of its own: replicas make them and share them in a Secret. That is made empty by whoever installs Ensign; a replica
+//! fills it with `update`, so that of several one wins and the others take over what it wrote. The controller copies
+//! `ca.crt` into the webhook's registration. Or of somebody else, in that Secret or in files.
 
 mod bundle;
+mod directory;
+mod issue;
 mod keeper;
 mod resolver;
+mod trust;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kube::Client;
 
 pub use self::bundle::{
-    Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Fault, IssueError, PRIVATE_KEY_KEY, Usable,
+    Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Fault, NEXT_CA_PRIVATE_KEY_KEY, PRIVATE_KEY_KEY,
+    Usable,
 };
-pub use self::keeper::{Keeper, KeeperError};
-pub use self::resolver::Resolver;
+pub use self::directory::{Directory, DirectoryError};
+pub use self::issue::IssueError;
+pub use self::keeper::{Keeper, KeeperError, SharedSecret};
+pub use self::resolver::{Expiry, Resolver};
+pub use self::trust::TrustError;
+use crate::runtime::clock::SharedClock;
+
+/// Where the webhook's certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// From a Secret that the replicas fill.
+    Shared(SharedSecret),
+    /// From files of somebody else.
+    Directory(PathBuf),
+}
+
+impl Certificates {
+    /// Keeps the resolver loaded, for as long as it is polled.
+    pub async fn keep(self, client: Client, names: Vec<String>, clock: SharedClock, resolver: Arc<Resolver>) {
+        match self {
+            Self::Shared(secret) => Keeper::new(client, secret, names, clock, resolver).run().await,
+            Self::Directory(path) => Directory::new(path, names, clock, resolver).run().await,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

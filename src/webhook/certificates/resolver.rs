@@ -3,16 +3,28 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use k8s_openapi::jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
+use super::bundle::Usable;
+
+/// The last moments of what is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Of the certificate.
+    pub leaf: Timestamp,
+    /// Of the authority.
+    pub authority: Timestamp,
+}
+
 /// Holds the certificate that is served. Handshakes fail as long as there is none.
 #[derive(Debug)]
 pub struct Resolver {
-    certified: ArcSwapOption<CertifiedKey>,
+    usable: ArcSwapOption<Usable>,
     loaded: watch::Sender<bool>,
     provider: Arc<CryptoProvider>,
 }
@@ -20,18 +32,24 @@ pub struct Resolver {
 impl Resolver {
     /// A resolver without a certificate.
     pub fn new(provider: Arc<CryptoProvider>) -> Arc<Self> {
-        Arc::new(Self { certified: ArcSwapOption::empty(), loaded: watch::Sender::new(false), provider })
+        Arc::new(Self { usable: ArcSwapOption::empty(), loaded: watch::Sender::new(false), provider })
     }
 
     /// Serves this certificate from now on.
-    pub fn load(&self, certified: Arc<CertifiedKey>) {
-        self.certified.store(Some(certified));
+    pub fn load(&self, usable: &Usable) {
+        self.usable.store(Some(Arc::new(usable.clone())));
         self.loaded.send_replace(true);
     }
 
     /// The certificate that is served.
     pub fn current(&self) -> Option<Arc<CertifiedKey>> {
-        self.certified.load_full()
+        self.usable.load().as_ref().map(|usable| Arc::clone(&usable.certified))
+    }
+
+    /// When the certificate that is served expires, and when the authority that signs such certificates does.
+    pub fn expiry(&self) -> Option<Expiry> {
+        let usable = self.usable.load();
+        usable.as_ref().map(|usable| Expiry { leaf: usable.leaf.until, authority: usable.authority.until })
     }
 
     /// Waits for the first certificate.
@@ -58,6 +76,6 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.certified.load_full()
+        self.current()
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -178,6 +179,87 @@ fn a_bundle_of_two_authorities_trusts_both_and_signs_with_the_first() {
     let (renewed, _) = overlapping.repaired(None, &names(), now(), &provider()).unwrap();
     assert_eq!(renewed.ca_certificate(), both);
     assert_eq!(check(&with(&renewed, CA_CERTIFICATE_KEY, Some(&new)), now()), Ok(None), "the new one has signed");
+}
+
+/// An authority that expires a while after leaves of `now` would be renewed.
+fn much_later() -> Timestamp {
+    now() + DAY * (10 * 365 - 20)
+}
+
+#[test]
+fn an_authority_that_has_expired_is_trusted_no_more_than_by_an_api_server() {
+    let (old, later) = (issue(), now() + DAY * (10 * 365 + 1));
+    let young = Bundle::default().repaired(None, &names(), later, &provider()).unwrap().0;
+    let mixed = with(&young, CA_CERTIFICATE_KEY, Some(&old));
+    assert_eq!(check(&mixed, later), Err(Fault::AuthorityNotValidNow));
+    let (fresh, _) = old.repaired(Some(&old), &names(), later, &provider()).unwrap();
+    assert_ne!(fresh.ca_certificate(), old.ca_certificate());
+    assert_eq!(check(&fresh, later), Ok(None));
+}
+
+#[test]
+fn a_leaf_does_not_outlive_its_authority() {
+    let renewed = issue().with_new_leaf(&names(), much_later()).unwrap();
+    let usable = renewed.check(&names(), much_later(), &provider()).unwrap();
+    assert_eq!(usable.leaf.until, usable.authority.until);
+}
+
+#[test]
+fn at_every_step_to_a_new_authority_each_leaf_is_trusted_by_who_trusts_the_step_before_or_after() {
+    let first = issue();
+    let prepared = first.prepared(now()).unwrap();
+    let switched = prepared.switched(&names(), now()).unwrap();
+    let pruned = switched.pruned();
+    let steps = [first, prepared, switched, pruned];
+    for (index, step) in steps.iter().enumerate() {
+        assert_eq!(check(step, now()), Ok(None), "step {index}");
+    }
+    for (before, after) in steps.iter().zip(&steps[1..]) {
+        assert_eq!(check(&with(before, CA_CERTIFICATE_KEY, Some(after)), now()), Ok(None));
+        assert_eq!(check(&with(after, CA_CERTIFICATE_KEY, Some(before)), now()), Ok(None));
+    }
+    let states: Vec<_> = steps.iter().map(|step| (step.successor().is_some(), step.has_predecessors())).collect();
+    assert_eq!(states, [(false, false), (true, false), (false, true), (false, false)]);
+    let stale = with(&steps[3], CA_CERTIFICATE_KEY, Some(&steps[0]));
+    assert_eq!(check(&stale, now()), Err(Fault::NotSigned), "it is another authority");
+}
+
+#[test]
+fn a_leaf_that_is_renewed_while_a_successor_waits_is_signed_by_the_present_authority() {
+    let prepared = issue().prepared(now()).unwrap();
+    let (renewed, _) = prepared.repaired(None, &names(), now() + DAY * 61, &provider()).unwrap();
+    assert_eq!(renewed.successor(), prepared.successor());
+    assert_eq!(check(&with(&renewed, CA_CERTIFICATE_KEY, Some(&prepared.pruned())), now() + DAY * 61), Ok(None));
+}
+
+#[test]
+fn a_successor_takes_over_from_an_authority_whose_key_is_lost() {
+    let prepared = issue().prepared(now()).unwrap();
+    let broken = with(&prepared, CA_PRIVATE_KEY_KEY, None);
+    assert!(!broken.is_foreign(&provider()));
+    let (repaired, _) = broken.repaired(None, &names(), now() + DAY * 100, &provider()).unwrap();
+    assert!(repaired.ca_certificate().len() == prepared.ca_certificate().len(), "clients go on trusting it");
+    assert_eq!(repaired.successor(), None);
+}
+
+#[test]
+fn the_key_of_a_successor_goes_from_the_secret_with_the_switch() {
+    let prepared = issue().prepared(now()).unwrap();
+    let mut data = entries(&prepared);
+    assert!(data.contains_key(NEXT_CA_PRIVATE_KEY_KEY));
+    assert_eq!(Bundle::read(Some(&data)), prepared);
+    prepared.switched(&names(), now()).unwrap().write(&mut data);
+    assert!(!data.contains_key(NEXT_CA_PRIVATE_KEY_KEY));
+}
+
+#[test]
+fn what_is_loaded_says_when_it_ends() {
+    let resolver = Resolver::new(Arc::new(provider()));
+    assert_eq!(resolver.expiry(), None);
+    resolver.load(&issue().check(&names(), now(), &provider()).unwrap());
+    let expiry = resolver.expiry().unwrap();
+    assert_eq!(expiry.leaf, now() + DAY * 90);
+    assert_eq!(expiry.authority, now() + DAY * 3650);
 }
 
 #[test]

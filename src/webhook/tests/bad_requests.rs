@@ -115,6 +115,16 @@ async fn a_body_that_never_ends_is_given_up() {
 }
 
 #[tokio::test]
+async fn who_is_sent_away_for_the_moment_is_told_when_to_come_again() {
+    let limits = Limits { requests: 0, ..Limits::default() };
+    let request = Request::post("/mutate-pods").header(header::CONTENT_TYPE, "application/json");
+    let request = request.body(Body::from(review(&json!({})).to_string())).unwrap();
+    let response = app_within(filled([]), &Arc::default(), limits).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+}
+
+#[tokio::test]
 async fn other_paths_and_methods_are_refused() {
     let get = Request::get("/mutate-pods").body(Body::empty()).unwrap();
     assert_eq!(resolved_app().oneshot(get).await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::cache::{Follower, Guarded};
-use super::certificates::Bundle;
+use super::certificates::{Bundle, Usable};
 use super::lookup::{Lookup, LookupError};
 use super::*;
 use crate::decide::admit::Binding;

@@ -11,20 +11,23 @@ struct Server {
     task: tokio::task::JoinHandle<io::Result<()>>,
 }
 
-fn issue() -> (Bundle, Arc<rustls::sign::CertifiedKey>) {
+fn issue() -> (Bundle, Usable) {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let names = NAMES.map(str::to_owned);
-    let (bundle, usable) = Bundle::default().repaired(None, &names, Timestamp::now(), &provider).unwrap();
-    (bundle, usable.certified)
+    Bundle::default().repaired(None, &names, Timestamp::now(), &provider).unwrap()
 }
 
 fn start(app: Router) -> (Server, Bundle) {
-    let (bundle, certified) = issue();
+    start_with(app, 100, Duration::ZERO)
+}
+
+fn start_with(app: Router, connections: usize, lame_duck: Duration) -> (Server, Bundle) {
+    let (bundle, usable) = issue();
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    resolver.load(certified);
+    resolver.load(&usable);
     let (listener, address) = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(server::serve(listener, Arc::clone(&resolver), app, stop.clone()));
+    let task = tokio::spawn(server::serve(listener, Arc::clone(&resolver), app, connections, lame_duck, stop.clone()));
     (Server { address, resolver, stop, task }, bundle)
 }
 
@@ -72,8 +75,8 @@ async fn a_new_certificate_is_served_to_new_connections_and_open_ones_go_on() {
     let open = client(&bundle).build().unwrap();
     post(&open, &url).await.unwrap();
 
-    let (renewed, certified) = issue();
-    server.resolver.load(certified);
+    let (renewed, usable) = issue();
+    server.resolver.load(&usable);
     assert_eq!(post(&open, &url).await.unwrap().status(), StatusCode::OK, "the open connection is kept");
     let trusting = client(&renewed).build().unwrap();
     assert_eq!(post(&trusting, &url).await.unwrap().status(), StatusCode::OK);
@@ -125,4 +128,43 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
     gate.open.notify_one();
     assert_eq!(under_way.await.unwrap().unwrap().status(), StatusCode::OK);
     server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_stops_goes_on_for_a_while_and_asks_its_clients_to_go_elsewhere() {
+    let (server, bundle) = start_with(resolved_app(), 100, Duration::from_secs(600));
+    let url = format!("https://{}/mutate-pods", server.address);
+    let open = client(&bundle).http1_only().build().unwrap();
+    let goes = |response: &reqwest::Response| response.headers().get(header::CONNECTION).cloned();
+    assert_eq!(goes(&post(&open, &url).await.unwrap()), None);
+    server.stop.cancel();
+    for client in [open, client(&bundle).http1_only().build().unwrap()] {
+        let response = post(&client, &url).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(goes(&response).unwrap(), "close");
+    }
+    assert!(!server.task.is_finished());
+    server.task.abort();
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_make_room_for_those_that_do() {
+    let (server, bundle) = start_with(resolved_app(), 2, Duration::ZERO);
+    let url = format!("https://{}/mutate-pods", server.address);
+    let first = client(&bundle).build().unwrap();
+    post(&first, &url).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
+    }
+    // The last one is still there, the others were closed to make room.
+    for closed in &mut silent[..4] {
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_secs(20), tokio::io::AsyncReadExt::read(closed, &mut byte));
+        assert!(matches!(read.await.expect("closed in time"), Ok(0) | Err(_)));
+    }
+    let second = client(&bundle).build().unwrap();
+    for client in [first, second] {
+        assert_eq!(post(&client, &url).await.unwrap().status(), StatusCode::OK);
+    }
 }

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use ensign::decide::admit;
 use ensign::decide::admit::compatibility::Compatibility;
 use ensign::decide::registration::{MUTATE_PODS_PATH, excluded_namespaces};
 use ensign::runtime::clock::SystemClock;
 use ensign::runtime::health::Readiness;
+use ensign::webhook::certificates::{Certificates, SharedSecret};
+use ensign::webhook::limits::Limits;
 use ensign::webhook::{self, Options};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -73,8 +76,12 @@ impl CompatibleWebhook {
 fn start(control_plane: &'static ControlPlane) -> String {
     let (listener, address) = webhook::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("listen");
     let options = Options {
-        namespace: NAME.to_owned(),
-        tls_secret: NAME.to_owned(),
+        certificates: Certificates::Shared(SharedSecret {
+            namespace: NAME.to_owned(),
+            name: NAME.to_owned(),
+            registration: NAME.to_owned(),
+            propagation: Duration::from_secs(1),
+        }),
         tls_names: vec!["127.0.0.1".to_owned()],
         config: admit::Config {
             authority_host: AUTHORITY.to_owned(),
@@ -82,6 +89,8 @@ fn start(control_plane: &'static ControlPlane) -> String {
             excluded: excluded_namespaces(NAME, []),
             compatibility: Some(Compatibility { tenant_id: TENANT.to_owned() }),
         },
+        limits: Limits::default(),
+        lame_duck: Duration::ZERO,
     };
     let readiness = Readiness::default();
     let ready = readiness.clone();

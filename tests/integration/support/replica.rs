@@ -1,7 +1,7 @@
 //! Controllers of a test's own, on a control plane where no other controller acts. Each has a thread to itself, so that
 //! it can be frozen as a whole, as a process that the kernel stops.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +14,6 @@ use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
-use ensign::decide::registration::Endpoint;
 use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
@@ -88,6 +87,23 @@ impl Stage {
     /// How often the issuer was looked at by a controller.
     pub fn looks_at_issuer(&self, replica: &str) -> usize {
         let is_look = |event: &Value| event["requestURI"] == "/.well-known/openid-configuration";
+        self.requests(replica).iter().filter(|event| is_look(event)).count()
+    }
+
+    /// How often a controller wrote the registration of a webhook, and was not too late.
+    pub fn registrations(&self, replica: &str) -> usize {
+        let is_write = |event: &Value| {
+            event["verb"] == "update"
+                && event["objectRef"]["resource"] == "mutatingwebhookconfigurations"
+                && event["responseStatus"]["code"] == 200
+        };
+        self.requests(replica).iter().filter(|event| is_write(event)).count()
+    }
+
+    /// How often a controller read the registration of a webhook.
+    pub fn looks_at_registration(&self, replica: &str) -> usize {
+        let is_look =
+            |event: &Value| event["verb"] == "get" && event["objectRef"]["resource"] == "mutatingwebhookconfigurations";
         self.requests(replica).iter().filter(|event| is_look(event)).count()
     }
 
@@ -251,11 +267,10 @@ pub struct ReplicaOptions {
     pub cluster_id: Option<String>,
     pub previous_id: Option<String>,
     /// Who injects.
-    pub webhook: Option<WebhookTarget>,
     pub injection: Option<InjectionTarget>,
-    /// Whether there is a webhook in compatibility mode.
-    pub compatibility: bool,
     pub allowed_scopes: AllowedScopes,
+    /// The webhook to register.
+    pub webhook: Option<WebhookTarget>,
 }
 
 impl Default for ReplicaOptions {
@@ -267,10 +282,9 @@ impl Default for ReplicaOptions {
             issuer_watch: None,
             cluster_id: None,
             previous_id: None,
-            webhook: None,
             injection: None,
-            compatibility: false,
             allowed_scopes: AllowedScopes::default(),
+            webhook: None,
         }
     }
 }
@@ -357,14 +371,7 @@ impl Replica {
                     azure_limits: Limits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 4,
-                    webhook: options.webhook.or(options.compatibility.then(|| WebhookTarget {
-                        configuration: "none".to_owned(),
-                        namespace: "default".to_owned(),
-                        secret: "none".to_owned(),
-                        endpoint: Endpoint::Url("https://127.0.0.1:1".to_owned()),
-                        excluded: BTreeSet::new(),
-                        compatibility: true,
-                    })),
+                    webhook: options.webhook,
                     injection: options.injection,
                     clock: options.clock,
                     instance: Some(name),

@@ -1,12 +1,15 @@
 //! A webhook on the shared control plane; the controller registers it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use ensign::controller::WebhookTarget;
+use ensign::controller::{CaInjection, WebhookProbe, WebhookTarget};
 use ensign::decide::admit;
 use ensign::decide::registration::{Endpoint, MUTATE_PODS_PATH, excluded_namespaces};
 use ensign::runtime::clock::SystemClock;
 use ensign::runtime::health::Readiness;
+use ensign::webhook::certificates::{Certificates, SharedSecret};
+use ensign::webhook::limits::Limits;
 use ensign::webhook::{self, Options};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -41,8 +44,12 @@ impl Webhook {
         }
         let (listener, address) = webhook::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("listen");
         let options = Options {
-            namespace: NAME.to_owned(),
-            tls_secret: NAME.to_owned(),
+            certificates: Certificates::Shared(SharedSecret {
+                namespace: NAME.to_owned(),
+                name: NAME.to_owned(),
+                registration: NAME.to_owned(),
+                propagation: Duration::from_secs(1),
+            }),
             tls_names: vec!["127.0.0.1".to_owned()],
             config: admit::Config {
                 authority_host: authority_host.to_owned(),
@@ -50,6 +57,8 @@ impl Webhook {
                 excluded: excluded_namespaces(NAME, []),
                 compatibility: None,
             },
+            limits: Limits::default(),
+            lame_duck: Duration::ZERO,
         };
         let readiness = Readiness::default();
         let ready = readiness.clone();
@@ -72,6 +81,8 @@ impl Webhook {
             configuration: NAME.to_owned(),
             namespace: NAME.to_owned(),
             secret: NAME.to_owned(),
+            ca: CaInjection::Secret,
+            probe: Some(WebhookProbe::default()),
             endpoint: Endpoint::Url(format!("https://{}{MUTATE_PODS_PATH}", self.address)),
             excluded: excluded_namespaces(NAME, COMPATIBLE_ONLY.map(str::to_owned)),
             compatibility: false,

@@ -1,0 +1,185 @@
+//! Clients that are slow, large or many, against `ensign webhook` as a process.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+
+use crate::support::control_plane::ControlPlane;
+use crate::support::install::{Install, Process};
+
+const MIB: usize = 1024 * 1024;
+/// How long a peer that should close, or answer, may take before the test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Webhook {
+    install: Install,
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Webhook {
+    fn start(prefix: &str, flags: &[&str]) -> Self {
+        let install = Install::new(ControlPlane::shared(), prefix);
+        let mut process = install.start(flags);
+        let address = process.endpoint().webhook;
+        Self { install, process, address }
+    }
+
+    fn client(&self) -> reqwest::Client {
+        let ca = self.install.secret("ca.crt").expect("a CA");
+        let ca = reqwest::Certificate::from_pem(ca.as_bytes()).expect("a certificate");
+        reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(PATIENCE).build().expect("a client")
+    }
+
+    async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Response {
+        self.try_post(client, body).await.expect("an answer")
+    }
+
+    async fn try_post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Result<reqwest::Response> {
+        let url = format!("https://{}/mutate-pods", self.address);
+        client.post(url).header("content-type", "application/json").body(body).send().await
+    }
+
+    /// A connection on which a test says what it likes.
+    fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let ca = self.install.secret("ca.crt").expect("a CA");
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate")).expect("an authority");
+        ensign::runtime::tls::install_provider();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("127.0.0.1").expect("a name");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+        let stream = TcpStream::connect(self.address).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        StreamOwned::new(connection, stream)
+    }
+}
+
+fn review(padding: usize) -> Vec<u8> {
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "x", "operation": "CREATE", "namespace": "shop",
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "object": {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x"}]}},
+            "userInfo": {"username": "x".repeat(padding)},
+        },
+    });
+    review.to_string().into_bytes()
+}
+
+async fn is_allowed(response: reqwest::Response) -> bool {
+    assert_eq!(response.status(), 200);
+    response.json::<Value>().await.expect("a review")["response"]["allowed"] == true
+}
+
+#[tokio::test]
+async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed() {
+    let webhook = Webhook::start("silent", &[]);
+    let before = webhook.process.memory_mib();
+    let old = webhook.client();
+    assert!(is_allowed(webhook.post(&old, review(0)).await).await);
+
+    let mut silent = Vec::new();
+    for number in 0..2_000 {
+        let mut stream = tokio::net::TcpStream::connect(webhook.address).await.expect("connect");
+        if number % 2 == 0 {
+            // The beginning of a handshake that never goes on. It may be closed already.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &[22, 3, 1, 2, 0]).await;
+        }
+        silent.push(stream);
+        if number % 500 == 499 {
+            assert!(is_allowed(webhook.post(&webhook.client(), review(0)).await).await, "a new client");
+            assert!(is_allowed(webhook.post(&old, review(0)).await).await, "an old client");
+        }
+    }
+    let closed = silent.into_iter().map(|mut stream| async move {
+        let mut rest = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
+        // At the end there is nothing more, or a reset; before that, a TLS alert at most.
+        let _ = tokio::time::timeout(PATIENCE, read).await.expect("the server closes it");
+    });
+    futures::future::join_all(closed).await;
+    assert!(is_allowed(webhook.post(&old, review(0)).await).await);
+    let grown = webhook.process.memory_mib().saturating_sub(before);
+    assert!(grown < 150, "{grown} MiB more than before");
+}
+
+#[tokio::test]
+async fn a_connection_that_rests_is_kept_longer_than_a_silent_one() {
+    let webhook = Webhook::start("rest", &[]);
+    let body = review(0);
+    let head = format!(
+        "POST /mutate-pods HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let ask = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+        stream.write_all(head.as_bytes()).expect("send");
+        stream.write_all(&body).expect("send");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        // The rest of it comes in the same record or the next.
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"}}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the rest of the answer");
+            seen.push(byte[0]);
+        }
+    };
+    let mut resting = webhook.connect();
+    ask(&mut resting);
+    // A connection that never says anything is closed after a while. API servers expect the other to live on.
+    let mut silent = webhook.connect();
+    silent.conn.complete_io(&mut silent.sock).expect("a handshake");
+    let mut rest = Vec::new();
+    let _ = silent.read_to_end(&mut rest);
+    ask(&mut resting);
+}
+
+#[tokio::test]
+async fn what_is_too_large_too_slow_or_too_deep_is_refused_with_its_status() {
+    let webhook = Webhook::start("refused", &[]);
+    let client = webhook.client();
+    assert_eq!(webhook.post(&client, vec![b' '; 5 * MIB]).await.status(), 413);
+    assert_eq!(webhook.post(&client, vec![b'['; MIB]).await.status(), 400);
+    let deep = format!("{{\"request\":{{\"object\":{}", "{\"spec\":".repeat(100_000));
+    assert_eq!(webhook.post(&client, deep.into_bytes()).await.status(), 400);
+
+    let mut slow = webhook.connect();
+    slow.write_all(
+        b"POST /mutate-pods HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{",
+    )
+    .expect("send");
+    let mut answer = String::new();
+    let _ = slow.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(is_allowed(webhook.post(&client, review(0)).await).await);
+}
+
+#[tokio::test]
+async fn many_large_requests_at_once_use_so_much_memory_and_no_more() {
+    let webhook = Webhook::start("large", &["--request-memory-mib=16"]);
+    let client = webhook.client();
+    assert!(is_allowed(webhook.post(&client, review(0)).await).await);
+    let before = webhook.process.memory_mib();
+    // Slow machines run into the deadline, and are cut off.
+    let requests = (0..64).map(|_| webhook.try_post(&client, review(3 * MIB)));
+    for response in futures::future::join_all(requests).await.into_iter().flatten() {
+        match response.status().as_u16() {
+            503 => assert_eq!(response.headers()["retry-after"], "1"),
+            408 => {}
+            _ => assert!(is_allowed(response).await),
+        }
+    }
+    let grown = webhook.process.memory_mib().saturating_sub(before);
+    assert!(grown < 150, "{grown} MiB more than before");
+    // What they held was given back.
+    while webhook.post(&client, review(3 * MIB)).await.status() != 200 {}
+}

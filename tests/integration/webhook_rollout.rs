@@ -1,0 +1,249 @@
+//! Replicas of the webhook that come and go, and certificates that change, while pods are created.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use ensign::api::keys::{INJECT_LABEL, ROTATE_AUTHORITY_ANNOTATION};
+use ensign::decide::registration::{GRANTED_ENTRY, LABELLED_ENTRY};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::control_plane::ControlPlane;
+use crate::support::install::{Balancer, Install, Process};
+use crate::support::objects::{apply, kubectl, unique, wait_for};
+use crate::support::replica::{Replica, ReplicaOptions, Stage, StageTeam};
+
+const CREATORS: usize = 50;
+
+/// Two replicas behind a balancer, a controller that has registered them, and a team whose pods get an identity.
+struct Cluster<'a> {
+    stage: &'a Stage,
+    install: Install,
+    balancer: Balancer,
+    replicas: Vec<Process>,
+    team: StageTeam<'a>,
+    _controller: Replica,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(stage: &'a Stage, prefix: &str) -> Self {
+        let install = Install::new(stage.control_plane, prefix);
+        let balancer = Balancer::start();
+        // Both at once: they race to fill the Secret.
+        let mut replicas: Vec<_> = (0..2).map(|_| start_replica(&install)).collect();
+        for replica in &mut replicas {
+            balancer.add(replica.endpoint());
+        }
+        let webhook = Some(install.target(balancer.address));
+        let controller = stage.start(&unique(prefix), ReplicaOptions { webhook, ..ReplicaOptions::default() });
+        let team = stage.team(prefix);
+        kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
+        team.bind();
+        team.wait_ready("app");
+        let cluster = Self { stage, install, balancer, replicas, team, _controller: controller };
+        wait_for("the API server to ask the webhook", || {
+            cluster.create(&cluster.team.name, false).ok().filter(injected)
+        });
+        cluster
+    }
+
+    /// Creates a pod: as admitted, or what kubectl said.
+    fn create(&self, namespace: &str, labelled: bool) -> Result<Value, String> {
+        let pod = pod(namespace, labelled);
+        let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
+        apply(self.stage.control_plane, &pod)?;
+        let arguments = ["get", "pod", &name, "--namespace", namespace, "--output", "json"];
+        Ok(serde_json::from_str(&kubectl(self.stage.control_plane, &arguments)).expect("a pod"))
+    }
+
+    /// Restarts each replica in turn, and waits each time until pods were created before, meanwhile and after.
+    fn roll(&mut self, creators: &Creators) {
+        for index in 0..self.replicas.len() {
+            creators.wait_for_more();
+            let status = self.replicas[index].terminate();
+            assert!(status.success(), "{status}: {}", self.replicas[index].log());
+            creators.wait_for_more();
+            let mut replica = start_replica(&self.install);
+            self.balancer.add(replica.endpoint());
+            self.replicas[index] = replica;
+            creators.wait_for_more();
+        }
+    }
+}
+
+fn start_replica(install: &Install) -> Process {
+    install.start(&["--drain-seconds=1", "--ca-propagation-seconds=1"])
+}
+
+fn pod(namespace: &str, labelled: bool) -> Value {
+    let labels = if labelled { json!({INJECT_LABEL: "true"}) } else { json!({}) };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": unique("pod"), "namespace": namespace, "labels": labels},
+        "spec": {
+            "serviceAccountName": "app", "automountServiceAccountToken": false,
+            "containers": [{"name": "app", "image": "app:1"}],
+        },
+    })
+}
+
+fn injected(pod: &Value) -> bool {
+    let env = pod["spec"]["containers"][0]["env"].as_array();
+    env.is_some_and(|env| env.iter().any(|variable| variable["name"] == "AZURE_CLIENT_ID"))
+}
+
+/// Fifty that create pods as fast as they can.
+struct Creators {
+    stop: Arc<AtomicBool>,
+    created: Arc<AtomicUsize>,
+    failures: Arc<Mutex<BTreeMap<String, usize>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Creators {
+    fn start(control_plane: &'static ControlPlane, namespace: &str) -> Self {
+        let (stop, created) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let failures = Arc::new(Mutex::new(BTreeMap::new()));
+        let (stopped, count, failed) = (Arc::clone(&stop), Arc::clone(&created), Arc::clone(&failures));
+        let namespace = namespace.to_owned();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let mut config = control_plane.config().await;
+                // A failure that is retried is a failure still.
+                config.default_retry = false;
+                let api: Api<Pod> = Api::namespaced(kube::Client::try_from(config).expect("a client"), &namespace);
+                let creator = |number: usize| {
+                    let (api, stopped, count, failed) = (&api, &stopped, &count, &failed);
+                    let namespace = &namespace;
+                    async move {
+                        while !stopped.load(Ordering::Relaxed) {
+                            // Dry runs are admitted as others are, and leave no pods behind.
+                            let params = PostParams { dry_run: number.is_multiple_of(2), ..PostParams::default() };
+                            let pod = serde_json::from_value(pod(namespace, number.is_multiple_of(3))).expect("a pod");
+                            let problem = match api.create(&params, &pod).await {
+                                Ok(pod) if injected(&serde_json::to_value(&pod).expect("JSON")) => {
+                                    count.fetch_add(1, Ordering::Relaxed);
+                                    continue;
+                                }
+                                Ok(_) => "not injected".to_owned(),
+                                Err(error) => error.to_string(),
+                            };
+                            *failed.lock().expect("no panic").entry(problem).or_default() += 1;
+                        }
+                    }
+                };
+                futures::future::join_all((0..CREATORS).map(creator)).await;
+            });
+        });
+        Self { stop, created, failures, thread }
+    }
+
+    /// Waits until each has created several more pods.
+    fn wait_for_more(&self) {
+        let goal = self.created.load(Ordering::Relaxed) + 3 * CREATORS;
+        wait_for("more pods to be created", || {
+            let failures = self.failures.lock().expect("no panic").clone();
+            assert!(failures.is_empty(), "{failures:#?}");
+            (self.created.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+    }
+
+    /// Stops them; nothing may have failed.
+    fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the creators end");
+        let failures = self.failures.lock().expect("no panic").clone();
+        assert!(failures.is_empty(), "{failures:#?}");
+        self.created.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn no_creation_fails_while_replicas_are_restarted_one_after_the_other() {
+    let stage = Stage::enter();
+    let mut cluster = Cluster::start(&stage, "roll");
+    let creators = Creators::start(stage.control_plane, &cluster.team.name);
+    cluster.roll(&creators);
+    let created = creators.finish();
+    assert!(created >= 6 * 3 * CREATORS, "{created}");
+    assert_eq!(cluster.balancer.turned_away(), 0);
+}
+
+#[test]
+fn no_creation_fails_while_the_authority_is_replaced() {
+    let stage = Stage::enter();
+    let mut cluster = Cluster::start(&stage, "rotate-live");
+    let trusted = || cluster.install.entry(LABELLED_ENTRY).expect("an entry")["clientConfig"]["caBundle"].clone();
+    let (before, leaf) = (trusted(), cluster.install.secret("tls.crt"));
+    let creators = Creators::start(stage.control_plane, &cluster.team.name);
+    creators.wait_for_more();
+    let (name, annotation) = (&cluster.install.name, format!("{ROTATE_AUTHORITY_ANNOTATION}=now"));
+    kubectl(stage.control_plane, &["annotate", "secret", name, &annotation, "--namespace", name]);
+    wait_for("the new authority to sign", || (cluster.install.secret("tls.crt") != leaf).then_some(()));
+    assert_ne!(trusted(), before, "it was registered first");
+    assert_eq!(cluster.install.secret("next-ca.key"), None);
+    assert_eq!(cluster.install.secret("ca.crt").expect("a CA").matches("BEGIN CERTIFICATE").count(), 2);
+    creators.wait_for_more();
+    // Fresh replicas have nothing but the new one.
+    cluster.roll(&creators);
+    creators.finish();
+}
+
+#[test]
+fn a_ca_bundle_that_somebody_wipes_is_put_back() {
+    let stage = Stage::enter();
+    let cluster = Cluster::start(&stage, "wipe");
+    for entry in [GRANTED_ENTRY, LABELLED_ENTRY] {
+        let entries = cluster.install.registration()["webhooks"].as_array().expect("entries").clone();
+        let index = entries.iter().position(|found| found["name"] == entry).expect("the entry");
+        let path = format!("/webhooks/{index}/clientConfig/caBundle");
+        cluster.install.patch_registration(&json!([{"op": "remove", "path": path}]));
+        wait_for("the CA bundle to be back", || {
+            let entry = cluster.install.entry(entry)?;
+            (entry["clientConfig"]["caBundle"] == entries[index]["clientConfig"]["caBundle"]).then_some(())
+        });
+    }
+    wait_for("pods to be created again", || cluster.create(&cluster.team.name, false).ok().filter(injected));
+}
+
+#[test]
+fn without_any_replica_other_namespaces_go_on_and_granted_ones_refuse_with_the_reason() {
+    let stage = Stage::enter();
+    let mut cluster = Cluster::start(&stage, "gone");
+    let elsewhere = unique("elsewhere");
+    kubectl(stage.control_plane, &["create", "namespace", &elsewhere]);
+    kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &elsewhere]);
+    for replica in &mut cluster.replicas {
+        assert!(replica.terminate().success());
+    }
+
+    assert!(!injected(&cluster.create(&elsewhere, false).expect("nobody is asked about it")));
+    for (labelled, entry) in [(false, GRANTED_ENTRY), (true, LABELLED_ENTRY)] {
+        let refusal = cluster.create(&cluster.team.name, labelled).expect_err("refused");
+        assert!(refusal.contains(&format!("failed calling webhook \"{entry}\"")), "{refusal}");
+    }
+
+    // A namespace that is granted meanwhile goes on too, until there is somebody to ask.
+    let late = stage.team("late");
+    kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &late.name]);
+    let asked = cluster.balancer.turned_away();
+    late.bind();
+    wait_for("the controller to look for the webhook", || (cluster.balancer.turned_away() > asked).then_some(()));
+    let is_asked = |team: &StageTeam<'_>| {
+        let entry = cluster.install.entry(GRANTED_ENTRY).map(|entry| entry["namespaceSelector"].to_string());
+        entry.is_some_and(|entry| entry.contains(&format!("\"{}\"", team.name)))
+    };
+    assert!(is_asked(&cluster.team) && !is_asked(&late));
+    assert!(!injected(&cluster.create(&late.name, false).expect("as before")));
+
+    // What is taken away needs nobody to answer.
+    let nobody = ["patch", "mi", &cluster.team.name, "--type=merge", "--patch", r#"{"spec":{"allowedSubjects":[]}}"#];
+    kubectl(stage.control_plane, &nobody);
+    wait_for("the namespace to be let go", || (!is_asked(&cluster.team)).then_some(()));
+    wait_for("its pods to be created", || cluster.create(&cluster.team.name, false).ok());
+    assert!(!is_asked(&late));
+}
