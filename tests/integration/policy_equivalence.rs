@@ -336,20 +336,17 @@ fn brings_its_own(pod: &Value) -> bool {
 
 /// Every word that the webhook has for the pod and one of its bindings, or none of them, or one of its containers.
 fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<String> {
-    let bindings: Vec<Arc<Binding>> = bindings
-        .iter()
-        .filter_map(|object| {
-            let mut object = object.clone();
-            object["metadata"]["deletionTimestamp"].take();
-            let mut typed: ManagedIdentityBinding = serde_json::from_value(object.clone()).ok()?;
-            typed.metadata.deletion_timestamp = None;
-            let mut binding = Binding::from(&typed);
-            if object["metadata"].get("deletionTimestamp").is_some() {
-                binding.standing = admit::Standing::Deleting;
-            }
-            Some(Arc::new(binding))
-        })
-        .collect();
+    let read = |object: &Value| {
+        let mut object = object.clone();
+        let deleted = object["metadata"].as_object_mut()?.remove("deletionTimestamp").is_some();
+        let typed: ManagedIdentityBinding = serde_json::from_value(object).ok()?;
+        let mut binding = Binding::from(&typed);
+        if deleted {
+            binding.standing = admit::Standing::Deleting;
+        }
+        Some(Arc::new(binding))
+    };
+    let bindings: Vec<Arc<Binding>> = bindings.iter().filter_map(read).collect();
     let alone = bindings.iter().map(|binding| vec![binding.clone()]).chain([Vec::new()]);
     let mut words = BTreeSet::new();
     for bindings in alone {
