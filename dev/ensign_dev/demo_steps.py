@@ -163,7 +163,8 @@ class Demo:
         written = [entry["name"] for one in template["containers"] for entry in one.get("env", [])]
         same(written, [], "the environment variables that the Deployment's author wrote")
         self._pod = until(
-            f"a pod of deployment {NAME}", self._first_pod, POD_SECONDS, tail=self._why_no_pod
+            f"a pod of deployment {NAME} that may start", self._first_pod, POD_SECONDS + self._propagation,
+            tail=self._why_no_pod,
         )
         name = self._pod["metadata"]["name"]
         containers = [one["name"] for one in self._pod["spec"]["containers"]]
@@ -285,7 +286,8 @@ class Demo:
 
     def _first_pod(self) -> Optional[Dict[str, Any]]:
         items = self.kubectl.json("get", "pods", "-n", NAMESPACE, "-l", f"app={NAME}")["items"]
-        return dict(items[0]) if items else None
+        # A held pod has a gate: no scheduler gives it a node, so that no kubelet would start it.
+        return dict(items[0]) if items and not items[0]["spec"].get("schedulingGates") else None
 
     def _start(self, process: PodProcess, program: List[str]) -> Run:
         if self._runner is None:

@@ -164,6 +164,7 @@ class Environment:
             "kubectl": str(programs.cluster.kubectl),
             "logs": str(self.registry.logs),
             "mode": mode,
+            "propagation_seconds": propagation_seconds,
             "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
             "compatibility": self.compatibility,
         }
@@ -258,6 +259,8 @@ class Environment:
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
             "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
             "--injection", self.info["mode"], *self._mode(),
+            # Pods wait as long as the stand-in for Entra takes to see a credential.
+            "--settle-seconds", str(self.info.get("propagation_seconds", 0)),
         ]
         env: "Dict[str, children.Argument]" = {
             "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),

@@ -21,6 +21,8 @@ pub enum ConditionType {
     TrustRevoked,
     /// The service account carries the annotations that were asked for. Present only where they were.
     ServiceAccountAnnotated,
+    /// Every pod that the binding means was injected. Present only while it does not hold.
+    PodsInjected,
     /// No other cluster writes credentials under this cluster's ID. Present only while it does not hold.
     ClusterIDUnique,
     /// No webhook of azure-workload-identity injects the same pods. Present only while it does not hold.
@@ -41,6 +43,7 @@ impl ConditionType {
             Self::CredentialReady => "CredentialReady",
             Self::TrustRevoked => "TrustRevoked",
             Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
+            Self::PodsInjected => "PodsInjected",
             Self::ClusterIDUnique => "ClusterIDUnique",
             Self::UpstreamWebhookAbsent => "UpstreamWebhookAbsent",
             Self::Reconciling => "Reconciling",
@@ -83,6 +86,11 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
+            /// The reason of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().find(|reason| reason.as_str() == name).copied()
+            }
+
             /// What the reason means for whoever waits.
             pub fn severity(self) -> Severity {
                 match self { $(Self::$name => Severity::$severity,)* }
@@ -108,6 +116,8 @@ reasons! {
     Pending => Progressing,
     /// The credential is about to be written.
     CredentialPending => Progressing,
+    /// The credential stands, and pods wait until Entra has had time to learn of it.
+    Settling => Progressing,
     /// The object is being deleted and Azure is being cleaned up.
     Deleting => Progressing,
     /// The namespace is going away.
@@ -158,6 +168,10 @@ reasons! {
     ForeignCredential => Terminal,
     /// Another program owns the annotations of the service account.
     AnnotationConflict => Terminal,
+    /// Pods that the binding means were admitted before they could be injected.
+    PodsMissed => Terminal,
+    /// A held pod starts, and its identity does not work. An event on the pod, never a condition.
+    StartedWithoutIdentity => Terminal,
     /// The object was released on an operator's word, without Azure's confirmation. An event, never a condition.
     Abandoned => Terminal,
     /// The object waits for Azure to confirm that its credentials are gone.

@@ -158,6 +158,14 @@ pub struct ContainerFilter {
     pub exclude: Vec<String>,
 }
 
+impl ContainerFilter {
+    /// Whether it chooses the container.
+    pub fn chooses(&self, container: &str) -> bool {
+        let listed = |names: &[String]| names.iter().any(|name| name == container);
+        (self.include.is_empty() || listed(&self.include)) && !listed(&self.exclude)
+    }
+}
+
 /// What the controller found and Azure confirmed.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -180,7 +188,8 @@ pub struct ManagedIdentityBindingStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, IdentityResolved, CredentialReady, and Reconciling or Stalled while they hold.
+    /// Ready, Accepted, IdentityResolved, CredentialReady, PodsInjected while it does not hold, and Reconciling or
+    /// Stalled while they hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

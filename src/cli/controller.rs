@@ -7,19 +7,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use super::azure::{AzureArgs, AzureSetup};
 use super::azure_limits::AzureLimitsArgs;
 use super::cluster::ClusterArgs;
 use super::compatibility::CompatibilityArgs;
+use super::holding::{HoldingArgs, SettleArgs};
 use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::problems::Problems;
 use super::webhook_registration::RegistrationArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::ArmClient;
-use crate::controller::{self, Config, Effects, WebhookTarget};
+use crate::controller::{self, Config, ControllerMetrics, Effects, Pods, WebhookTarget};
+use crate::decide::admit;
 use crate::decide::assess::Settings;
 use crate::decide::backoff::Spread;
 use crate::decide::ownership::Cluster;
@@ -58,6 +61,10 @@ pub(crate) struct Args {
     compatibility: CompatibilityArgs,
     #[command(flatten)]
     injection: InjectionArgs,
+    #[command(flatten)]
+    holding: HoldingArgs,
+    #[command(flatten)]
+    settle: SettleArgs,
     /// Ensign's own namespace
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
@@ -78,7 +85,7 @@ pub(crate) struct Args {
     /// Namespaces whose pods never reach the webhook, besides kube-system and Ensign's own
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
-    /// Address of /livez and /readyz
+    /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     health_listen: SocketAddr,
     /// Write a JSON object with the health address here once everything runs
@@ -112,6 +119,7 @@ impl Args {
         problems.extend(self.injection.problems(self.compatibility.compatibility));
         problems.extend(self.azure_limits.problems());
         problems.extend(self.registration.problems());
+        self.settle.check(&mut problems);
         if let Some(url) = &self.webhook_url {
             let is_https = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.has_host());
             problems.require(is_https, || format!("--webhook-url {url:?} is not an https URL"));
@@ -140,9 +148,12 @@ impl Args {
 async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     let stop = shutdown::on_signal()?;
     let readiness = Readiness::default();
-    let health = health::serve(args.health_listen, readiness.clone(), stop.clone()).await?;
+    let metrics = ControllerMetrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let health = health::serve(args.health_listen, readiness.clone(), registry.into(), stop.clone()).await?;
     tracing::info!(health_address = %health, version = env!("CARGO_PKG_VERSION"), "starting");
-    let config = configure(&args, azure, readiness.clone()).await?;
+    let config = configure(&args, azure, readiness.clone(), metrics).await?;
     let running = controller::run(config, stop.clone());
     let announced = ready_file::announce(
         args.ready_file,
@@ -155,7 +166,12 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     Ok(result?)
 }
 
-async fn configure(args: &Args, azure: AzureSetup, readiness: Readiness) -> Result<Config, Failure> {
+async fn configure(
+    args: &Args,
+    azure: AzureSetup,
+    readiness: Readiness,
+    metrics: ControllerMetrics,
+) -> Result<Config, Failure> {
     let client = Client::try_default().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
     let cluster = &args.cluster;
     let (cluster_id, issuer) =
@@ -170,10 +186,19 @@ async fn configure(args: &Args, azure: AzureSetup, readiness: Readiness) -> Resu
     let arm = ArmClient::new(&cloud, &connection, own.credential, &tag)?.bounded(scopes.clone());
     let instance = std::env::var("POD_NAME").ok();
     let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
+    let webhook = args.webhook();
+    let excluded = webhook.excluded.clone();
     let proxy = connection.proxy.map(|proxy| proxy.address());
     tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, proxy, "configured");
-    let (compatibility, excluded) = (args.compatibility.compatibility, &args.excluded_namespaces);
-    let injection = args.injection.target(&client, &cloud, compatibility, &args.namespace, excluded).await?;
+    let pods = admit::Config {
+        authority_host: cloud.authority_host.to_string(),
+        audience: cloud.token_audience.clone(),
+        excluded: webhook.excluded.clone(),
+        compatibility: None,
+        hold: args.holding.hold,
+    };
+    let compatibility = args.compatibility.compatibility;
+    let injection = args.injection.target(&client, compatibility, &args.namespace, pods).await?;
     Ok(Config {
         client,
         arm,
@@ -188,12 +213,13 @@ async fn configure(args: &Args, azure: AzureSetup, readiness: Readiness) -> Resu
             tenant_id,
             own_client_id: own.client_id,
             allowed_scopes: scopes,
+            settle: args.settle.settle(),
         },
         resync: Duration::from_secs(args.resync_seconds),
         azure_limits: args.azure_limits.limits(),
         spread: Spread::seeded(Uuid::new_v4().as_u64_pair().0),
         concurrency: args.concurrency,
-        webhook: Some(args.webhook()),
+        webhook: Some(webhook),
         injection: Some(injection),
         clock: SystemClock::shared(),
         instance,
@@ -201,6 +227,8 @@ async fn configure(args: &Args, azure: AzureSetup, readiness: Readiness) -> Resu
         leadership,
         issuer_watch: cluster.issuer_watch(),
         effects: Effects::default(),
+        pods: args.holding.hold.then_some(Pods { excluded }),
+        metrics,
     })
 }
 
@@ -238,6 +266,7 @@ mod tests {
             "--issuer-check-seconds=1",
             "--resync-seconds=86401",
             "--concurrency=0",
+            "--settle-seconds=3601",
             "--lease-duration-seconds=0",
             "--lease-name=A",
             "--namespace=Upper",

@@ -4,11 +4,9 @@ use clap::ValueEnum;
 use kube::Client;
 
 use super::Failure;
-use crate::azure::cloud::Cloud;
 use crate::controller::{InjectionTarget, choose_injection};
 use crate::decide::admit;
 use crate::decide::policy::Choice;
-use crate::decide::registration::excluded_namespaces;
 
 /// Who injects pods. Each flag is also an environment variable.
 #[derive(Debug, clap::Args)]
@@ -40,29 +38,42 @@ impl InjectionArgs {
         both.then(|| format!("--injection policy can't be: {NEEDS_WEBHOOK}")).into_iter().collect()
     }
 
-    /// Asks the cluster who can inject there.
+    /// Asks the cluster who can inject there; `config` is what pods get.
     pub(super) async fn target(
         &self,
         client: &Client,
-        cloud: &Cloud,
         compatibility: bool,
         namespace: &str,
-        excluded: &[String],
+        config: admit::Config,
     ) -> Result<InjectionTarget, Failure> {
         let choice = match self.injection {
             InjectionMode::Policy => Choice::Policy,
             InjectionMode::Webhook => Choice::Webhook,
             InjectionMode::Auto => Choice::Auto,
         };
-        Ok(InjectionTarget {
-            mode: choose_injection(client, choice, compatibility.then_some(NEEDS_WEBHOOK)).await?,
-            namespace: namespace.to_owned(),
-            config: admit::Config {
-                authority_host: cloud.authority_host.to_string(),
-                audience: cloud.token_audience.clone(),
-                excluded: excluded_namespaces(namespace, excluded.iter().cloned()),
-                compatibility: None,
-            },
-        })
+        let mode = choose_injection(client, choice, compatibility.then_some(NEEDS_WEBHOOK)).await?;
+        Ok(InjectionTarget { mode, namespace: namespace.to_owned(), config })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct TestCli {
+        #[command(flatten)]
+        args: InjectionArgs,
+    }
+
+    #[test]
+    fn compatibility_mode_can_not_do_without_the_webhook() {
+        for (flags, refused) in [(&["--injection=policy"][..], true), (&["--injection=webhook"], false), (&[], false)] {
+            let args = TestCli::try_parse_from(["ensign"].iter().chain(flags)).unwrap().args;
+            assert_eq!(args.problems(true).len(), usize::from(refused), "{flags:?}");
+            assert!(args.problems(false).is_empty(), "{flags:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod compatibility;
 mod controller;
 mod crds;
+mod holding;
 mod injection;
 mod leader_election;
 mod policies;

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use prometheus_client::registry::Registry;
 use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
 use super::compatibility::WebhookCompatibilityArgs;
+use super::holding::HoldingArgs;
 use super::problems::Problems;
 use super::webhook_certificates::CertificateArgs;
 use super::webhook_limits::LimitArgs;
@@ -20,6 +22,7 @@ use crate::runtime::clock::SystemClock;
 use crate::runtime::health::{self, Readiness};
 use crate::runtime::telemetry::{self, TelemetryArgs};
 use crate::runtime::{shutdown, tls};
+use crate::webhook::metrics::WebhookMetrics;
 use crate::webhook::{self, Options};
 
 /// Longer than any watch that the API server lets stand, so that only a connection that died counts as silent.
@@ -31,7 +34,7 @@ pub(crate) struct Args {
     /// Address for admission reviews over HTTPS
     #[arg(long, env = "ENSIGN_LISTEN", default_value = "0.0.0.0:9443", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Address for health checks over HTTP
+    /// Address for health checks and metrics over HTTP
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     health_listen: SocketAddr,
     /// Namespace that Ensign runs in
@@ -62,6 +65,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     compatibility: WebhookCompatibilityArgs,
     #[command(flatten)]
+    holding: HoldingArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -78,7 +83,9 @@ async fn serve(args: Args, options: Options) -> Result<(), Failure> {
     // Health outlives `stop`: that the webhook is no longer ready has to be seen while it drains.
     let health_stop = CancellationToken::new();
     let _end_health = health_stop.clone().drop_guard();
-    let health = health::serve(args.health_listen, readiness.clone(), health_stop).await?;
+    let mut registry = Registry::default();
+    options.metrics.register(&mut registry);
+    let health = health::serve(args.health_listen, readiness.clone(), registry.into(), health_stop).await?;
     let (listener, address) = webhook::listen(args.listen)?;
     let webhook_url = format!("https://{address}{MUTATE_PODS_PATH}");
     tracing::info!(health_address = %health, webhook_url, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -137,9 +144,11 @@ impl Args {
                 audience,
                 excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
                 compatibility: self.compatibility.compatibility(),
+                hold: self.holding.hold,
             },
             limits: self.limits.limits(),
             lame_duck: self.limits.lame_duck(),
+            metrics: WebhookMetrics::default(),
         });
         problems.finish(options)
     }

@@ -105,6 +105,10 @@ impl Objects {
         self.by_identity.get(identity).into_iter().flatten().map(|(namespace, _)| namespace.as_str()).collect()
     }
 
+    pub(super) fn binding(&self, namespace: &str, name: &str) -> Option<&Arc<ManagedIdentityBinding>> {
+        self.bindings.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
     /// Every binding of the namespace.
     pub(super) fn bindings_in<'a>(
         &'a self,

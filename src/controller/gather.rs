@@ -38,7 +38,7 @@ impl Gathered {
                 let missing = found.is_empty().then(|| name.clone());
                 (None, found, missing)
             }
-            Key::Webhook => return Self::default(),
+            Key::Webhook | Key::Pod(_) | Key::Unlabelled | Key::Missed(_) => return Self::default(),
         };
         let names: BTreeSet<String> =
             identities.iter().map(|object| object.name_any()).chain(missing.clone()).collect();

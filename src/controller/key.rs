@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::cache::BindingName;
+use super::held::PodName;
 use crate::api::ArmId;
 
 /// The key of a reconcile.
@@ -13,6 +15,12 @@ pub(super) enum Key {
     Name(String),
     /// The registration of the admission webhook.
     Webhook,
+    /// A pod that is held, or may be.
+    Pod(PodName),
+    /// Pods that are held, but have lost the label by which they are watched.
+    Unlabelled,
+    /// The pods of a binding that were admitted before they could be injected.
+    Missed(BindingName),
 }
 
 /// On whose account a key is looked at; sources take turns.
@@ -31,6 +39,9 @@ impl fmt::Display for Key {
             Self::Identity(id) => write!(f, "{id}"),
             Self::Name(name) => write!(f, "ManagedIdentity {name}"),
             Self::Webhook => f.write_str("webhook registration"),
+            Self::Pod((namespace, name)) => write!(f, "Pod {namespace}/{name}"),
+            Self::Unlabelled => f.write_str("held pods without the label"),
+            Self::Missed((namespace, name)) => write!(f, "missed pods of ManagedIdentityBinding {namespace}/{name}"),
         }
     }
 }

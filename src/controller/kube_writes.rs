@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
-use k8s_openapi::api::core::v1::{ObjectReference, ServiceAccount};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event as ProbeEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 
 use super::effects::{Effect, Effects};
 use super::write_gate::{Refused, WriteGate};
-use crate::api::keys::CREDENTIALS_FINALIZER;
+use crate::api::conditions::Severity;
+use crate::api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
 use crate::decide::notes::Note;
 use crate::decide::policy::{PROBE_LABEL, PROBE_QUESTION};
 use crate::mutants::{self, Mutant};
@@ -85,7 +86,7 @@ pub(super) async fn within_deadline<T>(
     }
 }
 
-/// Writes finalizers, status, events and the webhook's registration. Every write is idempotent.
+/// Writes finalizers, status, events, the webhook's registration, and lifts the gates of held pods. Every write is idempotent.
 pub(super) struct KubeWriter {
     client: Client,
     recorder: Recorder,
@@ -184,9 +185,22 @@ impl KubeWriter {
 
     /// Publishes a Warning event. An event that gets lost is only logged: status says the same.
     pub(super) async fn warn<K: Writable>(&self, object: &K, note: &Note, action: &str) {
+        self.publish(object, note, action, EventType::Warning).await;
+    }
+
+    /// Publishes an event, which is a Warning only where the note tells of a problem.
+    pub(super) async fn note<K: Writable>(&self, object: &K, note: &Note, action: &str) {
+        let kind = match note.reason.severity() {
+            Severity::Good | Severity::Progressing => EventType::Normal,
+            Severity::Retrying | Severity::Terminal => EventType::Warning,
+        };
+        self.publish(object, note, action, kind).await;
+    }
+
+    async fn publish<K: Writable>(&self, object: &K, note: &Note, action: &str, kind: EventType) {
         let text = shorten(&note.message);
         let event = Event {
-            type_: EventType::Warning,
+            type_: kind,
             reason: note.reason.as_str().to_owned(),
             note: Some(text),
             action: action.to_owned(),
@@ -202,6 +216,25 @@ impl KubeWriter {
         if let Err(error) = published.await {
             tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
         }
+    }
+
+    /// Lifts Ensign's gate, which is at this place in the list, and takes the label away, of this very pod. The gates of
+    /// others stay, whatever they do meanwhile.
+    pub(super) async fn lift(&self, pod: &Pod, gate: usize) -> Result<(), KubeError> {
+        let place = format!("/spec/schedulingGates/{gate}");
+        let mut operations = vec![
+            test_uid(pod),
+            json!({"op": "test", "path": format!("{place}/name"), "value": IDENTITY_GATE}),
+            json!({"op": "remove", "path": place}),
+        ];
+        if pod.labels().contains_key(HELD_LABEL) {
+            let label = HELD_LABEL.replace('/', "~1");
+            operations.push(json!({"op": "remove", "path": format!("/metadata/labels/{label}")}));
+        }
+        let api = Pod::api(&self.client, pod);
+        let (name, params) = (pod.name_any(), PatchParams::default());
+        let patch = Patch::<()>::Json(json_patch(Value::Array(operations)));
+        self.write("lift", "lifting the gate of", || name_of(pod), api.patch(&name, &params, &patch)).await
     }
 
     /// Makes the annotations those that Ensign owns on the service account; never forced, and never on another object of
@@ -303,6 +336,12 @@ impl Writable for crate::api::ManagedIdentity {
 }
 
 impl Writable for crate::api::ManagedIdentityBinding {
+    fn api(client: &Client, object: &Self) -> Api<Self> {
+        Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
+    }
+}
+
+impl Writable for Pod {
     fn api(client: &Client, object: &Self) -> Api<Self> {
         Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
     }

@@ -6,6 +6,8 @@
 //!               └── key per identity in Azure ◄── requeue ──────┘
 //! ```
 //!
+//! Beside it, `holding` lets held pods go and `missed` finds those that were never injected.
+//!
 //! One identity in Azure is one key: identities go in parallel, and under each one thing happens at a time. Only
 //! `azure_writes` writes to Azure and only `kube_writes` to Kubernetes, both through `write_gate`, which is open while
 //! this process leads; `lease` writes the `Lease` that says who does.
@@ -16,11 +18,15 @@ mod discover;
 mod effects;
 mod freshness;
 mod gather;
+mod held;
+mod holding;
 mod injection;
 mod issuer_watch;
 mod key;
 mod kube_writes;
 mod lease;
+mod metrics;
+mod missed;
 mod policies;
 mod queue;
 mod reconcile;
@@ -35,9 +41,11 @@ mod write_gate;
 
 pub use discover::{DiscoveryError, discover};
 pub use effects::{Effect, Effects, Moment, Probe};
+pub use holding::Pods;
 pub use injection::{InjectionError, choose_injection};
 pub use issuer_watch::IssuerWatch;
 pub use lease::LeaseConfig;
+pub use metrics::ControllerMetrics;
 pub use policies::InjectionTarget;
 pub use registration::{CaInjection, WebhookTarget};
 pub use run::{Config, ControllerError, run};

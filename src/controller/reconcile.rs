@@ -13,10 +13,15 @@ use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
 use super::gather::Gathered;
+use super::held::HeldPods;
+use super::holding::Pods;
 use super::injection::Injection;
-use super::key::Key;
+use super::key::{Key, Source};
 use super::kube_writes::{KubeError, KubeWriter, Writable};
+use super::metrics::{ControllerMetrics, Ended, Subject};
+use super::missed::MissedPods;
 use super::policies::PolicyKeeper;
+use super::queue::Queue;
 use super::registration::{Registered, Registrar};
 use super::service_accounts;
 use super::upstream_webhook::Look;
@@ -29,6 +34,7 @@ use crate::decide::assess::{Assessment, Finalizer, Observed, PlannedStep, Settin
 use crate::decide::failure::Failure;
 use crate::decide::pace::{Kind, Refusal};
 use crate::decide::resync::Sharers;
+use crate::decide::settle;
 use crate::mutants::{self, Mutant};
 use crate::runtime::clock::SharedClock;
 
@@ -46,12 +52,19 @@ pub(super) struct Reconciler {
     pub(super) webhook: Option<Registrar>,
     pub(super) policies: Option<PolicyKeeper>,
     pub(super) upstream: watch::Receiver<Look>,
+    pub(super) queue: Arc<Queue<Key, Source>>,
+    pub(super) pods: Option<Pods>,
+    pub(super) held: Arc<HeldPods>,
+    pub(super) missed: MissedPods,
+    pub(super) metrics: ControllerMetrics,
 }
 
 /// How a reconcile ended.
-enum Outcome {
+pub(super) enum Outcome {
     /// Nothing is left that concerns the key.
     Nothing,
+    /// As it should be; time alone changes that.
+    Again(Duration),
     /// In step with Azure; look again at the next resync.
     InStep,
     /// The cache was behind.
@@ -71,9 +84,13 @@ enum Outcome {
 impl Reconciler {
     /// Reconciles the key; answers how long to wait before the next look.
     pub(super) async fn reconcile(&self, key: &Key) -> Option<Duration> {
+        let mut settles = None;
         let outcome = match key {
             Key::Webhook => self.reconcile_registration().await,
-            _ => self.reconcile_identity(key).await,
+            Key::Pod(name) => self.reconcile_pod(name).await,
+            Key::Unlabelled => self.reconcile_unlabelled().await,
+            Key::Missed(binding) => self.reconcile_missed(binding).await,
+            Key::Identity(_) | Key::Name(_) => self.reconcile_identity(key, &mut settles).await,
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -90,11 +107,21 @@ impl Reconciler {
                 Outcome::Retry
             }
         };
+        self.metrics.reconciled(subject(key), ended(&outcome));
+        let wait = self.wait_after(key, outcome)?;
+        Some(settles.map_or(wait, |until| wait.min(settle::remaining(until, self.clock.now()))))
+    }
+
+    fn wait_after(&self, key: &Key, outcome: Outcome) -> Option<Duration> {
         match outcome {
             Outcome::Retry | Outcome::AzureFailed(_) if mutants::active(Mutant::FailureNotRequeued) => None,
             Outcome::Nothing => {
                 self.waits.succeeded(key);
                 None
+            }
+            Outcome::Again(wait) => {
+                self.waits.succeeded(key);
+                Some(wait)
             }
             Outcome::InStep => {
                 self.waits.succeeded(key);
@@ -115,7 +142,7 @@ impl Reconciler {
     fn sharers(&self, key: &Key) -> Sharers {
         match key {
             Key::Identity(id) => self.cache.read().sharers(id),
-            Key::Name(_) | Key::Webhook => Sharers::default(),
+            _ => Sharers::default(),
         }
     }
 
@@ -142,7 +169,8 @@ impl Reconciler {
         })
     }
 
-    async fn reconcile_identity(&self, key: &Key) -> Result<Outcome, KubeError> {
+    /// `settles` is told when the next credential has settled, if one has yet to.
+    async fn reconcile_identity(&self, key: &Key, settles: &mut Option<Timestamp>) -> Result<Outcome, KubeError> {
         // They can change meanwhile, and then the key comes again.
         let settings = self.settings.load_full();
         let gathered = Gathered::new(&self.cache.read(), key, &settings);
@@ -155,6 +183,7 @@ impl Reconciler {
             return Ok(Outcome::Behind);
         }
         let mut observed = self.observe(&gathered, &settings).await;
+        observed.missed = self.missed.observed(&gathered.snapshot());
         let now = self.now();
         let planned = assess(&gathered.snapshot(), &observed, &settings, now);
         let assessment = match &gathered.id {
@@ -174,6 +203,7 @@ impl Reconciler {
         } else {
             assessment
         };
+        *settles = assessment.settles;
         self.tell(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
         Ok(outcome(&gathered, &assessment, &observed))
@@ -361,6 +391,7 @@ impl Reconciler {
             for note in &outcome.notes {
                 self.writer.warn(object.as_ref(), note, "Bind").await;
             }
+            self.expect_looks(object, outcome);
         }
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
@@ -410,6 +441,26 @@ impl Reconciler {
         let now = self.clock.now();
         let whole = TimestampRound::new().smallest(Unit::Second).mode(k8s_openapi::jiff::RoundMode::Trunc);
         now.round(whole).unwrap_or(now)
+    }
+}
+
+fn subject(key: &Key) -> Subject {
+    match key {
+        Key::Identity(_) | Key::Name(_) => Subject::Identity,
+        Key::Webhook => Subject::Webhook,
+        Key::Pod(_) => Subject::Pod,
+        Key::Unlabelled => Subject::Unlabelled,
+        Key::Missed(_) => Subject::Missed,
+    }
+}
+
+fn ended(outcome: &Outcome) -> Ended {
+    match outcome {
+        Outcome::Nothing | Outcome::InStep => Ended::Done,
+        Outcome::Again(_) | Outcome::Behind | Outcome::Paced(_) | Outcome::Held(_) | Outcome::RegistrationWaits(_) => {
+            Ended::Waiting
+        }
+        Outcome::Retry | Outcome::AzureFailed(_) => Ended::Failed,
     }
 }
 

@@ -15,10 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::effects::Effects;
+use super::held::HeldPods;
+use super::holding::Pods;
 use super::issuer_watch::{IssuerKeeper, IssuerWatch};
 use super::key::{Key, Source};
 use super::kube_writes::KubeWriter;
 use super::lease::{Election, LeaseConfig, Standing};
+use super::metrics::ControllerMetrics;
+use super::missed::MissedPods;
 use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::Reconciler;
@@ -68,6 +72,10 @@ pub struct Config {
     pub issuer_watch: Option<IssuerWatch>,
     /// The way of every write.
     pub effects: Effects,
+    /// What is done about pods; without it, nothing is, and no right on pods is needed.
+    pub pods: Option<Pods>,
+    /// What is counted.
+    pub metrics: ControllerMetrics,
 }
 
 /// The controller can't go on.
@@ -99,7 +107,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Controll
 async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     let cache = Arc::new(Cache::default());
     let queue = Arc::new(Queue::new(config.clock.clone()));
-    let full = life.watch(&config, &cache, &queue);
+    let held = Arc::new(HeldPods::new(config.metrics.clone()));
+    let full = life.watch(&config, &cache, &queue, &held);
     life.until(full).await?;
 
     let settings = Arc::new(ArcSwap::from_pointee(config.settings.clone()));
@@ -118,7 +127,7 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
         life.until(is(&mut standing, |standing| *standing == Standing::Leading)).await?;
         // The former leader may have written what the watches have not seen yet; a list that is newer than the lease
         // has all of it.
-        let full = life.watch(&config, &cache, &queue);
+        let full = life.watch(&config, &cache, &queue, &held);
         life.until(full).await?;
     } else {
         life.gate = Some(WriteGate::unlimited(config.clock.clone()));
@@ -130,7 +139,11 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     life.until(is(&mut upstream, |look| *look != Look::NotYet)).await?;
 
     cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key, Source::Cluster));
-    life.work(config, cache, &queue, settings, upstream);
+    if config.pods.is_some() {
+        queue.add(Key::Unlabelled, Source::Cluster);
+        life.watch_held(config.client.clone(), &held, &queue);
+    }
+    life.work(config, cache, &queue, settings, upstream, held);
     life.until(pending()).await
 }
 
@@ -164,10 +177,11 @@ impl Life {
         config: &Config,
         cache: &Arc<Cache>,
         queue: &Arc<Queue<Key, Source>>,
+        held: &Arc<HeldPods>,
     ) -> impl Future<Output = ()> + use<> {
         self.watches.drain(..).for_each(|former| former.abort());
         let (initialised, seen) = watch::channel(BTreeSet::new());
-        let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), initialised });
+        let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), held: held.clone(), initialised });
         let client = || config.client.clone();
         let identities = feed.clone().identities(client()).map(|()| "the watch of ManagedIdentities");
         let bindings = feed.clone().bindings(client()).map(|()| "the watch of ManagedIdentityBindings");
@@ -182,6 +196,13 @@ impl Life {
             self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the admission policies")));
         }
         initialised_all(seen)
+    }
+
+    /// Watches held pods from now on: nobody but the leader does anything about them.
+    fn watch_held(&mut self, client: Client, held: &Arc<HeldPods>, queue: &Arc<Queue<Key, Source>>) {
+        let (held, queue) = (held.clone(), queue.clone());
+        let watch = async move { held.watch(client, &queue).await };
+        self.tasks.spawn(watch.map(|()| "the watch of held pods"));
     }
 
     fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Standing> {
@@ -216,6 +237,7 @@ impl Life {
         queue: &Arc<Queue<Key, Source>>,
         settings: Arc<ArcSwap<Settings>>,
         upstream: watch::Receiver<Look>,
+        held: Arc<HeldPods>,
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
         let pace = Pace::new(config.azure_limits, config.clock.clone());
@@ -232,6 +254,11 @@ impl Life {
             clock: config.clock,
             policies: config.injection.map(PolicyKeeper::new),
             upstream,
+            queue: queue.clone(),
+            pods: config.pods,
+            held,
+            missed: MissedPods::new(config.metrics.clone()),
+            metrics: config.metrics,
         });
         for _ in 0..config.concurrency.max(1) {
             self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::cache::{BindingName, Cache, NamespaceFacts};
+use super::held::HeldPods;
 use super::key::{Key, Source};
 use super::policies::resource;
 use super::queue::Queue;
@@ -29,6 +30,7 @@ pub(super) type Initialised = watch::Sender<BTreeSet<&'static str>>;
 pub(super) struct Feed {
     pub(super) cache: Arc<Cache>,
     pub(super) queue: Arc<Queue<Key, Source>>,
+    pub(super) held: Arc<HeldPods>,
     pub(super) initialised: Initialised,
 }
 
@@ -50,7 +52,12 @@ impl Feed {
             (object.namespace().unwrap_or_default(), object.name_any())
         };
         let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
-        let take = |feed: &Self, name: &BindingName, object| feed.cache.binding_changed(name, object);
+        // Pods wait for what status says, so that our own writes coming back concern them.
+        let take = |feed: &Self, name: &BindingName, object| {
+            let mut keys = feed.cache.binding_changed(name, object);
+            keys.extend(feed.held.held_by(name));
+            keys
+        };
         let source = |name: &BindingName| Source::Namespace(name.0.clone());
         self.follow("ManagedIdentityBinding", watch_all(api), (name, source), known, take).await;
     }

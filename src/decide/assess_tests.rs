@@ -23,6 +23,7 @@ fn settings() -> Settings {
         tenant_id: Some(TENANT.into()),
         own_client_id: Some("own".into()),
         allowed_scopes: AllowedScopes::default(),
+        settle: Duration::ZERO,
     }
 }
 
@@ -199,6 +200,38 @@ fn ready_is_true_only_once_azure_has_the_credential() {
 }
 
 #[test]
+fn a_credential_is_ready_once_entra_had_time_to_learn_of_it_and_stays_so() {
+    let mut world = World::new();
+    world.settings.settle = Duration::from_secs(30);
+    let mut world = world.settled();
+    assert_eq!(world.ready(), is("False", "Settling"));
+    let now: Timestamp = STAMP.parse().unwrap();
+    let status = |world: &World, seconds| {
+        let assessment = world.assess_at(now + SignedDuration::from_secs(seconds));
+        (assessment.settles, assessment.bindings[0].status.clone())
+    };
+    let (settles, before) = status(&world, 29);
+    assert_eq!(settles, Some(now + SignedDuration::from_secs(30)));
+    assert_eq!(Some(&before), world.binding.status.as_ref(), "status does not churn meanwhile");
+    let (settles, after) = status(&world, 30);
+    assert_eq!((settles, find(&after.conditions, ConditionType::Ready).unwrap().status.as_str()), (None, "True"));
+    world.binding.status = Some(after.clone());
+    world.observed.credentials = Some(Err(failure(Reason::AzureUnavailable)));
+    assert_eq!(status(&world, 60), (None, after), "nor is it taken back when Azure can't be asked");
+}
+
+#[test]
+fn time_settles_a_credential_also_while_azure_cannot_be_asked() {
+    let mut world = World::new();
+    world.settings.settle = Duration::from_secs(30);
+    let mut world = world.settled();
+    world.observed.credentials = Some(Err(failure(Reason::AzureUnavailable)));
+    let later = world.assess_at(STAMP.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(30));
+    let ready = find(&later.bindings[0].status.conditions, ConditionType::CredentialReady).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "Confirmed"));
+}
+
+#[test]
 fn a_settled_world_assessed_again_changes_nothing() {
     let world = World::new().settled();
     let assessment = world.assess_at("2027-01-01T00:00:00Z".parse().unwrap());
@@ -229,7 +262,7 @@ fn what_azure_confirmed_stands_while_azure_is_away() {
 }
 
 fn waits_for_its_turn() -> Refusal {
-    Refusal::Paced { wait: std::time::Duration::from_secs(4) }
+    Refusal::Paced { wait: Duration::from_secs(4) }
 }
 
 fn message(assessment: &Assessment, kind: ConditionType) -> String {

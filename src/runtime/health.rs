@@ -1,4 +1,4 @@
-//! Liveness and readiness over plain HTTP.
+//! Liveness, readiness and metrics over plain HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::metrics::{self, Metrics};
 
 /// Whether the process is ready for work; `/readyz` tells it to others.
 #[derive(Clone, Debug, Default)]
@@ -45,17 +47,19 @@ pub struct ListenError {
     source: std::io::Error,
 }
 
-/// Serves health checks until `stop`; returns the address that was bound.
+/// Serves health checks and metrics until `stop`; returns the address that was bound.
 pub async fn serve(
     address: SocketAddr,
     readiness: Readiness,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<SocketAddr, ListenError> {
     let failed = |source| ListenError { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
+    let routes = router(readiness).merge(metrics::router(metrics));
     tokio::spawn(async move {
-        let served = axum::serve(listener, router(readiness)).with_graceful_shutdown(stop.cancelled_owned()).await;
+        let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "health checks stopped");
         }

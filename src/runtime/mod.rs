@@ -1,7 +1,8 @@
-//! What every long-running subcommand needs: telemetry without secrets, TLS set-up, shutdown, health and time.
+//! What every long-running subcommand needs: telemetry without secrets, metrics, TLS set-up, shutdown, health and time.
 
 pub mod clock;
 pub mod health;
+pub mod metrics;
 pub mod redact;
 pub mod shutdown;
 pub mod telemetry;

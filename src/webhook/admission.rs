@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use super::accounts::Accounts;
 use super::cache::Index;
 use super::lookup::Lookup;
+use super::metrics::WebhookMetrics;
 use super::review::{self, Creation, Question, Rejection};
 use crate::decide::admit::{self, Binding, Config, Decision, compatibility};
 
@@ -16,13 +17,20 @@ pub struct Admission {
     index: Arc<Index>,
     lookup: Arc<dyn Lookup>,
     accounts: Option<Accounts>,
+    metrics: WebhookMetrics,
 }
 
 impl Admission {
     /// Answers from this index, and from this lookup where the index is not enough; in compatibility mode from service
     /// accounts too.
-    pub fn new(config: Config, index: Arc<Index>, lookup: Arc<dyn Lookup>, accounts: Option<Accounts>) -> Self {
-        Self { config, index, lookup, accounts }
+    pub fn new(
+        config: Config,
+        index: Arc<Index>,
+        lookup: Arc<dyn Lookup>,
+        accounts: Option<Accounts>,
+        metrics: WebhookMetrics,
+    ) -> Self {
+        Self { config, index, lookup, accounts, metrics }
     }
 
     /// Answers one review.
@@ -32,6 +40,9 @@ impl Admission {
             Question::Create(creation) => {
                 let decision = self.decide(&creation).await?;
                 report(&creation, &decision);
+                if !creation.dry_run {
+                    self.metrics.admitted(&decision);
+                }
                 (creation.uid, decision)
             }
         };
@@ -88,7 +99,9 @@ fn report(creation: &Creation<'_>, decision: &Decision) {
     let (pod, service_account) = (creation.pod.name(), creation.pod.service_account());
     match decision {
         Decision::Allow { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod left as it is"),
-        Decision::Patch { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod injected"),
+        Decision::Patch { held, .. } => {
+            tracing::debug!(namespace, pod, service_account, dry_run, held, "pod injected");
+        }
         Decision::Refuse(refusal) => tracing::info!(
             namespace,
             pod,

@@ -15,6 +15,7 @@ pub mod certificates;
 mod door;
 pub mod limits;
 pub mod lookup;
+pub mod metrics;
 pub mod review;
 pub mod seats;
 pub mod server;
@@ -33,6 +34,7 @@ use self::cache::Index;
 use self::certificates::{Certificates, Resolver};
 use self::limits::Limits;
 use self::lookup::LiveLookup;
+use self::metrics::WebhookMetrics;
 use crate::decide::admit::Config;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
@@ -50,6 +52,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long it goes on serving after it was told to stop, while whoever sends requests learns that.
     pub lame_duck: Duration,
+    /// What is counted.
+    pub metrics: WebhookMetrics,
 }
 
 /// The webhook can't go on.
@@ -98,12 +102,13 @@ pub async fn run(
 ) -> Result<(), Error> {
     let index = Arc::new(Index::default());
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let Options { certificates, tls_names, config, limits, lame_duck } = options;
-    let certificates = Box::pin(certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver)));
+    let Options { certificates, tls_names, config, limits, lame_duck, metrics } = options;
+    let kept = certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver));
+    let certificates = Box::pin(kept);
     let lookup = Arc::new(LiveLookup::new(client.clone()));
     let accounts = config.compatibility.is_some().then(|| Arc::new(accounts::Index::default()));
     let with = |index| Accounts::new(index, Arc::new(LiveAccount::new(client.clone())));
-    let admission = Admission::new(config, Arc::clone(&index), lookup, accounts.clone().map(with));
+    let admission = Admission::new(config, Arc::clone(&index), lookup, accounts.clone().map(with), metrics);
     let admission = Arc::new(admission);
 
     let serve = async {

@@ -235,7 +235,7 @@ pub fn answer(uid: &str, decision: &Decision) -> Result<Vec<u8>, serde_json::Err
     let mut response = Response { uid, allowed: true, status: None, patch_type: None, patch: None, warnings: &[] };
     match decision {
         Decision::Allow { warnings } => response.warnings = warnings,
-        Decision::Patch { operations, warnings } => {
+        Decision::Patch { operations, warnings, .. } => {
             response.patch_type = Some("JSONPatch");
             response.patch = Some(ByteString(serde_json::to_vec(operations)?));
             response.warnings = warnings;

@@ -105,6 +105,7 @@ fn decide(pod: &Value, namespace: &str, bindings: &[&Value]) -> Result<Decision,
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::new(),
         compatibility: None,
+        hold: true,
     };
     let text = pod.to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).map_err(|error| format!("the pod can't be read: {error}"))?;

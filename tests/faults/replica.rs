@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, ControllerError, Effects, IssuerWatch, LeaseConfig};
+use ensign::controller::{self, Config, ControllerError, ControllerMetrics, Effects, IssuerWatch, LeaseConfig};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::pace::Limits;
@@ -164,6 +164,7 @@ impl Replica {
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
                 allowed_scopes: AllowedScopes::default(),
+                settle: Duration::ZERO,
             },
             resync: RESYNC,
             azure_limits: Limits::PUBLISHED,
@@ -177,6 +178,8 @@ impl Replica {
             leadership,
             issuer_watch,
             effects: Effects::watched_by(self.probe.clone()),
+            pods: None,
+            metrics: ControllerMetrics::default(),
         };
         controller::run(config, stop).await
     }

@@ -6,6 +6,7 @@ use std::thread;
 
 use ensign::controller::InjectionTarget;
 use ensign::decide::policy::{self, Mode};
+use ensign::runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -105,7 +106,7 @@ fn changing_over_under_load_loses_no_injection_and_policies_outlive_every_proces
     let stage = Stage::enter();
     let control_plane = stage.control_plane;
     let _policies = Policies::install(control_plane);
-    let webhook = Webhook::start(control_plane, AUTHORITY);
+    let webhook = Webhook::start(control_plane, AUTHORITY, SystemClock::shared());
     let team = stage.team("switch");
     kubectl(control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
     team.bind();

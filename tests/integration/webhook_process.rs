@@ -28,6 +28,8 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
     assert_eq!(reqwest::get(&health).await.expect("an answer").status(), 200);
+    let metrics = reqwest::get(health.replace("/readyz", "/metrics")).await.expect("an answer");
+    assert!(metrics.text().await.expect("text").contains("# TYPE ensign_admissions counter"));
 
     let output = "jsonpath={.data.ca\\.crt}";
     let ca = kubectl(control_plane, &["get", "secret", &namespace, "--namespace", &namespace, "--output", output]);

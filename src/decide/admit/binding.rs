@@ -8,6 +8,7 @@ use crate::api::{
     ContainerFilter, IdentityKind, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS,
     ManagedIdentityBinding,
 };
+use crate::decide::hold::Start;
 use crate::mutants::{self, Mutant};
 
 /// A `ManagedIdentityBinding` as admission sees it.
@@ -28,6 +29,7 @@ pub struct Binding {
     pub(super) client_id_env: String,
     pub(super) containers: ContainerFilter,
     pub(super) token_expiration_seconds: u32,
+    pub(super) start: Start,
 }
 
 /// Who says that the pods of a service account have an identity.
@@ -75,8 +77,7 @@ impl Binding {
 
     /// Whether it is for the container.
     pub(super) fn chooses(&self, container: &str) -> bool {
-        let listed = |names: &[String]| names.iter().any(|name| name == container);
-        (self.containers.include.is_empty() || listed(&self.containers.include)) && !listed(&self.containers.exclude)
+        self.containers.chooses(container)
     }
 }
 
@@ -101,6 +102,7 @@ impl From<&ManagedIdentityBinding> for Binding {
                 .injection
                 .token_expiration_seconds
                 .clamp(MIN_TOKEN_EXPIRATION_SECONDS, MAX_TOKEN_EXPIRATION_SECONDS),
+            start: Start::of(object),
         }
     }
 }

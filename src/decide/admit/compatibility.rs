@@ -18,6 +18,7 @@ use super::{Config, Decision, Wish, is_exempt};
 use crate::api::keys::ENV_CLIENT_ID;
 use crate::api::{ContainerFilter, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS};
 use crate::decide::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+use crate::decide::hold::Start;
 use crate::decide::names::hex;
 
 /// Pod label that asks for an identity; only the value `true` does.
@@ -140,6 +141,8 @@ fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) ->
         client_id_env: ENV_CLIENT_ID.to_owned(),
         containers: ContainerFilter::default(),
         token_expiration_seconds,
+        // Nobody knows of a credential that would have to be waited for.
+        start: Start::AtOnce,
     }))
 }
 

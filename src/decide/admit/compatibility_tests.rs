@@ -15,6 +15,7 @@ pub(in super::super) fn config() -> Config {
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: Some(Compatibility { tenant_id: "configured-tenant".to_owned() }),
+        hold: true,
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) struct Injection {
 }
 
 impl Injection {
-    fn add(&mut self, path: &[&str], value: Value) {
+    pub(super) fn add(&mut self, path: &[&str], value: Value) {
         self.operations
             .push(PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value }));
     }

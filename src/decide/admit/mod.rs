@@ -7,11 +7,15 @@
 //! | not judged yet | leave alone | refuse |
 //! | not accepted, or none | leave alone | refuse |
 //!
+//! An injected pod whose identity does not work yet is held, unless its binding says `startPolicy: Immediate`
+//! ([`hold`]).
+//!
 //! Label `"false"` opts out. With several matching bindings each one adds its client ID: one that waits for its
 //! identity refuses the pod as above, one that is not accepted stands back with a warning as long as another injects.
 
 mod binding;
 pub mod compatibility;
+mod hold;
 mod inject;
 mod injected_by;
 mod pod;
@@ -42,6 +46,8 @@ pub struct Config {
     pub excluded: BTreeSet<String>,
     /// Pods of azure-workload-identity are injected too.
     pub compatibility: Option<Compatibility>,
+    /// Pods wait for their identity before they start.
+    pub hold: bool,
 }
 
 /// What happens to the pod.
@@ -58,6 +64,8 @@ pub enum Decision {
         operations: Vec<PatchOperation>,
         /// What its creator should know.
         warnings: Vec<String>,
+        /// Whether it waits for its identity.
+        held: bool,
     },
     /// It is refused.
     Refuse(Refusal),
@@ -124,12 +132,13 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
             Decision::Refuse(refusal::no_binding(namespace, account, others))
         };
     };
-    let injection = match inject::inject(pod, &identities, config) {
+    let mut injection = match inject::inject(pod, &identities, config) {
         Ok(Some(injection)) => injection,
         Ok(None) if guaranteed => return Decision::Refuse(refusal::no_container(first.binding, namespace)),
         Ok(None) => return Decision::leave_alone(),
         Err(refusal) => return Decision::Refuse(refusal),
     };
+    let held = hold::hold(&mut injection, pod, &identities, config);
     let mut warnings = injection.warnings;
     if guaranteed || compatibility::asks(pod, namespace, config) {
         warnings.extend(matching.iter().filter_map(|binding| match &binding.standing {
@@ -144,7 +153,7 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
     if injection.operations.is_empty() {
         Decision::Allow { warnings }
     } else {
-        Decision::Patch { operations: injection.operations, warnings }
+        Decision::Patch { operations: injection.operations, warnings, held }
     }
 }
 
@@ -165,6 +174,8 @@ fn matching<'b>(pod: &Pod<'_>, bindings: &'b [Arc<Binding>]) -> Vec<&'b Binding>
     matching
 }
 
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

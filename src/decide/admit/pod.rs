@@ -146,11 +146,22 @@ pub struct Spec<'a> {
     #[serde(borrow, default)]
     service_account_name: Option<Text<'a>>,
     #[serde(borrow, default)]
+    pub(super) node_name: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) scheduling_gates: Option<Vec<SchedulingGate<'a>>>,
+    #[serde(borrow, default)]
     pub(super) volumes: Option<Vec<Volume<'a>>>,
     #[serde(borrow, default)]
     pub(super) init_containers: Option<Vec<Container<'a>>>,
     #[serde(borrow, default)]
     pub(super) containers: Option<Vec<Container<'a>>>,
+}
+
+/// What keeps the scheduler from a pod.
+#[derive(Debug, Deserialize)]
+pub struct SchedulingGate<'a> {
+    #[serde(borrow)]
+    pub(super) name: Text<'a>,
 }
 
 /// A container or init container. Ephemeral containers are not injected: they come later, through a subresource.

@@ -14,8 +14,8 @@ use super::compatibility::{
 use super::tests::{binding, condition, config, decide, patched};
 use super::*;
 use crate::api::keys::{
-    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH,
-    TOKEN_PATH, TOKEN_VOLUME,
+    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE,
+    INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 use crate::decide::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
 
@@ -66,6 +66,10 @@ fn nearly_a_pod() -> impl Strategy<Value = Value> {
         PROXY_ANNOTATION,
         INJECT_LABEL,
         INJECTED_BY_ANNOTATION,
+        "schedulingGates",
+        "nodeName",
+        IDENTITY_GATE,
+        HELD_LABEL,
     ]);
     let leaf = prop_oneof![
         3 => select(vec!["orders", "true", "app", TOKEN_VOLUME, TOKEN_MOUNT_PATH, ENV_CLIENT_ID]).prop_map(Value::from),
@@ -148,10 +152,21 @@ fn pod() -> impl Strategy<Value = Value> {
         Just(json!({EXPIRATION_ANNOTATION: "60"})),
         Just(json!({PROXY_ANNOTATION: "true"})),
     ]);
+    let scheduling = (
+        select(vec![
+            None,
+            Some(json!([])),
+            Some(Value::Null),
+            Some(json!([{"name": "example.com/quota"}])),
+            Some(json!([{"name": IDENTITY_GATE}, {"name": "example.com/quota"}])),
+        ]),
+        select(vec![None, Some("true"), Some("false")]),
+        select(vec![None, None, Some(""), Some("node-1")]),
+    );
     let name = select(vec!["name", "generateName"]);
-    let own = (label, upstream_label, name, volumes, annotations);
+    let own = ((label, upstream_label), scheduling, name, volumes, annotations);
     (own, prop::option::of(containers("init", 0)), containers("app", 1), any_json()).prop_map(
-        |((label, upstream_label, name, volumes, annotations), init, containers, unknown)| {
+        |(((label, upstream_label), (gates, held, node), name, volumes, annotations), init, containers, unknown)| {
             let mut pod = json!({
                 "metadata": {name: "pod", "unknownField": unknown, "labels": {"app": "orders"}},
                 "spec": {"serviceAccountName": "orders", "containers": containers, "unknownField": unknown},
@@ -162,6 +177,15 @@ fn pod() -> impl Strategy<Value = Value> {
             }
             if let Some(label) = upstream_label {
                 pod["metadata"]["labels"][USE_LABEL] = json!(label);
+            }
+            if let Some(gates) = gates {
+                pod["spec"]["schedulingGates"] = gates;
+            }
+            if let Some(held) = held {
+                pod["metadata"]["labels"][HELD_LABEL] = json!(held);
+            }
+            if let Some(node) = node {
+                pod["spec"]["nodeName"] = json!(node);
             }
             if let Some(annotations) = annotations {
                 pod["metadata"]["annotations"] = annotations;
@@ -181,6 +205,13 @@ fn bindings() -> impl Strategy<Value = Vec<Arc<Binding>>> {
     let all = vec![
         binding("first", &json!({})),
         binding("second", &json!({"spec": {"injection": {"clientIDEnv": "SECOND_CLIENT_ID"}}})),
+        binding(
+            "waiting",
+            &json!({
+                "status": {"credential": null, "conditions": [condition("Accepted", "True", "Accepted", "")]},
+                "spec": {"injection": {"clientIDEnv": "SECOND_CLIENT_ID"}},
+            }),
+        ),
         binding("some", &json!({"spec": {"injection": {"containers": {"include": ["app0"], "exclude": ["app1"]}}}})),
         binding("selected", &json!({"spec": {"podSelector": {"matchLabels": {"app": "pay"}}}})),
         binding("rival", &json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z"}})),
@@ -237,6 +268,15 @@ fn without_ours(pod: &Value, before: &Value) -> Value {
     }
 
     let mut pod = pod.clone();
+    list_without(&mut pod["spec"]["schedulingGates"], &before["spec"]["schedulingGates"], |gate| {
+        gate["name"] == IDENTITY_GATE
+    });
+    if let Some(labels) = pod["metadata"]["labels"].as_object_mut() {
+        match before["metadata"]["labels"].get(HELD_LABEL) {
+            Some(value) => labels.insert(HELD_LABEL.to_owned(), value.clone()),
+            None => labels.remove(HELD_LABEL),
+        };
+    }
     list_without(&mut pod["spec"]["volumes"], &before["spec"]["volumes"], |one| is_token_volume(&one["name"]));
     for list in ["initContainers", "containers"] {
         let count = pod["spec"][list].as_array().map_or(0, Vec::len);

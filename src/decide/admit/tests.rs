@@ -17,6 +17,7 @@ pub(super) fn config() -> Config {
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: None,
+        hold: true,
     }
 }
 
@@ -30,7 +31,14 @@ pub(super) fn binding(name: &str, change: &Value) -> Arc<Binding> {
         "status": {
             "clientID": format!("{name}-client"),
             "tenantID": "tenant",
-            "conditions": [condition("Accepted", "True", "Accepted", "")],
+            "credential": {
+                "name": "ensign-orders", "issuer": "https://issuer.example", "origin": "Created",
+                "confirmedSince": "2026-01-01T00:00:00Z",
+            },
+            "conditions": [
+                condition("Accepted", "True", "Accepted", ""),
+                condition("CredentialReady", "True", "Confirmed", ""),
+            ],
         },
     });
     json_patch::merge(&mut object, change);
@@ -44,7 +52,7 @@ pub(super) fn condition(kind: &str, status: &str, reason: &str, message: &str) -
     })
 }
 
-fn resolved(name: &str) -> Arc<Binding> {
+pub(super) fn resolved(name: &str) -> Arc<Binding> {
     binding(name, &json!({}))
 }
 
@@ -66,7 +74,7 @@ fn pending(name: &str) -> Arc<Binding> {
 }
 
 /// A pod of service account `orders`, changed by a merge patch.
-fn pod(change: &Value) -> Value {
+pub(super) fn pod(change: &Value) -> Value {
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -97,7 +105,7 @@ pub(super) fn patched(pod: &Value, decision: &Decision) -> Value {
     patched
 }
 
-fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
+pub(super) fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
     let decision = decide(pod, bindings);
     assert!(matches!(decision, Decision::Patch { .. }), "{decision:?}");
     patched(pod, &decision)
@@ -110,7 +118,7 @@ fn refusal(pod: &Value, bindings: &[Arc<Binding>]) -> Refusal {
     }
 }
 
-fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
+pub(super) fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
     match decide(pod, bindings) {
         Decision::Allow { warnings } | Decision::Patch { warnings, .. } => warnings,
         Decision::Refuse(refusal) => panic!("refused: {refusal:?}"),
@@ -122,7 +130,7 @@ pub(super) fn env(container: &Value) -> Vec<(&str, &str)> {
     variables.iter().map(|one| (one["name"].as_str().unwrap(), one["value"].as_str().unwrap())).collect()
 }
 
-fn left_alone(decision: &Decision) -> bool {
+pub(super) fn left_alone(decision: &Decision) -> bool {
     *decision == Decision::Allow { warnings: Vec::new() }
 }
 

@@ -1,6 +1,7 @@
 //! The status of `ManagedIdentityBinding`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::identity::{usable_arm_id, writes};
@@ -10,8 +11,10 @@ use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
 use crate::decide::credentials::{Standing, az_delete};
 use crate::decide::failure::Failure;
+use crate::decide::missed;
 use crate::decide::names::Subject;
 use crate::decide::notes::{self, Note};
+use crate::decide::settle::settled_at;
 use crate::decide::status;
 use crate::mutants::{self, Mutant};
 
@@ -38,7 +41,7 @@ fn outcome(
     };
     let mut notes: Vec<Note> = verdicts
         .iter()
-        .filter(|(kind, _)| matches!(kind, ConditionType::TrustRevoked | ConditionType::ServiceAccountAnnotated))
+        .filter(|(kind, _)| beside_ready(*kind))
         .chain([&(ConditionType::Ready, ready)])
         .filter_map(|(kind, verdict)| notes::warning(&before.conditions, *kind, verdict))
         .collect();
@@ -96,9 +99,25 @@ fn living(
             .filter(|_| after.client_id.is_some())
             .map(|verdict| (ConditionType::ServiceAccountAnnotated, verdict)),
     );
+    // Nor do those that work suffer from others that were missed.
+    verdicts.extend(
+        missed::verdict(
+            context.observed.missed.get(&(namespace.to_owned(), binding.name_any())),
+            &before.conditions,
+            namespace,
+        )
+        .filter(|_| after.client_id.is_some())
+        .map(|verdict| (ConditionType::PodsInjected, verdict)),
+    );
     after.conditions =
         status::conditions(&ready, &verdicts, binding.metadata.generation, &before.conditions, context.now);
     (after, ready, verdicts)
+}
+
+/// Conditions that have events of their own, because `Ready` does not tell what they say.
+fn beside_ready(kind: ConditionType) -> bool {
+    use ConditionType::{PodsInjected, ServiceAccountAnnotated, TrustRevoked};
+    matches!(kind, TrustRevoked | ServiceAccountAnnotated | PodsInjected)
 }
 
 /// A refused binding whose subject is trusted all the same, by a credential that is not Ensign's.
@@ -135,7 +154,7 @@ fn credential(
             let confirmed_since = since.map_or(Time(context.now), |credential| credential.confirmed_since.clone());
             let credential =
                 CredentialStatus { name: name.clone(), issuer: issuer.clone(), origin: *origin, confirmed_since };
-            (standing(&credential), Some(credential))
+            (standing(context, &credential), Some(credential))
         }
         Some(Standing::Planned { name }) => {
             let pending = || {
@@ -155,15 +174,28 @@ fn credential(
         Some(Standing::Blocked { reason, message }) => (Verdict::bad(*reason, message.clone()), None),
         // Azure's list is not known now: what it confirmed before still stands.
         None => match (confirmed, &context.observed.credentials) {
-            (Some(credential), _) => (standing(credential), Some(credential.clone())),
+            (Some(credential), _) => (standing(context, credential), Some(credential.clone())),
             (None, Some(Err(failure))) => (failure.verdict(), None),
             (None, _) => (Verdict::unknown(Reason::Pending, context.observed.not_asked()), None),
         },
     }
 }
 
-fn standing(credential: &CredentialStatus) -> Verdict {
+/// When the credential of this status has settled, if it has yet to.
+pub(super) fn settles(context: &Context<'_>, status: &ManagedIdentityBindingStatus) -> Option<Timestamp> {
+    let credential = status.credential.as_ref()?;
+    let settled = settled_at(credential.confirmed_since.0, context.settings.settle);
+    (settled > context.now).then_some(settled)
+}
+
+/// A credential that stands, and that Entra has had time to learn of.
+fn standing(context: &Context<'_>, credential: &CredentialStatus) -> Verdict {
     let name = &credential.name;
+    let settled = settled_at(credential.confirmed_since.0, context.settings.settle);
+    if settled > context.now && !mutants::active(Mutant::ReadyBeforeConfirmed) {
+        let message = format!("federated identity credential {name} stands; Entra gets until {settled} to learn of it");
+        return Verdict::unknown(Reason::Settling, message);
+    }
     match credential.origin {
         CredentialOrigin::Created => {
             Verdict::good(Reason::Confirmed, format!("federated identity credential {name} stands"))

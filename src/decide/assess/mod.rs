@@ -15,6 +15,7 @@ mod trust;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -26,6 +27,7 @@ use super::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
 use super::credentials::Step;
 use super::failure::Failure;
 use super::identities;
+use super::missed::Missed;
 use super::notes::Note;
 use super::ownership::{Cluster, Credential};
 use super::pace::Refusal;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub tenant_id: Option<String>,
     /// The client ID of the controller's own identity.
     pub own_client_id: Option<String>,
+    /// How long a credential settles after Azure confirmed it, before pods are told that it works.
+    pub settle: Duration,
     /// Where in Azure the controller may act.
     pub allowed_scopes: AllowedScopes,
 }
@@ -103,6 +107,8 @@ pub struct Observed {
     /// Whether the upstream's webhook is registered beside one of Ensign's that injects the same pods; `None` when that is
     /// not known. Not asked of Azure.
     pub upstream_webhook: Option<bool>,
+    /// Pods that were missed, by namespace and name of the binding, where somebody has looked; not asked of Azure.
+    pub missed: BTreeMap<(String, String), Missed>,
 }
 
 impl Observed {
@@ -224,6 +230,8 @@ pub struct Assessment {
     pub identities: Vec<IdentityOutcome>,
     /// The bindings' outcomes.
     pub bindings: Vec<BindingOutcome>,
+    /// When the next credential has settled, if one has yet to.
+    pub settles: Option<Timestamp>,
 }
 
 /// Decides everything about one identity.
@@ -234,10 +242,12 @@ pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings,
     let acceptances = accept_bindings(snapshot, &accepted);
     let trust = trust::decide(snapshot, owner, &resolution, &accepted, &acceptances, observed, settings, now);
     let context = Context { snapshot, observed, settings, now, owner, resolution, accepted, acceptances, trust };
+    let bindings = bindings::outcomes(&context);
     Assessment {
         steps: context.trust.steps.clone(),
         identities: snapshot.identities.iter().map(|object| identity::outcome(&context, object)).collect(),
-        bindings: bindings::outcomes(&context),
+        settles: bindings.iter().filter_map(|outcome| bindings::settles(&context, &outcome.status)).min(),
+        bindings,
     }
 }
 

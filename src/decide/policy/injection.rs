@@ -37,7 +37,7 @@ pub(super) fn variables(config: &Config) -> Vec<Variable> {
         ("lists", lists()),
         ("claims", claims()),
         ("claim", claim()),
-        ("held", held()),
+        ("held", held(config)),
     ]
 }
 
@@ -113,7 +113,10 @@ fn claim() -> String {
     )
 }
 
-fn held() -> String {
+fn held(config: &Config) -> String {
+    if !config.hold {
+        return "false".to_owned();
+    }
     format!("object.spec.?nodeName.orValue('') == '' && ({} || ({}))", facts::is_gated(), facts::waits())
 }
 

@@ -7,6 +7,7 @@ fn config() -> Config {
         audience: "api://it's".to_owned(),
         excluded: names(&["ensign-system", "kube-system"]),
         compatibility: None,
+        hold: true,
     }
 }
 
@@ -181,4 +182,12 @@ fn what_is_as_it_should_be_is_not_written() {
     let found: Vec<&str> = differs(&wanted, without_one).iter().map(|policy| policy.name).collect();
     assert_eq!(found, [OUTCOME_POLICY]);
     assert_eq!(differs(&wanted, |_, _| Some(json!({}))).len(), wanted.len());
+}
+
+#[test]
+fn without_holding_no_pod_is_held() {
+    let without = Config { hold: false, ..config() };
+    let policies = policies(Form::Live { config: &without, own: "ensign-system", covered: &names(&["shop"]) });
+    let text = spec(&policies, Kind::Mutating, GRANTED_ENTRY).to_string();
+    assert!(!text.contains("startPolicy"), "{text}");
 }

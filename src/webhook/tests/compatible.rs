@@ -4,6 +4,7 @@ use super::accounts::{self, AccountError, Accounts, Metadata, ReadAccount};
 use super::*;
 use crate::decide::admit::compatibility::{Account, Annotations, Compatibility, EXPIRATION_ANNOTATION, USE_LABEL};
 use crate::decide::assess::CLIENT_ID_ANNOTATION;
+use crate::webhook::metrics::WebhookMetrics;
 
 /// Answers as told, and counts the questions.
 #[derive(Default)]
@@ -63,10 +64,12 @@ fn app(index: Arc<accounts::Index>, source: &Arc<FakeAccounts>) -> Router {
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::new(),
         compatibility: Some(Compatibility { tenant_id: "tenant".to_owned() }),
+        hold: true,
     };
     let source: Arc<dyn ReadAccount> = source.clone();
     let accounts = Accounts::new(index, source);
-    let admission = Admission::new(config, filled([]), Arc::<FakeLookup>::default(), Some(accounts));
+    let lookup = Arc::<FakeLookup>::default();
+    let admission = Admission::new(config, filled([]), lookup, Some(accounts), WebhookMetrics::default());
     server::router(Arc::new(admission), Limits::default())
 }
 

@@ -87,9 +87,11 @@ fn app_within(index: Arc<Index>, lookup: &Arc<FakeLookup>, limits: Limits) -> Ro
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: None,
+        hold: false,
     };
     let lookup: Arc<dyn Lookup> = lookup.clone();
-    server::router(Arc::new(Admission::new(config, index, lookup, None)), limits)
+    let admission = Admission::new(config, index, lookup, None, WebhookMetrics::default());
+    server::router(Arc::new(admission), limits)
 }
 
 fn resolved_app() -> Router {

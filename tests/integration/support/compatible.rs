@@ -11,6 +11,7 @@ use ensign::runtime::clock::SystemClock;
 use ensign::runtime::health::Readiness;
 use ensign::webhook::certificates::{Certificates, SharedSecret};
 use ensign::webhook::limits::Limits;
+use ensign::webhook::metrics::WebhookMetrics;
 use ensign::webhook::{self, Options};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -88,9 +89,11 @@ fn start(control_plane: &'static ControlPlane) -> String {
             audience: AUDIENCE.to_owned(),
             excluded: excluded_namespaces(NAME, []),
             compatibility: Some(Compatibility { tenant_id: TENANT.to_owned() }),
+            hold: true,
         },
         limits: Limits::default(),
         lame_duck: Duration::ZERO,
+        metrics: WebhookMetrics::default(),
     };
     let readiness = Readiness::default();
     let ready = readiness.clone();

@@ -1,6 +1,6 @@
 //! Azure's stand-in, a webhook and a controller on the shared control plane, started once for the whole binary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::time::OffsetDateTime;
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects};
+use ensign::controller::{self, Config, ControllerMetrics, Effects, Pods};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::names::cluster_tag;
@@ -29,6 +29,9 @@ use super::webhook::Webhook;
 
 /// The client ID that the tests' controller says is its own.
 pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
+
+/// The stand-in for Entra sees a credential at once.
+const SETTLE: Duration = Duration::ZERO;
 
 /// Azure's stand-in, the webhook and the controller.
 pub struct Ensign {
@@ -54,7 +57,7 @@ impl Ensign {
             let data_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure"));
             let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
             let azure = Emulator::start(options).expect("start the stand-in for Azure");
-            let webhook = Webhook::start(control_plane, &azure.info().authority_host);
+            let webhook = Webhook::start(control_plane, &azure.info().authority_host, SystemClock::shared());
             let ensign = Self { control_plane, azure, webhook, controller: Mutex::new(None) };
             ensign.start_controller();
             ensign
@@ -175,6 +178,7 @@ impl Ensign {
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                         allowed_scopes: AllowedScopes::default(),
+                        settle: SETTLE,
                     },
                     resync: Duration::from_secs(900),
                     azure_limits: Limits::PUBLISHED,
@@ -188,6 +192,8 @@ impl Ensign {
                     leadership: None,
                     issuer_watch: None,
                     effects: Effects::default(),
+                    pods: Some(Pods { excluded: BTreeSet::new() }),
+                    metrics: ControllerMetrics::default(),
                 };
                 controller::run(config, stopped).await.expect("the controller ran");
             });

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod compatible;
 pub mod control_plane;
 pub mod ensign;
+pub mod holding;
 pub mod install;
 pub mod objects;
 pub mod policies;

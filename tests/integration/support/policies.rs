@@ -23,7 +23,13 @@ pub const AUTHORITY: &str = "https://login.example/";
 /// What pods are given, with these namespaces left alone besides kube-system.
 pub fn config(excluded: &[&str]) -> Config {
     let excluded = excluded.iter().chain(&["kube-system"]).map(|name| (*name).to_owned()).collect();
-    Config { authority_host: AUTHORITY.to_owned(), audience: AUDIENCE.to_owned(), excluded, compatibility: None }
+    Config {
+        authority_host: AUTHORITY.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        excluded,
+        compatibility: None,
+        hold: true,
+    }
 }
 
 /// The policies of an install. Dropped, they do nothing any more.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, Effects, InjectionTarget, IssuerWatch, LeaseConfig, WebhookTarget};
+use ensign::controller::{
+    self, Config, ControllerMetrics, Effects, InjectionTarget, IssuerWatch, LeaseConfig, Pods, WebhookTarget,
+};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
@@ -136,6 +138,26 @@ pub struct StageTeam<'a> {
 
 impl StageTeam<'_> {
     pub fn bind(&self) {
+        self.grant(&self.whole_namespace());
+        self.bind_account("app");
+    }
+
+    /// The same, but nothing is written to Azure.
+    pub fn bind_observed(&self) {
+        self.managed_identity("Observe", &self.whole_namespace());
+        self.bind_account("app");
+    }
+
+    fn whole_namespace(&self) -> Value {
+        json!([{"name": "team", "namespace": self.name, "serviceAccounts": ["*"]}])
+    }
+
+    /// Says who may use the identity.
+    pub fn grant(&self, allowed: &Value) {
+        self.managed_identity("Manage", allowed);
+    }
+
+    fn managed_identity(&self, policy: &str, allowed: &Value) {
         let info = self.stage.azure.info();
         let id = format!(
             "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
@@ -143,12 +165,8 @@ impl StageTeam<'_> {
         );
         self.apply(&json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": self.name},
-            "spec": {
-                "existing": {"resourceID": id},
-                "allowedSubjects": [{"name": "team", "namespace": self.name, "serviceAccounts": ["*"]}],
-            },
+            "spec": {"existing": {"resourceID": id, "credentialPolicy": policy}, "allowedSubjects": allowed},
         }));
-        self.bind_account("app");
     }
 
     pub fn bind_account(&self, account: &str) {
@@ -269,7 +287,10 @@ pub struct ReplicaOptions {
     /// Who injects.
     pub injection: Option<InjectionTarget>,
     pub allowed_scopes: AllowedScopes,
-    /// The webhook to register.
+    /// What it does about pods, and the webhook that it registers.
+    pub pods: Option<Pods>,
+    /// How long credentials settle.
+    pub settle: Duration,
     pub webhook: Option<WebhookTarget>,
 }
 
@@ -284,6 +305,8 @@ impl Default for ReplicaOptions {
             previous_id: None,
             injection: None,
             allowed_scopes: AllowedScopes::default(),
+            pods: None,
+            settle: Duration::ZERO,
             webhook: None,
         }
     }
@@ -366,6 +389,7 @@ impl Replica {
                         tenant_id,
                         own_client_id: None,
                         allowed_scopes: options.allowed_scopes.clone(),
+                        settle: options.settle,
                     },
                     resync: Duration::from_secs(900),
                     azure_limits: Limits::PUBLISHED,
@@ -379,6 +403,8 @@ impl Replica {
                     leadership,
                     issuer_watch: options.issuer_watch,
                     effects: Effects::default(),
+                    pods: options.pods,
+                    metrics: ControllerMetrics::default(),
                 };
                 controller::run(config, stopped).await.map_err(|error| format!("{error}: {error:?}"))
             })

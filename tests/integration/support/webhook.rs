@@ -6,10 +6,11 @@ use std::time::Duration;
 use ensign::controller::{CaInjection, WebhookProbe, WebhookTarget};
 use ensign::decide::admit;
 use ensign::decide::registration::{Endpoint, MUTATE_PODS_PATH, excluded_namespaces};
-use ensign::runtime::clock::SystemClock;
+use ensign::runtime::clock::SharedClock;
 use ensign::runtime::health::Readiness;
 use ensign::webhook::certificates::{Certificates, SharedSecret};
 use ensign::webhook::limits::Limits;
+use ensign::webhook::metrics::WebhookMetrics;
 use ensign::webhook::{self, Options};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ pub struct Webhook {
 
 impl Webhook {
     /// Makes what an install makes, and starts the webhook; it ends with the process.
-    pub fn start(control_plane: &'static ControlPlane, authority_host: &str) -> Self {
+    pub fn start(control_plane: &'static ControlPlane, authority_host: &str, clock: SharedClock) -> Self {
         let api = "admissionregistration.k8s.io/v1";
         for object in [
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME}}),
@@ -56,9 +57,11 @@ impl Webhook {
                 audience: AUDIENCE.to_owned(),
                 excluded: excluded_namespaces(NAME, []),
                 compatibility: None,
+                hold: true,
             },
             limits: Limits::default(),
             lame_duck: Duration::ZERO,
+            metrics: WebhookMetrics::default(),
         };
         let readiness = Readiness::default();
         let ready = readiness.clone();
@@ -67,7 +70,7 @@ impl Webhook {
             runtime.block_on(async move {
                 let client = control_plane.client().await;
                 let stop = CancellationToken::new();
-                let run = webhook::run(client, options, listener, ready, SystemClock::shared(), stop);
+                let run = webhook::run(client, options, listener, ready, clock, stop);
                 run.await.expect("the webhook runs");
             });
         });
