@@ -119,7 +119,7 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 None
             }
-            Outcome::Again(wait) => {
+            Outcome::Again(wait) | Outcome::Paced(wait) => {
                 self.waits.succeeded(key);
                 Some(wait)
             }
@@ -127,15 +127,10 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 Some(self.waits.steady(key, self.sharers(key), self.clock.monotonic()))
             }
-            Outcome::Paced(wait) => {
-                self.waits.succeeded(key);
-                Some(wait)
-            }
-            Outcome::RegistrationWaits(wait) => Some(wait),
+            Outcome::RegistrationWaits(wait) | Outcome::Held(wait) => Some(wait),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
             Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
-            Outcome::Held(wait) => Some(wait),
         }
     }
 

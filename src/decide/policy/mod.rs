@@ -113,8 +113,8 @@ pub fn policies(form: Form<'_>) -> Vec<Policy> {
             let labelled = json!({"matchLabels": {INJECT_LABEL: "true"}});
             let granted = (!covered.is_empty()).then(|| json!({"matchExpressions": [only_covered]}));
             (
-                granted.map(|granted| (config, constraints(granted, unlabelled))),
-                Some((config, constraints(selecting(not_excluded, &config.excluded), labelled))),
+                granted.map(|granted| (config, constraints(&granted, &unlabelled))),
+                Some((config, constraints(&selecting(&not_excluded, &config.excluded), &labelled))),
             )
         }
     };
@@ -134,7 +134,7 @@ pub fn policies(form: Form<'_>) -> Vec<Policy> {
 }
 
 /// The policies that differ from what is there, or are missing, in the order of `wanted`.
-pub fn differs<'w>(wanted: &'w [Policy], current: impl Fn(Kind, &str) -> Option<Value>) -> Vec<&'w Policy> {
+pub fn differs(wanted: &[Policy], current: impl Fn(Kind, &str) -> Option<Value>) -> Vec<&Policy> {
     wanted.iter().filter(|policy| current(policy.kind, policy.name).as_ref() != Some(&policy.spec)).collect()
 }
 
@@ -142,7 +142,7 @@ pub fn differs<'w>(wanted: &'w [Policy], current: impl Fn(Kind, &str) -> Option<
 pub fn manifest() -> Vec<Value> {
     let policies = policies(Form::Inert);
     let bindings: Vec<Value> = policies.iter().map(binding).collect();
-    let objects = policies.into_iter().map(|policy| object(policy.kind.as_str(), policy.name, policy.spec));
+    let objects = policies.into_iter().map(|policy| object(policy.kind.as_str(), policy.name, &policy.spec));
     objects.chain(bindings).collect()
 }
 
@@ -163,10 +163,10 @@ fn binding(policy: &Policy) -> Value {
     if policy.kind == Kind::Validating {
         spec.insert("validationActions".to_owned(), json!(["Deny"]));
     }
-    object(&format!("{}Binding", policy.kind.as_str()), policy.name, Value::Object(spec))
+    object(&format!("{}Binding", policy.kind.as_str()), policy.name, &Value::Object(spec))
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": kind,
@@ -223,7 +223,7 @@ fn outcome(target: Target<'_>) -> Value {
 fn spec(target: Target<'_>, with_params: bool) -> Value {
     let nothing = || {
         let no_namespace = json!({"matchExpressions": [{"key": NAMESPACE_NAME_LABEL, "operator": "DoesNotExist"}]});
-        constraints(no_namespace, json!({}))
+        constraints(&no_namespace, &json!({}))
     };
     let mut spec = json!({
         "failurePolicy": "Fail",
@@ -250,7 +250,7 @@ fn validation(validation: &Validation) -> Value {
     })
 }
 
-fn constraints(namespaces: Value, objects: Value) -> Value {
+fn constraints(namespaces: &Value, objects: &Value) -> Value {
     json!({
         "matchPolicy": "Equivalent",
         "namespaceSelector": namespaces,
@@ -265,7 +265,7 @@ fn by_name(operator: &str, names: &BTreeSet<String>) -> Value {
     json!({"key": NAMESPACE_NAME_LABEL, "operator": operator, "values": names})
 }
 
-fn selecting(requirement: Value, names: &BTreeSet<String>) -> Value {
+fn selecting(requirement: &Value, names: &BTreeSet<String>) -> Value {
     if names.is_empty() { json!({}) } else { json!({"matchExpressions": [requirement]}) }
 }
 

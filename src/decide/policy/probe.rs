@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{NAMESPACE_NAME_LABEL, Policy};
+use crate::decide::names::hex;
 
 /// Name of the probe.
 pub const PROBE_POLICY: &str = "probe.ensign.dev";
@@ -28,8 +29,7 @@ pub fn mark(policies: &[Policy]) -> String {
             hash.update(part);
         }
     }
-    let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.chars().take(MARK_DIGITS).collect()
+    hex(&hash.finalize(), MARK_DIGITS)
 }
 
 /// The probe's spec, for policies with this mark.
