@@ -7,11 +7,11 @@ PYTHON ?= python3
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Watch a pod get an Azure identity, on a real API server
-	@$(PYTHON) dev/demo.py
+demo: ## Watch a pod get an Azure identity, on a real API server (without a webhook: MODE=policy)
+	@MODE='$(MODE)' $(PYTHON) dev/demo.py
 
-up: ## Start the demo's environment and leave it running (COMPAT=1: with azure-workload-identity's pods)
-	@$(PYTHON) dev/up.py
+up: ## Start the demo's environment and leave it running (MODE=policy: without a webhook; COMPAT=1: with azure-workload-identity's pods)
+	@MODE='$(MODE)' $(PYTHON) dev/up.py
 
 down: ## Stop what `make up` started; always safe
 	@$(PYTHON) dev/down.py

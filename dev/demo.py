@@ -2,7 +2,8 @@
 """Show Ensign's main job on a real Kubernetes API server: a pod gets an Azure identity without a secret.
 
 Builds what is missing, runs in an environment of its own that is gone at the end, and needs nobody's attention. The
-exit status is 0 only if every step held; target/demo/report.json tells the same to machines.
+exit status is 0 only if every step held; target/demo/report.json tells the same to machines. MODE=policy has the API
+server inject by itself, without a webhook.
 """
 
 import sys
@@ -26,14 +27,14 @@ REPORT = ROOT / "report.json"
 
 def demo() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    propagation = environment.propagation_seconds()
+    propagation, mode = environment.propagation_seconds(), environment.mode()
     preflight.require("demo", control_plane.is_built())
     progress = Progress()
     own = environment.Environment(ROOT, progress)
     with own.locked(wait=False):
         REPORT.unlink(missing_ok=True)
         started = time.monotonic()
-        report = Report(list(PLAN))
+        report = Report(list(PLAN), mode)
         try:
             cluster = build.cluster(progress)
             built = build.programs()
@@ -45,7 +46,7 @@ def demo() -> int:
             )
             tell = Narrator(len(PLAN))
             programs = environment.Programs(built["ensign"], cluster)
-            return show(Demo(own, programs, samples, propagation, tell), report, tell)
+            return show(Demo(own, programs, samples, propagation, mode, tell), report, tell)
         finally:
             report.build_seconds = report.build_seconds or time.monotonic() - started
             try:

@@ -3,8 +3,8 @@
 
 Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook if
 they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new
-credential. COMPAT=1 starts it in compatibility mode: pods and service accounts of azure-workload-identity work as they
-are. `make down` stops it.
+credential; MODE=policy has the API server inject by itself, without a webhook. COMPAT=1 starts it in compatibility mode:
+pods and service accounts of azure-workload-identity work as they are. `make down` stops it.
 """
 
 import sys
@@ -16,6 +16,7 @@ import argparse
 import time
 
 from ensign_dev import build, control_plane, environment, main, paths, preflight
+from ensign_dev.failure import Failure
 from ensign_dev.progress import Progress, duration
 
 ROOT = paths.ROOT / "target" / "dev"
@@ -23,8 +24,10 @@ ROOT = paths.ROOT / "target" / "dev"
 
 def up() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    propagation = environment.propagation_seconds()
+    propagation, mode = environment.propagation_seconds(), environment.mode()
     compatibility = environment.compatibility()
+    if compatibility and mode == "policy":
+        raise Failure("COMPAT=1 needs the webhook: leave MODE=policy out")
     preflight.require("demo", control_plane.is_built())
     progress = Progress()
     cluster = build.cluster(progress)
@@ -42,12 +45,14 @@ def up() -> int:
             print(f"The environment runs already: tokens and definitions renewed, {what}.")
             if dev.info["propagation_seconds"] != propagation:
                 print(f"It keeps its propagation time of {dev.info['propagation_seconds']} seconds until `make down`.")
+            if dev.info["mode"] != mode:
+                print(f"It keeps its mode {dev.info['mode']} until `make down`.")
             if bool(dev.info.get("compatibility")) != compatibility:
                 print("It keeps its mode (COMPAT) until `make down`.")
         else:
             if dev.registry.records():
                 print("Parts of the environment that was here have ended; starting a new one.")
-            dev.start(programs, propagation, leashed=False)
+            dev.start(programs, propagation, leashed=False, mode=mode)
             print(f"The environment is up, after {duration(time.monotonic() - started)}.")
     print(how_to_use(dev))
     return 0

@@ -28,6 +28,13 @@ PROPAGATION_SLACK_SECONDS = 30.0
 # identity that has no credential at all.
 NO_TRUST = re.compile(r"AADSTS(700211|700212|700213|7002138|70021|70025)\b")
 
+# By mode.
+PROCESSES = {
+    "webhook": "webhook and controller, two processes of the same binary, each with its own few rights",
+    "policy": "only the controller, with few rights; the API server injects pods by itself, by Ensign's admission policies",
+}
+INJECTORS = {"webhook": "Ensign's webhook", "policy": "the API server, by Ensign's admission policies,"}
+
 Detail = Dict[str, Any]
 
 
@@ -57,12 +64,13 @@ class Demo:
     """The state that goes from step to step."""
 
     def __init__(
-        self, environment: Environment, programs: Programs, samples: Samples, propagation: int, tell: Narrator
+        self, environment: Environment, programs: Programs, samples: Samples, propagation: int, mode: str, tell: Narrator
     ) -> None:
         self._environment = environment
         self._programs = programs
         self._samples = samples
         self._propagation = propagation
+        self._mode = mode
         self._tell = tell
         self._kubectl: Optional[Kubectl] = None
         self._runner: Optional[PodRunner] = None
@@ -75,7 +83,7 @@ class Demo:
         return {name: (heading, getattr(self, method)) for name, (heading, method) in PLAN.items()}
 
     def start(self, detail: Detail) -> None:
-        self._environment.start(self._programs, self._propagation, leashed=True)
+        self._environment.start(self._programs, self._propagation, leashed=True, mode=self._mode)
         info = self._environment.info
         self._kubectl = self._environment.kubectl(self._programs.cluster)
         self._runner = PodRunner(self._kubectl)
@@ -84,13 +92,14 @@ class Demo:
             "Kubernetes": f"kube-apiserver {version} at {info['api_server']}",
             "its token issuer": info["issuer"],
             "Azure (stand-in)": f"Resource Manager and Entra at {info['arm_endpoint']}",
-            "Ensign": "webhook and controller, two processes of the same binary, each with its own few rights",
+            "Ensign": PROCESSES[self._mode],
         })
         self._tell.say(
             "Ensign's controller has no secret either: it signs in to Azure with its own service account's token, the "
             "way it is about to make possible for others."
         )
         records = self._environment.registry.records()
+        same(any(record.name == "webhook" for record in records), self._mode == "webhook", "whether a webhook runs")
         detail.update(
             kubernetes=version, api_server=info["api_server"], issuer=info["issuer"], arm_endpoint=info["arm_endpoint"],
             authority_host=info["authority_host"], tenant_id=info["tenant_id"],
@@ -162,7 +171,7 @@ class Demo:
         process = {one: pod_runner.read(self._pod, one) for one in containers}
         first = process[containers[0]]
         self._tell.command(f"kubectl get pod {name} -n {NAMESPACE} -o yaml")
-        self._tell.say("Of that, what no author wrote: Ensign's webhook put these variables into each container,")
+        self._tell.say(f"Of that, what no author wrote: {INJECTORS[self._mode]} put these variables into each container,")
         self._tell.facts({one: first.env.get(one, "(missing)") for one in INJECTED_ENV})
         expected = {
             "AZURE_CLIENT_ID": self._identity["clientId"],

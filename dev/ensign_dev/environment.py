@@ -37,7 +37,8 @@ READY_SECONDS = 60.0
 CREDENTIALS_SECONDS = 7 * 24 * 3600
 HTTP_SECONDS = 5.0
 WEBHOOK_CONFIGURATION = "ensign"
-REGISTRATIONS = {"pods.ensign.dev", "labelled-pods.ensign.dev"}
+REGISTRATIONS = {"pods.ensign.dev", "labelled-pods.ensign.dev", "injected-pods.ensign.dev"}
+MODES = ("webhook", "policy")
 # Below the range from which the kernel gives ports to outgoing connections.
 PORTS = range(20000, 32768)
 
@@ -85,12 +86,12 @@ class Environment:
             return False
         return all(self.registry.find(name) is not None for name in ("control-plane", "azure-emulator"))
 
-    def start(self, programs: Programs, propagation_seconds: int, leashed: bool) -> None:
+    def start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str = MODES[0]) -> None:
         """Starts everything and returns once it can be used. A failure leaves nothing running."""
         self.stop()
         self._state.mkdir(parents=True, mode=0o700)
         try:
-            self._start(programs, propagation_seconds, leashed)
+            self._start(programs, propagation_seconds, leashed, mode)
         except BaseException:
             self.stop()
             raise
@@ -105,7 +106,7 @@ class Environment:
         self._issue_tokens(kubectl)
         current = fingerprint(programs.ensign)
         stale = [
-            name for name in ("webhook", "controller")
+            name for name in self._ensign()
             if (record := self.registry.find(name)) is None or record.program != current
         ]
         for name in stale:
@@ -114,6 +115,13 @@ class Environment:
         self._start_ensign(programs.ensign, stale, leashed=False)
         self._await_registration(kubectl)
         return stale
+
+    def restart_controller(self, programs: Programs, mode: str, leashed: bool) -> None:
+        """Starts the controller anew, with another say in who injects; a webhook that runs goes on."""
+        if not self.registry.stop("controller"):
+            raise Failure("controller does not stop")
+        self.info["mode"] = mode
+        self._start_ensign(programs.ensign, ["controller"], leashed)
 
     def stop(self) -> List[str]:
         """Stops all that runs and removes all but the logs, at any time; the names of what was running."""
@@ -142,7 +150,7 @@ class Environment:
 
     # The steps of `start`, in order.
 
-    def _start(self, programs: Programs, propagation_seconds: int, leashed: bool) -> None:
+    def _start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str) -> None:
         self._progress.update("Starting the control plane ...")
         cluster = self._start_control_plane(programs, leashed)
         self._progress.update("Starting the Azure stand-in ...")
@@ -155,6 +163,7 @@ class Environment:
             "audit_log": cluster["audit_log"],
             "kubectl": str(programs.cluster.kubectl),
             "logs": str(self.registry.logs),
+            "mode": mode,
             "propagation_seconds": propagation_seconds,
             "webhook_url": f"https://127.0.0.1:{_free_port()}/mutate-pods",
             "compatibility": self.compatibility,
@@ -163,9 +172,9 @@ class Environment:
         self._progress.update("Applying the custom resource definitions and Ensign's own rights ...")
         self._apply(kubectl)
         self._issue_tokens(kubectl)
-        self._progress.update("Starting Ensign's webhook and controller ...")
-        self._start_ensign(programs.ensign, ["webhook", "controller"], leashed)
-        self._progress.update("Waiting for the API server to know the webhook ...")
+        self._progress.update(f"Starting Ensign's {' and '.join(self._ensign())} ...")
+        self._start_ensign(programs.ensign, self._ensign(), leashed)
+        self._progress.update(f"Waiting for the API server to know the {mode} ...")
         self._await_registration(kubectl)
         self._progress.done()
         self.write()
@@ -192,12 +201,20 @@ class Environment:
         return self._ready_line("azure-emulator", READY_SECONDS)
 
     def _apply(self, kubectl: Kubectl) -> None:
-        """The custom resource definitions, and what an install makes: service accounts, rights, empty registration."""
+        """The custom resource definitions, and what an install makes: service accounts, rights, empty registrations."""
         manifests = paths.ROOT / "dev" / "manifests"
         kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(manifests))
         if self.info.get("compatibility"):
             kubectl("apply", "-f", str(manifests / "compatibility"))
         kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(paths.ROOT / "crds"))
+        # Applied again, they would be empty until the controller fills them in.
+        policies = str(paths.ROOT / "dev" / "manifests" / "once" / "policies.yaml")
+        if kubectl.try_("get", "-f", policies).status != 0:
+            kubectl("create", "-f", policies)
+
+    def _ensign(self) -> List[str]:
+        """Ensign's own processes."""
+        return ["controller"] if self.info.get("mode") == "policy" else ["webhook", "controller"]
 
     def _issue_tokens(self, kubectl: Kubectl) -> None:
         """What the kubelet would give to Ensign's own pods: tokens for the API server, and one for Entra."""
@@ -240,7 +257,8 @@ class Environment:
             # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
-            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0", *self._mode(),
+            "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
+            "--injection", self.info["mode"], *self._mode(),
             # Pods wait as long as the stand-in for Entra takes to see a credential.
             "--settle-seconds", str(self.info.get("propagation_seconds", 0)),
         ]
@@ -271,7 +289,7 @@ class Environment:
         self.info[f"{name}_health"] = f"http://{address}"
 
     def _await_registration(self, kubectl: Kubectl) -> None:
-        """Until the API server refuses a labelled pod that no binding matches: then it asks the webhook."""
+        """Until the API server refuses a labelled pod that no binding matches: it asks the webhook, or its policies."""
         probe = json.dumps({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "probe", "namespace": "default", "labels": {"ensign.dev/inject": "true"}},
@@ -288,8 +306,8 @@ class Environment:
             return True if refused and "failed calling webhook" not in said else None
 
         until(
-            "the API server to ask the webhook about labelled pods", asked, READY_SECONDS,
-            lambda: self.registry.ended("webhook") or self.registry.ended("controller"),
+            "the API server to refuse labelled pods that nothing injects", asked, READY_SECONDS,
+            lambda: next((how for how in map(self.registry.ended, self._ensign()) if how), None),
             lambda: f"the API server said: {said or 'nothing, it took the pod'}; {self.registry.tail('controller')}",
         )
 
@@ -352,6 +370,14 @@ def propagation_seconds() -> int:
     if not text.isdigit():
         raise Failure(f"PROPAGATION_SECONDS must be a number of seconds, not {text!r}")
     return int(text)
+
+
+def mode() -> str:
+    """Who injects: MODE, the webhook unless set."""
+    text = os.environ.get("MODE") or MODES[0]
+    if text not in MODES:
+        raise Failure(f"MODE must be {' or '.join(MODES)}, not {text!r}")
+    return text
 
 
 def compatibility() -> bool:

@@ -43,10 +43,11 @@ class Suite:
             Step("clippy", "no warning in any target", self._clippy),
             Step("release-features", "no warning without the emulator, as released", self._release_features),
             Step("docs", "the API documentation builds without a warning", self._docs),
-            Step("generated", "crds/ is what the types generate", self._generated),
+            Step("generated", "crds/ and the policies of dev/ are what the types generate", self._generated),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
             Step("demo", "the main job, end to end, as `make demo` runs it", self._demo),
+            Step("demo-policy", "the same without a webhook, as `make demo MODE=policy` runs it", self._demo_policy),
             Step("python-clients", "Azure's Python clients against the emulator", self._python_clients),
             Step("javascript-clients", "Azure's JavaScript clients against the emulator", self._javascript_clients),
         ]
@@ -106,6 +107,8 @@ class Suite:
 
     def _generated(self) -> None:
         self._run([self._ensign(), "crds", "--check", "crds"], SHORT_TIMEOUT_SECONDS)
+        policies = paths.ROOT / "dev" / "manifests" / "once" / "policies.yaml"
+        self._run([self._ensign(), "policies", "--check", policies], SHORT_TIMEOUT_SECONDS)
 
     def _rust(self) -> None:
         self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
@@ -116,6 +119,10 @@ class Suite:
 
     def _demo(self) -> None:
         self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS)
+
+    def _demo_policy(self) -> None:
+        env = children.environment({"MODE": "policy"})
+        self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS, env=env)
 
     def _python_clients(self) -> None:
         folder = paths.PYTHON_CLIENTS

@@ -15,12 +15,14 @@ use super::azure_limits::AzureLimitsArgs;
 use super::cluster::ClusterArgs;
 use super::compatibility::CompatibilityArgs;
 use super::holding::{HoldingArgs, SettleArgs};
+use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::problems::Problems;
 use super::webhook_registration::RegistrationArgs;
 use super::{Failure, block_on, ready_file};
 use crate::azure::ArmClient;
 use crate::controller::{self, Config, ControllerMetrics, Effects, Pods, WebhookTarget};
+use crate::decide::admit;
 use crate::decide::assess::Settings;
 use crate::decide::backoff::Spread;
 use crate::decide::ownership::Cluster;
@@ -57,6 +59,8 @@ pub(crate) struct Args {
     leader_election: LeaderElectionArgs,
     #[command(flatten)]
     compatibility: CompatibilityArgs,
+    #[command(flatten)]
+    injection: InjectionArgs,
     #[command(flatten)]
     holding: HoldingArgs,
     #[command(flatten)]
@@ -112,6 +116,7 @@ impl Args {
         for name in &self.excluded_namespaces {
             problems.dns_name("--excluded-namespaces", name);
         }
+        problems.extend(self.injection.problems(self.compatibility.compatibility));
         problems.extend(self.azure_limits.problems());
         problems.extend(self.registration.problems());
         self.settle.check(&mut problems);
@@ -185,6 +190,15 @@ async fn configure(
     let excluded = webhook.excluded.clone();
     let proxy = connection.proxy.map(|proxy| proxy.address());
     tracing::info!(cluster_id, cluster_tag = tag, issuer, tenant_id, client_id = own.client_id, proxy, "configured");
+    let pods = admit::Config {
+        authority_host: cloud.authority_host.to_string(),
+        audience: cloud.token_audience.clone(),
+        excluded: webhook.excluded.clone(),
+        compatibility: None,
+        hold: args.holding.hold,
+    };
+    let compatibility = args.compatibility.compatibility;
+    let injection = args.injection.target(&client, compatibility, &args.namespace, pods).await?;
     Ok(Config {
         client,
         arm,
@@ -206,6 +220,7 @@ async fn configure(
         spread: Spread::seeded(Uuid::new_v4().as_u64_pair().0),
         concurrency: args.concurrency,
         webhook: Some(webhook),
+        injection: Some(injection),
         clock: SystemClock::shared(),
         instance,
         readiness,

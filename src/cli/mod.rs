@@ -10,7 +10,9 @@ mod compatibility;
 mod controller;
 mod crds;
 mod holding;
+mod injection;
 mod leader_election;
+mod policies;
 mod problems;
 mod ready_file;
 mod webhook;
@@ -39,6 +41,8 @@ enum Command {
     Webhook(Box<webhook::Args>),
     /// Print the custom resource definitions
     Crds(crds::Args),
+    /// Print the admission policies as an install makes them: they do nothing until the controller fills them in
+    Policies(policies::Args),
     /// Print the smallest Azure role for the controller, with the commands that make and assign it
     AzureRole(azure_role::Args),
     /// Run the Azure stand-in for tests and development
@@ -56,6 +60,7 @@ impl Cli {
             Command::Controller(args) => controller::run(*args),
             Command::Webhook(args) => webhook::run(*args),
             Command::Crds(args) => crds::run(&args),
+            Command::Policies(args) => policies::run(&args),
             Command::AzureRole(args) => azure_role::run(&args),
             #[cfg(feature = "emulator")]
             Command::AzureEmulator(args) => azure_emulator::run(*args),

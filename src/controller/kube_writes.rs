@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::{Api, PartialObjectMeta, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, ServiceAccount};
+use k8s_openapi::api::events::v1::Event as ProbeEvent;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -19,6 +22,7 @@ use super::write_gate::{Refused, WriteGate};
 use crate::api::conditions::Severity;
 use crate::api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
 use crate::decide::notes::Note;
+use crate::decide::policy::{PROBE_LABEL, PROBE_QUESTION};
 use crate::mutants::{self, Mutant};
 
 /// Deadline of one request to the API server.
@@ -263,6 +267,57 @@ impl KubeWriter {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object = || format!("MutatingWebhookConfiguration {name}");
         self.write("register", "writing the webhooks of", object, api.replace(&name, &params, &updated)).await
+    }
+
+    /// Writes the spec of an admission policy that the chart made.
+    pub(super) async fn fill_policy(
+        &self,
+        resource: &ApiResource,
+        current: &DynamicObject,
+        spec: &Value,
+    ) -> Result<(), KubeError> {
+        let mut updated = current.clone();
+        updated.data["spec"] = spec.clone();
+        let name = current.name_any();
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let object = || format!("{} {name}", resource.kind);
+        self.write("fill-policy", "filling in", object, api.replace(&name, &params, &updated)).await
+    }
+
+    /// Asks the API server which admission policies it evaluates: an event that is not stored comes back with their mark.
+    pub(super) async fn ask_probe(&self, namespace: &str) -> Result<Option<String>, KubeError> {
+        let api: Api<ProbeEvent> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let act = || format!("asking in namespace {namespace} which admission policies are evaluated");
+        let answer = within_deadline(act, api.create(&params, &probing_event(namespace))).await?;
+        Ok(answer.metadata.labels.unwrap_or_default().remove(PROBE_LABEL).filter(|mark| mark != PROBE_QUESTION))
+    }
+}
+
+fn probing_event(namespace: &str) -> ProbeEvent {
+    ProbeEvent {
+        metadata: ObjectMeta {
+            name: Some("ensign-probe".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([(PROBE_LABEL.to_owned(), PROBE_QUESTION.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        // It is never stored, so its time is of no interest; the API server wants one all the same.
+        event_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
+        type_: Some("Normal".to_owned()),
+        reason: Some("Probe".to_owned()),
+        action: Some("Probe".to_owned()),
+        reporting_controller: Some(format!("ensign.dev/{REPORTER}")),
+        reporting_instance: Some(REPORTER.to_owned()),
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Namespace".to_owned()),
+            name: Some(namespace.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectReference::default()
+        }),
+        ..ProbeEvent::default()
     }
 }
 

@@ -15,10 +15,12 @@ use super::freshness;
 use super::gather::Gathered;
 use super::held::HeldPods;
 use super::holding::Pods;
+use super::injection::Injection;
 use super::key::{Key, Source};
 use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::metrics::{ControllerMetrics, Ended, Subject};
 use super::missed::MissedPods;
+use super::policies::PolicyKeeper;
 use super::queue::Queue;
 use super::registration::{Registered, Registrar};
 use super::service_accounts;
@@ -48,6 +50,7 @@ pub(super) struct Reconciler {
     pub(super) waits: Waits,
     pub(super) clock: SharedClock,
     pub(super) webhook: Option<Registrar>,
+    pub(super) policies: Option<PolicyKeeper>,
     pub(super) upstream: watch::Receiver<Look>,
     pub(super) queue: Arc<Queue<Key, Source>>,
     pub(super) pods: Option<Pods>,
@@ -116,7 +119,7 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 None
             }
-            Outcome::Again(wait) => {
+            Outcome::Again(wait) | Outcome::Paced(wait) => {
                 self.waits.succeeded(key);
                 Some(wait)
             }
@@ -124,15 +127,10 @@ impl Reconciler {
                 self.waits.succeeded(key);
                 Some(self.waits.steady(key, self.sharers(key), self.clock.monotonic()))
             }
-            Outcome::Paced(wait) => {
-                self.waits.succeeded(key);
-                Some(wait)
-            }
-            Outcome::RegistrationWaits(wait) => Some(wait),
+            Outcome::RegistrationWaits(wait) | Outcome::Held(wait) => Some(wait),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
             Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
             Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
-            Outcome::Held(wait) => Some(wait),
         }
     }
 
@@ -155,9 +153,12 @@ impl Reconciler {
     }
 
     async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
-        let Some(registrar) = &self.webhook else { return Ok(Outcome::Nothing) };
+        let (webhook, policies) = (self.webhook.as_ref(), self.policies.as_ref());
+        if webhook.is_none() && policies.is_none() {
+            return Ok(Outcome::Nothing);
+        }
         let granted = self.cache.read().granted_namespaces();
-        Ok(match registrar.reconcile(&self.writer, &granted).await? {
+        Ok(match (Injection { writer: &self.writer, webhook, policies }).reconcile(&granted).await? {
             Registered::Current => Outcome::InStep,
             Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
         })

@@ -22,7 +22,7 @@ use crate::runtime::clock::SharedClock;
 /// Key of the CA certificate in the webhook's Secret.
 const CA_KEY: &str = "ca.crt";
 /// How soon to look again when something is missing that makes no event when it comes.
-const WAIT: Duration = Duration::from_secs(2);
+pub(super) const WAIT: Duration = Duration::from_secs(2);
 
 /// Where the webhook is and what has to be filled in.
 #[derive(Clone, Debug)]
@@ -84,6 +84,13 @@ impl Registrar {
         Self { target, clock, start, memory: Mutex::default() }
     }
 
+    /// The registration, if there is one.
+    pub(super) async fn read(&self, writer: &KubeWriter) -> Result<Option<MutatingWebhookConfiguration>, KubeError> {
+        let configurations: Api<MutatingWebhookConfiguration> = Api::all(writer.client().clone());
+        let act = || format!("reading MutatingWebhookConfiguration {}", self.target.configuration);
+        within_deadline(act, configurations.get_opt(&self.target.configuration)).await
+    }
+
     /// Brings the registration in step with the grants and the webhook's CA.
     pub(super) async fn reconcile(
         &self,
@@ -98,9 +105,7 @@ impl Registrar {
                 None => return Ok(Registered::Waiting(WAIT)),
             },
         };
-        let configurations: Api<MutatingWebhookConfiguration> = Api::all(writer.client().clone());
-        let act = || format!("reading MutatingWebhookConfiguration {}", target.configuration);
-        let Some(current) = within_deadline(act, configurations.get_opt(&target.configuration)).await? else {
+        let Some(current) = self.read(writer).await? else {
             self.say("MutatingWebhookConfiguration is missing: apply the chart again, which makes it");
             return Ok(Registered::Waiting(WAIT));
         };

@@ -23,6 +23,7 @@ use super::kube_writes::KubeWriter;
 use super::lease::{Election, LeaseConfig, Standing};
 use super::metrics::ControllerMetrics;
 use super::missed::MissedPods;
+use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::Reconciler;
 use super::registration::{Registrar, WebhookTarget};
@@ -35,6 +36,7 @@ use crate::decide::assess::Settings;
 use crate::decide::backoff::Spread;
 use crate::decide::lease::Loss;
 use crate::decide::pace::Limits;
+use crate::decide::policy::Mode;
 use crate::runtime::clock::SharedClock;
 use crate::runtime::health::Readiness;
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub concurrency: usize,
     /// The registration to fill in, if this install has a webhook.
     pub webhook: Option<WebhookTarget>,
+    /// Who injects; without it the webhook, if this install has one.
+    pub injection: Option<InjectionTarget>,
     /// Time.
     pub clock: SharedClock,
     /// Name of this process in events, for example the pod's name.
@@ -184,8 +188,12 @@ impl Life {
         let namespaces = feed.clone().namespaces(client()).map(|()| "the watch of Namespaces");
         self.watches = vec![self.tasks.spawn(identities), self.tasks.spawn(bindings), self.tasks.spawn(namespaces)];
         if let Some(target) = config.webhook.clone() {
-            let watch = feed.registration(client(), target.configuration, target.namespace, target.secret);
+            let watch = feed.clone().registration(client(), target.configuration, target.namespace, target.secret);
             self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the webhook registration")));
+        }
+        if config.injection.as_ref().is_some_and(|target| target.mode == Mode::Policy) {
+            let watch = feed.policies(client());
+            self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the admission policies")));
         }
         initialised_all(seen)
     }
@@ -244,6 +252,7 @@ impl Life {
             waits: Waits::new(config.resync, config.azure_limits, config.spread, &config.clock),
             webhook: config.webhook.map(|target| Registrar::new(target, config.clock.clone())),
             clock: config.clock,
+            policies: config.injection.map(PolicyKeeper::new),
             upstream,
             queue: queue.clone(),
             pods: config.pods,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::{Api, DynamicObject, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -18,8 +18,10 @@ use tokio::sync::watch;
 use super::cache::{BindingName, Cache, NamespaceFacts};
 use super::held::HeldPods;
 use super::key::{Key, Source};
+use super::policies::resource;
 use super::queue::Queue;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding};
+use crate::decide::policy::{Form, policies};
 
 /// Says how many of the watches have seen everything once.
 pub(super) type Initialised = watch::Sender<BTreeSet<&'static str>>;
@@ -96,6 +98,25 @@ impl Feed {
                 Ok(()) => self.queue.add(Key::Webhook, Source::Cluster),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration");
+                }
+            }
+        }
+    }
+
+    /// Watches the admission policies, so that one that somebody changed is repaired at once.
+    pub(super) async fn policies(self: Arc<Self>, client: Client) {
+        let mut events = futures::stream::SelectAll::new();
+        for policy in policies(Form::Inert) {
+            let resource = resource(policy.kind);
+            let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &resource);
+            let by_name = watcher::Config::default().fields(&format!("metadata.name={}", policy.name));
+            events.push(watcher(api, by_name).default_backoff().boxed());
+        }
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(_) => self.queue.add(Key::Webhook, Source::Cluster),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "watch of the admission policies");
                 }
             }
         }

@@ -171,6 +171,7 @@ impl Replica {
             spread: self.spread(),
             concurrency: 4,
             webhook: None,
+            injection: None,
             clock: self.clock.clone(),
             instance: None,
             readiness,

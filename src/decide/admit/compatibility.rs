@@ -31,7 +31,7 @@ pub const SKIP_CONTAINERS_ANNOTATION: &str = "azure.workload.identity/skip-conta
 pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
 
 /// What the name of the token volume starts with; policies of clusters match on it.
-pub(super) const VOLUME_PREFIX: &str = "azure-workload-identity-reserved-";
+pub(in crate::decide) const VOLUME_PREFIX: &str = "azure-workload-identity-reserved-";
 /// How much of the hash the name has: with the prefix, as long as a name may be.
 const VOLUME_HASH_DIGITS: usize = 30;
 /// What the annotations of a service account stand for where bindings have a name of their identity.

@@ -19,7 +19,7 @@ mod hold;
 mod inject;
 mod injected_by;
 mod pod;
-mod refusal;
+pub(in crate::decide) mod refusal;
 mod token;
 
 use std::collections::BTreeSet;

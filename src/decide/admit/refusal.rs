@@ -105,7 +105,7 @@ impl fmt::Display for Named<'_> {
 }
 
 /// Nothing that would inject covers the pod; `others` are bindings of its service account that don't.
-pub(super) fn no_binding<'a>(
+pub(in crate::decide) fn no_binding<'a>(
     namespace: &str,
     service_account: &str,
     others: impl Iterator<Item = &'a Binding>,
@@ -131,8 +131,19 @@ pub(super) fn no_binding<'a>(
     Refusal { code: RefusalCode::NoBinding, message }
 }
 
+/// Nothing has injected the pod, and who refuses it knows no more than that.
+pub(in crate::decide) fn not_injected(namespace: &str, service_account: &str) -> Refusal {
+    let message = format!(
+        "the pod is labelled {INJECT_LABEL}=true, but no ManagedIdentityBinding in namespace {namespace:?} that is ready \
+         covers it (service account {service_account:?}). See `kubectl get mib -n {namespace}`. Create a \
+         ManagedIdentityBinding in namespace {namespace:?} with spec.serviceAccountName: {service_account} and \
+         spec.identityRef naming the ManagedIdentity, or remove the label"
+    );
+    Refusal { code: RefusalCode::NoBinding, message }
+}
+
 /// The pod's binding can't serve it. A binding that can is a fault of the caller and reads as not judged yet.
-pub(super) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
+pub(in crate::decide) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
     let named = Named(binding, namespace);
     let describe = format!("kubectl describe mib {} -n {namespace}", binding.name);
     match &binding.standing {
@@ -171,7 +182,7 @@ pub(super) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
 }
 
 /// The bindings choose none of the pod's containers.
-pub(super) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
+pub(in crate::decide) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
     let whose = match binding.origin {
         Origin::Object => "its spec.injection.containers",
         Origin::ServiceAccount => "what the pod skips",
@@ -186,7 +197,7 @@ pub(super) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
 }
 
 /// The name of the token volume is taken.
-pub(super) fn volume_clash(name: &str) -> Refusal {
+pub(in crate::decide) fn volume_clash(name: &str) -> Refusal {
     Refusal {
         code: RefusalCode::VolumeClash,
         message: format!(
@@ -197,7 +208,7 @@ pub(super) fn volume_clash(name: &str) -> Refusal {
 }
 
 /// The place of the token is taken.
-pub(super) fn mount_clash(container: &str, volume: &str, path: &str, token: &str) -> Refusal {
+pub(in crate::decide) fn mount_clash(container: &str, volume: &str, path: &str, token: &str) -> Refusal {
     Refusal {
         code: RefusalCode::MountClash,
         message: format!(

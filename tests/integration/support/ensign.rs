@@ -185,6 +185,7 @@ impl Ensign {
                     spread: Spread::seeded(1),
                     concurrency: 8,
                     webhook: Some(target),
+                    injection: None,
                     clock: SystemClock::shared(),
                     instance: None,
                     readiness: ready,

@@ -8,5 +8,6 @@ pub mod ensign;
 pub mod holding;
 pub mod install;
 pub mod objects;
+pub mod policies;
 pub mod replica;
 pub mod webhook;

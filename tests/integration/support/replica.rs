@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ensign::azure::cloud::{CloudArgs, CloudName};
 use ensign::azure::{ArmClient, Connection};
-use ensign::controller::{self, Config, ControllerMetrics, Effects, IssuerWatch, LeaseConfig, Pods, WebhookTarget};
+use ensign::controller::{
+    self, Config, ControllerMetrics, Effects, InjectionTarget, IssuerWatch, LeaseConfig, Pods, WebhookTarget,
+};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
@@ -282,6 +284,8 @@ pub struct ReplicaOptions {
     /// The cluster's ID and the one it had before.
     pub cluster_id: Option<String>,
     pub previous_id: Option<String>,
+    /// Who injects.
+    pub injection: Option<InjectionTarget>,
     pub allowed_scopes: AllowedScopes,
     /// What it does about pods, and the webhook that it registers.
     pub pods: Option<Pods>,
@@ -299,6 +303,7 @@ impl Default for ReplicaOptions {
             issuer_watch: None,
             cluster_id: None,
             previous_id: None,
+            injection: None,
             allowed_scopes: AllowedScopes::default(),
             pods: None,
             settle: Duration::ZERO,
@@ -391,6 +396,7 @@ impl Replica {
                     spread: Spread::seeded(1),
                     concurrency: 4,
                     webhook: options.webhook,
+                    injection: options.injection,
                     clock: options.clock,
                     instance: Some(name),
                     readiness: ready,

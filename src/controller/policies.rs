@@ -1,0 +1,167 @@
+//! Fills the admission policies in, and keeps them so; asks the API server which of them it evaluates.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject};
+use serde_json::Value;
+
+use super::kube_writes::{KubeError, KubeWriter, within_deadline};
+use crate::decide::admit;
+use crate::decide::policy::{Form, Kind, Mode, Policy, differs, mark, policies};
+
+/// How often in a row the new mode has to be seen before the former one ends. Several API servers may answer, and each
+/// takes changes in by itself.
+const LOOKS: u32 = 3;
+
+/// Who injects, and what pods get if that is the API server.
+#[derive(Clone, Debug)]
+pub struct InjectionTarget {
+    /// Who injects.
+    pub mode: Mode,
+    /// Ensign's own namespace.
+    pub namespace: String,
+    /// What pods get, and the namespaces that are never touched.
+    pub config: admit::Config,
+}
+
+/// What became of the policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// They are as they should be.
+    Current,
+    /// They were written just now.
+    Written,
+    /// The chart's objects are missing.
+    Missing,
+}
+
+/// Keeps the policies of one install.
+pub(super) struct PolicyKeeper {
+    target: InjectionTarget,
+    /// How often in a row the mode was seen to be live.
+    looks: Mutex<u32>,
+}
+
+impl PolicyKeeper {
+    pub(super) fn new(target: InjectionTarget) -> Self {
+        Self { target, looks: Mutex::default() }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.target.mode
+    }
+
+    fn wanted(&self, covered: &BTreeSet<String>) -> Vec<Policy> {
+        let InjectionTarget { config, namespace, .. } = &self.target;
+        policies(Form::Live { config, own: namespace, covered })
+    }
+
+    /// Has the API server inject in these namespaces.
+    pub(super) async fn fill(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<Filled, KubeError> {
+        let filled = write(writer, &self.wanted(covered)).await?;
+        if filled == Filled::Written {
+            self.seen(false);
+            tracing::info!(
+                namespaces = covered.len(),
+                "admission policies filled in: the API server injects by itself"
+            );
+        }
+        Ok(filled)
+    }
+
+    /// Has the API server inject no more; one that has no policies does not anyway.
+    pub(super) async fn empty(&self, writer: &KubeWriter) -> Result<(), KubeError> {
+        // What injects goes before what refuses, as it came after it.
+        let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
+        if write(writer, &wanted).await? == Filled::Written {
+            tracing::info!("admission policies emptied: the webhook injects");
+        }
+        Ok(())
+    }
+
+    /// Whether some policy still does something.
+    pub(super) async fn is_filled(&self, client: &Client) -> Result<bool, KubeError> {
+        let wanted = policies(Form::Inert);
+        let current = read(client, &wanted).await?;
+        let there = |policy: &&Policy| current.iter().any(|found| found.is(policy));
+        Ok(differs(&wanted, |kind, name| spec_of(&current, kind, name)).iter().any(there))
+    }
+
+    /// Whether the API server has been seen often enough to evaluate the policies as they were filled in.
+    pub(super) async fn is_live(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<bool, KubeError> {
+        let wanted = mark(&self.wanted(covered));
+        let answer = writer.ask_probe(&self.target.namespace).await?;
+        Ok(self.seen(answer.as_deref() == Some(&wanted)))
+    }
+
+    /// Counts a look at the new mode; whether it was seen often enough.
+    pub(super) fn seen(&self, live: bool) -> bool {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        *looks = if live { looks.saturating_add(1) } else { 0 };
+        *looks >= LOOKS
+    }
+}
+
+/// A policy as the API server has it.
+struct Found {
+    kind: Kind,
+    object: DynamicObject,
+}
+
+impl Found {
+    fn is(&self, policy: &Policy) -> bool {
+        self.kind == policy.kind && self.object.metadata.name.as_deref() == Some(policy.name)
+    }
+}
+
+fn spec_of(found: &[Found], kind: Kind, name: &str) -> Option<Value> {
+    let found = found.iter().find(|found| found.kind == kind && found.object.metadata.name.as_deref() == Some(name))?;
+    found.object.data.get("spec").cloned()
+}
+
+/// How an API server names the kind; k8s-openapi has no such type for the oldest version that is supported.
+pub(super) fn resource(kind: Kind) -> ApiResource {
+    ApiResource {
+        group: "admissionregistration.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "admissionregistration.k8s.io/v1".to_owned(),
+        kind: kind.as_str().to_owned(),
+        plural: kind.plural().to_owned(),
+    }
+}
+
+async fn read(client: &Client, wanted: &[Policy]) -> Result<Vec<Found>, KubeError> {
+    let mut found = Vec::with_capacity(wanted.len());
+    for policy in wanted {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(policy.kind));
+        let act = || format!("reading {} {}", policy.kind.as_str(), policy.name);
+        let object = within_deadline(act, api.get_opt(policy.name)).await?;
+        found.extend(object.map(|object| Found { kind: policy.kind, object }));
+    }
+    Ok(found)
+}
+
+/// Writes what differs, in order. An object that is missing is not made: whoever installs makes it.
+async fn write(writer: &KubeWriter, wanted: &[Policy]) -> Result<Filled, KubeError> {
+    let current = read(writer.client(), wanted).await?;
+    let mut filled = Filled::Current;
+    for policy in differs(wanted, |kind, name| spec_of(&current, kind, name)) {
+        match current.iter().find(|found| found.is(policy)) {
+            Some(found) => {
+                writer.fill_policy(&resource(policy.kind), &found.object, &policy.spec).await?;
+                filled = filled.max_with(Filled::Written);
+            }
+            None => filled = Filled::Missing,
+        }
+    }
+    Ok(filled)
+}
+
+impl Filled {
+    /// A missing object outweighs a written one.
+    fn max_with(self, other: Self) -> Self {
+        if self == Self::Missing { self } else { other }
+    }
+}

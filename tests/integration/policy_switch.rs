@@ -1,0 +1,180 @@
+//! Changing over between the webhook and the policies while pods are created, and pods without any process of Ensign.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use ensign::controller::InjectionTarget;
+use ensign::decide::policy::{self, Mode};
+use ensign::runtime::clock::SystemClock;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::support::control_plane::ControlPlane;
+use crate::support::objects::{kubectl, unique, wait_for};
+use crate::support::policies::{AUTHORITY, Place, Policies, config, pod};
+use crate::support::replica::{Replica, ReplicaOptions, Stage};
+use crate::support::webhook::{NAME, Webhook};
+
+fn start(stage: &Stage, webhook: &Webhook, name: &str, mode: Mode) -> Replica {
+    let target = webhook.target();
+    let injection = InjectionTarget {
+        mode,
+        namespace: NAME.to_owned(),
+        config: ensign::decide::admit::Config { excluded: target.excluded.clone(), ..config(&[]) },
+    };
+    let options = ReplicaOptions { webhook: Some(target), injection: Some(injection), ..ReplicaOptions::default() };
+    let replica = stage.start(name, options);
+    replica.wait_ready();
+    replica
+}
+
+fn webhooks(control_plane: &ControlPlane) -> usize {
+    let text = kubectl(control_plane, &["get", "mutatingwebhookconfiguration", NAME, "--output", "json"]);
+    let object: Value = serde_json::from_str(&text).expect("a configuration");
+    object["webhooks"].as_array().map_or(0, Vec::len)
+}
+
+/// Whether the policies of the manifest are as they were made.
+fn are_inert(control_plane: &ControlPlane) -> bool {
+    policy::policies(policy::Form::Inert).iter().all(|wanted| {
+        let text = kubectl(control_plane, &["get", wanted.kind.plural(), wanted.name, "--output", "json"]);
+        let object: Value = serde_json::from_str(&text).expect("a policy");
+        object["spec"] == wanted.spec
+    })
+}
+
+/// How often the admission policies were written by a controller.
+fn policy_writes(control_plane: &ControlPlane, replica: &str) -> usize {
+    let events = control_plane.audit_events();
+    let is_write = |event: &&Value| {
+        let resource = event["objectRef"]["resource"].as_str().unwrap_or_default();
+        event["userAgent"] == replica && event["verb"] == "update" && resource.ends_with("admissionpolicies")
+    };
+    events.iter().filter(is_write).count()
+}
+
+/// Pods that are created without a pause until it is told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    fn start(control_plane: &'static ControlPlane, namespace: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, namespace) = (stop.clone(), namespace.to_owned());
+        let thread = thread::spawn(move || {
+            Runtime::new().expect("a runtime").block_on(async {
+                let place = Place { client: control_plane.client().await, name: namespace };
+                let asks = pod(&json!({"spec": {"serviceAccountName": "app"}}));
+                let mut seen = Vec::new();
+                while !stopped.load(Ordering::Relaxed) {
+                    seen.push(match place.dry_run(&asks).await {
+                        Ok(pod) if is_injected(&pod) => "injected".to_owned(),
+                        Ok(pod) => format!("not injected: {pod}"),
+                        Err(status) => format!("refused: {}", status.message),
+                    });
+                }
+                seen
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// How many pods were created; none of them may be without its identity.
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.thread.join().expect("no panic");
+        let lost: Vec<_> = seen.iter().filter(|what| what.starts_with("not injected")).collect();
+        assert!(lost.is_empty(), "{} of {} pods were not injected, the first: {}", lost.len(), seen.len(), lost[0]);
+        for other in seen.iter().filter(|what| *what != "injected") {
+            // An API server that starts to watch bindings refuses rather than leave a pod without its identity.
+            assert!(other.contains("not yet synced"), "{other}");
+        }
+        seen.len()
+    }
+}
+
+fn is_injected(pod: &Value) -> bool {
+    let env = pod["spec"]["containers"][0]["env"].as_array();
+    env.is_some_and(|env| env.iter().any(|one| one["name"] == "AZURE_CLIENT_ID"))
+}
+
+#[test]
+fn changing_over_under_load_loses_no_injection_and_policies_outlive_every_process() {
+    let stage = Stage::enter();
+    let control_plane = stage.control_plane;
+    let _policies = Policies::install(control_plane);
+    let webhook = Webhook::start(control_plane, AUTHORITY, SystemClock::shared());
+    let team = stage.team("switch");
+    kubectl(control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
+    team.bind();
+    let runtime = Runtime::new().expect("a runtime");
+    let place = runtime.block_on(async { Place { client: control_plane.client().await, name: team.name.clone() } });
+    let asks = pod(&json!({"spec": {"serviceAccountName": "app"}}));
+    let injected = || runtime.block_on(place.dry_run(&asks)).is_ok_and(|pod| is_injected(&pod)).then_some(());
+
+    let name = unique("by-webhook");
+    let by_webhook = start(&stage, &webhook, &name, Mode::Webhook);
+    team.wait_ready("app");
+    wait_for("a pod to be injected by the webhook", injected);
+    wait_for("no policy to do anything", || are_inert(control_plane).then_some(()));
+
+    let load = Load::start(control_plane, &team.name);
+    by_webhook.stop().expect("stops");
+    let name = unique("by-policy");
+    let by_policy = start(&stage, &webhook, &name, Mode::Policy);
+    wait_for("the webhook to be registered no longer", || (webhooks(control_plane) == 0).then_some(()));
+    wait_for("a pod to be injected by policies", injected);
+    assert!(load.end() > 0);
+    assert!(policy_writes(control_plane, &name) >= 6);
+
+    // A controller that finds everything as it should be writes nothing.
+    by_policy.stop().expect("stops");
+    let name = unique("at-rest");
+    let at_rest = start(&stage, &webhook, &name, Mode::Policy);
+    let damaged = json!([{"op": "replace", "path": "/spec/failurePolicy", "value": "Ignore"}]).to_string();
+    team.bind_account("second");
+    team.wait_ready("second");
+    assert_eq!(policy_writes(control_plane, &name), 0);
+    // One that somebody changed is repaired.
+    kubectl(
+        control_plane,
+        &["patch", "mutatingadmissionpolicy", "pods.ensign.dev", "--type", "json", "--patch", &damaged],
+    );
+    wait_for("the policy to be repaired", || {
+        let arguments =
+            ["get", "mutatingadmissionpolicy", "pods.ensign.dev", "--output", "jsonpath={.spec.failurePolicy}"];
+        (kubectl(control_plane, &arguments) == "Fail").then_some(())
+    });
+
+    // Without any process that pods would need.
+    at_rest.stop().expect("stops");
+    let created = runtime.block_on(place.dry_run(&asks)).expect("admitted");
+    assert!(is_injected(&created), "{created:#}");
+
+    let load = Load::start(control_plane, &team.name);
+    let name = unique("by-webhook-again");
+    let again = start(&stage, &webhook, &name, Mode::Webhook);
+    wait_for("the policies to be emptied", || are_inert(control_plane).then_some(()));
+    assert!(webhooks(control_plane) > 0);
+    wait_for("a pod to be injected by the webhook again", injected);
+    assert!(load.end() > 0);
+    team.unbind("second");
+    team.unbind("app");
+    kubectl(
+        control_plane,
+        &["patch", "mutatingwebhookconfiguration", NAME, "--type", "merge", "--patch", r#"{"webhooks":[]}"#],
+    );
+    again.stop().expect("stops");
+}
+
+#[test]
+fn the_manifest_of_the_development_environment_is_current() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/manifests/once/policies.yaml"))
+        .expect("read the manifest");
+    let documents: Vec<Value> =
+        text.split("---\n").skip(1).map(|document| serde_saphyr::from_str(document).expect("YAML")).collect();
+    assert_eq!(documents, policy::manifest(), "run `ensign policies > dev/manifests/once/policies.yaml`");
+}
