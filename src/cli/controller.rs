@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kube::Client;
 use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::problems::Problems;
 use super::webhook_registration::RegistrationArgs;
-use super::{Failure, block_on, ready_file};
+use super::{Failure, block_on, kubernetes, ready_file};
 use crate::azure::ArmClient;
 use crate::controller::{self, Config, ControllerMetrics, Effects, Pods, WebhookTarget};
 use crate::decide::admit;
@@ -172,7 +171,7 @@ async fn configure(
     readiness: Readiness,
     metrics: ControllerMetrics,
 ) -> Result<Config, Failure> {
-    let client = Client::try_default().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
+    let client = kubernetes::client().await?;
     let cluster = &args.cluster;
     let (cluster_id, issuer) =
         controller::discover(&client, cluster.cluster_id.clone(), cluster.service_account_issuer.clone()).await?;

@@ -1,10 +1,9 @@
 //! Flags of leader election, shared by what may run in several replicas but writes from one only.
 
-use kube::{Client, Config};
 use uuid::Uuid;
 
-use super::Failure;
 use super::problems::Problems;
+use super::{Failure, kubernetes};
 use crate::controller::LeaseConfig;
 use crate::decide::lease::{MAX_DURATION_SECONDS, MIN_DURATION_SECONDS};
 
@@ -35,12 +34,8 @@ impl LeaderElectionArgs {
         if !self.leader_election {
             return Ok(None);
         }
-        let mut config = Config::infer().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
-        // When to ask again is the election's own decision.
-        config.default_retry = false;
-        let client = Client::try_from(config).map_err(|error| format!("cannot reach a cluster: {error}"))?;
         Ok(Some(LeaseConfig {
-            client,
+            client: kubernetes::client_without_retries().await?,
             namespace: namespace.to_owned(),
             name: self.lease_name.clone(),
             // A restarted container keeps its pod's name, but is not the one that held the lease.

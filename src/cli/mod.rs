@@ -11,6 +11,7 @@ mod controller;
 mod crds;
 mod holding;
 mod injection;
+mod kubernetes;
 mod leader_election;
 mod policies;
 mod problems;

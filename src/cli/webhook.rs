@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use kube::Client;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +12,7 @@ use super::holding::HoldingArgs;
 use super::problems::Problems;
 use super::webhook_certificates::CertificateArgs;
 use super::webhook_limits::LimitArgs;
-use super::{Failure, block_on, ready_file};
+use super::{Failure, block_on, kubernetes, ready_file};
 use crate::azure::cloud::CloudName;
 use crate::decide::admit;
 use crate::decide::registration::{MUTATE_PODS_PATH, excluded_namespaces};
@@ -24,9 +22,6 @@ use crate::runtime::telemetry::{self, TelemetryArgs};
 use crate::runtime::{shutdown, tls};
 use crate::webhook::metrics::WebhookMetrics;
 use crate::webhook::{self, Options};
-
-/// Longer than any watch that the API server lets stand, so that only a connection that died counts as silent.
-const KUBERNETES_READ_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// Flags of the subcommand.
 #[derive(Debug, clap::Args)]
@@ -90,9 +85,7 @@ async fn serve(args: Args, options: Options) -> Result<(), Failure> {
     let webhook_url = format!("https://{address}{MUTATE_PODS_PATH}");
     tracing::info!(health_address = %health, webhook_url, version = env!("CARGO_PKG_VERSION"), "starting");
 
-    let mut config = kube::Config::infer().await.map_err(|error| format!("cannot reach a cluster: {error}"))?;
-    config.read_timeout.get_or_insert(KUBERNETES_READ_TIMEOUT);
-    let client = Client::try_from(config)?;
+    let client = kubernetes::client().await?;
     let running = webhook::run(client, options, listener, readiness.clone(), SystemClock::shared(), stop.clone());
     let announced = ready_file::announce(
         args.ready_file,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, DynamicObject, PartialObjectMeta};
@@ -63,7 +63,7 @@ impl Feed {
     }
 
     pub(super) async fn namespaces(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<PartialObjectMeta<Namespace>>> = Api::all(client);
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().namespace_names().cloned().collect();
         let take = |feed: &Self, name: &String, object: Option<PartialObjectMeta<Namespace>>| {
             let facts = object.map(|object| NamespaceFacts {
@@ -74,7 +74,9 @@ impl Feed {
             feed.cache.namespace_changed(name, facts)
         };
         let source = |name: &String| Source::Namespace(name.clone());
-        self.follow("Namespace", watch_all(api), (ResourceExt::name_any, source), known, take).await;
+        // Only metadata is asked for, which a guard around the type would hide; there is nothing in it that can be malformed.
+        let events = watch_all(api).map_ok(guarded);
+        self.follow("Namespace", events, (ResourceExt::name_any, source), known, take).await;
     }
 
     /// Watches the two objects behind the webhook's registration, so that a wiped CA bundle or a new certificate is
@@ -173,9 +175,20 @@ impl Feed {
     }
 }
 
-fn watch_all<K>(api: Api<DeserializeGuard<K>>) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send
+fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     watcher(api, watcher::Config::default()).default_backoff().modify(|object| object.managed_fields_mut().clear())
+}
+
+fn guarded<K>(event: Event<K>) -> Event<DeserializeGuard<K>> {
+    let guard = |object| DeserializeGuard(Ok(object));
+    match event {
+        Event::Apply(object) => Event::Apply(guard(object)),
+        Event::Delete(object) => Event::Delete(guard(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(guard(object)),
+        Event::InitDone => Event::InitDone,
+    }
 }
