@@ -16,7 +16,8 @@ use super::world::World;
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each permission stands by itself")]
 pub struct Licence {
-    /// One write may be behind what Kubernetes says, because the plan changed it between the last look and the write.
+    /// One write may be behind what Kubernetes says: the plan changed it between the last look and the write, or the write
+    /// came to Azure late. What it brought is deleted once more.
     pub stale_write: bool,
     /// A tenant took finalizers off.
     pub stripped: bool,
@@ -325,14 +326,14 @@ fn stood_lately(timeline: &Timeline, place: &Place, time: Timestamp) -> bool {
         })
 }
 
-/// O7: no 429 and no 409 of our own making.
+/// O7: no 429 and no 409 of our own making, and no 400: what Azure can't take, its limit of 20 included, is planned before.
 fn own_making(world: &World, licence: Licence, broken: &mut Vec<String>) {
     let lock_or_policy = ["ScopeLocked", "ReadOnlyDisabledSubscription"];
     for entry in world.azure_log().iter().filter(|entry| is_of(world, entry)) {
-        let refused = entry.fault.is_none() && matches!(entry.status, Some(409 | 429));
+        let refused = entry.fault.is_none() && matches!(entry.status, Some(400 | 409 | 429));
         let code = entry.error_code.as_deref().unwrap_or_default();
         // Two clusters know nothing of each other.
-        let met = licence.rivals && code == CONCURRENT;
+        let met = licence.rivals && (code == CONCURRENT || entry.status == Some(400));
         if refused && !met && !lock_or_policy.contains(&code) {
             broken.push(format!("O7: {} {} was answered {code}", entry.method, entry.path));
         }

@@ -80,6 +80,7 @@ fn restarted(world: &Arc<World>, compacted: bool) -> Checked {
     world.happens("the new binding to be seen", |world| {
         world.live(BINDING, "shop", "more").is_some_and(|binding| binding["status"].is_object())
     })?;
+    world.happens("the watches to be there again", |world| world.gate.is_watched())?;
     *lock(&world.settled) = BACK;
     world.ready("shop", "more")?;
     world.binding_gone("shop", "app")?;
