@@ -28,6 +28,8 @@ mutants! {
     ForbiddenIsGone = "forbidden-is-gone",
     /// A finalizer goes from an object whose UID nobody compared, and the cache is trusted whatever its UID.
     UidIgnored = "uid-ignored",
+    /// A token that Azure refuses is used on.
+    RefusedTokenKept = "refused-token-kept",
     /// Azure's wish for a pause is not heard.
     RetryAfterIgnored = "retry-after-ignored",
     /// An event brings requests before a pause is over.

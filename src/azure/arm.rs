@@ -186,7 +186,8 @@ impl ArmClient {
     /// request was not looked at any further.
     async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
         let response = self.send_with(Context::new(), request).await?;
-        match RefusedToken::of(request).filter(|_| response.status() == StatusCode::Unauthorized) {
+        let refused = response.status() == StatusCode::Unauthorized && !mutants::active(Mutant::RefusedTokenKept);
+        match RefusedToken::of(request).filter(|_| refused) {
             Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
             None => Ok(response),
         }

@@ -14,6 +14,7 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ForbiddenIsGone => &["forbidden-is-not-gone"],
         Mutant::UidIgnored => &["same-name-new-uid-unseen"],
         Mutant::RetryAfterIgnored => &["azure/get/429-seconds", "azure/put/429-seconds", "azure/delete/429-seconds"],
+        Mutant::RefusedTokenKept => &["a-refused-token-is-refreshed-once"],
         Mutant::PauseForgotten => &["azure/list-1/503", "azure/list-5/503"],
         Mutant::LimitsForgotten => &["the-limits-are-kept"],
         Mutant::PartialListTrusted => &["azure/page-2-*"],

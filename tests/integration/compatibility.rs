@@ -1,17 +1,14 @@
 //! Compatibility mode behind a real API server: what pods of azure-workload-identity may rely on, each rule a test.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
 use ensign::api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
-use ensign::controller::{CaInjection, WebhookTarget};
-use ensign::decide::registration::Endpoint;
 use serde_json::{Value, json};
 
 use crate::support::clock::FakeClock;
-use crate::support::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT};
+use crate::support::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode};
 use crate::support::control_plane::ControlPlane;
 use crate::support::objects::{Team, apply, condition_of, kubectl, unique, wait_for};
 use crate::support::replica::{ReplicaOptions, Stage};
@@ -496,18 +493,4 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
     let writes = stage.kubernetes_writes(&replica);
     assert_eq!(writes.len(), 1, "the status without the condition, and nothing before: {writes:#?}");
     drop(running);
-}
-
-/// A webhook that is nowhere: what is asked of it is only its mode.
-fn in_compatibility_mode() -> WebhookTarget {
-    WebhookTarget {
-        configuration: "none".to_owned(),
-        namespace: "default".to_owned(),
-        secret: "none".to_owned(),
-        ca: CaInjection::Secret,
-        endpoint: Endpoint::Url("https://127.0.0.1:1".to_owned()),
-        probe: None,
-        excluded: BTreeSet::new(),
-        compatibility: true,
-    }
 }

@@ -15,6 +15,7 @@ mod process;
 
 use std::collections::BTreeMap;
 
+use ensign::decide::backoff::Spread;
 use ensign::runtime::clock::SystemClock;
 use fleet::{BINDINGS, Fleet, IDENTITIES};
 use k8s_openapi::jiff::SignedDuration;
@@ -22,6 +23,8 @@ use process::{Controller, Pace};
 
 /// How often the controller is killed, unless `ENSIGN_TEST_KILLS` says otherwise. Each kill costs the end of a lease.
 const KILLS: usize = 10;
+/// The longest that a controller lives before it is killed, in writes.
+const MOST_WRITES: u32 = 20;
 /// The shortest that the controller takes.
 const RESYNC_SECONDS: u64 = 10;
 /// Long enough for a machine that is busy with everything else.
@@ -92,10 +95,16 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
 
 async fn killed_again_and_again(fleet: &Fleet) {
     let kills = std::env::var("ENSIGN_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    // A failure says it; the same kills can be had again with it.
+    let seed = std::env::var("ENSIGN_TEST_SEED").map_or_else(|_| new_seed(), |seed| seed.parse().expect("a number"));
+    println!("ENSIGN_TEST_SEED={seed}");
+    let moments = Spread::seeded(seed);
     for kill in 0..kills {
         let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
-        // A fixed row of moments, counted in writes: some right after the start, some in the middle of the work.
-        fleet.wait_for_more_writes((kill * 7) % 20).await;
+        // Moments at random, counted in writes: some right after the start, some in the middle of the work.
+        let share = moments.share("kill", kill.try_into().expect("a small number"));
+        let writes = (0..MOST_WRITES).take_while(|least| share > f64::from(*least + 1) / f64::from(MOST_WRITES + 1));
+        fleet.wait_for_more_writes(writes.count()).await;
         controller.kill();
     }
     println!("{kills} kills; {} writes meanwhile", fleet.azure_writes().len());
@@ -109,4 +118,8 @@ async fn killed_again_and_again(fleet: &Fleet) {
     // What a kill left unanswered is found in the next LIST, unless it was still under way then.
     assert!((BINDINGS..=BINDINGS + kills).contains(&puts), "{puts}");
     controller.stop();
+}
+
+fn new_seed() -> u64 {
+    SystemClock::shared().now().as_millisecond().unsigned_abs()
 }

@@ -1,12 +1,14 @@
 //! A webhook in compatibility mode, which the API server asks about the pods of namespaces that ask for it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use ensign::controller::{CaInjection, WebhookTarget};
 use ensign::decide::admit;
 use ensign::decide::admit::compatibility::Compatibility;
-use ensign::decide::registration::{MUTATE_PODS_PATH, excluded_namespaces};
+use ensign::decide::registration::{Endpoint, MUTATE_PODS_PATH, excluded_namespaces};
 use ensign::runtime::clock::SystemClock;
 use ensign::runtime::health::Readiness;
 use ensign::webhook::certificates::{Certificates, SharedSecret};
@@ -108,4 +110,18 @@ fn start(control_plane: &'static ControlPlane) -> String {
     });
     wait_for("the webhook to be ready", || readiness.get().then_some(()));
     format!("https://{address}{MUTATE_PODS_PATH}")
+}
+
+/// A webhook that is nowhere: what is asked of it is only its mode.
+pub fn in_compatibility_mode() -> WebhookTarget {
+    WebhookTarget {
+        configuration: "none".to_owned(),
+        namespace: "default".to_owned(),
+        secret: "none".to_owned(),
+        ca: CaInjection::Secret,
+        endpoint: Endpoint::Url("https://127.0.0.1:1".to_owned()),
+        probe: None,
+        excluded: BTreeSet::new(),
+        compatibility: true,
+    }
 }
