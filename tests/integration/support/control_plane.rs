@@ -90,10 +90,15 @@ impl ControlPlane {
     /// Every request so far, as events of `audit.k8s.io/v1` without bodies. An event is written when its request is
     /// answered, so the last ones may come a moment after the answer.
     pub fn audit_events(&self) -> Vec<Value> {
+        self.audit_events_with("")
+    }
+
+    /// The audit events whose JSON has this text in it; the log is long, and to read all of it takes its time.
+    pub fn audit_events_with(&self, text: &str) -> Vec<Value> {
         let log = fs::read_to_string(&self.own().audit_log).expect("read the audit log");
         // A line that is being written has no end yet.
         log.split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
+            .filter(|line| line.ends_with('\n') && line.contains(text))
             .map(|line| serde_json::from_str(line).expect("an audit event"))
             .collect()
     }

@@ -8,6 +8,5 @@ pub mod ensign;
 pub mod holding;
 pub mod install;
 pub mod objects;
-pub mod policies;
 pub mod replica;
 pub mod webhook;

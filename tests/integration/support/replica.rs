@@ -126,7 +126,7 @@ impl Stage {
     }
 
     fn requests(&self, replica: &str) -> Vec<Value> {
-        self.control_plane.audit_events().into_iter().filter(|event| event["userAgent"] == replica).collect()
+        self.control_plane.audit_events_with(&format!("\"userAgent\":\"{replica}\""))
     }
 }
 

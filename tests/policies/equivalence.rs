@@ -24,9 +24,9 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::policy::settle;
+use crate::expressions::settle;
+use crate::scene::{AUTHORITY, Place, Policies, binding, condition, config};
 use crate::support::objects::unique;
-use crate::support::policies::{AUTHORITY, Place, Policies, binding, condition, config};
 use crate::support::replica::Stage;
 use crate::support::webhook::{AUDIENCE, NAME, Webhook};
 
@@ -531,7 +531,7 @@ fn kind_of(result: &Result<Value, Status>) -> &'static str {
 /// Registers the webhook as the controller does, for one of the two namespaces.
 async fn register(client: &kube::Client, webhook: &Webhook, covered: &str, excluded: &str) {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAME);
-    let ca = crate::support::policies::until("the webhook's certificate", || async {
+    let ca = crate::scene::until("the webhook's certificate", || async {
         secrets.get(NAME).await.ok()?.data?.remove("ca.crt")
     })
     .await;

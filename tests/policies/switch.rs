@@ -10,9 +10,9 @@ use ensign::runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::scene::{AUTHORITY, Place, Policies, config, pod};
 use crate::support::control_plane::ControlPlane;
 use crate::support::objects::{kubectl, unique, wait_for};
-use crate::support::policies::{AUTHORITY, Place, Policies, config, pod};
 use crate::support::replica::{Replica, ReplicaOptions, Stage};
 use crate::support::webhook::{NAME, Webhook};
 

@@ -7,8 +7,8 @@ use ensign::api::keys::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::scene::{AUTHORITY, Place, Policies, binding, condition, config, pod, until};
 use crate::support::objects::unique;
-use crate::support::policies::{AUTHORITY, Place, Policies, binding, condition, config, pod, until};
 use crate::support::replica::Stage;
 use crate::support::webhook::AUDIENCE;
 

@@ -13,9 +13,9 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch
 use kube::core::Status;
 use serde_json::{Value, json};
 
-use super::control_plane::ControlPlane;
-use super::objects::{apply, apply_crds};
-use super::webhook::AUDIENCE;
+use crate::support::control_plane::ControlPlane;
+use crate::support::objects::{apply, apply_crds};
+use crate::support::webhook::AUDIENCE;
 
 /// What injected pods get.
 pub const AUTHORITY: &str = "https://login.example/";

@@ -4,9 +4,9 @@ use ensign::api::keys::INJECT_LABEL;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::policy::settle;
+use crate::expressions::settle;
+use crate::scene::{Place, Policies, binding, condition, config, pod};
 use crate::support::objects::unique;
-use crate::support::policies::{Place, Policies, binding, condition, config, pod};
 use crate::support::replica::Stage;
 
 const BINDINGS: usize = 50;
