@@ -22,5 +22,4 @@ mod webhook_certificates;
 mod webhook_fresh;
 mod webhook_limits;
 mod webhook_process;
-mod webhook_registration;
 mod webhook_rollout;

@@ -1,10 +1,11 @@
-//! Injection by admission policies. They are for every labelled pod of a cluster, so that these tests have one of their own:
-//! tests of the webhook would hear the policies' refusals, and these the webhook's.
+//! What is for a whole cluster, so that these tests have one of their own, and one of them at a time: admission policies,
+//! whose refusals tests of the webhook would hear, and the webhook's registration, which follows everybody's grants.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod cost;
 mod equivalence;
 mod expressions;
+mod registration;
 mod scene;
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 #[path = "../integration/support/mod.rs"]
