@@ -15,6 +15,7 @@ mod kubectl;
 mod lease;
 mod metrics;
 mod missed;
+#[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
 mod tenancy;
 mod webhook;
