@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -31,9 +31,6 @@ const FIRST_REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Until the head of the next one is there, so it also ends connections that rest. API servers end those after 90 s; to end
 /// one before they do is to lose the request that they send at that moment, and with it a pod.
 const REST_DEADLINE: Duration = Duration::from_secs(150);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
-const MAX_CONCURRENT_STREAMS: u32 = 250;
 /// How long requests under way may take once no new ones are taken.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// When a client that was sent away for the moment should come again. The API server does.
@@ -122,14 +119,9 @@ pub async fn serve(
     let mut server = axum_server::from_tcp(listener)?
         .acceptor(Door::new(Seats::new(connections), tls))
         .handle(handle.clone())
-        .first_request_timeout(FIRST_REQUEST_DEADLINE);
+        .first_request_timeout(FIRST_REQUEST_DEADLINE)
+        .http1_only();
     server.http_builder().http1().header_read_timeout(REST_DEADLINE);
-    server
-        .http_builder()
-        .http2()
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_DEADLINE);
     let drain = async {
         stop.cancelled().await;
         sleep(lame_duck).await;
@@ -142,12 +134,10 @@ pub async fn serve(
     }
 }
 
-/// Once this replica stops, asks whoever gets an answer to open the next connection elsewhere. HTTP/2 has its own way
-/// to say that, when the server shuts down.
+/// Once this replica stops, asks whoever gets an answer to open the next connection elsewhere.
 async fn say_goodbye(State(stop): State<CancellationToken>, request: Request, next: Next) -> Response {
-    let can_be_asked = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
-    if can_be_asked && stop.is_cancelled() {
+    if stop.is_cancelled() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

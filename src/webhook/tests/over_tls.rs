@@ -1,5 +1,8 @@
 //! Over TLS, with a real client.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use super::*;
 
 const NAMES: [&str; 2] = ["127.0.0.1", "ensign-webhook.ensign-system.svc"];
@@ -58,6 +61,26 @@ async fn tls_1_2_is_refused() {
     let (server, bundle) = start(resolved_app());
     let old = client(&bundle).tls_version_max(reqwest::tls::Version::TLS_1_2).build().unwrap();
     assert!(post(&old, &format!("https://{}/mutate-pods", server.address)).await.unwrap_err().is_connect());
+}
+
+#[tokio::test]
+async fn clients_that_know_http_2_too_are_served_over_http_1_1() {
+    let (server, bundle) = start(resolved_app());
+    let address = server.address;
+    let negotiated = tokio::task::spawn_blocking(move || {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(bundle.ca_certificate()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut connection = rustls::ClientConnection::new(Arc::new(config), NAMES[0].try_into().unwrap()).unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        connection.complete_io(&mut stream).unwrap();
+        connection.alpn_protocol().map(<[u8]>::to_vec)
+    });
+    assert_eq!(negotiated.await.unwrap().unwrap(), b"http/1.1");
 }
 
 #[tokio::test]
@@ -137,11 +160,11 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
 async fn a_server_that_stops_goes_on_for_a_while_and_asks_its_clients_to_go_elsewhere() {
     let (server, bundle) = start_with(resolved_app(), 100, Duration::from_secs(600));
     let url = format!("https://{}/mutate-pods", server.address);
-    let open = client(&bundle).http1_only().build().unwrap();
+    let open = client(&bundle).build().unwrap();
     let goes = |response: &reqwest::Response| response.headers().get(header::CONNECTION).cloned();
     assert_eq!(goes(&post(&open, &url).await.unwrap()), None);
     server.stop.cancel();
-    for client in [open, client(&bundle).http1_only().build().unwrap()] {
+    for client in [open, client(&bundle).build().unwrap()] {
         let response = post(&client, &url).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(goes(&response).unwrap(), "close");
