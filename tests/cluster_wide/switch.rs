@@ -46,10 +46,10 @@ fn are_inert(control_plane: &ControlPlane) -> bool {
 
 /// How often the admission policies were written by a controller.
 fn policy_writes(control_plane: &ControlPlane, replica: &str) -> usize {
-    let events = control_plane.audit_events();
+    let events = control_plane.audit_events_with(&format!("\"userAgent\":\"{replica}\""));
     let is_write = |event: &&Value| {
         let resource = event["objectRef"]["resource"].as_str().unwrap_or_default();
-        event["userAgent"] == replica && event["verb"] == "update" && resource.ends_with("admissionpolicies")
+        event["verb"] == "update" && resource.ends_with("admissionpolicies")
     };
     events.iter().filter(is_write).count()
 }

@@ -41,7 +41,7 @@ fn the_finalizer_is_there_before_the_first_write_and_the_record_of_the_issuer_to
     let put = team.ensign.arm_writes(&team.name)[0].time;
     let patched = |kind: &str, name: &str, subresource: Option<&str>| {
         wait_for("the audit record of a patch", || {
-            let events = team.ensign.control_plane.audit_events();
+            let events = team.ensign.control_plane.audit_events_with(&team.name);
             let found = events.iter().find(|event| {
                 event["verb"] == "patch"
                     && event["objectRef"]["resource"] == kind

@@ -127,12 +127,11 @@ fn an_unmatched_pod_of_a_granted_namespace_is_as_it_would_be_without_the_webhook
     // The one was shown to the webhook, the other was not.
     let asked = |namespace: &str| {
         wait_for("the audit record of the pod", || {
-            let events = team.ensign.control_plane.audit_events();
+            let events = team.ensign.control_plane.audit_events_with(&format!("\"namespace\":\"{namespace}\""));
             let creation = events.iter().find(|event| {
                 let object = &event["objectRef"];
                 event["verb"] == "create"
                     && object["resource"] == "pods"
-                    && object["namespace"] == namespace
                     && event["requestURI"].as_str().is_some_and(|uri| !uri.contains("dryRun"))
             })?;
             let annotations = creation["annotations"].as_object().cloned().unwrap_or_default();

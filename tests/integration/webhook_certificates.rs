@@ -74,12 +74,9 @@ impl Install {
 
     /// HTTP status of each update of the Secret.
     fn updates(&self) -> Vec<i64> {
-        let events = self.control_plane.audit_events();
-        let of_secret = events.iter().filter(|event| {
-            event["verb"] == "update"
-                && event["objectRef"]["resource"] == "secrets"
-                && event["objectRef"]["namespace"] == self.name.as_str()
-        });
+        let events = self.control_plane.audit_events_with(&format!("\"namespace\":\"{}\"", self.name));
+        let of_secret =
+            events.iter().filter(|event| event["verb"] == "update" && event["objectRef"]["resource"] == "secrets");
         of_secret.filter_map(|event| event["responseStatus"]["code"].as_i64()).collect()
     }
 }

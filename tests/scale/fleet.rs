@@ -282,11 +282,13 @@ impl Fleet {
     pub fn kubernetes_writes(&self, controller: &Controller) -> usize {
         let is_write = |event: &Value| {
             let verb = event["verb"].as_str().unwrap_or_default();
-            let ours = event["user"]["username"] == controller.user.as_str();
-            ours && matches!(verb, "create" | "update" | "patch" | "delete")
-                && event["objectRef"]["resource"] != "leases"
+            matches!(verb, "create" | "update" | "patch" | "delete") && event["objectRef"]["resource"] != "leases"
         };
-        self.control_plane.audit_events().iter().filter(|event| is_write(event)).count()
+        self.control_plane
+            .audit_events_with(&format!("\"username\":\"{}\"", controller.user))
+            .iter()
+            .filter(|event| is_write(event))
+            .count()
     }
 
     /// Waits until every identity was listed after `seen`; answers the identity of each LIST since.

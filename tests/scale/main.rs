@@ -5,6 +5,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 #![allow(clippy::print_stdout, reason = "figures, for who asks with --nocapture")]
 
+#[path = "../integration/support/audit.rs"]
+mod audit;
 #[path = "../integration/support/chosen_cluster.rs"]
 mod chosen_cluster;
 #[path = "../integration/support/control_plane.rs"]

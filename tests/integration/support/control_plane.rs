@@ -22,6 +22,7 @@ use std::{
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
+use super::audit::AuditLog;
 use super::chosen_cluster::refusal;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -41,7 +42,7 @@ pub struct ControlPlane {
 }
 
 struct Own {
-    audit_log: PathBuf,
+    audit_log: AuditLog,
     /// Commands go in here; that it is open keeps it running.
     leash: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
@@ -87,20 +88,10 @@ impl ControlPlane {
         kubectl(&self.kubectl, &self.kubeconfig)
     }
 
-    /// Every request so far, as events of `audit.k8s.io/v1` without bodies. An event is written when its request is
-    /// answered, so the last ones may come a moment after the answer.
-    pub fn audit_events(&self) -> Vec<Value> {
-        self.audit_events_with("")
-    }
-
-    /// The audit events whose JSON has this text in it; the log is long, and to read all of it takes its time.
+    /// The requests so far whose record has this text in it, as events of `audit.k8s.io/v1` without bodies. An event is
+    /// written when its request is answered, so the last ones may come a moment after the answer.
     pub fn audit_events_with(&self, text: &str) -> Vec<Value> {
-        let log = fs::read_to_string(&self.own().audit_log).expect("read the audit log");
-        // A line that is being written has no end yet.
-        log.split_inclusive('\n')
-            .filter(|line| line.ends_with('\n') && line.contains(text))
-            .map(|line| serde_json::from_str(line).expect("an audit event"))
-            .collect()
+        self.own().audit_log.events_with(text)
     }
 
     /// Gives a command such as `restart kube-apiserver`, and waits until it is done.
@@ -160,7 +151,7 @@ impl ControlPlane {
             ca_file: text("ca_file").into(),
             issuer: text("issuer"),
             kubectl,
-            own: Some(Own { audit_log: text("audit_log").into(), leash: Mutex::new((stdin, stdout)) }),
+            own: Some(Own { audit_log: AuditLog::new(text("audit_log").into()), leash: Mutex::new((stdin, stdout)) }),
         })
     }
 

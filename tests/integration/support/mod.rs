@@ -1,5 +1,6 @@
 //! Fixtures that the tests share: one control plane, one Azure, one controller, one webhook.
 
+mod audit;
 mod chosen_cluster;
 pub mod clock;
 pub mod compatible;
