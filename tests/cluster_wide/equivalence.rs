@@ -25,8 +25,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::expressions::settle;
-use crate::scene::{AUTHORITY, Place, Policies, binding, condition, config};
+use crate::scene::{AUTHORITY, Place, binding, condition, config};
 use crate::support::objects::unique;
+use crate::support::policies::Policies;
 use crate::support::replica::Stage;
 use crate::support::webhook::{AUDIENCE, NAME, Webhook};
 

@@ -7,8 +7,10 @@ use ensign::api::keys::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::scene::{AUTHORITY, Place, Policies, binding, condition, config, pod, until};
+use crate::scene::{AUTHORITY, Place, binding, condition, config, pod, until};
 use crate::support::objects::unique;
+use crate::support::pods::{env, labelled};
+use crate::support::policies::Policies;
 use crate::support::replica::Stage;
 use crate::support::webhook::AUDIENCE;
 
@@ -91,18 +93,9 @@ fn is_injected(pod: &Value) -> bool {
     pod["spec"]["containers"].as_array().into_iter().flatten().any(|container| !env(container).is_empty())
 }
 
-fn env(container: &Value) -> Vec<(&str, &str)> {
-    let variables = container["env"].as_array().map(Vec::as_slice).unwrap_or_default();
-    variables.iter().filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?))).collect()
-}
-
 /// Whether a refusal is that of the policy without parameters. Which of two policies speaks first is up to the API server.
 fn is_general(refusal: &str) -> bool {
     refusal.contains("injected-pods.ensign.dev") && refusal.contains("that is ready covers it")
-}
-
-fn labelled() -> Value {
-    json!({"metadata": {"labels": {INJECT_LABEL: "true"}}})
 }
 
 fn token_volume() -> Value {
