@@ -5,6 +5,7 @@
 
 use ensign::decide::policy::Mode;
 
+mod copies;
 mod cost;
 mod equivalence;
 mod expressions;

@@ -63,8 +63,7 @@ impl Ensign {
         static SHARED: OnceLock<Ensign> = OnceLock::new();
         SHARED.get_or_init(|| {
             let (control_plane, azure) = Self::world(ControlPlane::with_policies(), "azure-by-policies");
-            // For as long as the process lives.
-            std::mem::forget(Policies::install(control_plane));
+            Policies::leave_to_controllers(control_plane);
             Self::started(control_plane, azure, None)
         })
     }

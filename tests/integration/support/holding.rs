@@ -24,15 +24,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Azure, a cluster and whoever injects, without a controller.
 pub struct HoldStage {
-    // Dropped while the stage is still this test's.
-    injector: Injector,
-    pub clock: Arc<FakeClock>,
     pub stage: Stage,
-}
-
-enum Injector {
-    Webhook(&'static Webhook),
-    Policies(#[allow(dead_code, reason = "emptied when it is dropped")] Policies),
+    pub clock: Arc<FakeClock>,
+    /// None where the API server injects by itself.
+    webhook: Option<&'static Webhook>,
 }
 
 impl HoldStage {
@@ -41,22 +36,23 @@ impl HoldStage {
         static WEBHOOK: OnceLock<Webhook> = OnceLock::new();
         let stage = Stage::enter();
         let clock = CLOCK.get_or_init(FakeClock::new).clone();
-        let injector = match mode {
-            Mode::Webhook => Injector::Webhook(WEBHOOK.get_or_init(|| {
+        let webhook = match mode {
+            Mode::Webhook => Some(WEBHOOK.get_or_init(|| {
                 let authority = &stage.azure.info().authority_host;
                 Webhook::start(stage.control_plane, authority, clock.clone())
             })),
-            Mode::Policy => Injector::Policies(Policies::install(stage.control_plane)),
+            Mode::Policy => {
+                Policies::leave_to_controllers(stage.control_plane);
+                None
+            }
         };
-        Self { injector, clock, stage }
+        Self { stage, clock, webhook }
     }
 
     /// Starts a controller, and waits until the API server refuses labelled pods that nobody injects.
     pub fn start(&self, name: &str) -> Replica {
-        let (webhook, injection) = match self.injector {
-            Injector::Webhook(webhook) => (Some(webhook.target()), None),
-            Injector::Policies(_) => (None, Some(policies::target(&self.stage.azure.info().authority_host))),
-        };
+        let webhook = self.webhook.map(Webhook::target);
+        let injection = webhook.is_none().then(|| policies::target(&self.stage.azure.info().authority_host));
         let options = ReplicaOptions {
             clock: self.clock.clone(),
             pods: Some(Pods { excluded: BTreeSet::new() }),
