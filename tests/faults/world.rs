@@ -212,6 +212,7 @@ impl World {
             client_id: guid("client").to_string(),
             principal_id: guid("principal").to_string(),
             arm_rights: ArmRights::None,
+            created_at: Timestamp::UNIX_EPOCH,
             credentials: credentials.iter().map(|one| (one.name.to_lowercase(), one.clone())).collect(),
             id,
         };

@@ -20,6 +20,7 @@ use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::SystemClock;
 use ensign::runtime::health::Readiness;
+use k8s_openapi::jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -79,6 +80,7 @@ impl Ensign {
             client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
             principal_id: Uuid::new_v4().to_string(),
             arm_rights: ArmRights::None,
+            created_at: Timestamp::UNIX_EPOCH,
             credentials: credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect(),
             id,
         };

@@ -23,6 +23,7 @@ use ensign::runtime::clock::{SharedClock, SystemClock};
 use ensign::runtime::health::Readiness;
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -68,6 +69,7 @@ impl Stage {
             client_id: Uuid::new_v4().to_string(),
             principal_id: Uuid::new_v4().to_string(),
             arm_rights: ArmRights::None,
+            created_at: Timestamp::UNIX_EPOCH,
             credentials: BTreeMap::new(),
             id,
         };
