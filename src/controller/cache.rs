@@ -202,18 +202,18 @@ impl Objects {
         }
         let mut keys = self.rivals(&name.0, &name.1);
         if let Some(before) = before {
-            let identity = &before.spec.identity_ref.name;
-            keys.insert(self.key_of(identity));
-            if let Some(names) = self.by_identity.get_mut(identity) {
+            let identity = before.identity_name();
+            keys.insert(self.key_of(&identity));
+            if let Some(names) = self.by_identity.get_mut(identity.as_ref()) {
                 names.remove(name);
                 if names.is_empty() {
-                    self.by_identity.remove(identity);
+                    self.by_identity.remove(identity.as_ref());
                 }
             }
         }
         match now {
             Some(now) => {
-                let identity = now.spec.identity_ref.name.clone();
+                let identity = now.identity_name().into_owned();
                 keys.insert(self.key_of(&identity));
                 self.by_identity.entry(identity).or_default().insert(name.clone());
                 self.bindings.insert(name.clone(), Arc::new(now));
@@ -234,7 +234,7 @@ impl Objects {
             Some(now) => self.namespaces.insert(name.to_owned(), now),
             None => self.namespaces.remove(name),
         };
-        let identities = self.bindings_in(name).map(|binding| self.key_of(&binding.spec.identity_ref.name));
+        let identities = self.bindings_in(name).map(|binding| self.key_of(&binding.identity_name()));
         identities.chain([Key::Webhook]).collect()
     }
 
@@ -245,7 +245,7 @@ impl Objects {
         };
         self.bindings_in(namespace)
             .filter(|rival| rival.spec.service_account_name == changed.spec.service_account_name)
-            .map(|rival| self.key_of(&rival.spec.identity_ref.name))
+            .map(|rival| self.key_of(&rival.identity_name()))
             .collect()
     }
 }

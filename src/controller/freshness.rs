@@ -88,7 +88,7 @@ async fn no_unseen_claim(client: &Client, gathered: &Gathered, subject: &Subject
     Ok(live.items.iter().filter(|live| live.metadata.deletion_timestamp.is_none()).all(|live| {
         let seen = gathered.binding(namespace, &live.name_any()).is_some_and(|cached| same(live, cached.as_ref()));
         // A binding to an identity of another key can't want this credential.
-        seen || gathered.identity(&live.spec.identity_ref.name).is_none()
+        seen || gathered.identity(&live.identity_name()).is_none()
     }))
 }
 

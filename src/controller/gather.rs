@@ -49,15 +49,15 @@ impl Gathered {
                 (name.to_owned(), (objects.namespace(name), objects.bindings_in(name).cloned().collect::<Vec<_>>()))
             })
             .collect();
-        let referenced: BTreeSet<&str> = namespaces
+        let referenced: BTreeSet<_> = namespaces
             .values()
             .flat_map(|(_, bindings)| bindings)
-            .map(|binding| binding.spec.identity_ref.name.as_str())
-            .filter(|name| !names.contains(*name))
+            .map(|binding| binding.identity_name())
+            .filter(|name| !names.contains(name.as_ref()))
             .collect();
         let others = referenced
             .into_iter()
-            .filter_map(|name| objects.identity(name))
+            .filter_map(|name| objects.identity(&name))
             .map(|object| (object.clone(), accept(objects, object, settings)))
             .collect();
         Self { id, identities, others, namespaces, missing }

@@ -137,7 +137,7 @@ impl Reconciler {
         let told = find(conditions, ConditionType::PodsInjected).map(|condition| &condition.message);
         let soon = self.missed.found(name, found);
         if verdict.as_ref().map(|verdict| &verdict.message) != told {
-            let key = self.cache.read().key_of(&binding.spec.identity_ref.name);
+            let key = self.cache.read().key_of(&binding.identity_name());
             self.queue.add(key, Source::Namespace(name.0.clone()));
         }
         Ok(if soon { Outcome::Again(SOON) } else { Outcome::InStep })

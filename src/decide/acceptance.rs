@@ -89,7 +89,7 @@ fn authorize(
     order
         .into_iter()
         .map(|binding| {
-            let acceptance = match identities.get(binding.spec.identity_ref.name.as_str()) {
+            let acceptance = match identities.get(binding.identity_name().as_ref()) {
                 Some(identity) => authorize_one(namespace, binding, identity, &mut admitted),
                 None => refused(Reason::ManagedIdentityNotFound, not_found(binding)),
             };

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod allowed_scopes;
+mod api_provision;
 mod api_validation;
 mod architecture;
 mod azure;

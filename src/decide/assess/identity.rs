@@ -207,7 +207,7 @@ pub(super) fn writes(object: &ManagedIdentity) -> bool {
 
 fn count_accepted(context: &Context<'_>, name: &str) -> u32 {
     let accepted = context.bindings().filter(|(namespace, _, binding)| {
-        binding.spec.identity_ref.name == name
+        binding.identity_name() == name
             && context.acceptance(namespace, binding).is_some_and(|acceptance| acceptance.verdict.holds())
     });
     u32::try_from(accepted.count()).unwrap_or(u32::MAX)

@@ -290,8 +290,8 @@ fn bindings<'a>(
     snapshot: &'a Snapshot<'a>,
 ) -> impl Iterator<Item = (&'a str, &'a NamespaceSnapshot<'a>, &'a ManagedIdentityBinding)> {
     let concerns = |binding: &ManagedIdentityBinding| {
-        let name = binding.spec.identity_ref.name.as_str();
-        snapshot.missing == Some(name) || snapshot.identities.iter().any(|object| object.name_any() == name)
+        let name = binding.identity_name();
+        snapshot.missing == Some(name.as_ref()) || snapshot.identities.iter().any(|object| object.name_any() == name)
     };
     snapshot.namespaces.iter().flat_map(move |(name, namespace)| {
         namespace

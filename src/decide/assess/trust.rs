@@ -58,7 +58,7 @@ pub(super) fn decide(
     let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
         .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
         .filter(|(_, _, binding)| {
-            binding.spec.identity_ref.name == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
+            binding.identity_name() == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
         })
         .filter_map(|(namespace, _, binding)| {
             let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
