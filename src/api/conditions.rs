@@ -180,6 +180,8 @@ reasons! {
     RoleNotAllowed => Terminal,
     /// Azure does not know the role.
     RoleNotFound => Terminal,
+    /// The scope in which a role is to be assigned does not exist.
+    RoleScopeNotFound => Terminal,
     /// Azure does not know the subscription.
     SubscriptionNotFound => Terminal,
     /// Identities of the region take no federated identity credentials.

@@ -37,7 +37,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// A client for identities and their federated identity credentials. It never retries: the controller requeues.
 #[derive(Clone, Debug)]
 pub struct ArmClient {
-    endpoint: Url,
+    pub(super) endpoint: Url,
     pipeline: Pipeline,
     pace: Option<Pace>,
     scopes: AllowedScopes,
@@ -151,14 +151,14 @@ impl ArmClient {
     }
 
     /// A link to the next page. It is opaque, but it has to lead to ARM: the request carries a token.
-    fn next_url(&self, call: Call<'_>, link: &str) -> Result<Url, ArmError> {
+    pub(super) fn next_url(&self, call: Call<'_>, link: &str) -> Result<Url, ArmError> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
             _ => Err(call.unreadable("nextLink does not lead to ARM")),
         }
     }
 
-    async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
+    pub(super) async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
         if !self.scopes.allow(call.identity) {
             return Err(call.error(ArmErrorCause::OutOfScope));
         }
@@ -201,7 +201,7 @@ impl ArmClient {
 
 /// What is being done, for errors.
 #[derive(Clone, Copy)]
-struct Call<'a> {
+pub(super) struct Call<'a> {
     operation: Operation,
     identity: &'a ArmId,
     /// How many pages of a list came before.
@@ -209,20 +209,20 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(operation: Operation, identity: &'a ArmId) -> Self {
+    pub(super) fn new(operation: Operation, identity: &'a ArmId) -> Self {
         Self { operation, identity, page: 0 }
     }
 
-    fn error(self, cause: ArmErrorCause) -> ArmError {
+    pub(super) fn error(self, cause: ArmErrorCause) -> ArmError {
         ArmError { operation: self.operation, identity: self.identity.clone(), cause }
     }
 
     /// The parser's words repeat parts of the answer.
-    fn unreadable(self, problem: &str) -> ArmError {
+    pub(super) fn unreadable(self, problem: &str) -> ArmError {
         self.error(ArmErrorCause::Unreadable(redact(problem)))
     }
 
-    fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
+    pub(super) fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
         serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(&error.to_string()))
     }
 

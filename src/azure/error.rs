@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pace;
+use super::{authorization, pace};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, MAX_CREDENTIALS_PER_IDENTITY};
 use crate::decide::failure::Failure;
@@ -17,6 +17,14 @@ const MAX_FOREIGN_MESSAGE: usize = 400;
 /// What was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// LIST or GET of a role definition.
+    ReadRole,
+    /// LIST or GET of the identity's role assignments.
+    ReadRoleAssignments,
+    /// PUT of a role assignment.
+    PutRoleAssignment,
+    /// DELETE of a role assignment.
+    DeleteRoleAssignment,
     /// GET of the identity.
     ReadIdentity,
     /// LIST of its credentials.
@@ -30,6 +38,10 @@ pub enum Operation {
 impl Operation {
     fn describe(self) -> &'static str {
         match self {
+            Self::ReadRole => "looking a role up for",
+            Self::ReadRoleAssignments => "listing the role assignments of",
+            Self::PutRoleAssignment => "assigning a role to",
+            Self::DeleteRoleAssignment => "taking a role away from",
             Self::ReadIdentity => "reading identity",
             Self::ListCredentials => "listing the federated identity credentials of",
             Self::PutCredential => "writing a federated identity credential under",
@@ -40,17 +52,28 @@ impl Operation {
     /// What it is to Azure's limits.
     pub(super) fn kind(self) -> Kind {
         match self {
+            // The limits on lists are those of identities; what Microsoft.Authorization takes is not published.
+            Self::ReadRole | Self::ReadRoleAssignments => Kind::Get,
+            Self::PutRoleAssignment | Self::DeleteRoleAssignment => Kind::Write,
             Self::ReadIdentity => Kind::Get,
             Self::ListCredentials => Kind::List,
             Self::PutCredential | Self::DeleteCredential => Kind::Write,
         }
     }
-    /// Every operation.
+    /// Every operation on roles.
+    pub const OF_ROLES: [Self; 4] =
+        [Self::ReadRole, Self::ReadRoleAssignments, Self::PutRoleAssignment, Self::DeleteRoleAssignment];
+
+    /// Every operation on identities and what is under them.
     pub const ALL: [Self; 4] = [Self::ReadIdentity, Self::ListCredentials, Self::PutCredential, Self::DeleteCredential];
 
     /// The action that a role has to allow.
     pub fn action(self) -> &'static str {
         match self {
+            Self::ReadRole => "Microsoft.Authorization/roleDefinitions/read",
+            Self::ReadRoleAssignments => "Microsoft.Authorization/roleAssignments/read",
+            Self::PutRoleAssignment => "Microsoft.Authorization/roleAssignments/write",
+            Self::DeleteRoleAssignment => "Microsoft.Authorization/roleAssignments/delete",
             Self::ReadIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/read",
             Self::ListCredentials => {
                 "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/read"
@@ -160,6 +183,9 @@ impl ArmError {
     fn refusal(&self, status: u16, code: &str, message: &str, own_client_id: Option<&str>) -> (Reason, String) {
         let has_envelope = !code.is_empty();
         let says = |text: &str| message.to_ascii_lowercase().contains(text);
+        if let Some(of_roles) = authorization::refusal(self, status, code, own_client_id) {
+            return of_roles;
+        }
         match (status, code) {
             (429, _) => (Reason::Throttled, String::new()),
             (409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity") => {

@@ -20,6 +20,7 @@ pub mod notes;
 mod overlap;
 pub mod ownership;
 pub mod pace;
+pub mod permissions;
 pub mod policy;
 pub mod rate;
 pub mod registration;
