@@ -256,6 +256,26 @@ pub struct CredentialCounts {
     pub limit: u32,
 }
 
+impl ManagedIdentity {
+    /// What people know the object by: its name, or the namespace and name of the binding that it is for.
+    pub fn known_as(&self) -> String {
+        match &self.spec.claim_ref {
+            Some(claim) => format!("{}/{}", claim.namespace, claim.name),
+            None => self.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether Ensign may write federated identity credentials under the identity. What it makes, it manages.
+    pub fn credential_policy(&self) -> CredentialPolicy {
+        self.spec.existing.as_ref().map_or(CredentialPolicy::Manage, |existing| existing.credential_policy)
+    }
+
+    /// This cluster's share of Azure's limit of federated identity credentials.
+    pub fn max_credentials(&self) -> u32 {
+        self.spec.existing.as_ref().map_or(MAX_CREDENTIALS_PER_IDENTITY, |existing| existing.max_credentials)
+    }
+}
+
 fn max_credentials() -> u32 {
     MAX_CREDENTIALS_PER_IDENTITY
 }

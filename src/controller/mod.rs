@@ -14,6 +14,7 @@
 
 mod azure_writes;
 mod cache;
+mod classes;
 mod discover;
 mod effects;
 mod freshness;
@@ -28,6 +29,7 @@ mod lease;
 mod metrics;
 mod missed;
 mod policies;
+mod provision;
 mod queue;
 mod reconcile;
 mod registration;

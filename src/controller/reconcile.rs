@@ -21,6 +21,7 @@ use super::kube_writes::{KubeError, KubeWriter, Writable};
 use super::metrics::{ControllerMetrics, Ended, Subject};
 use super::missed::MissedPods;
 use super::policies::PolicyKeeper;
+use super::provision::Provisioned;
 use super::queue::Queue;
 use super::registration::{Registered, Registrar};
 use super::service_accounts;
@@ -180,8 +181,20 @@ impl Reconciler {
         let mut observed = self.observe(&gathered, &settings).await;
         observed.missed = self.missed.observed(&gathered.snapshot());
         let now = self.now();
-        let planned = assess(&gathered.snapshot(), &observed, &settings, now);
+        let mut planned = assess(&gathered.snapshot(), &observed, &settings, now);
+        let mut tried = None;
+        if let Some(id) = &gathered.id {
+            planned = match self.provision(id, &gathered, planned, &mut observed, (&settings, now)).await? {
+                Provisioned::Stands(planned) => planned,
+                Provisioned::Tried(assessment, outcome) => {
+                    tried = Some(outcome);
+                    assessment
+                }
+                Provisioned::Behind => return Ok(Outcome::Behind),
+            };
+        }
         let assessment = match &gathered.id {
+            _ if tried.is_some() => planned,
             Some(id) if !planned.steps.is_empty() => {
                 match self.write(id, &gathered, planned, &mut observed, &settings, now).await? {
                     Some(assessment) => assessment,
@@ -200,8 +213,10 @@ impl Reconciler {
         };
         *settles = assessment.settles;
         self.tell(&gathered, &assessment).await?;
+        self.make(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
-        Ok(outcome(&gathered, &assessment, &observed))
+        self.reclaim(&gathered, &assessment).await?;
+        Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed)))
     }
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
@@ -213,7 +228,8 @@ impl Reconciler {
             return observed;
         }
         let known = owner.status.as_ref().is_some_and(|status| status.client_id.is_some());
-        if !known {
+        // What Ensign makes, it keeps: tags, and that it is there at all.
+        if !known || owner.spec.provision.is_some() {
             self.observe_identity(id, &mut observed).await;
         }
         if observed.postponed.is_none() && matches!(observed.identity, None | Some(Ok(_))) {
@@ -233,7 +249,7 @@ impl Reconciler {
         answer.map_or_else(|error| self.failure(&error, observed).map(Err), |answer| Some(Ok(answer)))
     }
 
-    fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
+    pub(super) fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
         if let Some(refusal) = error.not_sent() {
             tracing::debug!(error = error as &dyn std::error::Error, "Azure request postponed");
             observed.postponed = Some(refusal.clone());
@@ -335,7 +351,7 @@ impl Reconciler {
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.
-    async fn prepare(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    pub(super) async fn prepare(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             let recorded = object.status.as_ref().map(|status| &status.issuers);
