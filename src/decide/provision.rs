@@ -51,7 +51,7 @@ pub enum Holder {
     OtherObject,
     /// Another cluster's.
     OtherCluster,
-    /// No Ensign's.
+    /// Nobody's, as far as tags say.
     Nobody,
 }
 
@@ -90,8 +90,8 @@ impl Object<'_> {
             (Some(cluster), _) if !clusters.contains(&Some(cluster)) => Holder::OtherCluster,
             (Some(_), Some(_)) if mutants::active(Mutant::OwnershipByClusterTag) => Holder::ThisObject,
             (Some(_), Some(uid)) if uid == self.uid => Holder::ThisObject,
-            (Some(_), _) => Holder::OtherObject,
-            (None, _) => Holder::Nobody,
+            (Some(_), Some(_)) => Holder::OtherObject,
+            (Some(_), None) | (None, _) => Holder::Nobody,
         }
     }
 

@@ -155,6 +155,9 @@ fn tags_of_ownership_that_somebody_took_away_come_back_only_where_azure_once_con
     let mut world = World::new(&json!({})).tagged(&[("team", "shop")]);
     world.recorded = Some("PRINCIPAL");
     assert!(matches!(world.keep(), Upkeep { step: Some(Step::Update(_)), refusal: None }));
+    world.found.tags.insert(CLUSTER_TAG.into(), "one".into());
+    assert!(matches!(world.keep(), Upkeep { step: Some(Step::Update(_)), refusal: None }), "nor only one of them");
+    world.found.tags.remove(CLUSTER_TAG);
     world.recorded = Some("of one that was deleted");
     assert_eq!(world.refused(), Reason::IdentityExists, "somebody made another under the name");
     world.recorded = Some("principal");
