@@ -68,7 +68,7 @@ pub struct ManagedIdentitySpec {
     /// spec.provision.reclaimPolicy says; a released one serves nobody until this is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_ref: Option<ClaimRef>,
-    /// The ManagedIdentityClass that the identity was made from. Ensign sets it. Immutable.
+    /// The class that the identity was made from. Ensign sets it. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub class_name: Option<String>,
@@ -213,7 +213,7 @@ pub struct ManagedIdentityStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, IdentityResolved, Claimed where spec.claimRef is set, PermissionsReady where
+    /// Ready, Accepted, IdentityResolved, Claimed where spec.claimRef is set, that of permissions where
     /// spec.roleAssignments is, and Reconciling or Stalled while they hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -88,7 +88,8 @@ impl World {
 #[test]
 fn what_is_created_is_known_as_the_objects_own_from_the_first_moment() {
     let mut world = World::new(&json!({"isolationScope": "Regional"}));
-    let Some(Step::Create(desired)) = world.with(|object| object.create()).step else { panic!("it is created") };
+    let create = |object: &Object<'_>| object.create();
+    let Some(Step::Create(desired)) = world.with(create).step else { panic!("it is created") };
     assert_eq!(desired.location, "West Europe");
     assert_eq!(desired.isolation_scope, IsolationScope::Regional);
     world.found.tags = desired.tags;

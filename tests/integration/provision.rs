@@ -136,7 +136,7 @@ fn an_identity_that_is_not_provably_the_objects_own_outlives_it() {
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
     team.wait_condition("mi", &name, "Ready", "True", "Ready");
     team.meddle(&name, |identity| {
-        identity.tags.insert("ensign.dev-cluster".to_owned(), "another".to_owned()).map_or((), drop)
+        identity.tags.insert("ensign.dev-cluster".to_owned(), "another".to_owned());
     });
     team.delete("mi", &name);
     team.wait_gone("mi", &name);

@@ -103,7 +103,8 @@ pub(super) fn an_old_list_lacks_the_claimant(world: &Arc<World>) -> Checked {
     world.asking("app", "app");
     world.ready("shop", "app")?;
     // Nothing is to be written under the identity that could be found out to be wrong before.
-    let own = world.in_azure().into_iter().find(|name| name.starts_with("ensign-app-")).ok_or("there is no identity")?;
+    let own =
+        world.in_azure().into_iter().find(|name| name.starts_with("ensign-app-")).ok_or("there is no identity")?;
     world.meddle(&own, &world.credential_name("shop", "app"), None);
     restart_onto(world, &old);
     azure_untouched(world)?;
