@@ -156,8 +156,6 @@ reasons! {
     Conflict => Terminal,
     /// The token lifetime exceeds what the identity allows.
     TokenExpirationTooLong => Terminal,
-    /// The spec asks for something that this version does not do yet.
-    NotSupported => Terminal,
     /// The spec can't be understood.
     InvalidSpec => Terminal,
     /// The identity is Ensign's own.

@@ -68,7 +68,7 @@ pub struct ManagedIdentitySpec {
     /// spec.provision.reclaimPolicy says; a released one serves nobody until this is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_ref: Option<ClaimRef>,
-    /// The ManagedIdentityClass that the identity was made from. Ensign sets it. Immutable.
+    /// The class that the identity was made from. Ensign sets it. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub class_name: Option<String>,
@@ -213,7 +213,7 @@ pub struct ManagedIdentityStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, IdentityResolved, Claimed where spec.claimRef is set, PermissionsReady where
+    /// Ready, Accepted, IdentityResolved, Claimed where spec.claimRef is set, that of permissions where
     /// spec.roleAssignments is, and Reconciling or Stalled while they hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -254,6 +254,26 @@ pub struct CredentialCounts {
     pub foreign: u32,
     /// Azure's limit.
     pub limit: u32,
+}
+
+impl ManagedIdentity {
+    /// What people know the object by: its name, or the namespace and name of the binding that it is for.
+    pub fn known_as(&self) -> String {
+        match &self.spec.claim_ref {
+            Some(claim) => format!("{}/{}", claim.namespace, claim.name),
+            None => self.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether Ensign may write federated identity credentials under the identity. What it makes, it manages.
+    pub fn credential_policy(&self) -> CredentialPolicy {
+        self.spec.existing.as_ref().map_or(CredentialPolicy::Manage, |existing| existing.credential_policy)
+    }
+
+    /// This cluster's share of Azure's limit of federated identity credentials.
+    pub fn max_credentials(&self) -> u32 {
+        self.spec.existing.as_ref().map_or(MAX_CREDENTIALS_PER_IDENTITY, |existing| existing.max_credentials)
+    }
 }
 
 fn max_credentials() -> u32 {

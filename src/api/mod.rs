@@ -18,7 +18,7 @@ pub mod selector;
 pub use arm_id::ArmId;
 pub use managed_identity::{
     AllowedSubject, CredentialCounts, CredentialPolicy, ExistingIdentity, IssuerRecord, IssuerState, ManagedIdentity,
-    ManagedIdentitySpec, ManagedIdentityStatus,
+    ManagedIdentitySpec, ManagedIdentityStatus, ServiceAccountPattern,
 };
 pub use managed_identity_binding::{
     ContainerFilter, CredentialOrigin, CredentialStatus, IdentityKind, IdentityRef, Injection, InjectionMode,

@@ -33,6 +33,10 @@ pub enum Operation {
     PutCredential,
     /// DELETE of a credential.
     DeleteCredential,
+    /// PUT of the identity.
+    PutIdentity,
+    /// DELETE of the identity.
+    DeleteIdentity,
 }
 
 impl Operation {
@@ -46,6 +50,8 @@ impl Operation {
             Self::ListCredentials => "listing the federated identity credentials of",
             Self::PutCredential => "writing a federated identity credential under",
             Self::DeleteCredential => "deleting a federated identity credential under",
+            Self::PutIdentity => "writing identity",
+            Self::DeleteIdentity => "deleting identity",
         }
     }
 
@@ -57,7 +63,7 @@ impl Operation {
             Self::PutRoleAssignment | Self::DeleteRoleAssignment => Kind::Write,
             Self::ReadIdentity => Kind::Get,
             Self::ListCredentials => Kind::List,
-            Self::PutCredential | Self::DeleteCredential => Kind::Write,
+            Self::PutCredential | Self::DeleteCredential | Self::PutIdentity | Self::DeleteIdentity => Kind::Write,
         }
     }
     /// Every operation on roles.
@@ -65,7 +71,14 @@ impl Operation {
         [Self::ReadRole, Self::ReadRoleAssignments, Self::PutRoleAssignment, Self::DeleteRoleAssignment];
 
     /// Every operation on identities and what is under them.
-    pub const ALL: [Self; 4] = [Self::ReadIdentity, Self::ListCredentials, Self::PutCredential, Self::DeleteCredential];
+    pub const ALL: [Self; 6] = [
+        Self::ReadIdentity,
+        Self::ListCredentials,
+        Self::PutCredential,
+        Self::DeleteCredential,
+        Self::PutIdentity,
+        Self::DeleteIdentity,
+    ];
 
     /// The action that a role has to allow.
     pub fn action(self) -> &'static str {
@@ -84,6 +97,8 @@ impl Operation {
             Self::DeleteCredential => {
                 "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/delete"
             }
+            Self::PutIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/write",
+            Self::DeleteIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/delete",
         }
     }
 }
@@ -201,6 +216,22 @@ impl ArmError {
                     "all {MAX_CREDENTIALS_PER_IDENTITY} federated identity credentials of the identity are taken: delete a binding, remove a credential in Azure, or use another identity"
                 ),
             ),
+            (400..=499, _) if self.operation == Operation::PutIdentity && is_quota(code, message) => (
+                Reason::QuotaExceeded,
+                "Azure takes no more identities there: delete identities that nobody needs, or an Azure administrator has to raise the quota".to_owned(),
+            ),
+            (404, "ResourceGroupNotFound") if self.operation == Operation::PutIdentity => (
+                Reason::ResourceGroupNotFound,
+                format!(
+                    "the resource group does not exist: an Azure administrator has to run `az group create --subscription {} --name {} --location <region>`, or a cluster operator has to name another group in a new object",
+                    self.identity.subscription(),
+                    self.identity.resource_group()
+                ),
+            ),
+            (409, "InvalidResourceLocation") => (
+                Reason::LocationMismatch,
+                "an identity of the name exists in another region: a cluster operator has to name its region, or another identity, in a new object".to_owned(),
+            ),
             (409 | 403, "ScopeLocked" | "ReadOnlyDisabledSubscription") => (
                 Reason::ResourceLocked,
                 "a lock forbids it: an Azure administrator has to remove the lock (see `az lock list`)".to_owned(),
@@ -242,10 +273,20 @@ impl ArmError {
 
     fn forbidden(&self, own_client_id: Option<&str>) -> String {
         let assignee = own_client_id.unwrap_or("<client ID of the controller>");
+        let scope = match self.operation {
+            // There may be no identity yet that a role could be assigned at.
+            Operation::PutIdentity | Operation::DeleteIdentity => {
+                format!(
+                    "/subscriptions/{}/resourceGroups/{}",
+                    self.identity.subscription(),
+                    self.identity.resource_group()
+                )
+            }
+            _ => self.identity.to_string(),
+        };
         format!(
-            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {}`, or give it the smaller role that `ensign azure-role` prints",
+            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {scope}`, or give it the smaller role that `ensign azure-role` prints",
             self.operation.action(),
-            self.identity
         )
     }
 }
@@ -258,6 +299,12 @@ fn says_full(message: &str) -> bool {
         && !says("concurrent")
         && !says("characters")
         && (says("too many") || says("at most") || says("maximum") || says("limit"))
+}
+
+/// A quota of identities, in words that may be: none was seen.
+fn is_quota(code: &str, message: &str) -> bool {
+    let (code, message) = (code.to_ascii_lowercase(), message.to_ascii_lowercase());
+    code.contains("quota") || message.contains("quota") || message.contains("maximum number of")
 }
 
 /// An error with what caused it, in one line without tokens.

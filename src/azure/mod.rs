@@ -5,6 +5,7 @@ mod authorization;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+mod identities;
 mod pace;
 mod renewal;
 pub mod role;

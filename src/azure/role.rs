@@ -16,15 +16,23 @@ pub enum Feature {
     RoleAssignments,
     /// Read identities and their federated identity credentials, and say what is missing (credentialPolicy Observe)
     Observe,
+    /// Make, tag and delete identities (spec.provision, and classes)
+    Provision,
 }
 
 impl Feature {
     /// What the controller asks ARM for.
     fn operations(self) -> &'static [Operation] {
         match self {
-            Self::Bind => &Operation::ALL,
             Self::RoleAssignments => &Operation::OF_ROLES,
+            Self::Bind => &[
+                Operation::ReadIdentity,
+                Operation::ListCredentials,
+                Operation::PutCredential,
+                Operation::DeleteCredential,
+            ],
             Self::Observe => &[Operation::ReadIdentity, Operation::ListCredentials],
+            Self::Provision => &[Operation::ReadIdentity, Operation::PutIdentity, Operation::DeleteIdentity],
         }
     }
 
@@ -33,6 +41,7 @@ impl Feature {
             Self::Bind => "bind",
             Self::RoleAssignments => "role-assignments",
             Self::Observe => "observe",
+            Self::Provision => "provision",
         }
     }
 }
@@ -148,6 +157,13 @@ mod tests {
             let writes = !action.ends_with("/read");
             assert!(!writes || action.contains("/federatedIdentityCredentials/"), "{action}");
         }
+    }
+
+    #[test]
+    fn to_make_identities_takes_three_actions_and_no_credential() {
+        let actions: Vec<_> = role(&[Feature::Provision], &[]).actions().collect();
+        let kind = "Microsoft.ManagedIdentity/userAssignedIdentities";
+        assert_eq!(actions, ["delete", "read", "write"].map(|verb| format!("{kind}/{verb}")));
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::ResourceExt;
 
+use super::classes::{self, Classes};
 use super::key::Key;
 use crate::api::keys::CREDENTIALS_FINALIZER;
-use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::resync::Sharers;
 use crate::decide::{grants, identities};
 
@@ -35,6 +36,7 @@ pub(super) struct Objects {
     bindings: BTreeMap<BindingName, Arc<ManagedIdentityBinding>>,
     by_identity: HashMap<String, BTreeSet<BindingName>>,
     namespaces: BTreeMap<String, NamespaceFacts>,
+    classes: Classes,
 }
 
 impl Cache {
@@ -55,6 +57,11 @@ impl Cache {
     /// Takes a change of a namespace in; answers the keys that it concerns.
     pub(super) fn namespace_changed(&self, name: &str, now: Option<NamespaceFacts>) -> BTreeSet<Key> {
         self.write().namespace_changed(name, now)
+    }
+
+    /// Takes a change of a `ManagedIdentityClass` in; answers the keys that it concerns.
+    pub(super) fn class_changed(&self, name: &str, now: Option<ManagedIdentityClass>) -> BTreeSet<Key> {
+        self.write().class_changed(name, now)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Objects> {
@@ -126,7 +133,8 @@ impl Objects {
 
     /// Namespaces that some grant names or selects.
     pub(super) fn granted_namespaces(&self) -> BTreeSet<String> {
-        let allowed = || self.identities.values().flat_map(|identity| &identity.spec.allowed_subjects);
+        let of_identities = || self.identities.values().flat_map(|identity| &identity.spec.allowed_subjects);
+        let allowed = || of_identities().chain(self.classes.grants());
         let granted = |name: &str, facts: &NamespaceFacts| {
             allowed().any(|grant| grants::covers_namespace(grant, name, &facts.labels))
         };
@@ -158,6 +166,11 @@ impl Objects {
             _ => true,
         };
         let mut keys = BTreeSet::from([self.key_of(name)]);
+        let claims = [before.as_deref(), now.as_ref()].into_iter().flatten().filter_map(classes::claim_of);
+        let claims: BTreeSet<(String, String)> = claims.collect();
+        if let Some(before) = before.as_deref() {
+            self.classes.unmade(before);
+        }
         if let Some(id) = before.as_deref().and_then(|object| identities::arm_id(object).ok())
             && let Some(names) = self.by_arm_id.get_mut(&id)
         {
@@ -175,6 +188,7 @@ impl Objects {
                     }
                     self.by_arm_id.entry(id).or_default().insert(name.to_owned());
                 }
+                self.classes.made(&now);
                 self.identities.insert(name.to_owned(), Arc::new(now));
             }
             None => {
@@ -188,8 +202,42 @@ impl Objects {
         for (namespace, binding) in self.by_identity.get(name).into_iter().flatten() {
             keys.extend(self.rivals(namespace, binding));
         }
+        // Those that wait for an identity of the class may have their turn now.
+        for (class, namespace) in &claims {
+            keys.extend(self.askers(class, namespace));
+        }
         keys.insert(Key::Webhook);
         keys
+    }
+
+    fn class_changed(&mut self, name: &str, now: Option<ManagedIdentityClass>) -> BTreeSet<Key> {
+        if !self.classes.changed(name, now) {
+            return BTreeSet::new();
+        }
+        let bindings = self.classes.bindings(name);
+        let mut keys: BTreeSet<Key> =
+            bindings.iter().flat_map(|(namespace, binding)| self.rivals(namespace, binding)).collect();
+        keys.insert(Key::Webhook);
+        keys
+    }
+
+    /// Keys of the namespace's bindings on the class.
+    fn askers(&self, class: &str, namespace: &str) -> BTreeSet<Key> {
+        let bindings = self.bindings_in(namespace).filter(|binding| binding.class_name() == Some(class));
+        bindings.map(|binding| self.key_of(&binding.identity_name())).collect()
+    }
+
+    pub(super) fn class(&self, name: &str) -> Option<&Arc<ManagedIdentityClass>> {
+        self.classes.get(name)
+    }
+
+    pub(super) fn class_names(&self) -> impl Iterator<Item = &String> {
+        self.classes.names()
+    }
+
+    /// How many identities there are for the namespace, by class.
+    pub(super) fn made_for(&self, namespace: &str) -> BTreeMap<String, u32> {
+        self.classes.made_for(namespace)
     }
 
     fn binding_changed(&mut self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
@@ -201,7 +249,16 @@ impl Objects {
             return BTreeSet::new();
         }
         let mut keys = self.rivals(&name.0, &name.1);
+        let changed_classes: BTreeSet<String> = before
+            .as_deref()
+            .into_iter()
+            .chain(&now)
+            .filter_map(|binding| binding.class_name().map(str::to_owned))
+            .collect();
         if let Some(before) = before {
+            if let Some(class) = before.class_name() {
+                self.classes.forget(class, name);
+            }
             let identity = before.identity_name();
             keys.insert(self.key_of(&identity));
             if let Some(names) = self.by_identity.get_mut(identity.as_ref()) {
@@ -216,11 +273,17 @@ impl Objects {
                 let identity = now.identity_name().into_owned();
                 keys.insert(self.key_of(&identity));
                 self.by_identity.entry(identity).or_default().insert(name.clone());
+                if let Some(class) = now.class_name() {
+                    self.classes.refer(class, name);
+                }
                 self.bindings.insert(name.clone(), Arc::new(now));
             }
             None => {
                 self.bindings.remove(name);
             }
+        }
+        for class in changed_classes {
+            keys.extend(self.askers(&class, &name.0));
         }
         keys.extend(self.rivals(&name.0, &name.1));
         keys

@@ -169,12 +169,12 @@ fn of_a_class_only_who_may_use_it_can_be_changed() {
     let object = class(&json!({"provision": class_provision(), "roleAssignments": [
         {"roleDefinition": "Reader", "scope": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg")}]}));
     apply(control_plane(), &object).expect("apply");
-    let changes = [
+    let refusals = [
         ("/spec/provision/nameTemplate", json!("x-{binding}"), "spec.provision"),
         ("/spec/reclaimPolicy", json!("Retain"), "spec.reclaimPolicy"),
         ("/spec/roleAssignments", json!([]), "spec.roleAssignments"),
     ];
-    for (path, value, field) in changes {
+    for (path, value, field) in refusals {
         let mut changed = object.clone();
         *changed.pointer_mut("/spec").expect("a spec") = {
             let mut whole = json!({"spec": stored("mic", &object)["spec"]});

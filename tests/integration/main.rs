@@ -6,6 +6,7 @@ mod api_provision;
 mod api_validation;
 mod architecture;
 mod azure;
+mod classes;
 mod cluster_identity;
 mod compatibility;
 mod controller;
@@ -16,6 +17,7 @@ mod kubectl;
 mod lease;
 mod metrics;
 mod missed;
+mod provision;
 #[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
 mod tenancy;

@@ -15,6 +15,7 @@ use ensign::decide::backoff::Spread;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
+use ensign::decide::permissions::RolePolicy;
 use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
@@ -180,6 +181,7 @@ impl Ensign {
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                         allowed_scopes: AllowedScopes::default(),
+                        roles: Some(RolePolicy::default()),
                         settle: SETTLE,
                     },
                     resync: Duration::from_secs(900),

@@ -16,6 +16,7 @@ use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
+use ensign::decide::permissions::RolePolicy;
 use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
@@ -289,6 +290,7 @@ pub struct ReplicaOptions {
     /// Who injects.
     pub injection: Option<InjectionTarget>,
     pub allowed_scopes: AllowedScopes,
+    pub roles: Option<RolePolicy>,
     /// What it does about pods, and the webhook that it registers.
     pub pods: Option<Pods>,
     /// How long credentials settle.
@@ -307,6 +309,7 @@ impl Default for ReplicaOptions {
             previous_id: None,
             injection: None,
             allowed_scopes: AllowedScopes::default(),
+            roles: None,
             pods: None,
             settle: Duration::ZERO,
             webhook: None,
@@ -391,6 +394,7 @@ impl Replica {
                         tenant_id,
                         own_client_id: None,
                         allowed_scopes: options.allowed_scopes.clone(),
+                        roles: options.roles.clone(),
                         settle: options.settle,
                     },
                     resync: Duration::from_secs(900),
