@@ -18,6 +18,7 @@ mod lease;
 mod metrics;
 mod missed;
 mod provision;
+mod role_assignments;
 #[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
 mod tenancy;
