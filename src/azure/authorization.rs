@@ -93,7 +93,7 @@ impl ArmClient {
     ) -> Result<Assignment, ArmError> {
         let call = Call::new(Operation::PutRoleAssignment, id);
         let scope = scope_of(call, assignment)?;
-        let role = self.definition_id(&scope, &assignment.role);
+        let role = definition_id(&scope, &assignment.role);
         let body = json!({"properties": {
             "roleDefinitionId": role,
             "principalId": assignment.principal,
@@ -131,16 +131,6 @@ impl ArmClient {
         }
         url
     }
-
-    /// The ID of a role definition, as assignments in the scope name it.
-    fn definition_id(&self, scope: &RoleScope, role: &str) -> String {
-        let mut segments = scope.segments();
-        let subscription = match (segments.next(), segments.next()) {
-            (Some(first), Some(id)) if first.eq_ignore_ascii_case("subscriptions") => format!("/subscriptions/{id}"),
-            _ => String::new(),
-        };
-        format!("{subscription}/providers/Microsoft.Authorization/roleDefinitions/{role}")
-    }
 }
 
 impl Call<'_> {
@@ -149,6 +139,16 @@ impl Call<'_> {
         let (code, message) = (code.to_owned(), message.to_owned());
         self.error(ArmErrorCause::Refused { status: 404, code, message, retry_after: None })
     }
+}
+
+/// The ID of a role definition, as assignments in the scope name it.
+fn definition_id(scope: &RoleScope, role: &str) -> String {
+    let mut segments = scope.segments();
+    let subscription = match (segments.next(), segments.next()) {
+        (Some(first), Some(id)) if first.eq_ignore_ascii_case("subscriptions") => format!("/subscriptions/{id}"),
+        _ => String::new(),
+    };
+    format!("{subscription}/providers/Microsoft.Authorization/roleDefinitions/{role}")
 }
 
 fn scope_of(call: Call<'_>, assignment: &Assignment) -> Result<RoleScope, ArmError> {

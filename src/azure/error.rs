@@ -59,11 +59,14 @@ impl Operation {
     pub(super) fn kind(self) -> Kind {
         match self {
             // The limits on lists are those of identities; what Microsoft.Authorization takes is not published.
-            Self::ReadRole | Self::ReadRoleAssignments => Kind::Get,
-            Self::PutRoleAssignment | Self::DeleteRoleAssignment => Kind::Write,
-            Self::ReadIdentity => Kind::Get,
+            Self::ReadIdentity | Self::ReadRole | Self::ReadRoleAssignments => Kind::Get,
             Self::ListCredentials => Kind::List,
-            Self::PutCredential | Self::DeleteCredential | Self::PutIdentity | Self::DeleteIdentity => Kind::Write,
+            Self::PutCredential
+            | Self::DeleteCredential
+            | Self::PutIdentity
+            | Self::DeleteIdentity
+            | Self::PutRoleAssignment
+            | Self::DeleteRoleAssignment => Kind::Write,
         }
     }
     /// Every operation on roles.

@@ -57,9 +57,8 @@ impl RoleScope {
     }
 
     fn new(segments: Vec<String>) -> Self {
-        let mut scope = Self { segments, key: String::new() };
-        scope.key = scope.segments.iter().map(|segment| format!("/{}", segment.to_lowercase())).collect();
-        scope
+        let key = segments.iter().flat_map(|segment| ["/".to_owned(), segment.to_lowercase()]).collect();
+        Self { segments, key }
     }
 }
 

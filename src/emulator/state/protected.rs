@@ -116,6 +116,7 @@ mod tests {
         format!("{}/blobServices/default/containers/{container}/blobs/today", account())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
     fn ask(assignments: Value, path: &str, access: Access, audience: &str) -> Result<&'static str, (u16, String)> {
         let identities = json!([{"name": "orders", "principalId": PRINCIPAL}]);
         let state =

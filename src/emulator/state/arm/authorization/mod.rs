@@ -71,14 +71,11 @@ pub(super) fn plan(
         let message = format!("The scope '{}' is invalid.", shown());
         ArmError::new(400, "InvalidScope", message)
     })?;
-    let group = match scope.subscription() {
-        None => None,
-        Some(_) => {
-            let subscription = super::plan::subscription(state, request, above)?;
-            scope
-                .resource_group()
-                .map(|group| (subscription.resource_groups.contains_key(&group.to_lowercase()), group))
-        }
+    let group = if scope.subscription().is_some() {
+        let subscription = super::plan::subscription(state, request, above)?;
+        scope.resource_group().map(|group| (subscription.resource_groups.contains_key(&group.to_lowercase()), group))
+    } else {
+        None
     };
     let (action, kind) = kind(request, below)?;
     let path = request.path.trim_end_matches('/');
