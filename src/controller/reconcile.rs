@@ -483,6 +483,10 @@ fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) ->
         (Some(Refusal::Paced { wait }), None) => return Outcome::Paced(*wait),
         (None, None) => {}
     }
+    if assessment.identity_step.is_some() {
+        // The last credential is gone: now the identity itself.
+        return Outcome::Paced(Duration::ZERO);
+    }
     if !assessment.steps.is_empty() {
         // Something changed while it was looked at, or Azure stored something else than it was given.
         return Outcome::Behind;
