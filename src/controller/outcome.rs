@@ -9,6 +9,10 @@ use crate::decide::assess::{Assessment, Observed};
 use crate::decide::failure::Failure;
 use crate::decide::pace::Refusal;
 
+/// After a write of the identity itself comes what is under it, or the other way round: as soon as the cache has what the
+/// controller itself wrote, so that nothing is written or told twice.
+const NEXT: Duration = Duration::from_millis(200);
+
 /// How a reconcile ended.
 pub(super) enum Outcome {
     /// Nothing is left that concerns the key.
@@ -64,7 +68,7 @@ pub(super) fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &O
     }
     if assessment.identity_step.is_some() {
         // The last credential is gone: now the identity itself.
-        return Outcome::Paced(Duration::ZERO);
+        return Outcome::Paced(NEXT);
     }
     if !assessment.steps.is_empty() {
         // Something changed while it was looked at, or Azure stored something else than it was given.
@@ -84,6 +88,6 @@ pub(super) fn of_identity_write(assessment: &Assessment, observed: &Observed) ->
         (Some(Refusal::Paced { wait }), None) => Outcome::Paced(*wait),
         // Azure stored something else than it was given.
         (None, None) if assessment.identity_step.is_some() => Outcome::Behind,
-        (None, None) => Outcome::Paced(Duration::ZERO),
+        (None, None) => Outcome::Paced(NEXT),
     }
 }
