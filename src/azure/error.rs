@@ -423,6 +423,47 @@ mod tests {
     }
 
     #[test]
+    fn refusals_to_make_an_identity_have_reasons_of_their_own() {
+        let cases = [
+            (404, "ResourceGroupNotFound", "Resource group 'rg' could not be found.", Reason::ResourceGroupNotFound),
+            (
+                409,
+                "InvalidResourceLocation",
+                "The resource 'orders' already exists in location …",
+                Reason::LocationMismatch,
+            ),
+            (400, "QuotaExceeded", "…", Reason::QuotaExceeded),
+            (
+                403,
+                "Directory_QuotaExceeded",
+                "The directory object quota limit … has been exceeded.",
+                Reason::QuotaExceeded,
+            ),
+            (409, "Conflict", "The maximum number of user assigned identities is reached.", Reason::QuotaExceeded),
+            (403, "RequestDisallowedByPolicy", "…", Reason::PolicyDenied),
+            (403, "AuthorizationFailed", "The client 'x' …", Reason::Forbidden),
+            (409, "ScopeLocked", "…", Reason::ResourceLocked),
+            (404, "SubscriptionNotFound", "…", Reason::SubscriptionNotFound),
+            (429, "SubscriptionRequestsThrottled", "…", Reason::Throttled),
+            (500, "InternalServerError", "…", Reason::AzureUnavailable),
+        ];
+        for (status, code, message, reason) in cases {
+            assert_eq!(failure(Operation::PutIdentity, status, code, message).reason, reason, "{status} {code}");
+        }
+        let gone = failure(Operation::PutIdentity, 404, "ResourceGroupNotFound", "…");
+        assert!(!gone.is_gone() && gone.message.contains("az group create"), "{gone:?}");
+    }
+
+    #[test]
+    fn a_role_to_make_an_identity_is_asked_for_at_its_resource_group() {
+        let message = failure(Operation::PutIdentity, 403, "AuthorizationFailed", "no").message;
+        assert!(
+            message.contains("--scope /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg`"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn a_missing_role_is_said_with_the_command_that_grants_it() {
         let message = failure(Operation::PutCredential, 403, "AuthorizationFailed", "no").message;
         assert!(message.contains("federatedIdentityCredentials/write"), "{message}");

@@ -166,8 +166,10 @@ impl Objects {
             _ => true,
         };
         let mut keys = BTreeSet::from([self.key_of(name)]);
-        let claims = [before.as_deref(), now.as_ref()].into_iter().flatten().filter_map(classes::claim_of);
-        let claims: BTreeSet<(String, String)> = claims.collect();
+        let claim = |object: Option<&ManagedIdentity>| object.and_then(classes::claim_of);
+        let (had, has) = (claim(before.as_deref()), claim(now.as_ref()));
+        // Those that wait for an identity of the class may have their turn now, or have it no more.
+        let claims: Vec<_> = if had == has { Vec::new() } else { had.into_iter().chain(has).collect() };
         if let Some(before) = before.as_deref() {
             self.classes.unmade(before);
         }
@@ -202,7 +204,6 @@ impl Objects {
         for (namespace, binding) in self.by_identity.get(name).into_iter().flatten() {
             keys.extend(self.rivals(namespace, binding));
         }
-        // Those that wait for an identity of the class may have their turn now.
         for (class, namespace) in &claims {
             keys.extend(self.askers(class, namespace));
         }
@@ -467,5 +468,75 @@ mod tests {
         let labels = [("team".to_owned(), "orders".to_owned())].into();
         let keys = cache.namespace_changed("shop", Some(NamespaceFacts { labels, ..NamespaceFacts::default() }));
         assert_eq!(keys, [arm_key("orders"), Key::Webhook].into());
+    }
+
+    fn class(name: &str, generation: i64) -> ManagedIdentityClass {
+        serde_json::from_value(json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityClass",
+            "metadata": {"name": name, "generation": generation},
+            "spec": {
+                "provision": {"subscriptionID": "x", "resourceGroup": "rg", "location": "eastus"},
+                "allowedSubjects": [{"name": "s", "namespace": "shop", "serviceAccounts": ["*"]}],
+            },
+        }))
+        .unwrap()
+    }
+
+    /// A binding on a class, with its name as its UID.
+    fn ask(cache: &Cache, name: &str, account: &str) -> BTreeSet<Key> {
+        let mut asking = binding(name, "dedicated");
+        asking.spec.identity_ref.kind = crate::api::IdentityKind::ManagedIdentityClass;
+        asking.spec.service_account_name = account.to_owned();
+        asking.metadata.uid = Some(name.to_owned());
+        cache.binding_changed(&("shop".into(), name.into()), Some(asking))
+    }
+
+    fn made_for(binding: &str) -> ManagedIdentity {
+        let name = format!("mib-{binding}");
+        let mut made = identity(&name, &name);
+        made.spec.class_name = Some("dedicated".into());
+        let claim = json!({"namespace": "shop", "name": binding, "uid": binding});
+        made.spec.claim_ref = serde_json::from_value(claim).unwrap();
+        made
+    }
+
+    fn waits(binding: &str) -> Key {
+        Key::Name(format!("mib-{binding}"))
+    }
+
+    #[test]
+    fn a_binding_on_a_class_waits_under_the_name_of_its_own_identity_and_comes_with_its_class() {
+        let cache = Cache::default();
+        cache.namespace_changed("shop", Some(NamespaceFacts::default()));
+        assert_eq!(ask(&cache, "a", "one"), [waits("a")].into());
+        assert!(cache.read().granted_namespaces().is_empty());
+        assert_eq!(cache.class_changed("dedicated", Some(class("dedicated", 1))), [waits("a"), Key::Webhook].into());
+        assert_eq!(cache.read().granted_namespaces(), ["shop".to_owned()].into(), "its pods are to be asked about");
+        assert!(cache.class_changed("dedicated", Some(class("dedicated", 1))).is_empty(), "nothing changed");
+        assert_eq!(cache.class_changed("dedicated", None), [waits("a"), Key::Webhook].into());
+    }
+
+    #[test]
+    fn those_who_wait_for_an_identity_come_when_one_is_made_or_goes_and_not_otherwise() {
+        let cache = Cache::default();
+        ask(&cache, "a", "one");
+        ask(&cache, "b", "two");
+        let keys = cache.identity_changed("mib-a", Some(made_for("a")));
+        assert!(keys.contains(&waits("b")) && keys.contains(&arm_key("mib-a")), "{keys:?}");
+        assert_eq!(cache.read().made_for("shop"), [("dedicated".to_owned(), 1)].into());
+        let mut changed = made_for("a");
+        changed.metadata.generation = Some(2);
+        assert!(!cache.identity_changed("mib-a", Some(changed)).contains(&waits("b")));
+        assert!(cache.identity_changed("mib-a", None).contains(&waits("b")));
+        assert!(cache.read().made_for("shop").is_empty());
+    }
+
+    #[test]
+    fn one_that_stops_waiting_makes_room_for_the_next() {
+        let cache = Cache::default();
+        ask(&cache, "a", "one");
+        ask(&cache, "b", "two");
+        let keys = cache.binding_changed(&("shop".into(), "a".into()), None);
+        assert_eq!(keys, [waits("a"), waits("b")].into());
     }
 }

@@ -28,6 +28,7 @@ mod kube_writes;
 mod lease;
 mod metrics;
 mod missed;
+mod outcome;
 mod permissions;
 mod policies;
 mod provision;

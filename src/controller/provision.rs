@@ -1,8 +1,6 @@
 //! Identities that Ensign makes: the write of the identity itself, the objects that bindings on classes get, and those
 //! that go with their bindings.
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -10,12 +8,13 @@ use super::azure_writes::{self, WriteError};
 use super::freshness;
 use super::gather::Gathered;
 use super::kube_writes::KubeError;
-use super::reconcile::{Outcome, Reconciler};
+use super::outcome::{self, Outcome};
+use super::reconcile::Reconciler;
 use crate::api::ArmId;
 use crate::api::conditions::Reason;
 use crate::decide::assess::{Assessment, Observed, Settings, assess};
 use crate::decide::failure::Failure;
-use crate::decide::pace::{Kind, Refusal};
+use crate::decide::pace::Kind;
 use crate::decide::provision::Step;
 
 /// How a reconcile goes on once the identity itself was looked after.
@@ -45,7 +44,7 @@ impl Reconciler {
             observed.identity_write = refusal.failure();
             observed.postponed = Some(refusal);
             let assessment = assess(&gathered.snapshot(), observed, settings, now);
-            let outcome = outcome(&assessment, observed);
+            let outcome = outcome::of_identity_write(&assessment, observed);
             return Ok(Provisioned::Tried(assessment, outcome));
         }
         if !freshness::may_write_identity(self.writer.client(), owner, &step).await? {
@@ -67,7 +66,7 @@ impl Reconciler {
             }
         }
         let assessment = assess(&gathered.snapshot(), observed, settings, now);
-        let outcome = outcome(&assessment, observed);
+        let outcome = outcome::of_identity_write(&assessment, observed);
         Ok(Provisioned::Tried(assessment, outcome))
     }
 
@@ -99,15 +98,4 @@ impl Reconciler {
 /// What a GET would say now.
 fn deleted(id: &ArmId) -> Failure {
     Failure { reason: Reason::IdentityNotFound, message: format!("{id} is deleted"), retry_after: None }
-}
-
-fn outcome(assessment: &Assessment, observed: &Observed) -> Outcome {
-    match (&observed.postponed, &observed.identity_write) {
-        (Some(Refusal::Held { wait, .. }), _) => Outcome::Held(*wait),
-        (_, Some(failure)) => Outcome::AzureFailed(failure.clone()),
-        (Some(Refusal::Paced { wait }), None) => Outcome::Paced(*wait),
-        // Azure stored something else than it was given.
-        (None, None) if assessment.identity_step.is_some() => Outcome::Behind,
-        (None, None) => Outcome::Paced(Duration::ZERO),
-    }
 }

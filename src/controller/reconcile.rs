@@ -18,8 +18,9 @@ use super::holding::Pods;
 use super::injection::Injection;
 use super::key::{Key, Source};
 use super::kube_writes::{KubeError, KubeWriter, Writable};
-use super::metrics::{ControllerMetrics, Ended, Subject};
+use super::metrics::ControllerMetrics;
 use super::missed::MissedPods;
+use super::outcome::{Outcome, ended, outcome, subject};
 use super::permissions::RoleBook;
 use super::policies::PolicyKeeper;
 use super::provision::Provisioned;
@@ -60,28 +61,6 @@ pub(super) struct Reconciler {
     pub(super) missed: MissedPods,
     pub(super) roles: RoleBook,
     pub(super) metrics: ControllerMetrics,
-}
-
-/// How a reconcile ended.
-pub(super) enum Outcome {
-    /// Nothing is left that concerns the key.
-    Nothing,
-    /// As it should be; time alone changes that.
-    Again(Duration),
-    /// In step with Azure; look again at the next resync.
-    InStep,
-    /// The cache was behind.
-    Behind,
-    /// Kubernetes has to come round first.
-    Retry,
-    /// Azure, or somebody who acts there, has to come round first.
-    AzureFailed(Failure),
-    /// All went well, but for requests to Azure that wait for their turn.
-    Paced(Duration),
-    /// A pause is on that began earlier.
-    Held(Duration),
-    /// The webhook can't be registered yet; look again after this time.
-    RegistrationWaits(Duration),
 }
 
 impl Reconciler {
@@ -458,43 +437,5 @@ impl Reconciler {
         let now = self.clock.now();
         let whole = TimestampRound::new().smallest(Unit::Second).mode(k8s_openapi::jiff::RoundMode::Trunc);
         now.round(whole).unwrap_or(now)
-    }
-}
-
-fn subject(key: &Key) -> Subject {
-    match key {
-        Key::Identity(_) | Key::Name(_) => Subject::Identity,
-        Key::Webhook => Subject::Webhook,
-        Key::Pod(_) => Subject::Pod,
-        Key::Unlabelled => Subject::Unlabelled,
-        Key::Missed(_) => Subject::Missed,
-    }
-}
-
-fn ended(outcome: &Outcome) -> Ended {
-    match outcome {
-        Outcome::Nothing | Outcome::InStep => Ended::Done,
-        Outcome::Again(_) | Outcome::Behind | Outcome::Paced(_) | Outcome::Held(_) | Outcome::RegistrationWaits(_) => {
-            Ended::Waiting
-        }
-        Outcome::Retry | Outcome::AzureFailed(_) => Ended::Failed,
-    }
-}
-
-fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) -> Outcome {
-    match (&observed.postponed, observed.decisive_failure()) {
-        // The failure is that of another request, which began the pause.
-        (Some(Refusal::Held { wait, .. }), _) => return Outcome::Held(*wait),
-        (_, Some(failure)) => return Outcome::AzureFailed(failure.clone()),
-        (Some(Refusal::Paced { wait }), None) => return Outcome::Paced(*wait),
-        (None, None) => {}
-    }
-    if !(assessment.steps.is_empty() && assessment.role_steps.is_empty() && assessment.identity_step.is_none()) {
-        // Something changed while it was looked at, or Azure stored something else than it was given.
-        return Outcome::Behind;
-    }
-    match gathered.id {
-        Some(_) => Outcome::InStep,
-        None => Outcome::Nothing,
     }
 }

@@ -146,6 +146,7 @@ fn a_deletion_takes_the_credentials_first_then_the_identity_then_the_finalizer()
 
     absent(&mut world);
     let gone = world.assess();
+    assert!(events(&gone).is_empty(), "that it is gone is no problem");
     assert_eq!((gone.identity_step, gone.identities[0].finalizer), (None, Finalizer::Release));
 }
 

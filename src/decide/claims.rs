@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use kube::api::ObjectMeta;
 use sha2::{Digest, Sha256};
 
 use super::names::{cluster_tag, hex, safe};

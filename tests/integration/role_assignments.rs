@@ -186,8 +186,8 @@ fn a_controller_whose_switch_is_off_assigns_nothing_and_says_so() {
             && condition["message"].as_str()?.contains("--role-assignments"))
         .then_some(())
     });
-    let path = Some("Microsoft.Authorization".to_owned());
-    let asked = stage.azure.log(&LogFilter { path, ..LogFilter::default() });
+    let of_roles = LogFilter { path: Some("Microsoft.Authorization".to_owned()), ..LogFilter::default() };
+    let asked = stage.azure.log(&of_roles);
     let own = |agent: &str| agent.contains("(off)");
     assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is even asked");
     replica.stop().expect("it stops");

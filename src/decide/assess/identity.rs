@@ -166,7 +166,8 @@ fn deleting(context: &Context<'_>, object: &ManagedIdentity) -> Verdict {
     } else {
         "the federated identity credentials"
     };
-    match context.observed.any_failure() {
+    // That it is gone is what a deletion waits for.
+    match context.observed.any_failure().filter(|failure| !failure.is_gone()) {
         Some(failure) => Verdict::bad(
             Reason::DeletionBlocked,
             format!(

@@ -78,6 +78,23 @@ pub(super) fn a_deletion_of_an_identity_that_fails_holds_the_object(world: &Arc<
     world.azure_is_empty()
 }
 
+pub(super) fn a_quota_of_identities_is_told_and_passes(world: &Arc<World>) -> Checked {
+    world.namespace("shop", &json!({}));
+    world.class(&json!({}));
+    let answer = json!({"status": 403, "code": "QuotaExceeded", "message": "The quota of identities is used up."});
+    world.azure_fails(&json!([{"match": {"method": "PUT"}, "times": 100_000, "action": answer}]));
+    world.start();
+    world.asking("app", "app");
+    world.refused("shop", "app", "QuotaExceeded")?;
+    let asked = world.azure_writes().len();
+    world.pass_slowly(std::time::Duration::from_secs(3600))?;
+    if world.azure_writes().len() > asked + 20 {
+        return Err("an hour of refusals is no reason for a storm".to_owned());
+    }
+    world.azure_fails(&json!([]));
+    world.ready("shop", "app")
+}
+
 pub(super) fn a_claim_is_of_one_uid(world: &Arc<World>) -> Checked {
     with_class(world, &json!({"reclaimPolicy": "Retain"}))?;
     let released = world.made_for("shop", "app");

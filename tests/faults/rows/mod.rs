@@ -109,6 +109,7 @@ rows! {
     [9], dedicated::an_identity_given_away_is_left, long;
     [23], dedicated::a_vanished_identity_is_made_anew;
     [25], dedicated::a_deletion_of_an_identity_that_fails_holds_the_object, long;
+    [26], dedicated::a_quota_of_identities_is_told_and_passes, long;
     [5], dedicated::a_claim_is_of_one_uid;
     [4], dedicated::an_old_list_lacks_the_claimant, long;
     [28], dedicated::a_class_goes_and_its_identities_live_on, long;
