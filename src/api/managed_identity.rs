@@ -200,10 +200,11 @@ pub struct ManagedIdentityStatus {
     /// The federated identity credentials under the identity, counted by whose they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<CredentialCounts>,
-    /// The role assignments that Azure confirmed.
+    /// The role assignments that the identity has, or is about to have or to lose; PermissionsReady says whether Azure
+    /// confirmed them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
-        length(max = 16),
+        length(max = 64),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleDefinition", "scope"])
     )]
     pub role_assignments: Vec<RoleAssignmentStatus>,

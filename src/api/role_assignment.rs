@@ -23,7 +23,7 @@ pub struct RoleAssignment {
     pub scope: String,
 }
 
-/// A role assignment that Azure confirmed.
+/// A role assignment. It is written down before it is made, and until it is gone.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleAssignmentStatus {
