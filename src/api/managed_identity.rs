@@ -200,7 +200,7 @@ pub struct ManagedIdentityStatus {
     /// The federated identity credentials under the identity, counted by whose they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<CredentialCounts>,
-    /// The role assignments that the identity has, or is about to have or to lose; PermissionsReady says whether Azure
+    /// The role assignments that the identity has, or is about to have or to lose; a condition says whether Azure
     /// confirmed them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
