@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::pace;
+use super::{authorization, pace};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, MAX_CREDENTIALS_PER_IDENTITY};
 use crate::decide::failure::Failure;
@@ -17,6 +17,14 @@ const MAX_FOREIGN_MESSAGE: usize = 400;
 /// What was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// LIST or GET of a role definition.
+    ReadRole,
+    /// LIST or GET of the identity's role assignments.
+    ReadRoleAssignments,
+    /// PUT of a role assignment.
+    PutRoleAssignment,
+    /// DELETE of a role assignment.
+    DeleteRoleAssignment,
     /// GET of the identity.
     ReadIdentity,
     /// LIST of its credentials.
@@ -25,32 +33,63 @@ pub enum Operation {
     PutCredential,
     /// DELETE of a credential.
     DeleteCredential,
+    /// PUT of the identity.
+    PutIdentity,
+    /// DELETE of the identity.
+    DeleteIdentity,
 }
 
 impl Operation {
     fn describe(self) -> &'static str {
         match self {
+            Self::ReadRole => "looking a role up for",
+            Self::ReadRoleAssignments => "listing the role assignments of",
+            Self::PutRoleAssignment => "assigning a role to",
+            Self::DeleteRoleAssignment => "taking a role away from",
             Self::ReadIdentity => "reading identity",
             Self::ListCredentials => "listing the federated identity credentials of",
             Self::PutCredential => "writing a federated identity credential under",
             Self::DeleteCredential => "deleting a federated identity credential under",
+            Self::PutIdentity => "writing identity",
+            Self::DeleteIdentity => "deleting identity",
         }
     }
 
     /// What it is to Azure's limits.
     pub(super) fn kind(self) -> Kind {
         match self {
-            Self::ReadIdentity => Kind::Get,
+            // The limits on lists are those of identities; what Microsoft.Authorization takes is not published.
+            Self::ReadIdentity | Self::ReadRole | Self::ReadRoleAssignments => Kind::Get,
             Self::ListCredentials => Kind::List,
-            Self::PutCredential | Self::DeleteCredential => Kind::Write,
+            Self::PutCredential
+            | Self::DeleteCredential
+            | Self::PutIdentity
+            | Self::DeleteIdentity
+            | Self::PutRoleAssignment
+            | Self::DeleteRoleAssignment => Kind::Write,
         }
     }
-    /// Every operation.
-    pub const ALL: [Self; 4] = [Self::ReadIdentity, Self::ListCredentials, Self::PutCredential, Self::DeleteCredential];
+    /// Every operation on roles.
+    pub const OF_ROLES: [Self; 4] =
+        [Self::ReadRole, Self::ReadRoleAssignments, Self::PutRoleAssignment, Self::DeleteRoleAssignment];
+
+    /// Every operation on identities and what is under them.
+    pub const ALL: [Self; 6] = [
+        Self::ReadIdentity,
+        Self::ListCredentials,
+        Self::PutCredential,
+        Self::DeleteCredential,
+        Self::PutIdentity,
+        Self::DeleteIdentity,
+    ];
 
     /// The action that a role has to allow.
     pub fn action(self) -> &'static str {
         match self {
+            Self::ReadRole => "Microsoft.Authorization/roleDefinitions/read",
+            Self::ReadRoleAssignments => "Microsoft.Authorization/roleAssignments/read",
+            Self::PutRoleAssignment => "Microsoft.Authorization/roleAssignments/write",
+            Self::DeleteRoleAssignment => "Microsoft.Authorization/roleAssignments/delete",
             Self::ReadIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/read",
             Self::ListCredentials => {
                 "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/read"
@@ -61,6 +100,8 @@ impl Operation {
             Self::DeleteCredential => {
                 "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/delete"
             }
+            Self::PutIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/write",
+            Self::DeleteIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/delete",
         }
     }
 }
@@ -160,6 +201,9 @@ impl ArmError {
     fn refusal(&self, status: u16, code: &str, message: &str, own_client_id: Option<&str>) -> (Reason, String) {
         let has_envelope = !code.is_empty();
         let says = |text: &str| message.to_ascii_lowercase().contains(text);
+        if let Some(of_roles) = authorization::refusal(self, status, code, own_client_id) {
+            return of_roles;
+        }
         match (status, code) {
             (429, _) => (Reason::Throttled, String::new()),
             (409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity") => {
@@ -174,6 +218,22 @@ impl ArmError {
                 format!(
                     "all {MAX_CREDENTIALS_PER_IDENTITY} federated identity credentials of the identity are taken: delete a binding, remove a credential in Azure, or use another identity"
                 ),
+            ),
+            (400..=499, _) if self.operation == Operation::PutIdentity && is_quota(code, message) => (
+                Reason::QuotaExceeded,
+                "Azure takes no more identities there: delete identities that nobody needs, or an Azure administrator has to raise the quota".to_owned(),
+            ),
+            (404, "ResourceGroupNotFound") if self.operation == Operation::PutIdentity => (
+                Reason::ResourceGroupNotFound,
+                format!(
+                    "the resource group does not exist: an Azure administrator has to run `az group create --subscription {} --name {} --location <region>`, or a cluster operator has to name another group in a new object",
+                    self.identity.subscription(),
+                    self.identity.resource_group()
+                ),
+            ),
+            (409, "InvalidResourceLocation") => (
+                Reason::LocationMismatch,
+                "an identity of the name exists in another region: a cluster operator has to name its region, or another identity, in a new object".to_owned(),
             ),
             (409 | 403, "ScopeLocked" | "ReadOnlyDisabledSubscription") => (
                 Reason::ResourceLocked,
@@ -216,10 +276,20 @@ impl ArmError {
 
     fn forbidden(&self, own_client_id: Option<&str>) -> String {
         let assignee = own_client_id.unwrap_or("<client ID of the controller>");
+        let scope = match self.operation {
+            // There may be no identity yet that a role could be assigned at.
+            Operation::PutIdentity | Operation::DeleteIdentity => {
+                format!(
+                    "/subscriptions/{}/resourceGroups/{}",
+                    self.identity.subscription(),
+                    self.identity.resource_group()
+                )
+            }
+            _ => self.identity.to_string(),
+        };
         format!(
-            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {}`, or give it the smaller role that `ensign azure-role` prints",
+            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {scope}`, or give it the smaller role that `ensign azure-role` prints",
             self.operation.action(),
-            self.identity
         )
     }
 }
@@ -232,6 +302,12 @@ fn says_full(message: &str) -> bool {
         && !says("concurrent")
         && !says("characters")
         && (says("too many") || says("at most") || says("maximum") || says("limit"))
+}
+
+/// A quota of identities, in words that may be: none was seen.
+fn is_quota(code: &str, message: &str) -> bool {
+    let (code, message) = (code.to_ascii_lowercase(), message.to_ascii_lowercase());
+    code.contains("quota") || message.contains("quota") || message.contains("maximum number of")
 }
 
 /// An error with what caused it, in one line without tokens.
@@ -344,6 +420,47 @@ mod tests {
         for (status, code, message, reason) in cases {
             assert_eq!(failure(Operation::PutCredential, status, code, message).reason, reason, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn refusals_to_make_an_identity_have_reasons_of_their_own() {
+        let cases = [
+            (404, "ResourceGroupNotFound", "Resource group 'rg' could not be found.", Reason::ResourceGroupNotFound),
+            (
+                409,
+                "InvalidResourceLocation",
+                "The resource 'orders' already exists in location …",
+                Reason::LocationMismatch,
+            ),
+            (400, "QuotaExceeded", "…", Reason::QuotaExceeded),
+            (
+                403,
+                "Directory_QuotaExceeded",
+                "The directory object quota limit … has been exceeded.",
+                Reason::QuotaExceeded,
+            ),
+            (409, "Conflict", "The maximum number of user assigned identities is reached.", Reason::QuotaExceeded),
+            (403, "RequestDisallowedByPolicy", "…", Reason::PolicyDenied),
+            (403, "AuthorizationFailed", "The client 'x' …", Reason::Forbidden),
+            (409, "ScopeLocked", "…", Reason::ResourceLocked),
+            (404, "SubscriptionNotFound", "…", Reason::SubscriptionNotFound),
+            (429, "SubscriptionRequestsThrottled", "…", Reason::Throttled),
+            (500, "InternalServerError", "…", Reason::AzureUnavailable),
+        ];
+        for (status, code, message, reason) in cases {
+            assert_eq!(failure(Operation::PutIdentity, status, code, message).reason, reason, "{status} {code}");
+        }
+        let gone = failure(Operation::PutIdentity, 404, "ResourceGroupNotFound", "…");
+        assert!(!gone.is_gone() && gone.message.contains("az group create"), "{gone:?}");
+    }
+
+    #[test]
+    fn a_role_to_make_an_identity_is_asked_for_at_its_resource_group() {
+        let message = failure(Operation::PutIdentity, 403, "AuthorizationFailed", "no").message;
+        assert!(
+            message.contains("--scope /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg`"),
+            "{message}"
+        );
     }
 
     #[test]

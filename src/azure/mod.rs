@@ -1,9 +1,11 @@
 //! Azure: clouds, Ensign's own credential, and the ARM client for identities and their credentials, at its own pace.
 
 pub mod arm;
+mod authorization;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+mod identities;
 mod pace;
 mod renewal;
 pub mod role;

@@ -12,23 +12,36 @@ use crate::decide::scopes::AzureScope;
 pub enum Feature {
     /// Read identities and write their federated identity credentials (credentialPolicy Manage)
     Bind,
+    /// Assign roles to identities (spec.roleAssignments), on a condition that limits which
+    RoleAssignments,
     /// Read identities and their federated identity credentials, and say what is missing (credentialPolicy Observe)
     Observe,
+    /// Make, tag and delete identities (spec.provision, and classes)
+    Provision,
 }
 
 impl Feature {
     /// What the controller asks ARM for.
     fn operations(self) -> &'static [Operation] {
         match self {
-            Self::Bind => &Operation::ALL,
+            Self::RoleAssignments => &Operation::OF_ROLES,
+            Self::Bind => &[
+                Operation::ReadIdentity,
+                Operation::ListCredentials,
+                Operation::PutCredential,
+                Operation::DeleteCredential,
+            ],
             Self::Observe => &[Operation::ReadIdentity, Operation::ListCredentials],
+            Self::Provision => &[Operation::ReadIdentity, Operation::PutIdentity, Operation::DeleteIdentity],
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Bind => "bind",
+            Self::RoleAssignments => "role-assignments",
             Self::Observe => "observe",
+            Self::Provision => "provision",
         }
     }
 }
@@ -39,6 +52,7 @@ pub struct Role {
     name: String,
     actions: BTreeSet<&'static str>,
     scopes: Vec<AzureScope>,
+    condition: Option<String>,
 }
 
 impl Role {
@@ -49,7 +63,15 @@ impl Role {
             name: name.map_or_else(|| format!("Ensign {features_text}"), str::to_owned),
             actions: features.iter().flat_map(|feature| feature.operations()).map(|act| act.action()).collect(),
             scopes,
+            condition: None,
         }
+    }
+
+    /// The role, assigned on the condition that its holder assigns these roles and no other, by GUID, and to service
+    /// principals alone, which managed identities are.
+    #[must_use]
+    pub fn assigning(self, roles: &BTreeSet<String>) -> Self {
+        Self { condition: Some(condition(roles)), ..self }
     }
 
     /// The actions that the role allows.
@@ -77,14 +99,30 @@ impl Role {
         let definition = format!("{:#}", self.definition());
         let create = format!("az role definition create --role-definition {}\n", quoted(&definition));
         let (role, principal) = (quoted(&self.name), quoted(principal_id));
+        let condition = self.condition.as_deref().map_or_else(String::new, |condition| {
+            format!(" --condition-version 2.0 --condition {}", quoted(condition))
+        });
         let assignments = self.scopes.iter().map(|scope| {
             format!(
-                "az role assignment create --role {role} --assignee-object-id {principal} --assignee-principal-type ServicePrincipal --scope {}\n",
+                "az role assignment create --role {role} --assignee-object-id {principal} --assignee-principal-type ServicePrincipal --scope {}{condition}\n",
                 quoted(&scope.to_string())
             )
         });
         std::iter::once(create).chain(assignments).collect()
     }
+}
+
+/// Azure's condition on a role assignment, in its own language: of the two actions it limits each, and nothing else.
+fn condition(roles: &BTreeSet<String>) -> String {
+    const ASSIGNMENTS: &str = "Microsoft.Authorization/roleAssignments";
+    let roles = roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let limited = |action: &str, of: &str| {
+        format!(
+            "((!(ActionMatches{{'{ASSIGNMENTS}/{action}'}})) OR (@{of}[{ASSIGNMENTS}:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {{{roles}}} AND @{of}[{ASSIGNMENTS}:PrincipalType] ForAnyOfAnyValues:StringEqualsIgnoreCase {{'ServicePrincipal'}}))"
+        )
+    };
+    // What is written is in the request; what is deleted is there already.
+    format!("{} AND {}", limited("write", "Request"), limited("delete", "Resource"))
 }
 
 /// A word of a POSIX shell.
@@ -122,6 +160,13 @@ mod tests {
     }
 
     #[test]
+    fn to_make_identities_takes_three_actions_and_no_credential() {
+        let actions: Vec<_> = role(&[Feature::Provision], &[]).actions().collect();
+        let kind = "Microsoft.ManagedIdentity/userAssignedIdentities";
+        assert_eq!(actions, ["delete", "read", "write"].map(|verb| format!("{kind}/{verb}")));
+    }
+
+    #[test]
     fn a_role_for_an_identity_is_defined_in_its_resource_group_and_assigned_at_the_identity() {
         let identity = format!(
             "{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders"
@@ -134,6 +179,16 @@ mod tests {
         assert_eq!(assigned.len(), 2, "{script}");
         assert!(assigned[0].ends_with(&format!("--scope '{identity}'")), "{script}");
         assert!(assigned[0].contains("--assignee-object-id '7e000000-0000-4000-8000-00000000007e'"), "{script}");
+    }
+
+    #[test]
+    fn to_assign_roles_is_limited_to_those_that_are_listed_and_to_service_principals() {
+        let roles = ["2a2b9908-6ea1-4ae2-8e65-a410df84e7d1", "4633458b-17de-408a-b874-0445c86b69e6"].map(str::to_owned);
+        let role = role(&[Feature::RoleAssignments], &[SUBSCRIPTION]).assigning(&roles.into());
+        let expected = "((!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'})) OR (@Request[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {2a2b9908-6ea1-4ae2-8e65-a410df84e7d1, 4633458b-17de-408a-b874-0445c86b69e6} AND @Request[Microsoft.Authorization/roleAssignments:PrincipalType] ForAnyOfAnyValues:StringEqualsIgnoreCase {'ServicePrincipal'})) AND ((!(ActionMatches{'Microsoft.Authorization/roleAssignments/delete'})) OR (@Resource[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {2a2b9908-6ea1-4ae2-8e65-a410df84e7d1, 4633458b-17de-408a-b874-0445c86b69e6} AND @Resource[Microsoft.Authorization/roleAssignments:PrincipalType] ForAnyOfAnyValues:StringEqualsIgnoreCase {'ServicePrincipal'}))";
+        let script = role.script("me");
+        assert!(script.contains(&format!("--condition-version 2.0 --condition {}", quoted(expected))), "{script}");
+        assert_eq!(role.actions().count(), 4);
     }
 
     #[test]

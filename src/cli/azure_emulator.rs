@@ -30,6 +30,12 @@ pub(crate) struct Args {
     /// Seconds before a written federated identity credential gives tokens
     #[arg(long, env = "ENSIGN_EMULATOR_PROPAGATION_SECONDS", value_name = "N", default_value_t = 0)]
     propagation_seconds: u32,
+    /// Seconds before a role can be assigned to a new identity's principal
+    #[arg(long, env = "ENSIGN_EMULATOR_PRINCIPAL_REPLICATION_SECONDS", value_name = "N", default_value_t = 0)]
+    principal_replication_seconds: u32,
+    /// Seconds before a written role assignment gives access
+    #[arg(long, env = "ENSIGN_EMULATOR_ROLE_PROPAGATION_SECONDS", value_name = "N", default_value_t = 0)]
+    role_propagation_seconds: u32,
     /// How long a write of a federated identity credential takes, in milliseconds
     #[arg(long, env = "ENSIGN_EMULATOR_WRITE_LATENCY_MS", value_name = "N", default_value_t = EmulatorOptions::default().write_latency_ms)]
     write_latency_ms: u64,
@@ -88,6 +94,8 @@ impl Args {
             seed,
             issuer_ca_pems: issuer_ca_pems.collect::<Result<_, _>>()?,
             propagation_seconds: self.propagation_seconds,
+            principal_replication_seconds: self.principal_replication_seconds,
+            role_propagation_seconds: self.role_propagation_seconds,
             write_latency_ms: self.write_latency_ms,
             published_limits: self.published_limits,
             token_lifetime_seconds: self.token_lifetime_seconds,

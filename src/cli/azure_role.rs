@@ -23,6 +23,10 @@ pub(crate) struct Args {
     /// Where: the ARM ID of a subscription, a resource group or a user-assigned identity; repeatable
     #[arg(long, required = true, value_delimiter = ',', value_name = "ARM-ID,…")]
     scope: Vec<String>,
+    /// GUIDs of the roles that the controller may assign, and no other: needed for, and only with, the feature
+    /// role-assignments; repeatable
+    #[arg(long, value_delimiter = ',', value_name = "GUID,…")]
+    assignable_roles: Vec<String>,
     /// Object ID of the controller's own identity, its `principalId`; left to fill in if it is not given
     #[arg(long, value_name = "GUID")]
     principal_id: Option<String>,
@@ -66,7 +70,16 @@ impl Args {
             format!("--name must have 1 to {MAX_NAME} characters")
         });
         let features: BTreeSet<Feature> = self.feature.iter().copied().collect();
-        let role = problems.finish(Some(Role::new(&features, name, scopes)))?;
+        let assigns = features.contains(&Feature::RoleAssignments);
+        problems.require(assigns != self.assignable_roles.is_empty(), || {
+            "--assignable-roles has to name the roles that may be assigned, with --feature role-assignments and only then".to_owned()
+        });
+        for role in self.assignable_roles.iter().filter(|role| !is_guid(role)) {
+            problems.require(false, || format!("--assignable-roles {role:?} is not a GUID"));
+        }
+        let assignable: BTreeSet<String> = self.assignable_roles.iter().map(|role| role.to_lowercase()).collect();
+        let role = Role::new(&features, name, scopes);
+        let role = problems.finish(Some(if assigns { role.assigning(&assignable) } else { role }))?;
         Ok(match self.output {
             Output::Json => format!("{:#}", role.definition()),
             Output::Script => role.script(principal.unwrap_or("<object ID of the controller's identity>")),
@@ -121,6 +134,18 @@ mod tests {
             (&definition["Name"], definition["Actions"].as_array().map(Vec::len)),
             (&"Ensign observe".into(), Some(2))
         );
+    }
+
+    #[test]
+    fn roles_to_assign_are_named_with_that_feature_and_only_then() {
+        let assigning = ["--scope", SUBSCRIPTION, "--feature=role-assignments"];
+        assert!(render(&assigning).unwrap_err().contains("--assignable-roles"));
+        assert!(
+            render(&["--scope", SUBSCRIPTION, "--assignable-roles", GUID]).unwrap_err().contains("--assignable-roles")
+        );
+        let script = render(&[&assigning[..], &["--assignable-roles", &GUID.to_uppercase()]].concat()).unwrap();
+        assert_eq!(script.matches(GUID).count(), 2, "{script}");
+        assert!(render(&[&assigning[..], &["--assignable-roles=Owner"]].concat()).unwrap_err().contains("\"Owner\""));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::holding::{HoldingArgs, SettleArgs};
 use super::injection::InjectionArgs;
 use super::leader_election::LeaderElectionArgs;
 use super::problems::Problems;
+use super::role_assignments::RoleAssignmentArgs;
 use super::webhook_registration::RegistrationArgs;
 use super::{Failure, block_on, kubernetes, ready_file};
 use crate::azure::ArmClient;
@@ -87,6 +88,8 @@ pub(crate) struct Args {
     /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     health_listen: SocketAddr,
+    #[command(flatten)]
+    roles: RoleAssignmentArgs,
     /// Write a JSON object with the health address here once everything runs
     #[arg(long, env = "ENSIGN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -119,6 +122,7 @@ impl Args {
         problems.extend(self.azure_limits.problems());
         problems.extend(self.registration.problems());
         self.settle.check(&mut problems);
+        self.roles.check(&mut problems);
         if let Some(url) = &self.webhook_url {
             let is_https = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.has_host());
             problems.require(is_https, || format!("--webhook-url {url:?} is not an https URL"));
@@ -213,6 +217,7 @@ async fn configure(
             own_client_id: own.client_id,
             allowed_scopes: scopes,
             settle: args.settle.settle(),
+            roles: args.roles.policy(),
         },
         resync: Duration::from_secs(args.resync_seconds),
         azure_limits: args.azure_limits.limits(),
@@ -266,6 +271,8 @@ mod tests {
             "--resync-seconds=86401",
             "--concurrency=0",
             "--settle-seconds=3601",
+            "--allowed-roles=Owner",
+            "--allowed-role-scopes=/subscriptions/x",
             "--lease-duration-seconds=0",
             "--lease-name=A",
             "--namespace=Upper",

@@ -16,6 +16,7 @@ mod leader_election;
 mod policies;
 mod problems;
 mod ready_file;
+mod role_assignments;
 mod webhook;
 mod webhook_certificates;
 mod webhook_limits;

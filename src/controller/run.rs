@@ -23,6 +23,7 @@ use super::kube_writes::KubeWriter;
 use super::lease::{Election, LeaseConfig, Standing};
 use super::metrics::ControllerMetrics;
 use super::missed::MissedPods;
+use super::permissions::RoleBook;
 use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::Reconciler;
@@ -186,7 +187,9 @@ impl Life {
         let identities = feed.clone().identities(client()).map(|()| "the watch of ManagedIdentities");
         let bindings = feed.clone().bindings(client()).map(|()| "the watch of ManagedIdentityBindings");
         let namespaces = feed.clone().namespaces(client()).map(|()| "the watch of Namespaces");
+        let classes = feed.clone().classes(client()).map(|()| "the watch of ManagedIdentityClasses");
         self.watches = vec![self.tasks.spawn(identities), self.tasks.spawn(bindings), self.tasks.spawn(namespaces)];
+        self.watches.push(self.tasks.spawn(classes));
         if let Some(target) = config.webhook.clone() {
             let watch = feed.clone().registration(client(), target.configuration, target.namespace, target.secret);
             self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the webhook registration")));
@@ -259,6 +262,7 @@ impl Life {
             held,
             missed: MissedPods::new(config.metrics.clone()),
             metrics: config.metrics,
+            roles: RoleBook::default(),
         });
         for _ in 0..config.concurrency.max(1) {
             self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));

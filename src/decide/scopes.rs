@@ -30,7 +30,11 @@ pub struct InvalidScope {
 impl AzureScope {
     /// Whether the identity is the scope itself or lies under it. Segments count as a whole: `rg` does not cover `rg2`.
     pub fn covers(&self, identity: &ArmId) -> bool {
-        identity.key().strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.contains(identity.key())
+    }
+
+    fn contains(&self, key: &str) -> bool {
+        key.strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The smallest scope that contains this one and to which Azure lets a custom role be limited: a resource group or a
@@ -102,6 +106,11 @@ impl AllowedScopes {
     /// Whether the controller may act on the identity.
     pub fn allow(&self, identity: &ArmId) -> bool {
         self.0.is_empty() || self.0.iter().any(|scope| scope.covers(identity))
+    }
+
+    /// The same for whatever has this ARM ID, in lower case and without a slash at its end.
+    pub fn contain(&self, key: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|scope| scope.contains(key))
     }
 
     /// The refusal of an identity outside, as a condition. It does not name the scopes: tenants read it too.

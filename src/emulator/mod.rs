@@ -1,5 +1,5 @@
 //! The Azure stand-in: ARM for user-assigned managed identities, Entra's token endpoint for workload identity
-//! federation, and `/_emulator/` to seed, inspect and disturb it.
+//! federation, data that ask for a role, and `/_emulator/` to seed, inspect and disturb it.
 //!
 //! It speaks the real wire protocol over https, so that Microsoft's own clients work against it unpatched, and it
 //! refuses what Azure refuses in the same words. [`state`] decides and does no I/O; `http` serves.
@@ -7,6 +7,7 @@
 //! ```text
 //!             ┌ /subscriptions/… ─▶ state::arm ──┐
 //! https ─▶ http ┤ /{tenant}/… ─────▶ state::entra ─┼─▶ State
+//!             ├ /protected/… ───▶ state::protected ┤
 //!             └ /_emulator/… ──────────────────┘
 //! ```
 

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::state::roles::RoleSettings;
 use super::state::{Defaults, Settings, StateDocument};
 use crate::runtime::clock::{SharedClock, SystemClock};
 
@@ -20,6 +21,10 @@ pub struct EmulatorOptions {
     pub issuer_ca_pems: Vec<String>,
     /// A credential gives tokens this many seconds after its write.
     pub propagation_seconds: u32,
+    /// A new identity's principal gets no role before this many seconds have passed.
+    pub principal_replication_seconds: u32,
+    /// A role assignment gives something this many seconds after its write.
+    pub role_propagation_seconds: u32,
     /// How long a write of a credential takes; another one under the same identity is refused meanwhile.
     pub write_latency_ms: u64,
     /// Refuse requests beyond Azure's published limits, with 429.
@@ -46,6 +51,8 @@ impl Default for EmulatorOptions {
             seed: StateDocument::default(),
             issuer_ca_pems: Vec::new(),
             propagation_seconds: 0,
+            principal_replication_seconds: 0,
+            role_propagation_seconds: 0,
             write_latency_ms: 20,
             published_limits: false,
             token_lifetime_seconds: 86_400,
@@ -71,6 +78,11 @@ impl EmulatorOptions {
                 write_latency_ms: self.write_latency_ms,
                 credential_page_size: 20,
                 identity_page_size: 100,
+                roles: RoleSettings {
+                    principal_replication_seconds: self.principal_replication_seconds,
+                    propagation_seconds: self.role_propagation_seconds,
+                    ..RoleSettings::default()
+                },
                 regions_without_credentials: ["malaysiasouth", "newzealandnorth"].map(str::to_owned).into(),
             },
         }

@@ -164,6 +164,7 @@ impl Replica {
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
                 allowed_scopes: AllowedScopes::default(),
+                roles: None,
                 settle: Duration::ZERO,
             },
             resync: RESYNC,

@@ -4,9 +4,11 @@
 use ensign::decide::policy::Mode;
 
 mod allowed_scopes;
+mod api_provision;
 mod api_validation;
 mod architecture;
 mod azure;
+mod classes;
 mod cluster_identity;
 mod compatibility;
 mod controller;
@@ -17,6 +19,8 @@ mod lease;
 mod metrics;
 #[path = "../outcomes/mod.rs"]
 mod outcomes;
+mod provision;
+mod role_assignments;
 #[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
 mod tenancy;

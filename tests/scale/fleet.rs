@@ -128,6 +128,7 @@ impl Fleet {
                 client_id,
                 principal_id: uuid::Uuid::new_v4().to_string(),
                 arm_rights: ArmRights::None,
+                created_at: Timestamp::UNIX_EPOCH,
                 credentials: BTreeMap::new(),
             };
             for number in 0..IDENTITIES {

@@ -80,13 +80,15 @@ fn living(
     let mut verdicts = vec![(ConditionType::Accepted, accepted.clone())];
     // A refused binding learns nothing about the identity.
     if accepted.holds() {
-        after.managed_identity_name = Some(binding.spec.identity_ref.name.clone());
+        after.managed_identity_name = Some(binding.identity_name().into_owned());
         verdicts.push((ConditionType::IdentityResolved, context.resolution.verdict.clone()));
         if let Some(facts) = &context.resolution.facts {
             after.client_id = Some(facts.client_id.clone());
             after.tenant_id = Some(facts.tenant_id.clone());
             let (verdict, credential) = credential(context, subject, before);
-            verdicts.push((ConditionType::CredentialReady, verdict));
+            // Pods wait for this condition, and without its roles an identity is of no use to them.
+            let lacking = context.permissions.lacking.clone().filter(|_| verdict.holds());
+            verdicts.push((ConditionType::CredentialReady, lacking.unwrap_or(verdict)));
             after.credential = credential;
         }
     } else if let Some(verdict) = trusted_all_the_same(context, subject, before) {

@@ -108,12 +108,14 @@ pub(super) fn client_id_env() -> String {
 
 /// What an injected pod's annotation says of the binding.
 pub(super) fn claim() -> String {
+    format!("string(params.metadata.name) + '=' + {}", identity())
+}
+
+/// Kind and name of what the binding references.
+pub(super) fn identity() -> String {
     // The kind's name comes from the type, so that another kind of identity can't be forgotten here.
     let kind = name_of(IdentityKind::default());
-    format!(
-        "string(params.metadata.name) + '=' + string(params.spec.identityRef.?kind.orValue({kind})) + '/' + \
-         string(params.spec.identityRef.name)"
-    )
+    format!("string(params.spec.identityRef.?kind.orValue({kind})) + '/' + string(params.spec.identityRef.name)")
 }
 
 /// What the pod's annotation says of bindings, whoever wrote it.

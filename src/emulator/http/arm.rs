@@ -91,7 +91,7 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         if let Some(limits) = &mut *lock(&shared.limits) {
             limits.admit(&operation, caller)?;
         }
-        arm::check(&state, &operation)?;
+        arm::check(&state, &operation, shared.clock.now())?;
         let write = match operation.credential_write() {
             None => None,
             Some(identity) if state.begin_credential_write(identity) => {

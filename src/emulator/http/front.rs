@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultAnswer, NamedAction};
 use super::log::{Kind, LogEntry};
-use super::{Shared, arm, control, discovery, lock, token};
+use super::{Shared, arm, control, discovery, lock, protected, token};
 use crate::emulator::state::arm::ArmError;
 use crate::emulator::state::text::redact;
 
@@ -117,7 +117,9 @@ fn classify(method: &Method, path: &str) -> Kind {
     let first = path.split('/').next().unwrap_or_default();
     if first == "_emulator" {
         Kind::Emulator
-    } else if first.eq_ignore_ascii_case("subscriptions") {
+    } else if first == "protected" {
+        Kind::Data
+    } else if first.eq_ignore_ascii_case("subscriptions") || first.eq_ignore_ascii_case("providers") {
         if method == Method::GET { Kind::ArmRead } else { Kind::ArmWrite }
     } else if path.to_lowercase().trim_end_matches('/').ends_with("/oauth2/v2.0/token") {
         Kind::Token
@@ -164,6 +166,7 @@ async fn dispatch(shared: &Shared, incoming: &Incoming) -> Reply {
         Kind::ArmRead | Kind::ArmWrite => arm::answer(shared, incoming).await,
         Kind::Token => token::answer(shared, incoming).await,
         Kind::Discovery => discovery::answer(shared, incoming),
+        Kind::Data => protected::answer(shared, incoming),
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Kind {
     Token,
     /// Entra's metadata.
     Discovery,
+    /// A protected resource.
+    Data,
     /// The stand-in's own endpoints.
     Emulator,
 }

@@ -8,6 +8,7 @@ pub mod faults;
 mod front;
 mod issuer;
 pub mod log;
+mod protected;
 mod signing;
 mod token;
 

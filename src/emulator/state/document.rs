@@ -11,6 +11,7 @@ use super::arm::names;
 use super::model::{
     ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State, Subscription,
 };
+use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument, RoleSettings};
 use super::text::normalize_location;
 
 /// The state as JSON.
@@ -33,10 +34,20 @@ pub struct StateDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regions_without_credentials: Option<BTreeSet<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal_replication_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_propagation_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_assignment_limit: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_assignment_page_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Vec<SubscriptionDocument>>,
     pub identities: Vec<IdentityDocument>,
     pub locks: Vec<Lock>,
     pub deny_policies: Vec<DenyPolicy>,
+    pub role_definitions: Vec<RoleDefinitionDocument>,
+    pub role_assignments: Vec<RoleAssignmentDocument>,
     /// How many GUIDs were made up so far: kept so that a restored state does not give one out twice.
     pub guids_given: u64,
     /// Identities under which a credential is being written. Shown; not taken.
@@ -88,6 +99,8 @@ pub struct IdentityDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation_scope: Option<String>,
     pub arm_rights: ArmRights,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     pub federated_identity_credentials: Vec<CredentialDocument>,
 }
 
@@ -147,6 +160,14 @@ impl StateDocument {
                 || fallback.regions_without_credentials.clone(),
                 |regions| regions.iter().map(|region| normalize_location(region)).collect(),
             ),
+            roles: RoleSettings {
+                principal_replication_seconds: self
+                    .principal_replication_seconds
+                    .unwrap_or(fallback.roles.principal_replication_seconds),
+                propagation_seconds: self.role_propagation_seconds.unwrap_or(fallback.roles.propagation_seconds),
+                limit: self.role_assignment_limit.unwrap_or(fallback.roles.limit),
+                page_size: self.role_assignment_page_size.unwrap_or(fallback.roles.page_size).max(1),
+            },
         };
         let mut state = State {
             subscriptions: subscriptions(self.subscriptions, &tenant_id, defaults)?,
@@ -155,6 +176,8 @@ impl StateDocument {
             identities: BTreeMap::new(),
             locks: self.locks,
             deny_policies: self.deny_policies,
+            role_definitions: roles::read_definitions(self.role_definitions)?,
+            role_assignments: BTreeMap::new(),
             guids_given: self.guids_given,
             credential_writes_under_way: BTreeSet::new(),
         };
@@ -170,6 +193,7 @@ impl StateDocument {
                 return Err(InvalidDocument(format!("two identities have the ID {key}")));
             }
         }
+        roles::read_assignments(&mut state, self.role_assignments, defaults, now)?;
         Ok(state)
     }
 }
@@ -258,6 +282,7 @@ impl IdentityDocument {
             client_id,
             principal_id,
             arm_rights: self.arm_rights,
+            created_at: self.created_at.unwrap_or(now),
             credentials,
         })
     }
@@ -274,10 +299,16 @@ impl From<&State> for StateDocument {
             credential_page_size: Some(settings.credential_page_size),
             identity_page_size: Some(settings.identity_page_size),
             regions_without_credentials: Some(settings.regions_without_credentials.clone()),
+            principal_replication_seconds: Some(settings.roles.principal_replication_seconds),
+            role_propagation_seconds: Some(settings.roles.propagation_seconds),
+            role_assignment_limit: Some(settings.roles.limit),
+            role_assignment_page_size: Some(settings.roles.page_size),
             subscriptions: Some(state.subscriptions.values().map(SubscriptionDocument::from).collect()),
             identities: state.identities.values().map(|identity| identity_document(state, identity)).collect(),
             locks: state.locks.clone(),
             deny_policies: state.deny_policies.clone(),
+            role_definitions: roles::definition_documents(state),
+            role_assignments: roles::assignment_documents(state),
             guids_given: state.guids_given,
             credential_writes_under_way: state.credential_writes_under_way.iter().cloned().collect(),
         }
@@ -316,6 +347,7 @@ fn identity_document(state: &State, identity: &Identity) -> IdentityDocument {
         principal_id: Some(identity.principal_id.clone()),
         isolation_scope: Some(identity.isolation_scope.clone()),
         arm_rights: identity.arm_rights.clone(),
+        created_at: Some(identity.created_at),
         federated_identity_credentials: credentials.collect(),
     }
 }
@@ -348,7 +380,11 @@ mod tests {
                 "federatedIdentityCredentials": [{"name": "one", "issuer": "https://i", "subject": "s"}]
             }],
             "locks": [{"scope": "/subscriptions/x"}],
-            "denyPolicies": [{"name": "no", "scope": "/subscriptions/x"}]
+            "denyPolicies": [{"name": "no", "scope": "/subscriptions/x"}],
+            "roleDefinitions": [{
+                "name": "c0500000-0000-4000-8000-000000000001", "roleName": "Mine", "permissions": [{"actions": ["*"]}]
+            }],
+            "roleAssignments": [{"identity": "orders", "role": "mine"}, {"identity": "orders", "role": "Reader", "scope": "/"}]
         }))
         .unwrap();
         let document = StateDocument::from(&first);
@@ -367,6 +403,15 @@ mod tests {
             json!({"identities": [{"name": "orders", "clientId": "me"}]}),
             json!({"identities": [orders], "subscriptions": []}),
             json!({"subscriptions": [{"id": "mine"}]}),
+            json!({"roleAssignments": [{"identity": "orders", "role": "Reader"}]}),
+            json!({"identities": [orders], "roleAssignments": [{"identity": "orders", "role": "Nobody"}]}),
+            json!({"identities": [orders], "roleAssignments": [{"identity": "orders", "role": "Reader", "scope": "x"}]}),
+            json!({"identities": [orders], "roleAssignments": [{"identity": "orders", "role": "Reader", "name": "x"}]}),
+            json!({"roleAssignments": [{"role": "Reader"}]}),
+            json!({"roleDefinitions": [{"name": "x", "roleName": "x", "permissions": []}]}),
+            json!({"roleDefinitions": [
+                {"name": "8E3AF657-a8ff-443c-a75c-2fe8c4bcb635", "roleName": "x", "permissions": []}
+            ]}),
         ];
         for document in refused {
             assert!(state(document.clone()).is_err(), "{document} must be refused");

@@ -9,6 +9,8 @@ pub mod arm;
 pub mod document;
 pub mod entra;
 mod model;
+pub mod protected;
+pub mod roles;
 pub mod text;
 
 use k8s_openapi::jiff::Timestamp;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::roles::{RoleAssignment, RoleDefinition, RoleSettings};
+
 /// Everything that the stand-in knows. Keys of maps are in lower case, as ARM compares IDs.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -20,6 +22,10 @@ pub struct State {
     pub locks: Vec<Lock>,
     /// Policies that refuse writes.
     pub deny_policies: Vec<DenyPolicy>,
+    /// Custom role definitions by GUID.
+    pub role_definitions: BTreeMap<String, RoleDefinition>,
+    /// Role assignments by GUID.
+    pub role_assignments: BTreeMap<String, RoleAssignment>,
     pub(super) guids_given: u64,
     pub(super) credential_writes_under_way: BTreeSet<String>,
 }
@@ -39,6 +45,8 @@ pub struct Settings {
     pub identity_page_size: usize,
     /// Regions whose identities take no federated identity credentials.
     pub regions_without_credentials: BTreeSet<String>,
+    /// How roles behave.
+    pub roles: RoleSettings,
 }
 
 /// A subscription.
@@ -89,6 +97,8 @@ pub struct Identity {
     pub principal_id: String,
     /// What the identity may do in ARM.
     pub arm_rights: ArmRights,
+    /// When it was made.
+    pub created_at: Timestamp,
     /// Federated identity credentials by name.
     pub credentials: BTreeMap<String, Credential>,
 }

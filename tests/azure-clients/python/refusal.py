@@ -1,6 +1,7 @@
 """What a client is told when Azure refuses."""
 
 import contextlib
+import json
 
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
@@ -13,7 +14,7 @@ def refused(status, code, message=""):
         yield
     error = caught.value
     # The client drops the body of a 404 or 409 of some operations: read what came over the wire.
-    envelope = error.response.json()["error"]
+    envelope = json.loads(error.response.text())["error"]
     assert (error.status_code, envelope["code"]) == (status, code), envelope
     assert message in envelope["message"], envelope["message"]
 

@@ -16,11 +16,13 @@ use ensign::decide::backoff::Spread;
 use ensign::decide::names::cluster_tag;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
+use ensign::decide::permissions::RolePolicy;
 use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign::runtime::clock::SystemClock;
 use ensign::runtime::health::Readiness;
+use k8s_openapi::jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -97,6 +99,7 @@ impl Ensign {
             client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
             principal_id: Uuid::new_v4().to_string(),
             arm_rights: ArmRights::None,
+            created_at: Timestamp::UNIX_EPOCH,
             credentials: credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect(),
             id,
         };
@@ -197,6 +200,7 @@ impl Ensign {
                         tenant_id: Some(tenant_id),
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                         allowed_scopes: AllowedScopes::default(),
+                        roles: Some(RolePolicy::default()),
                         settle: SETTLE,
                     },
                     resync: Duration::from_secs(900),

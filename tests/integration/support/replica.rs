@@ -16,6 +16,7 @@ use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
+use ensign::decide::permissions::RolePolicy;
 use ensign::decide::scopes::AllowedScopes;
 use ensign::emulator::state::{ArmRights, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
@@ -23,6 +24,7 @@ use ensign::runtime::clock::{SharedClock, SystemClock};
 use ensign::runtime::health::Readiness;
 use http::HeaderValue;
 use http::header::USER_AGENT;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -70,6 +72,7 @@ impl Stage {
             client_id: Uuid::new_v4().to_string(),
             principal_id: Uuid::new_v4().to_string(),
             arm_rights: ArmRights::None,
+            created_at: Timestamp::UNIX_EPOCH,
             credentials: BTreeMap::new(),
             id,
         };
@@ -294,6 +297,7 @@ pub struct ReplicaOptions {
     /// Who injects.
     pub injection: Option<InjectionTarget>,
     pub allowed_scopes: AllowedScopes,
+    pub roles: Option<RolePolicy>,
     /// What it does about pods, and the webhook that it registers.
     pub pods: Option<Pods>,
     /// How long credentials settle.
@@ -312,6 +316,7 @@ impl Default for ReplicaOptions {
             previous_id: None,
             injection: None,
             allowed_scopes: AllowedScopes::default(),
+            roles: None,
             pods: None,
             settle: Duration::ZERO,
             webhook: None,
@@ -396,6 +401,7 @@ impl Replica {
                         tenant_id,
                         own_client_id: None,
                         allowed_scopes: options.allowed_scopes.clone(),
+                        roles: options.roles.clone(),
                         settle: options.settle,
                     },
                     resync: Duration::from_secs(900),

@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::ArmError;
 use crate::emulator::state::entra::AccessClaims;
 use crate::emulator::state::model::{ArmRights, State};
+use crate::emulator::state::roles::Grant;
 use crate::emulator::state::text::entra_time;
 use crate::emulator::state::{ADMINISTRATOR, names_arm};
 
@@ -19,6 +20,8 @@ pub struct Caller {
     pub tenant_id: String,
     /// What it may do.
     pub rights: ArmRights,
+    /// What was granted to it besides, by role assignments.
+    pub grants: Vec<Grant>,
 }
 
 /// No usable `Authorization` header.
@@ -60,7 +63,13 @@ pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestam
         // The token of an identity that was deleted since still says who asks, but has no rights.
         state.identity_by_principal_id(&claims.oid).map_or(ArmRights::None, |identity| identity.arm_rights.clone())
     };
-    Ok(Caller { client_id: claims.appid.clone(), object_id: claims.oid.clone(), tenant_id: claims.tid.clone(), rights })
+    Ok(Caller {
+        client_id: claims.appid.clone(),
+        object_id: claims.oid.clone(),
+        tenant_id: claims.tid.clone(),
+        rights,
+        grants: state.grants(&claims.oid, now),
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl ArmError {
         Self::resource_not_found(&resource, &id.resource_group)
     }
 
-    fn resource_not_found(resource: &str, group: &str) -> Self {
+    pub(super) fn resource_not_found(resource: &str, group: &str) -> Self {
         let message = format!(
             "The Resource 'Microsoft.ManagedIdentity/{resource}' under resource group '{group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
         );

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{ArmAnswer, ArmError, ArmRequest, Caller};
+use crate::emulator::state::roles::RoleSettings;
 use crate::emulator::state::{ADMINISTRATOR, ArmRights, Defaults, Settings, State, StateDocument};
 
 pub(in crate::emulator::state) const TENANT: &str = "7e000000-0000-4000-8000-000000000001";
@@ -31,6 +32,7 @@ pub(in crate::emulator::state) fn defaults() -> Defaults {
             credential_page_size: 20,
             identity_page_size: 100,
             regions_without_credentials: BTreeSet::from(["malaysiasouth".to_owned()]),
+            roles: RoleSettings::default(),
         },
     }
 }
@@ -64,7 +66,13 @@ pub(super) fn trust(issuer: &str, subject: &str) -> Value {
 
 /// A caller of the tenant.
 pub(super) fn caller(rights: ArmRights) -> Caller {
-    Caller { client_id: "client".to_owned(), object_id: ADMINISTRATOR.to_owned(), tenant_id: TENANT.to_owned(), rights }
+    Caller {
+        client_id: "client".to_owned(),
+        object_id: ADMINISTRATOR.to_owned(),
+        tenant_id: TENANT.to_owned(),
+        rights,
+        grants: Vec::new(),
+    }
 }
 
 /// Asks with all rights and a current version; a query in the path comes after the version.

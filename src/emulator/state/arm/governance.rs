@@ -11,15 +11,21 @@ pub(super) fn authorize(caller: &Caller, action: &str, scope: &str) -> Result<()
         ArmRights::Actions(actions) => actions.iter().any(|allowed| allowed.eq_ignore_ascii_case(action)),
         ArmRights::None => false,
     };
-    if allowed {
+    if allowed || caller.grants.iter().any(|grant| grant.allows(action, scope)) {
         return Ok(());
     }
     let Caller { client_id, object_id, .. } = caller;
+    let unless = match action {
+        "Microsoft.Authorization/roleAssignments/write" | "Microsoft.Authorization/roleAssignments/delete" => {
+            " or an ABAC condition not fulfilled"
+        }
+        _ => "",
+    };
     Err(ArmError::new(
         403,
         "AuthorizationFailed",
         format!(
-            "The client '{client_id}' with object id '{object_id}' does not have authorization to perform action '{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials."
+            "The client '{client_id}' with object id '{object_id}' does not have authorization{unless} to perform action '{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials."
         ),
     ))
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::paging::Page;
 use super::versions::ApiVersion;
 use super::{ArmAnswer, ArmError, governance, names};
-use crate::emulator::state::model::{ArmRights, Identity, IdentityId, State};
+use crate::emulator::state::model::{ArmRights, Identity, IdentityId, State, is_within};
 use crate::emulator::state::text::{normalize_location, read_object};
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
@@ -114,7 +115,13 @@ pub(super) fn check_delete(state: &State, id: &IdentityId) -> Result<(), ArmErro
     governance::allow_delete(state, &id.in_answers())
 }
 
-pub(super) fn put(state: &mut State, id: &IdentityId, body: IdentityBody, version: ApiVersion) -> ArmAnswer {
+pub(super) fn put(
+    state: &mut State,
+    id: &IdentityId,
+    body: IdentityBody,
+    version: ApiVersion,
+    now: Timestamp,
+) -> ArmAnswer {
     let key = id.key();
     if let Some(identity) = state.identities.get_mut(&key) {
         identity.tags = body.tags;
@@ -134,6 +141,7 @@ pub(super) fn put(state: &mut State, id: &IdentityId, body: IdentityBody, versio
         client_id,
         principal_id,
         arm_rights: ArmRights::None,
+        created_at: now,
         credentials: BTreeMap::new(),
     };
     let answer = ArmAnswer::created(show(state, &identity, version));
@@ -164,6 +172,8 @@ pub(super) fn get(state: &State, id: &IdentityId, version: ApiVersion) -> Result
 }
 
 pub(super) fn delete(state: &mut State, id: &IdentityId) -> ArmAnswer {
+    // Assignments to its principal stay behind, those at its own scope go with it.
+    state.role_assignments.retain(|_, assignment| !is_within(&assignment.scope, &id.key()));
     ArmAnswer::deleted(state.identities.remove(&id.key()).is_some())
 }
 

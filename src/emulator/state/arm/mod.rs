@@ -3,6 +3,7 @@
 //! A request is planned (all that can be said from its own words and the caller's rights) and then applied (all that
 //! depends on what is there at that moment). Between the two a write of a credential takes its time.
 
+mod authorization;
 pub mod bearer;
 mod credentials;
 mod error;
@@ -11,6 +12,7 @@ mod identities;
 pub mod names;
 mod paging;
 mod plan;
+pub(in crate::emulator::state) mod scope;
 mod throttle;
 mod versions;
 
@@ -24,6 +26,7 @@ pub use error::ArmError;
 pub use plan::plan;
 pub use throttle::Throttle;
 
+use authorization::RoleOperation;
 use credentials::CredentialBody;
 use identities::{IdentityBody, IdentityPatch};
 use paging::Page;
@@ -64,6 +67,7 @@ enum Kind {
     GetCredential(IdentityId, String),
     PutCredential(IdentityId, String, CredentialBody),
     DeleteCredential(IdentityId, String),
+    Role(RoleOperation),
 }
 
 /// A successful answer.
@@ -100,20 +104,21 @@ impl Operation {
 }
 
 /// What would refuse the operation at this moment, without changing anything.
-pub fn check(state: &State, operation: &Operation) -> Result<(), ArmError> {
+pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(), ArmError> {
     match &operation.kind {
         Kind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body),
         Kind::DeleteCredential(identity, name) => credentials::check_delete(state, identity, name),
         Kind::PutIdentity(identity, body) => identities::check_put(state, identity, body),
         Kind::PatchIdentity(identity, _) => identities::check_patch(state, identity),
         Kind::DeleteIdentity(identity) => identities::check_delete(state, identity),
+        Kind::Role(role) => authorization::check(state, role, now),
         _ => Ok(()),
     }
 }
 
 /// Does the operation. `base_url` (scheme and authority) starts the links to next pages.
 pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Timestamp) -> Result<ArmAnswer, ArmError> {
-    check(state, &operation)?;
+    check(state, &operation, now)?;
     let Operation { kind, version, path } = operation;
     let next_page = |link: Option<String>| link.map(|token| paging::link(base_url, &path, version, &token));
     match kind {
@@ -122,7 +127,7 @@ pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Times
             Ok(ArmAnswer::ok(list(values, next_page(next))))
         }
         Kind::GetIdentity(id) => identities::get(state, &id, version).map(ArmAnswer::ok),
-        Kind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version)),
+        Kind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version, now)),
         Kind::PatchIdentity(id, patch) => identities::patch(state, &id, patch, version).map(ArmAnswer::ok),
         Kind::DeleteIdentity(id) => Ok(identities::delete(state, &id)),
         Kind::ListCredentials(id, page) => {
@@ -132,6 +137,10 @@ pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Times
         Kind::GetCredential(id, name) => credentials::get(state, &id, &name).map(ArmAnswer::ok),
         Kind::PutCredential(id, name, body) => credentials::put(state, &id, &name, body, now),
         Kind::DeleteCredential(id, name) => credentials::delete(state, &id, &name),
+        Kind::Role(role) => {
+            let link = |token: &str, filter: &str| paging::filtered_link(base_url, &path, version, token, filter);
+            authorization::apply(state, role, now, link)
+        }
     }
 }
 

@@ -84,6 +84,16 @@ impl Page {
     }
 }
 
+/// The link to the next page of a list with a filter.
+pub(super) fn filtered_link(base_url: &str, path: &str, version: ApiVersion, token: &str, filter: &str) -> String {
+    let link = link(base_url, path, version, token);
+    if filter.is_empty() {
+        return link;
+    }
+    let filter: String = url::form_urlencoded::byte_serialize(filter.as_bytes()).collect();
+    format!("{link}&$filter={filter}")
+}
+
 /// The link to the next page.
 pub(super) fn link(base_url: &str, path: &str, version: ApiVersion, token: &str) -> String {
     format!("{base_url}{path}?api-version={}&$skipToken={token}", version.name())

@@ -5,7 +5,7 @@ use axum::http::Method;
 use super::governance::authorize;
 use super::paging::Page;
 use super::versions::ApiVersion;
-use super::{ArmError, ArmRequest, Kind, Operation, credentials, identities, names};
+use super::{ArmError, ArmRequest, Kind, Operation, authorization, credentials, identities, names};
 use crate::emulator::state::model::{IdentityId, State, Subscription};
 use crate::emulator::state::text::percent_decode;
 
@@ -23,8 +23,11 @@ enum Target {
 
 /// Understands a request, in the order in which ARM refuses: version, subscription, type, rights, group, words.
 pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmError> {
-    let version = ApiVersion::from_query(request.query)?;
     let segments: Vec<String> = request.path.trim_matches('/').split('/').map(percent_decode).collect();
+    if let Some(parts) = authorization::split(&segments) {
+        return authorization::plan(state, request, parts);
+    }
+    let version = ApiVersion::from_query(request.query)?;
     let subscription = subscription(state, request, &segments)?;
     let (group, target) = target(&segments, subscription)?;
     if matches!(target, Target::Credentials(_) | Target::Credential(..)) && !version.has_credentials() {
@@ -51,7 +54,7 @@ pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmErr
     Ok(Operation { kind, version, path: request.path.trim_end_matches('/').to_owned() })
 }
 
-fn subscription<'a>(
+pub(super) fn subscription<'a>(
     state: &'a State,
     request: &ArmRequest<'_>,
     segments: &[String],

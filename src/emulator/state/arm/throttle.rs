@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use axum::http::Method;
+
 use super::super::model::IdentityId;
 use super::{ArmError, Kind, Operation};
 
@@ -75,7 +77,7 @@ pub struct Throttle {
 impl Throttle {
     /// Counts a request at a time, or refuses it. One that is refused is not counted.
     pub fn admit(&mut self, operation: &Operation, object_id: &str, now: Duration) -> Result<(), ArmError> {
-        let (verb, subscription, identity) = about(&operation.kind);
+        let About { verb, subscription, identity, provider } = about(&operation.kind);
         let [resource, subscriptions, tenant] = verb.limits();
         let counted = match verb.shared() {
             Verb::Get => "get",
@@ -83,15 +85,13 @@ impl Throttle {
             Verb::Put | Verb::Delete => "write",
         };
         let lower = subscription.to_lowercase();
-        let mut drawn: Vec<(Name, Limit)> = identity
-            .map(|identity| (("resource", identity.key(), counted), resource))
-            .into_iter()
-            .chain([
-                (("subscription", lower.clone(), counted), subscriptions),
-                (("tenant", String::new(), counted), tenant),
-                (("front", format!("{lower}/{object_id}"), verb.word()), verb.front()),
-            ])
-            .collect();
+        let mut drawn: Vec<(Name, Limit)> =
+            identity.map(|identity| (("resource", identity.key(), counted), resource)).into_iter().collect();
+        if provider {
+            drawn.push((("subscription", lower.clone(), counted), subscriptions));
+            drawn.push((("tenant", String::new(), counted), tenant));
+        }
+        drawn.push((("front", format!("{lower}/{object_id}"), verb.word()), verb.front()));
         for (name, limit) in &drawn {
             let wait = (self.lacks(name, now) + limit.every_ms).saturating_sub(limit.size * limit.every_ms);
             if wait > 0 {
@@ -119,20 +119,39 @@ impl Throttle {
     }
 }
 
-fn about(kind: &Kind) -> (Verb, &str, Option<&IdentityId>) {
+/// What a request is about.
+struct About<'a> {
+    verb: Verb,
+    subscription: &'a str,
+    identity: Option<&'a IdentityId>,
+    /// Whether the limits of the provider of identities count it. Those of Microsoft.Authorization are not published.
+    provider: bool,
+}
+
+fn about(kind: &Kind) -> About<'_> {
     let (verb, id) = match kind {
-        Kind::ListIdentities { subscription, .. } => return (Verb::List, subscription, None),
+        Kind::ListIdentities { subscription, .. } => {
+            return About { verb: Verb::List, subscription, identity: None, provider: true };
+        }
+        Kind::Role(role) => {
+            let (subscription, method) = role.about();
+            let verb = match method {
+                Method::PUT => Verb::Put,
+                Method::DELETE => Verb::Delete,
+                _ => Verb::Get,
+            };
+            return About { verb, subscription, identity: None, provider: false };
+        }
         Kind::GetIdentity(id) | Kind::GetCredential(id, _) => (Verb::Get, id),
         Kind::ListCredentials(id, _) => (Verb::List, id),
         Kind::PutIdentity(id, _) | Kind::PatchIdentity(id, _) | Kind::PutCredential(id, ..) => (Verb::Put, id),
         Kind::DeleteIdentity(id) | Kind::DeleteCredential(id, _) => (Verb::Delete, id),
     };
-    (verb, &id.subscription, Some(id))
+    About { verb, subscription: &id.subscription, identity: Some(id), provider: true }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Method;
     use serde_json::{Value, json};
 
     use super::*;

@@ -18,6 +18,9 @@ const KNOWN: [&str; 11] = [
     "2026-05-31",
 ];
 
+/// The known version of Microsoft.Authorization.
+const AUTHORIZATION: &str = "2022-04-01";
+
 /// A known version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ApiVersion(&'static str);
@@ -25,6 +28,15 @@ pub(super) struct ApiVersion(&'static str);
 impl ApiVersion {
     /// The version that a query names.
     pub(super) fn from_query(query: &str) -> Result<Self, ArmError> {
+        Self::one_of(&KNOWN, query)
+    }
+
+    /// The version of Microsoft.Authorization that a query names.
+    pub(super) fn of_authorization(query: &str) -> Result<Self, ArmError> {
+        Self::one_of(&[AUTHORIZATION], query)
+    }
+
+    fn one_of(known: &[&'static str], query: &str) -> Result<Self, ArmError> {
         let Some(wanted) = query_parameter(query, "api-version").filter(|version| !version.is_empty()) else {
             return Err(ArmError::new(
                 400,
@@ -32,10 +44,10 @@ impl ApiVersion {
                 "The api-version query parameter (?api-version=) is required for all requests.",
             ));
         };
-        let found = KNOWN.into_iter().find(|version| version.eq_ignore_ascii_case(&wanted)).map(Self);
+        let found = known.iter().find(|version| version.eq_ignore_ascii_case(&wanted)).copied().map(Self);
         found.ok_or_else(|| {
             let message =
-                format!("The api-version '{wanted}' is invalid. The supported versions are '{}'.", KNOWN.join(","));
+                format!("The api-version '{wanted}' is invalid. The supported versions are '{}'.", known.join(","));
             ArmError::new(400, "InvalidApiVersionParameter", message)
         })
     }

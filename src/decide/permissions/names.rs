@@ -1,0 +1,135 @@
+//! Names of role assignments. A name proves whose the assignment is.
+
+use uuid::Uuid;
+
+use super::Assignment;
+use super::scope::RoleScope;
+
+/// Namespace of the names that Ensign gives.
+const NAMES: Uuid = Uuid::from_u128(0x9b6c_1f4e_52f7_4d0b_a3ce_1d7a_0e45_6e51);
+
+/// On whose behalf assignments are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maker<'a> {
+    /// The cluster's ID.
+    pub cluster_id: &'a str,
+    /// The ID that the cluster had before, if that is known.
+    pub previous_id: Option<&'a str>,
+    /// UID of the `ManagedIdentity`.
+    pub owner_uid: &'a str,
+}
+
+impl Maker<'_> {
+    /// The name of the assignment that gives a principal a role in a scope: a GUID over the cluster, the owner, the scope,
+    /// the principal and the role, each with its length, none in a case of its own.
+    pub fn name(&self, scope: &RoleScope, principal: &str, role: &str) -> String {
+        self.name_under(self.cluster_id, scope, principal, role)
+    }
+
+    /// What the assignment says of itself: who made it, in the parts that its name is made from.
+    pub fn description(&self, name: &str) -> String {
+        format!("Ensign made this for ManagedIdentity {} of cluster {}: {name}", self.owner_uid, self.cluster_id)
+    }
+
+    /// Whether the assignment was made on this owner's behalf: its name recomputes from what it says itself.
+    pub fn made(&self, assignment: &Assignment) -> bool {
+        let Ok(scope) = assignment.scope.parse::<RoleScope>() else { return false };
+        let recomputes = |cluster: &str| {
+            let name = self.name_under(cluster, &scope, &assignment.principal, &assignment.role);
+            name.eq_ignore_ascii_case(&assignment.name)
+        };
+        recomputes(self.cluster_id) || self.previous_id.is_some_and(recomputes)
+    }
+
+    fn name_under(&self, cluster: &str, scope: &RoleScope, principal: &str, role: &str) -> String {
+        let (principal, role) = (principal.to_lowercase(), role.to_lowercase());
+        let mut bytes = Vec::new();
+        for part in [cluster, self.owner_uid, scope.key(), &principal, &role] {
+            bytes.extend((part.len() as u64).to_be_bytes());
+            bytes.extend(part.as_bytes());
+        }
+        Uuid::new_v5(&NAMES, &bytes).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SUBSCRIPTION: &str = "/subscriptions/00000000-0000-0000-0000-00000000000a";
+
+    fn made(maker: &Maker<'_>, scope: &str, principal: &str, role: &str) -> Assignment {
+        Assignment {
+            name: maker.name(&scope.parse().unwrap(), principal, role),
+            scope: scope.to_owned(),
+            role: role.to_owned(),
+            principal: principal.to_owned(),
+            condition: None,
+        }
+    }
+
+    fn maker<'a>(cluster_id: &'a str, owner_uid: &'a str) -> Maker<'a> {
+        Maker { cluster_id, previous_id: None, owner_uid }
+    }
+
+    #[test]
+    fn what_was_made_for_the_owner_is_its_own_in_any_case() {
+        let group = format!("{SUBSCRIPTION}/resourceGroups/Shop-RG");
+        let mine = maker("cluster", "uid");
+        let mut assignment = made(&mine, &group, "AA", "BB");
+        assert!(mine.made(&assignment));
+        assignment.scope = group.to_lowercase();
+        (assignment.principal, assignment.role) = ("aa".to_owned(), "bb".to_owned());
+        assignment.name = assignment.name.to_uppercase();
+        assert!(mine.made(&assignment));
+    }
+
+    #[test]
+    fn what_was_made_under_the_previous_id_is_its_own_where_that_is_known() {
+        let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
+        let before = made(&maker("before", "uid"), &group, "p", "r");
+        assert!(!maker("after", "uid").made(&before));
+        assert!(Maker { previous_id: Some("before"), ..maker("after", "uid") }.made(&before));
+    }
+
+    #[test]
+    fn an_assignment_in_a_scope_that_is_none_is_nobodys() {
+        let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
+        let mine = maker("cluster", "uid");
+        assert!(!mine.made(&Assignment { scope: format!("{group}/.."), ..made(&mine, &group, "p", "r") }));
+    }
+
+    proptest! {
+        #[test]
+        fn each_part_makes_another_name_however_the_parts_are_cut(
+            one in prop::array::uniform4("[a-b-]{0,3}"), other in prop::array::uniform4("[a-b-]{0,3}"),
+            group in "[a-b]{1,2}", other_group in "[a-b]{1,2}",
+        ) {
+            let name = |[cluster, owner, principal, role]: &[String; 4], group: &str| {
+                let scope = format!("{SUBSCRIPTION}/resourceGroups/{group}").parse().unwrap();
+                maker(cluster, owner).name(&scope, principal, role)
+            };
+            let same = one == other && group == other_group;
+            prop_assert_eq!(name(&one, &group) == name(&other, &other_group), same);
+        }
+
+        #[test]
+        fn what_is_the_owners_is_not_any_more_once_a_part_of_it_is_another(part in 0..6_usize, other in "[a-z]{1,5}") {
+            let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
+            let (cluster, owner) = (format!("cluster{other}"), format!("uid{other}"));
+            let mut changed = made(&maker("cluster", "uid"), &group, "p", "r");
+            let mut holder = maker("cluster", "uid");
+            match part {
+                0 => changed.scope = format!("{group}{other}"),
+                1 => changed.principal = format!("p{other}"),
+                2 => changed.role = format!("r{other}"),
+                3 => changed.name = changed.name.replace('-', &other),
+                4 => holder.cluster_id = &cluster,
+                _ => holder.owner_uid = &owner,
+            }
+            prop_assert!(!holder.made(&changed));
+        }
+    }
+}

@@ -1,0 +1,378 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const GROUP: &str = "/subscriptions/00000000-0000-0000-0000-00000000000a/resourceGroups/rg";
+const PRINCIPAL: &str = "11111111-0000-4000-8000-000000000001";
+const READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
+const OWNER: &str = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
+const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";
+
+/// An identity that asks for roles, and what there is in Azure.
+#[derive(Clone)]
+struct World {
+    wanted: Vec<Entry>,
+    records: Vec<Record>,
+    was_ready: bool,
+    leaving: bool,
+    policy: Option<RolePolicy>,
+    bounds: AllowedScopes,
+    observed: ObservedRoles,
+}
+
+fn entry(role: &str, scope: &str) -> Entry {
+    Entry { role_definition: role.to_owned(), scope: scope.to_owned() }
+}
+
+fn definition(id: &str, name: &str, actions: &[&str]) -> RoleDefinition {
+    let actions = actions.iter().map(ToString::to_string).collect();
+    RoleDefinition {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        blocks: vec![ActionBlock { actions, not_actions: vec![] }],
+    }
+}
+
+fn maker() -> Maker<'static> {
+    Maker { cluster_id: "cluster", previous_id: None, owner_uid: "uid" }
+}
+
+fn ours(scope: &str, role: &str) -> Assignment {
+    let name = maker().name(&scope.parse().unwrap(), PRINCIPAL, role);
+    Assignment {
+        name,
+        scope: scope.to_owned(),
+        role: role.to_owned(),
+        principal: PRINCIPAL.to_owned(),
+        condition: None,
+    }
+}
+
+fn by_hand(scope: &str, role: &str) -> Assignment {
+    Assignment { name: BY_HAND.to_owned(), ..ours(scope, role) }
+}
+
+fn record(role: &str, assignment: &Assignment, origin: CredentialOrigin) -> Record {
+    Record {
+        role_definition: role.to_owned(),
+        scope: assignment.scope.clone(),
+        role_definition_id: assignment.role.clone(),
+        name: assignment.name.clone(),
+        origin,
+    }
+}
+
+impl World {
+    fn asking(entries: &[Entry]) -> Self {
+        let mut world = Self {
+            wanted: entries.to_vec(),
+            records: Vec::new(),
+            was_ready: false,
+            leaving: false,
+            policy: Some(RolePolicy::default()),
+            bounds: AllowedScopes::default(),
+            observed: ObservedRoles { existing: Some(Ok(Vec::new())), ..ObservedRoles::default() },
+        };
+        world.look_up();
+        world
+    }
+
+    /// Looks up what has to be known: one role that may be given by name or GUID, and one that may not.
+    fn look_up(&mut self) {
+        for lookup in lookups(&self.inputs()) {
+            let found = match lookup.role.as_str() {
+                OWNER | "owner" => definition(OWNER, "Owner", &["*"]),
+                "reader" => definition(READER, "Reader", &["*/read"]),
+                guid => definition(guid, "Another", &["a/read"]),
+            };
+            self.observed.definitions.insert(lookup, Ok(found));
+        }
+    }
+
+    fn with(mut self, existing: &[Assignment]) -> Self {
+        self.observed.existing = Some(Ok(existing.to_vec()));
+        self
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
+            maker: maker(),
+            wanted: &self.wanted,
+            records: &self.records,
+            was_ready: self.was_ready,
+            principal: Some(PRINCIPAL),
+            leaving: self.leaving,
+            policy: self.policy.as_ref(),
+            bounds: &self.bounds,
+            observed: &self.observed,
+        }
+    }
+
+    fn decide(&self) -> Permissions {
+        decide(&self.inputs())
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        self.decide().verdict.map(|verdict| verdict.reason)
+    }
+
+    fn existing(&self) -> Vec<Assignment> {
+        self.observed.existing.clone().unwrap().unwrap()
+    }
+
+    /// Does what the plan says, as Azure would.
+    fn apply(&mut self) {
+        let decided = self.decide();
+        let mut existing = self.existing();
+        for step in &decided.steps {
+            existing.retain(|one| one.name != step.assignment().name);
+            if let RoleStep::Put { assignment, .. } = step {
+                existing.push(assignment.clone());
+            }
+        }
+        self.records = decided.records;
+        self.observed.existing = Some(Ok(existing));
+    }
+}
+
+#[test]
+fn a_role_that_is_asked_for_is_recorded_and_assigned_and_then_it_is_granted() {
+    let mut world = World::asking(&[entry("Reader", GROUP)]);
+    let first = world.decide();
+    let [RoleStep::Put { assignment, description, .. }] = &first.steps[..] else { panic!("{first:?}") };
+    assert_eq!(*assignment, ours(GROUP, READER));
+    assert!(description.contains("uid") && description.contains("cluster") && description.contains(&assignment.name));
+    assert_eq!(first.records, [record("Reader", assignment, CredentialOrigin::Created)]);
+    assert_eq!(first.lacking.map(|verdict| verdict.reason), Some(Reason::PermissionsPending));
+    world.apply();
+    assert_eq!((world.decide().steps, world.reason()), (vec![], Some(Reason::Granted)));
+    assert_eq!(world.decide().lacking, None);
+}
+
+#[test]
+fn an_equal_assignment_by_hand_is_used_and_never_deleted() {
+    let mut world =
+        World::asking(&[entry("Reader", &GROUP.to_uppercase().replace("RESOURCEGROUPS", "resourceGroups"))])
+            .with(&[by_hand(GROUP, READER)]);
+    let decided = world.decide();
+    assert_eq!((&decided.steps[..], world.reason()), (&[][..], Some(Reason::Granted)));
+    assert_eq!((decided.records[0].origin, decided.records[0].name.as_str()), (CredentialOrigin::Adopted, BY_HAND));
+    world.records = decided.records;
+    world.wanted.clear();
+    assert_eq!(world.decide().steps, []);
+    assert_eq!(world.decide().records, [], "and it is not remembered");
+    world.leaving = true;
+    assert!(world.decide().steps.is_empty() && !world.decide().ours_left);
+}
+
+#[test]
+fn an_assignment_on_a_condition_or_elsewhere_is_not_equal() {
+    let limited = Assignment { condition: Some("@Resource…".to_owned()), ..by_hand(GROUP, READER) };
+    let elsewhere = by_hand(&format!("{GROUP}2"), READER);
+    let above = by_hand("/", READER);
+    let another = Assignment { principal: BY_HAND.to_owned(), ..by_hand(GROUP, READER) };
+    for found in [limited, elsewhere, above, another, by_hand(GROUP, OWNER)] {
+        let world = World::asking(&[entry("Reader", GROUP)]).with(std::slice::from_ref(&found));
+        let steps = world.decide().steps;
+        assert!(matches!(&steps[..], [RoleStep::Put { .. }]), "{found:?}: {steps:?}");
+    }
+}
+
+#[test]
+fn what_is_not_asked_for_any_more_goes_if_it_is_ours() {
+    let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
+    let (mine, foreign) = (ours(&account, READER), by_hand(&account, READER));
+    let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER), mine.clone(), foreign]);
+    assert_eq!(world.decide().steps, [RoleStep::Delete(mine)]);
+    assert_eq!(world.decide().lacking, None, "a role too many keeps nobody waiting");
+    world.apply();
+    assert_eq!(world.existing().len(), 2);
+}
+
+#[test]
+fn what_was_made_for_another_owner_or_by_another_cluster_stays() {
+    let of = |cluster_id: &str, owner_uid: &str| {
+        let other = Maker { cluster_id, previous_id: None, owner_uid };
+        Assignment { name: other.name(&GROUP.parse().unwrap(), PRINCIPAL, READER), ..ours(GROUP, READER) }
+    };
+    let mut world = World::asking(&[]).with(&[of("another", "uid"), of("cluster", "another")]);
+    world.records = vec![record("x", &ours(GROUP, OWNER), CredentialOrigin::Created)];
+    assert_eq!(world.decide().steps, []);
+}
+
+#[test]
+fn a_role_with_which_an_identity_could_get_at_more_is_refused_and_taken_back() {
+    for named in ["Owner", "OWNER", OWNER, &OWNER.to_uppercase()] {
+        let world = World::asking(&[entry(named, GROUP)]).with(&[ours(GROUP, OWNER)]);
+        assert_eq!(world.reason(), Some(Reason::RoleNotAllowed), "{named}");
+        assert_eq!(world.decide().steps, [RoleStep::Delete(ours(GROUP, OWNER))]);
+        assert!(world.decide().lacking.is_some());
+    }
+    let mut allowed = World::asking(&[entry("Owner", GROUP)]);
+    allowed.policy = Some(RolePolicy { allowed_roles: [OWNER.to_owned()].into(), ..RolePolicy::default() });
+    assert_eq!(allowed.decide().steps.len(), 1);
+}
+
+#[test]
+fn a_refused_role_does_not_keep_the_others_from_being_given() {
+    let world = World::asking(&[entry("Owner", GROUP), entry("Reader", GROUP)]);
+    assert!(matches!(&world.decide().steps[..], [RoleStep::Put { assignment, .. }] if assignment.role == READER));
+    assert_eq!(world.reason(), Some(Reason::RoleNotAllowed));
+}
+
+#[test]
+fn a_scope_that_is_too_wide_or_none_at_all_is_not_even_looked_at() {
+    let subscription = GROUP.split("/resourceGroups").next().unwrap();
+    for (scope, reason) in [
+        ("/", Reason::RoleNotAllowed),
+        (subscription, Reason::RoleNotAllowed),
+        ("/providers/Microsoft.Management/managementGroups/top", Reason::RoleNotAllowed),
+        (&format!("{GROUP}/.."), Reason::InvalidSpec),
+        (&format!("{GROUP}/../../.."), Reason::InvalidSpec),
+        (&format!("{GROUP}%2f.."), Reason::InvalidSpec),
+        (&format!("{GROUP}/"), Reason::InvalidSpec),
+    ] {
+        let world = World::asking(&[entry("Reader", scope)]);
+        assert_eq!((world.reason(), world.decide().steps), (Some(reason), vec![]), "{scope}");
+        assert!(lookups(&world.inputs()).is_empty() && roots(&world.inputs()).is_empty(), "{scope}");
+    }
+}
+
+#[test]
+fn a_switch_that_is_off_stops_everything() {
+    let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
+    world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
+    world.policy = None;
+    world.wanted[0].role_definition = "Another".to_owned();
+    assert_eq!((world.reason(), world.decide().steps), (Some(Reason::RoleAssignmentsDisabled), vec![]));
+    world.leaving = true;
+    let leaving = world.decide();
+    assert!(leaving.steps.is_empty() && leaving.ours_left && leaving.verdict.is_none());
+}
+
+#[test]
+fn while_a_role_is_not_known_nothing_is_taken_away() {
+    let failure = Failure { reason: Reason::AzureUnavailable, message: "down".to_owned(), retry_after: None };
+    for answer in [None, Some(Err(failure))] {
+        let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
+        world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
+        world.observed.definitions.clear();
+        if let Some(answer) = answer {
+            world.observed.definitions.insert(Lookup::new(&GROUP.parse().unwrap(), "Reader"), answer);
+        }
+        let decided = world.decide();
+        assert_eq!(decided.steps, []);
+        assert!(decided.ours_left && decided.records.len() == 1 && decided.lacking.is_some());
+        world.was_ready = true;
+        assert_eq!(world.reason(), Some(Reason::Granted), "what was confirmed before still stands");
+        world.observed.existing = None;
+        assert_eq!(world.reason(), Some(Reason::Granted));
+        world.wanted.push(entry("Reader", &format!("{GROUP}2")));
+        assert_ne!(world.reason(), Some(Reason::Granted), "not for what is new");
+    }
+}
+
+#[test]
+fn a_failed_write_is_told_with_the_role_and_the_scope() {
+    let mut world = World::asking(&[entry("Reader", GROUP)]);
+    let failure = Failure { reason: Reason::Forbidden, message: "lacks it".to_owned(), retry_after: None };
+    world.observed.write_failures.insert(ours(GROUP, READER).name, failure);
+    let verdict = world.decide().lacking.unwrap();
+    assert_eq!(verdict.reason, Reason::Forbidden);
+    assert!(
+        verdict.message.contains("\"Reader\"")
+            && verdict.message.contains(GROUP)
+            && verdict.message.ends_with("lacks it")
+    );
+}
+
+#[test]
+fn when_the_identity_was_made_anew_the_former_assignment_is_remembered_until_it_is_gone() {
+    let former = Assignment { principal: BY_HAND.to_owned(), ..ours(GROUP, READER) };
+    let former = Assignment { name: maker().name(&GROUP.parse().unwrap(), BY_HAND, READER), ..former };
+    let mut world = World::asking(&[entry("Reader", GROUP)]);
+    world.records = vec![record("Reader", &former, CredentialOrigin::Created)];
+    assert_eq!(unlisted(&world.inputs(), &[]).len(), 1, "it is asked for by its name");
+    let mut world = world.with(&[former]);
+    let decided = world.decide();
+    let keys: BTreeSet<_> = decided.records.iter().map(|one| (&one.role_definition, &one.scope)).collect();
+    assert_eq!((decided.steps.len(), keys.len(), decided.records.len()), (2, 2, 2), "{decided:?}");
+    world.apply();
+    world.apply();
+    assert_eq!((world.existing().len(), world.records.len(), world.decide().steps.len()), (1, 1, 0));
+}
+
+#[test]
+fn a_list_covers_each_scope_once() {
+    let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
+    let other = format!("{GROUP}-2");
+    let mut world = World::asking(&[entry("Reader", &account), entry("Owner", GROUP), entry("Reader", &other)]);
+    let shown = |world: &World| roots(&world.inputs()).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&world), [GROUP, &other]);
+    let subscription = GROUP.split("/resourceGroups").next().unwrap();
+    let allowed_scopes = vec![subscription.parse().unwrap()];
+    world.policy = Some(RolePolicy { allowed_scopes, ..RolePolicy::default() });
+    world.wanted.push(entry("Reader", subscription));
+    assert_eq!(shown(&world), [subscription]);
+}
+
+#[test]
+fn nothing_asked_for_and_nothing_recorded_says_nothing() {
+    let decided = World::asking(&[]).with(&[by_hand(GROUP, READER)]).decide();
+    assert!(decided.steps.is_empty() && decided.verdict.is_none() && !decided.ours_left);
+}
+
+fn any_scope() -> impl Strategy<Value = String> {
+    let below = prop::sample::select(vec!["", "/providers/Microsoft.Storage/storageAccounts/data"]);
+    ("[ab-]{1,3}", below).prop_map(|(group, below)| format!("{}{group}x{below}", &GROUP[..GROUP.len() - 2]))
+}
+
+fn any_role() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["Reader", READER, "Owner", "4633458b-17de-408a-b874-0445c86b69e6"])
+        .prop_map(str::to_owned)
+}
+
+fn any_assignment() -> impl Strategy<Value = Assignment> {
+    let role = prop::sample::select(vec![READER, OWNER]);
+    (any_scope(), role, 0..4_u8, any::<u32>()).prop_map(|(scope, role, kind, number)| {
+        let mut one = ours(&scope, role);
+        match kind {
+            0 => {}
+            1 => one.name = format!("b0000000-0000-4000-8000-0000{number:08x}"),
+            2 => one.name = Maker { cluster_id: "another", ..maker() }.name(&scope.parse().unwrap(), PRINCIPAL, role),
+            _ => one.condition = Some("x".to_owned()),
+        }
+        one
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_plan_that_was_carried_out_leaves_nothing_to_do_and_nothing_foreign_touched(
+        entries in prop::collection::vec((any_role(), any_scope()), 0..5),
+        existing in prop::collection::vec(any_assignment(), 0..6),
+        leaving in any::<bool>(),
+    ) {
+        let mut entries: Vec<Entry> = entries.iter().map(|(role, scope)| entry(role, scope)).collect();
+        entries.sort();
+        entries.dedup();
+        let mut world = World::asking(&entries).with(&existing);
+        world.leaving = leaving;
+        world.records = vec![record("x", &ours(GROUP, READER), CredentialOrigin::Created)];
+        let foreign: Vec<_> = existing.iter().filter(|one| !maker().made(one)).cloned().collect();
+        world.apply();
+        world.apply();
+        let after = world.decide();
+        prop_assert_eq!(&after.steps, &[]);
+        for one in &foreign {
+            prop_assert!(world.existing().contains(one));
+        }
+        for one in world.existing().iter().filter(|one| maker().made(one)) {
+            let asked = |entry: &Entry| entry.scope == one.scope && entry.role_definition != "Owner";
+            prop_assert!(!leaving && one.role != OWNER && entries.iter().any(asked), "{:?}", one);
+        }
+        prop_assert!(!(leaving && after.ours_left));
+        let keys: BTreeSet<_> = after.records.iter().map(|one| (&one.role_definition, &one.scope)).collect();
+        prop_assert_eq!(keys.len(), after.records.len());
+    }
+}

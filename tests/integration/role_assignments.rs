@@ -1,0 +1,195 @@
+//! Roles that identities are given in Azure.
+
+use ensign::emulator::LogFilter;
+use ensign::emulator::state::roles::RoleAssignment;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::objects::{Team, condition_of, kubectl, wait_for};
+use crate::support::replica::{ReplicaOptions, Stage};
+
+const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
+const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";
+
+fn group(team: &Team) -> String {
+    let info = team.ensign.azure.info();
+    format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group)
+}
+
+/// A storage account of the team's own.
+fn account(team: &Team) -> String {
+    format!("{}/providers/Microsoft.Storage/storageAccounts/{}", group(team), team.name)
+}
+
+fn asking(team: &Team, roles: &[(&str, &str)]) -> Value {
+    let mut identity = team.identity();
+    let entries = roles.iter().map(|(role, scope)| json!({"roleDefinition": role, "scope": scope}));
+    identity["spec"]["roleAssignments"] = entries.collect();
+    identity
+}
+
+fn principal(team: &Team) -> String {
+    team.ensign.azure.with_state(|state| {
+        let found = state.identities.values().find(|identity| identity.id.name == team.name);
+        found.expect("an identity in Azure").principal_id.clone()
+    })
+}
+
+/// What the team's identity is assigned, as `(name, role, scope)`.
+fn assigned(team: &Team) -> Vec<(String, String, String)> {
+    let principal = principal(team);
+    team.ensign.azure.with_state(|state| {
+        let own = state.role_assignments.values().filter(|one| one.principal_id == principal);
+        own.map(|one| (one.name.clone(), one.role.clone(), one.scope.clone())).collect()
+    })
+}
+
+/// Writes of role assignments of which the path has this part.
+fn writes(team: &Team, part: &str) -> usize {
+    let kind = Some("arm-write".to_owned());
+    let entries =
+        team.ensign.azure.log(&LogFilter { kind, path: Some("/roleAssignments/".to_owned()), ..LogFilter::default() });
+    entries.iter().filter(|entry| entry.path.to_lowercase().contains(&part.to_lowercase())).count()
+}
+
+fn assign_by_hand(team: &Team, name: &str) {
+    let assignment = RoleAssignment {
+        name: name.to_owned(),
+        scope: account(team),
+        role: BLOB_READER.to_owned(),
+        principal_id: principal(team),
+        principal_type: "ServicePrincipal".to_owned(),
+        description: None,
+        condition: None,
+        condition_version: None,
+        created_on: Timestamp::UNIX_EPOCH,
+        updated_on: Timestamp::UNIX_EPOCH,
+        created_by: BY_HAND.to_owned(),
+    };
+    team.ensign.azure.with_state(|state| state.role_assignments.insert(name.to_owned(), assignment));
+}
+
+#[test]
+fn a_role_that_is_asked_for_is_assigned_and_taken_away_with_the_object() {
+    let team = Team::new("role");
+    team.apply(&asking(&team, &[("Storage Blob Data Reader", &account(&team))]));
+    team.apply(&team.binding("app", "app"));
+    team.wait_ready("app");
+    let identity = team.wait_condition("mi", &team.name, "PermissionsReady", "True", "Granted");
+    let [(name, role, scope)] = &assigned(&team)[..] else { panic!("{:?}", assigned(&team)) };
+    assert_eq!((role.as_str(), scope), (BLOB_READER, &account(&team)));
+    let record = &identity["status"]["roleAssignments"][0];
+    assert_eq!((&record["name"], &record["origin"]), (&json!(name), &json!("Created")));
+    let uid = identity["metadata"]["uid"].as_str().expect("a UID");
+    let described = team.ensign.azure.with_state(|state| state.role_assignments[name].description.clone());
+    assert!(described.is_some_and(|text| text.contains(uid) && text.contains(name.as_str())));
+    assert_eq!(writes(&team, &team.name), 1);
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+    team.delete("mi", &team.name);
+    team.wait_gone("mi", &team.name);
+    assert_eq!(assigned(&team), [], "the object goes only after its role assignments");
+}
+
+#[test]
+fn a_role_that_somebody_takes_away_is_given_again_and_one_that_is_not_wanted_any_more_goes() {
+    let team = Team::new("role-drift");
+    let mut identity = asking(&team, &[("Storage Blob Data Reader", &account(&team)), ("Reader", &account(&team))]);
+    team.apply(&identity);
+    team.wait_condition("mi", &team.name, "PermissionsReady", "True", "Granted");
+    let before = assigned(&team);
+    assert_eq!(before.len(), 2);
+    team.ensign.azure.with_state(|state| state.role_assignments.retain(|name, _| *name != before[0].0));
+    identity["spec"]["maxTokenExpirationSeconds"] = json!(7200);
+    team.apply(&identity);
+    wait_for("the role to be given again", || (assigned(&team) == before).then_some(()));
+    identity["spec"]["roleAssignments"] = json!([{"roleDefinition": "Reader", "scope": account(&team)}]);
+    team.apply(&identity);
+    wait_for("the other role to be taken away", || (assigned(&team).len() == 1).then_some(()));
+    assert_ne!(assigned(&team)[0].1, BLOB_READER);
+}
+
+#[test]
+fn an_equal_assignment_by_hand_is_used_and_kept() {
+    let team = Team::new("role-by-hand");
+    let name = uuid::Uuid::new_v4().to_string();
+    let identity =
+        asking(&team, &[(BLOB_READER, &account(&team).to_uppercase().replace("/SUBSCRIPTIONS/", "/subscriptions/"))]);
+    assign_by_hand(&team, &name);
+    team.apply(&identity);
+    let found = team.wait_condition("mi", &team.name, "PermissionsReady", "True", "Granted");
+    let record = &found["status"]["roleAssignments"][0];
+    assert_eq!((&record["name"], &record["origin"]), (&json!(name), &json!("Adopted")));
+    team.delete("mi", &team.name);
+    team.wait_gone("mi", &team.name);
+    assert_eq!(assigned(&team).len(), 1);
+    assert_eq!(writes(&team, &team.name), 0);
+}
+
+#[test]
+fn no_attempt_to_get_at_more_leads_to_a_write() {
+    let team = Team::new("role-more");
+    let subscription = group(&team).split("/resourceGroups").next().expect("a subscription").to_owned();
+    let group = group(&team);
+    for (role, scope) in [
+        ("Owner", account(&team)),
+        ("OWNER", account(&team).to_lowercase()),
+        ("8E3AF657-a8ff-443c-a75c-2fe8c4bcb635", account(&team)),
+        ("Contributor", account(&team)),
+        ("User Access Administrator", account(&team)),
+        ("Role Based Access Control Administrator", account(&team)),
+        ("Managed Identity Contributor", account(&team)),
+        ("Reader", subscription.clone()),
+        ("Reader", format!("{subscription}/providers/Microsoft.Network/networkManagers/{}", team.name)),
+        ("Reader", format!("{group}/providers/Microsoft.Storage/{}", team.name)),
+        ("Reader", format!("{group}/providers/Microsoft.Authorization/roleAssignments/{}", team.name)),
+        ("Reader", format!("{group}/resourceGroups/{}", team.name)),
+    ] {
+        team.apply(&asking(&team, &[(role, &scope)]));
+        wait_for("a refusal", || {
+            let identity = team.get("mi", &team.name)?;
+            let condition = condition_of(&identity, "PermissionsReady")?.clone();
+            let current = identity["status"]["observedGeneration"] == identity["metadata"]["generation"];
+            let refused = ["RoleNotAllowed", "InvalidSpec"].iter().any(|reason| condition["reason"] == *reason);
+            (current && condition["status"] == "False" && refused).then_some(())
+        });
+    }
+    assert_eq!(assigned(&team), []);
+    assert_eq!(writes(&team, &team.name), 0);
+}
+
+#[test]
+fn pods_wait_while_a_role_is_missing() {
+    let team = Team::new("role-hold");
+    team.apply(&asking(&team, &[("Nobody has this role", &account(&team))]));
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_condition("mib", "app", "CredentialReady", "False", "RoleNotFound");
+    let message = condition_of(&binding, "CredentialReady").expect("a condition")["message"].clone();
+    assert!(message.as_str().is_some_and(|text| text.contains("a cluster operator has to correct")), "{message}");
+    team.apply(&asking(&team, &[("Storage Blob Data Reader", &account(&team))]));
+    team.wait_ready("app");
+}
+
+#[test]
+fn a_controller_whose_switch_is_off_assigns_nothing_and_says_so() {
+    let stage = Stage::enter();
+    let team = stage.team("role-off");
+    team.bind();
+    let info = stage.azure.info();
+    let scope = format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group);
+    let patch = json!({"spec": {"roleAssignments": [{"roleDefinition": "Reader", "scope": scope}]}}).to_string();
+    kubectl(stage.control_plane, &["patch", "mi", &team.name, "--type=merge", "--patch", &patch]);
+    let replica = stage.start("off", ReplicaOptions::default());
+    wait_for("the refusal", || {
+        let condition = condition_of(&team.get("mi", &team.name)?, "PermissionsReady")?.clone();
+        (condition["reason"] == "RoleAssignmentsDisabled"
+            && condition["message"].as_str()?.contains("--role-assignments"))
+        .then_some(())
+    });
+    let of_roles = LogFilter { path: Some("Microsoft.Authorization".to_owned()), ..LogFilter::default() };
+    let asked = stage.azure.log(&of_roles);
+    let own = |agent: &str| agent.contains("(off)");
+    assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is even asked");
+    replica.stop().expect("it stops");
+    kubectl(stage.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
+}
