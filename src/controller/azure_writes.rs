@@ -1,6 +1,9 @@
 //! The only place that writes to Azure.
 
+use uuid::Uuid;
+
 use super::effects::{Effect, Effects};
+use super::metrics::{ControllerMetrics, Written};
 use super::write_gate::{Refused, WriteGate};
 use crate::api::ArmId;
 use crate::azure::{ArmClient, ArmError};
@@ -17,17 +20,28 @@ pub(super) enum WriteError {
     Azure(ArmError),
 }
 
+/// The way of a write to Azure.
+#[derive(Clone, Copy)]
+pub(super) struct Writing<'a> {
+    pub(super) effects: &'a Effects,
+    pub(super) gate: &'a WriteGate,
+    pub(super) arm: &'a ArmClient,
+    pub(super) metrics: &'a ControllerMetrics,
+}
+
 /// Carries one step of a plan out and brings the list of what stands up to date. Repeating it changes nothing.
 ///
-/// Each write leaves an audit record in the log: who caused it, what was written, and how it ended.
+/// Each write leaves an audit record in the log: who caused it, what was written, how it ended, and the ID under which
+/// Azure knows it.
 pub(super) async fn apply(
-    effects: &Effects,
-    gate: &WriteGate,
-    arm: &ArmClient,
+    writing: Writing<'_>,
     id: &ArmId,
     planned: &PlannedStep,
     standing: &mut Vec<Credential>,
 ) -> Result<(), WriteError> {
+    let Writing { effects, gate, arm, metrics } = writing;
+    let request_id = Uuid::new_v4();
+    let arm = arm.identified(request_id);
     let write = async {
         match &planned.step {
             Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
@@ -39,7 +53,10 @@ pub(super) async fn apply(
             Ok(result) => result.map_err(WriteError::Azure),
             Err(refused) => Err(WriteError::Refused(refused)),
         };
-        audit(id, planned, result.as_ref().err());
+        if let Some(outcome) = outcome(result.as_ref().err()) {
+            metrics.written(&planned.step, outcome);
+            audit(id, planned, request_id, outcome, result.as_ref().err());
+        }
         let stored = result?;
         let name = planned.step.name();
         standing.retain(|credential| credential.name != name);
@@ -61,16 +78,26 @@ fn act(planned: &PlannedStep) -> (&'static str, &Credential) {
     }
 }
 
-fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
-    let (outcome, error) = match error {
-        None => ("confirmed", None),
-        // Nothing was sent.
-        Some(WriteError::Azure(error)) if error.not_sent().is_some() => return,
-        Some(WriteError::Azure(error)) => ("failed", Some(error.cause.to_string())),
-        Some(WriteError::Refused(Refused::Abandoned)) => ("unknown", Some(Refused::Abandoned.to_string())),
-        // Nothing was sent.
-        Some(WriteError::Refused(Refused::Stopping | Refused::NotLeading)) => return,
+/// How the write ended; `None` if nothing was sent.
+fn outcome(error: Option<&WriteError>) -> Option<Written> {
+    match error {
+        None => Some(Written::Confirmed),
+        Some(WriteError::Azure(error)) => error.not_sent().is_none().then_some(Written::Failed),
+        Some(WriteError::Refused(Refused::Abandoned)) => Some(Written::Unknown),
+        Some(WriteError::Refused(Refused::Stopping | Refused::NotLeading)) => None,
+    }
+}
+
+fn audit(id: &ArmId, planned: &PlannedStep, request_id: Uuid, outcome: Written, error: Option<&WriteError>) {
+    let outcome = match outcome {
+        Written::Confirmed => "confirmed",
+        Written::Failed => "failed",
+        Written::Unknown => "unknown",
     };
+    let error = error.map(|error| match error {
+        WriteError::Azure(error) => error.cause.to_string(),
+        WriteError::Refused(refused) => refused.to_string(),
+    });
     let (act, credential) = act(planned);
     let cause = planned.cause.as_ref();
     tracing::info!(
@@ -84,6 +111,7 @@ fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
         binding = cause.map(|cause| cause.binding.as_str()),
         binding_uid = cause.map(|cause| cause.uid.as_str()),
         grant = cause.map(|cause| cause.grant.as_str()),
+        %request_id,
         outcome,
         error,
         "azure write"

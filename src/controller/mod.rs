@@ -14,6 +14,7 @@
 
 mod azure_writes;
 mod cache;
+mod census;
 mod discover;
 mod effects;
 mod freshness;

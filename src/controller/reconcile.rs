@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 use tokio::sync::watch;
 
-use super::azure_writes::{self, WriteError};
+use super::azure_writes::{self, WriteError, Writing};
 use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
@@ -239,7 +239,11 @@ impl Reconciler {
             observed.postponed = Some(refusal.clone());
             return refusal.failure();
         }
-        tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            request_id = %error.request_id,
+            "Azure request failed"
+        );
         let failure = error.failure(self.settings.load().own_client_id.as_deref());
         if let Some(pause) = failure.retry_after {
             self.pace.hold(&error.identity, pause, &failure);
@@ -289,9 +293,7 @@ impl Reconciler {
             if !planned.step.may_go(&standing) {
                 break;
             }
-            if let Err(error) =
-                azure_writes::apply(&self.effects, &self.gate, &self.arm, id, planned, &mut standing).await
-            {
+            if let Err(error) = azure_writes::apply(self.writing(), id, planned, &mut standing).await {
                 let error = match error {
                     WriteError::Azure(error) => error,
                     WriteError::Refused(source) => {
@@ -319,11 +321,16 @@ impl Reconciler {
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
 
+    fn writing(&self) -> Writing<'_> {
+        Writing { effects: &self.effects, gate: &self.gate, arm: &self.arm, metrics: &self.metrics }
+    }
+
     /// The steps that may go out now; what keeps the others is noted.
     fn due<'a>(&self, id: &ArmId, steps: &'a [PlannedStep], observed: &mut Observed) -> &'a [PlannedStep] {
         match self.pace.room(id, Kind::Write, steps.len()) {
             Ok(room) => &steps[..room],
             Err(refusal) => {
+                self.metrics.azure.postponed(&refusal);
                 if let Some(failure) = refusal.failure() {
                     let names = steps.iter().map(|planned| planned.step.name().to_owned());
                     observed.write_failures.extend(names.map(|name| (name, failure.clone())));

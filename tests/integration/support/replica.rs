@@ -292,6 +292,7 @@ pub struct ReplicaOptions {
     /// How long credentials settle.
     pub settle: Duration,
     pub webhook: Option<WebhookTarget>,
+    pub metrics: ControllerMetrics,
 }
 
 impl Default for ReplicaOptions {
@@ -308,6 +309,7 @@ impl Default for ReplicaOptions {
             pods: None,
             settle: Duration::ZERO,
             webhook: None,
+            metrics: ControllerMetrics::default(),
         }
     }
 }
@@ -404,7 +406,7 @@ impl Replica {
                     issuer_watch: options.issuer_watch,
                     effects: Effects::default(),
                     pods: options.pods,
-                    metrics: ControllerMetrics::default(),
+                    metrics: options.metrics,
                 };
                 controller::run(config, stopped).await.map_err(|error| format!("{error}: {error:?}"))
             })
