@@ -4,6 +4,7 @@ pub mod arm;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+pub mod inventory;
 mod metrics;
 mod pace;
 mod renewal;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::cache::{NamespaceFacts, Objects};
@@ -11,7 +12,7 @@ use crate::api::conditions::Verdict;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::decide::acceptance::IdentityFacts;
 use crate::decide::assess::{NamespaceSnapshot, Settings, Snapshot};
-use crate::decide::identities;
+use crate::decide::{identities, teardown};
 
 /// The objects that concern one key.
 #[derive(Default)]
@@ -61,6 +62,16 @@ impl Gathered {
             .map(|object| (object.clone(), accept(objects, object, settings)))
             .collect();
         Self { id, identities, others, namespaces, missing }
+    }
+
+    /// The same as if every object were being deleted from this moment on.
+    pub(super) fn leaving(mut self, now: Timestamp) -> Self {
+        self.identities =
+            self.identities.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        for (_, bindings) in self.namespaces.values_mut() {
+            *bindings = bindings.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        }
+        self
     }
 
     /// The objects as decisions take them.

@@ -73,9 +73,7 @@ impl PolicyKeeper {
 
     /// Has the API server inject no more; one that has no policies does not anyway.
     pub(super) async fn empty(&self, writer: &KubeWriter) -> Result<(), KubeError> {
-        // What injects goes before what refuses, as it came after it.
-        let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
-        if write(writer, &wanted).await? == Filled::Written {
+        if empty(writer).await? == Filled::Written {
             tracing::info!("admission policies emptied: the webhook injects");
         }
         Ok(())
@@ -102,6 +100,13 @@ impl PolicyKeeper {
         *looks = if live { looks.saturating_add(1) } else { 0 };
         *looks >= LOOKS
     }
+}
+
+/// Empties the policies, those that there are.
+pub(super) async fn empty(writer: &KubeWriter) -> Result<Filled, KubeError> {
+    // What injects goes before what refuses, as it came after it.
+    let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
+    write(writer, &wanted).await
 }
 
 /// A policy as the API server has it.

@@ -157,8 +157,13 @@ impl Reconciler {
         if webhook.is_none() && policies.is_none() {
             return Ok(Outcome::Nothing);
         }
+        let injection = Injection { writer: &self.writer, webhook, policies };
+        if webhook.is_some_and(|registrar| self.cache.read().namespace(registrar.namespace()).terminating) {
+            injection.end_webhook().await?;
+            return Ok(Outcome::Nothing);
+        }
         let granted = self.cache.read().granted_namespaces();
-        Ok(match (Injection { writer: &self.writer, webhook, policies }).reconcile(&granted).await? {
+        Ok(match injection.reconcile(&granted).await? {
             Registered::Current => Outcome::InStep,
             Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
         })

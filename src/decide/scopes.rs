@@ -33,6 +33,17 @@ impl AzureScope {
         identity.key().strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
+    /// The identity, if the scope is one.
+    pub fn identity(&self) -> Option<&ArmId> {
+        self.identity.as_ref()
+    }
+
+    /// The segments of the path of the subscription or resource group.
+    pub fn container(&self) -> Vec<&str> {
+        let group = self.resource_group.iter().flat_map(|group| ["resourceGroups", group.as_str()]);
+        ["subscriptions", self.subscription.as_str()].into_iter().chain(group).collect()
+    }
+
     /// The smallest scope that contains this one and to which Azure lets a custom role be limited: a resource group or a
     /// subscription.
     #[must_use]

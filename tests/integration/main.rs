@@ -17,6 +17,7 @@ mod metrics;
 mod missed;
 #[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
+mod teardown;
 mod tenancy;
 mod webhook;
 mod webhook_certificates;
