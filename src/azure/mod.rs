@@ -1,6 +1,7 @@
 //! Azure: clouds, Ensign's own credential, and the ARM client for identities and their credentials, at its own pace.
 
 pub mod arm;
+pub mod check;
 pub mod cloud;
 pub mod credential;
 pub mod error;

@@ -5,6 +5,7 @@ mod azure;
 mod azure_emulator;
 mod azure_limits;
 mod azure_role;
+mod check;
 mod cluster;
 mod compatibility;
 mod completion;
@@ -56,6 +57,8 @@ enum Command {
     Policies(policies::Args),
     /// Print the smallest Azure role for the controller, with the commands that make and assign it
     AzureRole(azure_role::Args),
+    /// Say whether the install works, and what to do where it does not
+    Check(Box<check::Args>),
     /// Take Ensign down: end injection, delete or abandon credentials in Azure, release every object
     Teardown(Box<teardown::Args>),
     /// List the credentials of a cluster that is gone, and delete them on request
@@ -86,6 +89,7 @@ impl Cli {
             Command::Crds(args) => crds::run(&args),
             Command::Policies(args) => policies::run(&args),
             Command::AzureRole(args) => azure_role::run(&args),
+            Command::Check(args) => check::run(*args),
             Command::Teardown(args) => teardown::run(*args),
             Command::Orphans(args) => orphans::run(*args),
             Command::Completion(args) => completion::run(&args),

@@ -15,6 +15,7 @@
 mod azure_writes;
 mod cache;
 mod census;
+mod check;
 mod discover;
 mod effects;
 mod freshness;
@@ -43,6 +44,7 @@ mod watches;
 mod webhook_probe;
 mod write_gate;
 
+pub use check::{Installed, Seen, look};
 pub use discover::{DiscoveryError, discover};
 pub use effects::{Effect, Effects, Moment, Probe};
 pub use holding::Pods;

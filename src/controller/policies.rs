@@ -81,10 +81,7 @@ impl PolicyKeeper {
 
     /// Whether some policy still does something.
     pub(super) async fn is_filled(&self, client: &Client) -> Result<bool, KubeError> {
-        let wanted = policies(Form::Inert);
-        let current = read(client, &wanted).await?;
-        let there = |policy: &&Policy| current.iter().any(|found| found.is(policy));
-        Ok(differs(&wanted, |kind, name| spec_of(&current, kind, name)).iter().any(there))
+        any_filled(client).await
     }
 
     /// Whether the API server has been seen often enough to evaluate the policies as they were filled in.
@@ -100,6 +97,14 @@ impl PolicyKeeper {
         *looks = if live { looks.saturating_add(1) } else { 0 };
         *looks >= LOOKS
     }
+}
+
+/// Whether some policy does something.
+pub(super) async fn any_filled(client: &Client) -> Result<bool, KubeError> {
+    let wanted = policies(Form::Inert);
+    let current = read(client, &wanted).await?;
+    let there = |policy: &&Policy| current.iter().any(|found| found.is(policy));
+    Ok(differs(&wanted, |kind, name| spec_of(&current, kind, name)).iter().any(there))
 }
 
 /// Empties the policies, those that there are.

@@ -5,6 +5,7 @@ pub mod admit;
 pub mod assess;
 pub mod authority;
 pub mod backoff;
+pub mod check;
 pub mod conflicts;
 pub mod credentials;
 pub mod failure;

@@ -110,6 +110,11 @@ impl AllowedScopes {
         Self(scopes.into_iter().collect())
     }
 
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &AzureScope> {
+        self.0.iter()
+    }
+
     /// Whether the controller may act on the identity.
     pub fn allow(&self, identity: &ArmId) -> bool {
         self.0.is_empty() || self.0.iter().any(|scope| scope.covers(identity))

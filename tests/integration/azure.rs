@@ -3,6 +3,7 @@
 
 mod canary;
 mod certificates;
+mod check;
 mod orphans;
 mod proxy;
 mod role;
@@ -100,8 +101,8 @@ impl Azure {
         command
             .args(arguments)
             .args(["--azure-cloud=custom", "--no-proxy=*", "--azure-arm-endpoint", &info.arm_endpoint])
-            .args(["--azure-authority-host", cloud.authority_host.as_str(), "--azure-ca-file"])
-            .arg(&info.ca_file)
+            .args(["--azure-authority-host", cloud.authority_host.as_str()])
+            .env("ENSIGN_AZURE_CA_FILE", &info.ca_file)
             .env("AZURE_CLIENT_ID", client_id)
             .env("AZURE_TENANT_ID", tenant_id)
             .env("AZURE_FEDERATED_TOKEN_FILE", token_file)

@@ -6,6 +6,7 @@ mod api_validation;
 mod architecture;
 mod azure;
 mod cluster_identity;
+mod command_line;
 mod compatibility;
 mod controller;
 mod emulator;
