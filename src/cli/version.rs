@@ -16,7 +16,7 @@ pub(crate) struct Args {
 /// What a build says of itself. Nothing in it depends on where or when it was built.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Version {
+struct Build {
     version: &'static str,
     api_version: String,
     target: String,
@@ -24,7 +24,7 @@ struct Version {
     debug: bool,
 }
 
-impl Version {
+impl Build {
     fn own() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -40,6 +40,6 @@ impl Version {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let version = Version::own();
-    print(args.output, &version, || format!("ensign {}\n", version.version))
+    let build = Build::own();
+    print(args.output, &build, || format!("ensign {}\n", build.version))
 }

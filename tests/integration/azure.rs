@@ -6,7 +6,9 @@ mod certificates;
 mod check;
 mod orphans;
 mod proxy;
+mod requests;
 mod role;
+mod teardown;
 mod tokens;
 
 use std::io::Write;

@@ -5,8 +5,12 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn ensign(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ensign"));
-    command.args(arguments).env_clear().stdin(std::process::Stdio::null()).output().expect("run ensign")
+    Command::new(env!("CARGO_BIN_EXE_ensign"))
+        .args(arguments)
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("run ensign")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -85,8 +85,11 @@ fn the_page_and_the_processes_agree() {
     assert_eq!(listed, found);
 }
 
+/// A label and the values that a selector asks for.
+type Matcher = (String, Vec<String>);
+
 /// The names of metrics in an expression, each with what its selector asks of labels.
-fn used(expression: &str) -> Vec<(String, Vec<(String, Vec<String>)>)> {
+fn used(expression: &str) -> Vec<(String, Vec<Matcher>)> {
     let mut found = Vec::new();
     for (at, _) in expression.match_indices("ensign_") {
         let rest = &expression[at..];
