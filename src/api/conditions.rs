@@ -208,6 +208,8 @@ reasons! {
     StartedWithoutIdentity => Terminal,
     /// The object was released on an operator's word, without Azure's confirmation. An event, never a condition.
     Abandoned => Terminal,
+    /// Ensign was taken down, and its credentials were deleted.
+    TornDown => Terminal,
     /// The object waits for Azure to confirm that its credentials are gone.
     DeletionBlocked => Retrying,
     /// Another cluster writes credentials under this cluster's ID.

@@ -13,9 +13,11 @@ use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawRespon
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
+use uuid::Uuid;
 
 use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation, chain};
+use super::metrics::AzureMetrics;
 use super::pace::{Pace, Passed};
 use super::renewal::RefusedToken;
 use super::transport::{Connection, ConnectionError};
@@ -34,6 +36,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const MAX_PAGES: u32 = 40;
 /// How long ARM may ask to wait before it counts as a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// Both name a request: the first one in ARM's answer, the second one in Azure's activity log.
+const REQUEST_ID_HEADERS: [&str; 2] = ["x-ms-client-request-id", "x-ms-correlation-request-id"];
 
 /// A client for identities and their federated identity credentials. It never retries: the controller requeues.
 #[derive(Clone, Debug)]
@@ -42,6 +46,9 @@ pub struct ArmClient {
     pipeline: Pipeline,
     pace: Option<Pace>,
     scopes: AllowedScopes,
+    metrics: AzureMetrics,
+    /// The ID of each request; a new one for each without it.
+    request_id: Option<Uuid>,
 }
 
 impl ArmClient {
@@ -65,7 +72,8 @@ impl ArmClient {
             None,
         );
         let endpoint = cloud.arm_endpoint.clone();
-        Ok(Self { endpoint, pipeline, pace: None, scopes: AllowedScopes::default() })
+        let (scopes, metrics) = (AllowedScopes::default(), AzureMetrics::default());
+        Ok(Self { endpoint, pipeline, pace: None, scopes, metrics, request_id: None })
     }
 
     /// The client, bounded: whatever asks it for something outside of the scopes, no request is sent.
@@ -80,16 +88,28 @@ impl ArmClient {
         Self { pace: Some(pace), ..self }
     }
 
+    /// The same client, every request of which is counted.
+    #[must_use]
+    pub fn counted(self, metrics: AzureMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// The same client, whose requests carry this ID, so that whoever sends one can tell which it was.
+    #[must_use]
+    pub fn identified(&self, request_id: Uuid) -> Self {
+        Self { request_id: Some(request_id), ..self.clone() }
+    }
+
     /// Reads the identity.
     pub async fn get_identity(&self, id: &ArmId) -> Result<AzureIdentity, ArmError> {
-        let call = Call::new(Operation::ReadIdentity, id);
+        let call = self.call(Operation::ReadIdentity, id);
         let response = self.send(call, Request::new(self.url(id, &[]), Method::Get)).await?;
         call.decode::<IdentityBody>(&response).map(IdentityBody::into_identity)
     }
 
     /// Lists every federated identity credential of the identity: all pages, or an error.
     pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
-        let list = Call::new(Operation::ListCredentials, id);
+        let list = self.call(Operation::ListCredentials, id);
         let mut url = self.url(id, &["federatedIdentityCredentials"]);
         let mut credentials = Vec::new();
         for page in 0..MAX_PAGES {
@@ -104,7 +124,7 @@ impl ArmClient {
             credentials.extend(page.value.into_iter().map(CredentialBody::into_credential));
             match page.next_link.filter(|link| !link.is_empty()) {
                 None => return Ok(credentials),
-                Some(link) => url = self.next_url(call, &link)?,
+                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
             }
         }
         Err(list.unreadable(&format!("more than {MAX_PAGES} pages")))
@@ -112,7 +132,7 @@ impl ArmClient {
 
     /// Creates or replaces a federated identity credential; answers with what Azure stored.
     pub async fn put_credential(&self, id: &ArmId, credential: &Credential) -> Result<Credential, ArmError> {
-        let call = Call::new(Operation::PutCredential, id);
+        let call = self.call(Operation::PutCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", &credential.name]);
         let mut request = Request::new(url, Method::Put);
         let Credential { issuer, subject, audiences, .. } = credential;
@@ -126,7 +146,7 @@ impl ArmClient {
     /// Deletes a federated identity credential. That there is none is a success; a page of something in between that
     /// answered instead of ARM is not.
     pub async fn delete_credential(&self, id: &ArmId, name: &str) -> Result<(), ArmError> {
-        let call = Call::new(Operation::DeleteCredential, id);
+        let call = self.call(Operation::DeleteCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", name]);
         let response = self.send(call, Request::new(url, Method::Delete)).await?;
         is_confirmed_deletion(call, &response)
@@ -134,44 +154,63 @@ impl ArmClient {
 
     /// The URL of the identity, or of something under it. Every segment is encoded.
     pub(super) fn url(&self, id: &ArmId, under: &[&str]) -> Url {
+        self.url_of(id.segments().into_iter().chain(under.iter().copied()))
+    }
+
+    /// The URL of these segments of a path.
+    pub(super) fn url_of<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.clear().extend(id.segments()).extend(under);
+            path.clear().extend(segments);
         }
         url.query_pairs_mut().append_pair("api-version", API_VERSION);
         url
     }
 
     /// A link to the next page. It is opaque, but it has to lead to ARM: the request carries a token.
-    pub(super) fn next_url(&self, call: Call<'_>, link: &str) -> Result<Url, ArmError> {
+    pub(super) fn next_url(&self, link: &str) -> Result<Url, ArmErrorCause> {
         match Url::parse(link) {
             Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
-            _ => Err(call.unreadable("nextLink does not lead to ARM")),
+            _ => Err(unreadable("nextLink does not lead to ARM")),
         }
+    }
+
+    pub(super) fn call<'a>(&self, operation: Operation, identity: &'a ArmId) -> Call<'a> {
+        Call { operation, identity, page: 0, request_id: self.request_id.unwrap_or_else(Uuid::new_v4) }
     }
 
     pub(super) async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
+        let sent = self.answer(call, request).await;
+        self.metrics.answered(call.operation, &sent);
+        sent.map_err(|cause| call.error(cause))
+    }
+
+    async fn answer(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmErrorCause> {
         if !self.scopes.allow(call.identity) {
-            return Err(call.error(ArmErrorCause::OutOfScope));
+            return Err(ArmErrorCause::OutOfScope);
         }
-        let Some(pace) = &self.pace else { return self.answer(call, request).await };
-        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.answer(call, request)).await;
-        sent.map_err(|why| match why {
-            Passed::NotSent(refusal) => call.error(ArmErrorCause::NotSent(refusal)),
-            Passed::Failed(error) => error,
+        let Some(pace) = &self.pace else { return self.ask(call.request_id, request).await };
+        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.ask(call.request_id, request));
+        sent.await.map_err(|why| match why {
+            Passed::NotSent(refusal) => ArmErrorCause::NotSent(refusal),
+            Passed::Failed(cause) => cause,
         })
     }
 
-    async fn answer(&self, call: Call<'_>, mut request: Request) -> Result<RawResponse, ArmError> {
+    /// Sends a request, within its deadline; an answer that is no success is an error.
+    pub(super) async fn ask(&self, request_id: Uuid, mut request: Request) -> Result<RawResponse, ArmErrorCause> {
+        for header in REQUEST_ID_HEADERS {
+            request.insert_header(header, request_id.to_string());
+        }
         let response = match tokio::time::timeout(CALL_DEADLINE, self.exchange(&mut request)).await {
-            Err(_) => return Err(call.error(ArmErrorCause::Deadline(CALL_DEADLINE))),
+            Err(_) => return Err(ArmErrorCause::Deadline(CALL_DEADLINE)),
             Ok(Err(error)) if matches!(error.kind(), ErrorKind::Credential) => {
-                return Err(call.error(ArmErrorCause::Credential(chain(&error))));
+                return Err(ArmErrorCause::Credential(chain(&error)));
             }
-            Ok(Err(error)) => return Err(call.error(ArmErrorCause::Transport(chain(&error)))),
+            Ok(Err(error)) => return Err(ArmErrorCause::Transport(chain(&error))),
             Ok(Ok(response)) => response,
         };
-        if response.status().is_success() { Ok(response) } else { Err(call.refused(&response)) }
+        if response.status().is_success() { Ok(response) } else { Err(refused(&response)) }
     }
 
     /// Sends the request, and once more with another token if ARM does not accept the one that it carried: such a
@@ -204,34 +243,40 @@ pub(super) struct Call<'a> {
     identity: &'a ArmId,
     /// How many pages of a list came before.
     page: u32,
+    request_id: Uuid,
 }
 
-impl<'a> Call<'a> {
-    pub(super) fn new(operation: Operation, identity: &'a ArmId) -> Self {
-        Self { operation, identity, page: 0 }
-    }
-
+impl Call<'_> {
     pub(super) fn error(self, cause: ArmErrorCause) -> ArmError {
-        ArmError { operation: self.operation, identity: self.identity.clone(), cause }
+        let Self { operation, request_id, .. } = self;
+        ArmError { operation, identity: self.identity.clone(), request_id, cause }
     }
 
-    /// The parser's words repeat parts of the answer.
     pub(super) fn unreadable(self, problem: &str) -> ArmError {
-        self.error(ArmErrorCause::Unreadable(redact(problem)))
+        self.error(unreadable(problem))
     }
 
     pub(super) fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
-        serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(&error.to_string()))
+        decode(response).map_err(|cause| self.error(cause))
     }
+}
 
-    fn refused(self, response: &RawResponse) -> ArmError {
-        let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
-        self.error(ArmErrorCause::Refused {
-            status: response.status().into(),
-            code: redact(&envelope.error.code),
-            message: redact(&envelope.error.message),
-            retry_after: retry_after(response.headers()),
-        })
+/// The parser's words repeat parts of the answer.
+pub(super) fn unreadable(problem: &str) -> ArmErrorCause {
+    ArmErrorCause::Unreadable(redact(problem))
+}
+
+pub(super) fn decode<'de, T: Deserialize<'de>>(response: &'de RawResponse) -> Result<T, ArmErrorCause> {
+    serde_json::from_slice(response.body().as_ref()).map_err(|error| unreadable(&error.to_string()))
+}
+
+fn refused(response: &RawResponse) -> ArmErrorCause {
+    let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
+    ArmErrorCause::Refused {
+        status: response.status().into(),
+        code: redact(&envelope.error.code),
+        message: redact(&envelope.error.message),
+        retry_after: retry_after(response.headers()),
     }
 }
 

@@ -21,7 +21,7 @@ const PROVIDER: [&str; 2] = ["providers", "Microsoft.Authorization"];
 impl ArmClient {
     /// Looks a role up for an identity; more than one, or none, of a name is an error.
     pub async fn role_definition(&self, id: &ArmId, lookup: &Lookup) -> Result<RoleDefinition, ArmError> {
-        let call = Call::new(Operation::ReadRole, id);
+        let call = self.call(Operation::ReadRole, id);
         if lookup.is_by_guid() {
             let url = self.role_url(&lookup.root, &["roleDefinitions", &lookup.role], None);
             let response = self.send(call, Request::new(url, Method::Get)).await?;
@@ -48,7 +48,7 @@ impl ArmClient {
         root: &RoleScope,
         principal: &str,
     ) -> Result<Vec<Assignment>, ArmError> {
-        let call = Call::new(Operation::ReadRoleAssignments, id);
+        let call = self.call(Operation::ReadRoleAssignments, id);
         if !is_guid(principal) {
             return Err(call.unreadable("the identity's principal ID is not a GUID"));
         }
@@ -62,7 +62,7 @@ impl ArmClient {
             }
             match page.next_link.filter(|link| !link.is_empty()) {
                 None => return Ok(assignments),
-                Some(link) => url = self.next_url(call, &link)?,
+                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
             }
         }
         Err(call.unreadable(&format!("more than {MAX_PAGES} pages")))
@@ -75,7 +75,7 @@ impl ArmClient {
         scope: &RoleScope,
         name: &str,
     ) -> Result<Option<Assignment>, ArmError> {
-        let call = Call::new(Operation::ReadRoleAssignments, id);
+        let call = self.call(Operation::ReadRoleAssignments, id);
         let url = self.role_url(scope, &["roleAssignments", name], None);
         match self.send(call, Request::new(url, Method::Get)).await {
             Ok(response) => call.decode::<AssignmentBody>(&response)?.into_assignment(call).map(Some),
@@ -91,7 +91,7 @@ impl ArmClient {
         assignment: &Assignment,
         description: &str,
     ) -> Result<Assignment, ArmError> {
-        let call = Call::new(Operation::PutRoleAssignment, id);
+        let call = self.call(Operation::PutRoleAssignment, id);
         let scope = scope_of(call, assignment)?;
         let role = definition_id(&scope, &assignment.role);
         let body = json!({"properties": {
@@ -112,7 +112,7 @@ impl ArmClient {
     /// Deletes an assignment. That there is none is a success; a page of something in between that answered instead of ARM
     /// is not.
     pub async fn delete_role_assignment(&self, id: &ArmId, assignment: &Assignment) -> Result<(), ArmError> {
-        let call = Call::new(Operation::DeleteRoleAssignment, id);
+        let call = self.call(Operation::DeleteRoleAssignment, id);
         let scope = scope_of(call, assignment)?;
         let url = self.role_url(&scope, &["roleAssignments", &assignment.name], None);
         let response: RawResponse = self.send(call, Request::new(url, Method::Delete)).await?;

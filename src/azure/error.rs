@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelValue;
+use uuid::Uuid;
+
 use super::{authorization, pace};
 use crate::api::conditions::Reason;
 use crate::api::{ArmId, MAX_CREDENTIALS_PER_IDENTITY};
@@ -15,7 +18,7 @@ use crate::runtime::redact::redact;
 const MAX_FOREIGN_MESSAGE: usize = 400;
 
 /// What was being done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Operation {
     /// LIST or GET of a role definition.
     ReadRole,
@@ -114,6 +117,8 @@ pub struct ArmError {
     pub operation: Operation,
     /// To which identity.
     pub identity: ArmId,
+    /// The ID that the request carried.
+    pub request_id: Uuid,
     /// How it failed.
     #[source]
     pub cause: ArmErrorCause,
@@ -346,7 +351,7 @@ mod tests {
     fn failure(operation: Operation, status: u16, code: &str, message: &str) -> Failure {
         let identity = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders".parse().unwrap();
         let cause = ArmErrorCause::Refused { status, code: code.into(), message: message.into(), retry_after: None };
-        ArmError { operation, identity, cause }.failure(Some("c0ffee"))
+        ArmError { operation, identity, request_id: Uuid::nil(), cause }.failure(Some("c0ffee"))
     }
 
     #[test]
@@ -499,7 +504,8 @@ mod tests {
         let identity = failure(Operation::ReadIdentity, 500, "", "").message;
         let identity = identity.split(' ').find(|word| word.starts_with("/subscriptions")).unwrap();
         let identity = identity.trim_end_matches(':').parse().unwrap();
-        let error = ArmError { operation: Operation::PutCredential, identity, cause: ArmErrorCause::OutOfScope };
+        let (operation, request_id) = (Operation::PutCredential, Uuid::nil());
+        let error = ArmError { operation, identity, request_id, cause: ArmErrorCause::OutOfScope };
         assert_eq!(error.failure(None).reason, Reason::ScopeNotAllowed);
     }
 

@@ -2,10 +2,13 @@
 
 pub mod arm;
 mod authorization;
+pub mod check;
 pub mod cloud;
 pub mod credential;
 pub mod error;
 mod identities;
+pub mod inventory;
+mod metrics;
 mod pace;
 mod renewal;
 pub mod role;
@@ -14,5 +17,6 @@ mod transport;
 pub use arm::ArmClient;
 pub use cloud::Cloud;
 pub use error::ArmError;
+pub use metrics::AzureMetrics;
 pub use pace::Pace;
 pub use transport::{Connection, ConnectionError, ProxySettings, read_certificates};

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::error::{ArmError, ArmErrorCause};
+use super::error::ArmErrorCause;
 use crate::api::ArmId;
 use crate::decide::failure::Failure;
 use crate::decide::pace::{Kind, Limits, Pacer, Refusal, Scope};
@@ -52,15 +52,15 @@ impl Pace {
         &self,
         id: &ArmId,
         (kind, page): (Kind, u32),
-        request: impl Future<Output = Result<T, ArmError>>,
+        request: impl Future<Output = Result<T, ArmErrorCause>>,
     ) -> Result<T, Passed> {
         self.pacer().ask(id, kind, page, self.now()).map_err(Passed::NotSent)?;
-        request.await.map_err(|error| {
-            if let Some((scope, pause)) = throttled(&error) {
+        request.await.map_err(|cause| {
+            if let Some((scope, pause)) = throttled(&cause) {
                 let until = self.now() + pause.unwrap_or(UNNAMED_PAUSE);
                 self.pacer().throttled(id, kind, scope, until);
             }
-            Passed::Failed(error)
+            Passed::Failed(cause)
         })
     }
 
@@ -84,12 +84,12 @@ impl fmt::Debug for Pace {
 #[derive(Debug)]
 pub(super) enum Passed {
     NotSent(Refusal),
-    Failed(ArmError),
+    Failed(ArmErrorCause),
 }
 
 /// What Azure wants fewer requests to, and for how long.
-fn throttled(error: &ArmError) -> Option<(Scope, Option<Duration>)> {
-    match &error.cause {
+fn throttled(cause: &ArmErrorCause) -> Option<(Scope, Option<Duration>)> {
+    match cause {
         ArmErrorCause::Refused { status: 429, code, retry_after, .. } => Some((scope(code), *retry_after)),
         _ => None,
     }

@@ -87,9 +87,8 @@ impl fmt::Debug for ProxySettings {
 }
 
 impl Connection {
-    /// Options for every Azure client: no redirects, deadlines, and no retries of its own, since the controller
-    /// requeues instead.
-    pub(super) fn client_options(&self) -> Result<ClientOptions, ConnectionError> {
+    /// The HTTP client: no redirects, deadlines, https only.
+    pub(super) fn http_client(&self) -> Result<reqwest::Client, ConnectionError> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
@@ -103,9 +102,13 @@ impl Connection {
         if let Some(path) = &self.extra_ca {
             builder = builder.tls_certs_merge(read_certificates(path)?);
         }
-        let client = builder.build().map_err(ConnectionError::Client)?;
+        builder.build().map_err(ConnectionError::Client)
+    }
+
+    /// Options for every Azure client: no retries of its own, since the controller requeues instead.
+    pub(super) fn client_options(&self) -> Result<ClientOptions, ConnectionError> {
         Ok(ClientOptions {
-            transport: Some(Transport::new(Arc::new(client))),
+            transport: Some(Transport::new(Arc::new(self.http_client()?))),
             retry: RetryOptions::none(),
             ..ClientOptions::default()
         })

@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use super::azure::{AzureArgs, AzureSetup};
@@ -30,6 +29,7 @@ use crate::decide::registration::{Endpoint, excluded_namespaces};
 use crate::decide::{issuer, names};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::health::{self, Readiness};
+use crate::runtime::metrics;
 use crate::runtime::telemetry::{self, TelemetryArgs};
 use crate::runtime::{shutdown, tls};
 
@@ -151,12 +151,12 @@ impl Args {
 async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     let stop = shutdown::on_signal()?;
     let readiness = Readiness::default();
-    let metrics = ControllerMetrics::default();
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
+    let counted = ControllerMetrics::default();
+    let mut registry = metrics::registry();
+    counted.register(&mut registry);
     let health = health::serve(args.health_listen, readiness.clone(), registry.into(), stop.clone()).await?;
     tracing::info!(health_address = %health, version = env!("CARGO_PKG_VERSION"), "starting");
-    let config = configure(&args, azure, readiness.clone(), metrics).await?;
+    let config = configure(&args, azure, readiness.clone(), counted).await?;
     let running = controller::run(config, stop.clone());
     let announced = ready_file::announce(
         args.ready_file,

@@ -5,18 +5,24 @@ mod azure;
 mod azure_emulator;
 mod azure_limits;
 mod azure_role;
+mod check;
 mod cluster;
 mod compatibility;
+mod completion;
 mod controller;
 mod crds;
 mod holding;
 mod injection;
 mod kubernetes;
 mod leader_election;
+mod orphans;
+mod output;
 mod policies;
 mod problems;
 mod ready_file;
 mod role_assignments;
+mod teardown;
+mod version;
 mod webhook;
 mod webhook_certificates;
 mod webhook_limits;
@@ -27,9 +33,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+const EXIT_STATUS: &str = "\
+Exit status of every command: 0 success; 1 failure, or something is left to do, which standard error says; 2 usage: a flag
+or a variable can't be used, and nothing was done.";
+const USAGE: u8 = 2;
+
 /// Gives Kubernetes workloads an Azure identity without a secret anywhere.
 #[derive(Debug, Parser)]
-#[command(name = "ensign", version, propagate_version = true)]
+#[command(name = "ensign", version, propagate_version = true, after_help = EXIT_STATUS)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +58,16 @@ enum Command {
     Policies(policies::Args),
     /// Print the smallest Azure role for the controller, with the commands that make and assign it
     AzureRole(azure_role::Args),
+    /// Say whether the install works, and what to do where it does not
+    Check(Box<check::Args>),
+    /// Take Ensign down: end injection, delete or abandon credentials in Azure, release every object
+    Teardown(Box<teardown::Args>),
+    /// List the credentials of a cluster that is gone, and delete them on request
+    Orphans(Box<orphans::Args>),
+    /// Print a script that completes the command line in a shell
+    Completion(completion::Args),
+    /// Print the version, and what this build can do
+    Version(version::Args),
     /// Run the Azure stand-in for tests and development
     #[cfg(feature = "emulator")]
     AzureEmulator(Box<azure_emulator::Args>),
@@ -54,6 +75,11 @@ enum Command {
 
 /// What a subcommand may fail with; its chain of sources is printed to stderr.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The command can't be carried out as it was given; nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(String);
 
 impl Cli {
     /// Runs the chosen subcommand and reports its failure, with every source, on stderr.
@@ -64,6 +90,11 @@ impl Cli {
             Command::Crds(args) => crds::run(&args),
             Command::Policies(args) => policies::run(&args),
             Command::AzureRole(args) => azure_role::run(&args),
+            Command::Check(args) => check::run(*args),
+            Command::Teardown(args) => teardown::run(*args),
+            Command::Orphans(args) => orphans::run(*args),
+            Command::Completion(args) => completion::run(&args),
+            Command::Version(args) => version::run(&args),
             #[cfg(feature = "emulator")]
             Command::AzureEmulator(args) => azure_emulator::run(*args),
         };
@@ -78,7 +109,7 @@ impl Cli {
                 }
                 // Nobody is left to tell when stderr is closed.
                 let _ = writeln!(std::io::stderr(), "{text}");
-                ExitCode::FAILURE
+                if failure.is::<Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
             }
         }
     }

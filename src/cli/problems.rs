@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use super::Failure;
+use super::{Failure, Usage};
 
 /// Problems, each of which names its flag or variable.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Problems {
             Some(meaning) if problems.is_empty() => Ok(meaning),
             _ => {
                 let count = problems.len();
-                Err(format!("the configuration has {count} problem(s):\n  {}", problems.join("\n  ")).into())
+                Err(Usage(format!("the configuration has {count} problem(s):\n  {}", problems.join("\n  "))).into())
             }
         }
     }

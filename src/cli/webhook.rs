@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use prometheus_client::registry::Registry;
 use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ use crate::decide::admit;
 use crate::decide::registration::{MUTATE_PODS_PATH, excluded_namespaces};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::health::{self, Readiness};
+use crate::runtime::metrics;
 use crate::runtime::telemetry::{self, TelemetryArgs};
 use crate::runtime::{shutdown, tls};
 use crate::webhook::metrics::WebhookMetrics;
@@ -78,7 +78,7 @@ async fn serve(args: Args, options: Options) -> Result<(), Failure> {
     // Health outlives `stop`: that the webhook is no longer ready has to be seen while it drains.
     let health_stop = CancellationToken::new();
     let _end_health = health_stop.clone().drop_guard();
-    let mut registry = Registry::default();
+    let mut registry = metrics::registry();
     options.metrics.register(&mut registry);
     let health = health::serve(args.health_listen, readiness.clone(), registry.into(), health_stop).await?;
     let (listener, address) = webhook::listen(args.listen)?;

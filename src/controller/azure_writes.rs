@@ -1,6 +1,9 @@
 //! The only place that writes to Azure.
 
+use uuid::Uuid;
+
 use super::effects::{Effect, Effects};
+use super::metrics::{ControllerMetrics, Written};
 use super::write_gate::{Refused, WriteGate};
 use crate::api::{ArmId, ManagedIdentity};
 use crate::azure::{ArmClient, ArmError};
@@ -19,17 +22,28 @@ pub(super) enum WriteError {
     Azure(ArmError),
 }
 
+/// The way of a write to Azure.
+#[derive(Clone, Copy)]
+pub(super) struct Writing<'a> {
+    pub(super) effects: &'a Effects,
+    pub(super) gate: &'a WriteGate,
+    pub(super) arm: &'a ArmClient,
+    pub(super) metrics: &'a ControllerMetrics,
+}
+
 /// Carries one step of a plan out and brings the list of what stands up to date. Repeating it changes nothing.
 ///
-/// Each write leaves an audit record in the log: who caused it, what was written, and how it ended.
+/// Each write leaves an audit record in the log: who caused it, what was written, how it ended, and the ID under which
+/// Azure knows it.
 pub(super) async fn apply(
-    effects: &Effects,
-    gate: &WriteGate,
-    arm: &ArmClient,
+    writing: Writing<'_>,
     id: &ArmId,
     planned: &PlannedStep,
     standing: &mut Vec<Credential>,
 ) -> Result<(), WriteError> {
+    let Writing { effects, gate, arm, metrics } = writing;
+    let request_id = Uuid::new_v4();
+    let arm = arm.identified(request_id);
     let write = async {
         match &planned.step {
             Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
@@ -41,7 +55,10 @@ pub(super) async fn apply(
             Ok(result) => result.map_err(WriteError::Azure),
             Err(refused) => Err(WriteError::Refused(refused)),
         };
-        audit(id, planned, result.as_ref().err());
+        if let Some(ended) = ended(result.as_ref().err()) {
+            metrics.written(&planned.step, ended.0);
+            audit(id, planned, request_id, ended);
+        }
         let stored = result?;
         let name = planned.step.name();
         standing.retain(|credential| credential.name != name);
@@ -53,12 +70,13 @@ pub(super) async fn apply(
 
 /// Writes the identity itself; answers with what Azure stored, if it was not a deletion. Repeating it changes nothing.
 pub(super) async fn apply_to_identity(
-    effects: &Effects,
-    gate: &WriteGate,
-    arm: &ArmClient,
+    writing: Writing<'_>,
     (id, owner): (&ArmId, &ManagedIdentity),
     step: &provision::Step,
 ) -> Result<Option<AzureIdentity>, WriteError> {
+    let Writing { effects, gate, arm, .. } = writing;
+    let request_id = Uuid::new_v4();
+    let arm = arm.identified(request_id);
     let act = match step {
         provision::Step::Create(_) | provision::Step::Update(_) => "put-identity",
         provision::Step::Delete => "delete-identity",
@@ -76,7 +94,7 @@ pub(super) async fn apply_to_identity(
             Ok(result) => result.map_err(WriteError::Azure),
             Err(refused) => Err(WriteError::Refused(refused)),
         };
-        audit_identity(act, id, owner, result.as_ref().err());
+        audit_identity(act, request_id, (id, owner), result.as_ref().err());
         result
     };
     effects.carry_out(|| Effect { act, object: owner.known_as() }, gate.write(write), take_in).await
@@ -96,13 +114,14 @@ fn act(planned: &PlannedStep) -> (&'static str, &Credential) {
 
 /// Writes one role assignment and brings what is known of them up to date. Repeating it changes nothing.
 pub(super) async fn apply_role(
-    effects: &Effects,
-    gate: &WriteGate,
-    arm: &ArmClient,
+    writing: Writing<'_>,
     (id, owner): (&ArmId, &ManagedIdentity),
     step: &RoleStep,
     observed: &mut ObservedRoles,
 ) -> Result<(), WriteError> {
+    let Writing { effects, gate, arm, .. } = writing;
+    let request_id = Uuid::new_v4();
+    let arm = arm.identified(request_id);
     let act = match step {
         RoleStep::Put { .. } => "assign-role",
         RoleStep::Delete(_) => "unassign-role",
@@ -132,8 +151,9 @@ pub(super) async fn apply_role(
                 scope = written.scope,
                 principal = written.principal,
                 assignment = written.name,
-                outcome,
+                outcome = outcome.as_str(),
                 error,
+                %request_id,
                 "azure write"
             );
         }
@@ -148,18 +168,29 @@ pub(super) async fn apply_role(
     effects.carry_out(effect, gate.write(write), take_in).await
 }
 
-/// How a write ended, for an audit record; none where nothing was sent.
-fn ended(error: Option<&WriteError>) -> Option<(&'static str, Option<String>)> {
+/// How a write ended, and in which words it failed; `None` where nothing was sent.
+fn ended(error: Option<&WriteError>) -> Option<(Written, Option<String>)> {
     match error {
-        None => Some(("confirmed", None)),
+        None => Some((Written::Confirmed, None)),
         Some(WriteError::Azure(error)) if error.not_sent().is_some() => None,
-        Some(WriteError::Azure(error)) => Some(("failed", Some(error.cause.to_string()))),
-        Some(WriteError::Refused(Refused::Abandoned)) => Some(("unknown", Some(Refused::Abandoned.to_string()))),
+        Some(WriteError::Azure(error)) => Some((Written::Failed, Some(error.cause.to_string()))),
+        Some(WriteError::Refused(Refused::Abandoned)) => Some((Written::Unknown, Some(Refused::Abandoned.to_string()))),
         Some(WriteError::Refused(Refused::Stopping | Refused::NotLeading)) => None,
     }
 }
 
-fn audit_identity(act: &str, id: &ArmId, owner: &ManagedIdentity, error: Option<&WriteError>) {
+impl Written {
+    /// Its name in audit records.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+fn audit_identity(act: &str, request_id: Uuid, (id, owner): (&ArmId, &ManagedIdentity), error: Option<&WriteError>) {
     let Some((outcome, error)) = ended(error) else { return };
     let claim = owner.spec.claim_ref.as_ref();
     tracing::info!(
@@ -172,14 +203,14 @@ fn audit_identity(act: &str, id: &ArmId, owner: &ManagedIdentity, error: Option<
         binding_namespace = claim.map(|claim| claim.namespace.as_str()),
         binding = claim.map(|claim| claim.name.as_str()),
         binding_uid = claim.map(|claim| claim.uid.as_str()),
-        outcome,
+        outcome = outcome.as_str(),
         error,
+        %request_id,
         "azure write"
     );
 }
 
-fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
-    let Some((outcome, error)) = ended(error) else { return };
+fn audit(id: &ArmId, planned: &PlannedStep, request_id: Uuid, (outcome, error): (Written, Option<String>)) {
     let (act, credential) = act(planned);
     let cause = planned.cause.as_ref();
     tracing::info!(
@@ -193,7 +224,8 @@ fn audit(id: &ArmId, planned: &PlannedStep, error: Option<&WriteError>) {
         binding = cause.map(|cause| cause.binding.as_str()),
         binding_uid = cause.map(|cause| cause.uid.as_str()),
         grant = cause.map(|cause| cause.grant.as_str()),
-        outcome,
+        %request_id,
+        outcome = outcome.as_str(),
         error,
         "azure write"
     );

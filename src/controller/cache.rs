@@ -74,6 +74,14 @@ impl Objects {
         self.identities.get(name)
     }
 
+    pub(super) fn identities(&self) -> impl Iterator<Item = &Arc<ManagedIdentity>> {
+        self.identities.values()
+    }
+
+    pub(super) fn bindings(&self) -> impl Iterator<Item = &Arc<ManagedIdentityBinding>> {
+        self.bindings.values()
+    }
+
     pub(super) fn identity_names(&self) -> impl Iterator<Item = &String> {
         self.identities.keys()
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::cache::{NamespaceFacts, Objects};
@@ -12,7 +13,7 @@ use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding, ManagedIdentity
 use crate::decide::acceptance::IdentityFacts;
 use crate::decide::assess::{NamespaceSnapshot, Settings, Snapshot};
 use crate::decide::claims::Classes;
-use crate::decide::identities;
+use crate::decide::{identities, teardown};
 
 /// The objects that concern one key.
 #[derive(Default)]
@@ -74,6 +75,16 @@ impl Gathered {
             .collect();
         let made = namespaces.keys().map(|namespace| (namespace.clone(), objects.made_for(namespace))).collect();
         Self { id, identities, others, namespaces, missing, classes, made }
+    }
+
+    /// The same as if every object were being deleted from this moment on.
+    pub(super) fn leaving(mut self, now: Timestamp) -> Self {
+        self.identities =
+            self.identities.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        for (_, bindings) in self.namespaces.values_mut() {
+            *bindings = bindings.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        }
+        self
     }
 
     /// The objects as decisions take them.

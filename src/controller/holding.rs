@@ -127,7 +127,7 @@ async fn get_opt(api: &Api<ManagedIdentityBinding>, name: &str) -> kube::Result<
     if valid { api.get_opt(name).await } else { Ok(None) }
 }
 
-fn gate_of(pod: &Pod) -> Option<usize> {
+pub(super) fn gate_of(pod: &Pod) -> Option<usize> {
     let gates = pod.spec.as_ref()?.scheduling_gates.as_ref()?;
     gates.iter().position(|gate| gate.name == IDENTITY_GATE)
 }

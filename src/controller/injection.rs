@@ -101,6 +101,15 @@ impl Injection<'_> {
         Ok(Registered::Current)
     }
 
+    /// Has no pod sent to the webhook any more: it goes with its namespace, and nobody would answer for it.
+    pub(super) async fn end_webhook(&self) -> Result<(), KubeError> {
+        let Some(configuration) = self.registered_webhook().await? else { return Ok(()) };
+        let Some(others) = differs(&configuration, &[]) else { return Ok(()) };
+        self.writer.register_webhooks(&configuration, others).await?;
+        tracing::warn!("the webhook is no longer registered: its namespace is being deleted");
+        Ok(())
+    }
+
     /// The registration, if pods are sent to the webhook.
     async fn registered_webhook(&self) -> Result<Option<MutatingWebhookConfiguration>, KubeError> {
         let Some(registrar) = self.webhook else { return Ok(None) };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event as ProbeEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -343,6 +344,22 @@ fn probing_event(namespace: &str) -> ProbeEvent {
             ..ObjectReference::default()
         }),
         ..ProbeEvent::default()
+    }
+}
+
+/// Scales a Deployment to nothing; whether there is one. It is how an operator stops a controller, so that no leadership is
+/// asked for it.
+pub(super) async fn stop_deployment(client: &Client, namespace: &str, name: &str) -> Result<bool, KubeError> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let act = || format!("scaling Deployment {namespace}/{name} to 0");
+    match within_deadline(act, api.patch_scale(name, &params, &patch)).await {
+        Ok(_) => Ok(true),
+        Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the controller counts. docs/metrics.md explains each.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -8,6 +9,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::cache::Cache;
+use super::census::Census;
+use crate::azure::AzureMetrics;
+use crate::decide::credentials::Step;
+use crate::decide::policy::Mode;
+
 /// The controller's metrics. Copies count together.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerMetrics {
@@ -15,6 +22,11 @@ pub struct ControllerMetrics {
     pub(super) missed: Gauge<i64, AtomicI64>,
     lifted: Family<LiftLabels, Counter>,
     reconciles: Family<ReconcileLabels, Counter>,
+    writes: Family<WriteLabels, Counter>,
+    leader: Gauge<i64, AtomicI64>,
+    injection: Family<InjectionLabels, Gauge<i64, AtomicI64>>,
+    census: Census,
+    pub(super) azure: AzureMetrics,
 }
 
 /// Why a pod was let go.
@@ -52,6 +64,46 @@ pub(super) enum Ended {
     Failed,
 }
 
+/// What was written to Azure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum WriteKind {
+    /// A credential that was not there.
+    Create,
+    /// One that somebody had changed.
+    Repair,
+    /// One that nobody is to be trusted by any more.
+    Delete,
+}
+
+/// How a write to Azure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Written {
+    /// Azure confirmed it.
+    Confirmed,
+    /// Azure refused it, or did not answer.
+    Failed,
+    /// Leadership ended before the answer came.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    kind: WriteKind,
+    outcome: Written,
+}
+
+/// Who injects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Injector {
+    Webhook,
+    Policy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InjectionLabels {
+    mode: Injector,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LiftLabels {
     outcome: Lift,
@@ -74,6 +126,23 @@ impl ControllerMetrics {
         );
         registry.register("ensign_pods_lifted", "Held pods that were let go", self.lifted.clone());
         registry.register("ensign_reconciles", "Reconciles, by what they were about", self.reconciles.clone());
+        registry.register(
+            "ensign_credential_writes",
+            "Writes of federated identity credentials to Azure",
+            self.writes.clone(),
+        );
+        registry.register("ensign_leader", "Whether this controller is the one that acts", self.leader.clone());
+        registry.register("ensign_injection_mode", "1 for who injects pods", self.injection.clone());
+        self.azure.register(registry);
+        registry.register_collector(Box::new(self.census.clone()));
+        for kind in [WriteKind::Create, WriteKind::Repair, WriteKind::Delete] {
+            for outcome in [Written::Confirmed, Written::Failed, Written::Unknown] {
+                drop(self.writes.get_or_create(&WriteLabels { kind, outcome }));
+            }
+        }
+        for mode in [Injector::Webhook, Injector::Policy] {
+            drop(self.injection.get_or_create(&InjectionLabels { mode }));
+        }
         for outcome in [Lift::Settled, Lift::WithoutIdentity] {
             drop(self.lifted.get_or_create(&LiftLabels { outcome }));
         }
@@ -82,6 +151,29 @@ impl ControllerMetrics {
                 drop(self.reconciles.get_or_create(&ReconcileLabels { subject, outcome }));
             }
         }
+    }
+
+    /// From now on this controller acts, on what is in this cache; with the injection that it brings about, if any.
+    pub(super) fn leads(&self, cache: &Arc<Cache>, injection: Option<Mode>) {
+        self.leader.set(1);
+        self.census.begin(cache.clone());
+        for (mode, wanted) in [(Injector::Webhook, Mode::Webhook), (Injector::Policy, Mode::Policy)] {
+            self.injection.get_or_create(&InjectionLabels { mode }).set(i64::from(injection == Some(wanted)));
+        }
+    }
+
+    /// This controller does not act any more.
+    pub(super) fn leads_no_more(&self) {
+        self.leader.set(0);
+    }
+
+    pub(super) fn written(&self, step: &Step, outcome: Written) {
+        let kind = match step {
+            Step::Put { replaces: None, .. } => WriteKind::Create,
+            Step::Put { replaces: Some(_), .. } => WriteKind::Repair,
+            Step::Delete { .. } => WriteKind::Delete,
+        };
+        self.writes.get_or_create(&WriteLabels { kind, outcome }).inc();
     }
 
     pub(super) fn lifted(&self, outcome: Lift) {

@@ -153,8 +153,7 @@ impl Reconciler {
         self.hold(gathered, &again).await?;
         self.record(gathered, &again).await?;
         for step in due {
-            let written =
-                azure_writes::apply_role(&self.effects, &self.gate, &self.arm, (id, owner), step, &mut observed.roles);
+            let written = azure_writes::apply_role(self.writing(), (id, owner), step, &mut observed.roles);
             let error = match written.await {
                 Ok(()) => continue,
                 Err(WriteError::Azure(error)) => error,

@@ -73,9 +73,7 @@ impl PolicyKeeper {
 
     /// Has the API server inject no more; one that has no policies does not anyway.
     pub(super) async fn empty(&self, writer: &KubeWriter) -> Result<(), KubeError> {
-        // What injects goes before what refuses, as it came after it.
-        let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
-        if write(writer, &wanted).await? == Filled::Written {
+        if empty(writer).await? == Filled::Written {
             tracing::info!("admission policies emptied: the webhook injects");
         }
         Ok(())
@@ -83,10 +81,7 @@ impl PolicyKeeper {
 
     /// Whether some policy still does something.
     pub(super) async fn is_filled(&self, client: &Client) -> Result<bool, KubeError> {
-        let wanted = policies(Form::Inert);
-        let current = read(client, &wanted).await?;
-        let there = |policy: &&Policy| current.iter().any(|found| found.is(policy));
-        Ok(differs(&wanted, |kind, name| spec_of(&current, kind, name)).iter().any(there))
+        any_filled(client).await
     }
 
     /// Whether the API server has been seen often enough to evaluate the policies as they were filled in.
@@ -102,6 +97,21 @@ impl PolicyKeeper {
         *looks = if live { looks.saturating_add(1) } else { 0 };
         *looks >= LOOKS
     }
+}
+
+/// Whether some policy does something.
+pub(super) async fn any_filled(client: &Client) -> Result<bool, KubeError> {
+    let wanted = policies(Form::Inert);
+    let current = read(client, &wanted).await?;
+    let there = |policy: &&Policy| current.iter().any(|found| found.is(policy));
+    Ok(differs(&wanted, |kind, name| spec_of(&current, kind, name)).iter().any(there))
+}
+
+/// Empties the policies, those that there are.
+pub(super) async fn empty(writer: &KubeWriter) -> Result<Filled, KubeError> {
+    // What injects goes before what refuses, as it came after it.
+    let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
+    write(writer, &wanted).await
 }
 
 /// A policy as the API server has it.

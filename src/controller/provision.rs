@@ -51,7 +51,7 @@ impl Reconciler {
             return Ok(Provisioned::Behind);
         }
         self.prepare(gathered, &planned).await?;
-        match azure_writes::apply_to_identity(&self.effects, &self.gate, &self.arm, (id, owner), &step).await {
+        match azure_writes::apply_to_identity(self.writing(), (id, owner), &step).await {
             Ok(Some(stored)) => {
                 if matches!(step, Step::Create(_)) {
                     // It is new, so that there is nothing under it, whatever was under one that had its name.

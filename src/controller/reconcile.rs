@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 use tokio::sync::watch;
 
-use super::azure_writes::{self, WriteError};
+use super::azure_writes::{self, WriteError, Writing};
 use super::cache::Cache;
 use super::effects::Effects;
 use super::freshness;
@@ -139,8 +139,13 @@ impl Reconciler {
         if webhook.is_none() && policies.is_none() {
             return Ok(Outcome::Nothing);
         }
+        let injection = Injection { writer: &self.writer, webhook, policies };
+        if webhook.is_some_and(|registrar| self.cache.read().namespace(registrar.namespace()).terminating) {
+            injection.end_webhook().await?;
+            return Ok(Outcome::Nothing);
+        }
         let granted = self.cache.read().granted_namespaces();
-        Ok(match (Injection { writer: &self.writer, webhook, policies }).reconcile(&granted).await? {
+        Ok(match injection.reconcile(&granted).await? {
             Registered::Current => Outcome::InStep,
             Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
         })
@@ -240,7 +245,11 @@ impl Reconciler {
             observed.postponed = Some(refusal.clone());
             return refusal.failure();
         }
-        tracing::warn!(error = error as &dyn std::error::Error, "Azure request failed");
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            request_id = %error.request_id,
+            "Azure request failed"
+        );
         let failure = error.failure(self.settings.load().own_client_id.as_deref());
         if let Some(pause) = failure.retry_after {
             self.pace.hold(&error.identity, pause, &failure);
@@ -290,9 +299,7 @@ impl Reconciler {
             if !planned.step.may_go(&standing) {
                 break;
             }
-            if let Err(error) =
-                azure_writes::apply(&self.effects, &self.gate, &self.arm, id, planned, &mut standing).await
-            {
+            if let Err(error) = azure_writes::apply(self.writing(), id, planned, &mut standing).await {
                 let error = match error {
                     WriteError::Azure(error) => error,
                     WriteError::Refused(source) => {
@@ -320,11 +327,16 @@ impl Reconciler {
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
 
+    pub(super) fn writing(&self) -> Writing<'_> {
+        Writing { effects: &self.effects, gate: &self.gate, arm: &self.arm, metrics: &self.metrics }
+    }
+
     /// The steps that may go out now; what keeps the others is noted.
     fn due<'a>(&self, id: &ArmId, steps: &'a [PlannedStep], observed: &mut Observed) -> &'a [PlannedStep] {
         match self.pace.room(id, Kind::Write, steps.len()) {
             Ok(room) => &steps[..room],
             Err(refusal) => {
+                self.metrics.azure.postponed(&refusal);
                 if let Some(failure) = refusal.failure() {
                     let names = steps.iter().map(|planned| planned.step.name().to_owned());
                     observed.write_failures.extend(names.map(|name| (name, failure.clone())));

@@ -84,6 +84,11 @@ impl Registrar {
         Self { target, clock, start, memory: Mutex::default() }
     }
 
+    /// Ensign's own namespace, in which the webhook is.
+    pub(super) fn namespace(&self) -> &str {
+        &self.target.namespace
+    }
+
     /// The registration, if there is one.
     pub(super) async fn read(&self, writer: &KubeWriter) -> Result<Option<MutatingWebhookConfiguration>, KubeError> {
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(writer.client().clone());

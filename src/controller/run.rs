@@ -12,6 +12,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::cache::Cache;
 use super::effects::Effects;
@@ -93,12 +94,13 @@ pub enum ControllerError {
 /// Runs the controller until `stop`. Writes under way are finished first; what would come after them is left to the next
 /// leader.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ControllerError> {
-    let readiness = config.readiness.clone();
+    let (readiness, metrics) = (config.readiness.clone(), config.metrics.clone());
     let mut life = Life::new(stop.clone());
     let Err(end) = live(config, &mut life).await;
     readiness.set(false);
     stop.cancel();
     life.finish().await;
+    metrics.leads_no_more();
     match end {
         End::Stopped => Ok(()),
         End::Failed(error) => Err(error),
@@ -244,9 +246,11 @@ impl Life {
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
         let pace = Pace::new(config.azure_limits, config.clock.clone());
+        let injects = config.injection.as_ref().map(|target| target.mode);
+        config.metrics.leads(&cache, injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
         let reconciler = Arc::new(Reconciler {
             cache,
-            arm: config.arm.paced(pace.clone()),
+            arm: config.arm.paced(pace.clone()).counted(config.metrics.azure.clone()),
             pace,
             writer: KubeWriter::new(config.client, config.instance, gate.clone(), config.effects.clone()),
             gate,
@@ -331,7 +335,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key, Source>>, stop:
             () = stop.cancelled() => return,
             key = queue.next() => key,
         };
-        let again = reconciler.reconcile(&key).await;
+        let again = reconciler.reconcile(&key).instrument(tracing::info_span!("reconcile", %key)).await;
         queue.done(key, again);
     }
 }

@@ -37,6 +37,17 @@ impl AzureScope {
         key.strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
+    /// The identity, if the scope is one.
+    pub fn identity(&self) -> Option<&ArmId> {
+        self.identity.as_ref()
+    }
+
+    /// The segments of the path of the subscription or resource group.
+    pub fn container(&self) -> Vec<&str> {
+        let group = self.resource_group.iter().flat_map(|group| ["resourceGroups", group.as_str()]);
+        ["subscriptions", self.subscription.as_str()].into_iter().chain(group).collect()
+    }
+
     /// The smallest scope that contains this one and to which Azure lets a custom role be limited: a resource group or a
     /// subscription.
     #[must_use]
@@ -101,6 +112,11 @@ impl AllowedScopes {
     /// Bounds the controller to these scopes; with none of them it is not bounded.
     pub fn new(scopes: impl IntoIterator<Item = AzureScope>) -> Self {
         Self(scopes.into_iter().collect())
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &AzureScope> {
+        self.0.iter()
     }
 
     /// Whether the controller may act on the identity.

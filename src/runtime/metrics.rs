@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -18,6 +19,14 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What a process counts; registered first, served afterwards.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Arc<Registry>);
+
+/// The registry of a process, with what every process tells: its version.
+pub fn registry() -> Registry {
+    let mut registry = Registry::default();
+    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("ensign_build", "The version that runs", build);
+    registry
+}
 
 impl From<Registry> for Metrics {
     fn from(registry: Registry) -> Self {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use super::accounts::Accounts;
 use super::cache::Index;
 use super::lookup::Lookup;
-use super::metrics::WebhookMetrics;
+use super::metrics::{Mode, WebhookMetrics};
 use super::review::{self, Creation, Question, Rejection};
 use crate::decide::admit::{self, Binding, Config, Decision, compatibility};
 
@@ -41,7 +41,7 @@ impl Admission {
                 let decision = self.decide(&creation).await?;
                 report(&creation, &decision);
                 if !creation.dry_run {
-                    self.metrics.admitted(&decision);
+                    self.metrics.admitted(&decision, self.mode(&creation));
                 }
                 (creation.uid, decision)
             }
@@ -51,13 +51,18 @@ impl Admission {
         })
     }
 
+    fn mode(&self, Creation { pod, namespace, .. }: &Creation<'_>) -> Mode {
+        let is_compatible = self.accounts.is_some() && compatibility::asks(pod, namespace, &self.config);
+        if is_compatible { Mode::Compatible } else { Mode::Native }
+    }
+
     async fn decide(&self, creation: &Creation<'_>) -> Result<Decision, Rejection> {
         let Creation { pod, namespace, .. } = creation;
         if admit::is_exempt(pod, namespace, &self.config) {
             return Ok(Decision::Allow { warnings: Vec::new() });
         }
         let account = match &self.accounts {
-            Some(accounts) if compatibility::asks(pod, namespace, &self.config) => {
+            Some(accounts) if self.mode(creation) == Mode::Compatible => {
                 Some(accounts.find(namespace, pod.service_account()).await.map_err(|error| unknown(&error))?)
             }
             _ => None,
@@ -95,18 +100,21 @@ fn unknown(error: &dyn std::error::Error) -> Rejection {
 }
 
 fn report(creation: &Creation<'_>, decision: &Decision) {
-    let (namespace, dry_run) = (&*creation.namespace, creation.dry_run);
+    let (namespace, dry_run, request_id) = (&*creation.namespace, creation.dry_run, &*creation.uid);
     let (pod, service_account) = (creation.pod.name(), creation.pod.service_account());
     match decision {
-        Decision::Allow { .. } => tracing::debug!(namespace, pod, service_account, dry_run, "pod left as it is"),
+        Decision::Allow { .. } => {
+            tracing::debug!(namespace, pod, service_account, dry_run, request_id, "pod left as it is");
+        }
         Decision::Patch { held, .. } => {
-            tracing::debug!(namespace, pod, service_account, dry_run, held, "pod injected");
+            tracing::debug!(namespace, pod, service_account, dry_run, held, request_id, "pod injected");
         }
         Decision::Refuse(refusal) => tracing::info!(
             namespace,
             pod,
             service_account,
             dry_run,
+            request_id,
             reason = refusal.code.as_str(),
             message = refusal.message,
             "pod refused"

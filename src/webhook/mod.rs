@@ -103,6 +103,7 @@ pub async fn run(
     let index = Arc::new(Index::default());
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     let Options { certificates, tls_names, config, limits, lame_duck, metrics } = options;
+    metrics.watch(&resolver);
     let kept = certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver));
     let certificates = Box::pin(kept);
     let lookup = Arc::new(LiveLookup::new(client.clone()));

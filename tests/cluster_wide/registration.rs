@@ -140,6 +140,16 @@ fn where_another_program_injects_the_ca_it_is_left_to_it() {
     }
 }
 
+#[test]
+fn it_goes_with_the_namespace_of_the_webhook_so_that_no_pod_waits_for_nobody() {
+    let stage = Stage::enter();
+    let install = filled(&stage, "going");
+    let _controller = start(&stage, &unique("going"), unseen(&install));
+    wait_for("the registration", || install.entry(LABELLED_ENTRY));
+    kubectl(stage.control_plane, &["delete", "namespace", &install.name, "--timeout=60s"]);
+    wait_for("nobody to be sent to the webhook", || install.entry(LABELLED_ENTRY).is_none().then_some(()));
+}
+
 /// A program that changes the registration whenever it is not as it likes.
 struct Rival {
     stop: Arc<AtomicBool>,

@@ -3,8 +3,12 @@
 
 mod canary;
 mod certificates;
+mod check;
+mod orphans;
 mod proxy;
+mod requests;
 mod role;
+mod teardown;
 mod tokens;
 
 use std::io::Write;
@@ -87,6 +91,27 @@ impl Azure {
         ensign::runtime::tls::install_provider();
         let own = self.own().credential(&self.cloud(), connection).expect("a credential");
         ArmClient::new(&self.cloud(), connection, own.credential, "c0ffee00").expect("a client of ARM")
+    }
+
+    /// `ensign` as the controller's own identity would run it, against this Azure.
+    fn ensign(&self, arguments: &[&str]) -> std::process::Command {
+        let OwnIdentity::Workload { client_id, tenant_id, token_file } = self.own() else {
+            panic!("the fixture has a workload identity");
+        };
+        let (info, cloud) = (self.emulator.info(), self.cloud());
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ensign"));
+        command
+            .args(arguments)
+            .args(["--azure-cloud=custom", "--no-proxy=*", "--azure-arm-endpoint", &info.arm_endpoint])
+            .args(["--azure-authority-host", cloud.authority_host.as_str()])
+            .env("ENSIGN_AZURE_CA_FILE", &info.ca_file)
+            .env("AZURE_CLIENT_ID", client_id)
+            .env("AZURE_TENANT_ID", tenant_id)
+            .env("AZURE_FEDERATED_TOKEN_FILE", token_file)
+            .env("KUBECONFIG", "/nowhere/kubeconfig")
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .stdin(std::process::Stdio::null());
+        command
     }
 
     fn orders(&self) -> ArmId {

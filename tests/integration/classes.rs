@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::objects::{Team, condition_of, kubectl, wait_for};
-use crate::webhook::create;
+use crate::support::pods::create;
 
 /// The object that was made for the binding.
 fn made_for(binding: &Value) -> String {

@@ -10,6 +10,7 @@ mod architecture;
 mod azure;
 mod classes;
 mod cluster_identity;
+mod command_line;
 mod compatibility;
 mod controller;
 mod emulator;
@@ -23,6 +24,7 @@ mod provision;
 mod role_assignments;
 #[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
+mod teardown;
 mod tenancy;
 mod webhook;
 mod webhook_certificates;

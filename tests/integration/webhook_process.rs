@@ -48,6 +48,40 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     assert!(status.success(), "{status}: {}", webhook.log());
 }
 
+#[tokio::test]
+async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_about() {
+    let (control_plane, namespace) = install();
+    apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
+    let flags = ["--tls-secret", &namespace, "--drain-seconds=0", "--log-format=json"];
+    let mut webhook = Process::start(control_plane, &namespace, &flags);
+    let ready = webhook.ready();
+    let url = ready["webhook_url"].as_str().expect("a URL");
+    let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
+    let client = client.timeout(Duration::from_secs(30)).build().expect("a client");
+    let review = serde_json::json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "the-request", "operation": "CREATE", "namespace": "shop",
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "object": {
+                "metadata": {"name": "orders-0", "labels": {"ensign.dev/inject": "true"}},
+                "spec": {"serviceAccountName": "orders", "containers": [{"name": "app", "image": "app:1"}]},
+            },
+        },
+    });
+    let sent = client.post(url).header("content-type", "application/json").body(review.to_string());
+    assert_eq!(sent.send().await.expect("an answer").status(), 200);
+    let log = webhook.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
+    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the refusal");
+    for (key, value) in
+        [("request_id", "the-request"), ("namespace", "shop"), ("pod", "orders-0"), ("service_account", "orders")]
+    {
+        assert_eq!(refused[key], value, "{refused}");
+    }
+    assert!(webhook.terminate().success());
+}
+
 #[test]
 fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
     let (control_plane, namespace) = install();

@@ -11,6 +11,7 @@ use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Resou
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};

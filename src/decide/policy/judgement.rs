@@ -4,7 +4,6 @@ use super::Config;
 use super::cel::{slot, words};
 use super::done;
 use super::facts::{self, Variable};
-use super::injection;
 use crate::api::conditions::ConditionType;
 use crate::api::keys::TOKEN_VOLUME;
 use crate::api::{

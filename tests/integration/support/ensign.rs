@@ -228,7 +228,7 @@ impl Ensign {
 
 /// A credential that always has the same token.
 #[derive(Debug)]
-pub(super) struct FixedToken(pub(super) String);
+pub struct FixedToken(pub String);
 
 #[async_trait::async_trait]
 impl TokenCredential for FixedToken {

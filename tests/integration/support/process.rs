@@ -73,6 +73,7 @@ impl World<'_> {
             client_id: OWN_CLIENT_ID.to_owned(),
             principal_id: uuid::Uuid::new_v4().to_string(),
             arm_rights: ArmRights::All,
+            created_at: Timestamp::UNIX_EPOCH,
             credentials: [(credential.name.clone(), credential)].into(),
         };
         self.azure.with_state(|state| state.identities.insert(own.id.key(), own));

@@ -18,9 +18,9 @@ use ensign::decide::ownership::Cluster;
 use ensign::decide::pace::Limits;
 use ensign::decide::permissions::RolePolicy;
 use ensign::decide::scopes::AllowedScopes;
-use ensign::emulator::state::{ArmRights, Identity, IdentityId};
+use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
-use ensign::runtime::clock::{SharedClock, SystemClock};
+use ensign::runtime::clock::{Clock, SharedClock, SystemClock};
 use ensign::runtime::health::Readiness;
 use http::HeaderValue;
 use http::header::USER_AGENT;
@@ -217,6 +217,43 @@ impl StageTeam<'_> {
         })
     }
 
+    /// Puts a credential under the identity, as another program would.
+    pub fn add_credential(&self, name: &str, issuer: &Value, subject: &str) {
+        let credential = Credential {
+            name: name.to_owned(),
+            issuer: issuer.as_str().expect("an issuer").to_owned(),
+            subject: subject.to_owned(),
+            audiences: vec!["api://AzureADTokenExchange".to_owned()],
+            written_at: SystemClock.now(),
+        };
+        self.stage.azure.with_state(|state| {
+            let found = state.identities.values_mut().find(|found| found.id.name == self.name).expect("an identity");
+            found.credentials.insert(name.to_owned(), credential);
+        });
+    }
+
+    /// Makes a pod that is held.
+    pub fn hold_pod(&self, name: &str) {
+        wait_for("the default service account", || {
+            let arguments = ["get", "serviceaccount", "default", "--namespace", &self.name, "--ignore-not-found"];
+            (!kubectl(self.stage.control_plane, &arguments).trim().is_empty()).then_some(())
+        });
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.name, "labels": {"ensign.dev/held": "true"}},
+            "spec": {
+                "schedulingGates": [{"name": "ensign.dev/identity"}],
+                "containers": [{"name": "app", "image": "app:1"}],
+            },
+        }));
+    }
+
+    /// How many scheduling gates a pod has.
+    pub fn gates(&self, name: &str) -> usize {
+        let pod = self.get("pod", name).expect("a pod");
+        pod["spec"]["schedulingGates"].as_array().map_or(0, Vec::len)
+    }
+
     /// Writes that ARM saw under the identity from the controller of this name.
     pub fn arm_writes(&self, replica: &str) -> Vec<LogEntry> {
         self.arm_requests("arm-write", replica)
@@ -242,7 +279,7 @@ impl StageTeam<'_> {
 /// A lease in the namespace `default`.
 pub struct StageLease<'a> {
     stage: &'a Stage,
-    name: String,
+    pub name: String,
     pub duration_seconds: u64,
 }
 
@@ -303,6 +340,7 @@ pub struct ReplicaOptions {
     /// How long credentials settle.
     pub settle: Duration,
     pub webhook: Option<WebhookTarget>,
+    pub metrics: ControllerMetrics,
 }
 
 impl Default for ReplicaOptions {
@@ -320,6 +358,7 @@ impl Default for ReplicaOptions {
             pods: None,
             settle: Duration::ZERO,
             webhook: None,
+            metrics: ControllerMetrics::default(),
         }
     }
 }
@@ -417,7 +456,7 @@ impl Replica {
                     issuer_watch: options.issuer_watch,
                     effects: Effects::default(),
                     pods: options.pods,
-                    metrics: ControllerMetrics::default(),
+                    metrics: options.metrics,
                 };
                 controller::run(config, stopped).await.map_err(|error| format!("{error}: {error:?}"))
             })

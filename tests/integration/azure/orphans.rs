@@ -1,0 +1,96 @@
+//! `ensign orphans` as a process: what a cluster that is gone has left is found and deleted, and nothing else.
+
+use ensign::decide::names::{Subject, credential_name};
+use ensign::emulator::state::Credential;
+use ensign::runtime::clock::{Clock, SystemClock};
+use serde_json::Value;
+
+use super::Azure;
+use crate::support::control_plane::ControlPlane;
+use crate::support::objects::kubectl;
+
+const ISSUER: &str = "https://issuer.example/gone";
+
+fn written(cluster: &str, name: Option<&str>) -> Credential {
+    let subject = Subject::new("shop", "orders");
+    let issuer = format!("{ISSUER}{}", if cluster == "gone" { "" } else { cluster });
+    Credential {
+        name: name.map_or_else(|| credential_name(cluster, &issuer, &subject), str::to_owned),
+        issuer,
+        subject: subject.to_string(),
+        audiences: vec!["api://AzureADTokenExchange".to_owned()],
+        written_at: SystemClock.now(),
+    }
+}
+
+fn put(azure: &Azure, credentials: &[Credential]) {
+    azure.emulator.with_state(|state| {
+        let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it is there");
+        orders.credentials.extend(credentials.iter().map(|one| (one.name.clone(), one.clone())));
+    });
+}
+
+fn standing(azure: &Azure) -> Vec<String> {
+    azure.emulator.with_state(|state| {
+        let orders = state.identities.values().find(|found| found.id.name == "orders").expect("it is there");
+        orders.credentials.keys().cloned().collect()
+    })
+}
+
+/// Exit status, standard output as JSON, and standard error.
+fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32, Value, String) {
+    let scope = format!("/subscriptions/{}", azure.emulator.info().subscription_id);
+    let mut command = azure.ensign(&[&["orphans", "--scope", &scope, "-o", "json"][..], more].concat());
+    if let Some(cluster) = kubeconfig {
+        command.env("KUBECONFIG", &cluster.kubeconfig);
+    }
+    let done = command.output().expect("run ensign");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    (done.status.code().expect("it ends"), serde_json::from_slice(&done.stdout).unwrap_or_default(), said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gone_cluster_left_is_listed_and_deleted_and_nothing_else_is() {
+    let azure = Azure::start();
+    let (gone, alive, by_hand) = (written("gone", None), written("alive", None), written("gone2", Some("by-hand")));
+    put(&azure, &[gone.clone(), alive.clone(), by_hand.clone()]);
+
+    let (status, found, said) = run(&azure, &["--cluster-id=gone"], None);
+    assert_eq!(status, 0, "{said}");
+    assert!(said.contains("no cluster was asked"), "{said}");
+    let names: Vec<&Value> = found["orphans"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, [&gone.name], "{found:#}");
+    assert_eq!(found["identities"], 2, "the whole subscription was looked at");
+
+    let delete = ["--cluster-id=gone", "--delete", "--issuer", ISSUER];
+    let (status, _, said) = run(&azure, &delete, None);
+    assert_eq!((status, standing(&azure).len()), (2, 3), "nobody said yes: {said}");
+    let (status, done, said) = run(&azure, &[&delete[..], &["--yes"]].concat(), None);
+    assert_eq!((status, &done["deleted"][0]), (0, &Value::from(gone.name)), "{said}");
+    let mut left = vec![alive.name, by_hand.name];
+    left.sort();
+    assert_eq!(standing(&azure), left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_the_kubeconfig_names_is_refused() {
+    let azure = Azure::start();
+    let cluster = ControlPlane::shared();
+    let uid = kubectl(cluster, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
+    put(&azure, &[Credential { issuer: ISSUER.to_owned(), ..written(&uid, None) }]);
+    let id = format!("--cluster-id={uid}");
+    let (status, _, said) = run(&azure, &[&id, "--delete", "--yes", "--issuer", ISSUER], Some(cluster));
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("not gone") && said.contains("ensign teardown"), "{said}");
+    assert_eq!(standing(&azure).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_looked_at_is_said_and_fails() {
+    let azure = Azure::start();
+    azure.allow(["Microsoft.ManagedIdentity/userAssignedIdentities/read".to_owned()]);
+    let (status, found, said) = run(&azure, &["--cluster-id=gone"], None);
+    assert_eq!(status, 1, "{said}");
+    let problems = found["problems"].to_string();
+    assert!(problems.contains("federatedIdentityCredentials/read"), "{problems}");
+}

@@ -1,0 +1,20 @@
+//! Every request to ARM carries an ID by which both sides can find it again.
+
+use ensign::emulator::Kind;
+use uuid::Uuid;
+
+use super::{Azure, credential, refusal};
+
+#[tokio::test]
+async fn the_id_that_an_error_and_the_audit_record_tell_is_the_one_that_arm_saw() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    let id = Uuid::new_v4();
+    client.identified(id).put_credential(&azure.orders(), &credential()).await.expect("written");
+    azure.answer(Kind::ArmRead, 1, refusal(403, "AuthorizationFailed", "no"));
+    let error = client.list_credentials(&azure.orders()).await.expect_err("refused");
+    let seen = |kind| azure.requests(kind).last().and_then(|entry| entry.client_request_id.clone());
+    assert_eq!(seen(Kind::ArmWrite), Some(id.to_string()));
+    assert_eq!(seen(Kind::ArmRead), Some(error.request_id.to_string()));
+    assert_ne!(error.request_id, id);
+}
