@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::expressions::settle;
-use crate::scene::{Place, Policies, binding, condition, config, pod};
+use crate::scene::{Place, binding, condition, config, pod};
 use crate::support::objects::unique;
+use crate::support::policies::Policies;
 use crate::support::replica::Stage;
 
 const BINDINGS: usize = 50;

@@ -7,15 +7,17 @@ use ensign::api::keys::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::scene::{AUTHORITY, Place, Policies, binding, condition, config, pod, until};
+use crate::scene::{AUTHORITY, Place, binding, condition, config, pod, until};
 use crate::support::objects::unique;
+use crate::support::pods::{env, labelled};
+use crate::support::policies::Policies;
 use crate::support::replica::Stage;
 use crate::support::webhook::AUDIENCE;
 
 const SENTINEL: &str = "sentinel";
 
 /// A namespace whose policies are live, and the stage, on which one test is at a time.
-struct Scene {
+pub struct Scene {
     place: Place,
     runtime: Runtime,
     _policies: Policies,
@@ -23,7 +25,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn open() -> Self {
+    pub fn open() -> Self {
         let stage = Stage::enter();
         let policies = Policies::install(stage.control_plane);
         let name = unique("policy");
@@ -37,7 +39,7 @@ impl Scene {
     }
 
     /// Makes bindings and waits until every policy knows them: watches keep the order.
-    fn bind(&self, bindings: &[Value]) {
+    pub fn bind(&self, bindings: &[Value]) {
         self.runtime.block_on(async {
             for object in bindings {
                 self.place.bind(object).await;
@@ -46,15 +48,15 @@ impl Scene {
         });
     }
 
-    fn dry_run(&self, pod: &Value) -> Result<Value, String> {
+    pub fn dry_run(&self, pod: &Value) -> Result<Value, String> {
         self.runtime.block_on(self.place.dry_run(pod)).map_err(|status| status.message)
     }
 
-    fn admitted(&self, change: &Value) -> Value {
+    pub fn admitted(&self, change: &Value) -> Value {
         self.dry_run(&pod(change)).expect("admitted")
     }
 
-    fn refusal(&self, change: &Value) -> String {
+    pub fn refusal(&self, change: &Value) -> String {
         self.dry_run(&pod(change)).expect_err("refused")
     }
 }
@@ -91,18 +93,9 @@ fn is_injected(pod: &Value) -> bool {
     pod["spec"]["containers"].as_array().into_iter().flatten().any(|container| !env(container).is_empty())
 }
 
-fn env(container: &Value) -> Vec<(&str, &str)> {
-    let variables = container["env"].as_array().map(Vec::as_slice).unwrap_or_default();
-    variables.iter().filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?))).collect()
-}
-
 /// Whether a refusal is that of the policy without parameters. Which of two policies speaks first is up to the API server.
 fn is_general(refusal: &str) -> bool {
     refusal.contains("injected-pods.ensign.dev") && refusal.contains("that is ready covers it")
-}
-
-fn labelled() -> Value {
-    json!({"metadata": {"labels": {INJECT_LABEL: "true"}}})
 }
 
 fn token_volume() -> Value {
@@ -167,24 +160,6 @@ fn several_bindings_each_add_their_client_id_and_share_one_token() {
     by.sort_unstable();
     let wanted = ["first", "second", "third"].map(|name| format!("{name}=ManagedIdentity/id-{name}"));
     assert_eq!(by, wanted);
-}
-
-#[test]
-fn a_copy_of_an_injected_pod_stays_as_it_is() {
-    let scene = Scene::open();
-    let second = json!({"spec": {"injection": {"clientIDEnv": "SECOND"}}, "status": {"conditions": [
-        condition("Accepted", "True", "Accepted", "")]}});
-    scene.bind(&[binding("first", &json!({})), binding("second", &second)]);
-    let first = scene.admitted(&labelled());
-    assert_eq!(first["spec"]["schedulingGates"], json!([{"name": IDENTITY_GATE}]));
-    let kept = json!({
-        "name": "pod", "labels": first["metadata"]["labels"], "annotations": first["metadata"]["annotations"],
-    });
-    let again = json!({"apiVersion": "v1", "kind": "Pod", "metadata": kept, "spec": first["spec"]});
-    let second = scene.dry_run(&again).expect("admitted");
-    assert_eq!(second["spec"], first["spec"]);
-    assert_eq!(second["metadata"]["annotations"], first["metadata"]["annotations"]);
-    assert_eq!(second["metadata"]["labels"], first["metadata"]["labels"]);
 }
 
 #[test]

@@ -1,13 +1,24 @@
 //! What is for a whole cluster, so that these tests have one of their own, and one of them at a time: admission policies,
-//! whose refusals tests of the webhook would hear, and the webhook's registration, which follows everybody's grants.
+//! whose refusals tests of the webhook would hear, and the webhook's registration, which follows everybody's grants. What is
+//! about the outcome for pods alone has a second cluster, where a controller has the API server inject all the time.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
+use ensign::decide::policy::Mode;
+
+mod copies;
 mod cost;
 mod equivalence;
 mod expressions;
+mod killed;
+mod load;
+#[path = "../outcomes/mod.rs"]
+mod outcomes;
 mod registration;
 mod scene;
 #[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 #[path = "../integration/support/mod.rs"]
 mod support;
 mod switch;
+
+/// Who injects the pods of the tests that are about outcomes.
+const INJECTION: Mode = Mode::Policy;

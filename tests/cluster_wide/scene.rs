@@ -1,20 +1,13 @@
 //! Admission policies on the control plane where no controller acts, and bindings whose status the test writes.
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::Stdio;
-
 use ensign::api::ManagedIdentityBinding;
 use ensign::decide::admit::Config;
-use ensign::decide::policy::{self, Form};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use serde_json::{Value, json};
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{apply, apply_crds};
 use crate::support::webhook::AUDIENCE;
 
 /// What injected pods get.
@@ -30,68 +23,6 @@ pub fn config(excluded: &[&str]) -> Config {
         compatibility: None,
         hold: true,
     }
-}
-
-/// The policies of an install. Dropped, they do nothing any more.
-pub struct Policies {
-    control_plane: &'static ControlPlane,
-}
-
-impl Policies {
-    /// Makes what whoever installs makes.
-    pub fn install(control_plane: &'static ControlPlane) -> Self {
-        apply_crds(control_plane);
-        for object in policy::manifest() {
-            apply(control_plane, &object).expect("apply a policy");
-        }
-        let policies = Self { control_plane };
-        // A test that failed has left them filled in.
-        policies.write(Form::Inert);
-        policies
-    }
-
-    /// Fills the policies in, as the controller does.
-    pub fn fill(&self, config: &Config, covered: &[&str]) {
-        let covered: BTreeSet<String> = covered.iter().map(|name| (*name).to_owned()).collect();
-        self.write(Form::Live { config, own: "ensign-system", covered: &covered });
-    }
-
-    fn write(&self, form: Form<'_>) {
-        for policy in policy::policies(form) {
-            replace(
-                self.control_plane,
-                &json!({
-                    "apiVersion": "admissionregistration.k8s.io/v1",
-                    "kind": policy.kind.as_str(),
-                    "metadata": {"name": policy.name},
-                    "spec": policy.spec,
-                }),
-            );
-        }
-    }
-}
-
-impl Drop for Policies {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.write(Form::Inert);
-        }
-    }
-}
-
-/// `kubectl replace`, whatever version there is.
-fn replace(control_plane: &ControlPlane, object: &Value) {
-    let mut child = control_plane
-        .kubectl()
-        .args(["replace", "--filename", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("run kubectl");
-    child.stdin.take().expect("a pipe").write_all(object.to_string().as_bytes()).expect("write to kubectl");
-    let done = child.wait_with_output().expect("kubectl ends");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// A namespace with bindings and pods.

@@ -1,8 +1,4 @@
-//! Changing over between the webhook and the policies while pods are created, and pods without any process of Ensign.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+//! Changing over between the webhook and the policies while pods are created.
 
 use ensign::controller::InjectionTarget;
 use ensign::decide::policy::{self, Mode};
@@ -10,9 +6,11 @@ use ensign::runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::scene::{AUTHORITY, Place, Policies, config, pod};
+use crate::load::{Load, is_injected};
+use crate::scene::{AUTHORITY, Place, config, pod};
 use crate::support::control_plane::ControlPlane;
 use crate::support::objects::{kubectl, unique, wait_for};
+use crate::support::policies::Policies;
 use crate::support::replica::{Replica, ReplicaOptions, Stage};
 use crate::support::webhook::{NAME, Webhook};
 
@@ -54,55 +52,8 @@ fn policy_writes(control_plane: &ControlPlane, replica: &str) -> usize {
     events.iter().filter(is_write).count()
 }
 
-/// Pods that are created without a pause until it is told to stop.
-struct Load {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Vec<String>>,
-}
-
-impl Load {
-    fn start(control_plane: &'static ControlPlane, namespace: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, namespace) = (stop.clone(), namespace.to_owned());
-        let thread = thread::spawn(move || {
-            Runtime::new().expect("a runtime").block_on(async {
-                let place = Place { client: control_plane.client().await, name: namespace };
-                let asks = pod(&json!({"spec": {"serviceAccountName": "app"}}));
-                let mut seen = Vec::new();
-                while !stopped.load(Ordering::Relaxed) {
-                    seen.push(match place.dry_run(&asks).await {
-                        Ok(pod) if is_injected(&pod) => "injected".to_owned(),
-                        Ok(pod) => format!("not injected: {pod}"),
-                        Err(status) => format!("refused: {}", status.message),
-                    });
-                }
-                seen
-            })
-        });
-        Self { stop, thread }
-    }
-
-    /// How many pods were created; none of them may be without its identity.
-    fn end(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        let seen = self.thread.join().expect("no panic");
-        let lost: Vec<_> = seen.iter().filter(|what| what.starts_with("not injected")).collect();
-        assert!(lost.is_empty(), "{} of {} pods were not injected, the first: {}", lost.len(), seen.len(), lost[0]);
-        for other in seen.iter().filter(|what| *what != "injected") {
-            // An API server that starts to watch bindings refuses rather than leave a pod without its identity.
-            assert!(other.contains("not yet synced"), "{other}");
-        }
-        seen.len()
-    }
-}
-
-fn is_injected(pod: &Value) -> bool {
-    let env = pod["spec"]["containers"][0]["env"].as_array();
-    env.is_some_and(|env| env.iter().any(|one| one["name"] == "AZURE_CLIENT_ID"))
-}
-
 #[test]
-fn changing_over_under_load_loses_no_injection_and_policies_outlive_every_process() {
+fn changing_over_under_load_loses_no_injection() {
     let stage = Stage::enter();
     let control_plane = stage.control_plane;
     let _policies = Policies::install(control_plane);
@@ -127,7 +78,7 @@ fn changing_over_under_load_loses_no_injection_and_policies_outlive_every_proces
     let by_policy = start(&stage, &webhook, &name, Mode::Policy);
     wait_for("the webhook to be registered no longer", || (webhooks(control_plane) == 0).then_some(()));
     wait_for("a pod to be injected by policies", injected);
-    assert!(load.end() > 0);
+    assert!(load.end_without_loss() > 0);
     assert!(policy_writes(control_plane, &name) >= 6);
 
     // A controller that finds everything as it should be writes nothing.
@@ -149,18 +100,14 @@ fn changing_over_under_load_loses_no_injection_and_policies_outlive_every_proces
         (kubectl(control_plane, &arguments) == "Fail").then_some(())
     });
 
-    // Without any process that pods would need.
     at_rest.stop().expect("stops");
-    let created = runtime.block_on(place.dry_run(&asks)).expect("admitted");
-    assert!(is_injected(&created), "{created:#}");
-
     let load = Load::start(control_plane, &team.name);
     let name = unique("by-webhook-again");
     let again = start(&stage, &webhook, &name, Mode::Webhook);
     wait_for("the policies to be emptied", || are_inert(control_plane).then_some(()));
     assert!(webhooks(control_plane) > 0);
     wait_for("a pod to be injected by the webhook again", injected);
-    assert!(load.end() > 0);
+    assert!(load.end_without_loss() > 0);
     team.unbind("second");
     team.unbind("app");
     kubectl(

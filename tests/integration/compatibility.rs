@@ -1,7 +1,5 @@
 //! Compatibility mode behind a real API server: what pods of azure-workload-identity may rely on, each rule a test.
 
-use std::io::Write;
-use std::process::Stdio;
 use std::time::Duration;
 
 use ensign::api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
@@ -10,7 +8,8 @@ use serde_json::{Value, json};
 use crate::support::clock::FakeClock;
 use crate::support::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode};
 use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{Team, apply, condition_of, kubectl, unique, wait_for};
+use crate::support::objects::{Team, apply, condition_of, kubectl, kubectl_with, unique, wait_for};
+use crate::support::pods::{create, env, env_names};
 use crate::support::replica::{ReplicaOptions, Stage};
 use crate::support::webhook::{AUDIENCE, COMPATIBLE_ONLY};
 
@@ -78,28 +77,9 @@ impl Tenant {
         pod
     }
 
-    fn kubectl_with(&self, arguments: &[&str], object: &Value) -> Result<Value, String> {
-        let mut child = self
-            .control_plane
-            .kubectl()
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("run kubectl");
-        child.stdin.take().expect("a pipe").write_all(object.to_string().as_bytes()).expect("write to kubectl");
-        let done = child.wait_with_output().expect("kubectl ends");
-        if done.status.success() {
-            Ok(serde_json::from_slice(&done.stdout).expect("an object"))
-        } else {
-            Err(String::from_utf8_lossy(&done.stderr).into_owned())
-        }
-    }
-
     /// The pod as the API server would store it, or why not.
     fn dry_run(&self, pod: &Value) -> Result<Value, String> {
-        self.kubectl_with(&["create", "--dry-run=server", "--filename", "-", "--output", "json"], pod)
+        create(self.control_plane, pod, &["--dry-run=server"])
     }
 
     fn admitted(&self, change: &Value) -> Value {
@@ -111,19 +91,13 @@ impl Tenant {
     }
 
     /// What `kubectl create` warns about.
-    fn warned(&self, change: &Value) -> String {
-        let arguments = ["create", "--dry-run=server", "--filename", "-", "--output", "json", "--warnings-as-errors"];
-        self.kubectl_with(&arguments, &self.pod(change)).expect_err("a warning")
+    fn warning(&self, change: &Value) -> Option<String> {
+        create(self.control_plane, &self.pod(change), &["--dry-run=server", "--warnings-as-errors"]).err()
     }
-}
 
-fn env(container: &Value) -> Vec<(&str, &str)> {
-    let variables = container["env"].as_array().map(Vec::as_slice).unwrap_or_default();
-    variables.iter().filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?))).collect()
-}
-
-fn names(container: &Value) -> Vec<&str> {
-    env(container).into_iter().map(|(name, _)| name).collect()
+    fn warned(&self, change: &Value) -> String {
+        self.warning(change).expect("a warning")
+    }
 }
 
 fn app(pod: &Value) -> &Value {
@@ -151,7 +125,7 @@ fn the_label_counts_on_the_pod_only_and_with_the_value_true_only() {
     );
     let pod = tenant.admitted(&json!({"metadata": {"labels": {USE: null}}}));
     assert_eq!(env(app(&pod)), []);
-    assert_eq!(names(app(&tenant.admitted(&json!({})))).len(), 4);
+    assert_eq!(env_names(app(&tenant.admitted(&json!({})))).len(), 4);
 }
 
 #[test]
@@ -182,7 +156,7 @@ fn a_variable_that_is_there_is_kept_and_a_difference_is_said() {
     ]}]}});
     let pod = tenant.admitted(&change);
     assert_eq!(
-        names(app(&pod)),
+        env_names(app(&pod)),
         ["AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"]
     );
     assert_eq!(env(app(&pod))[0].1, "mine");
@@ -196,7 +170,7 @@ fn init_containers_and_native_sidecars_are_injected_too() {
         {"name": "init", "image": "init:1"}, {"name": "sidecar", "image": "sidecar:1", "restartPolicy": "Always"},
     ]}}));
     for container in pod["spec"]["initContainers"].as_array().expect("init containers") {
-        assert_eq!(names(container).len(), 4, "{container:#}");
+        assert_eq!(env_names(container).len(), 4, "{container:#}");
         assert_eq!(container["volumeMounts"][0]["mountPath"], TOKEN_MOUNT_PATH);
     }
 }
@@ -204,12 +178,13 @@ fn init_containers_and_native_sidecars_are_injected_too() {
 #[test]
 fn ephemeral_containers_are_never_injected() {
     let tenant = Tenant::new("c-ephemeral");
-    let arguments = ["create", "--filename", "-", "--output", "json"];
-    let mut pod = tenant.kubectl_with(&arguments, &tenant.pod(&json!({}))).expect("created");
-    assert_eq!(names(app(&pod)).len(), 4);
+    let mut pod = create(tenant.control_plane, &tenant.pod(&json!({})), &[]).expect("created");
+    assert_eq!(env_names(app(&pod)).len(), 4);
     pod["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "debug:1"}]);
     let path = format!("/api/v1/namespaces/{}/pods/pod/ephemeralcontainers", tenant.namespace);
-    let pod = tenant.kubectl_with(&["replace", "--raw", &path, "--filename", "-"], &pod).expect("replaced");
+    let replaced =
+        kubectl_with(tenant.control_plane, &["replace", "--raw", &path, "--filename", "-"], &pod.to_string());
+    let pod: Value = serde_json::from_str(&replaced.expect("replaced")).expect("a pod");
     let debug = &pod["spec"]["ephemeralContainers"][0];
     assert_eq!(debug["name"], "debug");
     assert!(debug["env"].is_null() && debug["volumeMounts"].is_null(), "{debug:#}");
@@ -244,7 +219,7 @@ fn without_a_client_id_that_variable_is_left_out_and_the_pod_is_admitted_with_a_
     for account in ["bare", "empty"] {
         let change = json!({"spec": {"serviceAccountName": account}});
         let expected = ["AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"];
-        assert_eq!(names(app(&tenant.admitted(&change))), expected);
+        assert_eq!(env_names(app(&tenant.admitted(&change))), expected);
         let said = tenant.warned(&change);
         assert!(said.contains(&format!("service account {account:?} has no annotation {CLIENT_ID}")), "{said}");
     }
@@ -258,7 +233,7 @@ fn a_client_id_from_env_from_is_not_hidden_by_an_empty_one() {
     let containers = json!([{"name": "app", "image": "app:1", "envFrom": env_from}]);
     let pod = tenant.admitted(&json!({"spec": {"serviceAccountName": "bare", "containers": containers}}));
     assert_eq!(app(&pod)["envFrom"], env_from);
-    assert!(!names(app(&pod)).contains(&"AZURE_CLIENT_ID"));
+    assert!(!env_names(app(&pod)).contains(&"AZURE_CLIENT_ID"));
 }
 
 #[test]
@@ -269,7 +244,7 @@ fn the_tenant_is_the_service_accounts_else_the_configured_one_and_an_empty_one_i
     let of = |account: &str| tenant.admitted(&json!({"spec": {"serviceAccountName": account}}));
     assert_eq!(env(app(&of("app")))[1], ("AZURE_TENANT_ID", TENANT));
     assert_eq!(env(app(&of("own")))[1], ("AZURE_TENANT_ID", "own-tenant"));
-    assert_eq!(names(app(&of("empty"))), ["AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"]);
+    assert_eq!(env_names(app(&of("empty"))), ["AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"]);
 }
 
 #[test]
@@ -310,7 +285,7 @@ fn skipped_containers_are_left_alone() {
             "containers": [{"name": "app", "image": "app:1"}, {"name": "proxy", "image": "proxy:1"}],
         },
     }));
-    assert_eq!(names(app(&pod)).len(), 4);
+    assert_eq!(env_names(app(&pod)).len(), 4);
     for container in [&pod["spec"]["initContainers"][0], &pod["spec"]["containers"][1]] {
         assert!(container["env"].is_null() && container["volumeMounts"].is_null(), "{container:#}");
     }
@@ -323,7 +298,7 @@ fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation_and_a_port_alo
         let said = tenant.refused(&json!({"metadata": {"annotations": {PROXY: value}}}));
         assert!(said.contains("Ensign has no proxy sidecar"), "{said}");
     }
-    assert_eq!(names(app(&tenant.admitted(&json!({"metadata": {"annotations": {PROXY_PORT: "8080"}}})))).len(), 4);
+    assert_eq!(env_names(app(&tenant.admitted(&json!({"metadata": {"annotations": {PROXY_PORT: "8080"}}})))).len(), 4);
 }
 
 #[test]
@@ -396,7 +371,7 @@ fn whatever_else_a_pod_has_stays_as_it_was() {
         }}))
     };
     let (before, mut after) = (with("no"), with("true"));
-    assert_eq!(names(app(&after)).len(), 4, "it is injected");
+    assert_eq!(env_names(app(&after)).len(), 4, "it is injected");
     let container = &mut after["spec"]["containers"][0];
     container["env"].as_array_mut().expect("variables").truncate(1);
     container["volumeMounts"].as_array_mut().expect("mounts").truncate(1);
@@ -450,9 +425,7 @@ fn a_binding_that_is_not_allowed_leaves_the_pod_to_its_annotations_and_says_so()
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
     wait_for("the webhook to learn of the refusal", || {
-        let arguments = ["create", "--dry-run=server", "--filename", "-", "--output", "json", "--warnings-as-errors"];
-        let said = tenant.kubectl_with(&arguments, &tenant.pod(&json!({}))).err()?;
-        said.contains("is not accepted (NotAllowed)").then_some(())
+        tenant.warning(&json!({})).filter(|said| said.contains("is not accepted (NotAllowed)"))
     });
     assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED);
 }

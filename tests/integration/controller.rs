@@ -4,8 +4,8 @@ use ensign::emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use crate::support::ensign::OWN_CLIENT_ID;
 use crate::support::objects::{Team, condition_of, kubectl, wait_for};
+use crate::support::process::OWN_CLIENT_ID;
 
 #[test]
 fn a_binding_gets_its_credential_and_is_ready() {

@@ -14,6 +14,7 @@ use ensign::api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, 
 
 use crate::support::compatible::{CompatibleWebhook, NAMESPACE_LABEL};
 use crate::support::objects::{Team, apply, kubectl, unique, wait_for};
+use crate::support::pods::create;
 use crate::support::webhook::{AUDIENCE, COMPATIBLE_ONLY};
 
 const PODS: usize = 300;
@@ -296,7 +297,7 @@ fn prepare() -> (Team, Team, String) {
             "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": "app:1"}]},
         });
         wait_for("the API server to ask the webhooks, and those to know both bindings", || {
-            let admitted = crate::webhook::create(control_plane, &pod, &["--dry-run=server"]).ok()?;
+            let admitted = create(control_plane, &pod, &["--dry-run=server"]).ok()?;
             let by = admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str()?.to_owned();
             (by.contains("first=") && by.contains("second=")).then_some(())
         });

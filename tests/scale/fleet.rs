@@ -11,13 +11,12 @@ use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Resou
 use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
-use crate::process::Controller;
+use crate::process::{Controller, USER, World};
 
 pub const IDENTITIES: usize = 50;
 const PER_IDENTITY: usize = 20;
@@ -28,8 +27,15 @@ const NAMESPACES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(600);
 const GLANCE: Duration = Duration::from_millis(100);
 const GROUP: &str = "fleet";
-pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
-const SYSTEM: &str = "ensign-system";
+
+/// How fast a controller asks Azure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As Azure's published limits allow.
+    Published,
+    /// As fast as it can.
+    Unbounded,
+}
 
 /// A fleet of its own: names, identities and Azure are no other fleet's.
 pub struct Fleet {
@@ -43,7 +49,7 @@ pub struct Fleet {
 
 impl Fleet {
     pub async fn create() -> Self {
-        let control_plane = prepared();
+        let control_plane = ControlPlane::shared();
         let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
         let name = "fleet".to_owned();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
@@ -53,9 +59,29 @@ impl Fleet {
         let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
         let azure = Emulator::start(options).expect("start the stand-in for Azure");
         let fleet = Self { control_plane, azure, client: control_plane.client().await, name, folder };
+        fleet.world().install(&Self::subscription(0), GROUP);
         fleet.fill_azure();
         fleet.fill_kubernetes().await;
         fleet
+    }
+
+    fn world(&self) -> World<'_> {
+        World { control_plane: self.control_plane, azure: &self.azure, folder: self.folder.join("controller") }
+    }
+
+    /// Starts a controller.
+    pub fn controller(&self, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> Controller {
+        let [resync_seconds, lease_seconds] = [resync_seconds, lease_seconds].map(|seconds| seconds.to_string());
+        let mut flags =
+            vec!["--resync-seconds", resync_seconds.as_str(), "--lease-duration-seconds", lease_seconds.as_str()];
+        let limits: Vec<String> = ["identity", "subscription", "tenant"]
+            .iter()
+            .flat_map(|scope| ["writes", "lists", "gets"].map(|kind| format!("--azure-{scope}-{kind}=100000+10000")))
+            .collect();
+        if pace == Pace::Unbounded {
+            flags.extend(limits.iter().map(String::as_str));
+        }
+        Controller::start(&self.world(), &flags)
     }
 
     fn subscription(number: usize) -> String {
@@ -86,7 +112,6 @@ impl Fleet {
 
     fn fill_azure(&self) {
         let info = self.azure.info();
-        let issuer = self.control_plane.issuer.clone();
         self.azure.with_state(|state| {
             for number in 0..SUBSCRIPTIONS {
                 let id = Self::subscription(number);
@@ -109,18 +134,6 @@ impl Fleet {
                 let identity = plain(self.id(number), uuid::Uuid::new_v4().to_string());
                 state.identities.insert(identity.id.key(), identity);
             }
-            let id = IdentityId { name: "ensign-controller".to_owned(), ..self.id(0) };
-            let mut own = plain(id, OWN_CLIENT_ID.to_owned());
-            own.arm_rights = ArmRights::All;
-            let credential = Credential {
-                name: "bootstrap".to_owned(),
-                issuer,
-                subject: format!("system:serviceaccount:{SYSTEM}:ensign-controller"),
-                audiences: vec!["api://AzureADTokenExchange".to_owned()],
-                written_at: Timestamp::UNIX_EPOCH,
-            };
-            own.credentials.insert(credential.name.clone(), credential);
-            state.identities.insert(own.id.key(), own);
         });
     }
 
@@ -264,14 +277,14 @@ impl Fleet {
     }
 
     /// Waits until nothing has been written to Kubernetes for a moment.
-    pub async fn wait_for_rest(&self, controller: &Controller) {
+    pub async fn wait_for_rest(&self) {
         let start = Instant::now();
-        let mut last = self.kubernetes_writes(controller);
+        let mut last = self.kubernetes_writes();
         let mut since = Instant::now();
         while since.elapsed() < Duration::from_secs(3) {
             assert!(start.elapsed() < PATIENCE, "it never comes to rest");
             tokio::time::sleep(GLANCE).await;
-            let now = self.kubernetes_writes(controller);
+            let now = self.kubernetes_writes();
             if now != last {
                 (last, since) = (now, Instant::now());
             }
@@ -279,13 +292,13 @@ impl Fleet {
     }
 
     /// How many writes but those of its Lease the API server has seen from the controller.
-    pub fn kubernetes_writes(&self, controller: &Controller) -> usize {
+    pub fn kubernetes_writes(&self) -> usize {
         let is_write = |event: &Value| {
             let verb = event["verb"].as_str().unwrap_or_default();
             matches!(verb, "create" | "update" | "patch" | "delete") && event["objectRef"]["resource"] != "leases"
         };
         self.control_plane
-            .audit_events_with(&format!("\"username\":\"{}\"", controller.user))
+            .audit_events_with(&format!("\"username\":\"{USER}\""))
             .iter()
             .filter(|event| is_write(event))
             .count()
@@ -311,24 +324,6 @@ impl Fleet {
 }
 
 /// The control plane with the definitions and the controller's rights.
-fn prepared() -> &'static ControlPlane {
-    let control_plane = ControlPlane::shared();
-    for arguments in [
-        &["apply", "--filename", "crds"][..],
-        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"],
-        &["apply", "--filename", "dev/manifests"],
-    ] {
-        let done = control_plane
-            .kubectl()
-            .args(arguments)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .expect("run kubectl");
-        assert!(done.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-    control_plane
-}
-
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("an object")
 }

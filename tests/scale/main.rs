@@ -13,15 +13,15 @@ mod chosen_cluster;
 #[allow(dead_code, reason = "not every test binary uses every part of it")]
 mod control_plane;
 mod fleet;
+#[path = "../integration/support/process.rs"]
 mod process;
 
 use std::collections::BTreeMap;
 
 use ensign::decide::backoff::Spread;
 use ensign::runtime::clock::SystemClock;
-use fleet::{BINDINGS, Fleet, IDENTITIES};
+use fleet::{BINDINGS, Fleet, IDENTITIES, Pace};
 use k8s_openapi::jiff::SignedDuration;
-use process::{Controller, Pace};
 
 /// How often the controller is killed, unless `ENSIGN_TEST_KILLS` says otherwise. Each kill costs the end of a lease.
 const KILLS: usize = 10;
@@ -40,7 +40,7 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
 
     fleet.azure.limit_requests(Some(SystemClock::shared()));
     fleet.bind().await;
-    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Published);
+    let controller = fleet.controller(RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Published);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected());
     let writes = fleet.azure_writes();
@@ -48,7 +48,7 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
     assert_eq!(writes.len(), BINDINGS, "one PUT for each");
     assert!(writes.iter().all(|write| matches!(write.status, Some(200 | 201))), "no 409 and no 429 of our own making");
 
-    rests(&fleet, &controller).await;
+    rests(&fleet).await;
     controller.stop();
     let refused = fleet.refused_for_limits();
     assert!(refused.is_empty(), "no 429 of our own making: {refused:#?}");
@@ -56,7 +56,7 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
     // What comes now is more than the limits let through in reasonable time: 200 writes in each subscription are done, and
     // the others would come with two a second.
     fleet.azure.limit_requests(None);
-    let controller = Controller::start(&fleet, RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Unbounded);
+    let controller = fleet.controller(RESYNC_SECONDS, STEADY_LEASE_SECONDS, Pace::Unbounded);
     fleet.unbind().await;
     assert!(fleet.trusted().is_empty(), "no credential outlives its binding");
     controller.stop();
@@ -67,12 +67,11 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
 }
 
 /// Every identity is looked at once in a period, and nothing is written anywhere.
-async fn rests(fleet: &Fleet, controller: &Controller) {
-    fleet.wait_for_rest(controller).await;
+async fn rests(fleet: &Fleet) {
+    fleet.wait_for_rest().await;
     // What still waited for its turn when the last status was written has had it after a period.
     fleet.wait_for_lists_of_every_identity(fleet.log_position());
-    let (seen, written, audited) =
-        (fleet.log_position(), fleet.azure_writes().len(), fleet.kubernetes_writes(controller));
+    let (seen, written, audited) = (fleet.log_position(), fleet.azure_writes().len(), fleet.kubernetes_writes());
     let lists = fleet.wait_for_lists_of_every_identity(seen);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for identity in &lists {
@@ -94,7 +93,7 @@ async fn rests(fleet: &Fleet, controller: &Controller) {
     // Periods are jittered, so that the first identity may come a second time before the last.
     assert!(counts.values().all(|count| *count <= 2), "one LIST for each identity in a period: {counts:?}");
     assert_eq!(fleet.azure_writes().len(), written, "no write to Azure");
-    assert_eq!(fleet.kubernetes_writes(controller), audited, "no write to Kubernetes");
+    assert_eq!(fleet.kubernetes_writes(), audited, "no write to Kubernetes");
 }
 
 async fn killed_again_and_again(fleet: &Fleet) {
@@ -104,7 +103,7 @@ async fn killed_again_and_again(fleet: &Fleet) {
     println!("ENSIGN_TEST_SEED={seed}");
     let moments = Spread::seeded(seed);
     for kill in 0..kills {
-        let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
+        let controller = fleet.controller(RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
         // Moments at random, counted in writes: some right after the start, some in the middle of the work.
         let share = moments.share("kill", kill.try_into().expect("a small number"));
         let writes = (0..MOST_WRITES).take_while(|least| share > f64::from(*least + 1) / f64::from(MOST_WRITES + 1));
@@ -112,7 +111,7 @@ async fn killed_again_and_again(fleet: &Fleet) {
         controller.kill();
     }
     println!("{kills} kills; {} writes meanwhile", fleet.azure_writes().len());
-    let controller = Controller::start(fleet, RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
+    let controller = fleet.controller(RESYNC_SECONDS, SHORT_LEASE_SECONDS, Pace::Unbounded);
     fleet.wait_all_ready().await;
     assert_eq!(fleet.trusted(), fleet.expected(), "the end state is the one that was asked for");
     let writes = fleet.azure_writes();

@@ -8,11 +8,11 @@ use super::Config;
 use super::cel::{escaped, literal, literals};
 use crate::api::conditions::ConditionType;
 use crate::api::keys::{
-    ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, IDENTITY_GATE, INJECT_LABEL, MIRROR_ANNOTATION,
-    TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
+    ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION,
+    MIRROR_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 use crate::api::selector::LabelOperator;
-use crate::api::{Injection, InjectionMode, StartPolicy};
+use crate::api::{IdentityKind, Injection, InjectionMode, StartPolicy};
 use crate::decide::admit::compatibility::VOLUME_PREFIX;
 
 /// The pod's labels.
@@ -100,6 +100,27 @@ pub(super) fn quoted(condition: ConditionType, field: &str) -> String {
     )
 }
 
+/// Name of the variable that has the binding's client ID.
+pub(super) fn client_id_env() -> String {
+    let default = literal(&Injection::default().client_id_env);
+    format!("string(params.spec.?injection.?clientIDEnv.orValue({default}))")
+}
+
+/// What an injected pod's annotation says of the binding.
+pub(super) fn claim() -> String {
+    // The kind's name comes from the type, so that another kind of identity can't be forgotten here.
+    let kind = name_of(IdentityKind::default());
+    format!(
+        "string(params.metadata.name) + '=' + string(params.spec.identityRef.?kind.orValue({kind})) + '/' + \
+         string(params.spec.identityRef.name)"
+    )
+}
+
+/// What the pod's annotation says of bindings, whoever wrote it.
+pub(super) fn claimed() -> String {
+    format!("object.metadata.?annotations[?{}].orValue('').split(',')", literal(INJECTED_BY_ANNOTATION))
+}
+
 /// Whether a pod of the binding has to wait: [`StartPolicy`], and the credential does not work yet.
 pub(super) fn waits() -> String {
     let injection = Injection::default();
@@ -151,14 +172,16 @@ pub(super) fn is_taken() -> String {
 
 /// Names of the containers that the binding chooses.
 pub(super) fn chosen() -> Variable {
+    ("chosen", format!("({}).map(c, string(c.name)).filter(name, {})", containers(), chooses("name")))
+}
+
+/// Whether the binding chooses the container of this name.
+pub(super) fn chooses(name: &str) -> String {
     let filter = "params.spec.?injection.?containers";
-    let expression = format!(
-        "({}).map(c, string(c.name)).filter(name, \
-         ({filter}.?include.orValue([]).size() == 0 || name in {filter}.?include.orValue([])) && \
-         !(name in {filter}.?exclude.orValue([])))",
-        containers(),
-    );
-    ("chosen", expression)
+    format!(
+        "({filter}.?include.orValue([]).size() == 0 || {name} in {filter}.?include.orValue([])) && \
+         !({name} in {filter}.?exclude.orValue([]))"
+    )
 }
 
 /// Every container that injection is about.
@@ -178,9 +201,14 @@ pub(super) fn is_within_token_path(path: &str) -> String {
 
 /// Whether a mount is that of the token; needs `brought` and `volume`.
 pub(super) fn is_token_mount(mount: &str) -> String {
+    let is_token = format!("({mount}.name == variables.volume || {mount}.name in variables.brought)");
+    format!("{is_token} && {}", mounts_as_token(mount))
+}
+
+/// Whether a mount of the token's volume is as it should be.
+pub(super) fn mounts_as_token(mount: &str) -> String {
     format!(
-        "({mount}.name == variables.volume || {mount}.name in variables.brought) && \
-         {mount}.mountPath.matches({}) && {mount}.?readOnly.orValue(false) && \
+        "{mount}.mountPath.matches({}) && {mount}.?readOnly.orValue(false) && \
          {mount}.?subPath.orValue('') == '' && {mount}.?subPathExpr.orValue('') == ''",
         literal(&format!("^{}/*$", escaped(TOKEN_MOUNT_PATH))),
     )

@@ -6,22 +6,23 @@
 
 use super::Config;
 use super::cel::literal;
+use super::done;
 use super::facts::{self, CONTAINER_LISTS, Variable};
 use crate::api::Injection;
 use crate::api::keys::{
     ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION, TOKEN_FILE,
     TOKEN_MOUNT_PATH, TOKEN_PATH,
 };
-use crate::api::{IdentityKind, IdentityRef};
 
 const CHOSEN: &str = "string(c.name) in variables.chosen";
 
-/// The bindings that inject: each condition is a name and an expression.
-pub(super) fn conditions() -> Vec<(&'static str, String)> {
+/// The bindings that inject, and have not: each condition is a name and an expression.
+pub(super) fn conditions(config: &Config) -> Vec<(&'static str, String)> {
     vec![
         ("has-a-say", facts::has_a_say()),
         ("covers", format!("{} && {}", facts::of_service_account(), facts::covers())),
         ("serves", format!("({}) == 'Resolved'", facts::standing())),
+        ("is-not-done", format!("!({} && {})", done::has_all(config), is_held_if_need_be(config))),
     ]
 }
 
@@ -36,17 +37,16 @@ pub(super) fn variables(config: &Config) -> Vec<Variable> {
         ("mounts", mounts()),
         ("lists", lists()),
         ("claims", claims()),
-        ("claim", claim()),
+        ("claim", facts::claim()),
         ("held", held(config)),
     ]
 }
 
 /// The names and values of a container's variables, in order.
 fn wanted(config: &Config) -> String {
-    let default = literal(&Injection::default().client_id_env);
     format!(
-        "[[string(params.spec.?injection.?clientIDEnv.orValue({default})), string(params.status.clientID)], \
-         [{}, string(params.status.tenantID)], [{}, {}], [{}, {}]]",
+        "[[{}, string(params.status.clientID)], [{}, string(params.status.tenantID)], [{}, {}], [{}, {}]]",
+        facts::client_id_env(),
         literal(ENV_TENANT_ID),
         literal(ENV_TOKEN_FILE),
         literal(TOKEN_FILE),
@@ -95,22 +95,7 @@ fn each_container(filter_and_list: impl Fn(&str) -> String) -> String {
 /// What the pod's annotation says already. Before the token volume is there no binding has injected the pod, and what it
 /// says is somebody else's word.
 fn claims() -> String {
-    format!(
-        "variables.brought.size() == 0 ? [] : \
-         object.metadata.?annotations[?{}].orValue('').split(',').filter(claim, claim != '')",
-        literal(INJECTED_BY_ANNOTATION)
-    )
-}
-
-fn claim() -> String {
-    // The kind's name comes from the type, so that another kind of identity can't be forgotten here.
-    let identity = IdentityRef { kind: IdentityKind::default(), name: String::new() };
-    let kind = serde_json::to_value(identity.kind).unwrap_or_default();
-    format!(
-        "string(params.metadata.name) + '=' + string(params.spec.identityRef.?kind.orValue({})) + '/' + \
-         string(params.spec.identityRef.name)",
-        literal(kind.as_str().unwrap_or_default())
-    )
+    format!("variables.brought.size() == 0 ? [] : {}.filter(claim, claim != '')", facts::claimed())
 }
 
 fn held(config: &Config) -> String {
@@ -118,6 +103,13 @@ fn held(config: &Config) -> String {
         return "false".to_owned();
     }
     format!("object.spec.?nodeName.orValue('') == '' && ({} || ({}))", facts::is_gated(), facts::waits())
+}
+
+/// Whether gate and label are as [`hold`] would leave them.
+fn is_held_if_need_be(config: &Config) -> String {
+    let label = literal(HELD_LABEL);
+    let is_labelled = format!("object.metadata.?labels[?{label}].orValue('') == 'true'");
+    format!("({} ? {} && {is_labelled} : true)", held(config), facts::is_gated())
 }
 
 /// The mutation: nothing where the binding chooses no container of the pod.

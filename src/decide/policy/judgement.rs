@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::cel::{slot, words};
+use super::done;
 use super::facts::{self, Variable};
 use crate::api::conditions::ConditionType;
 use crate::api::keys::TOKEN_VOLUME;
@@ -23,9 +24,14 @@ pub(super) enum Pods {
     Labelled,
 }
 
-/// The bindings that have something to say about the pod.
-pub(super) fn conditions() -> Vec<(&'static str, String)> {
-    vec![("has-a-say", facts::has_a_say()), ("of-service-account", facts::of_service_account())]
+/// The bindings that have something to say about the pod: one that has injected it has nothing against it.
+pub(super) fn conditions(config: &Config) -> Vec<(&'static str, String)> {
+    let served = format!("{} && {} && ({}) == 'Resolved'", done::has_all(config), facts::covers(), facts::standing());
+    vec![
+        ("has-a-say", facts::has_a_say()),
+        ("of-service-account", facts::of_service_account()),
+        ("has-not-served", format!("!({served})")),
+    ]
 }
 
 pub(super) fn variables(config: &Config) -> Vec<Variable> {

@@ -19,6 +19,7 @@
 //! kind is missing refuses every pod that *it* matches.
 
 mod cel;
+mod done;
 mod facts;
 mod injection;
 mod judgement;
@@ -185,7 +186,7 @@ fn injecting(target: Target<'_>) -> Value {
         // Some mutation there has to be. This one does nothing.
         None => json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{}"}}),
         Some((config, _)) => {
-            say(&mut spec, injection::conditions(), injection::variables(config));
+            say(&mut spec, injection::conditions(config), injection::variables(config));
             json!({"patchType": "JSONPatch", "jsonPatch": {"expression": injection::mutation(config)}})
         }
     };
@@ -198,7 +199,7 @@ fn judging(target: Target<'_>, pods: Pods) -> Value {
     match target {
         None => spec["validations"] = json!([{"expression": "true"}]),
         Some((config, _)) => {
-            say(&mut spec, judgement::conditions(), judgement::variables(config));
+            say(&mut spec, judgement::conditions(config), judgement::variables(config));
             spec["validations"] = judgement::validations(pods).iter().map(validation).collect();
         }
     }

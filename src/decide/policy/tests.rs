@@ -104,6 +104,18 @@ fn what_refuses_is_written_before_what_injects() {
 }
 
 #[test]
+fn a_binding_that_has_given_all_is_turned_away_before_it_is_patched_or_judged_again() {
+    let policies = live(&["shop"]);
+    for kind in [Kind::Mutating, Kind::Validating] {
+        for name in [GRANTED_ENTRY, LABELLED_ENTRY] {
+            let conditions = spec(&policies, kind, name)["matchConditions"].clone();
+            let last = conditions.as_array().unwrap().last().unwrap()["expression"].as_str().unwrap().to_owned();
+            assert!(last.starts_with("!(") && last.contains("ensign.dev/injected-by"), "{last}");
+        }
+    }
+}
+
+#[test]
 fn the_guarantee_is_judged_by_the_outcome_and_never_by_an_annotation() {
     let outcome = spec(&live(&["shop"]), Kind::Validating, OUTCOME_POLICY);
     assert_eq!(outcome.get("paramKind"), None);

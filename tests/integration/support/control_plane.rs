@@ -63,9 +63,20 @@ impl ControlPlane {
     /// A control plane for tests that run controllers of their own, in which no other controller acts.
     pub fn separate() -> &'static Self {
         static SEPARATE: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
-        match SEPARATE.get_or_init(|| binaries().and_then(|(program, kubectl)| Self::own_one(&program, kubectl))) {
+        Self::own_in(&SEPARATE)
+    }
+
+    /// A control plane for what all tests share where the API server injects by itself. The policies have the names of an
+    /// install, so that this is never a cluster that the caller chose.
+    pub fn with_policies() -> &'static Self {
+        static WITH_POLICIES: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
+        Self::own_in(&WITH_POLICIES)
+    }
+
+    fn own_in(place: &'static OnceLock<Result<ControlPlane, String>>) -> &'static Self {
+        match place.get_or_init(|| binaries().and_then(|(program, kubectl)| Self::own_one(&program, kubectl))) {
             Ok(control_plane) => control_plane,
-            Err(message) => panic!("no second control plane to test on: {message}"),
+            Err(message) => panic!("no further control plane to test on: {message}"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Azure's stand-in, a webhook and a controller on the shared control plane, started once for the whole binary.
+//! Azure's stand-in, a controller and a webhook on the shared control plane, started once for the whole binary; or the
+//! same without a webhook, where the API server injects by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -25,19 +26,19 @@ use uuid::Uuid;
 
 use super::control_plane::ControlPlane;
 use super::objects::{apply_crds, wait_for};
+use super::policies::{self, Policies};
+use super::process::OWN_CLIENT_ID;
 use super::webhook::Webhook;
-
-/// The client ID that the tests' controller says is its own.
-pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
 
 /// The stand-in for Entra sees a credential at once.
 const SETTLE: Duration = Duration::ZERO;
 
-/// Azure's stand-in, the webhook and the controller.
+/// Azure's stand-in, the controller and whoever injects.
 pub struct Ensign {
     pub control_plane: &'static ControlPlane,
     pub azure: Emulator,
-    pub webhook: Webhook,
+    /// None where the API server injects by itself.
+    webhook: Option<Webhook>,
     controller: Mutex<Option<RunningController>>,
 }
 
@@ -51,17 +52,34 @@ impl Ensign {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Ensign> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let control_plane = ControlPlane::shared();
-            apply_crds(control_plane);
-            let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
-            let data_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("azure"));
-            let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
-            let azure = Emulator::start(options).expect("start the stand-in for Azure");
+            let (control_plane, azure) = Self::world(ControlPlane::shared(), "azure");
             let webhook = Webhook::start(control_plane, &azure.info().authority_host, SystemClock::shared());
-            let ensign = Self { control_plane, azure, webhook, controller: Mutex::new(None) };
-            ensign.start_controller();
-            ensign
+            Self::started(control_plane, azure, Some(webhook))
         })
+    }
+
+    /// The same where no process of Ensign is asked about pods.
+    pub fn by_policies() -> &'static Self {
+        static SHARED: OnceLock<Ensign> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let (control_plane, azure) = Self::world(ControlPlane::with_policies(), "azure-by-policies");
+            Policies::leave_to_controllers(control_plane);
+            Self::started(control_plane, azure, None)
+        })
+    }
+
+    fn world(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
+        apply_crds(control_plane);
+        let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
+        let data_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder));
+        let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
+        (control_plane, Emulator::start(options).expect("start the stand-in for Azure"))
+    }
+
+    fn started(control_plane: &'static ControlPlane, azure: Emulator, webhook: Option<Webhook>) -> Self {
+        let ensign = Self { control_plane, azure, webhook, controller: Mutex::new(None) };
+        ensign.start_controller();
+        ensign
     }
 
     /// Makes a user-assigned identity in Azure, whose credentials another program may have made.
@@ -160,7 +178,8 @@ impl Ensign {
         let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()), ..Connection::default() };
         let token = self.azure.arm_token().expect("a token for ARM");
         let tenant_id = self.azure.info().tenant_id.clone();
-        let target = self.webhook.target();
+        let webhook = self.webhook.as_ref().map(Webhook::target);
+        let injection = webhook.is_none().then(|| policies::target(&self.azure.info().authority_host));
         let (control_plane, ready, stopped) = (self.control_plane, readiness.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -184,8 +203,8 @@ impl Ensign {
                     azure_limits: Limits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 8,
-                    webhook: Some(target),
-                    injection: None,
+                    webhook,
+                    injection,
                     clock: SystemClock::shared(),
                     instance: None,
                     readiness: ready,

@@ -1,19 +1,19 @@
-//! A stage with a webhook that holds pods, on a clock that stands until a test moves it: a pod that is held stays so
-//! for as long as the test likes.
+//! A stage where pods are held, by the webhook or by policies, on a clock that stands until a test moves it: a pod that is
+//! held stays so for as long as the test likes.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ensign::api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL};
+use ensign::api::keys::{HELD_LABEL, IDENTITY_GATE};
 use ensign::controller::Pods;
+use ensign::decide::policy::Mode;
 use serde_json::{Value, json};
 
 use super::clock::FakeClock;
-use super::control_plane::ControlPlane;
-use super::objects::{apply, kubectl, unique, wait_for};
+use super::objects::{condition_of, kubectl, wait_for};
+use super::pods::{create, gates, is_held, labelled, pod};
+use super::policies::{self, Policies};
 use super::replica::{Replica, ReplicaOptions, Stage, StageTeam};
 use super::webhook::Webhook;
 
@@ -22,43 +22,50 @@ pub const SETTLE: Duration = Duration::from_secs(3_600);
 /// How much the clock moves at each glance, so that whatever is retried is retried.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Azure, a cluster and a webhook, without a controller.
+/// Azure, a cluster and whoever injects, without a controller.
 pub struct HoldStage {
     pub stage: Stage,
     pub clock: Arc<FakeClock>,
-    webhook: &'static Webhook,
+    /// None where the API server injects by itself.
+    webhook: Option<&'static Webhook>,
 }
 
 impl HoldStage {
-    pub fn enter() -> Self {
-        static SHARED: OnceLock<(Arc<FakeClock>, Webhook)> = OnceLock::new();
+    pub fn enter(mode: Mode) -> Self {
+        static CLOCK: OnceLock<Arc<FakeClock>> = OnceLock::new();
+        static WEBHOOK: OnceLock<Webhook> = OnceLock::new();
         let stage = Stage::enter();
-        let (clock, webhook) = SHARED.get_or_init(|| {
-            let clock = FakeClock::new();
-            let authority = &stage.azure.info().authority_host;
-            let webhook = Webhook::start(stage.control_plane, authority, clock.clone());
-            (clock, webhook)
-        });
-        Self { clock: clock.clone(), webhook, stage }
+        let clock = CLOCK.get_or_init(FakeClock::new).clone();
+        let webhook = match mode {
+            Mode::Webhook => Some(WEBHOOK.get_or_init(|| {
+                let authority = &stage.azure.info().authority_host;
+                Webhook::start(stage.control_plane, authority, clock.clone())
+            })),
+            Mode::Policy => {
+                Policies::leave_to_controllers(stage.control_plane);
+                None
+            }
+        };
+        Self { stage, clock, webhook }
     }
 
-    /// Starts a controller, and waits until the API server asks the webhook about labelled pods.
+    /// Starts a controller, and waits until the API server refuses labelled pods that nobody injects.
     pub fn start(&self, name: &str) -> Replica {
+        let webhook = self.webhook.map(Webhook::target);
+        let injection = webhook.is_none().then(|| policies::target(&self.stage.azure.info().authority_host));
         let options = ReplicaOptions {
             clock: self.clock.clone(),
             pods: Some(Pods { excluded: BTreeSet::new() }),
             settle: SETTLE,
-            webhook: Some(self.webhook.target()),
+            webhook,
+            injection,
             ..ReplicaOptions::default()
         };
         let replica = self.stage.start(name, options);
         self.wait_for("the controller to be ready", || replica.is_ready().then_some(()));
-        let probe = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "probe", "namespace": "default", "labels": {INJECT_LABEL: "true"}},
-            "spec": {"containers": [{"name": "probe", "image": "probe"}]},
-        });
-        self.wait_for("the API server to ask the webhook", || {
+        let mut probe = pod("default", &labelled());
+        probe["spec"]["serviceAccountName"] = json!("default");
+        self.wait_for("labelled pods to be refused", || {
             let refusal = create(self.stage.control_plane, &probe, &["--dry-run=server"]).err()?;
             refusal.contains("Create a ManagedIdentityBinding").then_some(())
         });
@@ -93,20 +100,13 @@ impl HoldTeam<'_> {
         self.team.bind();
         self.stage.wait_for("the credential to stand", || {
             let binding = self.team.get("mib", "app")?;
-            (super::objects::condition_of(&binding, "Ready")?["reason"] == "Settling").then_some(())
+            (condition_of(&binding, "Ready")?["reason"] == "Settling").then_some(())
         });
     }
 
     /// A labelled pod of the service account, changed by a merge patch.
     pub fn pod(&self, change: &Value) -> Value {
-        let mut pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": unique("pod"), "namespace": self.team.name, "labels": {INJECT_LABEL: "true"}},
-            "spec": {
-                "serviceAccountName": "app", "automountServiceAccountToken": false,
-                "containers": [{"name": "app", "image": "app:1"}],
-            },
-        });
+        let mut pod = pod(&self.team.name, &labelled());
         json_patch::merge(&mut pod, change);
         pod
     }
@@ -115,7 +115,7 @@ impl HoldTeam<'_> {
         create(self.stage.stage.control_plane, pod, flags)
     }
 
-    /// Creates a pod, as soon as the webhook knows of its binding, that is held; answers its name.
+    /// Creates a pod, as soon as whoever injects knows of its binding, that is held; answers its name.
     pub fn held_pod(&self, change: &Value) -> String {
         let pod = self.pod(change);
         let made = self.stage.wait_for("the pod to be admitted", || self.create(&pod, &[]).ok());
@@ -163,45 +163,5 @@ impl HoldTeam<'_> {
         let patch = patch.to_string();
         let arguments = ["patch", kind, name, "--namespace", &self.team.name, "--type", "merge", "--patch", &patch];
         kubectl(self.stage.stage.control_plane, &arguments);
-    }
-}
-
-pub fn gates(pod: &Value) -> Vec<&str> {
-    let gates = pod["spec"]["schedulingGates"].as_array().map(Vec::as_slice).unwrap_or_default();
-    gates.iter().filter_map(|gate| gate["name"].as_str()).collect()
-}
-
-/// Whether gate and label are there.
-pub fn is_held(pod: &Value) -> bool {
-    gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][HELD_LABEL] == "true"
-}
-
-/// Whether the pod has what injection gives.
-pub fn is_injected(pod: &Value) -> bool {
-    pod["spec"]["containers"][0]["env"].as_array().is_some_and(|env| env.len() == 4)
-}
-
-/// Applies many objects at once.
-pub fn apply_all(control_plane: &ControlPlane, objects: &[Value]) {
-    apply(control_plane, &json!({"apiVersion": "v1", "kind": "List", "items": objects})).expect("apply");
-}
-
-/// `kubectl create`: the object as the API server admitted it, or what kubectl said.
-fn create(control_plane: &ControlPlane, object: &Value, flags: &[&str]) -> Result<Value, String> {
-    let mut child = control_plane
-        .kubectl()
-        .args(["create", "--filename", "-", "--output", "json"])
-        .args(flags)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("run kubectl");
-    child.stdin.take().expect("a pipe").write_all(object.to_string().as_bytes()).expect("write to kubectl");
-    let done = child.wait_with_output().expect("kubectl ends");
-    if done.status.success() {
-        Ok(serde_json::from_slice(&done.stdout).expect("an object"))
-    } else {
-        Err(String::from_utf8_lossy(&done.stderr).into_owned())
     }
 }

@@ -9,5 +9,8 @@ pub mod ensign;
 pub mod holding;
 pub mod install;
 pub mod objects;
+pub mod pods;
+pub mod policies;
+pub mod process;
 pub mod replica;
 pub mod webhook;

@@ -60,17 +60,37 @@ pub fn apply(control_plane: &ControlPlane, object: &Value) -> Result<(), String>
 }
 
 fn apply_text(control_plane: &ControlPlane, text: &str) -> Result<(), String> {
+    kubectl_with(control_plane, &["apply", "--filename", "-"], text).map(|_| ())
+}
+
+/// Runs kubectl with this as its input: what it printed, or what it said when it failed.
+pub fn kubectl_with(control_plane: &ControlPlane, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = control_plane
         .kubectl()
-        .args(["apply", "--filename", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("run kubectl");
-    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("write to kubectl");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("write to kubectl");
     let done = child.wait_with_output().expect("kubectl ends");
-    if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+}
+
+/// Applies many objects at once.
+pub fn apply_all(control_plane: &ControlPlane, objects: &[Value]) {
+    apply(control_plane, &list(objects)).expect("apply");
+}
+
+/// Replaces many objects at once, in this order and whatever version there is.
+pub fn replace_all(control_plane: &ControlPlane, objects: &[Value]) {
+    kubectl_with(control_plane, &["replace", "--filename", "-"], &list(objects).to_string()).expect("replace");
+}
+
+fn list(objects: &[Value]) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": objects})
 }
 
 /// Runs kubectl; it has to succeed.
@@ -93,7 +113,11 @@ impl Team {
 
     /// A team whose name says something to the fixtures.
     pub fn named(name: String) -> Self {
-        let ensign = Ensign::shared();
+        Self::of(Ensign::shared(), name)
+    }
+
+    /// A team of this install.
+    pub fn of(ensign: &'static Ensign, name: String) -> Self {
         ensign.azure_identity(&name, None, &[]);
         kubectl(ensign.control_plane, &["create", "namespace", &name]);
         Self { ensign, name }

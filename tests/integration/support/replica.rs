@@ -47,7 +47,9 @@ impl Stage {
         let control_plane = ControlPlane::separate();
         let azure = AZURE.get_or_init(|| {
             apply_crds(control_plane);
-            Emulator::start(EmulatorOptions::default()).expect("start the stand-in for Azure")
+            let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
+            let options = EmulatorOptions { issuer_ca_pems: vec![ca], ..EmulatorOptions::default() };
+            Emulator::start(options).expect("start the stand-in for Azure")
         });
         Self { control_plane, azure, _turn: turn }
     }
@@ -138,8 +140,13 @@ pub struct StageTeam<'a> {
 
 impl StageTeam<'_> {
     pub fn bind(&self) {
-        self.grant(&self.whole_namespace());
+        self.grant_namespace();
         self.bind_account("app");
+    }
+
+    /// Lets every service account of the namespace use the identity.
+    pub fn grant_namespace(&self) {
+        self.grant(&self.whole_namespace());
     }
 
     /// The same, but nothing is written to Azure.
@@ -177,7 +184,7 @@ impl StageTeam<'_> {
         }));
     }
 
-    fn apply(&self, object: &Value) {
+    pub fn apply(&self, object: &Value) {
         apply(self.stage.control_plane, object).expect("apply");
     }
 

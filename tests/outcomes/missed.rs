@@ -3,6 +3,7 @@
 use ensign::api::keys::INJECT_LABEL;
 use serde_json::{Value, json};
 
+use super::team;
 use crate::support::objects::{Team, condition_of, kubectl, wait_for};
 
 impl Team {
@@ -32,8 +33,7 @@ impl Team {
 
 #[test]
 fn pods_that_came_before_their_binding_are_named_with_their_cure_until_they_are_made_anew() {
-    let team = Team::new("missed");
-    team.kubectl(&["create", "serviceaccount", "app"]);
+    let team = team("missed");
     team.deployment("api", &json!({}));
     team.deployment("out", &json!({INJECT_LABEL: "false"}));
     team.deployment("done", &json!({}));
@@ -80,8 +80,7 @@ fn pods_that_came_before_their_binding_are_named_with_their_cure_until_they_are_
 
 #[test]
 fn pods_whose_containers_the_binding_does_not_choose_were_not_missed() {
-    let team = Team::new("unchosen");
-    team.kubectl(&["create", "serviceaccount", "app"]);
+    let team = team("unchosen");
     team.deployment("api", &json!({}));
     team.apply(&team.identity());
     let mut elsewhere = team.binding("elsewhere", "app");

@@ -1,0 +1,73 @@
+//! Pods that are created without a pause while something happens.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::scene::{Place, pod};
+use crate::support::control_plane::ControlPlane;
+use crate::support::objects::wait_for;
+
+/// Pods of the service account `app` that are created, without being stored, until it is told to stop.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    created: Arc<AtomicUsize>,
+    thread: thread::JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    pub fn start(control_plane: &'static ControlPlane, namespace: &str) -> Self {
+        let (stop, created) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count, namespace) = (stop.clone(), created.clone(), namespace.to_owned());
+        let thread = thread::spawn(move || {
+            Runtime::new().expect("a runtime").block_on(async {
+                let place = Place { client: control_plane.client().await, name: namespace };
+                let asks = pod(&json!({"spec": {"serviceAccountName": "app"}}));
+                let mut seen = Vec::new();
+                while !stopped.load(Ordering::Relaxed) {
+                    seen.push(match place.dry_run(&asks).await {
+                        Ok(pod) if is_injected(&pod) => "injected".to_owned(),
+                        Ok(pod) => format!("not injected: {pod}"),
+                        Err(status) => format!("refused: {}", status.message),
+                    });
+                    count.store(seen.len(), Ordering::Relaxed);
+                }
+                seen
+            })
+        });
+        Self { stop, created, thread }
+    }
+
+    /// Waits until this many more pods have been created.
+    pub fn wait_for_more(&self, pods: usize) {
+        let before = self.created.load(Ordering::Relaxed);
+        wait_for("more pods", || (self.created.load(Ordering::Relaxed) >= before + pods).then_some(()));
+    }
+
+    /// What became of each pod.
+    pub fn end(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic")
+    }
+
+    /// How many pods were created; none of them may be without its identity.
+    pub fn end_without_loss(self) -> usize {
+        let seen = self.end();
+        let lost: Vec<_> = seen.iter().filter(|what| what.starts_with("not injected")).collect();
+        assert!(lost.is_empty(), "{} of {} pods were not injected, the first: {}", lost.len(), seen.len(), lost[0]);
+        for other in seen.iter().filter(|what| *what != "injected") {
+            // An API server that starts to watch bindings refuses rather than leave a pod without its identity.
+            assert!(other.contains("not yet synced"), "{other}");
+        }
+        seen.len()
+    }
+}
+
+/// Whether the pod's first container has a client ID.
+pub fn is_injected(pod: &Value) -> bool {
+    let env = pod["spec"]["containers"][0]["env"].as_array();
+    env.is_some_and(|env| env.iter().any(|one| one["name"] == "AZURE_CLIENT_ID"))
+}

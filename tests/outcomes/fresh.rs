@@ -1,0 +1,75 @@
+//! Bindings that are made a moment before their pods.
+
+use std::thread;
+
+use ensign::decide::policy::Mode;
+use serde_json::Value;
+
+use super::{granted_team, says};
+use crate::INJECTION;
+use crate::support::objects::{Team, apply, wait_for};
+use crate::support::pods::{env, labelled, pod};
+
+/// A labelled pod of this service account.
+fn labelled_pod(team: &Team, account: &str) -> Value {
+    let mut pod = pod(&team.name, &labelled());
+    pod["spec"]["serviceAccountName"] = account.into();
+    pod
+}
+
+fn client_id(object: &Value) -> &str {
+    object["status"]["clientID"].as_str().expect("a client ID")
+}
+
+#[test]
+fn a_binding_that_is_accepted_is_never_missed_however_fresh() {
+    let team = granted_team("fresh");
+    for number in 0..10 {
+        let account = format!("app-{number}");
+        team.account(&account);
+        team.apply(&team.binding(&account, &account));
+        let binding = wait_for("the binding to be judged", || {
+            team.get("mib", &account).filter(|binding| binding["status"]["clientID"].is_string())
+        });
+        let asks = labelled_pod(&team, &account);
+        let stored = match INJECTION {
+            // What the API server shows to anybody, the webhook has to know, whether its watch has brought it or not.
+            Mode::Webhook => team.create(&asks).expect("admitted at the first try"),
+            // Policies know what their watch has brought, and refuse until then: docs/injection-policy.md.
+            Mode::Policy => wait_for("the pod to be admitted", || match team.create(&asks) {
+                Ok(stored) => Some(stored),
+                Err(refusal) => {
+                    assert!(says(&asks, &refusal, &account), "{refusal}");
+                    None
+                }
+            }),
+        };
+        assert_eq!(env(&stored["spec"]["containers"][0])[0], ("AZURE_CLIENT_ID", client_id(&binding)));
+    }
+}
+
+#[test]
+fn a_pod_right_behind_its_binding_is_injected_right_or_refused_with_the_reason() {
+    let team = granted_team("behind");
+    for number in 0..10 {
+        let account = format!("app-{number}");
+        team.account(&account);
+        let (binding, asks) = (team.binding(&account, &account), labelled_pod(&team, &account));
+        let outcome = thread::scope(|scope| {
+            let bound = scope.spawn(|| apply(team.ensign.control_plane, &binding));
+            let outcome = team.create(&asks);
+            bound.join().expect("no panic").expect("bound");
+            outcome
+        });
+        match outcome {
+            Ok(stored) => {
+                let known = team.wait_ready(&account);
+                assert_eq!(env(&stored["spec"]["containers"][0])[0], ("AZURE_CLIENT_ID", client_id(&known)));
+            }
+            Err(refusal) => {
+                assert!(says(&asks, &refusal, &account), "it says what it is about: {refusal}");
+                assert!(refusal.contains(&account), "{refusal}");
+            }
+        }
+    }
+}

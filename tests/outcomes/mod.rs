@@ -1,0 +1,118 @@
+//! What becomes of pods, whoever injects: one set of tests that runs where the webhook injects (`tests/integration`) and
+//! where the API server does so by itself (`tests/cluster_wide`), each on a real API server with a real controller.
+//!
+//! The program that these tests are part of says which, in `crate::INJECTION`. Where an outcome is not the same, the
+//! difference is one of docs/injection-policy.md.
+
+mod fresh;
+mod holding;
+mod injection;
+mod missed;
+mod refusals;
+mod rounds;
+
+use ensign::api::keys::TOKEN_VOLUME;
+use ensign::decide::policy::Mode;
+use serde_json::{Value, json};
+
+use crate::INJECTION;
+use crate::support::ensign::Ensign;
+use crate::support::objects::{Team, kubectl, unique, wait_for};
+use crate::support::pods::{create, is_injected, pod};
+
+/// The install that all of these tests share.
+fn install() -> &'static Ensign {
+    match INJECTION {
+        Mode::Webhook => Ensign::shared(),
+        Mode::Policy => Ensign::by_policies(),
+    }
+}
+
+/// A team whose namespace nobody has granted anything yet.
+pub(crate) fn team(prefix: &str) -> Team {
+    let team = Team::of(install(), unique(prefix));
+    team.account("app");
+    team
+}
+
+/// Makes a team's identity, and waits until its pods are judged and injected.
+fn grant(team: &Team) {
+    team.apply(&team.identity());
+    team.apply(&team.binding("probe", "probe"));
+    team.account("probe");
+    team.wait_ready("probe");
+    // A volume under the reserved name is refused for a pod that is to be injected, and by nobody but Ensign.
+    let mut clash = pod(&team.name, &json!({"spec": {"serviceAccountName": "probe"}}));
+    let plain = clash.clone();
+    clash["spec"]["volumes"] = json!([{"name": TOKEN_VOLUME, "emptyDir": {}}]);
+    wait_for("pods to be judged", || {
+        team.dry_run(&clash).err().filter(|refusal| refusal.contains("rename the volume"))
+    });
+    // The API server takes policies that inject in apart from those that judge.
+    wait_for("pods to be injected", || team.dry_run(&plain).ok().filter(is_injected));
+}
+
+/// A team whose pods are injected, with a service account `app` that nothing is bound to.
+pub(crate) fn granted_team(prefix: &str) -> Team {
+    let team = team(prefix);
+    grant(&team);
+    team
+}
+
+/// The same with a binding of that service account that is ready; answers that too.
+fn bound_team(prefix: &str) -> (Team, Value) {
+    let team = granted_team(prefix);
+    team.apply(&team.binding("app", "app"));
+    let binding = team.wait_ready("app");
+    (team, binding)
+}
+
+impl Team {
+    fn account(&self, name: &str) {
+        kubectl(self.ensign.control_plane, &["create", "serviceaccount", name, "--namespace", &self.name]);
+    }
+
+    fn create(&self, object: &Value) -> Result<Value, String> {
+        create(self.ensign.control_plane, object, &[])
+    }
+
+    fn dry_run(&self, object: &Value) -> Result<Value, String> {
+        create(self.ensign.control_plane, object, &["--dry-run=server"])
+    }
+
+    /// The pod as it is stored as soon as it is taken: what is refused for want of a binding is tried again, as its
+    /// controller does.
+    fn created(&self, object: &Value) -> Value {
+        wait_for("the pod to be taken", || self.create(object).ok())
+    }
+
+    /// The pod as it would be stored, as soon as it would be injected: an unlabelled one is taken before that too.
+    fn injected(&self, object: &Value) -> Value {
+        wait_for("the pod to be injected", || self.dry_run(object).ok().filter(is_injected_at_all))
+    }
+
+    /// A refusal of the pod that says this.
+    fn refused(&self, object: &Value, wanted: &str) -> String {
+        wait_for(&format!("the pod to be refused: {wanted}"), || {
+            self.dry_run(object).err().filter(|refusal| says(object, refusal, wanted))
+        })
+    }
+}
+
+/// Whether some container has the token.
+fn is_injected_at_all(pod: &Value) -> bool {
+    pod["spec"]["volumes"].as_array().into_iter().flatten().any(|volume| volume["name"] == TOKEN_VOLUME)
+}
+
+/// Whether it was Ensign that refused the pod, and in these words. Of several reasons the API server passes one on, so that
+/// a labelled pod may hear no more than that no binding that is ready covers it.
+fn says(pod: &Value, refusal: &str, wanted: &str) -> bool {
+    let [by_webhook, by_policy] = ["denied the request: ", "denied request: "].map(|words| refusal.contains(words));
+    match INJECTION {
+        Mode::Webhook => by_webhook && refusal.contains(wanted),
+        Mode::Policy => {
+            let is_labelled = pod["metadata"]["labels"].get(ensign::api::keys::INJECT_LABEL).is_some();
+            by_policy && (refusal.contains(wanted) || is_labelled && refusal.contains("that is ready covers it"))
+        }
+    }
+}
