@@ -22,6 +22,7 @@ class Api:
     """A client with one connection for each thread."""
 
     def __init__(self, server, context, token=None):
+        self.server = server
         self._server = urlsplit(server)
         self._context = context
         self._token = token
@@ -47,7 +48,7 @@ class Api:
 
     def as_bearer(self, token):
         """The same server, asked by whoever has this token."""
-        return Api(self._server.geturl(), ssl.create_default_context(cadata=self.ca), token)
+        return Api(self.server, ssl.create_default_context(cadata=self.ca), token)
 
     def get(self, path):
         return self._ask("GET", path)

@@ -159,7 +159,7 @@ rules:
 // EgressSelectorYAML sends connections to Services into a socket: there is no
 // network behind their addresses. A test that wants a Service to work listens
 // there and obeys CONNECT requests. Webhooks by URL are reached directly.
-const EgressSelectorYAML = `apiVersion: apiserver.k8s.io/v1
+const EgressSelectorYAML = `apiVersion: apiserver.k8s.io/v1beta1
 kind: EgressSelectorConfiguration
 egressSelections:
 - name: cluster
