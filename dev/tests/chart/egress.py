@@ -29,18 +29,29 @@ class Network:
     def close(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def _run(self, started):
         async def start():
-            await asyncio.start_unix_server(self._connect, path=str(self._socket))
+            servers = [await asyncio.start_unix_server(self._connect, path=str(self._socket))]
             # The Service's address, for the controller: it has no egress selector.
-            server = await asyncio.start_server(self._service, "127.0.0.1", 0)
-            self.port = server.sockets[0].getsockname()[1]
+            servers.append(await asyncio.start_server(self._service, "127.0.0.1", 0))
+            self.port = servers[1].sockets[0].getsockname()[1]
             started.set()
+            return servers
+
+        async def end(servers):
+            for server in servers:
+                server.close()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(start())
+        servers = self._loop.run_until_complete(start())
         self._loop.run_forever()
+        self._loop.run_until_complete(end(servers))
 
     async def _connect(self, reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
