@@ -27,6 +27,7 @@ class Api:
         self._context = context
         self._token = token
         self._local = threading.local()
+        self._connections = []
 
     @classmethod
     def administrator(cls, kubectl, folder):
@@ -49,6 +50,10 @@ class Api:
     def as_bearer(self, token):
         """The same server, asked by whoever has this token."""
         return Api(self.server, ssl.create_default_context(cadata=self.ca), token)
+
+    def close(self):
+        for connection in self._connections:
+            connection.close()
 
     def get(self, path):
         return self._ask("GET", path)
@@ -86,6 +91,7 @@ class Api:
                     self._server.hostname, self._server.port, context=self._context, timeout=60
                 )
                 self._local.connection = connection
+                self._connections.append(connection)
             try:
                 connection.request(method, path, text, headers)
                 answer = connection.getresponse()

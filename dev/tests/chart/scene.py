@@ -45,7 +45,7 @@ class Scene(environment.Environment):
         super().__init__(root, Progress())
         self.programs = environment.Programs(ensign(), control_plane.ensure(Progress()))
         self._state.mkdir(mode=0o700)
-        self.network = self.pods = None
+        self.network = self.pods = self.api = None
         try:
             cluster = self._start_control_plane(self.programs, leashed=True)
             self.azure = self._start_emulator(self.programs, cluster, 0, leashed=True)
@@ -71,7 +71,7 @@ class Scene(environment.Environment):
 
     def close(self):
         """Ends everything."""
-        for one in (self.pods, self.network):
+        for one in (self.pods, self.network, self.api):
             if one is not None:
                 one.close()
         self.stop()
