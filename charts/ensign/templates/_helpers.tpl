@@ -106,10 +106,9 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{/* Flags that controller and webhook share: what they have to agree on. */}}
-{{- define "ensign.sharedArgs" -}}
+{{/* Flags of every subcommand that acts in a cluster. */}}
+{{- define "ensign.commonArgs" -}}
 - --namespace={{ .Release.Namespace }}
-- --health-listen={{ .Values.listenAddress }}:8080
 - {{ printf "--log=%s" .Values.log.filter | quote }}
 - --log-format={{ .Values.log.format }}
 - --azure-cloud={{ .Values.azure.cloud }}
@@ -120,6 +119,12 @@ readinessProbe:
 {{- with .Values.azure.tokenAudience }}
 - {{ printf "--azure-token-audience=%s" . | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Flags that controller and webhook share: what they have to agree on. */}}
+{{- define "ensign.sharedArgs" -}}
+{{ include "ensign.commonArgs" . }}
+- --health-listen={{ .Values.listenAddress }}:8080
 {{- with .Values.cluster.excludedNamespaces }}
 - --excluded-namespaces={{ join "," . }}
 {{- end }}
