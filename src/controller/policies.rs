@@ -193,16 +193,15 @@ async fn write(writer: &KubeWriter, wanted: &[Policy], missing: WhereMissing) ->
     let mut filled = Filled::Current;
     for policy in differs(wanted, |kind, name| spec_of(&current, kind, name)) {
         let resource = resource(policy.kind);
-        match current.iter().find(|found| found.is(policy)) {
-            Some(found) => writer.fill_policy(&resource, &found.object, &policy.spec).await?,
-            None if missing == WhereMissing::Leave => continue,
-            None => match binding_of(writer.client(), policy).await? {
-                Some(binding) => writer.make_policy(&resource, &new_object(policy), &binding).await?,
-                None => {
-                    filled = Filled::Unbound;
-                    continue;
-                }
-            },
+        if let Some(found) = current.iter().find(|found| found.is(policy)) {
+            writer.fill_policy(&resource, &found.object, &policy.spec).await?;
+        } else if missing == WhereMissing::Leave {
+            continue;
+        } else if let Some(binding) = binding_of(writer.client(), policy).await? {
+            writer.make_policy(&resource, &new_object(policy), &binding).await?;
+        } else {
+            filled = Filled::Unbound;
+            continue;
         }
         filled = filled.max_with(Filled::Written);
     }
