@@ -58,7 +58,8 @@ impl Policies {
 
     fn make(&self) {
         apply_crds(self.control_plane);
-        apply_all(self.control_plane, &policy::manifest());
+        let objects: Vec<Value> = policy::inert().into_iter().chain(policy::bindings()).collect();
+        apply_all(self.control_plane, &objects);
     }
 
     fn state(&self) -> Option<State> {
