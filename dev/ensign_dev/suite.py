@@ -44,6 +44,7 @@ class Suite:
             Step("release-features", "no warning without the emulator, as released", self._release_features),
             Step("docs", "the API documentation builds without a warning", self._docs),
             Step("generated", "crds/ and the policies of dev/ are what the types generate", self._generated),
+            Step("image", "a container image is assembled, read back and run", self._image),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
             Step("demo", "the main job, end to end, as `make demo` runs it", self._demo),
@@ -110,6 +111,9 @@ class Suite:
         policies = paths.ROOT / "dev" / "manifests" / "once" / "policies.yaml"
         self._run([self._ensign(), "policies", "--check", policies], SHORT_TIMEOUT_SECONDS)
 
+    def _image(self) -> None:
+        self._unittest("image", {"ENSIGN_BIN": self._ensign()})
+
     def _rust(self) -> None:
         self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
 
@@ -164,10 +168,10 @@ class Suite:
         except azure_clients.NotInstalled as error:
             raise StepFailed(str(error)) from error
 
-    def _unittest(self, folder: str) -> None:
+    def _unittest(self, folder: str, extra: Optional[Dict[str, children.Argument]] = None) -> None:
         tests = paths.ROOT / "dev" / "tests" / folder
         command = [sys.executable, "-W", "error", "-B", "-m", "unittest", "discover", "-s", tests, "-t", tests]
-        env = children.environment({"PYTHONUNBUFFERED": "1"})
+        env = children.environment({"PYTHONUNBUFFERED": "1", **(extra or {})})
         if not list(tests.glob("test_*.py")):
             raise StepFailed(f"{tests} has no test")
         self._run(command, SHORT_TIMEOUT_SECONDS, env=env)

@@ -15,7 +15,7 @@ SBOM = "ensign.cdx.json"
 
 
 def assemble(output: Path, parts: Parts, facts: layout.Facts, compression: int = layer.COMPRESSION) -> layout.Written:
-    """Writes the layout, the same as one file, and the SBOM beside them; what the folder had before is replaced whole."""
+    """Writes the layout, the same as one file, and the SBOM beside them; what the folder had before goes."""
     fresh = output.with_name(output.name + ".partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

@@ -1,7 +1,9 @@
 """The release binary: static, and the same wherever the same compilers build it.
 
-It is linked with glibc's static library. Since glibc 2.34 that has files and DNS built in, so that names resolve without a
-library beside the program. No path of the machine is left in it: each is replaced by a name that is the same everywhere.
+It is linked with glibc's static library. Since glibc 2.34 that has files and DNS built in, so that names resolve
+without a library beside the program. Random numbers come from the kernel's call directly: by default the crate
+getrandom looks for it at run time, which finds nothing in a static program, and reads /dev/urandom instead. No path of
+the machine is left in the binary: each is replaced by a name that is the same everywhere.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Tuple
 from .. import build, children, paths
 from ..failure import Failure
 from . import elf
-from .origin import Origin
 from .platforms import Platform
 
+RUST_FLAGS = ("-Ctarget-feature=+crt-static", '--cfg=getrandom_backend="linux_getrandom"')
+# Not the commit's time: nothing of the binary needs it, and every commit would compile all crates again.
+EPOCH = "0"
 # A caller's settings that would make another binary of the same sources.
 UNWANTED_PREFIXES = ("CARGO_PROFILE_", "CARGO_ENCODED_", "CARGO_BUILD_RUST", "CARGO_BUILD_TARGET", "AWS_LC_")
 UNWANTED_NAMES = ("RUSTFLAGS", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "ASFLAGS")
@@ -53,27 +57,27 @@ def replacements(root: Path, target_dir: Path, sources: Iterable[Path], rust: To
 
 
 def environment(
-    replaced: List[Tuple[Path, str]], platform: Platform, origin: Origin, base: Mapping[str, str] = os.environ
+    replaced: List[Tuple[Path, str]], platform: Platform, base: Mapping[str, str] = os.environ
 ) -> Dict[str, str]:
     """The environment of cargo for this build."""
     wanted = {
         name: value for name, value in base.items()
         if not name.startswith(UNWANTED_PREFIXES + UNWANTED_NAMES) and not _of_a_target(name)
     }
-    rust = ["-Ctarget-feature=+crt-static", *(f"--remap-path-prefix={folder}={name}" for folder, name in replaced)]
+    rust = [*RUST_FLAGS, *(f"--remap-path-prefix={folder}={name}" for folder, name in replaced)]
     c = [shlex.quote(f"-ffile-prefix-map={folder}={name}") for folder, name in replaced]
     return children.environment({
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(rust),
         f"CFLAGS_{platform.target.replace('-', '_')}": " ".join(c),
         "CC_SHELL_ESCAPED_FLAGS": "1",
         "CARGO_INCREMENTAL": "0",
-        "SOURCE_DATE_EPOCH": str(origin.seconds),
+        "SOURCE_DATE_EPOCH": EPOCH,
     }, base=wanted)
 
 
 def compile_release(platform: Platform, env: Dict[str, str]) -> Path:
     """Builds `ensign` without any feature; where it is."""
-    # With --target, even for this machine's own, the flags are not those of build scripts and macros, which can't be static.
+    # With --target, even this machine's own, build scripts and macros have other flags: they can't be static.
     command = ["cargo", "build", "--release", "--locked", "--bin", "ensign", "--target", platform.target]
     result = subprocess.run(
         [*command, "--message-format", "json-render-diagnostics"], cwd=paths.ROOT, env=env,

@@ -1,7 +1,7 @@
 """The crates whose code is in the release binary.
 
-cargo's tree says which: it resolves features as the build does, for one target, without what only tests, build scripts and
-macros need. Its metadata say what is known of each, and Cargo.lock has their checksums.
+cargo's tree says which: it resolves features as the build does, for one target, without what only tests, build scripts
+and macros need. Its metadata say what is known of each, and Cargo.lock has their checksums.
 """
 
 from __future__ import annotations

@@ -32,12 +32,13 @@ class Facts(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A layout: the digests of its image, of the image's configuration and of the archive in its layer."""
+    """A layout: digests of its image, the image's configuration and the archive in its layer; the layer's size."""
 
     folder: Path
     manifest: str
     config: str
     diff_id: str
+    layer_bytes: int
 
 
 def labels(facts: Facts) -> Dict[str, str]:
@@ -91,7 +92,8 @@ def write(folder: Path, layer_file: Path, config: Dict[str, Any]) -> Written:
     descriptor["platform"] = {"architecture": config["architecture"], "os": config["os"]}
     (folder / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
     (folder / "index.json").write_bytes(canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]}))
-    return Written(folder, descriptor["digest"], config_descriptor["digest"], config["rootfs"]["diff_ids"][0])
+    (diff_id,) = config["rootfs"]["diff_ids"]
+    return Written(folder, descriptor["digest"], config_descriptor["digest"], diff_id, layer["size"])
 
 
 def canonical(document: Any) -> bytes:

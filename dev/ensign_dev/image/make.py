@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -11,10 +10,18 @@ from typing import NamedTuple, Optional
 from .. import children, paths
 from ..failure import Failure
 from ..progress import Progress, duration
-from . import binary, certificates, contents, crates, debian, layout, origin, platforms, sbom, unpack, verify
+from . import binary, certificates, contents, crates, debian, layout, origin, platforms, reach, sbom, unpack, verify
 from .assemble import ARCHIVE, LAYOUT, SBOM, assemble
 
 MIB = 1024 * 1024
+WITH_ROOT = (
+    "It ran as the image's user, with nothing but the image's files; so did\n`ensign webhook`, which looked up its API"
+    " server by name and began TLS."
+)
+WITHOUT_ROOT = (
+    "It ran as this user, among this machine's files: only root can run it with\nnothing but the image's, and that it"
+    " resolves names there was not tried."
+)
 
 
 class Prepared(NamedTuple):
@@ -38,7 +45,7 @@ def prepare(architecture: str, revision: Optional[str], progress: Progress) -> P
         progress.say(f"The checkout has changes that no commit has: the image's revision is {made_of.revision}.")
     replaced = binary.replacements(paths.ROOT, paths.target_dir(), graph.sources, rust)
     progress.say(f"Building ensign {made_of.version} for {platform.target} ...")
-    program = binary.compile_release(platform, binary.environment(replaced, platform, made_of))
+    program = binary.compile_release(platform, binary.environment(replaced, platform))
     binary.require_portable(program, binary.machine_folders(metadata, rust))
     document = sbom.cyclonedx(graph, sbom.Others(rust.release, libc, bundle.package), made_of)
     parts = contents.Parts(
@@ -58,7 +65,7 @@ def make(architecture: str, revision: Optional[str], progress: Progress) -> None
     written = assemble(output, prepared.parts, prepared.facts)
     progress.say(f"Assembled in {duration(time.monotonic() - started)}.")
     print(verified(written.folder, prepared.facts.origin.version))
-    size = sum(layer["size"] for layer in manifest(written)["layers"])
+    size = written.layer_bytes
     print(f"""
 layout    {output / LAYOUT}
 archive   {output / ARCHIVE}
@@ -78,14 +85,10 @@ def verified(folder: Path, version: str) -> str:
         ran = verify.run(root, unpacked.config, ["--version"], chroot)
         verify.require_version(ran, version)
         verify.require_no_emulator(verify.run(root, unpacked.config, ["azure-emulator"], chroot))
-    how = "as its user, with nothing but the image" if chroot else "as this user: only root can try it with nothing but the image"
-    return f"{verify.table(unpacked)}\n\n`ensign --version` ran {how}: {ran.out}"
-
-
-def manifest(written: layout.Written) -> "dict[str, list[dict[str, int]]]":
-    """The manifest of a layout's image."""
-    found = json.loads(layout.blob(written.folder, written.manifest).read_bytes())
-    return dict(found)
+        if chroot:
+            reach.require_reach(root, unpacked.config)
+    how = WITH_ROOT if chroot else WITHOUT_ROOT
+    return f"{verify.table(unpacked)}\n\n`ensign --version` printed {ran.out!r}. {how}"
 
 
 def write_root(folder: Path, revision: Optional[str], progress: Progress) -> None:

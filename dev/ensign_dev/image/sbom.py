@@ -33,7 +33,8 @@ def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
     libc["description"] = "GNU C library, linked into the binary"
     beside = [rust, libc, certificates]
     crates = (graph.root, *graph.others)
-    dependencies = [_dependency(crate, [part["bom-ref"] for part in beside] if crate is graph.root else []) for crate in crates]
+    refs = [part["bom-ref"] for part in beside]
+    dependencies = [_dependency(crate, refs if crate is graph.root else []) for crate in crates]
     if origin.revision:
         root["properties"] = [{"name": "org.opencontainers.image.revision", "value": origin.revision}]
     return {

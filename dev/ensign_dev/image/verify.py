@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from ..failure import Failure
 from .unpack import Unpacked
@@ -24,25 +24,38 @@ class Ran(NamedTuple):
 
 
 def run(root: Path, config: Dict[str, Any], arguments: List[str], chroot: bool) -> Ran:
-    """Runs the image's entry point as its user and in its environment; `chroot` takes root, and the machine away."""
-    settings = config["config"]
-    program, *first = settings["Entrypoint"]
-    user, group = (int(part) for part in settings["User"].split(":"))
+    """Runs the image's entry point in its environment; with `chroot`, as its user and with nothing but its files."""
+    program, *rest = command(config, arguments)
+    result = subprocess.run(
+        [program if chroot else str(root) + program, *rest], env=environment(config), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS,
+        preexec_fn=enter(root, config) if chroot else None,
+    )
+    return Ran(result.returncode, result.stdout.strip(), result.stderr.strip())
 
-    def enter() -> None:
+
+def command(config: Dict[str, Any], arguments: List[str]) -> List[str]:
+    """What an engine would run for these arguments."""
+    return [*config["config"]["Entrypoint"], *arguments]
+
+
+def environment(config: Dict[str, Any]) -> Dict[str, str]:
+    """The environment that an engine would give it."""
+    return dict(variable.split("=", 1) for variable in config["config"]["Env"])
+
+
+def enter(root: Path, config: Dict[str, Any]) -> Callable[[], None]:
+    """What a child process does to be where the image says and who it says: needs root."""
+    user, group = (int(part) for part in config["config"]["User"].split(":"))
+
+    def change() -> None:
         os.chroot(root)
-        os.chdir(settings["WorkingDir"])
+        os.chdir(config["config"]["WorkingDir"])
         os.setgroups([])
         os.setgid(group)
         os.setuid(user)
 
-    command = [program if chroot else str(root) + program, *first, *arguments]
-    env = dict(variable.split("=", 1) for variable in settings["Env"])
-    result = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        timeout=TIMEOUT_SECONDS, preexec_fn=enter if chroot else None,
-    )
-    return Ran(result.returncode, result.stdout.strip(), result.stderr.strip())
+    return change
 
 
 def may_chroot() -> bool:
