@@ -7,13 +7,14 @@ that reads everything, and every cluster that runs the image would trust it.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Iterable, NamedTuple
 
 from ..failure import Failure
 from . import debian
 
 PACKAGE = "ca-certificates"
-FOLDER = "/usr/share/ca-certificates/"
+FOLDER = "usr/share/ca-certificates/"
 BEGIN = b"-----BEGIN CERTIFICATE-----"
 END = b"-----END CERTIFICATE-----"
 
@@ -30,18 +31,18 @@ class Bundle(NamedTuple):
         return f"{self.package.distribution} {PACKAGE} {self.package.version}, {count} certificates, sha256:{digest}"
 
 
-def read() -> Bundle:
+def read(system: Path = debian.SYSTEM) -> Bundle:
     """The bundle of the package that is installed here."""
-    package = debian.installed(PACKAGE)
-    return Bundle(joined(debian.unchanged_files(PACKAGE, FOLDER)), package)
+    package = debian.installed(PACKAGE, system)
+    return Bundle(joined(debian.unchanged_files(PACKAGE, FOLDER, system)), package)
 
 
 def joined(certificates: Iterable[bytes]) -> bytes:
     """One file of them all, with nothing in it but certificates."""
     found = [certificate.strip() for certificate in certificates]
     if not found:
-        raise Failure(f"the package {PACKAGE} has no certificates in {FOLDER}: nothing could be trusted")
+        raise Failure(f"the package {PACKAGE} has no certificates in /{FOLDER}: nothing could be trusted")
     for certificate in found:
         if not (certificate.startswith(BEGIN) and certificate.endswith(END) and certificate.count(b"-----BEGIN") == 1):
-            raise Failure(f"a file of {FOLDER} is not one certificate in PEM: {certificate[:60]!r}")
+            raise Failure(f"a file of /{FOLDER} is not one certificate in PEM: {certificate[:60]!r}")
     return b"".join(certificate + b"\n" for certificate in found)

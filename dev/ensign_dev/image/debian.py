@@ -21,7 +21,10 @@ class Package(NamedTuple):
     notice: bytes
 
 
-def installed(name: str) -> Package:
+SYSTEM = Path("/")
+
+
+def installed(name: str, system: Path = SYSTEM) -> Package:
     """The package of this name, as it is installed."""
     try:
         fields = children.output(["dpkg-query", "--show", "--showformat=${Version} ${Architecture}", name])
@@ -31,25 +34,25 @@ def installed(name: str) -> Package:
             " image in a container: the Dockerfile does"
         ) from error
     version, architecture = fields.split()
-    release = Path("/etc/os-release").read_text(encoding="utf-8")
+    release = (system / "etc/os-release").read_text(encoding="utf-8")
     found = re.search(r'^ID="?([a-z]+)"?$', release, re.MULTILINE)
-    notice = Path(f"/usr/share/doc/{name}/copyright").read_bytes()
+    notice = (system / "usr/share/doc" / name / "copyright").read_bytes()
     return Package(name, version, architecture, found.group(1) if found else "debian", notice)
 
 
-def unchanged_files(name: str, folder: str) -> List[bytes]:
+def unchanged_files(name: str, folder: str, system: Path = SYSTEM) -> List[bytes]:
     """The contents of a package's files under a folder, in the order of their names, each as the package has it."""
     sums = checksums(children.output(["dpkg-query", "--control-show", name, "md5sums"]))
     contents = []
     for path in sorted(path for path in sums if path.startswith(folder)):
-        content = Path(path).read_bytes()
+        content = (system / path).read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != sums[path]:
-            raise Failure(f"{path} is not as the package {name} has it; to restore it: apt install --reinstall {name}")
+            raise Failure(f"/{path} is not as the package {name} has it; to restore it: apt install --reinstall {name}")
         contents.append(content)
     return contents
 
 
 def checksums(md5sums: str) -> Dict[str, str]:
-    """A package's list of checksums, by absolute path."""
+    """A package's list of checksums, by path from the root."""
     pairs = (line.split(maxsplit=1) for line in md5sums.splitlines() if line.strip())
-    return {"/" + path: checksum for checksum, path in pairs}
+    return {path: checksum for checksum, path in pairs}

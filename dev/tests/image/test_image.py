@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ensign_dev import children, paths  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
-from ensign_dev.image import certificates, contents, layout, origin, platforms, unpack, verify  # noqa: E402
+from ensign_dev.image import contents, layout, origin, platforms, unpack, verify  # noqa: E402
 from ensign_dev.image.assemble import LAYOUT, assemble  # noqa: E402
 
 # The quickest: this binary is four times the size of the released one.
@@ -23,11 +23,10 @@ class AnImageOfTheDebugBinary(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.binary, cls.scratch = Path(os.environ["ENSIGN_BIN"]), Path(folder.name)
-        bundle = certificates.read()
         license_text = (paths.ROOT / "LICENSE").read_bytes()
-        parts = contents.Parts(cls.binary, bundle.pem, {"bomFormat": "CycloneDX"}, license_text, {})
+        parts = contents.Parts(cls.binary, b"certificates\n", {"bomFormat": "CycloneDX"}, license_text, {})
         made_of = origin.Origin("0.0.0", None, 0)
-        cls.facts = layout.Facts(made_of, platforms.PLATFORMS[0], "about", "Apache-2.0", bundle.about(), "rustc")
+        cls.facts = layout.Facts(made_of, platforms.PLATFORMS[0], "about", "Apache-2.0", "certificates", "rustc")
         cls.written = assemble(cls.scratch / "image", parts, cls.facts, COMPRESSION)
         cls.root = cls.scratch / "root"
         cls.root.mkdir()
@@ -48,14 +47,6 @@ class AnImageOfTheDebugBinary(unittest.TestCase):
         ran = verify.run(self.root, self.unpacked.config, ["azure-emulator", "--help"], chroot=False)
         with self.assertRaisesRegex(Failure, "has the emulator of Azure in it"):
             verify.require_no_emulator(ran)
-
-    def test_trusts_the_authorities_of_the_package_and_not_those_of_this_machine(self):
-        here = Path("/usr/local/share/ca-certificates")
-        added = [file.read_bytes().strip() for file in here.rglob("*.crt")] if here.is_dir() else []
-        trusted = (self.root / contents.CERTIFICATES).read_bytes()
-        self.assertGreater(trusted.count(certificates.BEGIN), 100)
-        for certificate in added:
-            self.assertNotIn(certificate, trusted)
 
 
 if __name__ == "__main__":

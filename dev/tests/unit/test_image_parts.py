@@ -1,8 +1,12 @@
+import hashlib
 import json
+import os
 import re
 import sys
+import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -76,13 +80,54 @@ class TheCertificates(unittest.TestCase):
         about = certificates.Bundle(CERTIFICATE + b"\n", package_of).about()
         self.assertRegex(about, r"^debian ca-certificates 20250101, 1 certificates, sha256:[0-9a-f]{64}$")
 
-    def test_are_those_that_the_package_lists_with_their_checksums(self):
+    def test_are_listed_by_the_package_with_their_checksums(self):
         listed = debian.checksums("aa  usr/share/x y.crt\nbb  etc/z\n\n")
-        self.assertEqual(listed, {"/usr/share/x y.crt": "aa", "/etc/z": "bb"})
+        self.assertEqual(listed, {"usr/share/x y.crt": "aa", "etc/z": "bb"})
 
     def test_of_a_package_that_is_not_installed_are_refused_with_how_to_get_it(self):
         with self.assertRaisesRegex(Failure, "apt install no-such-package. On another system"):
             debian.installed("no-such-package")
+
+
+class OnAMachineWithAnAuthorityOfItsOwn(unittest.TestCase):
+    OWN = CERTIFICATE.replace(b"AAAA", b"EVIL")
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.system = Path(folder.name)
+        self.write("etc/os-release", b'NAME="x"\nID=debian\n')
+        self.write("usr/share/doc/ca-certificates/copyright", b"notice")
+        sums = []
+        for name, words in (("b", b"BBBB"), ("a", b"CCCC")):
+            path = f"usr/share/ca-certificates/mozilla/{name}.crt"
+            content = self.write(path, CERTIFICATE.replace(b"AAAA", words))
+            sums.append(f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}  {path}")
+        for path in ("usr/local/share/ca-certificates/own.crt", "usr/share/ca-certificates/own.crt"):
+            self.write(path, self.OWN)
+        self.write("etc/ssl/certs/ca-certificates.crt", self.OWN)
+        answers = (["--show", "20250101 all"], ["--control-show", "\n".join(sums)])
+        cases = "\n".join(f"{word}) echo '{answer}' ;;" for word, answer in answers)
+        self.write("bin/dpkg-query", f"#!/bin/sh\ncase $1 in\n{cases}\nesac\n".encode())
+        (self.system / "bin/dpkg-query").chmod(0o755)
+        patch = mock.patch.dict(os.environ, {"PATH": str(self.system / "bin")})
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def write(self, path, content):
+        (self.system / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.system / path).write_bytes(content)
+        return content
+
+    def test_only_those_of_the_package_are_trusted(self):
+        bundle = certificates.read(self.system)
+        self.assertEqual(bundle.package, ("ca-certificates", "20250101", "all", "debian", b"notice"))
+        self.assertEqual(re.findall(rb"^[A-Z]{4}$", bundle.pem, re.MULTILINE), [b"CCCC", b"BBBB"])
+
+    def test_a_file_of_the_package_that_was_changed_is_refused(self):
+        self.write("usr/share/ca-certificates/mozilla/a.crt", self.OWN)
+        with self.assertRaisesRegex(Failure, "/usr/share/.*/a.crt is not as the package ca-certificates has it"):
+            certificates.read(self.system)
 
 
 class TheCrates(unittest.TestCase):
