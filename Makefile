@@ -1,6 +1,6 @@
 # Thin on purpose: the work is in dev/ and in the crate.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test faults fuzz control-plane fmt clean
+.PHONY: help demo up down test faults fuzz control-plane image fmt clean
 
 PYTHON ?= python3
 
@@ -27,6 +27,9 @@ fuzz: ## Send the webhook a million mutated reviews (more: make fuzz RUNS=N)
 
 control-plane: ## Build the Kubernetes control plane of the tests, unless it is cached
 	@$(PYTHON) dev/control_plane.py
+
+image: ## Make the container image in target/image, without a container engine (make image ARCH=arm64)
+	@$(PYTHON) dev/image.py $(if $(ARCH),--arch '$(ARCH)')
 
 fmt: ## Format the sources
 	@cargo fmt --all

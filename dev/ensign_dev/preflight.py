@@ -23,6 +23,8 @@ RUST = (1, 89)
 GO = (1, 26)
 PYTHON = (3, 9)
 NODE = (20,)
+# The first whose static library resolves names without a shared one beside the program.
+GLIBC = (2, 34)
 
 GIB = 1024**3
 # The Go build of the control plane holds the most; a test run the rest.
@@ -46,9 +48,9 @@ Check = Callable[[], List[Problem]]
 
 
 def check(purpose: str, control_plane_built: bool = False) -> List[Problem]:
-    """All that is missing for a purpose: `test`, `demo` (and `up`), `fuzz` or `control-plane`."""
+    """All that is missing for a purpose: `test`, `demo` (and `up`), `fuzz`, `image` or `control-plane`."""
     checks: List[Check] = [check_system, check_python]
-    if purpose != "fuzz":
+    if purpose not in ("fuzz", "image"):
         checks.append(check_go)
     checks.append(lambda: check_memory(control_plane_built))
     checks.append(lambda: check_disk(control_plane_built))
@@ -56,6 +58,8 @@ def check(purpose: str, control_plane_built: bool = False) -> List[Problem]:
         checks += [check_rust, check_c_compiler, check_venv]
     if purpose == "fuzz":
         checks += [check_rust, check_c_compiler, check_cpp_compiler]
+    if purpose == "image":
+        checks += [check_rust, check_c_compiler, check_static_libc]
     if purpose == "test":
         checks += [check_rust_tools, check_node]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
@@ -124,6 +128,26 @@ def check_c_compiler() -> List[Problem]:
     if shutil.which(compiler):
         return []
     return [Problem(f"a C compiler ({compiler})", "on Debian and Ubuntu: apt install build-essential")]
+
+
+def check_static_libc() -> List[Problem]:
+    compiler = os.environ.get("CC", "cc").split()
+    how = "on Debian and Ubuntu: apt install libc6-dev"
+    try:
+        # A compiler that has no such file answers with its bare name.
+        found = subprocess.run(
+            [*compiler, "-print-file-name=libc.a"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False, timeout=COMMAND_TIMEOUT_SECONDS, env=children.environment(),
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        found = ""
+    problems = [] if os.path.isabs(found) else [Problem("a static C library (libc.a)", how)]
+    name, release = platform.libc_ver()
+    if name != "glibc" or (version(release) or ()) < GLIBC:
+        wanted = ".".join(map(str, GLIBC))
+        what = f"glibc {wanted} or newer (found: {name or 'another C library'} {release})"
+        problems.append(Problem(what, "use a newer system, or build the image in a container: the Dockerfile does"))
+    return problems
 
 
 def check_cpp_compiler() -> List[Problem]:

@@ -45,6 +45,7 @@ class Suite:
             Step("release-features", "no warning without the emulator, as released", self._release_features),
             Step("docs", "the API documentation builds without a warning", self._docs),
             Step("generated", "crds/, the chart's and the policy bindings of dev/ are what the types generate", self._generated),
+            Step("image", "a container image is assembled, read back and run", self._image),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
             Step("chart", "what the chart takes, makes, upgrades and removes", self._chart),
@@ -112,6 +113,9 @@ class Suite:
             self._run([self._ensign(), "crds", "--check", folder], SHORT_TIMEOUT_SECONDS)
         bindings = paths.ROOT / "dev" / "manifests" / "25-policy-bindings.yaml"
         self._run([self._ensign(), "policies", "--bindings", "--check", bindings], SHORT_TIMEOUT_SECONDS)
+
+    def _image(self) -> None:
+        self._unittest("image", {"ENSIGN_BIN": self._ensign()})
 
     def _rust(self) -> None:
         self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
@@ -181,7 +185,7 @@ class Suite:
         except azure_clients.NotInstalled as error:
             raise StepFailed(str(error)) from error
 
-    def _unittest(self, folder: str, extra: Optional[Dict[str, str]] = None) -> None:
+    def _unittest(self, folder: str, extra: Optional[Dict[str, children.Argument]] = None) -> None:
         tests = paths.ROOT / "dev" / "tests" / folder
         command = [sys.executable, "-W", "error", "-B", "-m", "unittest", "discover", "-s", tests, "-t", tests]
         env = children.environment({"PYTHONUNBUFFERED": "1", **(extra or {})})

@@ -81,6 +81,19 @@ class OnAMachine(PreflightTest):
         (self.bin / "c++").unlink()
         self.assertEqual(self.missing("fuzz"), ["a C++ compiler (c++), for libFuzzer"])
 
+    def test_an_image_needs_a_static_c_library_that_resolves_names(self):
+        self.install(**{name: answer for name, answer in GOOD.items() if name not in ("go", "node", "npm", "c++")})
+        self.install(cc="/usr/lib/libc.a")
+        with mock.patch.object(preflight.platform, "libc_ver", return_value=("glibc", "2.34")):
+            self.assertEqual(self.missing("image"), [])
+            self.install(cc="libc.a")
+            self.assertEqual(self.missing("image"), ["a static C library (libc.a)"])
+        self.install(cc="/usr/lib/libc.a")
+        for found, words in ((("glibc", "2.33"), "found: glibc 2.33"), (("", ""), "found: another C library")):
+            with mock.patch.object(preflight.platform, "libc_ver", return_value=found):
+                (what,) = self.missing("image")
+                self.assertIn(words, what)
+
     def test_without_rust_the_control_plane_can_be_built(self):
         self.install(go=GOOD["go"])
         self.assertEqual(self.missing("control-plane"), [])

@@ -1,0 +1,28 @@
+# For those who have a container engine; `make image` makes the same files into an image without one.
+#
+#   docker build --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) --build-arg REVISION=$(git rev-parse HEAD) --tag ensign .
+#
+# For another processor, build on a machine of that kind: the compiler is slow where it is emulated.
+ARG RUST_VERSION=1.89
+FROM rust:${RUST_VERSION}-bookworm AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libc6-dev python3 \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /ensign
+COPY . .
+# The time and the hash of the commit: the context has no git to ask.
+ARG SOURCE_DATE_EPOCH
+ARG REVISION
+RUN python3 dev/image.py --root /image --revision "$REVISION"
+
+FROM scratch
+ARG REVISION
+LABEL org.opencontainers.image.title="ensign" \
+      org.opencontainers.image.description="Gives Kubernetes workloads an Azure identity without a secret anywhere" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /image /
+ENV PATH=/usr/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/ensign"]

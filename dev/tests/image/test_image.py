@@ -1,0 +1,53 @@
+import os
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ensign_dev import children, paths  # noqa: E402
+from ensign_dev.failure import Failure  # noqa: E402
+from ensign_dev.image import contents, layout, origin, platforms, unpack, verify  # noqa: E402
+from ensign_dev.image.assemble import LAYOUT, assemble  # noqa: E402
+
+# The quickest: this binary is four times the size of the released one.
+COMPRESSION = 1
+
+
+class AnImageOfTheDebugBinary(unittest.TestCase):
+    """All but the release build, which takes too long for a test: `make image` tries the real binary itself."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.binary, cls.scratch = Path(os.environ["ENSIGN_BIN"]), Path(folder.name)
+        license_text = (paths.ROOT / "LICENSE").read_bytes()
+        parts = contents.Parts(cls.binary, b"certificates\n", {"bomFormat": "CycloneDX"}, license_text, {})
+        made_of = origin.Origin("0.0.0", None, 0)
+        cls.facts = layout.Facts(made_of, platforms.PLATFORMS[0], "about", "Apache-2.0", "certificates", "rustc")
+        cls.written = assemble(cls.scratch / "image", parts, cls.facts, COMPRESSION)
+        cls.root = cls.scratch / "root"
+        cls.root.mkdir()
+        cls.unpacked = unpack.unpack(cls.scratch / "image" / LAYOUT, cls.root)
+
+    def test_has_the_binary_as_it_was_built(self):
+        self.assertEqual((self.root / contents.BINARY).read_bytes(), self.binary.read_bytes())
+
+    def test_runs_and_prints_its_version(self):
+        # Not as its user and on its own: this binary needs the C library of the machine.
+        ran = verify.run(self.root, self.unpacked.config, ["--version"], chroot=False)
+        expected = children.output([str(self.binary), "--version"]).split()[1]
+        verify.require_version(ran, expected)
+        with self.assertRaisesRegex(Failure, "status 0: ensign "):
+            verify.require_version(ran, expected + "0")
+
+    def test_is_refused_because_the_emulator_is_in_it(self):
+        ran = verify.run(self.root, self.unpacked.config, ["azure-emulator", "--help"], chroot=False)
+        with self.assertRaisesRegex(Failure, "has the emulator of Azure in it"):
+            verify.require_no_emulator(ran)
+
+
+if __name__ == "__main__":
+    unittest.main()
