@@ -78,6 +78,18 @@ mutants! {
     IssuerBelievedAtOnce = "issuer-believed-at-once",
     /// A tenant's annotation gives up what Azure did not confirm.
     TenantAbandons = "tenant-abandons",
+    /// An identity that somebody else made is taken as the object's own.
+    IdentityTakenSilently = "identity-taken-silently",
+    /// An identity is the object's own by the cluster's tag alone.
+    OwnershipByClusterTag = "ownership-by-cluster-tag",
+    /// An identity is deleted with its object, whosever it is.
+    ForeignIdentityDeleted = "foreign-identity-deleted",
+    /// The object goes before Azure has confirmed that the identity is gone.
+    ReleasedBeforeIdentityDelete = "released-before-identity-delete",
+    /// A claim is the binding's of that name, whatever its UID.
+    ClaimByName = "claim-by-name",
+    /// The object of a binding that the cache does not have goes without a look at the API server.
+    ReclaimUnchecked = "reclaim-unchecked",
     /// A pod that has an identity gets it once more.
     InjectedTwice = "injected-twice",
     /// A pod is refused without the reason that its binding has.

@@ -31,12 +31,18 @@ class Arm:
         """A user-assigned managed identity."""
         return self._get(f"{self._endpoint}{resource_id}?api-version={API_VERSION}")
 
+    def identities(self, collection: str) -> List[Dict[str, Any]]:
+        """The user-assigned managed identities of a resource group."""
+        return self._all(f"{self._endpoint}{collection}?api-version={API_VERSION}")
+
     def credentials(self, resource_id: str) -> List[Dict[str, Any]]:
-        """The federated identity credentials of an identity, every page of them."""
+        """The federated identity credentials of an identity."""
+        return self._all(f"{self._endpoint}{resource_id}/federatedIdentityCredentials?api-version={API_VERSION}")
+
+    def _all(self, first: str) -> List[Dict[str, Any]]:
+        """Everything that a list has, every page of it."""
         found: List[Dict[str, Any]] = []
-        page: Optional[str] = (
-            f"{self._endpoint}{resource_id}/federatedIdentityCredentials?api-version={API_VERSION}"
-        )
+        page: Optional[str] = first
         while page:
             answer = self._get(page)
             found += answer.get("value", [])

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from . import paths, pod_runner, seed
+from . import dedicated_steps, paths, pod_runner, seed
 from .azure import Arm, credentials_of
 from .environment import Environment, Programs
 from .failure import Failure
@@ -49,6 +49,7 @@ PLAN = {
     "python-exchange": ("Run the Python program as that pod", "python"),
     "refused-without-binding": ("The point: another service account is refused by Entra", "stranger"),
     "credential-removed": ("Delete the binding: the trust goes with it", "remove"),
+    **dedicated_steps.PLAN,
     "environment-stopped": ("Stop everything", "stop"),
 }
 
@@ -60,7 +61,7 @@ class Samples(NamedTuple):
     python: List[str]
 
 
-class Demo:
+class Demo(dedicated_steps.SecondAct):
     """The state that goes from step to step."""
 
     def __init__(
@@ -279,7 +280,7 @@ class Demo:
 
     def _run(self, *arguments: str) -> str:
         self._tell.command("kubectl " + " ".join(arguments))
-        there = [str(paths.ROOT / one) if one == "examples/" else one for one in arguments]
+        there = [str(paths.ROOT / one) if one.startswith("examples/") else one for one in arguments]
         out = self.kubectl(*there, timeout=READY_SECONDS + 5)
         self._tell.output(out)
         return out

@@ -15,6 +15,10 @@ pub enum ConditionType {
     Accepted,
     /// Azure knows the identity.
     IdentityResolved,
+    /// The one binding that the identity is for exists. Present only where there is to be one.
+    Claimed,
+    /// The identity has the roles that it is to have. Present only where there are any.
+    PermissionsReady,
     /// The federated identity credential stands.
     CredentialReady,
     /// A binding that is not accepted gives no trust. Present only while it does not hold.
@@ -40,6 +44,8 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::Accepted => "Accepted",
             Self::IdentityResolved => "IdentityResolved",
+            Self::Claimed => "Claimed",
+            Self::PermissionsReady => "PermissionsReady",
             Self::CredentialReady => "CredentialReady",
             Self::TrustRevoked => "TrustRevoked",
             Self::ServiceAccountAnnotated => "ServiceAccountAnnotated",
@@ -112,8 +118,18 @@ reasons! {
     Adopted => Good,
     /// The service account carries the annotations.
     Annotated => Good,
+    /// The binding that the identity is for exists.
+    Bound => Good,
+    /// The identity has its roles.
+    Granted => Good,
     /// Not yet looked at.
     Pending => Progressing,
+    /// The identity is about to be made or set right in Azure.
+    Provisioning => Progressing,
+    /// The identity was made anew in Azure, with another client ID. An event, never a condition.
+    IdentityRecreated => Progressing,
+    /// Roles are about to be assigned, or wait until Entra knows the identity.
+    PermissionsPending => Progressing,
     /// The credential is about to be written.
     CredentialPending => Progressing,
     /// The credential stands, and pods wait until Entra has had time to learn of it.
@@ -126,6 +142,12 @@ reasons! {
     NotAllowed => Terminal,
     /// The referenced `ManagedIdentity` does not exist.
     ManagedIdentityNotFound => Terminal,
+    /// The referenced `ManagedIdentityClass` does not exist.
+    ManagedIdentityClassNotFound => Terminal,
+    /// The `ManagedIdentity` is for another binding.
+    ClaimMismatch => Terminal,
+    /// The binding that the identity was for is gone.
+    Released => Terminal,
     /// The referenced `ManagedIdentity` is not accepted itself.
     ManagedIdentityNotAccepted => Terminal,
     /// Another, older `ManagedIdentity` owns the same identity in Azure.
@@ -134,8 +156,6 @@ reasons! {
     Conflict => Terminal,
     /// The token lifetime exceeds what the identity allows.
     TokenExpirationTooLong => Terminal,
-    /// The spec asks for something that this version does not do yet.
-    NotSupported => Terminal,
     /// The spec can't be understood.
     InvalidSpec => Terminal,
     /// The identity is Ensign's own.
@@ -146,6 +166,18 @@ reasons! {
     TenantMismatch => Terminal,
     /// The identity does not exist in Azure.
     IdentityNotFound => Terminal,
+    /// An identity of the name exists in Azure that Ensign did not make for the object.
+    IdentityExists => Terminal,
+    /// The identity in Azure is in another region than the spec says.
+    LocationMismatch => Terminal,
+    /// The resource group in which the identity is to be made does not exist.
+    ResourceGroupNotFound => Terminal,
+    /// The controller does not assign roles.
+    RoleAssignmentsDisabled => Terminal,
+    /// The role or its scope is more than the controller may give.
+    RoleNotAllowed => Terminal,
+    /// Azure does not know the role.
+    RoleNotFound => Terminal,
     /// Azure does not know the subscription.
     SubscriptionNotFound => Terminal,
     /// Identities of the region take no federated identity credentials.

@@ -5,13 +5,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::{ManagedIdentity, ManagedIdentityBinding};
+use super::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 
 /// Every custom resource definition, with the name of its file under `crds/`.
 pub fn all() -> Vec<(&'static str, CustomResourceDefinition)> {
     [
         ("managedidentities.yaml", ManagedIdentity::crd()),
         ("managedidentitybindings.yaml", ManagedIdentityBinding::crd()),
+        ("managedidentityclasses.yaml", ManagedIdentityClass::crd()),
     ]
     .map(|(name, crd)| (name, conventional(crd)))
     .into()

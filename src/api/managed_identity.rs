@@ -1,10 +1,12 @@
-//! `ManagedIdentity`: an Azure identity that exists, and who in this cluster may use it.
+//! `ManagedIdentity`: an Azure identity, and who in this cluster may use it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::provision::{ClaimRef, ProvisionedIdentity};
+use super::role_assignment::{RoleAssignment, RoleAssignmentStatus};
 use super::selector::LabelSelector;
 use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
 
@@ -18,6 +20,7 @@ use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
     plural = "managedidentities",
     shortname = "mi",
     category = "ensign",
+    selectable = ".spec.claimRef.namespace",
     status = "ManagedIdentityStatus",
     derive = "PartialEq",
     doc = "ManagedIdentity is an Azure user-assigned managed identity and the list of who in this cluster may use it. Cluster operators write it; without an entry in spec.allowedSubjects nobody may.",
@@ -26,7 +29,10 @@ use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Resource ID", type_ = "string", json_path = ".spec.existing.resourceID", priority = 1),
+    printcolumn(name = "Class", type_ = "string", json_path = ".spec.className", priority = 1),
+    printcolumn(name = "Claim Namespace", type_ = "string", json_path = ".spec.claimRef.namespace", priority = 1),
+    printcolumn(name = "Claim", type_ = "string", json_path = ".spec.claimRef.name", priority = 1),
+    printcolumn(name = "Resource ID", type_ = "string", json_path = ".status.armID", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",
@@ -36,22 +42,36 @@ use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
 )]
 #[x_kube(
     validation = Rule::new("has(self.existing) || has(self.provision)")
-        .message("exactly one of spec.existing and spec.provision is required: set spec.existing.resourceID to the ARM resource ID of the identity")
+        .message("exactly one of spec.existing and spec.provision is required: set spec.existing.resourceID to the ARM resource ID of the identity, or spec.provision to have one made")
         .field_path(".existing"),
     validation = Rule::new("!(has(self.existing) && has(self.provision))")
         .message("spec.existing and spec.provision exclude each other: exactly one is required")
         .field_path(".provision"),
-    validation = Rule::new("!has(self.provision)")
-        .message("spec.provision is not supported yet: create the identity in Azure and set spec.existing.resourceID")
-        .field_path(".provision")
+    validation = Rule::new("has(self.existing) == has(oldSelf.existing)")
+        .message("an identity of spec.existing can't become one of spec.provision, nor the other way round: create a new ManagedIdentity beside this one")
+        .field_path(".existing"),
+    validation = Rule::new("!has(self.claimRef) || !has(oldSelf.claimRef) || self.claimRef == oldSelf.claimRef")
+        .message("spec.claimRef can be removed, but not changed to another binding: the identity may still be known to those who had it")
+        .field_path(".claimRef"),
+    validation = Rule::new("has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)")
+        .message("spec.className is immutable: it says where the identity comes from")
+        .field_path(".className")
 )]
 pub struct ManagedIdentitySpec {
     /// An identity that exists in Azure. Exactly one of `existing` and `provision` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingIdentity>,
-    /// An identity that Ensign creates in Azure. Not supported yet.
+    /// An identity that Ensign creates and keeps in Azure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provision: Option<ProvisionedIdentity>,
+    /// The one binding that may use the identity. Where it is gone, the identity is deleted or `Released`, as
+    /// spec.provision.reclaimPolicy says; a released one serves nobody until this is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_ref: Option<ClaimRef>,
+    /// The class that the identity was made from. Ensign sets it. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub class_name: Option<String>,
     /// Who may use the identity. Entries are ORed. Absent or empty: nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -60,6 +80,13 @@ pub struct ManagedIdentitySpec {
     #[serde(default = "max_token_expiration_seconds")]
     #[schemars(range(min = 3600, max = 86400))]
     pub max_token_expiration_seconds: u32,
+    /// Roles in Azure that the identity is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleDefinition", "scope"])
+    )]
+    pub role_assignments: Vec<RoleAssignment>,
 }
 
 /// An identity that exists in Azure.
@@ -85,32 +112,6 @@ pub struct ExistingIdentity {
     pub max_credentials: u32,
 }
 
-/// An identity that Ensign creates and keeps in Azure. Not supported yet.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProvisionedIdentity {
-    /// Subscription in which the identity is made.
-    #[serde(rename = "subscriptionID")]
-    #[schemars(length(max = 36))]
-    pub subscription_id: String,
-    /// Resource group in which the identity is made.
-    #[schemars(length(min = 1, max = 90))]
-    pub resource_group: String,
-    /// Azure region of the identity.
-    #[schemars(length(min = 1, max = 64))]
-    pub location: String,
-    /// Name of the identity in Azure. Defaults to the name of this object.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 128))]
-    pub name: Option<String>,
-    /// Where tokens of the identity can be asked for.
-    #[serde(default)]
-    pub isolation_scope: IsolationScope,
-    /// What happens to the identity in Azure when this object is deleted.
-    #[serde(default)]
-    pub reclaim_policy: ReclaimPolicy,
-}
-
 /// Whether Ensign may write under an identity.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CredentialPolicy {
@@ -119,26 +120,6 @@ pub enum CredentialPolicy {
     Manage,
     /// Ensign never writes to Azure; status says which credentials are missing.
     Observe,
-}
-
-/// Azure's isolation scope of an identity.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum IsolationScope {
-    /// Usable from every region.
-    #[default]
-    None,
-    /// Usable from the identity's own region only.
-    Regional,
-}
-
-/// What happens to an Azure resource when its object is deleted.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ReclaimPolicy {
-    /// It is deleted too.
-    Delete,
-    /// It stays.
-    #[default]
-    Retain,
 }
 
 /// One grant: service accounts of one namespace, or of all namespaces with certain labels.
@@ -219,13 +200,21 @@ pub struct ManagedIdentityStatus {
     /// The federated identity credentials under the identity, counted by whose they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<CredentialCounts>,
+    /// The role assignments that Azure confirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["roleDefinition", "scope"])
+    )]
+    pub role_assignments: Vec<RoleAssignmentStatus>,
     /// Number of accepted bindings.
     #[serde(default)]
     pub bindings: u32,
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, IdentityResolved, and Reconciling or Stalled while they hold.
+    /// Ready, Accepted, IdentityResolved, Claimed where spec.claimRef is set, that of permissions where
+    /// spec.roleAssignments is, and Reconciling or Stalled while they hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -265,6 +254,26 @@ pub struct CredentialCounts {
     pub foreign: u32,
     /// Azure's limit.
     pub limit: u32,
+}
+
+impl ManagedIdentity {
+    /// What people know the object by: its name, or the namespace and name of the binding that it is for.
+    pub fn known_as(&self) -> String {
+        match &self.spec.claim_ref {
+            Some(claim) => format!("{}/{}", claim.namespace, claim.name),
+            None => self.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether Ensign may write federated identity credentials under the identity. What it makes, it manages.
+    pub fn credential_policy(&self) -> CredentialPolicy {
+        self.spec.existing.as_ref().map_or(CredentialPolicy::Manage, |existing| existing.credential_policy)
+    }
+
+    /// This cluster's share of Azure's limit of federated identity credentials.
+    pub fn max_credentials(&self) -> u32 {
+        self.spec.existing.as_ref().map_or(MAX_CREDENTIALS_PER_IDENTITY, |existing| existing.max_credentials)
+    }
 }
 
 fn max_credentials() -> u32 {

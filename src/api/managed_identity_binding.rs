@@ -1,5 +1,7 @@
 //! `ManagedIdentityBinding`: the pods of one service account get one identity.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -8,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::MIN_TOKEN_EXPIRATION_SECONDS;
 use super::keys::ENV_CLIENT_ID;
 use super::selector::LabelSelector;
+
+/// Before the binding's UID, in the name of an identity that was made for it.
+const OWN_IDENTITY_PREFIX: &str = "mib-";
 
 /// Binds the pods of a service account to an Azure identity.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +86,36 @@ pub enum IdentityKind {
     /// A `ManagedIdentity`.
     #[default]
     ManagedIdentity,
+    /// A `ManagedIdentityClass`: the binding gets an identity of its own.
+    ManagedIdentityClass,
+}
+
+impl IdentityKind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ManagedIdentity => "ManagedIdentity",
+            Self::ManagedIdentityClass => "ManagedIdentityClass",
+        }
+    }
+}
+
+impl ManagedIdentityBinding {
+    /// Name of the `ManagedIdentity` that serves the binding: the one that it references, or one of its own.
+    pub fn identity_name(&self) -> Cow<'_, str> {
+        match self.spec.identity_ref.kind {
+            IdentityKind::ManagedIdentity => Cow::Borrowed(&self.spec.identity_ref.name),
+            IdentityKind::ManagedIdentityClass => {
+                Cow::Owned(format!("{OWN_IDENTITY_PREFIX}{}", self.metadata.uid.as_deref().unwrap_or_default()))
+            }
+        }
+    }
+
+    /// The class that the binding asks for an identity of its own, if it does.
+    pub fn class_name(&self) -> Option<&str> {
+        let reference = &self.spec.identity_ref;
+        (reference.kind == IdentityKind::ManagedIdentityClass).then_some(reference.name.as_str())
+    }
 }
 
 /// How the pods of a binding are injected.

@@ -1,7 +1,8 @@
 //! The API group `ensign.dev`: kinds, conditions, labels and validated names.
 //!
 //! The split is the one of storage: a [`ManagedIdentity`] is like a `PersistentVolume` (cluster scoped, written by
-//! cluster operators), a [`ManagedIdentityBinding`] like a `PersistentVolumeClaim` (namespaced, written by app teams).
+//! cluster operators), a [`ManagedIdentityBinding`] like a `PersistentVolumeClaim` (namespaced, written by app teams), a
+//! [`ManagedIdentityClass`] like a `StorageClass`.
 
 pub mod arm_id;
 pub mod conditions;
@@ -9,17 +10,23 @@ pub mod crds;
 pub mod keys;
 mod managed_identity;
 mod managed_identity_binding;
+mod managed_identity_class;
+mod provision;
+mod role_assignment;
 pub mod selector;
 
 pub use arm_id::ArmId;
 pub use managed_identity::{
-    AllowedSubject, CredentialCounts, CredentialPolicy, ExistingIdentity, IsolationScope, IssuerRecord, IssuerState,
-    ManagedIdentity, ManagedIdentitySpec, ManagedIdentityStatus, ProvisionedIdentity, ReclaimPolicy,
+    AllowedSubject, CredentialCounts, CredentialPolicy, ExistingIdentity, IssuerRecord, IssuerState, ManagedIdentity,
+    ManagedIdentitySpec, ManagedIdentityStatus, ServiceAccountPattern,
 };
 pub use managed_identity_binding::{
     ContainerFilter, CredentialOrigin, CredentialStatus, IdentityKind, IdentityRef, Injection, InjectionMode,
     ManagedIdentityBinding, ManagedIdentityBindingSpec, ManagedIdentityBindingStatus, StartPolicy,
 };
+pub use managed_identity_class::{ClassProvision, ManagedIdentityClass, ManagedIdentityClassSpec};
+pub use provision::{ClaimRef, IfExists, IsolationScope, ProvisionedIdentity, ReclaimPolicy, TagValue};
+pub use role_assignment::{RoleAssignment, RoleAssignmentStatus};
 
 /// API group of every kind.
 pub const GROUP: &str = "ensign.dev";

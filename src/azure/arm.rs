@@ -1,5 +1,6 @@
 //! The ARM client for user-assigned identities and their federated identity credentials.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,14 +84,7 @@ impl ArmClient {
     pub async fn get_identity(&self, id: &ArmId) -> Result<AzureIdentity, ArmError> {
         let call = Call::new(Operation::ReadIdentity, id);
         let response = self.send(call, Request::new(self.url(id, &[]), Method::Get)).await?;
-        let body: IdentityBody = call.decode(&response)?;
-        Ok(AzureIdentity {
-            arm_id: body.id,
-            client_id: body.properties.client,
-            principal_id: body.properties.principal,
-            tenant_id: body.properties.tenant,
-            location: body.location,
-        })
+        call.decode::<IdentityBody>(&response).map(IdentityBody::into_identity)
     }
 
     /// Lists every federated identity credential of the identity: all pages, or an error.
@@ -135,13 +129,11 @@ impl ArmClient {
         let call = Call::new(Operation::DeleteCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", name]);
         let response = self.send(call, Request::new(url, Method::Delete)).await?;
-        // ARM's own answer has no body.
-        let body: &[u8] = response.body().as_ref();
-        if body.is_empty() { Ok(()) } else { call.decode::<serde::de::IgnoredAny>(&response).map(|_| ()) }
+        is_confirmed_deletion(call, &response)
     }
 
     /// The URL of the identity, or of something under it. Every segment is encoded.
-    fn url(&self, id: &ArmId, under: &[&str]) -> Url {
+    pub(super) fn url(&self, id: &ArmId, under: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.clear().extend(id.segments()).extend(under);
@@ -158,7 +150,7 @@ impl ArmClient {
         }
     }
 
-    async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
+    pub(super) async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
         if !self.scopes.allow(call.identity) {
             return Err(call.error(ArmErrorCause::OutOfScope));
         }
@@ -199,9 +191,15 @@ impl ArmClient {
     }
 }
 
+/// ARM's own answer to a deletion has no body.
+pub(super) fn is_confirmed_deletion(call: Call<'_>, response: &RawResponse) -> Result<(), ArmError> {
+    let body: &[u8] = response.body().as_ref();
+    if body.is_empty() { Ok(()) } else { call.decode::<serde::de::IgnoredAny>(response).map(|_| ()) }
+}
+
 /// What is being done, for errors.
 #[derive(Clone, Copy)]
-struct Call<'a> {
+pub(super) struct Call<'a> {
     operation: Operation,
     identity: &'a ArmId,
     /// How many pages of a list came before.
@@ -209,7 +207,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn new(operation: Operation, identity: &'a ArmId) -> Self {
+    pub(super) fn new(operation: Operation, identity: &'a ArmId) -> Self {
         Self { operation, identity, page: 0 }
     }
 
@@ -222,7 +220,7 @@ impl<'a> Call<'a> {
         self.error(ArmErrorCause::Unreadable(redact(problem)))
     }
 
-    fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
+    pub(super) fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
         serde_json::from_slice(response.body().as_ref()).map_err(|error| self.unreadable(&error.to_string()))
     }
 
@@ -282,10 +280,27 @@ struct EnvelopeError {
 }
 
 #[derive(Deserialize)]
-struct IdentityBody {
+pub(super) struct IdentityBody {
     id: String,
     location: String,
+    #[serde(default)]
+    tags: Option<BTreeMap<String, String>>,
     properties: IdentityProperties,
+}
+
+impl IdentityBody {
+    pub(super) fn into_identity(self) -> AzureIdentity {
+        let IdentityProperties { client, principal, tenant, isolation_scope } = self.properties;
+        AzureIdentity {
+            arm_id: self.id,
+            client_id: client,
+            principal_id: principal,
+            tenant_id: tenant,
+            location: self.location,
+            tags: self.tags.unwrap_or_default(),
+            isolation_scope,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -296,6 +311,8 @@ struct IdentityProperties {
     principal: String,
     #[serde(rename = "tenantId")]
     tenant: String,
+    #[serde(default, rename = "isolationScope")]
+    isolation_scope: Option<String>,
 }
 
 #[derive(Deserialize)]

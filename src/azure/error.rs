@@ -25,6 +25,10 @@ pub enum Operation {
     PutCredential,
     /// DELETE of a credential.
     DeleteCredential,
+    /// PUT of the identity.
+    PutIdentity,
+    /// DELETE of the identity.
+    DeleteIdentity,
 }
 
 impl Operation {
@@ -34,6 +38,8 @@ impl Operation {
             Self::ListCredentials => "listing the federated identity credentials of",
             Self::PutCredential => "writing a federated identity credential under",
             Self::DeleteCredential => "deleting a federated identity credential under",
+            Self::PutIdentity => "writing identity",
+            Self::DeleteIdentity => "deleting identity",
         }
     }
 
@@ -42,11 +48,18 @@ impl Operation {
         match self {
             Self::ReadIdentity => Kind::Get,
             Self::ListCredentials => Kind::List,
-            Self::PutCredential | Self::DeleteCredential => Kind::Write,
+            Self::PutCredential | Self::DeleteCredential | Self::PutIdentity | Self::DeleteIdentity => Kind::Write,
         }
     }
     /// Every operation.
-    pub const ALL: [Self; 4] = [Self::ReadIdentity, Self::ListCredentials, Self::PutCredential, Self::DeleteCredential];
+    pub const ALL: [Self; 6] = [
+        Self::ReadIdentity,
+        Self::ListCredentials,
+        Self::PutCredential,
+        Self::DeleteCredential,
+        Self::PutIdentity,
+        Self::DeleteIdentity,
+    ];
 
     /// The action that a role has to allow.
     pub fn action(self) -> &'static str {
@@ -61,6 +74,8 @@ impl Operation {
             Self::DeleteCredential => {
                 "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/delete"
             }
+            Self::PutIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/write",
+            Self::DeleteIdentity => "Microsoft.ManagedIdentity/userAssignedIdentities/delete",
         }
     }
 }
@@ -175,6 +190,22 @@ impl ArmError {
                     "all {MAX_CREDENTIALS_PER_IDENTITY} federated identity credentials of the identity are taken: delete a binding, remove a credential in Azure, or use another identity"
                 ),
             ),
+            (400..=499, _) if self.operation == Operation::PutIdentity && is_quota(code, message) => (
+                Reason::QuotaExceeded,
+                "Azure takes no more identities there: delete identities that nobody needs, or an Azure administrator has to raise the quota".to_owned(),
+            ),
+            (404, "ResourceGroupNotFound") if self.operation == Operation::PutIdentity => (
+                Reason::ResourceGroupNotFound,
+                format!(
+                    "the resource group does not exist: an Azure administrator has to run `az group create --subscription {} --name {} --location <region>`, or a cluster operator has to name another group in a new object",
+                    self.identity.subscription(),
+                    self.identity.resource_group()
+                ),
+            ),
+            (409, "InvalidResourceLocation") => (
+                Reason::LocationMismatch,
+                "an identity of the name exists in another region: a cluster operator has to name its region, or another identity, in a new object".to_owned(),
+            ),
             (409 | 403, "ScopeLocked" | "ReadOnlyDisabledSubscription") => (
                 Reason::ResourceLocked,
                 "a lock forbids it: an Azure administrator has to remove the lock (see `az lock list`)".to_owned(),
@@ -216,10 +247,20 @@ impl ArmError {
 
     fn forbidden(&self, own_client_id: Option<&str>) -> String {
         let assignee = own_client_id.unwrap_or("<client ID of the controller>");
+        let scope = match self.operation {
+            // There may be no identity yet that a role could be assigned at.
+            Operation::PutIdentity | Operation::DeleteIdentity => {
+                format!(
+                    "/subscriptions/{}/resourceGroups/{}",
+                    self.identity.subscription(),
+                    self.identity.resource_group()
+                )
+            }
+            _ => self.identity.to_string(),
+        };
         format!(
-            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {}`, or give it the smaller role that `ensign azure-role` prints",
+            "the controller's own identity lacks {}: an Azure administrator has to run `az role assignment create --assignee {assignee} --role \"Managed Identity Contributor\" --scope {scope}`, or give it the smaller role that `ensign azure-role` prints",
             self.operation.action(),
-            self.identity
         )
     }
 }
@@ -232,6 +273,12 @@ fn says_full(message: &str) -> bool {
         && !says("concurrent")
         && !says("characters")
         && (says("too many") || says("at most") || says("maximum") || says("limit"))
+}
+
+/// A quota of identities, in words that may be: none was seen.
+fn is_quota(code: &str, message: &str) -> bool {
+    let (code, message) = (code.to_ascii_lowercase(), message.to_ascii_lowercase());
+    code.contains("quota") || message.contains("quota") || message.contains("maximum number of")
 }
 
 /// An error with what caused it, in one line without tokens.
@@ -344,6 +391,47 @@ mod tests {
         for (status, code, message, reason) in cases {
             assert_eq!(failure(Operation::PutCredential, status, code, message).reason, reason, "{status} {code}");
         }
+    }
+
+    #[test]
+    fn refusals_to_make_an_identity_have_reasons_of_their_own() {
+        let cases = [
+            (404, "ResourceGroupNotFound", "Resource group 'rg' could not be found.", Reason::ResourceGroupNotFound),
+            (
+                409,
+                "InvalidResourceLocation",
+                "The resource 'orders' already exists in location …",
+                Reason::LocationMismatch,
+            ),
+            (400, "QuotaExceeded", "…", Reason::QuotaExceeded),
+            (
+                403,
+                "Directory_QuotaExceeded",
+                "The directory object quota limit … has been exceeded.",
+                Reason::QuotaExceeded,
+            ),
+            (409, "Conflict", "The maximum number of user assigned identities is reached.", Reason::QuotaExceeded),
+            (403, "RequestDisallowedByPolicy", "…", Reason::PolicyDenied),
+            (403, "AuthorizationFailed", "The client 'x' …", Reason::Forbidden),
+            (409, "ScopeLocked", "…", Reason::ResourceLocked),
+            (404, "SubscriptionNotFound", "…", Reason::SubscriptionNotFound),
+            (429, "SubscriptionRequestsThrottled", "…", Reason::Throttled),
+            (500, "InternalServerError", "…", Reason::AzureUnavailable),
+        ];
+        for (status, code, message, reason) in cases {
+            assert_eq!(failure(Operation::PutIdentity, status, code, message).reason, reason, "{status} {code}");
+        }
+        let gone = failure(Operation::PutIdentity, 404, "ResourceGroupNotFound", "…");
+        assert!(!gone.is_gone() && gone.message.contains("az group create"), "{gone:?}");
+    }
+
+    #[test]
+    fn a_role_to_make_an_identity_is_asked_for_at_its_resource_group() {
+        let message = failure(Operation::PutIdentity, 403, "AuthorizationFailed", "no").message;
+        assert!(
+            message.contains("--scope /subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg`"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod arm;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+mod identities;
 mod pace;
 mod renewal;
 pub mod role;

@@ -14,14 +14,22 @@ pub enum Feature {
     Bind,
     /// Read identities and their federated identity credentials, and say what is missing (credentialPolicy Observe)
     Observe,
+    /// Make, tag and delete identities (spec.provision, and classes)
+    Provision,
 }
 
 impl Feature {
     /// What the controller asks ARM for.
     fn operations(self) -> &'static [Operation] {
         match self {
-            Self::Bind => &Operation::ALL,
+            Self::Bind => &[
+                Operation::ReadIdentity,
+                Operation::ListCredentials,
+                Operation::PutCredential,
+                Operation::DeleteCredential,
+            ],
             Self::Observe => &[Operation::ReadIdentity, Operation::ListCredentials],
+            Self::Provision => &[Operation::ReadIdentity, Operation::PutIdentity, Operation::DeleteIdentity],
         }
     }
 
@@ -29,6 +37,7 @@ impl Feature {
         match self {
             Self::Bind => "bind",
             Self::Observe => "observe",
+            Self::Provision => "provision",
         }
     }
 }
@@ -119,6 +128,13 @@ mod tests {
             let writes = !action.ends_with("/read");
             assert!(!writes || action.contains("/federatedIdentityCredentials/"), "{action}");
         }
+    }
+
+    #[test]
+    fn to_make_identities_takes_three_actions_and_no_credential() {
+        let actions: Vec<_> = role(&[Feature::Provision], &[]).actions().collect();
+        let kind = "Microsoft.ManagedIdentity/userAssignedIdentities";
+        assert_eq!(actions, ["delete", "read", "write"].map(|verb| format!("{kind}/{verb}")));
     }
 
     #[test]

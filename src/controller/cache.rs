@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::ResourceExt;
 
+use super::classes::{self, Classes};
 use super::key::Key;
 use crate::api::keys::CREDENTIALS_FINALIZER;
-use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::resync::Sharers;
 use crate::decide::{grants, identities};
 
@@ -35,6 +36,7 @@ pub(super) struct Objects {
     bindings: BTreeMap<BindingName, Arc<ManagedIdentityBinding>>,
     by_identity: HashMap<String, BTreeSet<BindingName>>,
     namespaces: BTreeMap<String, NamespaceFacts>,
+    classes: Classes,
 }
 
 impl Cache {
@@ -55,6 +57,11 @@ impl Cache {
     /// Takes a change of a namespace in; answers the keys that it concerns.
     pub(super) fn namespace_changed(&self, name: &str, now: Option<NamespaceFacts>) -> BTreeSet<Key> {
         self.write().namespace_changed(name, now)
+    }
+
+    /// Takes a change of a `ManagedIdentityClass` in; answers the keys that it concerns.
+    pub(super) fn class_changed(&self, name: &str, now: Option<ManagedIdentityClass>) -> BTreeSet<Key> {
+        self.write().class_changed(name, now)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Objects> {
@@ -126,7 +133,8 @@ impl Objects {
 
     /// Namespaces that some grant names or selects.
     pub(super) fn granted_namespaces(&self) -> BTreeSet<String> {
-        let allowed = || self.identities.values().flat_map(|identity| &identity.spec.allowed_subjects);
+        let of_identities = || self.identities.values().flat_map(|identity| &identity.spec.allowed_subjects);
+        let allowed = || of_identities().chain(self.classes.grants());
         let granted = |name: &str, facts: &NamespaceFacts| {
             allowed().any(|grant| grants::covers_namespace(grant, name, &facts.labels))
         };
@@ -158,6 +166,13 @@ impl Objects {
             _ => true,
         };
         let mut keys = BTreeSet::from([self.key_of(name)]);
+        let claim = |object: Option<&ManagedIdentity>| object.and_then(classes::claim_of);
+        let (had, has) = (claim(before.as_deref()), claim(now.as_ref()));
+        // Those that wait for an identity of the class may have their turn now, or have it no more.
+        let claims: Vec<_> = if had == has { Vec::new() } else { had.into_iter().chain(has).collect() };
+        if let Some(before) = before.as_deref() {
+            self.classes.unmade(before);
+        }
         if let Some(id) = before.as_deref().and_then(|object| identities::arm_id(object).ok())
             && let Some(names) = self.by_arm_id.get_mut(&id)
         {
@@ -175,6 +190,7 @@ impl Objects {
                     }
                     self.by_arm_id.entry(id).or_default().insert(name.to_owned());
                 }
+                self.classes.made(&now);
                 self.identities.insert(name.to_owned(), Arc::new(now));
             }
             None => {
@@ -188,8 +204,41 @@ impl Objects {
         for (namespace, binding) in self.by_identity.get(name).into_iter().flatten() {
             keys.extend(self.rivals(namespace, binding));
         }
+        for (class, namespace) in &claims {
+            keys.extend(self.askers(class, namespace));
+        }
         keys.insert(Key::Webhook);
         keys
+    }
+
+    fn class_changed(&mut self, name: &str, now: Option<ManagedIdentityClass>) -> BTreeSet<Key> {
+        if !self.classes.changed(name, now) {
+            return BTreeSet::new();
+        }
+        let bindings = self.classes.bindings(name);
+        let mut keys: BTreeSet<Key> =
+            bindings.iter().flat_map(|(namespace, binding)| self.rivals(namespace, binding)).collect();
+        keys.insert(Key::Webhook);
+        keys
+    }
+
+    /// Keys of the namespace's bindings on the class.
+    fn askers(&self, class: &str, namespace: &str) -> BTreeSet<Key> {
+        let bindings = self.bindings_in(namespace).filter(|binding| binding.class_name() == Some(class));
+        bindings.map(|binding| self.key_of(&binding.identity_name())).collect()
+    }
+
+    pub(super) fn class(&self, name: &str) -> Option<&Arc<ManagedIdentityClass>> {
+        self.classes.get(name)
+    }
+
+    pub(super) fn class_names(&self) -> impl Iterator<Item = &String> {
+        self.classes.names()
+    }
+
+    /// How many identities there are for the namespace, by class.
+    pub(super) fn made_for(&self, namespace: &str) -> BTreeMap<String, u32> {
+        self.classes.made_for(namespace)
     }
 
     fn binding_changed(&mut self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
@@ -201,26 +250,41 @@ impl Objects {
             return BTreeSet::new();
         }
         let mut keys = self.rivals(&name.0, &name.1);
+        let changed_classes: BTreeSet<String> = before
+            .as_deref()
+            .into_iter()
+            .chain(&now)
+            .filter_map(|binding| binding.class_name().map(str::to_owned))
+            .collect();
         if let Some(before) = before {
-            let identity = &before.spec.identity_ref.name;
-            keys.insert(self.key_of(identity));
-            if let Some(names) = self.by_identity.get_mut(identity) {
+            if let Some(class) = before.class_name() {
+                self.classes.forget(class, name);
+            }
+            let identity = before.identity_name();
+            keys.insert(self.key_of(&identity));
+            if let Some(names) = self.by_identity.get_mut(identity.as_ref()) {
                 names.remove(name);
                 if names.is_empty() {
-                    self.by_identity.remove(identity);
+                    self.by_identity.remove(identity.as_ref());
                 }
             }
         }
         match now {
             Some(now) => {
-                let identity = now.spec.identity_ref.name.clone();
+                let identity = now.identity_name().into_owned();
                 keys.insert(self.key_of(&identity));
                 self.by_identity.entry(identity).or_default().insert(name.clone());
+                if let Some(class) = now.class_name() {
+                    self.classes.refer(class, name);
+                }
                 self.bindings.insert(name.clone(), Arc::new(now));
             }
             None => {
                 self.bindings.remove(name);
             }
+        }
+        for class in changed_classes {
+            keys.extend(self.askers(&class, &name.0));
         }
         keys.extend(self.rivals(&name.0, &name.1));
         keys
@@ -234,7 +298,7 @@ impl Objects {
             Some(now) => self.namespaces.insert(name.to_owned(), now),
             None => self.namespaces.remove(name),
         };
-        let identities = self.bindings_in(name).map(|binding| self.key_of(&binding.spec.identity_ref.name));
+        let identities = self.bindings_in(name).map(|binding| self.key_of(&binding.identity_name()));
         identities.chain([Key::Webhook]).collect()
     }
 
@@ -245,7 +309,7 @@ impl Objects {
         };
         self.bindings_in(namespace)
             .filter(|rival| rival.spec.service_account_name == changed.spec.service_account_name)
-            .map(|rival| self.key_of(&rival.spec.identity_ref.name))
+            .map(|rival| self.key_of(&rival.identity_name()))
             .collect()
     }
 }
@@ -404,5 +468,75 @@ mod tests {
         let labels = [("team".to_owned(), "orders".to_owned())].into();
         let keys = cache.namespace_changed("shop", Some(NamespaceFacts { labels, ..NamespaceFacts::default() }));
         assert_eq!(keys, [arm_key("orders"), Key::Webhook].into());
+    }
+
+    fn class(name: &str, generation: i64) -> ManagedIdentityClass {
+        serde_json::from_value(json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityClass",
+            "metadata": {"name": name, "generation": generation},
+            "spec": {
+                "provision": {"subscriptionID": "x", "resourceGroup": "rg", "location": "eastus"},
+                "allowedSubjects": [{"name": "s", "namespace": "shop", "serviceAccounts": ["*"]}],
+            },
+        }))
+        .unwrap()
+    }
+
+    /// A binding on a class, with its name as its UID.
+    fn ask(cache: &Cache, name: &str, account: &str) -> BTreeSet<Key> {
+        let mut asking = binding(name, "dedicated");
+        asking.spec.identity_ref.kind = crate::api::IdentityKind::ManagedIdentityClass;
+        asking.spec.service_account_name = account.to_owned();
+        asking.metadata.uid = Some(name.to_owned());
+        cache.binding_changed(&("shop".into(), name.into()), Some(asking))
+    }
+
+    fn made_for(binding: &str) -> ManagedIdentity {
+        let name = format!("mib-{binding}");
+        let mut made = identity(&name, &name);
+        made.spec.class_name = Some("dedicated".into());
+        let claim = json!({"namespace": "shop", "name": binding, "uid": binding});
+        made.spec.claim_ref = serde_json::from_value(claim).unwrap();
+        made
+    }
+
+    fn waits(binding: &str) -> Key {
+        Key::Name(format!("mib-{binding}"))
+    }
+
+    #[test]
+    fn a_binding_on_a_class_waits_under_the_name_of_its_own_identity_and_comes_with_its_class() {
+        let cache = Cache::default();
+        cache.namespace_changed("shop", Some(NamespaceFacts::default()));
+        assert_eq!(ask(&cache, "a", "one"), [waits("a")].into());
+        assert!(cache.read().granted_namespaces().is_empty());
+        assert_eq!(cache.class_changed("dedicated", Some(class("dedicated", 1))), [waits("a"), Key::Webhook].into());
+        assert_eq!(cache.read().granted_namespaces(), ["shop".to_owned()].into(), "its pods are to be asked about");
+        assert!(cache.class_changed("dedicated", Some(class("dedicated", 1))).is_empty(), "nothing changed");
+        assert_eq!(cache.class_changed("dedicated", None), [waits("a"), Key::Webhook].into());
+    }
+
+    #[test]
+    fn those_who_wait_for_an_identity_come_when_one_is_made_or_goes_and_not_otherwise() {
+        let cache = Cache::default();
+        ask(&cache, "a", "one");
+        ask(&cache, "b", "two");
+        let keys = cache.identity_changed("mib-a", Some(made_for("a")));
+        assert!(keys.contains(&waits("b")) && keys.contains(&arm_key("mib-a")), "{keys:?}");
+        assert_eq!(cache.read().made_for("shop"), [("dedicated".to_owned(), 1)].into());
+        let mut changed = made_for("a");
+        changed.metadata.generation = Some(2);
+        assert!(!cache.identity_changed("mib-a", Some(changed)).contains(&waits("b")));
+        assert!(cache.identity_changed("mib-a", None).contains(&waits("b")));
+        assert!(cache.read().made_for("shop").is_empty());
+    }
+
+    #[test]
+    fn one_that_stops_waiting_makes_room_for_the_next() {
+        let cache = Cache::default();
+        ask(&cache, "a", "one");
+        ask(&cache, "b", "two");
+        let keys = cache.binding_changed(&("shop".into(), "a".into()), None);
+        assert_eq!(keys, [waits("a"), waits("b")].into());
     }
 }

@@ -11,10 +11,12 @@ use kube::{Client, Resource, ResourceExt};
 
 use super::gather::Gathered;
 use super::kube_writes::{KubeError, within_deadline};
-use crate::api::{ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{ClaimRef, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::assess::PlannedStep;
+use crate::decide::claims;
 use crate::decide::credentials::Step;
 use crate::decide::names::Subject;
+use crate::decide::provision;
 use crate::mutants::{self, Mutant};
 
 /// Whether the cache agrees with the API server on everything that the steps depend on.
@@ -32,7 +34,10 @@ pub(super) async fn is_fresh(client: &Client, gathered: &Gathered, steps: &[Plan
     }
     for step in steps {
         let fresh = match (&step.step, &step.cause) {
-            (Step::Put { .. }, Some(cause)) => same_binding(client, gathered, &cause.namespace, &cause.binding).await?,
+            (Step::Put { .. }, Some(cause)) => {
+                same_binding(client, gathered, &cause.namespace, &cause.binding).await?
+                    && same_class_of(client, gathered, &cause.namespace, &cause.binding).await?
+            }
             (Step::Put { .. }, None) => false,
             (Step::Delete { credential, .. }, _) => match Subject::parse(&credential.subject) {
                 Some(subject) => no_unseen_claim(client, gathered, &subject).await?,
@@ -51,6 +56,88 @@ pub(super) async fn is_missing(client: &Client, name: &str) -> Result<bool, Kube
     let api: Api<ManagedIdentity> = Api::all(client.clone());
     let found = within_deadline(|| format!("reading ManagedIdentity {name}"), api.get_opt(name)).await?;
     Ok(found.is_none())
+}
+
+/// Whether the identity itself may be written: its owner is as the cache has it, and so is the binding that it is for.
+pub(super) async fn may_write_identity(
+    client: &Client,
+    owner: &ManagedIdentity,
+    step: &provision::Step,
+) -> Result<bool, KubeError> {
+    if mutants::active(Mutant::FreshnessSkipped) {
+        return Ok(true);
+    }
+    if !same_identity(client, owner).await? {
+        return Ok(false);
+    }
+    match (&owner.spec.claim_ref, step) {
+        // What goes, goes for its own sake.
+        (None, _) | (_, provision::Step::Delete) => Ok(true),
+        (Some(claim), _) => Ok(claimant(client, claim).await?.is_some()),
+    }
+}
+
+/// Whether the binding that the object is for is gone.
+pub(super) async fn is_unclaimed(client: &Client, object: &ManagedIdentity) -> Result<bool, KubeError> {
+    if mutants::active(Mutant::ReclaimUnchecked) {
+        return Ok(true);
+    }
+    match &object.spec.claim_ref {
+        Some(claim) => Ok(same_identity(client, object).await? && claimant(client, claim).await?.is_none()),
+        None => Ok(false),
+    }
+}
+
+/// The binding that a claim names.
+async fn claimant(client: &Client, claim: &ClaimRef) -> Result<Option<ManagedIdentityBinding>, KubeError> {
+    let ClaimRef { namespace, name, .. } = claim;
+    let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
+    let act = || format!("reading ManagedIdentityBinding {namespace}/{name}");
+    let found = within_deadline(act, api.get_opt(name)).await?;
+    Ok(found.filter(|binding| claims::is_claimant(claim, namespace, binding)))
+}
+
+/// Whether an object may be made for a binding on a class: the binding, the class and the namespace are as the cache has
+/// them, and the namespace has no more identities than the cache knows of.
+pub(super) async fn may_make(
+    client: &Client,
+    gathered: &Gathered,
+    wanted: &ManagedIdentity,
+) -> Result<bool, KubeError> {
+    let (Some(claim), Some(class)) = (&wanted.spec.claim_ref, &wanted.spec.class_name) else { return Ok(false) };
+    let fresh = same_binding(client, gathered, &claim.namespace, &claim.name).await?
+        && same_class(client, gathered, class).await?
+        && same_namespace(client, gathered, &claim.namespace).await?;
+    if !fresh {
+        return Ok(false);
+    }
+    let api: Api<ManagedIdentity> = Api::all(client.clone());
+    let selection = ListParams::default().fields(&format!("spec.claimRef.namespace={}", claim.namespace));
+    let act = || format!("listing the ManagedIdentities for namespace {}", claim.namespace);
+    let live = within_deadline(act, api.list(&selection)).await?;
+    let made = live.items.iter().filter(|found| found.spec.class_name.as_ref() == Some(class)).count();
+    Ok(made <= gathered.made(&claim.namespace, class))
+}
+
+async fn same_class(client: &Client, gathered: &Gathered, name: &str) -> Result<bool, KubeError> {
+    let Some(cached) = gathered.class(name) else { return Ok(false) };
+    let api: Api<ManagedIdentityClass> = Api::all(client.clone());
+    let live = within_deadline(|| format!("reading ManagedIdentityClass {name}"), api.get_opt(name)).await?;
+    Ok(live.is_some_and(|live| same(&live, cached.as_ref())))
+}
+
+/// Who may use a class is asked of the class; one that is gone has nothing to say.
+async fn same_class_of(client: &Client, gathered: &Gathered, namespace: &str, name: &str) -> Result<bool, KubeError> {
+    let Some(class) = gathered.binding(namespace, name).and_then(|binding| binding.class_name().map(str::to_owned))
+    else {
+        return Ok(true);
+    };
+    if gathered.class(&class).is_some() {
+        return same_class(client, gathered, &class).await;
+    }
+    let api: Api<ManagedIdentityClass> = Api::all(client.clone());
+    let live = within_deadline(|| format!("reading ManagedIdentityClass {class}"), api.get_opt(&class)).await?;
+    Ok(live.is_none())
 }
 
 async fn same_identity(client: &Client, cached: &ManagedIdentity) -> Result<bool, KubeError> {
@@ -88,7 +175,7 @@ async fn no_unseen_claim(client: &Client, gathered: &Gathered, subject: &Subject
     Ok(live.items.iter().filter(|live| live.metadata.deletion_timestamp.is_none()).all(|live| {
         let seen = gathered.binding(namespace, &live.name_any()).is_some_and(|cached| same(live, cached.as_ref()));
         // A binding to an identity of another key can't want this credential.
-        seen || gathered.identity(&live.spec.identity_ref.name).is_none()
+        seen || gathered.identity(&live.identity_name()).is_none()
     }))
 }
 

@@ -8,9 +8,10 @@ use kube::ResourceExt;
 use super::cache::{NamespaceFacts, Objects};
 use super::key::Key;
 use crate::api::conditions::Verdict;
-use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::acceptance::IdentityFacts;
 use crate::decide::assess::{NamespaceSnapshot, Settings, Snapshot};
+use crate::decide::claims::Classes;
 use crate::decide::identities;
 
 /// The objects that concern one key.
@@ -22,6 +23,9 @@ pub(super) struct Gathered {
     others: Vec<(Arc<ManagedIdentity>, Verdict)>,
     namespaces: BTreeMap<String, (NamespaceFacts, Vec<Arc<ManagedIdentityBinding>>)>,
     missing: Option<String>,
+    classes: BTreeMap<String, Arc<ManagedIdentityClass>>,
+    /// How many identities of each class there are, by namespace.
+    made: BTreeMap<String, BTreeMap<String, u32>>,
 }
 
 impl Gathered {
@@ -42,25 +46,34 @@ impl Gathered {
         };
         let names: BTreeSet<String> =
             identities.iter().map(|object| object.name_any()).chain(missing.clone()).collect();
+        let claims = identities.iter().filter_map(|object| object.spec.claim_ref.as_ref());
         let namespaces: BTreeMap<_, _> = names
             .iter()
             .flat_map(|name| objects.namespaces_of(name))
+            .chain(claims.map(|claim| claim.namespace.as_str()))
             .map(|name| {
                 (name.to_owned(), (objects.namespace(name), objects.bindings_in(name).cloned().collect::<Vec<_>>()))
             })
             .collect();
-        let referenced: BTreeSet<&str> = namespaces
+        let referenced: BTreeSet<_> = namespaces
             .values()
             .flat_map(|(_, bindings)| bindings)
-            .map(|binding| binding.spec.identity_ref.name.as_str())
-            .filter(|name| !names.contains(*name))
+            .map(|binding| binding.identity_name())
+            .filter(|name| !names.contains(name.as_ref()))
             .collect();
         let others = referenced
             .into_iter()
-            .filter_map(|name| objects.identity(name))
+            .filter_map(|name| objects.identity(&name))
             .map(|object| (object.clone(), accept(objects, object, settings)))
             .collect();
-        Self { id, identities, others, namespaces, missing }
+        let classes = namespaces
+            .values()
+            .flat_map(|(_, bindings)| bindings)
+            .filter_map(|binding| objects.class(binding.class_name()?))
+            .map(|class| (class.name_any(), class.clone()))
+            .collect();
+        let made = namespaces.keys().map(|namespace| (namespace.clone(), objects.made_for(namespace))).collect();
+        Self { id, identities, others, namespaces, missing, classes, made }
     }
 
     /// The objects as decisions take them.
@@ -70,6 +83,7 @@ impl Gathered {
                 labels: &facts.labels,
                 terminating: facts.terminating,
                 bindings: bindings.iter().map(AsRef::as_ref).collect(),
+                classes: self.classes(name),
             };
             (name.as_str(), snapshot)
         });
@@ -83,6 +97,24 @@ impl Gathered {
             others: others.collect(),
             missing: self.missing.as_deref(),
         }
+    }
+
+    fn classes(&self, namespace: &str) -> Classes<'_> {
+        let made = self.made.get(namespace).into_iter().flatten();
+        Classes {
+            known: self.classes.iter().map(|(name, class)| (name.as_str(), class.as_ref())).collect(),
+            made: made.map(|(class, count)| (class.as_str(), *count)).collect(),
+        }
+    }
+
+    pub(super) fn class(&self, name: &str) -> Option<&Arc<ManagedIdentityClass>> {
+        self.classes.get(name)
+    }
+
+    /// How many identities of the class there are for the namespace.
+    pub(super) fn made(&self, namespace: &str, class: &str) -> usize {
+        let made = self.made.get(namespace).and_then(|made| made.get(class));
+        made.copied().unwrap_or_default().try_into().unwrap_or(usize::MAX)
     }
 
     /// Whether nothing is left to decide about.

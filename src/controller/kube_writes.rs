@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event as ProbeEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::effects::{Effect, Effects};
 use super::write_gate::{Refused, WriteGate};
+use crate::api::ManagedIdentity;
 use crate::api::conditions::Severity;
 use crate::api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
 use crate::decide::notes::Note;
@@ -46,6 +49,9 @@ pub(super) enum KubeError {
     /// There was no answer in time.
     #[error("{act}: no answer within {} s", DEADLINE.as_secs())]
     Deadline { act: String },
+    /// Nothing was sent: what the write depends on is not as the cache has it.
+    #[error("{act} waits for the cache")]
+    Behind { act: String },
     /// The controller may not write any more.
     #[error("{act} was given up")]
     Refused {
@@ -69,6 +75,9 @@ impl KubeError {
 
     /// Whether the object changed or went since it was read, so that a fresh look helps.
     pub(super) fn is_stale(&self) -> bool {
+        if matches!(self, Self::Behind { .. }) {
+            return true;
+        }
         let Self::Request { source, .. } = self else { return false };
         matches!(source.as_ref(), kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422))
     }
@@ -171,6 +180,22 @@ impl KubeWriter {
         let patch = json_patch(tests);
         let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
         self.write(effect, act, || name_of(object), api.patch(&name, &params, &patch)).await
+    }
+
+    /// Makes the object that a binding on a class gets. One that is there already is not touched.
+    pub(super) async fn make_identity(&self, object: &ManagedIdentity) -> Result<(), KubeError> {
+        let api: Api<ManagedIdentity> = Api::all(self.client.clone());
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.write("make", "making", || name_of(object), api.create(&params, object)).await
+    }
+
+    /// Deletes this very object, unless it changed meanwhile.
+    pub(super) async fn delete_identity(&self, object: &ManagedIdentity) -> Result<(), KubeError> {
+        let preconditions = Preconditions { uid: object.uid(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let api = ManagedIdentity::api(&self.client, object);
+        let name = object.name_any();
+        self.write("reclaim", "deleting", || name_of(object), api.delete(&name, &params)).await
     }
 
     /// Writes the status of the object. The caller has made sure that it differs.
@@ -327,11 +352,23 @@ pub(super) trait Writable:
 {
     /// The API that has the object.
     fn api(client: &Client, object: &Self) -> Api<Self>;
+
+    /// What effects and messages call the object: the same in each run of a scenario.
+    fn known_as(&self) -> String {
+        match self.namespace() {
+            Some(namespace) => format!("{namespace}/{}", self.name_any()),
+            None => self.name_any(),
+        }
+    }
 }
 
-impl Writable for crate::api::ManagedIdentity {
+impl Writable for ManagedIdentity {
     fn api(client: &Client, _: &Self) -> Api<Self> {
         Api::all(client.clone())
+    }
+
+    fn known_as(&self) -> String {
+        Self::known_as(self)
     }
 }
 
@@ -356,10 +393,7 @@ fn shorten(text: &str) -> String {
 }
 
 fn name_of<K: Writable>(object: &K) -> String {
-    match object.namespace() {
-        Some(namespace) => format!("{} {namespace}/{}", K::kind(&()), object.name_any()),
-        None => format!("{} {}", K::kind(&()), object.name_any()),
-    }
+    format!("{} {}", K::kind(&()), object.known_as())
 }
 
 /// An object of the same name with another UID is another object.

@@ -16,7 +16,8 @@ use super::holding::PAGE;
 use super::key::{Key, Source};
 use super::kube_writes::{KubeError, within_deadline};
 use super::metrics::ControllerMetrics;
-use super::reconcile::{Outcome, Reconciler};
+use super::outcome::Outcome;
+use super::reconcile::Reconciler;
 use crate::api::conditions::{ConditionType, find};
 use crate::api::{InjectionMode, ManagedIdentityBinding};
 use crate::decide::assess::{BindingOutcome, Snapshot};
@@ -137,7 +138,7 @@ impl Reconciler {
         let told = find(conditions, ConditionType::PodsInjected).map(|condition| &condition.message);
         let soon = self.missed.found(name, found);
         if verdict.as_ref().map(|verdict| &verdict.message) != told {
-            let key = self.cache.read().key_of(&binding.spec.identity_ref.name);
+            let key = self.cache.read().key_of(&binding.identity_name());
             self.queue.add(key, Source::Namespace(name.0.clone()));
         }
         Ok(if soon { Outcome::Again(SOON) } else { Outcome::InStep })

@@ -14,6 +14,7 @@
 
 mod azure_writes;
 mod cache;
+mod classes;
 mod discover;
 mod effects;
 mod freshness;
@@ -27,7 +28,9 @@ mod kube_writes;
 mod lease;
 mod metrics;
 mod missed;
+mod outcome;
 mod policies;
+mod provision;
 mod queue;
 mod reconcile;
 mod registration;

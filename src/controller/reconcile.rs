@@ -18,9 +18,11 @@ use super::holding::Pods;
 use super::injection::Injection;
 use super::key::{Key, Source};
 use super::kube_writes::{KubeError, KubeWriter, Writable};
-use super::metrics::{ControllerMetrics, Ended, Subject};
+use super::metrics::ControllerMetrics;
 use super::missed::MissedPods;
+use super::outcome::{Outcome, ended, outcome, subject};
 use super::policies::PolicyKeeper;
+use super::provision::Provisioned;
 use super::queue::Queue;
 use super::registration::{Registered, Registrar};
 use super::service_accounts;
@@ -57,28 +59,6 @@ pub(super) struct Reconciler {
     pub(super) held: Arc<HeldPods>,
     pub(super) missed: MissedPods,
     pub(super) metrics: ControllerMetrics,
-}
-
-/// How a reconcile ended.
-pub(super) enum Outcome {
-    /// Nothing is left that concerns the key.
-    Nothing,
-    /// As it should be; time alone changes that.
-    Again(Duration),
-    /// In step with Azure; look again at the next resync.
-    InStep,
-    /// The cache was behind.
-    Behind,
-    /// Kubernetes has to come round first.
-    Retry,
-    /// Azure, or somebody who acts there, has to come round first.
-    AzureFailed(Failure),
-    /// All went well, but for requests to Azure that wait for their turn.
-    Paced(Duration),
-    /// A pause is on that began earlier.
-    Held(Duration),
-    /// The webhook can't be registered yet; look again after this time.
-    RegistrationWaits(Duration),
 }
 
 impl Reconciler {
@@ -180,8 +160,20 @@ impl Reconciler {
         let mut observed = self.observe(&gathered, &settings).await;
         observed.missed = self.missed.observed(&gathered.snapshot());
         let now = self.now();
-        let planned = assess(&gathered.snapshot(), &observed, &settings, now);
+        let mut planned = assess(&gathered.snapshot(), &observed, &settings, now);
+        let mut tried = None;
+        if let Some(id) = &gathered.id {
+            planned = match self.provision(id, &gathered, planned, &mut observed, (&settings, now)).await? {
+                Provisioned::Stands(planned) => planned,
+                Provisioned::Tried(assessment, outcome) => {
+                    tried = Some(outcome);
+                    assessment
+                }
+                Provisioned::Behind => return Ok(Outcome::Behind),
+            };
+        }
         let assessment = match &gathered.id {
+            _ if tried.is_some() => planned,
             Some(id) if !planned.steps.is_empty() => {
                 match self.write(id, &gathered, planned, &mut observed, &settings, now).await? {
                     Some(assessment) => assessment,
@@ -200,8 +192,10 @@ impl Reconciler {
         };
         *settles = assessment.settles;
         self.tell(&gathered, &assessment).await?;
+        self.make(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
-        Ok(outcome(&gathered, &assessment, &observed))
+        self.reclaim(&gathered, &assessment).await?;
+        Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed)))
     }
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
@@ -213,7 +207,8 @@ impl Reconciler {
             return observed;
         }
         let known = owner.status.as_ref().is_some_and(|status| status.client_id.is_some());
-        if !known {
+        // What Ensign makes, it keeps: tags, and that it is there at all.
+        if !known || owner.spec.provision.is_some() {
             self.observe_identity(id, &mut observed).await;
         }
         if observed.postponed.is_none() && matches!(observed.identity, None | Some(Ok(_))) {
@@ -233,7 +228,7 @@ impl Reconciler {
         answer.map_or_else(|error| self.failure(&error, observed).map(Err), |answer| Some(Ok(answer)))
     }
 
-    fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
+    pub(super) fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
         if let Some(refusal) = error.not_sent() {
             tracing::debug!(error = error as &dyn std::error::Error, "Azure request postponed");
             observed.postponed = Some(refusal.clone());
@@ -335,7 +330,7 @@ impl Reconciler {
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.
-    async fn prepare(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    pub(super) async fn prepare(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             let recorded = object.status.as_ref().map(|status| &status.issuers);
@@ -436,43 +431,5 @@ impl Reconciler {
         let now = self.clock.now();
         let whole = TimestampRound::new().smallest(Unit::Second).mode(k8s_openapi::jiff::RoundMode::Trunc);
         now.round(whole).unwrap_or(now)
-    }
-}
-
-fn subject(key: &Key) -> Subject {
-    match key {
-        Key::Identity(_) | Key::Name(_) => Subject::Identity,
-        Key::Webhook => Subject::Webhook,
-        Key::Pod(_) => Subject::Pod,
-        Key::Unlabelled => Subject::Unlabelled,
-        Key::Missed(_) => Subject::Missed,
-    }
-}
-
-fn ended(outcome: &Outcome) -> Ended {
-    match outcome {
-        Outcome::Nothing | Outcome::InStep => Ended::Done,
-        Outcome::Again(_) | Outcome::Behind | Outcome::Paced(_) | Outcome::Held(_) | Outcome::RegistrationWaits(_) => {
-            Ended::Waiting
-        }
-        Outcome::Retry | Outcome::AzureFailed(_) => Ended::Failed,
-    }
-}
-
-fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) -> Outcome {
-    match (&observed.postponed, observed.decisive_failure()) {
-        // The failure is that of another request, which began the pause.
-        (Some(Refusal::Held { wait, .. }), _) => return Outcome::Held(*wait),
-        (_, Some(failure)) => return Outcome::AzureFailed(failure.clone()),
-        (Some(Refusal::Paced { wait }), None) => return Outcome::Paced(*wait),
-        (None, None) => {}
-    }
-    if !assessment.steps.is_empty() {
-        // Something changed while it was looked at, or Azure stored something else than it was given.
-        return Outcome::Behind;
-    }
-    match gathered.id {
-        Some(_) => Outcome::InStep,
-        None => Outcome::Nothing,
     }
 }

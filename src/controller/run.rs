@@ -186,7 +186,9 @@ impl Life {
         let identities = feed.clone().identities(client()).map(|()| "the watch of ManagedIdentities");
         let bindings = feed.clone().bindings(client()).map(|()| "the watch of ManagedIdentityBindings");
         let namespaces = feed.clone().namespaces(client()).map(|()| "the watch of Namespaces");
+        let classes = feed.clone().classes(client()).map(|()| "the watch of ManagedIdentityClasses");
         self.watches = vec![self.tasks.spawn(identities), self.tasks.spawn(bindings), self.tasks.spawn(namespaces)];
+        self.watches.push(self.tasks.spawn(classes));
         if let Some(target) = config.webhook.clone() {
             let watch = feed.clone().registration(client(), target.configuration, target.namespace, target.secret);
             self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the webhook registration")));

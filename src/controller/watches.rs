@@ -20,7 +20,7 @@ use super::held::HeldPods;
 use super::key::{Key, Source};
 use super::policies::resource;
 use super::queue::Queue;
-use crate::api::{ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::policy::{Form, policies};
 
 /// Says how many of the watches have seen everything once.
@@ -35,7 +35,8 @@ pub(super) struct Feed {
 }
 
 /// The watches whose first list has to be in before anything is decided.
-pub(super) const REQUIRED: [&str; 3] = ["ManagedIdentity", "ManagedIdentityBinding", "Namespace"];
+pub(super) const REQUIRED: [&str; 4] =
+    ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"];
 
 impl Feed {
     pub(super) async fn identities(self: Arc<Self>, client: Client) {
@@ -60,6 +61,14 @@ impl Feed {
         };
         let source = |name: &BindingName| Source::Namespace(name.0.clone());
         self.follow("ManagedIdentityBinding", watch_all(api), (name, source), known, take).await;
+    }
+
+    pub(super) async fn classes(self: Arc<Self>, client: Client) {
+        let api: Api<DeserializeGuard<ManagedIdentityClass>> = Api::all(client);
+        let known = |feed: &Self| feed.cache.read().class_names().cloned().collect();
+        let take = |feed: &Self, name: &String, object| feed.cache.class_changed(name, object);
+        let source = |_: &String| Source::Cluster;
+        self.follow("ManagedIdentityClass", watch_all(api), (ResourceExt::name_any, source), known, take).await;
     }
 
     pub(super) async fn namespaces(self: Arc<Self>, client: Client) {

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
+use super::claims::{self, Classes};
 use super::conflicts::{Clash, clash};
 use super::grants;
 use super::names::Subject;
 use crate::api::conditions::{ConditionType, Reason, Verdict, is_true};
-use crate::api::{ManagedIdentity, ManagedIdentityBinding};
+use crate::api::{AllowedSubject, ManagedIdentity, ManagedIdentityBinding};
 use crate::mutants::{self, Mutant};
 
 /// A namespace as far as acceptance goes.
@@ -23,6 +24,8 @@ pub struct NamespaceFacts<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Every binding in it.
     pub bindings: Vec<&'a ManagedIdentityBinding>,
+    /// The classes that they reference.
+    pub classes: &'a Classes<'a>,
 }
 
 /// A `ManagedIdentity` and whether it may be used at all.
@@ -43,6 +46,13 @@ pub struct Acceptance {
     pub grant: Option<String>,
 }
 
+impl Acceptance {
+    /// Whether the binding only waits for an identity that is to be made for it.
+    pub fn may_have_one_made(&self) -> bool {
+        self.grant.is_some() && self.verdict.status.is_none()
+    }
+}
+
 /// Decides every binding of the namespace that is not being deleted, by name.
 pub fn decide(
     namespace: &NamespaceFacts<'_>,
@@ -55,7 +65,9 @@ pub fn decide(
     let mut decided = authorize(namespace, &bindings, identities);
     let mut winners: Vec<&ManagedIdentityBinding> = Vec::new();
     for binding in bindings {
-        let Some(acceptance) = decided.get_mut(&binding.name_any()).filter(|found| found.verdict.holds()) else {
+        // One that waits for its identity has its place already: it must not win later what a younger one has by then.
+        let competes = |found: &&mut Acceptance| found.verdict.holds() || found.may_have_one_made();
+        let Some(acceptance) = decided.get_mut(&binding.name_any()).filter(competes) else {
             continue;
         };
         let winner = winners.iter().find_map(|winner| {
@@ -65,6 +77,7 @@ pub fn decide(
         match winner {
             Some((winner, clash)) => {
                 acceptance.verdict = Verdict::bad(Reason::Conflict, conflict_message(winner, binding, clash));
+                acceptance.grant = None;
             }
             None => winners.push(binding),
         }
@@ -77,21 +90,77 @@ pub fn age_key(binding: &ManagedIdentityBinding) -> (Option<k8s_openapi::jiff::T
     (binding.metadata.creation_timestamp.as_ref().map(|time| time.0), binding.name_any())
 }
 
-fn authorize(
-    namespace: &NamespaceFacts<'_>,
-    bindings: &[&ManagedIdentityBinding],
-    identities: &BTreeMap<&str, IdentityFacts<'_>>,
+/// Subjects that each grant admits already, by its holder and its name, and identities that are still to be made, by class.
+#[derive(Default)]
+struct Places<'a> {
+    admitted: BTreeMap<(Holder<'a>, &'a str), BTreeSet<&'a str>>,
+    asked: BTreeMap<&'a str, u32>,
+}
+
+/// Which object has a grant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder<'a> {
+    Identity(&'a str),
+    Class(&'a str),
+}
+
+impl std::fmt::Display for Holder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Identity(name) => write!(f, "ManagedIdentity {name}"),
+            Self::Class(name) => write!(f, "ManagedIdentityClass {name}"),
+        }
+    }
+}
+
+impl<'a> Places<'a> {
+    /// The first grant of the holder that covers the subject and has a place for it, or why there is none.
+    fn find(
+        &mut self,
+        holder: Holder<'a>,
+        allowed: &'a [AllowedSubject],
+        (namespace, account): (&NamespaceFacts<'_>, &'a str),
+    ) -> Result<&'a AllowedSubject, Acceptance> {
+        let subject = Subject::new(namespace.name, account);
+        let mut used_up = None;
+        for grant in allowed.iter().filter(|grant| grants::covers(grant, &subject, namespace.labels)) {
+            let subjects = self.admitted.entry((holder, grant.name.as_str())).or_default();
+            let room = grant.max_per_namespace.is_none_or(|limit| subjects.len() < limit as usize);
+            if room || subjects.contains(account) {
+                return Ok(grant);
+            }
+            used_up.get_or_insert(grant);
+        }
+        let message = match used_up {
+            Some(grant) => grants::used_up(&holder.to_string(), grant, namespace.name),
+            None => grants::refusal(&holder.to_string(), &subject),
+        };
+        Err(refused(Reason::NotAllowed, message))
+    }
+
+    fn take(&mut self, holder: Holder<'a>, grant: &'a AllowedSubject, account: &'a str) {
+        self.admitted.entry((holder, grant.name.as_str())).or_default().insert(account);
+    }
+}
+
+fn authorize<'a>(
+    namespace: &NamespaceFacts<'a>,
+    bindings: &[&'a ManagedIdentityBinding],
+    identities: &BTreeMap<&str, IdentityFacts<'a>>,
 ) -> BTreeMap<String, Acceptance> {
-    // Subjects that each (identity, grant) admits already; those that Azure confirmed keep their place.
-    let mut admitted: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    // Those that Azure confirmed keep their place.
+    let mut places = Places::default();
     let mut order = bindings.to_vec();
     order.sort_by_key(|binding| !was_confirmed(binding));
     order
         .into_iter()
         .map(|binding| {
-            let acceptance = match identities.get(binding.spec.identity_ref.name.as_str()) {
-                Some(identity) => authorize_one(namespace, binding, identity, &mut admitted),
-                None => refused(Reason::ManagedIdentityNotFound, not_found(binding)),
+            let acceptance = match identities.get(binding.identity_name().as_ref()) {
+                Some(identity) => authorize_one(namespace, binding, identity, &mut places),
+                None => match binding.class_name() {
+                    Some(class) => ask(namespace, binding, class, &mut places),
+                    None => refused(Reason::ManagedIdentityNotFound, not_found(binding)),
+                },
             };
             (binding.name_any(), acceptance)
         })
@@ -99,15 +168,18 @@ fn authorize(
 }
 
 fn authorize_one<'a>(
-    namespace: &NamespaceFacts<'_>,
+    namespace: &NamespaceFacts<'a>,
     binding: &'a ManagedIdentityBinding,
     identity: &IdentityFacts<'a>,
-    admitted: &mut BTreeMap<(&'a str, &'a str), BTreeSet<&'a str>>,
+    places: &mut Places<'a>,
 ) -> Acceptance {
     let object = identity.object;
-    let name = binding.spec.identity_ref.name.as_str();
+    let name = object.metadata.name.as_deref().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() {
         return refused(Reason::ManagedIdentityNotFound, format!("ManagedIdentity {name} is being deleted"));
+    }
+    if let Some(verdict) = claims::mismatch(object, namespace.name, binding) {
+        return Acceptance { verdict, grant: None };
     }
     if !identity.accepted.holds() {
         let message = format!("ManagedIdentity {name} is not accepted itself: {}", identity.accepted.message);
@@ -118,37 +190,64 @@ fn authorize_one<'a>(
         return Acceptance { verdict: Verdict::good(Reason::Accepted, ""), grant };
     }
     let account = binding.spec.service_account_name.as_str();
-    let subject = Subject::new(namespace.name, account);
-    let covering: Vec<_> = grants::covering(&object.spec.allowed_subjects, &subject, namespace.labels)
-        .map(|grant| grant.name.as_str())
-        .collect();
-    let covering = object.spec.allowed_subjects.iter().filter(|grant| covering.contains(&grant.name.as_str()));
-    let mut used_up = None;
-    for grant in covering {
-        let subjects = admitted.entry((name, grant.name.as_str())).or_default();
-        let room = grant.max_per_namespace.is_none_or(|limit| subjects.len() < limit as usize);
-        if room || subjects.contains(account) {
-            let expiration = binding.spec.injection.token_expiration_seconds;
-            let longest = object.spec.max_token_expiration_seconds;
-            if expiration > longest {
-                return refused(
-                    Reason::TokenExpirationTooLong,
-                    format!(
-                        "spec.injection.tokenExpirationSeconds is {expiration}, but ManagedIdentity {name} allows at most {longest}: lower it, or a cluster operator has to raise spec.maxTokenExpirationSeconds"
-                    ),
-                );
-            }
-            subjects.insert(account);
-            let message = format!("allowed by entry {} of ManagedIdentity {name}", grant.name);
-            return Acceptance { verdict: Verdict::good(Reason::Accepted, message), grant: Some(grant.name.clone()) };
-        }
-        used_up.get_or_insert(grant);
-    }
-    let message = match used_up {
-        Some(grant) => grants::used_up(name, grant, namespace.name),
-        None => grants::refusal(name, &subject),
+    let own = Holder::Identity(name);
+    let grant = match places.find(own, &object.spec.allowed_subjects, (namespace, account)) {
+        Ok(grant) => grant,
+        Err(refusal) => return refusal,
     };
-    refused(Reason::NotAllowed, message)
+    // Who may use a class is asked anew each time. Identities of a class that is gone live on with the grant of their own.
+    let class = binding.class_name().and_then(|class| namespace.classes.known.get(class).copied());
+    let of_class = match class.and_then(|class| Some((class.metadata.name.as_deref()?, class))) {
+        Some((class_name, class)) => {
+            let holder = Holder::Class(class_name);
+            match places.find(holder, &class.spec.allowed_subjects, (namespace, account)) {
+                Ok(grant) => Some((holder, grant)),
+                Err(refusal) => return refusal,
+            }
+        }
+        None => None,
+    };
+    let expiration = binding.spec.injection.token_expiration_seconds;
+    let longest = object.spec.max_token_expiration_seconds;
+    if expiration > longest {
+        return refused(
+            Reason::TokenExpirationTooLong,
+            format!(
+                "spec.injection.tokenExpirationSeconds is {expiration}, but ManagedIdentity {name} allows at most {longest}: lower it, or a cluster operator has to raise spec.maxTokenExpirationSeconds"
+            ),
+        );
+    }
+    places.take(own, grant, account);
+    let (holder, grant) = of_class.unwrap_or((own, grant));
+    places.take(holder, grant, account);
+    let message = format!("allowed by entry {} of {holder}", grant.name);
+    Acceptance { verdict: Verdict::good(Reason::Accepted, message), grant: Some(grant.name.clone()) }
+}
+
+/// A binding on a class, for which there is no identity yet.
+fn ask<'a>(
+    namespace: &NamespaceFacts<'a>,
+    binding: &'a ManagedIdentityBinding,
+    class_name: &'a str,
+    places: &mut Places<'a>,
+) -> Acceptance {
+    let Some(class) = namespace.classes.known.get(class_name).copied() else {
+        return Acceptance { verdict: claims::class_not_found(class_name), grant: None };
+    };
+    let account = binding.spec.service_account_name.as_str();
+    let holder = Holder::Class(class_name);
+    let grant = match places.find(holder, &class.spec.allowed_subjects, (namespace, account)) {
+        Ok(grant) => grant,
+        Err(refusal) => return refusal,
+    };
+    let made = namespace.classes.made.get(class_name).copied().unwrap_or_default();
+    let asked = places.asked.entry(class_name).or_default();
+    if made.saturating_add(*asked) >= class.spec.max_per_namespace {
+        return Acceptance { verdict: claims::used_up(class, namespace.name), grant: None };
+    }
+    *asked += 1;
+    places.take(holder, grant, account);
+    Acceptance { verdict: claims::about_to_be_made(class_name, grant), grant: Some(grant.name.clone()) }
 }
 
 fn refused(reason: Reason, message: String) -> Acceptance {
@@ -182,6 +281,9 @@ fn conflict_message(winner: &ManagedIdentityBinding, binding: &ManagedIdentityBi
     }
 }
 
+#[cfg(test)]
+#[path = "acceptance_class_tests.rs"]
+mod class_tests;
 #[cfg(test)]
 #[path = "acceptance_tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn identity(name: &str, allowed: &Value) -> ManagedIdentity {
+pub(super) fn identity(name: &str, allowed: &Value) -> ManagedIdentity {
     serde_json::from_value(json!({
         "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": name},
         "spec": {"existing": {"resourceID": "/subscriptions/x"}, "allowedSubjects": allowed},
@@ -14,7 +14,7 @@ fn shop_grant() -> Value {
     json!([{"name": "shop", "namespace": "shop", "serviceAccounts": ["*"]}])
 }
 
-fn binding(name: &str, second: u8, spec: &Value) -> ManagedIdentityBinding {
+pub(super) fn binding(name: &str, second: u8, spec: &Value) -> ManagedIdentityBinding {
     let mut whole = json!({"identityRef": {"name": "orders"}, "serviceAccountName": "app"});
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     serde_json::from_value(json!({
@@ -36,7 +36,12 @@ fn confirmed(mut binding: ManagedIdentityBinding) -> ManagedIdentityBinding {
 
 fn decide_all(identities: &[ManagedIdentity], bindings: &[ManagedIdentityBinding]) -> BTreeMap<String, Acceptance> {
     let labels = BTreeMap::new();
-    let namespace = NamespaceFacts { name: "shop", labels: &labels, bindings: bindings.iter().collect() };
+    let namespace = NamespaceFacts {
+        name: "shop",
+        labels: &labels,
+        bindings: bindings.iter().collect(),
+        classes: &Classes::default(),
+    };
     let accepted = Verdict::good(Reason::Accepted, "");
     let facts = identities
         .iter()
@@ -48,7 +53,7 @@ fn decide_all(identities: &[ManagedIdentity], bindings: &[ManagedIdentityBinding
     decide(&namespace, &facts)
 }
 
-fn reasons(decided: &BTreeMap<String, Acceptance>) -> Vec<(&str, Reason)> {
+pub(super) fn reasons(decided: &BTreeMap<String, Acceptance>) -> Vec<(&str, Reason)> {
     decided.iter().map(|(name, acceptance)| (name.as_str(), acceptance.verdict.reason)).collect()
 }
 

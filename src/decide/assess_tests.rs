@@ -27,11 +27,11 @@ fn settings() -> Settings {
     }
 }
 
-fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
+pub(super) fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-fn merged(mut base: Value, over: &Value) -> Value {
+pub(super) fn merged(mut base: Value, over: &Value) -> Value {
     match (&mut base, over) {
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
@@ -45,11 +45,11 @@ fn merged(mut base: Value, over: &Value) -> Value {
 }
 
 /// One identity, one binding, one namespace: the plain case, which each test changes a little.
-struct World {
-    identity: ManagedIdentity,
-    binding: ManagedIdentityBinding,
-    observed: Observed,
-    settings: Settings,
+pub(super) struct World {
+    pub(super) identity: ManagedIdentity,
+    pub(super) binding: ManagedIdentityBinding,
+    pub(super) observed: Observed,
+    pub(super) settings: Settings,
     terminating: bool,
 }
 
@@ -58,7 +58,7 @@ impl World {
         Self::with(&json!({}), &json!({}))
     }
 
-    fn with(identity: &Value, binding: &Value) -> Self {
+    pub(super) fn with(identity: &Value, binding: &Value) -> Self {
         let plain_identity = json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
             "metadata": {"name": "orders", "uid": "mi", "generation": 1, "creationTimestamp": STAMP},
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The world after its outcome was written, as a new reconcile finds it.
-    fn settled(mut self) -> Self {
+    pub(super) fn settled(mut self) -> Self {
         self.observed.credentials = Some(Ok(vec![ours()]));
         let assessment = self.assess();
         self.identity.status = Some(assessment.identities[0].status.clone());
@@ -102,7 +102,7 @@ impl World {
         self
     }
 
-    fn delete_identity(mut self) -> Self {
+    pub(super) fn delete_identity(mut self) -> Self {
         self.identity.metadata.deletion_timestamp = object(json!(STAMP));
         self
     }
@@ -112,14 +112,18 @@ impl World {
         self
     }
 
-    fn assess(&self) -> Assessment {
+    pub(super) fn assess(&self) -> Assessment {
         self.assess_at(STAMP.parse().unwrap())
     }
 
     fn assess_at(&self, now: Timestamp) -> Assessment {
         let labels = BTreeMap::new();
-        let namespace =
-            NamespaceSnapshot { labels: &labels, terminating: self.terminating, bindings: vec![&self.binding] };
+        let namespace = NamespaceSnapshot {
+            labels: &labels,
+            terminating: self.terminating,
+            bindings: vec![&self.binding],
+            classes: Classes::default(),
+        };
         let snapshot = Snapshot {
             identities: vec![&self.identity],
             namespaces: [("shop", namespace)].into(),
@@ -128,16 +132,16 @@ impl World {
         assess(&snapshot, &self.observed, &self.settings, now)
     }
 
-    fn ready(&self) -> (String, String) {
+    pub(super) fn ready(&self) -> (String, String) {
         condition(&self.assess().bindings[0].status.conditions, ConditionType::Ready)
     }
 
-    fn identity_ready(&self) -> (String, String) {
+    pub(super) fn identity_ready(&self) -> (String, String) {
         condition(&self.assess().identities[0].status.conditions, ConditionType::Ready)
     }
 }
 
-fn condition(
+pub(super) fn condition(
     conditions: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
     kind: ConditionType,
 ) -> (String, String) {
@@ -145,21 +149,23 @@ fn condition(
     (found.status.clone(), found.reason.clone())
 }
 
-fn is(status: &str, reason: &str) -> (String, String) {
+pub(super) fn is(status: &str, reason: &str) -> (String, String) {
     (status.to_owned(), reason.to_owned())
 }
 
-fn azure_identity() -> AzureIdentity {
+pub(super) fn azure_identity() -> AzureIdentity {
     AzureIdentity {
         arm_id: ID.to_lowercase(),
         client_id: "client".into(),
         principal_id: "principal".into(),
         tenant_id: TENANT.into(),
         location: "westeurope".into(),
+        tags: BTreeMap::new(),
+        isolation_scope: None,
     }
 }
 
-fn ours() -> Credential {
+pub(super) fn ours() -> Credential {
     let cluster = settings().cluster;
     let subject = Subject::new("shop", "app");
     Credential {
@@ -174,7 +180,7 @@ fn by_hand() -> Credential {
     Credential { name: "by-hand".into(), ..ours() }
 }
 
-fn failure(reason: Reason) -> Failure {
+pub(super) fn failure(reason: Reason) -> Failure {
     Failure { reason, message: "Azure said so".into(), retry_after: None }
 }
 

@@ -18,6 +18,7 @@ pub enum Clash {
 ///
 /// Two bindings of the same identity never clash over its client ID: they would write the same value.
 pub fn clash(one: &ManagedIdentityBinding, other: &ManagedIdentityBinding) -> Option<Clash> {
+    let different_identity = one.identity_name() != other.identity_name();
     let (one, other) = (&one.spec, &other.spec);
     let injects = one.injection.mode == InjectionMode::Pods && other.injection.mode == InjectionMode::Pods;
     if !injects || !selectors_overlap(one.pod_selector.as_ref(), other.pod_selector.as_ref()) {
@@ -27,7 +28,6 @@ pub fn clash(one: &ManagedIdentityBinding, other: &ManagedIdentityBinding) -> Op
         return Some(Clash::TokenExpiration);
     }
     let same_env = one.injection.client_id_env == other.injection.client_id_env;
-    let different_identity = one.identity_ref != other.identity_ref;
     (same_env && different_identity && containers_overlap(&one.injection.containers, &other.injection.containers))
         .then_some(Clash::ClientIdEnv)
 }

@@ -5,16 +5,8 @@ use std::collections::BTreeMap;
 use super::names::Subject;
 use crate::api::AllowedSubject;
 
-/// The entries that cover the subject, in the order of the list.
-pub fn covering<'a>(
-    allowed: &'a [AllowedSubject],
-    subject: &'a Subject,
-    namespace_labels: &'a BTreeMap<String, String>,
-) -> impl Iterator<Item = &'a AllowedSubject> {
-    allowed.iter().filter(move |grant| covers(grant, subject, namespace_labels))
-}
-
-fn covers(grant: &AllowedSubject, subject: &Subject, namespace_labels: &BTreeMap<String, String>) -> bool {
+/// Whether the entry covers the subject.
+pub fn covers(grant: &AllowedSubject, subject: &Subject, namespace_labels: &BTreeMap<String, String>) -> bool {
     covers_namespace(grant, &subject.namespace, namespace_labels)
         && grant.service_accounts.iter().any(|pattern| pattern.matches(&subject.service_account))
 }
@@ -32,18 +24,18 @@ pub fn covers_namespace(grant: &AllowedSubject, namespace: &str, namespace_label
 }
 
 /// What to tell the owner of a binding that no grant covers.
-pub fn refusal(identity: &str, subject: &Subject) -> String {
+pub fn refusal(holder: &str, subject: &Subject) -> String {
     let Subject { namespace, service_account } = subject;
     format!(
-        "ManagedIdentity {identity} does not allow service account {service_account} of namespace {namespace}: a cluster operator has to add an entry to its spec.allowedSubjects, for example {{name: {namespace}, namespace: {namespace}, serviceAccounts: [{service_account}]}}"
+        "{holder} does not allow service account {service_account} of namespace {namespace}: a cluster operator has to add an entry to its spec.allowedSubjects, for example {{name: {namespace}, namespace: {namespace}, serviceAccounts: [{service_account}]}}"
     )
 }
 
 /// What to tell the owner of a binding whose grant is used up in its namespace.
-pub fn used_up(identity: &str, grant: &AllowedSubject, namespace: &str) -> String {
+pub fn used_up(holder: &str, grant: &AllowedSubject, namespace: &str) -> String {
     let limit = grant.max_per_namespace.unwrap_or_default();
     format!(
-        "allowedSubjects entry {} of ManagedIdentity {identity} admits {limit} service account(s) of namespace {namespace}, and older bindings use them: delete one of those bindings, or a cluster operator has to raise maxPerNamespace",
+        "allowedSubjects entry {} of {holder} admits {limit} service account(s) of namespace {namespace}, and older bindings use them: delete one of those bindings, or a cluster operator has to raise maxPerNamespace",
         grant.name
     )
 }
@@ -60,7 +52,7 @@ mod tests {
 
     fn allows(grants: &[AllowedSubject], namespace: &str, account: &str, labels: &[(&str, &str)]) -> bool {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        covering(grants, &Subject::new(namespace, account), &labels).next().is_some()
+        grants.iter().any(|grant| covers(grant, &Subject::new(namespace, account), &labels))
     }
 
     #[test]

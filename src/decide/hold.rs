@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::notes::Note;
 use crate::api::conditions::{ConditionType, Reason, Severity, find, is_true};
 use crate::api::keys::IDENTITY_GATE;
-use crate::api::{IdentityKind, ManagedIdentityBinding, StartPolicy};
+use crate::api::{ManagedIdentityBinding, StartPolicy};
 
 /// Whether pods of a binding may start, as far as its status tells. The controller decided there when the identity works:
 /// Azure has confirmed the credential, and it has settled.
@@ -164,10 +164,7 @@ fn unclaimed() -> String {
 /// The identity of a binding, as the annotation names it.
 fn identity_of(binding: &ManagedIdentityBinding) -> String {
     let reference = &binding.spec.identity_ref;
-    let kind = match reference.kind {
-        IdentityKind::ManagedIdentity => "ManagedIdentity",
-    };
-    format!("{kind}/{}", reference.name)
+    format!("{}/{}", reference.kind.as_str(), reference.name)
 }
 
 fn note(reason: Reason, message: String) -> Note {

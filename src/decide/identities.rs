@@ -14,11 +14,19 @@ pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
             .resource_id
             .parse()
             .map_err(|error| Verdict::bad(Reason::InvalidSpec, format!("spec.existing.resourceID: {error}"))),
-        (_, Some(_)) => Err(Verdict::bad(
-            Reason::NotSupported,
-            "spec.provision is not supported yet: create the identity in Azure and set spec.existing.resourceID",
-        )),
-        (None, None) => Err(Verdict::bad(Reason::InvalidSpec, "spec.existing.resourceID is required")),
+        (None, Some(provision)) => {
+            let (subscription, group) = (&provision.subscription_id, &provision.resource_group);
+            // Each part is checked as it is parsed: none of them can bring a segment of its own.
+            format!(
+                "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
+                provision.name
+            )
+            .parse()
+            .map_err(|error| Verdict::bad(Reason::InvalidSpec, format!("spec.provision: {error}")))
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            Err(Verdict::bad(Reason::InvalidSpec, "exactly one of spec.existing and spec.provision is required"))
+        }
     }
 }
 
@@ -112,13 +120,47 @@ mod tests {
         assert!(refused.message.contains("ManagedIdentity z is older"), "{refused:?}");
     }
 
+    fn provision(subscription: &str, group: &str, name: &str) -> Value {
+        json!({"provision": {
+            "subscriptionID": subscription, "resourceGroup": group, "location": "eastus", "name": name,
+        }})
+    }
+
     #[test]
-    fn provision_is_not_supported_yet() {
-        let provision = json!({"provision": {"subscriptionID": "x", "resourceGroup": "rg", "location": "eastus"}});
-        let object = identity("a", 1, &provision);
-        let refused = accept(&object, &[&object], None, &AllowedScopes::default());
-        assert_eq!(refused.reason, Reason::NotSupported);
-        assert!(refused.message.contains("not supported yet"));
+    fn an_identity_that_is_made_has_the_id_of_its_parts_and_is_bound_by_the_scopes() {
+        let subscription = "00000000-0000-0000-0000-000000000001";
+        let object = identity("a", 1, &provision(subscription, "RG", "Orders"));
+        assert_eq!(arm_id(&object).unwrap().key(), ID.to_lowercase());
+        let scopes =
+            AllowedScopes::new([format!("/subscriptions/{subscription}/resourceGroups/other").parse().unwrap()]);
+        assert_eq!(accept(&object, &[&object], None, &scopes).reason, Reason::ScopeNotAllowed);
+        let older = identity("b", 0, &existing(ID));
+        assert_eq!(
+            accept(&object, &[&object, &older], None, &AllowedScopes::default()).reason,
+            Reason::DuplicateIdentity
+        );
+    }
+
+    #[test]
+    fn no_part_of_an_identity_that_is_made_leads_elsewhere() {
+        let guid = "00000000-0000-0000-0000-000000000001";
+        let group = "rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/other/x";
+        for spec in [
+            provision("x", "rg", "orders"),
+            provision(&format!("{guid}/resourceGroups/other"), "rg", "orders"),
+            provision(guid, "..", "orders"),
+            provision(guid, group, "orders"),
+            provision(guid, "rg", "../orders"),
+            provision(guid, "rg", "orders/federatedIdentityCredentials/x"),
+            provision(guid, "rg", "orders?x=y"),
+        ] {
+            let object = identity("a", 1, &spec);
+            assert_eq!(
+                accept(&object, &[&object], None, &AllowedScopes::default()).reason,
+                Reason::InvalidSpec,
+                "{spec}"
+            );
+        }
     }
 
     #[test]

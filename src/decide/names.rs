@@ -75,7 +75,8 @@ pub fn cluster_tag_of(name: &str) -> Option<&str> {
     (is_hex(tag) && hash.len() == HASH_LENGTH && is_hex(hash)).then_some(tag)
 }
 
-fn safe(text: &str) -> String {
+/// The text with nothing in it but letters, digits and `-`.
+pub(super) fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 

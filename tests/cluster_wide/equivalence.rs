@@ -264,7 +264,9 @@ fn generated_binding(at: usize, seconds: u32) -> impl Strategy<Value = Value> {
     (account, selector(), filter(), filter(), mode, start, status()).prop_map(
         move |(account, selector, include, exclude, mode, start, (status, deletion))| {
             let env = if at == 0 { ENV_CLIENT_ID.to_owned() } else { format!("CLIENT_{at}") };
+            let kind = if at.is_multiple_of(2) { "ManagedIdentity" } else { "ManagedIdentityClass" };
             let mut change = json!({"spec": {
+                "identityRef": {"kind": kind},
                 "serviceAccountName": account,
                 "podSelector": selector,
                 "injection": {

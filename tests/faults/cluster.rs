@@ -40,7 +40,7 @@ impl Cluster {
                 .expect("a runtime");
             let client = runtime.block_on(control_plane.client());
             let histories = Arc::default();
-            for kind in ["ManagedIdentity", "ManagedIdentityBinding", "Namespace"] {
+            for kind in ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"] {
                 runtime.spawn(record(kind, Api::all_with(client.clone(), &resource(kind)), Arc::clone(&histories)));
             }
             Self { control_plane, runtime, client, histories }
@@ -143,6 +143,7 @@ fn resource(kind: &str) -> ApiResource {
     let (group, plural) = match kind {
         "ManagedIdentity" => ("ensign.dev", "managedidentities"),
         "ManagedIdentityBinding" => ("ensign.dev", "managedidentitybindings"),
+        "ManagedIdentityClass" => ("ensign.dev", "managedidentityclasses"),
         "Namespace" => ("", "namespaces"),
         "Lease" => ("coordination.k8s.io", "leases"),
         other => panic!("unknown kind {other}"),

@@ -23,9 +23,10 @@ use super::clock::lock;
 use super::history::History;
 
 pub const LABEL: &str = "faults.ensign.test/plan";
-const COLLECTIONS: [&str; 3] = [
+const COLLECTIONS: [&str; 4] = [
     "/apis/ensign.dev/v1alpha1/managedidentities",
     "/apis/ensign.dev/v1alpha1/managedidentitybindings",
+    "/apis/ensign.dev/v1alpha1/managedidentityclasses",
     "/api/v1/namespaces",
 ];
 const DISCOVERY: &str = "/.well-known/openid-configuration";
@@ -202,6 +203,9 @@ impl Gate {
         {
             return Ok(Response::new(Body::from(json!({"issuer": issuer}).to_string())));
         }
+        if method == "POST" && path == COLLECTIONS[0] {
+            request = labelled(request, &self.label).await?;
+        }
         if collection.is_some() {
             *request.uri_mut() = with_selector(request.uri(), &self.label)?;
         }
@@ -301,6 +305,15 @@ impl Gate {
         }
         Bytes::from(text)
     }
+}
+
+/// What the controller makes belongs to the plan as well.
+async fn labelled(request: Request<KubeBody>, label: &str) -> Result<Request<KubeBody>, BoxError> {
+    let (mut parts, body) = request.into_parts();
+    let mut object: Value = serde_json::from_slice(&body.collect_bytes().await?)?;
+    object["metadata"]["labels"][LABEL] = json!(label);
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Ok(Request::from_parts(parts, KubeBody::from(object.to_string().into_bytes())))
 }
 
 fn with_selector(uri: &http::Uri, label: &str) -> Result<http::Uri, BoxError> {

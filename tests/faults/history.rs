@@ -51,7 +51,8 @@ impl History {
         let meta = &object["metadata"];
         let (kind, name) = (text(&object["kind"]), text(&meta["name"]));
         let Ok(revision) = text(&meta["resourceVersion"]).parse() else { return };
-        if !matches!(kind.as_str(), "ManagedIdentity" | "ManagedIdentityBinding" | "Namespace") {
+        if !matches!(kind.as_str(), "ManagedIdentity" | "ManagedIdentityBinding" | "ManagedIdentityClass" | "Namespace")
+        {
             return;
         }
         let leaving = meta["deletionTimestamp"].is_string();

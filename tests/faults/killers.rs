@@ -36,6 +36,11 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::LeadershipNotChecked => &["frozen-before-a-put"],
         Mutant::IssuerBelievedAtOnce => &["an-issuer-seen-back-and-forth"],
         Mutant::TenantAbandons => &["tenants-cannot-abandon"],
+        Mutant::IdentityTakenSilently | Mutant::OwnershipByClusterTag => &["an-identity-of-somebody-else-is-left"],
+        Mutant::ForeignIdentityDeleted => &["an-identity-given-away-is-left"],
+        Mutant::ReleasedBeforeIdentityDelete => &["a-deletion-of-an-identity-that-fails-holds-the-object"],
+        Mutant::ClaimByName => &["a-claim-is-of-one-uid"],
+        Mutant::ReclaimUnchecked => &["an-old-list-lacks-the-claimant"],
         Mutant::InjectedTwice => &["create/reference"],
         Mutant::RefusalUnexplained => &["label/reference"],
     }

@@ -13,6 +13,7 @@
 mod admission;
 mod clock;
 mod cluster;
+mod dedicated;
 mod freezer;
 mod gate;
 mod goals;

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::clock::lock;
+use super::dedicated;
 use super::goals::{condition_of, text};
 use super::history::Version;
 use super::world::World;
@@ -129,6 +130,9 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
             }
         }
     }
+    let all: Vec<LogEntry> = world.azure_writes();
+    let all: Vec<LogEntry> = all.into_iter().filter(|entry| is_of(world, entry) && took_effect(entry)).collect();
+    dedicated::judge(world, &all, &mut broken);
     one_at_a_time(&own, &mut broken);
     if !licence.stripped && !licence.abandoned {
         outlived(world, &timeline, &mut broken);
@@ -194,16 +198,13 @@ fn was_ours(timeline: &Timeline, place: &Place) -> bool {
 
 /// Living bindings for the subject, each with the living `ManagedIdentity` that grants it, at a time.
 fn claims(world: &World, identity: &str, subject: &Subject, time: Timestamp) -> Vec<(Version, Version)> {
-    let suffix = format!("/userassignedidentities/{identity}");
     let identities: Vec<Version> = world
         .history
         .at("ManagedIdentity", time)
         .into_iter()
-        .filter(|found| {
-            let id = text(&found.object["spec"]["existing"]["resourceID"]).to_lowercase();
-            !found.is_leaving() && id.ends_with(&suffix)
-        })
+        .filter(|found| !found.is_leaving() && dedicated::name_in_azure(&found.object) == identity)
         .collect();
+    let classes = world.history.at("ManagedIdentityClass", time);
     let namespaces = world.history.at("Namespace", time);
     let labels = namespaces.iter().find(|namespace| namespace.name == subject.namespace);
     let labels = labels.map(|namespace| namespace.object["metadata"]["labels"].clone()).unwrap_or_default();
@@ -216,8 +217,12 @@ fn claims(world: &World, identity: &str, subject: &Subject, time: Timestamp) -> 
         if binding.is_leaving() || !speaks {
             continue;
         }
-        let named = identities.iter().find(|found| spec["identityRef"]["name"] == found.name.as_str());
-        if let Some(managed) = named.filter(|managed| grants(&managed.object, subject, &labels)) {
+        // A class that is there has a say as well.
+        let by_class = spec["identityRef"]["kind"] == "ManagedIdentityClass";
+        let class = classes.iter().find(|class| by_class && spec["identityRef"]["name"] == class.name.as_str());
+        let allowed = class.is_none_or(|class| class.gone || grants(&class.object, subject, &labels));
+        let named = identities.iter().find(|found| dedicated::references(&binding.object, &found.object));
+        if let Some(managed) = named.filter(|managed| allowed && grants(&managed.object, subject, &labels)) {
             claims.push((binding, managed.clone()));
         }
     }
@@ -282,13 +287,11 @@ fn outlived(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
 
 /// Whether the binding is for this identity of Azure.
 fn speaks_of(world: &World, binding: &Version, identity: &str, time: Timestamp) -> bool {
-    let name = text(&binding.object["spec"]["identityRef"]["name"]);
-    let suffix = format!("/userassignedidentities/{identity}");
     let found = world.history.at("ManagedIdentity", time);
     found
         .iter()
-        .filter(|managed| managed.name == name)
-        .any(|managed| text(&managed.object["spec"]["existing"]["resourceID"]).to_lowercase().ends_with(&suffix))
+        .filter(|managed| dedicated::references(&binding.object, &managed.object))
+        .any(|managed| dedicated::name_in_azure(&managed.object) == identity)
 }
 
 /// O5: `Ready=True` means that Azure confirmed it, and status speaks of the generation that it has seen.

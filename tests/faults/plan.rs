@@ -189,11 +189,11 @@ fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
         Target::Azure(method) => {
             inner.azure_fails(&json!([{"match": {"method": method, "kind": "arm-write"}, "action": azure}]));
         }
-        Target::Object { path, status, .. } => {
+        Target::Object { path, method, status, .. } => {
             let mut contains = vec![path];
             contains.extend(status.then(|| "/status".to_owned()));
             let fired = Arc::new(AtomicU64::new(0));
-            inner.gate.rule(GateRule { method: "PATCH", contains, skip: 0, times: 1, action: gate.clone(), fired });
+            inner.gate.rule(GateRule { method, contains, skip: 0, times: 1, action: gate.clone(), fired });
         }
     };
     world.probe.strike_at(point, Moment::Before, Strike::Do(Arc::new(disturb)));
@@ -209,23 +209,34 @@ fn mark(world: &World, point: &str, finalizers: &Value) {
 /// What an effect is done to, read from its point.
 enum Target {
     Azure(&'static str),
-    Object { kind: String, namespace: String, name: String, path: String, status: bool },
+    Object { kind: String, namespace: String, name: String, path: String, method: &'static str, status: bool },
 }
 
 fn parse(point: &str) -> Target {
     let mut words = point.split(' ');
     let act = words.next().unwrap_or_default();
     match act {
-        "put" => return Target::Azure("PUT"),
-        "delete" => return Target::Azure("DELETE"),
+        "put" | "put-identity" => return Target::Azure("PUT"),
+        "delete" | "delete-identity" => return Target::Azure("DELETE"),
         _ => {}
     }
     let kind = words.next().unwrap_or_default().to_owned();
     let object = words.next().unwrap_or_default();
     let (namespace, name) = object.split_once('/').unwrap_or(("", object));
-    let path =
-        if namespace.is_empty() { format!("-{name}") } else { format!("-{namespace}/managedidentitybindings/{name}") };
-    Target::Object { kind, namespace: namespace.to_owned(), name: name.to_owned(), path, status: act == "status" }
+    let path = match kind.as_str() {
+        _ if namespace.is_empty() => format!("-{name}"),
+        // It is named after a UID.
+        "ManagedIdentity" if act == "make" => "/managedidentities".to_owned(),
+        "ManagedIdentity" => "/managedidentities/mib-".to_owned(),
+        _ => format!("-{namespace}/managedidentitybindings/{name}"),
+    };
+    let method = match act {
+        "make" => "POST",
+        "reclaim" => "DELETE",
+        _ => "PATCH",
+    };
+    let status = act == "status";
+    Target::Object { kind, namespace: namespace.to_owned(), name: name.to_owned(), path, method, status }
 }
 
 /// O4: the right state stays, and nothing is written for two drift periods.

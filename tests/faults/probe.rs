@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::clock::lock;
 use super::freezer::Freezer;
+use super::snapshot::without_hashes;
 
 /// What happens at a moment.
 #[derive(Clone)]
@@ -87,7 +88,7 @@ impl FaultProbe {
         let count = counts.entry(effect.clone()).or_default();
         *count += u32::from(moment == Moment::Before);
         let object = effect.object.replace(&self.prefix, "").replace("system:serviceaccount:", "");
-        format!("{} {object} #{count}", effect.act)
+        format!("{} {} #{count}", effect.act, without_hashes(&object))
     }
 
     fn due(&self, point: &str, moment: Moment) -> Option<Strike> {

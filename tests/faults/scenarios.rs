@@ -34,6 +34,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "issuer", run: issuer, rows: &[27] },
     Scenario { name: "namespace", run: namespace, rows: &[] },
     Scenario { name: "pages", run: pages, rows: &[] },
+    Scenario { name: "provisioned", run: provisioned, rows: &[] },
+    Scenario { name: "dedicated", run: dedicated, rows: &[] },
 ];
 
 pub fn named(name: &str) -> &'static Scenario {
@@ -287,4 +289,34 @@ fn pages(world: &Arc<World>) -> Checked {
     world.delete(BINDING, "shop", "c");
     world.binding_gone("shop", "c")?;
     world.trusts("orders", &[("shop", "a"), ("shop", "b")])
+}
+
+fn provisioned(world: &Arc<World>) -> Checked {
+    world.namespace("shop", &json!({}));
+    world.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
+    world.start();
+    world.identity_ready("made")?;
+    world.binding("shop", "app", "made", "app");
+    world.ready("shop", "app")?;
+    world.trusts("made", &[("shop", "app")])?;
+    world.delete(IDENTITY, "", "made");
+    world.gone(IDENTITY, "", "made")?;
+    world.azure_is_empty()?;
+    world.refused("shop", "app", "ManagedIdentityNotFound")?;
+    world.delete(BINDING, "shop", "app");
+    world.binding_gone("shop", "app")
+}
+
+fn dedicated(world: &Arc<World>) -> Checked {
+    world.namespace("shop", &json!({}));
+    world.class(&json!({}));
+    world.start();
+    world.asking("app", "app");
+    world.ready("shop", "app")?;
+    world.delete(BINDING, "shop", "app");
+    world.binding_gone("shop", "app")?;
+    world.until("the object to go with its binding", |world| {
+        if world.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
+    })?;
+    world.azure_is_empty()
 }

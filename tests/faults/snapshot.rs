@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::goals::text;
 use super::world::World;
 
 const TIMES: [&str; 3] = ["lastTransitionTime", "confirmedSince", "since"];
@@ -9,9 +10,16 @@ const TIMES: [&str; 3] = ["lastTransitionTime", "confirmedSince", "since"];
 /// Every object and every credential, in a form that can be compared.
 pub fn take(world: &World) -> Value {
     let mut objects = Map::new();
-    for kind in ["ManagedIdentity", "ManagedIdentityBinding", "Namespace"] {
+    // UIDs, and what is made of them, differ between two runs.
+    let mut unlike: Vec<(String, String)> = Vec::new();
+    for kind in ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"] {
         for object in world.cluster.list(kind, &world.plan) {
             let meta = &object["metadata"];
+            let claim = &object["spec"]["claimRef"];
+            if claim.is_object() {
+                unlike.push((text(&claim["uid"]).to_owned(), format!("UID-of-{}", text(&claim["name"]))));
+            }
+            unlike.push((text(&meta["uid"]).to_owned(), "UID".to_owned()));
             let name = format!("{kind} {}/{}", meta["namespace"], meta["name"]).replace('"', "");
             let mut status = if kind == "Namespace" { Value::Null } else { object["status"].clone() };
             strip(&mut status);
@@ -30,13 +38,25 @@ pub fn take(world: &World) -> Value {
         let identity = |identity: &ensign::emulator::state::Identity| {
             let mut credentials: Vec<Value> = identity.credentials.values().map(show).collect();
             credentials.sort_by_key(|shown| shown["subject"].to_string());
-            (identity.id.name.clone(), Value::Array(credentials))
+            if identity.tags.is_empty() {
+                return (identity.id.name.clone(), Value::Array(credentials));
+            }
+            (identity.id.name.clone(), json!({"credentials": credentials, "tags": identity.tags}))
         };
         state.identities.values().map(identity).collect()
     });
-    let text = json!({"kubernetes": objects, "azure": identities}).to_string();
-    let text = without_hashes(&text.replace(&format!("{}-", world.plan), ""));
-    serde_json::from_str(&text).expect("JSON stays JSON")
+    world.azure.with_state(|state| {
+        let made = state.identities.values().filter(|identity| !identity.tags.is_empty());
+        unlike.extend(made.flat_map(|made| {
+            [(made.client_id.clone(), "client".to_owned()), (made.principal_id.clone(), "principal".to_owned())]
+        }));
+    });
+    let mut whole = json!({"kubernetes": objects, "azure": identities}).to_string();
+    for (from, to) in unlike.iter().filter(|(from, _)| !from.is_empty()) {
+        whole = whole.replace(from, to);
+    }
+    let whole = without_hashes(&whole.replace(&format!("{}-", world.plan), ""));
+    serde_json::from_str(&whole).expect("JSON stays JSON")
 }
 
 fn strip(value: &mut Value) {
@@ -51,7 +71,7 @@ fn strip(value: &mut Value) {
 }
 
 /// Credential names of ours without the hash at their end, which covers the plan's names.
-fn without_hashes(text: &str) -> String {
+pub fn without_hashes(text: &str) -> String {
     let mut parts = text.split("ensign-");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {

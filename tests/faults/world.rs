@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::clock::{FakeClock, lock};
 use super::cluster::Cluster;
+use super::dedicated::{name_in_azure, references};
 use super::gate::{Gate, LABEL};
 use super::history::History;
 use super::pipe::Pipe;
@@ -61,6 +62,8 @@ pub struct World {
     pub moments: Mutex<Vec<(u64, Duration)>>,
     /// Things done to Azure behind the controller's back: when, under which identity, to which credential.
     pub meddled: Mutex<Vec<Meddling>>,
+    /// Identities that are somebody else's, and since when.
+    pub not_ours: Mutex<Vec<(Timestamp, String)>>,
 }
 
 /// When, under which identity, what stands from then on, and under which name.
@@ -98,6 +101,7 @@ impl World {
             replicas: Mutex::new(vec![first]),
             moments: Mutex::default(),
             meddled: Mutex::default(),
+            not_ours: Mutex::default(),
         })
     }
 
@@ -146,6 +150,15 @@ impl World {
         }));
     }
 
+    /// A binding to an object whose name is not one of the plan's.
+    pub fn binding_named(&self, namespace: &str, name: &str, identity: &str, account: &str) {
+        self.create(&json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding",
+            "metadata": {"name": name, "namespace": self.named(namespace), "labels": {LABEL: self.plan}},
+            "spec": {"identityRef": {"name": identity}, "serviceAccountName": account},
+        }));
+    }
+
     pub fn create(&self, object: &Value) {
         let mut made = self.cluster.create(object);
         made["kind"] = object["kind"].clone();
@@ -176,16 +189,19 @@ impl World {
     fn place(&self, kind: &str, namespace: &str, name: &str) -> (String, String) {
         match kind {
             "ManagedIdentityBinding" => (self.named(namespace), name.to_owned()),
+            // One that was made for a binding goes by the binding's name.
+            "ManagedIdentity" if !namespace.is_empty() => (String::new(), self.made_for(namespace, name)),
             _ => (String::new(), self.named(name)),
         }
     }
 
     /// The client ID that Azure gave to the identity that a binding names, if both are there.
     pub fn client_id_of(&self, binding: &Value) -> Option<String> {
-        let named = binding["spec"]["identityRef"]["name"].as_str()?;
-        let managed = self.history.live("ManagedIdentity", "", named)?;
-        let id = managed["spec"]["existing"]["resourceID"].as_str()?.to_lowercase();
-        let found = |identity: &&Identity| id.ends_with(&format!("/{}", identity.id.name.to_lowercase()));
+        let all = self.history.all("ManagedIdentity");
+        let living = all.iter().filter_map(|versions| versions.last()).filter(|last| !last.gone);
+        let managed = living.map(|last| &last.object).find(|managed| references(binding, managed))?;
+        let name = name_in_azure(managed);
+        let found = |identity: &&Identity| identity.id.name.eq_ignore_ascii_case(&name);
         self.azure.with_state(|state| state.identities.values().find(found).map(|found| found.client_id.clone()))
     }
 

@@ -88,15 +88,12 @@ fn neither_existing_nor_provision_is_refused() {
 
 #[test]
 fn both_existing_and_provision_are_refused() {
-    let provision = json!({"subscriptionID": "x", "resourceGroup": "rg", "location": "westeurope"});
+    let provision = json!({
+        "subscriptionID": "00000000-0000-0000-0000-000000000001", "resourceGroup": "rg", "location": "westeurope",
+        "name": "validation",
+    });
     let object = identity(&json!({"existing": existing(), "provision": provision}));
     refused(&object, &["spec.provision", "exclude each other"]);
-}
-
-#[test]
-fn provision_is_refused_as_not_supported_yet() {
-    let provision = json!({"subscriptionID": "x", "resourceGroup": "rg", "location": "westeurope"});
-    refused(&identity(&json!({"provision": provision})), &["spec.provision", "not supported yet"]);
 }
 
 #[test]

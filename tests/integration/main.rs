@@ -2,9 +2,11 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 mod allowed_scopes;
+mod api_provision;
 mod api_validation;
 mod architecture;
 mod azure;
+mod classes;
 mod cluster_identity;
 mod compatibility;
 mod controller;
@@ -15,6 +17,7 @@ mod kubectl;
 mod lease;
 mod metrics;
 mod missed;
+mod provision;
 #[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
 mod support;
 mod tenancy;

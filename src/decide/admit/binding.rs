@@ -5,8 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::api::conditions::{ConditionType, find};
 use crate::api::selector::LabelSelector;
 use crate::api::{
-    ContainerFilter, IdentityKind, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS,
-    ManagedIdentityBinding,
+    ContainerFilter, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS, ManagedIdentityBinding,
 };
 use crate::decide::hold::Start;
 use crate::mutants::{self, Mutant};
@@ -84,9 +83,7 @@ impl Binding {
 impl From<&ManagedIdentityBinding> for Binding {
     fn from(object: &ManagedIdentityBinding) -> Self {
         let spec = &object.spec;
-        let kind = match spec.identity_ref.kind {
-            IdentityKind::ManagedIdentity => "ManagedIdentity",
-        };
+        let kind = spec.identity_ref.kind.as_str();
         Self {
             name: object.metadata.name.clone().unwrap_or_default(),
             service_account: spec.service_account_name.clone(),

@@ -80,7 +80,7 @@ fn living(
     let mut verdicts = vec![(ConditionType::Accepted, accepted.clone())];
     // A refused binding learns nothing about the identity.
     if accepted.holds() {
-        after.managed_identity_name = Some(binding.spec.identity_ref.name.clone());
+        after.managed_identity_name = Some(binding.identity_name().into_owned());
         verdicts.push((ConditionType::IdentityResolved, context.resolution.verdict.clone()));
         if let Some(facts) = &context.resolution.facts {
             after.client_id = Some(facts.client_id.clone());

@@ -1,13 +1,16 @@
 //! What Azure says of the identity, and the status of `ManagedIdentity`.
 
+use std::collections::BTreeMap;
+
 use kube::ResourceExt;
 
-use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings, upstream};
+use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings, provision, upstream};
 use crate::api::conditions::{ConditionType, Reason, Verdict, find};
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
 use crate::decide::notes::Note;
 use crate::decide::{identities, issuers, notes, status};
+use crate::mutants::{self, Mutant};
 
 /// What is known of the identity in Azure.
 #[derive(Clone, Debug)]
@@ -18,13 +21,21 @@ pub(super) struct Resolution {
     pub(super) verdict: Verdict,
 }
 
-pub(super) fn resolve(owner: Option<&ManagedIdentity>, observed: &Observed, settings: &Settings) -> Resolution {
+/// `refusal` says why an identity that Ensign makes can't be used, if so.
+pub(super) fn resolve(
+    owner: Option<&ManagedIdentity>,
+    observed: &Observed,
+    settings: &Settings,
+    refusal: Option<Verdict>,
+) -> Resolution {
     let known = owner.and_then(known_facts);
     let unresolved = |verdict| Resolution { facts: None, verdict };
     let listed_gone = observed.credentials.as_ref().and_then(|answer| answer.as_ref().err()).filter(|f| f.is_gone());
     let facts = match (&observed.identity, listed_gone) {
         (Some(Ok(facts)), _) => facts.clone(),
-        (Some(Err(failure)), _) if failure.is_gone() => return unresolved(failure.verdict()),
+        (Some(Err(failure)), _) if failure.is_gone() => {
+            return unresolved(refusal.unwrap_or_else(|| failure.verdict()));
+        }
         (_, Some(failure)) => return unresolved(failure.verdict()),
         // Azure did not answer: what it said before still stands.
         (Some(Err(failure)), None) => match known {
@@ -44,6 +55,9 @@ pub(super) fn resolve(owner: Option<&ManagedIdentity>, observed: &Observed, sett
         );
         return unresolved(Verdict::bad(Reason::TenantMismatch, message));
     }
+    if let Some(refusal) = refusal {
+        return unresolved(refusal);
+    }
     let verdict = Verdict::good(Reason::Resolved, format!("client ID {}", facts.client_id));
     Resolution { facts: Some(facts), verdict }
 }
@@ -57,6 +71,8 @@ fn known_facts(object: &ManagedIdentity) -> Option<AzureIdentity> {
         principal_id: status.principal_id.clone()?,
         tenant_id: status.tenant_id.clone()?,
         location: status.location.clone()?,
+        tags: BTreeMap::new(),
+        isolation_scope: None,
     })
 }
 
@@ -74,11 +90,12 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
         ..ManagedIdentityStatus::default()
     };
     let mut verdicts = vec![(ConditionType::Accepted, accepted.clone())];
+    verdicts.extend(provision::claimed(context, object));
     if accepted.holds() {
         fill(context, object, &before, &mut after, &mut verdicts);
     }
     let ready = if object.metadata.deletion_timestamp.is_some() {
-        deleting(context)
+        deleting(context, object)
     } else {
         let blocking = accepted.holds().then(|| context.observed.failure()).flatten();
         match blocking.filter(|_| verdicts.iter().all(|(_, verdict)| verdict.holds())) {
@@ -95,7 +112,7 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
     let rival = rival.and_then(|now| notes::warning(&before.conditions, ConditionType::UpstreamWebhookAbsent, &now));
     after.conditions =
         status::conditions(&ready, &verdicts, object.metadata.generation, &before.conditions, context.now);
-    let given_up = abandons(context, object).then(|| abandoned(context));
+    let given_up = abandons(context, object).then(|| abandoned(context, object));
     IdentityOutcome {
         finalizer: finalizer(context, object, accepted.holds()),
         notes: notes::warning(&before.conditions, ConditionType::Ready, &ready)
@@ -103,7 +120,9 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
             .chain(given_up)
             .chain(told)
             .chain(rival)
+            .chain(provision::notes(context, object, &before))
             .collect(),
+        goes: provision::goes(context, object),
         status: after,
         name,
     }
@@ -136,31 +155,40 @@ fn fill(
 }
 
 /// An owner that is being deleted waits until Azure has confirmed that nothing of it is left.
-fn deleting(context: &Context<'_>) -> Verdict {
-    match context.observed.any_failure() {
+fn deleting(context: &Context<'_>, object: &ManagedIdentity) -> Verdict {
+    let what = if provision::is_left(context, object) {
+        "the identity and the federated identity credentials"
+    } else {
+        "the federated identity credentials"
+    };
+    // That it is gone is what a deletion waits for.
+    match context.observed.any_failure().filter(|failure| !failure.is_gone()) {
         Some(failure) => Verdict::bad(
             Reason::DeletionBlocked,
             format!(
-                "deletion waits until the federated identity credentials in Azure are gone: {}. If Azure will never answer again, a cluster operator may give them up with the annotation {ABANDON_ANNOTATION}=true on this object",
+                "deletion waits until {what} in Azure are gone: {}. If Azure will never answer again, a cluster operator may give them up with the annotation {ABANDON_ANNOTATION}=true on this object",
                 failure.message
             ),
         ),
-        None => Verdict::bad(Reason::Deleting, "the federated identity credentials in Azure are being deleted"),
+        None => Verdict::bad(Reason::Deleting, format!("{what} in Azure are being deleted")),
     }
 }
 
 fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) -> Finalizer {
     if object.metadata.deletion_timestamp.is_none() {
-        let required = accepted && context.is_owner(object) && writes(object) && context.trust.wants_any();
+        let writes = accepted && context.is_owner(object) && writes(object);
+        let required = writes && (context.trust.wants_any() || context.keeps_identity);
         return if required { Finalizer::Require } else { Finalizer::Keep };
     }
     let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
     let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
-    if !context.is_owner(object) || never_wrote || clean || context.observed.gone() || abandons(context, object) {
-        Finalizer::Release
-    } else {
-        Finalizer::Keep
+    if !context.is_owner(object) || context.observed.gone() || abandons(context, object) {
+        return Finalizer::Release;
     }
+    if provision::is_left(context, object) && !mutants::active(Mutant::ReleasedBeforeIdentityDelete) {
+        return Finalizer::Keep;
+    }
+    if never_wrote || clean { Finalizer::Release } else { Finalizer::Keep }
 }
 
 /// The condition `ClusterIDUnique`, while it does not hold.
@@ -187,11 +215,12 @@ fn abandons(context: &Context<'_>, object: &ManagedIdentity) -> bool {
 }
 
 /// The event that says what may be left in Azure.
-fn abandoned(context: &Context<'_>) -> Note {
+fn abandoned(context: &Context<'_>, object: &ManagedIdentity) -> Note {
     let names: Vec<&str> =
         context.trust.ours_left.iter().flatten().map(|credential| credential.name.as_str()).collect();
     let left =
         if names.is_empty() { "this cluster's federated identity credentials".to_owned() } else { names.join(", ") };
+    let left = if provision::is_left(context, object) { format!("the identity itself, and {left}") } else { left };
     Note {
         reason: Reason::Abandoned,
         message: format!(
@@ -202,12 +231,12 @@ fn abandoned(context: &Context<'_>) -> Note {
 
 /// Whether Ensign may write under the identity.
 pub(super) fn writes(object: &ManagedIdentity) -> bool {
-    object.spec.existing.as_ref().is_some_and(|existing| existing.credential_policy == CredentialPolicy::Manage)
+    object.credential_policy() == CredentialPolicy::Manage
 }
 
 fn count_accepted(context: &Context<'_>, name: &str) -> u32 {
     let accepted = context.bindings().filter(|(namespace, _, binding)| {
-        binding.spec.identity_ref.name == name
+        binding.identity_name() == name
             && context.acceptance(namespace, binding).is_some_and(|acceptance| acceptance.verdict.holds())
     });
     u32::try_from(accepted.count()).unwrap_or(u32::MAX)

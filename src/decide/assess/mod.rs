@@ -10,6 +10,7 @@
 
 mod bindings;
 mod identity;
+mod provision;
 mod service_account;
 mod trust;
 mod upstream;
@@ -24,6 +25,7 @@ pub use service_account::{Annotated, Annotations, CLIENT_ID_ANNOTATION, TENANT_I
 pub use upstream::UPSTREAM_WEBHOOK;
 
 use super::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
+use super::claims::Classes;
 use super::credentials::Step;
 use super::failure::Failure;
 use super::identities;
@@ -31,7 +33,9 @@ use super::missed::Missed;
 use super::notes::Note;
 use super::ownership::{Cluster, Credential};
 use super::pace::Refusal;
+use super::provision as provisioning;
 use super::scopes::AllowedScopes;
+use crate::api::conditions::Reason;
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBindingStatus, ManagedIdentityStatus};
 
@@ -74,6 +78,8 @@ pub struct NamespaceSnapshot<'a> {
     pub terminating: bool,
     /// Every binding in the namespace.
     pub bindings: Vec<&'a ManagedIdentityBinding>,
+    /// The classes that they reference.
+    pub classes: Classes<'a>,
 }
 
 /// The identity as Azure describes it.
@@ -89,6 +95,10 @@ pub struct AzureIdentity {
     pub tenant_id: String,
     /// Azure region.
     pub location: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Where tokens of the identity can be asked for, where Azure says it.
+    pub isolation_scope: Option<String>,
 }
 
 /// What Azure said in this reconcile.
@@ -98,6 +108,8 @@ pub struct Observed {
     pub identity: Option<Result<AzureIdentity, Failure>>,
     /// The answer to LIST of the credentials, brought up to date with every write since; `None` when not asked.
     pub credentials: Option<Result<Vec<Credential>, Failure>>,
+    /// The write of the identity itself, if it failed.
+    pub identity_write: Option<Failure>,
     /// Writes that failed, by the name of the credential.
     pub write_failures: BTreeMap<String, Failure>,
     /// What keeps a request from being sent that this reconcile would have needed.
@@ -115,21 +127,23 @@ impl Observed {
     /// The failure that keeps the identity from being in step, unless it passes by itself.
     pub fn failure(&self) -> Option<&Failure> {
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
-        listed.into_iter().chain(self.write_failures.values()).find(|failure| !failure.is_transient())
+        let failures = self.identity_write.iter().chain(listed).chain(self.write_failures.values());
+        failures.into_iter().find(|failure| !failure.is_transient())
     }
 
     /// The failure that keeps a deletion waiting, also one that passes by itself.
     pub fn any_failure(&self) -> Option<&Failure> {
         let asked = self.identity.as_ref().and_then(|answer| answer.as_ref().err());
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
-        asked.into_iter().chain(listed).chain(self.write_failures.values()).next()
+        asked.into_iter().chain(&self.identity_write).chain(listed).chain(self.write_failures.values()).next()
     }
 
     /// The failure that says when to try again: one that passes by itself, rather than one that somebody has to cure.
     pub fn decisive_failure(&self) -> Option<&Failure> {
         let asked = self.identity_failure();
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
-        let failures = || asked.into_iter().chain(listed).chain(self.write_failures.values());
+        let failures =
+            || asked.into_iter().chain(&self.identity_write).chain(listed).chain(self.write_failures.values());
         failures().find(|failure| failure.is_transient()).or_else(|| failures().next())
     }
 
@@ -202,6 +216,8 @@ pub struct IdentityOutcome {
     pub finalizer: Finalizer,
     /// An event for each new problem.
     pub notes: Vec<Note>,
+    /// Whether the object is to be deleted, because the binding that it is for is gone.
+    pub goes: bool,
 }
 
 /// What was decided of a `ManagedIdentityBinding`.
@@ -224,8 +240,12 @@ pub struct BindingOutcome {
 /// Everything that was decided.
 #[derive(Clone, Debug, Default)]
 pub struct Assessment {
+    /// The write of the identity itself, before any other.
+    pub identity_step: Option<provisioning::Step>,
     /// Writes to Azure, in order, one at a time.
     pub steps: Vec<PlannedStep>,
+    /// Objects that bindings on classes get.
+    pub wanted: Vec<ManagedIdentity>,
     /// The identities' outcomes.
     pub identities: Vec<IdentityOutcome>,
     /// The bindings' outcomes.
@@ -237,13 +257,20 @@ pub struct Assessment {
 /// Decides everything about one identity.
 pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings, now: Timestamp) -> Assessment {
     let owner = identities::owner(&snapshot.identities);
-    let resolution = identity::resolve(owner, observed, settings);
+    let upkeep = provision::upkeep(snapshot, owner, observed, settings);
+    let resolution = identity::resolve(owner, observed, settings, upkeep.refusal);
     let accepted = accept_identities(snapshot, &resolution, settings);
     let acceptances = accept_bindings(snapshot, &accepted);
     let trust = trust::decide(snapshot, owner, &resolution, &accepted, &acceptances, observed, settings, now);
-    let context = Context { snapshot, observed, settings, now, owner, resolution, accepted, acceptances, trust };
+    let keeps_identity = upkeep.step.is_some() || provision::is_provisioned(owner, &resolution);
+    let context =
+        Context { snapshot, observed, settings, now, owner, resolution, accepted, acceptances, trust, keeps_identity };
     let bindings = bindings::outcomes(&context);
+    // What is in another tenant is nobody's to touch.
+    let foreign = context.resolution.verdict.reason == Reason::TenantMismatch;
     Assessment {
+        identity_step: upkeep.step.or_else(|| provision::reclaim(&context)).filter(|_| !foreign),
+        wanted: provision::wanted(&context),
         steps: context.trust.steps.clone(),
         identities: snapshot.identities.iter().map(|object| identity::outcome(&context, object)).collect(),
         settles: bindings.iter().filter_map(|outcome| bindings::settles(&context, &outcome.status)).min(),
@@ -262,6 +289,8 @@ struct Context<'a> {
     accepted: BTreeMap<&'a str, IdentityFacts<'a>>,
     acceptances: BTreeMap<&'a str, BTreeMap<String, Acceptance>>,
     trust: trust::Trust,
+    /// Whether the identity itself is, or is about to be, in Azure because of its owner.
+    keeps_identity: bool,
 }
 
 impl<'a> Context<'a> {
@@ -290,8 +319,8 @@ fn bindings<'a>(
     snapshot: &'a Snapshot<'a>,
 ) -> impl Iterator<Item = (&'a str, &'a NamespaceSnapshot<'a>, &'a ManagedIdentityBinding)> {
     let concerns = |binding: &ManagedIdentityBinding| {
-        let name = binding.spec.identity_ref.name.as_str();
-        snapshot.missing == Some(name) || snapshot.identities.iter().any(|object| object.name_any() == name)
+        let name = binding.identity_name();
+        snapshot.missing == Some(name.as_ref()) || snapshot.identities.iter().any(|object| object.name_any() == name)
     };
     snapshot.namespaces.iter().flat_map(move |(name, namespace)| {
         namespace
@@ -324,12 +353,16 @@ fn accept_bindings<'a>(
     identities: &BTreeMap<&str, IdentityFacts<'_>>,
 ) -> BTreeMap<&'a str, BTreeMap<String, Acceptance>> {
     let decide = |name: &'a str, namespace: &NamespaceSnapshot<'a>| {
-        let facts = NamespaceFacts { name, labels: namespace.labels, bindings: namespace.bindings.clone() };
+        let bindings = namespace.bindings.clone();
+        let facts = NamespaceFacts { name, labels: namespace.labels, bindings, classes: &namespace.classes };
         (name, acceptance::decide(&facts, identities))
     };
     snapshot.namespaces.iter().map(|(name, namespace)| decide(name, namespace)).collect()
 }
 
+#[cfg(test)]
+#[path = "../assess_provision_tests.rs"]
+mod provision_tests;
 #[cfg(test)]
 #[path = "../assess_tests.rs"]
 mod tests;

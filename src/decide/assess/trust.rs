@@ -51,14 +51,13 @@ pub(super) fn decide(
     now: Timestamp,
 ) -> Trust {
     let Some((owner, id)) = owner.zip(usable_arm_id(owner)) else { return Trust::default() };
-    let Some(existing) = &owner.spec.existing else { return Trust::default() };
     let owner_accepted = accepted.get(owner.name_any().as_str()).is_some_and(|facts| facts.accepted.holds());
     let leaving = owner.metadata.deletion_timestamp.is_some();
 
     let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
         .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
         .filter(|(_, _, binding)| {
-            binding.spec.identity_ref.name == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
+            binding.identity_name() == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
         })
         .filter_map(|(namespace, _, binding)| {
             let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
@@ -103,8 +102,8 @@ pub(super) fn decide(
         retiring_issuers: &retiring,
         wanted: &wanted,
         existing: credentials,
-        policy: existing.credential_policy,
-        max_credentials: existing.max_credentials,
+        policy: owner.credential_policy(),
+        max_credentials: owner.max_credentials(),
     });
     trust.counts = Some(plan.counts);
     trust.standings = plan.standings;

@@ -103,12 +103,16 @@ fn claims() -> String {
 }
 
 fn claim() -> String {
+    format!("string(params.metadata.name) + '=' + {}", identity())
+}
+
+/// Kind and name of what the binding references.
+pub(super) fn identity() -> String {
     // The kind's name comes from the type, so that another kind of identity can't be forgotten here.
     let identity = IdentityRef { kind: IdentityKind::default(), name: String::new() };
     let kind = serde_json::to_value(identity.kind).unwrap_or_default();
     format!(
-        "string(params.metadata.name) + '=' + string(params.spec.identityRef.?kind.orValue({})) + '/' + \
-         string(params.spec.identityRef.name)",
+        "string(params.spec.identityRef.?kind.orValue({})) + '/' + string(params.spec.identityRef.name)",
         literal(kind.as_str().unwrap_or_default())
     )
 }

@@ -3,6 +3,7 @@
 use super::Config;
 use super::cel::{slot, words};
 use super::facts::{self, Variable};
+use super::injection;
 use crate::api::conditions::ConditionType;
 use crate::api::keys::TOKEN_VOLUME;
 use crate::api::{
@@ -142,7 +143,10 @@ fn binding(mode: InjectionMode) -> Binding {
         pod_selector: None,
         injection: Injection { mode, ..Injection::default() },
     };
-    Binding::from(&ManagedIdentityBinding::new(&slot("binding"), spec))
+    let mut binding = Binding::from(&ManagedIdentityBinding::new(&slot("binding"), spec));
+    // Its kind is not known before either.
+    binding.identity = slot("identity");
+    binding
 }
 
 fn unfit(standing: &Standing) -> String {
@@ -154,6 +158,7 @@ fn unfit(standing: &Standing) -> String {
 /// The webhook's words, with what the policy knows in its slots.
 fn said(message: &str) -> String {
     let account = facts::service_account();
+    let identity = injection::identity();
     let why = "variables.unresolved_reason + ': ' + variables.unresolved_message";
     words(
         message,
@@ -161,7 +166,7 @@ fn said(message: &str) -> String {
             ("binding", "params.metadata.name"),
             ("namespace", "request.namespace"),
             ("account", &account),
-            ("identity", "params.spec.identityRef.name"),
+            ("identity", &identity),
             ("why", why),
             ("reason", "variables.not_accepted_reason"),
             ("message", "variables.not_accepted_message"),

@@ -122,10 +122,10 @@ fn refusals_are_worded_as_by_the_webhook_with_expressions_in_place_of_values() {
     let messages: Vec<&str> =
         judge["validations"].as_array().unwrap().iter().filter_map(|one| one["messageExpression"].as_str()).collect();
     let wanted = [
-        "' is accepted, but the client ID of ManagedIdentity/' + string(params.spec.identityRef.name)",
+        "' is accepted, but the client ID of ' + string(string(params.spec.identityRef.?kind.orValue('ManagedIdentity')) + '/' + string(params.spec.identityRef.name))",
         "' is not yet accepted by the controller; retry in a moment.",
         "' is not accepted (' + string(variables.not_accepted_reason)",
-        "' is being deleted; create another binding for ManagedIdentity/'",
+        "' is being deleted; create another binding for ' + string(string(params.spec.identityRef.?kind.orValue('ManagedIdentity'))",
         "' chooses none of the pod\\'s containers;",
         "its spec.podSelector does not match the pod\\'s labels",
         "its spec.injection.mode is None",

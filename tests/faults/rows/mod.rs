@@ -2,6 +2,7 @@
 
 mod azure;
 mod clones;
+mod dedicated;
 mod deletion;
 mod foreign;
 mod issuers;
@@ -104,6 +105,14 @@ rows! {
     [30], deletion::tenants_cannot_abandon;
     [31], azure::locked, long;
     [31], azure::forbidden_by_policy;
+    [9], dedicated::an_identity_of_somebody_else_is_left;
+    [9], dedicated::an_identity_given_away_is_left, long;
+    [23], dedicated::a_vanished_identity_is_made_anew;
+    [25], dedicated::a_deletion_of_an_identity_that_fails_holds_the_object, long;
+    [26], dedicated::a_quota_of_identities_is_told_and_passes, long;
+    [5], dedicated::a_claim_is_of_one_uid;
+    [4], dedicated::an_old_list_lacks_the_claimant, long;
+    [28], dedicated::a_class_goes_and_its_identities_live_on, long;
     [9, 32], foreign::revoked_over_an_adopted_credential;
     [9, 32], foreign::taken_name_is_left;
 }

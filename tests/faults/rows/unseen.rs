@@ -65,7 +65,7 @@ pub(super) fn claim_unseen(world: &Arc<World>) -> Checked {
     world.trusts("orders", &[("shop", "app")])
 }
 
-fn restart_onto(world: &Arc<World>, list: &bytes::Bytes) {
+pub(super) fn restart_onto(world: &Arc<World>, list: &bytes::Bytes) {
     world.gate.rule(GateRule {
         method: "GET",
         contains: vec![format!("{BINDINGS}?")],

@@ -1,11 +1,13 @@
 //! The role that `ensign azure-role` prints is enough for what the controller does, and none of it is too much.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use ensign::api::conditions::Reason;
+use ensign::api::{ArmId, IsolationScope};
 use ensign::azure::error::Operation;
 use ensign::azure::{ArmClient, ArmError};
+use ensign::decide::provision::Desired;
 use serde_json::Value;
 
 use super::{Azure, credential};
@@ -22,8 +24,10 @@ fn printed(feature: &str) -> BTreeSet<String> {
     serde_json::from_value(definition["Actions"].clone()).expect("a list of actions")
 }
 
-/// Everything that the controller ever asks ARM for, in an order in which each can succeed.
-async fn everything(client: &ArmClient, azure: &Azure) -> Vec<(Operation, Result<(), ArmError>)> {
+type Done = Vec<(Operation, Result<(), ArmError>)>;
+
+/// Everything that the controller asks ARM for where an identity exists, in an order in which each can succeed.
+async fn bind(client: &ArmClient, azure: &Azure) -> Done {
     let (orders, written) = (azure.orders(), credential());
     vec![
         (Operation::ReadIdentity, client.get_identity(&orders).await.map(drop)),
@@ -33,24 +37,29 @@ async fn everything(client: &ArmClient, azure: &Azure) -> Vec<(Operation, Result
     ]
 }
 
-#[tokio::test]
-async fn the_role_to_bind_is_enough_and_each_of_its_actions_is_needed() {
-    let azure = Azure::start();
-    let client = azure.client(&azure.connection());
-    let actions = printed("bind");
+/// What it asks for besides where it makes identities itself.
+async fn provision(client: &ArmClient, azure: &Azure) -> Done {
+    let made: ArmId = azure.orders().to_string().replace("/orders", "/made").parse().expect("an ID");
+    let location = client.get_identity(&azure.orders()).await.map_or("westeurope".to_owned(), |found| found.location);
+    let desired = Desired { location, tags: BTreeMap::new(), isolation_scope: IsolationScope::None };
+    vec![
+        (Operation::ReadIdentity, client.get_identity(&azure.orders()).await.map(drop)),
+        (Operation::PutIdentity, client.put_identity(&made, &desired).await.map(drop)),
+        (Operation::DeleteIdentity, client.delete_identity(&made).await),
+    ]
+}
+
+/// The role is enough for everything, and without any of its actions one operation is refused, in words that name it.
+async fn is_exactly_enough(azure: &Azure, actions: &BTreeSet<String>, everything: impl AsyncFn() -> Done) {
     azure.allow(actions.clone());
-    let done = everything(&client, &azure).await;
-    assert_eq!(done.len(), Operation::ALL.len(), "every operation is tried");
-    for (operation, result) in done {
+    for (operation, result) in everything().await {
         assert!(result.is_ok(), "{operation:?}: {result:?}");
     }
-    for action in &actions {
+    for action in actions {
         azure.allow(actions.iter().filter(|other| *other != action).cloned());
-        let refused: Vec<_> = everything(&client, &azure)
-            .await
-            .into_iter()
-            .filter_map(|(operation, result)| Some((operation, result.err()?.failure(None))))
-            .collect();
+        let done = everything().await.into_iter();
+        let refused: Vec<_> =
+            done.filter_map(|(operation, result)| Some((operation, result.err()?.failure(None)))).collect();
         assert_eq!(refused.len(), 1, "{action} serves one operation: {refused:?}");
         let (operation, failure) = &refused[0];
         assert_eq!((operation.action(), failure.reason), (action.as_str(), Reason::Forbidden));
@@ -59,11 +68,34 @@ async fn the_role_to_bind_is_enough_and_each_of_its_actions_is_needed() {
 }
 
 #[tokio::test]
+async fn the_role_to_bind_is_enough_and_each_of_its_actions_is_needed() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    is_exactly_enough(&azure, &printed("bind"), async || bind(&client, &azure).await).await;
+}
+
+#[tokio::test]
+async fn the_role_to_provision_is_enough_and_each_of_its_actions_is_needed() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    is_exactly_enough(&azure, &printed("provision"), async || provision(&client, &azure).await).await;
+}
+
+#[tokio::test]
+async fn no_operation_is_without_a_role() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    let all = bind(&client, &azure).await.into_iter().chain(provision(&client, &azure).await);
+    let tried: BTreeSet<&str> = all.map(|(operation, _)| operation.action()).collect();
+    assert_eq!(tried, Operation::ALL.map(Operation::action).into());
+}
+
+#[tokio::test]
 async fn the_role_to_observe_reads_and_writes_nothing() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     azure.allow(printed("observe"));
-    let done = everything(&client, &azure).await;
+    let done = bind(&client, &azure).await;
     let allowed: Vec<bool> = done.iter().map(|(_, result)| result.is_ok()).collect();
     assert_eq!(allowed, [true, true, false, false], "{done:?}");
 }

@@ -5,6 +5,7 @@ mod chosen_cluster;
 pub mod clock;
 pub mod compatible;
 pub mod control_plane;
+pub mod dedicated;
 pub mod ensign;
 pub mod holding;
 pub mod install;

@@ -1,0 +1,160 @@
+//! Identities that Ensign makes: objects of plans, and what must be true of every write of an identity itself.
+
+use ensign::decide::provision::OBJECT_TAG;
+use ensign::emulator::LogEntry;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::clock::lock;
+use super::gate::LABEL;
+use super::goals::text;
+use super::history::Version;
+use super::world::{Checked, World};
+
+const CLASS: &str = "dedicated";
+
+impl World {
+    fn place_in_azure(&self) -> Value {
+        let info = self.azure.info();
+        json!({"subscriptionID": info.subscription_id, "resourceGroup": info.resource_group, "location": info.location})
+    }
+
+    /// A `ManagedIdentity` that is made in Azure under its name, for every service account of namespace `shop`.
+    pub fn provisioned(&self, name: &str, more: &Value) {
+        let mut provision = self.place_in_azure();
+        provision["name"] = json!(name);
+        json_patch::merge(&mut provision, more);
+        self.create(&json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
+            "metadata": {"name": self.named(name), "labels": {LABEL: self.plan}},
+            "spec": {"provision": provision, "allowedSubjects": [self.grant("shop")]},
+        }));
+    }
+
+    /// The plan's class, for every service account of namespace `shop`.
+    pub fn class(&self, more: &Value) {
+        let mut provision = self.place_in_azure();
+        // The form of names whose hash is left out where runs are compared.
+        provision["nameTemplate"] = json!("ensign-{binding}");
+        let mut spec = json!({"provision": provision, "allowedSubjects": [self.grant("shop")]});
+        json_patch::merge(&mut spec, more);
+        self.create(&json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityClass",
+            "metadata": {"name": self.named(CLASS), "labels": {LABEL: self.plan}}, "spec": spec,
+        }));
+    }
+
+    /// A binding of namespace `shop` on the plan's class.
+    pub fn asking(&self, name: &str, account: &str) {
+        self.create(&json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding",
+            "metadata": {"name": name, "namespace": self.named("shop"), "labels": {LABEL: self.plan}},
+            "spec": {
+                "identityRef": {"kind": "ManagedIdentityClass", "name": self.named(CLASS)}, "serviceAccountName": account,
+            },
+        }));
+    }
+
+    /// The name of the object that was made for the binding; the one that is there, if there were several.
+    pub fn made_for(&self, namespace: &str, name: &str) -> String {
+        let wanted = (self.named(namespace), name.to_owned());
+        let claim = |object: &Value| {
+            let claim = &object["spec"]["claimRef"];
+            (text(&claim["namespace"]).to_owned(), text(&claim["name"]).to_owned())
+        };
+        let all = self.history.all("ManagedIdentity");
+        let of_binding = all.iter().filter_map(|versions| versions.last()).filter(|last| claim(&last.object) == wanted);
+        let found: Vec<&Version> = of_binding.collect();
+        let living = found.iter().find(|last| !last.gone).or(found.last());
+        living.map_or_else(|| "mib-none".to_owned(), |last| last.name.clone())
+    }
+
+    /// Names of identities in Azure, without those that the stand-in begins with.
+    pub fn in_azure(&self) -> Vec<String> {
+        self.azure.with_state(|state| state.identities.values().map(|found| found.id.name.clone()).collect())
+    }
+
+    /// Waits until Azure has none of the plan's identities.
+    pub fn azure_is_empty(&self) -> Checked {
+        self.until("Azure to have no identity", |world| {
+            let left = world.in_azure();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
+        })
+    }
+
+    /// From now on the identity is somebody else's: these are its tags, and nobody of Ensign may write it.
+    pub fn give_away(&self, name: &str, tags: &[(&str, &str)]) {
+        lock(&self.not_ours).push((Timestamp::now(), name.to_lowercase()));
+        let tags = tags.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect();
+        let key = self.arm_id(name).key();
+        self.azure.with_state(|state| state.identities.get_mut(&key).expect("the identity").tags = tags);
+    }
+}
+
+/// The name in Azure of the identity that an object is about, in lower case.
+pub fn name_in_azure(managed: &Value) -> String {
+    let existing = text(&managed["spec"]["existing"]["resourceID"]).to_lowercase();
+    let made = text(&managed["spec"]["provision"]["name"]).to_lowercase();
+    existing.rsplit('/').next().filter(|name| !name.is_empty()).map_or(made, str::to_owned)
+}
+
+/// Whether the binding is for this object: by name, or because the object was made for it.
+pub fn references(binding: &Value, managed: &Value) -> bool {
+    let reference = &binding["spec"]["identityRef"];
+    let claim = &managed["spec"]["claimRef"]["uid"];
+    let claimed = claim.is_null() || *claim == binding["metadata"]["uid"];
+    let by_class = reference["kind"] == "ManagedIdentityClass";
+    let named = if by_class {
+        managed["metadata"]["name"] == format!("mib-{}", text(&binding["metadata"]["uid"])) && !claim.is_null()
+    } else {
+        managed["metadata"]["name"] == reference["name"]
+    };
+    claimed && named
+}
+
+/// The identity that a write of an identity itself is about, in lower case.
+fn written(entry: &LogEntry) -> Option<String> {
+    let lower = entry.path.to_lowercase();
+    let mut segments = lower.split('/').rev();
+    let name = segments.next()?.to_owned();
+    (segments.next()? == "userassignedidentities").then_some(name)
+}
+
+/// O3 of identities: each is made for a living object that holds it, and deleted for one that goes and takes it along;
+/// what is somebody else's is not touched.
+pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
+    for entry in own {
+        let given_away = lock(&world.not_ours).iter().any(|(since, name)| {
+            *since < entry.time && entry.path.to_lowercase().contains(&format!("/userassignedidentities/{name}"))
+        });
+        let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
+        if given_away {
+            said("it is not provably ours");
+        }
+        let Some(name) = written(entry) else { continue };
+        let managed = world.history.at("ManagedIdentity", entry.time).into_iter();
+        let objects: Vec<Version> =
+            managed.filter(|found| !found.gone && name_in_azure(&found.object) == name).collect();
+        if entry.method == "PUT" {
+            let bindings = world.history.at("ManagedIdentityBinding", entry.time);
+            let claimed = |object: &Value| {
+                let uid = &object["spec"]["claimRef"]["uid"];
+                uid.is_null() || bindings.iter().any(|binding| !binding.gone && *uid == binding.uid.as_str())
+            };
+            if !objects.iter().any(|found| !found.is_leaving() && found.is_held() && claimed(&found.object)) {
+                said("no living object that holds its finalizer asks for it");
+            }
+            let body = entry.body.clone().unwrap_or_default();
+            if !objects.iter().any(|found| body["tags"][OBJECT_TAG] == found.uid.as_str()) {
+                said("its tags do not say whose it is");
+            }
+        } else {
+            let takes_along = |found: &&Version| {
+                found.is_leaving() && found.is_held() && found.object["spec"]["provision"]["reclaimPolicy"] == "Delete"
+            };
+            if !objects.iter().any(|found| takes_along(&found)) {
+                said("no object that goes takes it along");
+            }
+        }
+    }
+}

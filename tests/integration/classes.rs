@@ -1,0 +1,216 @@
+//! Identities of their own for bindings on a class: made, used, and gone with them.
+
+use serde_json::{Value, json};
+
+use crate::support::objects::{Team, condition_of, kubectl, wait_for};
+use crate::webhook::create;
+
+/// The object that was made for the binding.
+fn made_for(binding: &Value) -> String {
+    format!("mib-{}", binding["metadata"]["uid"].as_str().expect("a UID"))
+}
+
+fn message(object: &Value, condition: &str) -> String {
+    condition_of(object, condition).map_or_else(String::new, |found| found["message"].to_string())
+}
+
+/// Identities of the namespace in the cluster, by what `kubectl get mi` says of claims.
+fn claimed(team: &Team) -> Vec<String> {
+    let selector = format!("spec.claimRef.namespace={}", team.name);
+    let arguments = ["get", "mi", "--field-selector", &selector, "--output", "name"];
+    kubectl(team.ensign.control_plane, &arguments).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_binding_on_a_class_has_an_identity_of_its_own_which_is_gone_with_it() {
+    let team = Team::new("dedicated");
+    let before = team.azure_identities();
+    team.apply(&team.class(&json!({"provision": {"tags": {"cost-center": "7"}}})));
+    team.apply(&team.asking("app", "app"));
+    team.apply(&team.asking("other", "other"));
+    let (app, other) = (team.wait_ready("app"), team.wait_ready("other"));
+    assert_ne!(app["status"]["clientID"], other["status"]["clientID"], "each has its own");
+    assert_eq!(app["status"]["managedIdentityName"], made_for(&app).as_str());
+    let made = team.azure_identities();
+    assert_eq!(made.len(), 2, "{:?}", made.keys());
+    let own = made.values().find(|found| app["status"]["clientID"] == found.client_id.as_str()).expect("its identity");
+    assert!(own.id.name.starts_with(&format!("{}-app-", team.name)), "{}", own.id.name);
+    assert_eq!(own.tags["ensign.dev-binding"], format!("{}/app", team.name));
+    assert_eq!(own.tags["cost-center"], "7");
+    assert_eq!(own.credentials.len(), 1);
+    let object = team.wait_condition("mi", &made_for(&app), "Claimed", "True", "Bound");
+    assert_eq!(object["spec"]["className"], team.name.as_str());
+
+    // Pods of it are injected like any other.
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "app", "namespace": team.name}});
+    team.apply(&account);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "app", "namespace": team.name, "labels": {"ensign.dev/inject": "true"}},
+        "spec": {"serviceAccountName": "app", "automountServiceAccountToken": false, "containers": [{"name": "app", "image": "app:1"}]},
+    });
+    let pod =
+        wait_for("the pod to be injected", || create(team.ensign.control_plane, &pod, &["--dry-run=server"]).ok());
+    let env = pod["spec"]["containers"][0]["env"].as_array().cloned().unwrap_or_default();
+    let client_id = env.iter().find(|variable| variable["name"] == "AZURE_CLIENT_ID").expect("the client ID");
+    assert_eq!(client_id["value"], app["status"]["clientID"]);
+
+    for (name, binding) in [("app", &app), ("other", &other)] {
+        team.delete("mib", name);
+        team.wait_gone("mib", name);
+        team.wait_gone("mi", &made_for(binding));
+    }
+    assert_eq!(team.azure_identities(), before, "Azure is as it was");
+    kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
+}
+
+#[test]
+fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_so() {
+    let team = Team::new("retained");
+    team.apply(&team.class(&json!({"reclaimPolicy": "Retain"})));
+    team.apply(&team.asking("app", "app"));
+    let first = team.wait_ready("app");
+    team.delete("mib", "app");
+    team.wait_gone("mib", "app");
+    let released = made_for(&first);
+    team.wait_condition("mi", &released, "Ready", "False", "Released");
+    let (kept, identity) = team.azure_identities().into_iter().next().expect("the identity stays");
+    assert!(identity.credentials.is_empty(), "and trusts nobody");
+
+    // The same binding once more is another one.
+    team.apply(&team.asking("app", "app"));
+    let second = team.wait_ready("app");
+    assert_ne!(first["status"]["clientID"], second["status"]["clientID"]);
+    // Nor does it help to ask for the old one by name.
+    let mut by_name = team.binding("by-name", "app");
+    by_name["spec"]["identityRef"] = json!({"name": released});
+    by_name["spec"]["injection"] = json!({"clientIDEnv": "OTHER"});
+    team.apply(&by_name);
+    let refused = team.wait_condition("mib", "by-name", "Accepted", "False", "ClaimMismatch");
+    assert!(message(&refused, "Accepted").contains("spec.claimRef"), "{refused:#}");
+    let put = |name: &str| {
+        team.writes_with(&format!("/{name}/federated")).iter().filter(|entry| entry.method == "PUT").count()
+    };
+    assert_eq!(put(&kept), 1, "the first binding's alone");
+
+    let patch = r#"[{"op":"remove","path":"/spec/claimRef"}]"#;
+    kubectl(team.ensign.control_plane, &["patch", "mi", &released, "--type=json", "--patch", patch]);
+    let again = team.wait_ready("by-name");
+    assert_eq!(again["status"]["clientID"], first["status"]["clientID"]);
+    for name in ["app", "by-name"] {
+        team.delete("mib", name);
+        team.wait_gone("mib", name);
+    }
+    for name in [released, made_for(&second)] {
+        kubectl(team.ensign.control_plane, &["delete", "mi", &name]);
+    }
+    kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
+    assert_eq!(team.azure_identities().len(), 2, "Retain: both are left");
+}
+
+#[test]
+fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
+    let (owner, thief) = (Team::new("owner"), Team::new("thief"));
+    owner.apply(&owner.class(&json!({"maxPerNamespace": 1})));
+    owner.apply(&owner.asking("app", "app"));
+    let app = owner.wait_ready("app");
+    let own = owner.azure_identities().into_keys().next().expect("the identity");
+    let before = owner.writes_with(&own).len();
+
+    // A class that allows another namespace alone.
+    let mut foreign = thief.asking("app", "app");
+    foreign["spec"]["identityRef"]["name"] = json!(owner.name);
+    thief.apply(&foreign);
+    let refused = thief.wait_condition("mib", "app", "Ready", "False", "NotAllowed");
+    assert!(message(&refused, "Ready").contains("ManagedIdentityClass"), "{refused:#}");
+    // Another team's identity by name, from afar and from the same namespace for the same service account.
+    for team in [&thief, &owner] {
+        let mut stolen = team.binding("stolen", "app");
+        stolen["spec"]["identityRef"] = json!({"name": made_for(&app)});
+        stolen["spec"]["injection"] = json!({"clientIDEnv": "STOLEN"});
+        team.apply(&stolen);
+        team.wait_condition("mib", "stolen", "Ready", "False", "ClaimMismatch");
+    }
+    // A class that does not exist, and one by the kind of the other.
+    let mut nowhere = thief.asking("nowhere", "app");
+    nowhere["spec"]["identityRef"]["name"] = json!("no-such-class");
+    thief.apply(&nowhere);
+    thief.wait_condition("mib", "nowhere", "Ready", "False", "ManagedIdentityClassNotFound");
+    let mut by_kind = thief.binding("by-kind", "other");
+    by_kind["spec"]["identityRef"] = json!({"kind": "ManagedIdentity", "name": owner.name});
+    thief.apply(&by_kind);
+    thief.wait_condition("mib", "by-kind", "Ready", "False", "ManagedIdentityNotFound");
+    // More identities than the class gives to one namespace.
+    owner.apply(&owner.asking("more", "more"));
+    let refused = owner.wait_condition("mib", "more", "Ready", "False", "NotAllowed");
+    assert!(message(&refused, "Ready").contains("spec.maxPerNamespace"), "{refused:#}");
+
+    assert_eq!(owner.writes_with(&own).len(), before, "nothing was written under the identity");
+    assert!(thief.azure_identities().is_empty() && claimed(&thief).is_empty(), "nothing was made");
+    assert_eq!((owner.azure_identities().len(), claimed(&owner).len()), (1, 1));
+    assert!(thief.writes_with(&format!("/{}", thief.name)).is_empty());
+
+    // Whose turn it is has it when there is room.
+    owner.delete("mib", "app");
+    owner.wait_gone("mi", &made_for(&app));
+    let more = owner.wait_ready("more");
+    owner.delete("mib", "more");
+    owner.wait_gone("mi", &made_for(&more));
+    assert!(owner.azure_identities().is_empty());
+    kubectl(owner.ensign.control_plane, &["delete", "mic", &owner.name]);
+}
+
+#[test]
+fn a_claim_that_is_copied_to_another_binding_is_refused_by_its_uid() {
+    let team = Team::new("copied");
+    team.apply(&team.binding("app", "app"));
+    let uid = team.get("mib", "app").expect("the binding")["metadata"]["uid"].clone();
+    let name = format!("{}-claimed", team.name);
+    let mut object = team.provisioned(&name, &json!({}));
+    object["spec"]["claimRef"] =
+        json!({"namespace": team.name, "name": "app", "uid": "6e0b1b5e-0000-4000-8000-000000000000"});
+    team.apply(&object);
+    team.wait_condition("mi", &name, "Ready", "False", "Released");
+    let mut binding = team.binding("wants-it", "app");
+    binding["spec"]["identityRef"] = json!({"name": name});
+    team.apply(&binding);
+    team.wait_condition("mib", "wants-it", "Ready", "False", "ClaimMismatch");
+    assert_ne!(uid, Value::Null);
+    assert!(team.writes_with(&format!("/{name}")).is_empty(), "nothing is made for a binding that is not there");
+    kubectl(team.ensign.control_plane, &["delete", "mi", &name]);
+}
+
+#[test]
+fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait() {
+    let team = Team::new("class-goes");
+    let class = team.class(&json!({}));
+    team.apply(&class);
+    team.apply(&team.asking("app", "app"));
+    let app = team.wait_ready("app");
+    kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
+    team.apply(&team.asking("late", "late"));
+    let waits = team.wait_condition("mib", "late", "Ready", "False", "ManagedIdentityClassNotFound");
+    assert!(message(&waits, "Ready").contains("a cluster operator has to create it"), "{waits:#}");
+    let still = team.wait_ready("app");
+    assert_eq!(still["status"]["clientID"], app["status"]["clientID"]);
+    assert_eq!(team.azure_identities().len(), 1);
+
+    team.apply(&class);
+    let late = team.wait_ready("late");
+    // Who may use the class is asked anew, for those that have their identity too.
+    let mut nobody = class;
+    nobody["spec"]["allowedSubjects"] = json!([]);
+    team.apply(&nobody);
+    team.wait_condition("mib", "app", "Ready", "False", "NotAllowed");
+    team.wait_condition("mib", "late", "Ready", "False", "NotAllowed");
+    wait_for("the trust to be taken back", || {
+        team.azure_identities().values().all(|identity| identity.credentials.is_empty()).then_some(())
+    });
+    for (name, binding) in [("app", &app), ("late", &late)] {
+        team.delete("mib", name);
+        team.wait_gone("mi", &made_for(binding));
+    }
+    assert!(team.azure_identities().is_empty());
+    kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
+}
