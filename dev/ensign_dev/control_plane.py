@@ -15,22 +15,13 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, IO, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from . import cache, children, paths
-from .progress import Progress, duration
+from .go_module import FLAGS, LINKER_FLAGS, BuildFailed, GoModule, drain, go_environment
+from .progress import Progress
 
 KUBECTL_PACKAGE = "k8s.io/kubernetes/cmd/kubectl"
-# Every build of any package of this module uses these flags and no others:
-# Go's build cache keeps one result per set of flags.
-FLAGS = ("-trimpath", "-buildvcs=false", "-tags=selinux,notest,grpcnotrace")
-LINKER_FLAGS = ("-s", "-w")
-# Fewer collections, a good deal faster; the memory is given in preflight.
-GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOGC": "400"}
-MEMORY_PER_COMPILER_BYTES = 1 << 30
-
-LIST_TIMEOUT_SECONDS = 30 * 60
-BUILD_TIMEOUT_SECONDS = 90 * 60
 READY_TIMEOUT_SECONDS = 200
 STOP_TIMEOUT_SECONDS = 30
 
@@ -44,15 +35,6 @@ class Binaries(NamedTuple):
     def environment(self) -> Dict[str, str]:
         """How tests are told where they are."""
         return {"ENSIGN_CONTROL_PLANE": str(self.control_plane), "ENSIGN_KUBECTL": str(self.kubectl)}
-
-
-class BuildFailed(Exception):
-    """The Go build did not succeed; the message has the compiler's words."""
-
-
-def go_environment() -> Dict[str, str]:
-    """The environment of every go command in the module."""
-    return children.environment(GO_ENVIRONMENT)
 
 
 def chosen() -> Optional[Binaries]:
@@ -126,108 +108,16 @@ def version_stamp(version: str, date: str) -> List[str]:
     ]
 
 
-def prefetch(progress: Progress) -> int:
-    """Download what the build needs; how many packages are left to compile."""
-    compiled = "not installed but available in build cache"
-    template = '{{if and .Stale (ne .StaleReason "%s")}}{{.ImportPath}}{{end}}' % compiled
-    downloads = 0
-
-    def show(line: str) -> None:
-        nonlocal downloads
-        if line.startswith("go: downloading "):
-            downloads += 1
-            progress.update(f"Control plane: {downloads} modules downloaded ({line.split(' ', 2)[2]})")
-
-    command = ["go", "list", "-deps", *FLAGS, "-f", template, ".", KUBECTL_PACKAGE]
-    out = _go(command, LIST_TIMEOUT_SECONDS, show, progress)
-    return len(out.splitlines())
-
-
 def _build(target: Path, progress: Progress) -> None:
-    started = time.monotonic()
-    progress.say("Control plane: fetching its Go modules ...")
-    total = prefetch(progress)
-    progress.say(f"Control plane: compiling {total} Go packages; later runs find them in the cache ...")
-    version = kubernetes_version((paths.CONTROL_PLANE_SOURCE / "go.mod").read_text())
-    date = _go(["go", "list", "-m", "-f", '{{.Time.Format "2006-01-02T15:04:05Z"}}', "k8s.io/kubernetes"], 60).strip()
-    done = 0
-
-    def show(line: str) -> None:
-        nonlocal done
-        if line and not line.startswith(("#", "go: ")) and " " not in line:
-            done += 1
-        step = f"{done} of {total} packages" if done < total else "linking"
-        progress.update(f"Control plane: {step}, {duration(time.monotonic() - started)}")
-
-    linker = " ".join([*LINKER_FLAGS, *version_stamp(version, date)])
-    command = ["go", "build", "-v", f"-p={_compilers()}", *FLAGS, f"-ldflags={linker}", "-o", f"{target}/"]
-    _go([*command, ".", KUBECTL_PACKAGE], BUILD_TIMEOUT_SECONDS, show, progress)
+    source = paths.CONTROL_PLANE_SOURCE
+    version = kubernetes_version((source / "go.mod").read_text())
+    module = GoModule("Control plane", source, (".", KUBECTL_PACKAGE))
+    module.prefetch(progress)
+    when = ["list", "-m", "-f", '{{.Time.Format "2006-01-02T15:04:05Z"}}', "k8s.io/kubernetes"]
+    module.build(target, progress, version_stamp(version, module.go(when, 60).strip()))
     for name in ("control-plane", "kubectl"):
         if not os.access(target / name, os.X_OK):
             raise BuildFailed(f"the Go build made no `{name}`")
-    progress.say(f"Control plane: built in {duration(time.monotonic() - started)}.")
-
-
-def _compilers() -> int:
-    from .preflight import available_memory
-
-    available = available_memory()
-    by_memory = available // MEMORY_PER_COMPILER_BYTES if available else 1
-    return max(1, min(len(os.sched_getaffinity(0)), by_memory))
-
-
-def _go(
-    command: List[str], timeout: float, show: Any = None, progress: Optional[Progress] = None
-) -> str:
-    """Run a go command in the module: its standard output, with `show` called for each line of its stderr.
-
-    `show` gets an empty line about every second too, so that it can tell the time.
-    """
-    process = children.start(
-        command, cwd=paths.CONTROL_PLANE_SOURCE, env=go_environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-    errors: "queue.Queue[Optional[str]]" = queue.Queue()
-    out: List[str] = []
-    readers = [
-        threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True),
-        threading.Thread(target=lambda: out.append(process.stdout.read()), daemon=True),
-    ]
-    kept: List[str] = []
-    deadline = time.monotonic() + timeout
-    try:
-        for reader in readers:
-            reader.start()
-        while True:
-            try:
-                line = errors.get(timeout=1)
-            except queue.Empty:
-                line = ""
-            if line is None:
-                break
-            if line:
-                kept.append(line)
-            if show is not None:
-                show(line)
-            if time.monotonic() > deadline:
-                raise BuildFailed(f"`{' '.join(command[:2])}` took longer than {duration(timeout)}")
-        if process.wait() != 0:
-            words = "\n".join(kept[-30:])
-            raise BuildFailed(f"`{' '.join(command[:2])}` in tests/control-plane failed:\n{words}")
-    finally:
-        children.end(process)
-        for reader, stream in zip(readers, (process.stderr, process.stdout)):
-            reader.join()
-            stream.close()
-        if progress is not None:
-            progress.done()
-    return "".join(out)  # whole, because its reader has ended
-
-
-def _drain(stream: "IO[str]", into: "queue.Queue[Optional[str]]") -> None:
-    for line in stream:
-        into.put(line.rstrip("\n"))
-    into.put(None)
 
 
 class NotReady(Exception):
@@ -249,7 +139,7 @@ class ControlPlane:
         self._lines: "queue.Queue[Optional[str]]" = queue.Queue()
         self._errors: List[str] = []
         self._readers = [
-            threading.Thread(target=_drain, args=(self._process.stdout, self._lines), daemon=True),
+            threading.Thread(target=drain, args=(self._process.stdout, self._lines), daemon=True),
             threading.Thread(target=lambda: self._errors.extend(self._process.stderr), daemon=True),
         ]
         for reader in self._readers:

@@ -207,10 +207,6 @@ class Environment:
         if self.info.get("compatibility"):
             kubectl("apply", "-f", str(manifests / "compatibility"))
         kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(paths.ROOT / "crds"))
-        # Applied again, they would be empty until the controller fills them in.
-        policies = str(paths.ROOT / "dev" / "manifests" / "once" / "policies.yaml")
-        if kubectl.try_("get", "-f", policies).status != 0:
-            kubectl("create", "-f", policies)
 
     def _ensign(self) -> List[str]:
         """Ensign's own processes."""

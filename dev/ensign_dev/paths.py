@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTROL_PLANE_SOURCE = ROOT / "tests" / "control-plane"
+HELM_SOURCE = ROOT / "tests" / "helm"
+CHART = ROOT / "charts" / "ensign"
 PYTHON_CLIENTS = ROOT / "tests" / "azure-clients" / "python"
 JAVASCRIPT_CLIENTS = ROOT / "tests" / "azure-clients" / "javascript"
 

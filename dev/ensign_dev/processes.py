@@ -142,7 +142,7 @@ class Registry:
         with open(self.out(name), "wb") as out, open(self.log(name), "wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=env, cwd=self.root,
-                start_new_session=True, preexec_fn=_leash() if leashed else None,
+                start_new_session=True, preexec_fn=leash() if leashed else None,
             )
         self._children[name] = process
         found = identity(process.pid) or Identity(process.pid, "")
@@ -211,7 +211,8 @@ class Registry:
         os.replace(fresh, self._file)
 
 
-def _leash() -> Callable[[], None]:
+def leash() -> Callable[[], None]:
+    """Run in a child before its program: it is told to stop when the thread that started it ends, however it ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 

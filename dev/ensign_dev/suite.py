@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
-from . import azure_clients, build, children, chosen_cluster, control_plane, paths
+from . import azure_clients, build, children, chosen_cluster, control_plane, helm, paths
 from .failure import Failure
 from .progress import Progress
 from .steps import Step, StepFailed
@@ -40,12 +40,14 @@ class Suite:
             Step("dev", "unit tests of the scripts behind the make targets", self._dev),
             Step("control-plane", "etcd, kube-apiserver, kube-controller-manager and kubectl are built", self._build),
             Step("go", "vet and unit tests of the control plane fixture", self._go),
+            Step("helm", "helm is built, for the tests of the chart", self._build_helm),
             Step("clippy", "no warning in any target", self._clippy),
             Step("release-features", "no warning without the emulator, as released", self._release_features),
             Step("docs", "the API documentation builds without a warning", self._docs),
-            Step("generated", "crds/ and the policies of dev/ are what the types generate", self._generated),
+            Step("generated", "crds/, the chart's and the policy bindings of dev/ are what the types generate", self._generated),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
+            Step("chart", "what the chart takes, makes, upgrades and removes", self._chart),
             Step("demo", "the main job, end to end, as `make demo` runs it", self._demo),
             Step("demo-policy", "the same without a webhook, as `make demo MODE=policy` runs it", self._demo_policy),
             Step("python-clients", "Azure's Python clients against the emulator", self._python_clients),
@@ -106,9 +108,10 @@ class Suite:
         self._cargo("doc", "--no-deps", "--document-private-items", *FEATURES, extra=flags)
 
     def _generated(self) -> None:
-        self._run([self._ensign(), "crds", "--check", "crds"], SHORT_TIMEOUT_SECONDS)
-        policies = paths.ROOT / "dev" / "manifests" / "once" / "policies.yaml"
-        self._run([self._ensign(), "policies", "--check", policies], SHORT_TIMEOUT_SECONDS)
+        for folder in ("crds", "charts/ensign/files/crds"):
+            self._run([self._ensign(), "crds", "--check", folder], SHORT_TIMEOUT_SECONDS)
+        bindings = paths.ROOT / "dev" / "manifests" / "25-policy-bindings.yaml"
+        self._run([self._ensign(), "policies", "--bindings", "--check", bindings], SHORT_TIMEOUT_SECONDS)
 
     def _rust(self) -> None:
         self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
@@ -116,6 +119,13 @@ class Suite:
     def _fixture(self) -> None:
         self._control_plane()
         self._unittest("fixture")
+
+    def _build_helm(self) -> None:
+        self._helm()
+
+    def _chart(self) -> None:
+        programs = {"ENSIGN_BIN": str(self._ensign()), "ENSIGN_HELM": str(self._helm())}
+        self._unittest("chart", {**self._control_plane().environment(), **programs})
 
     def _demo(self) -> None:
         self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS)
@@ -151,6 +161,13 @@ class Suite:
                 raise StepFailed("the control plane could not be built") from error
         return self._binaries
 
+    def _helm(self) -> Path:
+        try:
+            return helm.ensure(self._progress)
+        except helm.BuildFailed as error:
+            self._progress.say(str(error))
+            raise StepFailed("helm could not be built") from error
+
     def _ensign(self) -> Path:
         """The binary with the emulator in it, as `cargo test` and the demo build it too."""
         try:
@@ -164,10 +181,10 @@ class Suite:
         except azure_clients.NotInstalled as error:
             raise StepFailed(str(error)) from error
 
-    def _unittest(self, folder: str) -> None:
+    def _unittest(self, folder: str, extra: Optional[Dict[str, str]] = None) -> None:
         tests = paths.ROOT / "dev" / "tests" / folder
         command = [sys.executable, "-W", "error", "-B", "-m", "unittest", "discover", "-s", tests, "-t", tests]
-        env = children.environment({"PYTHONUNBUFFERED": "1"})
+        env = children.environment({"PYTHONUNBUFFERED": "1", **(extra or {})})
         if not list(tests.glob("test_*.py")):
             raise StepFailed(f"{tests} has no test")
         self._run(command, SHORT_TIMEOUT_SECONDS, env=env)

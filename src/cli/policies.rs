@@ -3,25 +3,32 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::Failure;
 use crate::decide::policy;
 
-/// Print the admission policies and their bindings as YAML, or check a file against them.
+/// Print the admission policies as YAML, where the controller is not to make them by itself; with --bindings, the policy
+/// bindings, which the chart has.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Fail when this file differs from the policies
+    /// Print the policy bindings instead
+    #[arg(long)]
+    bindings: bool,
+    /// Fail when this file differs
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let text = text()?;
+    let text = if args.bindings { bindings()? } else { policies()? };
     if let Some(file) = &args.check {
         let current =
             std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
         if current != text {
+            let command = if args.bindings { "ensign policies --bindings" } else { "ensign policies" };
             let file = file.display();
-            return Err(format!("{file} is not current; run `ensign policies > {file}`").into());
+            return Err(format!("{file} is not current; run `{command} > {file}`").into());
         }
         return Ok(());
     }
@@ -29,14 +36,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn text() -> Result<String, Failure> {
-    let mut text = String::from(
-        "# Made by `ensign policies`. They match nothing: the controller fills them in where the API server is to inject by\n\
-         # itself. Make them once; applying them again would empty them until the controller sees it.\n",
-    );
-    for object in policy::manifest() {
+fn policies() -> Result<String, Failure> {
+    let about = "# Made by `ensign policies`. They match nothing: the controller fills them in where the API server is to inject by\n\
+                 # itself. Create them once; applying them again would empty them until the controller sees it.\n";
+    yaml(about, &policy::inert())
+}
+
+fn bindings() -> Result<String, Failure> {
+    let about = "# Made by `ensign policies --bindings`. They let the admission policies of these names take effect, which the\n\
+                 # controller makes and fills in where the API server is to inject by itself. They never change.\n";
+    yaml(about, &policy::bindings())
+}
+
+fn yaml(about: &str, objects: &[Value]) -> Result<String, Failure> {
+    let mut text = about.to_owned();
+    for object in objects {
         text.push_str("---\n");
-        text.push_str(&serde_saphyr::to_string(&object).map_err(|error| format!("cannot write YAML: {error}"))?);
+        text.push_str(&serde_saphyr::to_string(object).map_err(|error| format!("cannot write YAML: {error}"))?);
     }
     Ok(text)
 }

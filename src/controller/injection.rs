@@ -8,12 +8,11 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Client;
-use kube::api::{Api, DynamicObject};
 
 use super::kube_writes::{KubeError, KubeWriter, within_deadline};
-use super::policies::{Filled, PolicyKeeper, resource};
+use super::policies::{Filled, PolicyKeeper, obstacle};
 use super::registration::{Registered, Registrar, WAIT};
-use crate::decide::policy::{Choice, Form, Kind, Mode, Served, mode, policies, shortfall};
+use crate::decide::policy::{Choice, Kind, Mode, Served, mode, shortfall};
 use crate::decide::rivals::differs;
 
 /// Injection can't be chosen.
@@ -56,18 +55,7 @@ async fn look(client: &Client) -> Result<Option<String>, KubeError> {
     if let Some(why) = shortfall(&Served { git_version: version.git_version, mutating_policies }) {
         return Ok(Some(why));
     }
-    for policy in policies(Form::Inert) {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(policy.kind));
-        let act = || format!("reading {} {}", policy.kind.as_str(), policy.name);
-        if within_deadline(act, api.get_opt(policy.name)).await?.is_none() {
-            return Ok(Some(format!(
-                "{} {} is missing: apply the chart again, which makes it",
-                policy.kind.as_str(),
-                policy.name
-            )));
-        }
-    }
-    Ok(None)
+    obstacle(client).await
 }
 
 /// What injection takes.
@@ -87,8 +75,8 @@ impl Injection<'_> {
     }
 
     async fn by_policies(&self, keeper: &PolicyKeeper, granted: &BTreeSet<String>) -> Result<Registered, KubeError> {
-        if keeper.fill(self.writer, granted).await? == Filled::Missing {
-            tracing::warn!("an admission policy is missing: apply the chart again, which makes it");
+        if keeper.fill(self.writer, granted).await? == Filled::Unbound {
+            tracing::warn!("the binding of an admission policy is missing: apply the chart again, which makes it");
             return Ok(Registered::Waiting(WAIT));
         }
         let Some(configuration) = self.registered_webhook().await? else { return Ok(Registered::Current) };

@@ -9,7 +9,7 @@ use json_patch::Patch as JsonPatch;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, ServiceAccount};
 use k8s_openapi::api::events::v1::Event as ProbeEvent;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
@@ -294,7 +294,23 @@ impl KubeWriter {
         self.write("register", "writing the webhooks of", object, api.replace(&name, &params, &updated)).await
     }
 
-    /// Writes the spec of an admission policy that the chart made.
+    /// Makes an admission policy that belongs to its binding: it goes when whoever installs removes that.
+    pub(super) async fn make_policy(
+        &self,
+        resource: &ApiResource,
+        policy: &DynamicObject,
+        binding: &DynamicObject,
+    ) -> Result<(), KubeError> {
+        let mut owned = policy.clone();
+        owned.metadata.owner_references = binding_reference(binding).map(|reference| vec![reference]);
+        let name = policy.name_any();
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let object = || format!("{} {name}", resource.kind);
+        self.write("make-policy", "making", object, api.create(&params, &owned)).await
+    }
+
+    /// Writes the spec of an admission policy.
     pub(super) async fn fill_policy(
         &self,
         resource: &ApiResource,
@@ -318,6 +334,39 @@ impl KubeWriter {
         let answer = within_deadline(act, api.create(&params, &probing_event(namespace))).await?;
         Ok(answer.metadata.labels.unwrap_or_default().remove(PROBE_LABEL).filter(|mark| mark != PROBE_QUESTION))
     }
+}
+
+/// Whether an admission policy that is missing may be made, by a dry run.
+pub(super) async fn may_make_policy(
+    client: &Client,
+    resource: &ApiResource,
+    policy: &DynamicObject,
+) -> Result<bool, KubeError> {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let act = || format!("asking whether {} {} may be made", resource.kind, policy.name_any());
+    match within_deadline(act, api.create(&params, policy)).await {
+        Ok(_) => Ok(true),
+        // Another replica was faster.
+        Err(KubeError::Request { source, .. }) if has_code(&source, 409) => Ok(true),
+        Err(KubeError::Request { source, .. }) if has_code(&source, 403) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+fn binding_reference(binding: &DynamicObject) -> Option<OwnerReference> {
+    let types = binding.types.as_ref()?;
+    Some(OwnerReference {
+        api_version: types.api_version.clone(),
+        kind: types.kind.clone(),
+        name: binding.name_any(),
+        uid: binding.uid()?,
+        ..OwnerReference::default()
+    })
 }
 
 fn probing_event(namespace: &str) -> ProbeEvent {

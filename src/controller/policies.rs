@@ -1,13 +1,13 @@
-//! Fills the admission policies in, and keeps them so; asks the API server which of them it evaluates.
+//! Makes the admission policies, fills them in, and keeps them so; asks the API server which of them it evaluates.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::kube_writes::{KubeError, KubeWriter, within_deadline};
+use super::kube_writes::{KubeError, KubeWriter, may_make_policy, within_deadline};
 use crate::decide::admit;
 use crate::decide::policy::{Form, Kind, Mode, Policy, differs, mark, policies};
 
@@ -33,8 +33,8 @@ pub(super) enum Filled {
     Current,
     /// They were written just now.
     Written,
-    /// The chart's objects are missing.
-    Missing,
+    /// The chart's bindings of them are missing.
+    Unbound,
 }
 
 /// Keeps the policies of one install.
@@ -60,7 +60,7 @@ impl PolicyKeeper {
 
     /// Has the API server inject in these namespaces.
     pub(super) async fn fill(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<Filled, KubeError> {
-        let filled = write(writer, &self.wanted(covered)).await?;
+        let filled = write(writer, &self.wanted(covered), WhereMissing::Make).await?;
         if filled == Filled::Written {
             self.seen(false);
             tracing::info!(
@@ -75,7 +75,7 @@ impl PolicyKeeper {
     pub(super) async fn empty(&self, writer: &KubeWriter) -> Result<(), KubeError> {
         // What injects goes before what refuses, as it came after it.
         let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
-        if write(writer, &wanted).await? == Filled::Written {
+        if write(writer, &wanted, WhereMissing::Leave).await? == Filled::Written {
             tracing::info!("admission policies emptied: the webhook injects");
         }
         Ok(())
@@ -123,13 +123,50 @@ fn spec_of(found: &[Found], kind: Kind, name: &str) -> Option<Value> {
 
 /// How an API server names the kind; k8s-openapi has no such type for the oldest version that is supported.
 pub(super) fn resource(kind: Kind) -> ApiResource {
+    api_resource(kind.as_str(), kind.plural())
+}
+
+fn api_resource(kind: &str, plural: &str) -> ApiResource {
     ApiResource {
         group: "admissionregistration.k8s.io".to_owned(),
         version: "v1".to_owned(),
         api_version: "admissionregistration.k8s.io/v1".to_owned(),
-        kind: kind.as_str().to_owned(),
-        plural: kind.plural().to_owned(),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
     }
+}
+
+/// The binding that lets a policy take effect, if whoever installs made it.
+async fn binding_of(client: &Client, policy: &Policy) -> Result<Option<DynamicObject>, KubeError> {
+    let kind = policy.kind.binding();
+    let resource = api_resource(kind, policy.kind.binding_plural());
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    within_deadline(|| format!("reading {kind} {}", policy.name), api.get_opt(policy.name)).await
+}
+
+/// What keeps policies from taking effect in this cluster, if something does, and who can change that.
+pub(super) async fn obstacle(client: &Client) -> Result<Option<String>, KubeError> {
+    let wanted = policies(Form::Inert);
+    let current = read(client, &wanted).await?;
+    for policy in &wanted {
+        let (kind, name) = (policy.kind.as_str(), policy.name);
+        if binding_of(client, policy).await?.is_none() {
+            let binding = policy.kind.binding();
+            return Ok(Some(format!("{binding} {name} is missing: apply the chart again, which makes it")));
+        }
+        let there = current.iter().any(|found| found.is(policy));
+        if !there && !may_make_policy(client, &resource(policy.kind), &new_object(policy)).await? {
+            return Ok(Some(format!(
+                "{kind} {name} is missing and the controller may not make it: give it the right to (injection.createPolicies \
+                 of the chart), or run `ensign policies | kubectl create -f -`"
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn new_object(policy: &Policy) -> DynamicObject {
+    DynamicObject::new(policy.name, &resource(policy.kind)).data(json!({"spec": policy.spec}))
 }
 
 async fn read(client: &Client, wanted: &[Policy]) -> Result<Vec<Found>, KubeError> {
@@ -143,25 +180,37 @@ async fn read(client: &Client, wanted: &[Policy]) -> Result<Vec<Found>, KubeErro
     Ok(found)
 }
 
-/// Writes what differs, in order. An object that is missing is not made: whoever installs makes it.
-async fn write(writer: &KubeWriter, wanted: &[Policy]) -> Result<Filled, KubeError> {
+/// What is done about a policy that is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhereMissing {
+    Make,
+    Leave,
+}
+
+/// Writes what differs, in order.
+async fn write(writer: &KubeWriter, wanted: &[Policy], missing: WhereMissing) -> Result<Filled, KubeError> {
     let current = read(writer.client(), wanted).await?;
     let mut filled = Filled::Current;
     for policy in differs(wanted, |kind, name| spec_of(&current, kind, name)) {
-        match current.iter().find(|found| found.is(policy)) {
-            Some(found) => {
-                writer.fill_policy(&resource(policy.kind), &found.object, &policy.spec).await?;
-                filled = filled.max_with(Filled::Written);
-            }
-            None => filled = Filled::Missing,
+        let resource = resource(policy.kind);
+        if let Some(found) = current.iter().find(|found| found.is(policy)) {
+            writer.fill_policy(&resource, &found.object, &policy.spec).await?;
+        } else if missing == WhereMissing::Leave {
+            continue;
+        } else if let Some(binding) = binding_of(writer.client(), policy).await? {
+            writer.make_policy(&resource, &new_object(policy), &binding).await?;
+        } else {
+            filled = Filled::Unbound;
+            continue;
         }
+        filled = filled.max_with(Filled::Written);
     }
     Ok(filled)
 }
 
 impl Filled {
-    /// A missing object outweighs a written one.
+    /// A missing binding outweighs a written policy.
     fn max_with(self, other: Self) -> Self {
-        if self == Self::Missing { self } else { other }
+        if self == Self::Unbound { self } else { other }
     }
 }

@@ -41,7 +41,7 @@ impl Policies {
     /// Makes what whoever installs makes.
     pub fn install(control_plane: &'static ControlPlane) -> Self {
         apply_crds(control_plane);
-        for object in policy::manifest() {
+        for object in policy::inert().into_iter().chain(policy::bindings()) {
             apply(control_plane, &object).expect("apply a policy");
         }
         let policies = Self { control_plane };

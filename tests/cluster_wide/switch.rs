@@ -171,10 +171,11 @@ fn changing_over_under_load_loses_no_injection_and_policies_outlive_every_proces
 }
 
 #[test]
-fn the_manifest_of_the_development_environment_is_current() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/manifests/once/policies.yaml"))
+fn the_policy_bindings_of_the_development_environment_are_current() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/manifests/25-policy-bindings.yaml"))
         .expect("read the manifest");
     let documents: Vec<Value> =
         text.split("---\n").skip(1).map(|document| serde_saphyr::from_str(document).expect("YAML")).collect();
-    assert_eq!(documents, policy::manifest(), "run `ensign policies > dev/manifests/once/policies.yaml`");
+    let command = "ensign policies --bindings > dev/manifests/25-policy-bindings.yaml";
+    assert_eq!(documents, policy::bindings(), "run `{command}`");
 }

@@ -14,9 +14,10 @@
 //! which a policy with parameters is not even asked about. The last one says which version of all this is evaluated
 //! ([`probe`]).
 //!
-//! Whoever installs makes these objects and their policy bindings, [`inert`](Form::Inert). The controller only fills the
-//! policies in, and empties them again. The selectors are in the policies, not in their bindings: a policy whose parameter
-//! kind is missing refuses every pod that *it* matches.
+//! Whoever installs makes the policy bindings, which never change and without which a policy does nothing. The controller
+//! makes the policies, fills them in and empties them again; one that it may not make, whoever installs makes
+//! [`inert`](Form::Inert). The selectors are in the policies, not in their bindings: a policy whose parameter kind is
+//! missing refuses every pod that *it* matches.
 
 mod cel;
 mod facts;
@@ -68,6 +69,22 @@ impl Kind {
         match self {
             Self::Mutating => "mutatingadmissionpolicies",
             Self::Validating => "validatingadmissionpolicies",
+        }
+    }
+
+    /// The name of the kind that binds policies of this one.
+    pub fn binding(self) -> &'static str {
+        match self {
+            Self::Mutating => "MutatingAdmissionPolicyBinding",
+            Self::Validating => "ValidatingAdmissionPolicyBinding",
+        }
+    }
+
+    /// That kind's name in URLs.
+    pub fn binding_plural(self) -> &'static str {
+        match self {
+            Self::Mutating => "mutatingadmissionpolicybindings",
+            Self::Validating => "validatingadmissionpolicybindings",
         }
     }
 }
@@ -138,12 +155,21 @@ pub fn differs(wanted: &[Policy], current: impl Fn(Kind, &str) -> Option<Value>)
     wanted.iter().filter(|policy| current(policy.kind, policy.name).as_ref() != Some(&policy.spec)).collect()
 }
 
-/// Every object that whoever installs has to make: the policies, inert, and the policy bindings, which never change.
-pub fn manifest() -> Vec<Value> {
-    let policies = policies(Form::Inert);
-    let bindings: Vec<Value> = policies.iter().map(binding).collect();
-    let objects = policies.into_iter().map(|policy| object(policy.kind.as_str(), policy.name, &policy.spec));
-    objects.chain(bindings).collect()
+/// The policies as whoever installs makes them where the controller may not: inert.
+pub fn inert() -> Vec<Value> {
+    policies(Form::Inert).iter().map(Policy::object).collect()
+}
+
+/// The policy bindings, which whoever installs makes and which never change.
+pub fn bindings() -> Vec<Value> {
+    policies(Form::Inert).iter().map(binding).collect()
+}
+
+impl Policy {
+    /// The object to make.
+    pub fn object(&self) -> Value {
+        object(self.kind.as_str(), self.name, &self.spec)
+    }
 }
 
 fn without_params(mut spec: Value) -> Value {
@@ -163,7 +189,7 @@ fn binding(policy: &Policy) -> Value {
     if policy.kind == Kind::Validating {
         spec.insert("validationActions".to_owned(), json!(["Deny"]));
     }
-    object(&format!("{}Binding", policy.kind.as_str()), policy.name, &Value::Object(spec))
+    object(policy.kind.binding(), policy.name, &Value::Object(spec))
 }
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {

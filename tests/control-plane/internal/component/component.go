@@ -41,6 +41,8 @@ const (
 	EtcdPeerSocket = "etcd-peer.sock"
 	AuditPolicy    = "audit-policy.yaml"
 	AuditLog       = "audit.log"
+	EgressSelector = "egress-selector.yaml"
+	EgressSocket   = "egress.sock"
 )
 
 // controllers are those that act on what Ensign and its tests touch. Those that
@@ -110,6 +112,7 @@ func apiServerArgs(l Layout) []string {
 		"--allow-privileged=true",
 		// There is no network behind the Service "kubernetes".
 		"--endpoint-reconciler-type=none",
+		"--egress-selector-config-file=" + EgressSelector,
 		"--audit-policy-file=" + AuditPolicy,
 		"--audit-log-path=" + AuditLog,
 		"--audit-log-format=json",
@@ -152,3 +155,16 @@ rules:
 - level: Metadata
   omitManagedFields: true
 `
+
+// EgressSelectorYAML sends connections to Services into a socket: there is no
+// network behind their addresses. A test that wants a Service to work listens
+// there and obeys CONNECT requests. Webhooks by URL are reached directly.
+const EgressSelectorYAML = `apiVersion: apiserver.k8s.io/v1beta1
+kind: EgressSelectorConfiguration
+egressSelections:
+- name: cluster
+  connection:
+    proxyProtocol: HTTPConnect
+    transport:
+      uds:
+        udsName: ` + EgressSocket + "\n"

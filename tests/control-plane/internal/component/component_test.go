@@ -68,3 +68,15 @@ func TestAuditPolicyNeverRecordsBodies(t *testing.T) {
 		t.Error("the audit policy records bodies")
 	}
 }
+
+func TestOnlyConnectionsToServicesGoIntoTheSocket(t *testing.T) {
+	if !slices.Contains(Args(APIServer, layout), "--egress-selector-config-file="+EgressSelector) {
+		t.Error("kube-apiserver is started without the egress selector")
+	}
+	if got := strings.Count(EgressSelectorYAML, "- name:"); got != 1 || !strings.Contains(EgressSelectorYAML, "- name: cluster\n") {
+		t.Errorf("the egress selector is for more than the cluster:\n%s", EgressSelectorYAML)
+	}
+	if !strings.HasSuffix(EgressSelectorYAML, "udsName: egress.sock\n") {
+		t.Errorf("the egress selector names another socket:\n%s", EgressSelectorYAML)
+	}
+}

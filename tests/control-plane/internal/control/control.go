@@ -14,13 +14,16 @@ import (
 
 // Ready is the one line on standard output when the control plane can be used.
 type Ready struct {
-	Kubeconfig string                 `json:"kubeconfig"`
-	Server     string                 `json:"server"`
-	CAFile     string                 `json:"ca_file"`
-	Issuer     string                 `json:"issuer"`
-	Dir        string                 `json:"dir"`
-	AuditLog   string                 `json:"audit_log"`
-	PIDs       map[component.Name]int `json:"pids"`
+	Kubeconfig string `json:"kubeconfig"`
+	Server     string `json:"server"`
+	CAFile     string `json:"ca_file"`
+	Issuer     string `json:"issuer"`
+	Dir        string `json:"dir"`
+	AuditLog   string `json:"audit_log"`
+	// EgressSocket is where the API server asks for connections to Services, by
+	// HTTP CONNECT; nobody listens there unless a test does.
+	EgressSocket string                 `json:"egress_socket"`
+	PIDs         map[component.Name]int `json:"pids"`
 }
 
 // Verb is what a command does to a component.

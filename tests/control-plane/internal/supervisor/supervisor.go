@@ -118,8 +118,13 @@ func (s *supervisor) prepare() error {
 		APIServerPort:               ports.APIServer,
 		ControllerManagerPort:       ports.ControllerManager,
 	}
-	if err := s.write(component.AuditPolicy, []byte(component.AuditPolicyYAML)); err != nil {
-		return err
+	for name, content := range map[string]string{
+		component.AuditPolicy:    component.AuditPolicyYAML,
+		component.EgressSelector: component.EgressSelectorYAML,
+	} {
+		if err := s.write(name, []byte(content)); err != nil {
+			return err
+		}
 	}
 	ca, err := s.read(pki.CACert)
 	if err != nil {
@@ -174,13 +179,14 @@ func (s *supervisor) startAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errTooSlow)
 	defer cancel()
 	ready := control.Ready{
-		Kubeconfig: s.dir.File(adminKubeconfig),
-		Server:     s.layout.Issuer(),
-		CAFile:     s.layout.CACert,
-		Issuer:     s.layout.Issuer(),
-		Dir:        s.dir.Path,
-		AuditLog:   s.dir.File(component.AuditLog),
-		PIDs:       map[component.Name]int{},
+		Kubeconfig:   s.dir.File(adminKubeconfig),
+		Server:       s.layout.Issuer(),
+		CAFile:       s.layout.CACert,
+		Issuer:       s.layout.Issuer(),
+		Dir:          s.dir.Path,
+		AuditLog:     s.dir.File(component.AuditLog),
+		EgressSocket: s.dir.File(component.EgressSocket),
+		PIDs:         map[component.Name]int{},
 	}
 	for _, name := range component.All {
 		p, err := s.start(ctx, name)

@@ -1,0 +1,78 @@
+"""helm, for the tests of the chart: built once into the cache, from the tool of tests/helm/go.mod, and run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+from . import cache, children, paths
+from .failure import Failure
+from .go_module import FLAGS, LINKER_FLAGS, BuildFailed, GoModule, go_environment
+from .progress import Progress
+
+PACKAGE = "helm.sh/helm/v4/cmd/helm"
+TIMEOUT_SECONDS = 120.0
+
+
+def ensure(progress: Progress) -> Path:
+    """The program, built first if no earlier build of the same version is cached."""
+    chosen = os.environ.get("ENSIGN_HELM")
+    if chosen:
+        return Path(chosen).resolve()
+    return cache.entry("helm", build_key(), lambda target: _build(target, progress), progress) / "helm"
+
+
+def build_key() -> str:
+    """Changes with whatever changes the program."""
+    toolchain = children.output(["go", "env", "GOVERSION", "GOOS", "GOARCH"], env=go_environment())
+    source = paths.HELM_SOURCE
+    sources = cache.hash_files(source, [source / "go.mod", source / "go.sum"])
+    return cache.key(sources, " ".join(FLAGS + LINKER_FLAGS), toolchain)
+
+
+def _build(target: Path, progress: Progress) -> None:
+    module = GoModule("helm", paths.HELM_SOURCE, [PACKAGE])
+    module.prefetch(progress)
+    module.build(target, progress)
+    if not os.access(target / "helm", os.X_OK):
+        raise BuildFailed("the Go build made no `helm`")
+
+
+class Answer(NamedTuple):
+    """What a command said."""
+
+    status: int
+    out: str
+    error: str
+
+
+class Helm:
+    """helm with a folder of its own, and one cluster or none; never the caller's own."""
+
+    def __init__(self, program: Path, home: Path, kubeconfig: Optional[Path] = None) -> None:
+        self.program = program
+        home.mkdir(parents=True, exist_ok=True)
+        folders = {f"HELM_{name}_HOME": home / name.lower() for name in ("CACHE", "CONFIG", "DATA")}
+        self._env = children.environment({**folders, "KUBECONFIG": kubeconfig or os.devnull})
+
+    def try_(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> Answer:
+        """Runs a command that may fail."""
+        command: List[children.Argument] = [self.program, *arguments]
+        try:
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout,
+                env=self._env,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failure(f"`helm {arguments[0]}` took longer than {timeout:.0f} seconds") from None
+        return Answer(result.returncode, result.stdout, result.stderr)
+
+    def __call__(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> str:
+        """What a command prints; its failure is an exception with its words."""
+        answer = self.try_(*arguments, timeout=timeout)
+        if answer.status != 0:
+            words = " ".join(os.fspath(one) for one in arguments)
+            raise Failure(f"`helm {words}` failed: {(answer.error or answer.out).strip()}")
+        return answer.out

@@ -1,0 +1,248 @@
+"""Does a kubelet's part for the pods of one namespace: each is a process on this machine, with exactly what its pod says.
+
+A pod gets a node, its volumes as folders, tokens of its own service account bound to it, and its arguments and
+environment. What a container's own network and file system would give it is rewritten: the ports that it listens on are
+free ones of loopback, and paths below a mount are those of the volume's folder. Readiness goes into the pod's status, so that
+the Deployment controller rolls out as it would; a pod that is deleted is told to stop, and goes when its process has ended.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from api import Refused
+from ensign_dev import children, processes
+
+NODE = "node-of-the-test"
+PAUSE_SECONDS = 0.2
+TOKEN_SECONDS = 3600
+API_TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+class Running:
+    """The process of one pod."""
+
+    def __init__(self, pod, folder, process):
+        self.name = pod["metadata"]["name"]
+        self.uid = pod["metadata"]["uid"]
+        self.labels = pod["metadata"]["labels"]
+        self.account = pod["spec"]["serviceAccountName"]
+        self.folder = folder
+        self.process = process
+        self.ready = False
+        self.stopping = False
+        self.condition = None
+
+    def addresses(self):
+        try:
+            return json.loads((self.folder / "ready.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def is_ready(self):
+        address = self.addresses().get("health_address")
+        if address is None or self.process.poll() is not None:
+            return False
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://{address}/readyz", timeout=5) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def log(self):
+        return (self.folder / "log").read_text(errors="replace")
+
+
+class Kubelet:
+    """Runs the pods of a namespace until it is closed."""
+
+    def __init__(self, api, namespace, program, folder):
+        self._api = api
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._namespace = namespace
+        self._program = program
+        self._folder = folder
+        self._stop = threading.Event()
+        self.running = {}
+        self.ended = []
+        self.failures = []
+        api.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": NODE}})
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+
+    def ready(self, component):
+        """The ready pods of a component that were not told to stop."""
+        label = "app.kubernetes.io/component"
+        return [
+            one for one in list(self.running.values())
+            if one.ready and not one.stopping and one.labels.get(label) == component
+        ]
+
+    def webhook_ports(self):
+        """Where the ready replicas of the webhook listen: what an EndpointSlice would have."""
+        urls = [one.addresses().get("webhook_url") for one in self.ready("webhook")]
+        return sorted(int(url.split("/")[2].rpartition(":")[2]) for url in urls if url)
+
+    def logs(self):
+        """The end of every log, for whoever wonders."""
+        return "\n".join(f"{one.name}:\n{one.log()[-3000:]}" for one in [*self.running.values(), *self.ended[-4:]])
+
+    def _run(self):
+        while not self._stop.wait(PAUSE_SECONDS):
+            try:
+                self._look()
+            except Exception as error:  # said by the test, which waits for what does not come
+                self.failures.append(repr(error))
+        for one in self.running.values():
+            one.process.send_signal(signal.SIGTERM)
+        for one in self.running.values():
+            try:
+                one.process.wait(10)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+
+    def _look(self):
+        for pod in self._api.get(self._pods)["items"]:
+            metadata = pod["metadata"]
+            one = self.running.get(metadata["uid"])
+            if one is None and metadata.get("deletionTimestamp") is None:
+                if metadata["labels"].get("app.kubernetes.io/name") == "ensign":
+                    self._start(pod)
+            elif one is not None and metadata.get("deletionTimestamp") is not None and not one.stopping:
+                one.stopping = True
+                one.process.send_signal(signal.SIGTERM)
+        for one in list(self.running.values()):
+            if one.process.poll() is not None:
+                if not one.stopping:
+                    self.failures.append(f"{one.name} ended by itself: {one.log()[-2000:]}")
+                self._forget(one)
+                continue
+            one.ready = one.is_ready()
+            if one.condition != one.ready:
+                self._tell(one)
+
+    def _start(self, pod):
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        if not pod["spec"].get("nodeName"):
+            binding = {
+                "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
+            }
+            self._api.post(f"{self._pods}/{name}/binding", binding)
+        folder = self._folder / uid
+        folder.mkdir(parents=True, mode=0o700)
+        (container,) = pod["spec"]["containers"]
+        mounts = self._mount(pod, container, folder)
+
+        def located(text):
+            for path, place in mounts.items():
+                text = text.replace(path, str(place))
+            return text
+
+        env = {one["name"]: located(self._value(one, pod)) for one in container.get("env", [])}
+        env["KUBECONFIG"] = str(self._kubeconfig(mounts[API_TOKEN_MOUNT], folder))
+        arguments = [on_loopback(located(one)) for one in container["args"]]
+        command = [self._program, *arguments, "--ready-file", folder / "ready.json"]
+        with open(folder / "log", "wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+                env=children.environment(env), start_new_session=True, preexec_fn=processes.leash(),
+            )
+        self.running[uid] = Running(pod, folder, process)
+
+    def _mount(self, pod, container, folder):
+        places = {}
+        for mount in container.get("volumeMounts", []):
+            (volume,) = [one for one in pod["spec"]["volumes"] if one["name"] == mount["name"]]
+            place = folder / volume["name"]
+            place.mkdir(mode=0o700)
+            sources = volume["projected"]["sources"] if "projected" in volume else [volume]
+            for source in sources:
+                if "serviceAccountToken" in source:
+                    wanted = source["serviceAccountToken"]
+                    private(place / wanted["path"], self._token(pod, wanted.get("audience")))
+                elif "configMap" in source:
+                    data = self._api.get(f"/api/v1/namespaces/{self._namespace}/configmaps/{source['configMap']['name']}")
+                    for item in source["configMap"].get("items") or []:
+                        private(place / item["path"], data["data"][item["key"]])
+            places[mount["mountPath"]] = place
+        return places
+
+    def _token(self, pod, audience):
+        account, metadata = pod["spec"]["serviceAccountName"], pod["metadata"]
+        spec = {
+            "expirationSeconds": TOKEN_SECONDS,
+            "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]},
+        }
+        if audience:
+            spec["audiences"] = [audience]
+        path = f"/api/v1/namespaces/{self._namespace}/serviceaccounts/{account}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        return self._api.post(path, request)["status"]["token"]
+
+    @staticmethod
+    def _value(variable, pod):
+        if "value" in variable or "valueFrom" not in variable:
+            return variable.get("value", "")
+        field = variable["valueFrom"]["fieldRef"]["fieldPath"]
+        return {"metadata.name": pod["metadata"]["name"]}[field]
+
+    def _kubeconfig(self, place, folder):
+        file = folder / "kubeconfig"
+        private(file, json.dumps({
+            "apiVersion": "v1", "kind": "Config", "current-context": "pod",
+            "clusters": [{"name": "pod", "cluster": {
+                "server": self._api.server, "certificate-authority": str(place / "ca.crt")}}],
+            "users": [{"name": "pod", "user": {"tokenFile": str(place / "token")}}],
+            "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
+        }))
+        return file
+
+    def _tell(self, one):
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        status = "True" if one.ready else "False"
+        conditions = [
+            {"type": kind, "status": status, "lastTransitionTime": now} for kind in ("Ready", "ContainersReady")
+        ]
+        body = {"metadata": {"uid": one.uid}, "status": {"phase": "Running", "conditions": conditions}}
+        try:
+            self._api.patch(f"{self._pods}/{one.name}/status", body, "strategic-merge")
+        except Refused as refused:
+            if refused.status not in (404, 409):
+                raise
+        one.condition = one.ready
+
+    def _forget(self, one):
+        del self.running[one.uid]
+        self.ended.append(one)
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": one.uid}}
+        try:
+            self._api.delete(f"{self._pods}/{one.name}", options)
+        except Refused as refused:
+            if refused.status not in (404, 409):
+                raise
+
+
+def on_loopback(argument):
+    """Listens on a free port of loopback, where the pod would have an address of its own."""
+    for flag in ("--listen=", "--health-listen="):
+        if argument.startswith(flag):
+            return f"{flag}127.0.0.1:0"
+    return argument
+
+
+def private(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
