@@ -10,6 +10,7 @@ mod classes;
 mod cluster_identity;
 mod compatibility;
 mod controller;
+mod docs_yaml;
 mod emulator;
 mod generated_pods;
 mod holding;
