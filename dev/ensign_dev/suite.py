@@ -44,7 +44,7 @@ class Suite:
             Step("clippy", "no warning in any target", self._clippy),
             Step("release-features", "no warning without the emulator, as released", self._release_features),
             Step("docs", "the API documentation builds without a warning", self._docs),
-            Step("generated", "crds/, the chart's and the policy bindings of dev/ are what the types generate", self._generated),
+            Step("generated", "crds/, the chart's, docs/reference and the policy bindings of dev/ are what the types generate", self._generated),
             Step("image", "a container image is assembled, read back and run", self._image),
             Step("rust", "unit, integration and documentation tests", self._rust),
             Step("fixture", "the control plane keeps its promises", self._fixture),
@@ -111,6 +111,7 @@ class Suite:
     def _generated(self) -> None:
         for folder in ("crds", "charts/ensign/files/crds"):
             self._run([self._ensign(), "crds", "--check", folder], SHORT_TIMEOUT_SECONDS)
+        self._run([self._ensign(), "crds", "--reference", "--check", "docs/reference"], SHORT_TIMEOUT_SECONDS)
         bindings = paths.ROOT / "dev" / "manifests" / "25-policy-bindings.yaml"
         self._run([self._ensign(), "policies", "--bindings", "--check", bindings], SHORT_TIMEOUT_SECONDS)
 

@@ -12,6 +12,7 @@ mod managed_identity;
 mod managed_identity_binding;
 mod managed_identity_class;
 mod provision;
+pub mod reference;
 mod role_assignment;
 pub mod selector;
 

@@ -13,6 +13,7 @@ mod cluster_identity;
 mod command_line;
 mod compatibility;
 mod controller;
+mod docs_yaml;
 mod emulator;
 mod generated_pods;
 mod kubectl;
