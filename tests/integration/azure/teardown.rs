@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use ensign::decide::names::{Subject, credential_name};
-use ensign::decide::policy::{Form, Kind as PolicyKind, Policy, manifest, policies};
+use ensign::decide::policy::{Form, Kind as PolicyKind, Policy, bindings, inert, policies};
 use ensign::emulator::state::Credential;
 use ensign::runtime::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ fn it_stops_the_controller_empties_policies_and_revokes_what_a_script_says_yes_t
             "template": {"metadata": {"labels": labels}, "spec": {"containers": container}},
         },
     });
-    for object in [lease, deployment].iter().chain(&manifest()) {
-        apply(control_plane, object).expect("apply");
+    for object in [lease, deployment].into_iter().chain(inert()).chain(bindings()) {
+        apply(control_plane, &object).expect("apply");
     }
     // Objects of other tests, in another Azure, are let go.
     let done = run(&stage, &azure, &name, &["--credentials=abandon", "--yes", "--timeout-seconds=60"]);
