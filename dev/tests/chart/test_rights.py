@@ -119,7 +119,22 @@ class Rights(unittest.TestCase):
                 controller.patch(f"{where}?dryRun=All", patch, "json")
             self.assertIn("limit-controller.ensign.dev", raised.exception.message, patch)
             self.assertIn(words, raised.exception.message)
+        own = {
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": "mib-1"},
+            "spec": {
+                **scene.api.get(IDENTITY)["spec"], "className": "own", "claimRef": {"namespace": "shop", "name": "own", "uid": "1"},
+            },
+        }
+        unclaimed = {**own, "spec": {name: value for name, value in own["spec"].items() if name != "claimRef"}}
+        for identity in (unclaimed, {**own, "metadata": {"name": "mib-2"}}):
+            with self.assertRaises(Refused, msg=f"{identity}") as raised:
+                controller.post(f"{KINDS}/managedidentities?dryRun=All", identity)
+            self.assertIn("creates and deletes no such objects", raised.exception.message)
+        with self.assertRaises(Refused) as raised:
+            controller.delete(f"{IDENTITY}?dryRun=All")
+        self.assertIn("creates and deletes no such objects", raised.exception.message)
         # What is its own it may.
+        controller.post(f"{KINDS}/managedidentities?dryRun=All", own)
         lift = [{"op": "remove", "path": "/spec/schedulingGates/0"}, {"op": "remove", "path": "/metadata/labels/ensign.dev~1held"}]
         lifted = controller.patch(f"{path}?dryRun=All", lift, "json")
         self.assertEqual(lifted["spec"]["schedulingGates"], [{"name": "example.com/theirs"}])

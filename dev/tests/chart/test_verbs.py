@@ -65,6 +65,13 @@ class Verbs(unittest.TestCase):
         scene.until("the pod to be let go", lambda: not scene.api.get(path)["spec"].get("schedulingGates"))
         account = "/api/v1/namespaces/shop/serviceaccounts/orders"
         scene.until("the service account to be annotated", lambda: scene.api.get(account)["metadata"].get("annotations"))
+        # An identity of its own comes and goes with its binding.
+        scene.kubectl("create", "-f", "-", stdin=json.dumps(identity_class(scene)))
+        own = {"serviceAccountName": "own", "identityRef": {"kind": "ManagedIdentityClass", "name": "own"}}
+        scene.kubectl("create", "-n", "shop", "-f", "-", stdin=json.dumps(binding("own", own)))
+        scene.kubectl("wait", "-n", "shop", "managedidentitybinding/own", "--for=condition=Ready", "--timeout=120s")
+        scene.kubectl("delete", "-n", "shop", "managedidentitybinding", "own", "--timeout=60s")
+        scene.until("the identity to go with its binding", lambda: len(scene.api.get(f"{KINDS}/managedidentities")["items"]) == 1)
         # A new authority signs only after the webhook has seen it in the registration.
         scene.api.patch(SECRET, {"metadata": {"annotations": {"ensign.dev/rotate-authority": "now"}}})
         scene.until("the webhook to look at its registration", lambda: looked(scene))
@@ -113,6 +120,18 @@ def identity(scene):
     return {
         "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": "orders"},
         "spec": {"existing": {"resourceID": resource}, "allowedSubjects": [subject]},
+    }
+
+
+def identity_class(scene):
+    provision = {
+        "subscriptionID": scene.azure["subscription_id"], "resourceGroup": scene.azure["resource_group"],
+        "location": scene.azure["location"],
+    }
+    subject = {"name": "own", "namespace": "shop", "serviceAccounts": ["own"]}
+    return {
+        "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityClass", "metadata": {"name": "own"},
+        "spec": {"provision": provision, "allowedSubjects": [subject]},
     }
 
 
