@@ -24,7 +24,7 @@ use fleet::{BINDINGS, Fleet, IDENTITIES, Pace};
 use k8s_openapi::jiff::SignedDuration;
 
 /// How often the controller is killed, unless `ENSIGN_TEST_KILLS` says otherwise. Each kill costs the end of a lease.
-const KILLS: usize = 10;
+const KILLS: usize = 5;
 /// The longest that a controller lives before it is killed, in writes.
 const MOST_WRITES: u32 = 20;
 /// The shortest that the controller takes.
