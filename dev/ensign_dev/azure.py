@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional
 from .failure import Failure
 
 API_VERSION = "2024-11-30"
+ROLES_API_VERSION = "2022-04-01"
 TIMEOUT_SECONDS = 15.0
 
 
@@ -38,6 +39,12 @@ class Arm:
     def credentials(self, resource_id: str) -> List[Dict[str, Any]]:
         """The federated identity credentials of an identity."""
         return self._all(f"{self._endpoint}{resource_id}/federatedIdentityCredentials?api-version={API_VERSION}")
+
+    def role_assignments(self, scope: str) -> List[Dict[str, Any]]:
+        """The role assignments in a scope, above it and below it."""
+        return self._all(
+            f"{self._endpoint}{scope}/providers/Microsoft.Authorization/roleAssignments?api-version={ROLES_API_VERSION}"
+        )
 
     def _all(self, first: str) -> List[Dict[str, Any]]:
         """Everything that a list has, every page of it."""

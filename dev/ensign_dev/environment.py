@@ -250,6 +250,8 @@ class Environment:
             "--azure-arm-endpoint", self.info["arm_endpoint"], "--azure-authority-host", self.info["authority_host"],
             "--azure-token-audience", seed.TOKEN_AUDIENCE, "--azure-ca-file", self.info["ca_file"],
             "--azure-tenant-id", self.info["tenant_id"],
+            # The stand-in gives the controller's identity every right, this one too.
+            "--role-assignments",
             # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],

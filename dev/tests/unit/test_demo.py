@@ -12,9 +12,10 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ensign_dev import azure, build, demo_steps, environment, jwt, paths, seed  # noqa: E402
+from ensign_dev import azure, build, dedicated_steps, demo_steps, environment, jwt, paths, seed  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
 from ensign_dev.narration import Narrator  # noqa: E402
+from ensign_dev.pod_runner import Run  # noqa: E402
 
 REFUSAL = (
     "ClientAssertionCredential authentication failed. AADSTS700213: No matching federated identity record found for "
@@ -61,6 +62,42 @@ class TheCopiedPod(unittest.TestCase):
         self.assertEqual(copied["spec"]["volumes"], [{"name": "v"}])
         self.assertEqual(copied["spec"]["serviceAccountName"], "invoices")
         self.assertNotIn("labels", copied["metadata"])
+
+
+class TheSecondAct(unittest.TestCase):
+    @staticmethod
+    def run_that_says(out, error=""):
+        return Run(status=1, out=out, error=error, rewritten=False, given={})
+
+    def test_storages_answer_is_read_from_the_programs_line(self):
+        said = {"ok": False, "storage": {"status": 403, "code": "AuthorizationPermissionMismatch"}}
+        answer = dedicated_steps.answer_of_storage(self.run_that_says(json.dumps(said) + "\n"))
+        self.assertEqual(answer, dedicated_steps.REFUSED_BY_STORAGE)
+
+    def test_a_program_that_got_no_token_was_not_refused_by_storage(self):
+        for out in (json.dumps({"ok": False, "error": REFUSAL}), "", "[]", '{"storage": null}'):
+            with self.assertRaises(Failure) as caught:
+                dedicated_steps.answer_of_storage(self.run_that_says(out, "crashed"))
+            self.assertIn(out or "crashed", str(caught.exception))
+
+    def test_the_identity_is_refused_between_being_made_and_being_given_the_role(self):
+        names = list(demo_steps.PLAN)
+        act = names[names.index("class-applied") : names.index("environment-stopped")]
+        self.assertEqual(
+            act, ["class-applied", "identity-made", "own-exchange", "role-missing", "role-working", "identity-gone"]
+        )
+
+    def test_role_assignments_are_asked_for_in_every_page(self):
+        pages = {
+            "https://arm/s/providers/Microsoft.Authorization/roleAssignments?api-version=2022-04-01": {
+                "value": [{"name": "a"}], "nextLink": "https://arm/next",
+            },
+            "https://arm/next": {"value": [{"name": "b"}]},
+        }
+        arm = azure.Arm.__new__(azure.Arm)
+        arm._endpoint = "https://arm"
+        with mock.patch.object(arm, "_get", pages.__getitem__):
+            self.assertEqual([one["name"] for one in arm.role_assignments("/s")], ["a", "b"])
 
 
 class Azure(unittest.TestCase):
