@@ -132,6 +132,24 @@ fn one_that_vanished_is_made_anew_and_said_to_be_once() {
 }
 
 #[test]
+fn one_that_was_made_anew_is_said_to_have_the_roles_that_the_spec_asks_for_and_no_other() {
+    let group = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg";
+    let entry = json!([{"roleDefinition": "Reader", "scope": group}]);
+    for (assigned, on, words) in [
+        (json!([]), true, "and no role: pods"),
+        (entry.clone(), false, "and no role: pods"),
+        (entry, true, "and no role but those of spec.roleAssignments: pods"),
+    ] {
+        let mut world = provisioned(&json!({"roleAssignments": assigned})).settled();
+        world.settings.roles = on.then(RolePolicy::default);
+        absent(&mut world);
+        let notes = world.assess().identities[0].notes.clone();
+        let told = notes.iter().find(|note| note.reason == Reason::IdentityRecreated).unwrap();
+        assert!(told.message.contains(words), "{}", told.message);
+    }
+}
+
+#[test]
 fn a_deletion_takes_the_credentials_first_then_the_identity_then_the_finalizer() {
     let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
     world.observed.identity = Some(Ok(own()));

@@ -123,11 +123,13 @@ pub(super) fn notes(context: &Context<'_>, object: &ManagedIdentity, before: &Ma
         let anew = found.is_some_and(|found| !found.eq_ignore_ascii_case(known));
         anew || (context.observed.gone() && claim(context.snapshot, object) != Claim::Gone)
     });
+    let assigned = context.settings.roles.is_some() && !object.spec.role_assignments.is_empty();
+    let roles = if assigned { "no role but those of spec.roleAssignments" } else { "no role" };
     recreated
         .map(|known| Note {
             reason: Reason::IdentityRecreated,
             message: format!(
-                "{id} (client ID {known}) was gone in Azure and is made anew; it has another client ID then, and no role: pods that run have the former client ID, so restart them"
+                "{id} (client ID {known}) was gone in Azure and is made anew; it has another client ID then, and {roles}: pods that run have the former client ID, so restart them"
             ),
         })
         .into_iter()
