@@ -7,16 +7,21 @@ use ensign::api::conditions::Reason;
 use ensign::api::{ArmId, IsolationScope};
 use ensign::azure::error::Operation;
 use ensign::azure::{ArmClient, ArmError};
+use ensign::decide::permissions::{Assignment, Lookup, RoleScope};
 use ensign::decide::provision::Desired;
 use serde_json::Value;
 
 use super::{Azure, credential};
 
+const READER: &str = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
+
 /// The actions of the role, as the command prints them.
 fn printed(feature: &str) -> BTreeSet<String> {
     let scope = "/subscriptions/50b00000-0000-4000-8000-00000000050b";
+    let assignable: &[&str] = if feature == "role-assignments" { &["--assignable-roles", READER] } else { &[] };
     let done = Command::new(env!("CARGO_BIN_EXE_ensign"))
         .args(["azure-role", "--feature", feature, "--scope", scope, "--output", "json"])
+        .args(assignable)
         .output()
         .expect("run ensign azure-role");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -46,6 +51,40 @@ async fn provision(client: &ArmClient, azure: &Azure) -> Done {
         (Operation::ReadIdentity, client.get_identity(&azure.orders()).await.map(drop)),
         (Operation::PutIdentity, client.put_identity(&made, &desired).await.map(drop)),
         (Operation::DeleteIdentity, client.delete_identity(&made).await),
+    ]
+}
+
+/// What it asks for to give an identity a role and to take it away: by list and by name, as the controller reads both.
+async fn assign(client: &ArmClient, azure: &Azure) -> Done {
+    let orders = azure.orders();
+    let principal = azure.emulator.with_state(|state| {
+        let found = state.identities.values().find(|found| found.id.name == "orders");
+        found.expect("it is there").principal_id.clone()
+    });
+    let id = orders.to_string();
+    let group: RoleScope = id.split("/providers/").next().expect("a group").parse().expect("a scope");
+    let assignment = Assignment {
+        name: "a5500000-0000-4000-8000-000000000001".to_owned(),
+        scope: group.to_string(),
+        role: READER.to_owned(),
+        principal: principal.clone(),
+        condition: None,
+    };
+    let read = async {
+        client.role_assignments(&orders, &group, &principal).await?;
+        client.role_assignment(&orders, &group, &assignment.name).await.map(drop)
+    };
+    let look_up = async {
+        for role in ["reader", READER] {
+            client.role_definition(&orders, &Lookup { root: group.clone(), role: role.to_owned() }).await?;
+        }
+        Ok(())
+    };
+    vec![
+        (Operation::ReadRole, look_up.await),
+        (Operation::PutRoleAssignment, client.put_role_assignment(&orders, &assignment, "").await.map(drop)),
+        (Operation::ReadRoleAssignments, read.await),
+        (Operation::DeleteRoleAssignment, client.delete_role_assignment(&orders, &assignment).await),
     ]
 }
 
@@ -82,12 +121,20 @@ async fn the_role_to_provision_is_enough_and_each_of_its_actions_is_needed() {
 }
 
 #[tokio::test]
+async fn the_role_to_assign_roles_is_enough_and_each_of_its_actions_is_needed() {
+    let azure = Azure::start();
+    let client = azure.client(&azure.connection());
+    is_exactly_enough(&azure, &printed("role-assignments"), async || assign(&client, &azure).await).await;
+}
+
+#[tokio::test]
 async fn no_operation_is_without_a_role() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
-    let all = bind(&client, &azure).await.into_iter().chain(provision(&client, &azure).await);
+    let (bound, made) = (bind(&client, &azure).await, provision(&client, &azure).await);
+    let all = bound.into_iter().chain(made).chain(assign(&client, &azure).await);
     let tried: BTreeSet<&str> = all.map(|(operation, _)| operation.action()).collect();
-    assert_eq!(tried, Operation::ALL.map(Operation::action).into());
+    assert_eq!(tried, Operation::ALL.into_iter().chain(Operation::OF_ROLES).map(Operation::action).collect());
 }
 
 #[tokio::test]
