@@ -4,6 +4,7 @@ A pod gets a node, its volumes as folders, tokens of its own service account bou
 environment. What a container's own network and file system would give it is rewritten: the ports that it listens on are
 free ones of loopback, and paths below a mount are those of the volume's folder. Readiness goes into the pod's status, so that
 the Deployment controller rolls out as it would; a pod that is deleted is told to stop, and goes when its process has ended.
+One that is to run once, for a Job, succeeds or fails as its process does.
 """
 
 import json
@@ -32,6 +33,7 @@ class Running:
         self.uid = pod["metadata"]["uid"]
         self.labels = pod["metadata"]["labels"]
         self.account = pod["spec"]["serviceAccountName"]
+        self.runs_once = pod["spec"].get("restartPolicy") == "Never"
         self.folder = folder
         self.process = process
         self.ready = False
@@ -70,6 +72,7 @@ class Kubelet:
         self._folder = folder
         self._stop = threading.Event()
         self.running = {}
+        self.done = set()
         self.ended = []
         self.failures = []
         api.post("/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": NODE}})
@@ -116,13 +119,16 @@ class Kubelet:
         for pod in self._api.get(self._pods)["items"]:
             metadata = pod["metadata"]
             one = self.running.get(metadata["uid"])
-            if one is None and metadata.get("deletionTimestamp") is None:
+            if one is None and metadata.get("deletionTimestamp") is None and metadata["uid"] not in self.done:
                 if metadata["labels"].get("app.kubernetes.io/name") == "ensign":
                     self._start(pod)
             elif one is not None and metadata.get("deletionTimestamp") is not None and not one.stopping:
                 one.stopping = True
                 one.process.send_signal(signal.SIGTERM)
         for one in list(self.running.values()):
+            if one.process.poll() is not None and one.runs_once:
+                self._finish(one)
+                continue
             if one.process.poll() is not None:
                 if not one.stopping:
                     self.failures.append(f"{one.name} ended by itself: {one.log()[-2000:]}")
@@ -153,7 +159,8 @@ class Kubelet:
         env = {one["name"]: located(self._value(one, pod)) for one in container.get("env", [])}
         env["KUBECONFIG"] = str(self._kubeconfig(mounts[API_TOKEN_MOUNT], folder))
         arguments = [on_loopback(located(one)) for one in container["args"]]
-        command = [self._program, *arguments, "--ready-file", folder / "ready.json"]
+        ready = [] if pod["spec"].get("restartPolicy") == "Never" else ["--ready-file", folder / "ready.json"]
+        command = [self._program, *arguments, *ready]
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
@@ -215,13 +222,22 @@ class Kubelet:
         conditions = [
             {"type": kind, "status": status, "lastTransitionTime": now} for kind in ("Ready", "ContainersReady")
         ]
-        body = {"metadata": {"uid": one.uid}, "status": {"phase": "Running", "conditions": conditions}}
+        self._write_status(one, {"phase": "Running", "conditions": conditions})
+        one.condition = one.ready
+
+    def _finish(self, one):
+        del self.running[one.uid]
+        self.done.add(one.uid)
+        self.ended.append(one)
+        self._write_status(one, {"phase": "Succeeded" if one.process.returncode == 0 else "Failed"})
+
+    def _write_status(self, one, status):
+        body = {"metadata": {"uid": one.uid}, "status": status}
         try:
             self._api.patch(f"{self._pods}/{one.name}/status", body, "strategic-merge")
         except Refused as refused:
             if refused.status not in (404, 409):
                 raise
-        one.condition = one.ready
 
     def _forget(self, one):
         del self.running[one.uid]

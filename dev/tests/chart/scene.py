@@ -11,6 +11,7 @@ from api import Api, Refused
 from chart_values import NAMESPACE, RELEASE
 from egress import Network
 from ensign_dev import build, control_plane, environment, helm, paths, seed
+from ensign_dev.azure import Arm
 from ensign_dev.kubectl import Kubectl
 from ensign_dev.progress import Progress
 from ensign_dev.waiting import until
@@ -139,6 +140,12 @@ class Scene(environment.Environment):
             "the binding to be Ready", lambda: condition(self.api.get(path), "Ready") == "True",
             lambda: json.dumps(self.api.get(path).get("status")),
         )
+
+    def credentials(self):
+        """What Azure has under the README's identity."""
+        identity = self.api.get("/apis/ensign.dev/v1alpha1/managedidentities/orders")["spec"]["existing"]["resourceID"]
+        arm = Arm(self.azure["arm_endpoint"], self.azure["arm_token_url"], Path(self.azure["ca_file"]))
+        return [one["name"] for one in arm.credentials(identity)]
 
     def asked(self):
         """Until the API server refuses a labelled pod that no binding matches."""

@@ -36,6 +36,7 @@ class TheChart(unittest.TestCase):
         self.is_applied_by_kubectl_without_a_change_of_what_is_filled_in()
         self.leaves_nothing_in_the_way_when_it_goes()
         self.is_applied_and_pruned_by_kubectl()
+        self.takes_everything_along_where_it_is_asked_to()
 
     def injects_by_the_webhook_behind_its_service(self):
         scene = self.scene
@@ -137,6 +138,21 @@ class TheChart(unittest.TestCase):
             self.assertIsNone(scene.api.find(REGISTRATION))
             self.assertIsNone(scene.api.find(SECRET))
             self.is_out_of_the_way()
+
+    def takes_everything_along_where_it_is_asked_to(self):
+        scene = self.scene
+        hook = ("--set", "teardown.hook=true")
+        scene.install(*hook)
+        scene.rolled_out()
+        scene.bound()
+        self.assertEqual(len(scene.credentials()), 1)
+        scene.uninstall()
+        self.assertEqual(scene.credentials(), [], "a credential outlived its install")
+        self.is_out_of_the_way()
+        for path in ("managedidentities/orders", "namespaces/shop/managedidentitybindings/orders"):
+            left = scene.api.get(f"/apis/ensign.dev/v1alpha1/{path}")
+            self.assertNotIn("finalizers", left["metadata"], "deleted now, it would wait for nobody")
+        scene.kubectl("delete", "namespace", "shop", "--timeout=60s", timeout=90)
 
 
 def injected_pod():
