@@ -34,6 +34,7 @@ use crate::api::conditions::Reason;
 use crate::api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
 use crate::azure::{ArmClient, ArmError, Pace};
 use crate::decide::assess::{Assessment, Finalizer, Observed, PlannedStep, Settings, assess};
+use crate::decide::credentials::Step;
 use crate::decide::failure::Failure;
 use crate::decide::pace::{Kind, Refusal};
 use crate::decide::resync::Sharers;
@@ -312,6 +313,8 @@ impl Reconciler {
                 if stop {
                     break;
                 }
+            } else if matches!(planned.step, Step::Put { .. }) {
+                observed.written.insert(planned.step.name().to_owned());
             }
             written += 1;
         }

@@ -9,7 +9,7 @@ use crate::decide::names::Subject;
 const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const TENANT: &str = "7e000000-0000-4000-8000-00000000007e";
-const STAMP: &str = "2026-01-01T00:00:00Z";
+pub(super) const STAMP: &str = "2026-01-01T00:00:00Z";
 
 fn settings() -> Settings {
     Settings {
@@ -55,7 +55,7 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&json!({}), &json!({}))
     }
 
@@ -117,7 +117,7 @@ impl World {
         self.assess_at(STAMP.parse().unwrap())
     }
 
-    fn assess_at(&self, now: Timestamp) -> Assessment {
+    pub(super) fn assess_at(&self, now: Timestamp) -> Assessment {
         let labels = BTreeMap::new();
         let namespace = NamespaceSnapshot {
             labels: &labels,
@@ -204,38 +204,6 @@ fn ready_is_true_only_once_azure_has_the_credential() {
     let mut world = World::new();
     world.observed.credentials = Some(Ok(vec![ours()]));
     assert_eq!(world.ready(), is("True", "Ready"));
-}
-
-#[test]
-fn a_credential_is_ready_once_entra_had_time_to_learn_of_it_and_stays_so() {
-    let mut world = World::new();
-    world.settings.settle = Duration::from_secs(30);
-    let mut world = world.settled();
-    assert_eq!(world.ready(), is("False", "Settling"));
-    let now: Timestamp = STAMP.parse().unwrap();
-    let status = |world: &World, seconds| {
-        let assessment = world.assess_at(now + SignedDuration::from_secs(seconds));
-        (assessment.settles, assessment.bindings[0].status.clone())
-    };
-    let (settles, before) = status(&world, 29);
-    assert_eq!(settles, Some(now + SignedDuration::from_secs(30)));
-    assert_eq!(Some(&before), world.binding.status.as_ref(), "status does not churn meanwhile");
-    let (settles, after) = status(&world, 30);
-    assert_eq!((settles, find(&after.conditions, ConditionType::Ready).unwrap().status.as_str()), (None, "True"));
-    world.binding.status = Some(after.clone());
-    world.observed.credentials = Some(Err(failure(Reason::AzureUnavailable)));
-    assert_eq!(status(&world, 60), (None, after), "nor is it taken back when Azure can't be asked");
-}
-
-#[test]
-fn time_settles_a_credential_also_while_azure_cannot_be_asked() {
-    let mut world = World::new();
-    world.settings.settle = Duration::from_secs(30);
-    let mut world = world.settled();
-    world.observed.credentials = Some(Err(failure(Reason::AzureUnavailable)));
-    let later = world.assess_at(STAMP.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(30));
-    let ready = find(&later.bindings[0].status.conditions, ConditionType::CredentialReady).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "Confirmed"));
 }
 
 #[test]

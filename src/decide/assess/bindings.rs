@@ -152,7 +152,9 @@ fn credential(
     let confirmed = before.credential.as_ref().filter(|credential| credential.issuer == *issuer);
     match context.trust.standings.get(subject) {
         Some(Standing::Given { name, origin }) => {
-            let since = confirmed.filter(|credential| credential.name == *name && credential.origin == *origin);
+            // One that was written anew, because somebody had changed or deleted it, is new to Entra too.
+            let is_known = |credential: &&CredentialStatus| credential.name == *name && credential.origin == *origin;
+            let since = confirmed.filter(is_known).filter(|_| !context.observed.written.contains(name));
             let confirmed_since = since.map_or(Time(context.now), |credential| credential.confirmed_since.clone());
             let credential =
                 CredentialStatus { name: name.clone(), issuer: issuer.clone(), origin: *origin, confirmed_since };

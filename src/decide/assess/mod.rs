@@ -16,7 +16,7 @@ mod service_account;
 mod trust;
 mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -113,6 +113,8 @@ pub struct Observed {
     pub identity: Option<Result<AzureIdentity, Failure>>,
     /// The answer to LIST of the credentials, brought up to date with every write since; `None` when not asked.
     pub credentials: Option<Result<Vec<Credential>, Failure>>,
+    /// Names of credentials that Azure confirmed to have written, in this reconcile.
+    pub written: BTreeSet<String>,
     /// The write of the identity itself, if it failed.
     pub identity_write: Option<Failure>,
     /// Writes that failed, by the name of the credential.
@@ -400,6 +402,9 @@ fn accept_bindings<'a>(
 #[cfg(test)]
 #[path = "../assess_provision_tests.rs"]
 mod provision_tests;
+#[cfg(test)]
+#[path = "../assess_settle_tests.rs"]
+mod settle_tests;
 #[cfg(test)]
 #[path = "../assess_tests.rs"]
 mod tests;
