@@ -90,6 +90,20 @@ mutants! {
     ClaimByName = "claim-by-name",
     /// The object of a binding that the cache does not have goes without a look at the API server.
     ReclaimUnchecked = "reclaim-unchecked",
+    /// Every role assignment of an identity is the object's own.
+    ForeignRoleDeleted = "foreign-role-deleted",
+    /// A role that somebody else assigned already is assigned once more.
+    EqualRoleUnseen = "equal-role-unseen",
+    /// An object goes and leaves its role assignments behind.
+    RolesLeft = "roles-left",
+    /// A role is assigned before the finalizer and the record of it.
+    RoleBeforeRecord = "role-before-record",
+    /// A star in a role's actions stands for itself.
+    RoleWildcardsIgnored = "role-wildcards-ignored",
+    /// Roles are assigned and taken away on the word of the cache.
+    RoleFreshnessSkipped = "role-freshness-skipped",
+    /// A role that was assigned once counts as assigned.
+    RoleDriftIgnored = "role-drift-ignored",
     /// A pod that has an identity gets it once more.
     InjectedTwice = "injected-twice",
     /// A pod is refused without the reason that its binding has.

@@ -42,6 +42,11 @@ impl Pace {
         Ok(usize::try_from(room).unwrap_or(wanted).min(wanted))
     }
 
+    /// Whether so many requests of a kind may go out under an identity now that are of use together only; takes nothing.
+    pub fn all(&self, id: &ArmId, kind: Kind, wanted: usize) -> Result<(), Refusal> {
+        self.pacer().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
+    }
+
     /// Nothing goes out under the identity for so long after this failure.
     pub fn hold(&self, id: &ArmId, pause: Duration, failure: &Failure) {
         self.pacer().hold(id, self.now() + pause, failure.reason, &failure.message);

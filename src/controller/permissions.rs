@@ -17,6 +17,7 @@ use crate::decide::assess::{Assessment, Observed, Settings, assess, role_inputs}
 use crate::decide::failure::Failure;
 use crate::decide::pace::{Kind, Refusal};
 use crate::decide::permissions::{self, Assignment, Inputs, Lookup, RoleDefinition, RoleStep};
+use crate::mutants::{self, Mutant};
 
 /// How long a definition is believed that nothing is written on the word of.
 const BELIEVED: Duration = Duration::from_secs(3600);
@@ -64,7 +65,17 @@ impl Reconciler {
         if observed.postponed.is_some() || !answered || !(inputs.principal.is_some() || made) {
             return;
         }
-        for lookup in permissions::lookups(&inputs) {
+        // Those before them use up what comes in one by one, so that who waits for one at a time never has them all.
+        let (wanted, now) = (permissions::lookups(&inputs), self.clock.monotonic());
+        let unknown = wanted.iter().filter(|lookup| self.roles.known(lookup, now).is_none()).count();
+        // What is written is looked up once more.
+        let again = wanted.len().min(1);
+        let reads = unknown + permissions::roots(&inputs).len() + permissions::unlisted(&inputs, &[]).len() + again;
+        if let Err(refusal) = self.pace.all(id, Kind::Get, reads) {
+            observed.postponed = Some(refusal);
+            return;
+        }
+        for lookup in wanted {
             if let Some(role) = self.roles.known(&lookup, self.clock.monotonic()) {
                 observed.roles.definitions.insert(lookup, Ok(role));
             } else if !self.look_up(id, lookup, observed).await {
@@ -126,12 +137,17 @@ impl Reconciler {
         }
         // Nothing is written on the word of a definition that was looked up a while ago, or for an identity that may have
         // been made anew since.
+        let mut looked_at = 0;
         for step in &planned.role_steps {
             if let RoleStep::Put { lookup, .. } = step
                 && !self.look_up(id, lookup.clone(), observed).await
             {
-                return Ok(Some(planned));
+                break;
             }
+            looked_at += 1;
+        }
+        if looked_at == 0 || matches!(observed.postponed, Some(Refusal::Held { .. })) {
+            return Ok(Some(planned));
         }
         if observed.identity.is_none() {
             self.observe_identity(id, observed).await;
@@ -141,17 +157,21 @@ impl Reconciler {
             return Ok(Some(again));
         }
         let due = match self.pace.room(id, Kind::Write, again.role_steps.len()) {
-            Ok(room) => &again.role_steps[..room],
+            Ok(room) => &again.role_steps[..room.min(looked_at)],
             Err(refusal) => {
                 observed.postponed = Some(refusal);
                 return Ok(Some(again));
             }
         };
-        if !freshness::is_fresh(self.writer.client(), gathered, &[]).await? {
+        if !mutants::active(Mutant::RoleFreshnessSkipped)
+            && !freshness::is_fresh(self.writer.client(), gathered, &[]).await?
+        {
             return Ok(None);
         }
-        self.hold(gathered, &again).await?;
-        self.record(gathered, &again).await?;
+        if !mutants::active(Mutant::RoleBeforeRecord) {
+            self.hold(gathered, &again).await?;
+            self.record(gathered, &again).await?;
+        }
         for step in due {
             let written = azure_writes::apply_role(self.writing(), (id, owner), step, &mut observed.roles);
             let error = match written.await {
@@ -168,7 +188,8 @@ impl Reconciler {
                 break;
             }
         }
-        if due.len() < again.role_steps.len() && observed.roles.write_failures.is_empty() {
+        let refused = observed.postponed.is_some();
+        if due.len() < again.role_steps.len() && observed.roles.write_failures.is_empty() && !refused {
             observed.postponed = Some(Refusal::Paced { wait: Duration::ZERO });
         }
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))

@@ -342,6 +342,14 @@ impl Pacer {
         self.look(id, kind, 1..=worthwhile, now).map(|room| room.min(wanted))
     }
 
+    /// Whether so many requests may go out now that are of use together only; takes nothing. If not, they and the one that
+    /// came before them may when the wait is over.
+    pub fn all(&mut self, id: &ArmId, kind: Kind, wanted: u32, now: Moment) -> Result<(), Refusal> {
+        let most = self.limits.most(kind);
+        let wanted = wanted.min(most.saturating_sub(1)).max(1);
+        self.look(id, kind, wanted..=(wanted + 1).min(most), now).map(drop)
+    }
+
     /// How many tokens there are, if there are at least the lower number; else who asks waits for the higher one.
     fn look(&mut self, id: &ArmId, kind: Kind, tokens: RangeInclusive<u32>, now: Moment) -> Result<u32, Refusal> {
         let (enough, tokens) = (*tokens.start(), *tokens.end());

@@ -66,6 +66,16 @@ impl Cluster {
         self.done("patch", api.patch(name, &PatchParams::default(), &Patch::Merge(patch)))
     }
 
+    /// What the API server makes of the change; none where it refuses it as invalid.
+    pub fn try_patch(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Option<Value> {
+        let api = self.api(kind, namespace);
+        match self.wait("patch", api.patch(name, &PatchParams::default(), &Patch::Merge(patch))) {
+            Ok(object) => Some(value(&object)),
+            Err(kube::Error::Api(status)) if status.code == 422 => None,
+            Err(error) => panic!("patch: {error}"),
+        }
+    }
+
     /// Asks for the deletion; what is left of the object, if something is.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let api = self.api(kind, namespace);

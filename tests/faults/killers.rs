@@ -41,6 +41,13 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ReleasedBeforeIdentityDelete => &["a-deletion-of-an-identity-that-fails-holds-the-object"],
         Mutant::ClaimByName => &["a-claim-is-of-one-uid"],
         Mutant::ReclaimUnchecked => &["an-old-list-lacks-the-claimant"],
+        Mutant::ForeignRoleDeleted | Mutant::EqualRoleUnseen => &["what-others-assigned-is-left"],
+        Mutant::RolesLeft | Mutant::RoleBeforeRecord => &["roles/reference"],
+        Mutant::RoleWildcardsIgnored => &["no-attempt-to-get-at-more-is-written"],
+        Mutant::RoleFreshnessSkipped => {
+            &["a-role-given-up-unseen-is-not-assigned", "a-role-asked-for-again-unseen-is-not-taken-away"]
+        }
+        Mutant::RoleDriftIgnored => &["a-role-removed-by-hand-is-given-again-once"],
         Mutant::InjectedTwice => &["create/reference"],
         Mutant::RefusalUnexplained => &["label/reference"],
     }

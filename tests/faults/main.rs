@@ -26,6 +26,7 @@ mod plan;
 mod probe;
 mod replica;
 mod report;
+mod roles;
 mod rows;
 mod runner;
 mod scenarios;

@@ -18,13 +18,18 @@ pub fn reference(scenario: &'static Scenario) -> Plan {
 pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
     let mut plans = Vec::new();
     for (index, point) in points.iter().enumerate() {
-        let name = point.replace(" under ", ".").replace(['/', ' ', '#'], ".").replace("..", ".");
+        let of_roles = point.starts_with("assign-role") || point.starts_with("unassign-role");
+        let name = brief(point).replace(" under ", ".").replace(['/', ' ', '#'], ".").replace("..", ".");
         let mut add = |what: &str, rows: &[u32], fault: Fault| {
+            // What else fails at points that roles have in common with others is covered by those.
+            if scenario.name.ends_with("roles") && !of_roles && !what.starts_with("crash") {
+                return;
+            }
             let mut plan = plan(scenario, &format!("{name}/{what}"), rows, fault);
             plan.quick = scenario.name == "create" && index % 2 == 0 && what == "crash-applied";
             plans.push(plan);
         };
-        let in_azure = point.starts_with("put") || point.starts_with("delete");
+        let in_azure = point.starts_with("put") || point.starts_with("delete") || of_roles;
         let is_event = point.starts_with("event");
         let crash: &[u32] = if point.starts_with("add-finalizer") || point.starts_with("put") { &[1, 2] } else { &[1] };
         add("crash-applied", crash, Fault::Crash(point.clone(), Moment::Applied));
@@ -47,6 +52,14 @@ pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
         }
     }
     plans
+}
+
+/// A point without what is the same in all plans: an assignment's subscription and resource group.
+fn brief(point: &str) -> String {
+    let Some((before, after)) = point.split_once(" in /subscriptions/") else { return point.to_owned() };
+    let act = before.split(' ').next().unwrap_or_default();
+    let (scope, object) = after.split_once(" for ").unwrap_or((after, ""));
+    format!("{act} {} {object}", scope.rsplit('/').next().unwrap_or_default())
 }
 
 /// How Azure fails, by name, with the rows of the matrix.
@@ -110,6 +123,40 @@ pub fn azure_failures() -> Vec<Plan> {
         // Nobody waits for such a write any longer, and it comes all the same.
         let licence = Licence { stale_write: operation == "put", ..Licence::NONE };
         plans.push(Plan { licence, ..plan });
+    }
+    plans
+}
+
+/// Failures at each operation on roles; those of every operation that mean something of their own there, and those that
+/// only roles know.
+pub fn role_failures() -> Vec<Plan> {
+    let of_roles: [(&'static str, &'static [u32], Value); 3] = [
+        ("409-exists", &[8], json!({"status": 409, "code": "RoleAssignmentExists"})),
+        ("400-unknown-principal", &[12], json!({"status": 400, "code": "PrincipalNotFound"})),
+        ("404-unknown-scope", &[10], json!({"status": 404, "code": "ResourceNotFound"})),
+    ];
+    let some = ["429-seconds", "500", "reset", "html-404", "half-a-json", "applied-then-dropped", "401", "403"];
+    let general = failures().into_iter().filter(|(name, ..)| some.contains(name));
+    let mut plans = Vec::new();
+    for (name, rows, action) in general.chain(of_roles) {
+        let mut add = |what: &str, method: &str, path: &str, nth: u32, times: u32| {
+            let matching = json!({"method": method, "pathContains": path});
+            let rule = json!([{"match": matching, "nth": nth, "times": times, "action": action}]);
+            let id = format!("azure/{what}/{name}");
+            plans.push(plan_named(scenarios::named("roles"), &id, rows, Fault::Azure(rule)));
+        };
+        let exists = name == "409-exists";
+        let gone = name == "404-unknown-scope";
+        add("assign-role", "PUT", "/roleAssignments/", 1, 1);
+        add("assign-role-thrice", "PUT", "/roleAssignments/", 2, 3);
+        if !exists && !gone && name != "400-unknown-principal" {
+            add("unassign-role", "DELETE", "/roleAssignments/", 1, 1);
+            add("unassign-role-thrice", "DELETE", "/roleAssignments/", 2, 3);
+            if name != "applied-then-dropped" {
+                add("list-roles", "GET", "/roleAssignments?", 2, 2);
+                add("look-role-up", "GET", "/roleDefinitions", 1, 2);
+            }
+        }
     }
     plans
 }

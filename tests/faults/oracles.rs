@@ -11,6 +11,7 @@ use super::clock::lock;
 use super::dedicated;
 use super::goals::{condition_of, text};
 use super::history::Version;
+use super::roles;
 use super::world::World;
 
 /// What a plan may do that others may not.
@@ -133,6 +134,8 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
     let all: Vec<LogEntry> = world.azure_writes();
     let all: Vec<LogEntry> = all.into_iter().filter(|entry| is_of(world, entry) && took_effect(entry)).collect();
     dedicated::judge(world, &all, &mut broken);
+    roles::judge(world, &all, &mut broken);
+    roles::lies(world, &all, &mut broken);
     one_at_a_time(&own, &mut broken);
     if !licence.stripped && !licence.abandoned {
         outlived(world, &timeline, &mut broken);

@@ -216,8 +216,8 @@ fn parse(point: &str) -> Target {
     let mut words = point.split(' ');
     let act = words.next().unwrap_or_default();
     match act {
-        "put" | "put-identity" => return Target::Azure("PUT"),
-        "delete" | "delete-identity" => return Target::Azure("DELETE"),
+        "put" | "put-identity" | "assign-role" => return Target::Azure("PUT"),
+        "delete" | "delete-identity" | "unassign-role" => return Target::Azure("DELETE"),
         _ => {}
     }
     let kind = words.next().unwrap_or_default().to_owned();

@@ -11,6 +11,7 @@ use ensign::controller::{self, Config, ControllerError, ControllerMetrics, Effec
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
 use ensign::decide::pace::Limits;
+use ensign::decide::permissions::RolePolicy;
 use ensign::decide::scopes::AllowedScopes;
 use ensign::mutants;
 use ensign::runtime::health::Readiness;
@@ -164,7 +165,7 @@ impl Replica {
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
                 allowed_scopes: AllowedScopes::default(),
-                roles: None,
+                roles: Some(RolePolicy::default()),
                 settle: Duration::ZERO,
             },
             resync: RESYNC,

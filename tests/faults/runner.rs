@@ -73,7 +73,8 @@ impl Wish {
             return killers::of(mutant).iter().any(of);
         }
         let Some(wanted) = &self.plan else { return true };
-        let others = matrix::azure_failures().into_iter().chain(matrix::kubernetes_failures());
+        let others =
+            matrix::azure_failures().into_iter().chain(matrix::role_failures()).chain(matrix::kubernetes_failures());
         let mut named = others.filter(|plan| self.takes(plan)).map(|plan| plan.scenario.name);
         self.mutant.is_some()
             || wanted.split(',').any(|wanted| wanted.split('/').next() == Some(scenario) || wanted == "*")
@@ -122,6 +123,7 @@ pub fn run(wish: &Wish) -> bool {
         }
     }
     plans.extend(matrix::azure_failures());
+    plans.extend(matrix::role_failures());
     plans.extend(matrix::kubernetes_failures());
     if wish.list {
         for plan in &plans {

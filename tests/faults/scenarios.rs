@@ -36,6 +36,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "pages", run: pages, rows: &[] },
     Scenario { name: "provisioned", run: provisioned, rows: &[] },
     Scenario { name: "dedicated", run: dedicated, rows: &[] },
+    Scenario { name: "roles", run: roles, rows: &[] },
+    Scenario { name: "dedicated-roles", run: dedicated_roles, rows: &[] },
 ];
 
 pub fn named(name: &str) -> &'static Scenario {
@@ -319,4 +321,43 @@ fn dedicated(world: &Arc<World>) -> Checked {
         if world.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
     })?;
     world.azure_is_empty()
+}
+
+/// Roles come with the object, one goes while it lives, and the others go before it.
+fn roles(world: &Arc<World>) -> Checked {
+    world.namespace("shop", &json!({}));
+    world.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
+    let roles = world.two_roles();
+    world.ask_for_roles("made", &roles);
+    world.start();
+    world.identity_ready("made")?;
+    world.binding("shop", "app", "made", "app");
+    world.ready("shop", "app")?;
+    world.assigned(2)?;
+    world.ask_for_roles("made", &json!([roles[1]]));
+    world.assigned(1)?;
+    world.roles_ready("made")?;
+    world.delete(IDENTITY, "", "made");
+    world.gone(IDENTITY, "", "made")?;
+    world.azure_is_empty()?;
+    world.assigned(0)?;
+    world.delete(BINDING, "shop", "app");
+    world.binding_gone("shop", "app")
+}
+
+/// An identity with a role, made for a binding and gone with it.
+fn dedicated_roles(world: &Arc<World>) -> Checked {
+    world.namespace("shop", &json!({}));
+    world.class(&json!({"roleAssignments": [world.two_roles()[1]]}));
+    world.start();
+    world.asking("app", "app");
+    world.ready("shop", "app")?;
+    world.assigned(1)?;
+    world.delete(BINDING, "shop", "app");
+    world.binding_gone("shop", "app")?;
+    world.until("the object to go with its binding", |world| {
+        if world.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
+    })?;
+    world.azure_is_empty()?;
+    world.assigned(0)
 }

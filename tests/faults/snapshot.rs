@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::goals::text;
+use super::roles;
 use super::world::World;
 
 const TIMES: [&str; 3] = ["lastTransitionTime", "confirmedSince", "since"];
@@ -51,7 +52,9 @@ pub fn take(world: &World) -> Value {
             [(made.client_id.clone(), "client".to_owned()), (made.principal_id.clone(), "principal".to_owned())]
         }));
     });
-    let mut whole = json!({"kubernetes": objects, "azure": identities}).to_string();
+    let assignments = world.azure.with_state(|state| roles::shown(state));
+    unlike.extend(world.assignments().into_keys().map(|name| (name, "assignment".to_owned())));
+    let mut whole = json!({"kubernetes": objects, "azure": identities, "roles": assignments}).to_string();
     for (from, to) in unlike.iter().filter(|(from, _)| !from.is_empty()) {
         whole = whole.replace(from, to);
     }

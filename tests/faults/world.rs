@@ -1,10 +1,12 @@
 //! One plan's world: names of its own, an Azure of its own, and the controllers between the two.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ensign::decide::names::Subject;
 use ensign::decide::ownership::Cluster as AzureCluster;
+use ensign::emulator::state::roles::RoleAssignment;
 use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
 use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign::mutants::Mutant;
@@ -64,6 +66,8 @@ pub struct World {
     pub meddled: Mutex<Vec<Meddling>>,
     /// Identities that are somebody else's, and since when.
     pub not_ours: Mutex<Vec<(Timestamp, String)>>,
+    /// Role assignments that somebody made by hand, by their GUIDs.
+    pub by_hand: Mutex<BTreeMap<String, RoleAssignment>>,
 }
 
 /// When, under which identity, what stands from then on, and under which name.
@@ -102,6 +106,7 @@ impl World {
             moments: Mutex::default(),
             meddled: Mutex::default(),
             not_ours: Mutex::default(),
+            by_hand: Mutex::default(),
         })
     }
 
@@ -173,6 +178,15 @@ impl World {
         self.history.take(&made, false);
     }
 
+    /// Tries to change an object of the cluster; whether the API server lets it.
+    pub fn try_patch(&self, kind: &str, name: &str, patch: &Value) -> bool {
+        let answer = self.cluster.try_patch(kind, "", &self.named(name), patch);
+        let Some(mut made) = answer else { return false };
+        made["kind"] = json!(kind);
+        self.history.take(&made, false);
+        true
+    }
+
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
         let (namespace, name) = self.place(kind, namespace, name);
         if let Some(mut left) = self.cluster.delete(kind, &namespace, &name) {
@@ -223,7 +237,7 @@ impl World {
         let guid = |what: &str| uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{what}/{name}").as_bytes());
         let identity = Identity {
             location: self.azure.info().location.clone(),
-            tags: std::collections::BTreeMap::new(),
+            tags: BTreeMap::new(),
             isolation_scope: "None".to_owned(),
             client_id: guid("client").to_string(),
             principal_id: guid("principal").to_string(),

@@ -5,6 +5,7 @@ use super::{Observed, Settings};
 use crate::api::ManagedIdentity;
 use crate::api::conditions::{ConditionType, Reason, Verdict, is_true};
 use crate::decide::permissions::{self, Inputs, Maker, Permissions};
+use crate::mutants::{self, Mutant};
 
 /// What decisions about the owner's roles depend on; none where it has none and had none.
 pub fn role_inputs<'a>(
@@ -49,6 +50,10 @@ pub(super) fn decide(
         return Permissions::default();
     };
     let mut permissions = permissions::decide(&inputs);
+    if inputs.leaving && mutants::active(Mutant::RolesLeft) {
+        permissions.steps.clear();
+        permissions.ours_left = false;
+    }
     let foreign = resolution.verdict.reason == Reason::TenantMismatch;
     if foreign || (!inputs.leaving && (!accepted || resolution.facts.is_none())) {
         permissions.steps.clear();

@@ -21,6 +21,7 @@ use super::scopes::AllowedScopes;
 use crate::api::arm_id::is_guid;
 use crate::api::conditions::{Reason, Severity, Verdict};
 use crate::api::{CredentialOrigin, RoleAssignment as Entry, RoleAssignmentStatus as Record};
+use crate::mutants::{self, Mutant};
 
 /// A role definition, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -309,7 +310,8 @@ impl<'a> Plan<'a> {
     fn want(&mut self, entry: &Entry, (scope, role, lookup): (&RoleScope, &str, &Lookup), principal: &str) {
         let name = self.inputs.maker.name(scope, principal, role);
         let gives_the_same = |one: &&Assignment| {
-            one.condition.as_deref().is_none_or(str::is_empty)
+            let seen = self.inputs.maker.made(one) || !mutants::active(Mutant::EqualRoleUnseen);
+            seen && one.condition.as_deref().is_none_or(str::is_empty)
                 && one.role.eq_ignore_ascii_case(role)
                 && one.principal.eq_ignore_ascii_case(principal)
                 && one.scope.parse::<RoleScope>().is_ok_and(|found| found == *scope)
@@ -327,7 +329,8 @@ impl<'a> Plan<'a> {
             name: found.map_or_else(|| name.clone(), |one| one.name.to_lowercase()),
             origin,
         });
-        if found.is_some() {
+        let known = |record: &Record| record.name == name && mutants::active(Mutant::RoleDriftIgnored);
+        if found.is_some() || self.inputs.records.iter().any(known) {
             return;
         }
         let what = format!("role {:?} in scope {}", entry.role_definition, entry.scope);
@@ -355,7 +358,8 @@ impl<'a> Plan<'a> {
     fn forget(&mut self, all_known: bool) {
         let stands = |name: &str, records: &[Record]| records.iter().any(|one| one.name.eq_ignore_ascii_case(name));
         let wanted = self.records.clone();
-        for one in self.existing.iter().filter(|one| self.inputs.maker.made(one)) {
+        let is_ours = |one: &Assignment| self.inputs.maker.made(one) || mutants::active(Mutant::ForeignRoleDeleted);
+        for one in self.existing.iter().filter(|one| is_ours(one)) {
             if !all_known || stands(&one.name, &wanted) {
                 continue;
             }

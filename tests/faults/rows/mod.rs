@@ -8,6 +8,7 @@ mod foreign;
 mod issuers;
 mod leaders;
 mod pace;
+mod roles;
 mod unseen;
 mod watches;
 
@@ -115,6 +116,16 @@ rows! {
     [28], dedicated::a_class_goes_and_its_identities_live_on, long;
     [9, 32], foreign::revoked_over_an_adopted_credential;
     [9, 32], foreign::taken_name_is_left;
+    [24], roles::a_role_removed_by_hand_is_given_again_once;
+    [9, 32], roles::what_others_assigned_is_left;
+    [25], roles::an_object_waits_for_its_roles_to_go, long;
+    [14, 25], roles::a_role_that_cannot_be_taken_away_holds_the_object, long;
+    [23], roles::roles_of_an_identity_that_vanished_go, long;
+    [3], roles::a_role_given_up_unseen_is_not_assigned, long;
+    [3], roles::a_role_asked_for_again_unseen_is_not_taken_away, long;
+    [9, 32], roles::roles_go_though_the_identity_was_given_away, long;
+    [], roles::no_attempt_to_get_at_more_is_written;
+    [], roles::a_copied_claim_gets_no_identity_and_no_role;
 }
 
 /// A plan for each scenario of these files.

@@ -1,0 +1,255 @@
+//! Roles that identities are given: what plans do to them, and what must be true of every assignment.
+
+use std::collections::BTreeMap;
+
+use ensign::emulator::LogEntry;
+use ensign::emulator::state::State;
+use ensign::emulator::state::roles::{Permission, RoleAssignment, RoleDefinition};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::clock::lock;
+use super::dedicated::name_in_azure;
+use super::goals::text;
+use super::history::Version;
+use super::world::{Checked, World};
+
+pub const IDENTITY: &str = "ManagedIdentity";
+/// Who made what is foreign.
+const SOMEBODY: &str = "b0000000-0000-4000-8000-000000000001";
+
+impl World {
+    fn group(&self) -> String {
+        let info = self.azure.info();
+        format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group)
+    }
+
+    /// A storage account in the plan's resource group.
+    pub fn storage(&self) -> String {
+        format!("{}/providers/Microsoft.Storage/storageAccounts/data", self.group())
+    }
+
+    /// Two roles: one in the resource group, one of a resource in it.
+    pub fn two_roles(&self) -> Value {
+        json!([
+            {"roleDefinition": "Reader", "scope": self.group()},
+            {"roleDefinition": "Storage Blob Data Reader", "scope": self.storage()},
+        ])
+    }
+
+    /// From now on the object asks for these roles.
+    pub fn ask_for_roles(&self, name: &str, roles: &Value) {
+        self.patch(IDENTITY, "", name, &json!({"spec": {"roleAssignments": roles}}));
+    }
+
+    /// Waits until the object's roles are what they are to be.
+    pub fn roles_ready(&self, name: &str) -> Checked {
+        self.condition(IDENTITY, "", name, "PermissionsReady", "True", "Granted")
+    }
+
+    /// Every role assignment in Azure, by its GUID.
+    pub fn assignments(&self) -> BTreeMap<String, RoleAssignment> {
+        self.azure.with_state(|state| state.role_assignments.clone())
+    }
+
+    /// Waits until Azure has so many role assignments that nobody made by hand.
+    pub fn assigned(&self, count: usize) -> Checked {
+        self.until(&format!("{count} role assignment(s)"), |world| {
+            let foreign = lock(&world.by_hand).clone();
+            let found: Vec<RoleAssignment> =
+                world.assignments().into_values().filter(|one| !foreign.contains_key(&one.name)).collect();
+            if found.len() == count { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+    }
+
+    /// Somebody assigns a role by hand to the identity of that name in Azure. Nobody of Ensign may change or delete it.
+    pub fn assign_by_hand(&self, number: u8, identity: &str, role: &str, scope: &str) {
+        let key = self.arm_id(identity).key();
+        self.azure.with_state(|state| {
+            let assignment = RoleAssignment {
+                name: format!("b1a00000-0000-4000-8000-0000000000{number:02x}"),
+                scope: scope.to_owned(),
+                role: guid(state, role),
+                principal_id: state.identities.get(&key).expect("the identity").principal_id.clone(),
+                principal_type: "ServicePrincipal".to_owned(),
+                description: Some("by hand".to_owned()),
+                condition: None,
+                condition_version: None,
+                created_on: Timestamp::UNIX_EPOCH,
+                updated_on: Timestamp::UNIX_EPOCH,
+                created_by: SOMEBODY.to_owned(),
+            };
+            lock(&self.by_hand).insert(assignment.name.clone(), assignment.clone());
+            state.role_assignments.insert(assignment.name.clone(), assignment);
+        });
+    }
+
+    /// A role of the company's own.
+    pub fn define_role(&self, number: u8, name: &str, actions: &[&str]) {
+        let permission =
+            Permission { actions: actions.iter().map(ToString::to_string).collect(), ..Permission::default() };
+        let role = RoleDefinition {
+            name: format!("c0500000-0000-4000-8000-0000000000{number:02x}"),
+            role_name: name.to_owned(),
+            builtin: false,
+            permissions: vec![permission],
+            assignable_scopes: vec!["/".to_owned()],
+        };
+        self.azure.with_state(|state| state.role_definitions.insert(role.name.clone(), role));
+    }
+
+    /// Writes of role assignments that Azure saw.
+    pub fn role_writes(&self) -> Vec<LogEntry> {
+        self.azure_writes().into_iter().filter(|entry| assignment_of(entry).is_some()).collect()
+    }
+}
+
+/// GUID of a role that is named by its name or its GUID.
+fn guid(state: &State, role: &str) -> String {
+    let mut known = ensign::emulator::state::roles::builtin().iter().chain(state.role_definitions.values());
+    let found = known.find(|known| known.role_name.eq_ignore_ascii_case(role));
+    found.map_or_else(|| role.to_lowercase(), |found| found.name.clone())
+}
+
+/// The GUID of the assignment that a request is about.
+fn assignment_of(entry: &LogEntry) -> Option<String> {
+    let lower = entry.path.to_lowercase();
+    let (_, name) = lower.rsplit_once("/providers/microsoft.authorization/roleassignments/")?;
+    Some(name.to_owned())
+}
+
+/// What somebody is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Given {
+    role: String,
+    scope: String,
+    principal: String,
+}
+
+impl Given {
+    /// What a PUT gives.
+    fn by(entry: &LogEntry) -> Self {
+        let body = entry.body.clone().unwrap_or_default();
+        let said = |name: &str| text(&body["properties"][name]).to_lowercase();
+        let role = said("roleDefinitionId");
+        let lower = entry.path.to_lowercase();
+        let scope = lower.split("/providers/microsoft.authorization/").next().unwrap_or_default().to_owned();
+        Self { role: role.rsplit('/').next().unwrap_or_default().to_owned(), scope, principal: said("principalId") }
+    }
+
+    /// Whether a version of an object asks for it: a second, plain reading of the rule.
+    fn is_wanted_by(&self, world: &World, object: &Value) -> bool {
+        let entries = object["spec"]["roleAssignments"].as_array().cloned().unwrap_or_default();
+        let own = object["status"]["principalID"].as_str().unwrap_or_default().to_lowercase() == self.principal;
+        own && entries.iter().any(|entry| {
+            let role = world.azure.with_state(|state| guid(state, text(&entry["roleDefinition"])));
+            role == self.role && text(&entry["scope"]).to_lowercase() == self.scope
+        })
+    }
+}
+
+/// Living objects that ask for it, at a time.
+fn asking(world: &World, given: &Given, time: Timestamp) -> Vec<Version> {
+    let all = world.history.at(IDENTITY, time).into_iter();
+    all.filter(|found| !found.is_leaving() && given.is_wanted_by(world, &found.object)).collect()
+}
+
+/// O3 of roles. Each is assigned for a living object that asks for it, holds its finalizer and has written the assignment
+/// down, in no scope above a resource group; what is taken away was assigned by us, and nobody asks for it any more. At the
+/// end what is ours is asked for, and what others made is as they made it.
+pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
+    let mut ours: BTreeMap<String, Given> = BTreeMap::new();
+    for entry in own {
+        let Some(name) = assignment_of(entry) else { continue };
+        let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
+        if lock(&world.by_hand).contains_key(&name) {
+            said("somebody else made it");
+        }
+        if entry.method == "PUT" {
+            let given = Given::by(entry);
+            let objects = asking(world, &given, entry.time);
+            let is_ready = |found: &&Version| found.is_held() && is_recorded(&found.object, &name);
+            match objects.iter().find(is_ready) {
+                None if objects.is_empty() => said("no living object asks for it"),
+                None => said("it went out before the finalizer and the record of it"),
+                Some(found) => {
+                    let body = entry.body.clone().unwrap_or_default();
+                    let description = text(&body["properties"]["description"]).to_lowercase();
+                    if !description.contains(&found.uid) || !description.contains(&name) {
+                        said("it does not say whose it is");
+                    }
+                }
+            }
+            if !given.scope.contains("/resourcegroups/") {
+                said("no role is given above a resource group");
+            }
+            ours.insert(name, given);
+            continue;
+        }
+        let Some(given) = ours.get(&name) else {
+            said("it was not made by us");
+            continue;
+        };
+        // What others than the controller change is known here a moment late.
+        let moments = [0, 10, 25, 50, 100, 200, 500].map(|millis| entry.time + SignedDuration::from_millis(millis));
+        if moments.into_iter().all(|time| !asking(world, given, time).is_empty()) {
+            said("a living object asks for it");
+        }
+    }
+    let there = world.assignments();
+    for (name, made) in lock(&world.by_hand).iter() {
+        if there.get(name) != Some(made) {
+            broken.push(format!("O3: {name} was assigned by hand, and now it is {:?}", there.get(name)));
+        }
+    }
+    for (name, given) in ours.iter().filter(|(name, _)| there.contains_key(*name)) {
+        if asking(world, given, Timestamp::now()).is_empty() {
+            broken.push(format!("O3: role assignment {name} is left, and no living object asks for it: {given:?}"));
+        }
+    }
+}
+
+fn is_recorded(object: &Value, name: &str) -> bool {
+    let records = object["status"]["roleAssignments"].as_array();
+    records.is_some_and(|records| records.iter().any(|one| text(&one["name"]).eq_ignore_ascii_case(name)))
+}
+
+/// O5 of roles: `PermissionsReady=True` is said only when every role asked for was there, or had been a moment before.
+pub fn lies(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
+    let puts: Vec<(&LogEntry, Given)> = own
+        .iter()
+        .filter(|entry| entry.method == "PUT" && assignment_of(entry).is_some())
+        .map(|e| (e, Given::by(e)))
+        .collect();
+    for version in world.history.all(IDENTITY).iter().flatten() {
+        let ready = super::goals::condition_of(&version.object, "PermissionsReady");
+        let current = version.object["status"]["observedGeneration"] == version.object["metadata"]["generation"];
+        if ready.is_none_or(|ready| ready["status"] != "True") || !current || version.is_leaving() {
+            continue;
+        }
+        let records = version.object["status"]["roleAssignments"].as_array().cloned().unwrap_or_default();
+        for record in records.iter().filter(|record| record["origin"] == "Created") {
+            let confirmed = puts.iter().any(|(entry, _)| {
+                entry.time <= version.known && assignment_of(entry).as_deref() == Some(text(&record["name"]))
+            });
+            if !confirmed {
+                let name = name_in_azure(&version.object);
+                broken.push(format!("O5: {name} says that it has its roles, but {record} was never assigned"));
+            }
+        }
+    }
+}
+
+/// Role assignments as snapshots show them, without their GUIDs, which cover UIDs.
+pub fn shown(state: &State) -> Vec<Value> {
+    let mut all: Vec<Value> = state
+        .role_assignments
+        .values()
+        .map(|one| {
+            let holder = state.identities.values().find(|held| held.principal_id == one.principal_id);
+            json!({"role": one.role, "scope": one.scope, "of": holder.map(|held| held.id.name.clone())})
+        })
+        .collect();
+    all.sort_by_key(ToString::to_string);
+    all
+}
