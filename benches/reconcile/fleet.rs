@@ -1,0 +1,259 @@
+//! A fleet of bindings, twenty to an identity: in Azure, in Kubernetes, and both at once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ensign::api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
+use ensign::emulator::{Emulator, LogEntry, LogFilter};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::control_plane::ControlPlane;
+use crate::process::{AUDIENCE, CONTROLLER, OWN_CLIENT_ID, SYSTEM};
+
+pub const PER_IDENTITY: usize = 20;
+/// An identity's bindings are in so many namespaces.
+const SPREAD: usize = 5;
+const IDENTITIES_PER_SUBSCRIPTION: usize = 100;
+pub const GROUP: &str = "fleet";
+/// Requests at a time, where only the speed of the API server matters.
+pub const AT_ONCE: usize = 32;
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// A fleet of its own: names and identities are no other fleet's.
+#[derive(Clone)]
+pub struct Fleet {
+    pub client: Client,
+    pub name: String,
+    pub bindings: usize,
+    /// How many namespaces the bindings are in.
+    pub namespaces: usize,
+}
+
+/// One binding: namespace, name (which is its service account's too) and the number of its identity.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub namespace: String,
+    pub name: String,
+    pub identity: usize,
+}
+
+impl Fleet {
+    pub fn identities(&self) -> usize {
+        self.bindings.div_ceil(PER_IDENTITY)
+    }
+
+    pub fn subscription(number: usize) -> String {
+        format!("5b000000-0000-4000-8000-{:012}", number / IDENTITIES_PER_SUBSCRIPTION)
+    }
+
+    pub fn identity(&self, number: usize) -> String {
+        format!("{}-{number}", self.name)
+    }
+
+    pub fn namespace(&self, number: usize) -> String {
+        format!("{}-ns-{}", self.name, number % self.namespaces)
+    }
+
+    /// Where each binding is.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        (0..self.bindings).map(|number| {
+            let (identity, which) = (number / PER_IDENTITY, number % PER_IDENTITY);
+            Place {
+                namespace: self.namespace(identity + which % SPREAD),
+                name: format!("app-{identity}-{which}"),
+                identity,
+            }
+        })
+    }
+
+    pub fn arm_id(&self, number: usize) -> String {
+        format!(
+            "/subscriptions/{}/resourceGroups/{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
+            Self::subscription(number),
+            self.identity(number)
+        )
+    }
+
+    /// Makes the identities in Azure, and namespaces and `ManagedIdentity` objects in Kubernetes.
+    pub async fn prepare(&self, azure: &Emulator) {
+        let identities = self.identities();
+        for number in 0..identities {
+            add_identity(azure, &Self::subscription(number), &self.identity(number), uuid(), ArmRights::None, None);
+        }
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        each(0..self.namespaces, async |number| {
+            let metadata = ObjectMeta { name: Some(self.namespace(number)), ..ObjectMeta::default() };
+            let namespace = Namespace { metadata, ..Namespace::default() };
+            namespaces.create(&PostParams::default(), &namespace).await.expect("create a namespace");
+        })
+        .await;
+        let objects: Api<ManagedIdentity> = Api::all(self.client.clone());
+        each(0..identities, async |number| {
+            let grants: Vec<Value> = (0..SPREAD.min(self.namespaces))
+                .map(|n| json!({"name": format!("n{n}"), "namespace": self.namespace(number + n), "serviceAccounts": ["*"]}))
+                .collect();
+            let identity: ManagedIdentity = object(json!({
+                "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": self.identity(number)},
+                "spec": {"existing": {"resourceID": self.arm_id(number)}, "allowedSubjects": grants},
+            }));
+            objects.create(&PostParams::default(), &identity).await.expect("create an identity");
+        })
+        .await;
+    }
+
+    /// Creates every binding.
+    pub async fn bind(&self) {
+        each(self.places(), async |place| self.create(&place).await).await;
+    }
+
+    pub async fn create(&self, place: &Place) {
+        let binding: ManagedIdentityBinding = object(json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding", "metadata": {"name": place.name},
+            "spec": {"identityRef": {"name": self.identity(place.identity)}, "serviceAccountName": place.name},
+        }));
+        self.api(place).create(&PostParams::default(), &binding).await.expect("create a binding");
+    }
+
+    pub fn api(&self, place: &Place) -> Api<ManagedIdentityBinding> {
+        Api::namespaced(self.client.clone(), &place.namespace)
+    }
+
+    /// Deletes every binding, which the controller that runs has to release, and then the rest of the fleet.
+    pub async fn remove(&self, azure: &Emulator) {
+        let everything = (DeleteParams::default(), ListParams::default());
+        each(0..self.namespaces, async |number| {
+            let api: Api<ManagedIdentityBinding> = Api::namespaced(self.client.clone(), &self.namespace(number));
+            api.delete_collection(&everything.0, &everything.1).await.expect("delete the bindings");
+        })
+        .await;
+        let identities: Api<ManagedIdentity> = Api::all(self.client.clone());
+        each(0..self.identities(), async |number| {
+            identities.delete(&self.identity(number), &everything.0).await.expect("delete an identity");
+        })
+        .await;
+        let start = Instant::now();
+        let ours = |found: &ManagedIdentity| found.name_any().starts_with(&format!("{}-", self.name));
+        while identities.list(&everything.1).await.expect("list the identities").iter().any(ours) {
+            assert!(start.elapsed() < PATIENCE, "identities go once their credentials are gone");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(self.trusted(azure), 0, "no credential outlives its binding");
+    }
+
+    /// How many credentials there are under the fleet's identities.
+    pub fn trusted(&self, azure: &Emulator) -> usize {
+        azure.with_state(|state| {
+            let fleet = state.identities.values().filter(|identity| identity.id.name.starts_with(&format!("{}-", self.name)));
+            fleet.map(|identity| identity.credentials.len()).sum()
+        })
+    }
+}
+
+/// Requests to ARM after a number of the log, by method and what they are about; and those that were refused.
+pub fn arm_counts(azure: &Emulator, since: u64) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for entry in arm_log(azure, since) {
+        let what = match entry.path.rsplit('/').next() {
+            Some(last) if last.eq_ignore_ascii_case("federatedIdentityCredentials") => "LIST credentials",
+            _ if entry.path.contains("/federatedIdentityCredentials/") => "credential",
+            _ => "identity",
+        };
+        let kind = if what.starts_with("LIST") { what.to_owned() } else { format!("{} {what}", entry.method) };
+        *counts.entry(kind).or_default() += 1;
+        if let Some(status) = entry.status.filter(|status| *status >= 400) {
+            *counts.entry(format!("answered {status}")).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Requests to ARM after a number of the log.
+pub fn arm_log(azure: &Emulator, since: u64) -> Vec<LogEntry> {
+    let mut log = azure.log(&LogFilter { since: Some(since), ..LogFilter::default() });
+    log.retain(|entry| entry.path.contains("/providers/"));
+    log
+}
+
+/// The number of the last request that Azure saw.
+pub fn log_position(azure: &Emulator) -> u64 {
+    azure.requests().0
+}
+
+/// Makes what whoever installs makes, in the cluster and in Azure.
+pub fn install(control_plane: &'static ControlPlane, azure: &Emulator) {
+    for arguments in [
+        &["apply", "--filename", "crds"][..],
+        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"],
+        &["apply", "--filename", "dev/manifests"],
+        &["apply", "--filename", "dev/manifests/compatibility"],
+    ] {
+        let mut command = control_plane.kubectl();
+        let done = command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run kubectl");
+        assert!(done.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    let trust = Credential {
+        name: "bootstrap".to_owned(),
+        issuer: control_plane.issuer.clone(),
+        subject: format!("system:serviceaccount:{SYSTEM}:{CONTROLLER}"),
+        audiences: vec![AUDIENCE.to_owned()],
+        written_at: Timestamp::UNIX_EPOCH,
+    };
+    add_identity(azure, &Fleet::subscription(0), CONTROLLER, OWN_CLIENT_ID.to_owned(), ArmRights::All, Some(trust));
+}
+
+fn add_identity(
+    azure: &Emulator,
+    subscription: &str,
+    name: &str,
+    client_id: String,
+    arm_rights: ArmRights,
+    trust: Option<Credential>,
+) {
+    let info = azure.info();
+    azure.with_state(|state| {
+        state.subscriptions.entry(subscription.to_owned()).or_insert_with(|| {
+            let group = ResourceGroup { name: GROUP.to_owned(), location: info.location.clone() };
+            Subscription {
+                id: subscription.to_owned(),
+                tenant_id: info.tenant_id.clone(),
+                resource_groups: [(GROUP.to_owned(), group)].into(),
+            }
+        });
+        let id = IdentityId {
+            subscription: subscription.to_owned(),
+            resource_group: GROUP.to_owned(),
+            name: name.to_owned(),
+        };
+        let identity = Identity {
+            id,
+            location: info.location.clone(),
+            tags: BTreeMap::new(),
+            isolation_scope: "None".to_owned(),
+            client_id,
+            principal_id: uuid(),
+            arm_rights,
+            created_at: Timestamp::UNIX_EPOCH,
+            credentials: trust.into_iter().map(|trust| (trust.name.clone(), trust)).collect(),
+        };
+        state.identities.insert(identity.id.key(), identity);
+    });
+}
+
+/// Does something to each, several at a time.
+pub async fn each<T, F: Future<Output = ()>>(items: impl IntoIterator<Item = T>, act: impl FnMut(T) -> F) {
+    futures::stream::iter(items).for_each_concurrent(AT_ONCE, act).await;
+}
+
+pub fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("an object")
+}
+
+fn uuid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,105 @@
+//! What the writes alone take: for each binding the two patches and the PUT that it costs at least, with as many at a time
+//! as the controller has, and nothing decided, read or watched.
+//!
+//! It works on bindings that stand, and leaves them as they were: each write changes something that the next one turns back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::fleet::{Fleet, PER_IDENTITY};
+use crate::scene::{Scene, seconds};
+use ensign::api::ManagedIdentityBinding;
+
+/// The controller's default for `--concurrency`.
+const AT_ONCE: usize = 8;
+
+pub async fn measure(scene: &Scene, fleet: &Fleet) -> Value {
+    let azure = reqwest::Client::builder()
+        .add_root_certificate(reqwest::Certificate::from_pem(scene.azure.info().ca_pem.as_bytes()).expect("a CA"))
+        .timeout(Duration::from_secs(30))
+        .build()
+        .expect("a client");
+    let token = scene.azure.arm_token().expect("a token");
+    let work = Arc::new(credentials(scene, fleet));
+    let bindings: Api<ManagedIdentityBinding> = Api::all(scene.client.clone());
+    let listed = bindings.list(&ListParams::default()).await.expect("list the bindings").items;
+    let prefix = format!("{}-ns-", fleet.name);
+    let listed: std::collections::HashMap<String, ManagedIdentityBinding> = listed
+        .into_iter()
+        .filter(|binding| binding.namespace().is_some_and(|namespace| namespace.starts_with(&prefix)))
+        .map(|binding| (binding.name_any(), binding))
+        .collect();
+    let places: Vec<_> = fleet.places().collect();
+    let answers = Mutex::new(0_usize);
+    let begun = Instant::now();
+    // One write at a time under an identity, as Azure wants it.
+    futures::stream::iter(places.chunks(PER_IDENTITY).zip(work.chunks(PER_IDENTITY)))
+        .for_each_concurrent(AT_ONCE, async |(places, credentials)| {
+            for (place, (url, body)) in places.iter().zip(credentials) {
+                let api = fleet.api(place);
+                let status = listed[&place.name].status.as_ref().map(|status| json!(status)).unwrap_or_default();
+                let mark = json!({"metadata": {"finalizers": ["ensign.dev/credentials", "bench.ensign.dev/floor"]}});
+                let params = PatchParams::default();
+                api.patch_metadata(&place.name, &params, &Patch::Merge(mark)).await.expect("patch a binding");
+                let put = azure.put(url).bearer_auth(&token).json(body).send().await.expect("ask ARM");
+                assert!(put.status().is_success(), "{}", put.status());
+                let mut other = status.clone();
+                other["conditions"][0]["message"] = json!("as the floor wrote it");
+                let operations = json!([{"op": "add", "path": "/status", "value": other}]);
+                let patch = Patch::<()>::Json(serde_json::from_value(operations).expect("a patch"));
+                api.patch_status(&place.name, &params, &patch).await.expect("patch a status");
+                *answers.lock().await += 1;
+            }
+        })
+        .await;
+    let wall = begun.elapsed();
+    assert_eq!(answers.into_inner(), fleet.bindings);
+    scene.say(&format!("the same writes alone: {:.2} s", wall.as_secs_f64()));
+    restore(fleet, &listed).await;
+    json!({"seconds": seconds(wall), "kubernetes_writes": 2 * fleet.bindings, "arm_writes": fleet.bindings})
+}
+
+/// URL and body of a PUT for each binding that changes nothing.
+fn credentials(scene: &Scene, fleet: &Fleet) -> Vec<(String, Value)> {
+    let endpoint = scene.azure.info().arm_endpoint.clone();
+    scene.azure.with_state(|state| {
+        let mut all = Vec::new();
+        for number in 0..fleet.identities() {
+            let name = fleet.identity(number);
+            let identity = state.identities.values().find(|identity| identity.id.name == name).expect("an identity");
+            for credential in identity.credentials.values() {
+                let url = format!(
+                    "{endpoint}{}/federatedIdentityCredentials/{}?api-version=2024-11-30",
+                    fleet.arm_id(number),
+                    credential.name
+                );
+                let properties = json!({
+                    "issuer": credential.issuer, "subject": credential.subject, "audiences": credential.audiences,
+                });
+                all.push((url, json!({"properties": properties})));
+            }
+        }
+        all
+    })
+}
+
+/// As it was before.
+async fn restore(fleet: &Fleet, before: &std::collections::HashMap<String, ManagedIdentityBinding>) {
+    let places: Vec<_> = fleet.places().collect();
+    crate::fleet::each(places, async |place| {
+        let binding = &before[&place.name];
+        let (api, params) = (fleet.api(&place), PatchParams::default());
+        let mark = json!({"metadata": {"finalizers": binding.finalizers()}});
+        api.patch_metadata(&place.name, &params, &Patch::Merge(mark)).await.expect("patch a binding");
+        let operations = json!([{"op": "add", "path": "/status", "value": binding.status}]);
+        let patch = Patch::<()>::Json(serde_json::from_value(operations).expect("a patch"));
+        api.patch_status(&place.name, &params, &patch).await.expect("patch a status");
+    })
+    .await;
+}

@@ -1,0 +1,58 @@
+//! A fleet at rest: what is asked and written in so many resyncs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::audit::{between, writes};
+use crate::fleet::{arm_log, log_position};
+use crate::process::CONTROLLER;
+use crate::scene::Scene;
+
+/// The shortest that the controller takes.
+const RESYNC_SECONDS: u64 = 10;
+
+pub async fn measure(scene: &mut Scene) -> Value {
+    let fleet = scene.standing().await;
+    let mut controller = scene.controller(CONTROLLER, RESYNC_SECONDS);
+    controller.ready().await;
+    let is_list = |path: &str| path.ends_with("/federatedIdentityCredentials");
+    // The looks right after the start are no resync; from the second list of each identity on, each comes in its phase.
+    let since = log_position(&scene.azure);
+    let mut settled = false;
+    while !settled {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        arm_log(&scene.azure, since).into_iter().filter(|entry| is_list(&entry.path)).for_each(|entry| {
+            *counts.entry(entry.path).or_default() += 1;
+        });
+        settled = counts.len() == fleet.identities() && counts.values().all(|count| *count >= 2);
+    }
+    let (since, asked, before) = (log_position(&scene.azure), scene.audit.of(CONTROLLER), controller.usage());
+    tokio::time::sleep(Duration::from_secs(RESYNC_SECONDS) * scene.args.periods).await;
+    let log = arm_log(&scene.azure, since);
+    let kubernetes = between(&asked, &scene.audit.of(CONTROLLER));
+    let after = controller.usage();
+    controller.stop();
+
+    let mut times: BTreeMap<&str, Vec<Timestamp>> = BTreeMap::new();
+    for entry in log.iter().filter(|entry| is_list(&entry.path)) {
+        times.entry(&entry.path).or_default().push(entry.time);
+    }
+    let gaps = times.values().flat_map(|times| times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()));
+    let lists: usize = times.values().map(Vec::len).sum();
+    let (shortest, longest) = gaps.fold((f64::MAX, 0.0_f64), |(least, most), gap| (least.min(gap), most.max(gap)));
+    let expected = fleet.identities() * usize::try_from(scene.args.periods).expect("a few");
+    scene.say(&format!("{lists} lists where {expected} are due, {} other requests to ARM", log.len() - lists));
+    json!({
+        "bindings": fleet.bindings, "identities": fleet.identities(), "identities_listed": times.len(),
+        "periods": scene.args.periods, "period_seconds": RESYNC_SECONDS,
+        "lists": lists, "lists_due": expected, "shortest_gap_seconds": shortest, "longest_gap_seconds": longest,
+        "other_arm_requests": log.len() - lists,
+        "arm_writes": log.iter().filter(|entry| entry.method != "GET").count(),
+        "kubernetes": kubernetes, "kubernetes_writes": writes(&kubernetes),
+        "cpu_seconds": after.cpu_seconds - before.cpu_seconds, "rss_bytes": after.rss_bytes,
+    })
+}
