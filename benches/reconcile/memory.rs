@@ -11,6 +11,8 @@ use crate::process::{CONTROLLER, Process, WEBHOOK};
 use crate::scene::Scene;
 
 const PATIENCE: Duration = Duration::from_secs(180);
+/// So long that no restart of the API server ends it.
+const LEASE_SECONDS: u64 = 300;
 const POD_NAMESPACE: &str = "crowd";
 const ACCOUNTS_PER_NAMESPACE: usize = 100;
 
@@ -54,7 +56,7 @@ async fn empty(scene: &mut Scene) -> Value {
 
 /// A controller that leads and a webhook, both ready and at rest.
 async fn processes(scene: &mut Scene) -> (Process, Process) {
-    let mut controller = scene.controller(CONTROLLER, 900);
+    let mut controller = scene.controller_with_lease(CONTROLLER, 900, LEASE_SECONDS);
     let mut webhook = scene.workshop.webhook(&scene.azure);
     controller.ready().await;
     webhook.ready().await;

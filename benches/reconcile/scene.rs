@@ -95,7 +95,11 @@ impl Scene {
 
     /// Starts a controller as fast as it can be.
     pub fn controller(&self, name: &str, resync_seconds: u64) -> Process {
-        let lease = self.args.lease_seconds;
+        self.controller_with_lease(name, resync_seconds, self.args.lease_seconds)
+    }
+
+    /// The same, with another lease.
+    pub fn controller_with_lease(&self, name: &str, resync_seconds: u64, lease: u64) -> Process {
         let mut flags = vec![format!("--resync-seconds={resync_seconds}"), format!("--lease-duration-seconds={lease}")];
         for scope in ["identity", "subscription", "tenant"] {
             flags.extend(["writes", "lists", "gets"].map(|kind| format!("--azure-{scope}-{kind}=100000+10000")));
