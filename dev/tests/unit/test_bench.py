@@ -1,0 +1,138 @@
+"""Figures of the benchmark, how they are reported, and their plots."""
+
+import json
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ensign_dev.bench import machine, parts, report, svg  # noqa: E402
+from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, at_least, at_most  # noqa: E402
+from ensign_dev.failure import Failure  # noqa: E402
+
+MACHINE = {
+    "cpu": "Any CPU", "cores": 2, "memory_mib": 4096, "kernel": "Linux 6", "rustc": "rustc 1.90", "kubernetes": "v1.37.0",
+    "load_at_start": 0.1, "date": "2026-01-01",
+}
+PLOT = Plot("latency.svg", "Latency & more", "size, KiB", "ms", [Series("webhook", [(1, 2.0), (10, 4.0)])])
+
+
+def figure(**more):
+    return Figure("throughput", "reviews/s", [10.0, 30.0, 20.0], **more)
+
+
+class Figures(unittest.TestCase):
+    def test_a_figure_is_the_median_of_its_runs_and_a_ratio_to_the_median_of_its_limit(self):
+        one = figure(limit=Limit("echo", [50.0, 10.0, 40.0]))
+        self.assertEqual((one.median, one.ratio), (20.0, 0.5))
+        self.assertIsNone(figure().ratio)
+
+    def test_a_figure_without_runs_is_none(self):
+        with self.assertRaises(ValueError):
+            Figure("nothing", "s", [])
+        with self.assertRaises(ValueError):
+            figure(limit=Limit("echo", []))
+
+    def test_a_target_is_judged_by_the_median(self):
+        self.assertTrue(at_least([1, 5, 9], 5, "≥ 5").met)
+        self.assertFalse(at_least([1, 4, 9], 5, "≥ 5").met)
+        self.assertTrue(at_most([1, 5, 9], 5, "≤ 5").met)
+        self.assertFalse(at_most([1, 6, 9], 5, "≤ 5").met)
+
+
+class TheReport(unittest.TestCase):
+    def test_it_has_every_run_and_names_its_plots(self):
+        part = Part("admission", [figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))], [PLOT], ["a note"])
+        with tempfile.TemporaryDirectory() as folder:
+            report.write(Path(folder), MACHINE, 3, [part])
+            whole = json.loads((Path(folder) / "report.json").read_text())
+            self.assertTrue((Path(folder) / "latency.svg").is_file())
+        [found] = whole["parts"]
+        self.assertEqual(found["figures"][0]["runs"], [10.0, 30.0, 20.0])
+        self.assertEqual(found["figures"][0]["ratio"], 0.5)
+        self.assertEqual((found["plots"], found["notes"]), (["latency.svg"], ["a note"]))
+        self.assertEqual((whole["machine"], whole["runs"]), (MACHINE, 3))
+
+    def test_a_row_says_how_the_target_fared(self):
+        for met, verdict in ((True, "≥ 0.5: met"), (False, "≥ 0.5: NOT met"), (None, "≥ 0.5: not measured")):
+            self.assertEqual(report.row(figure(target=Target("≥ 0.5", met)))[-1], verdict)
+        self.assertEqual(
+            report.row(figure(limit=Limit("echo", [40.0]))),
+            ["throughput", "20 reviews/s", "10 – 30", "echo: 40", "0.50", ""],
+        )
+
+    def test_a_generated_section_takes_the_place_of_the_last_one_only(self):
+        document = "\n".join(["before", report.begin("a"), "old", report.end("a"), "after"])
+        once = report.insert(document, "a", "new")
+        self.assertEqual(once, "\n".join(["before", report.begin("a"), "new", report.end("a"), "after"]))
+        self.assertEqual(report.insert(once, "a", "new"), once)
+        with self.assertRaises(Failure):
+            report.insert(document, "b", "new")
+
+    def test_every_part_has_its_place_in_the_documentation(self):
+        document = (Path(__file__).resolve().parents[3] / "docs" / "performance.md").read_text()
+        for entry in parts.registry():
+            report.insert(document, entry.name, "")
+
+    def test_the_table_and_the_documentation_have_every_figure_and_note(self):
+        part = Part("admission", [figure()], [PLOT], ["a note"])
+        for text in (report.table(part), report.markdown(part, MACHINE, 3, "performance")):
+            self.assertIn("20 reviews/s", text)
+            self.assertIn("a note", text)
+        self.assertIn("](performance/latency.svg)", report.markdown(part, MACHINE, 3, "performance"))
+
+
+class TheParts(unittest.TestCase):
+    ENTRIES = [parts.Entry("a", lambda _: Part("a", [])), parts.Entry("soak", lambda _: Part("soak", []), True)]
+
+    def test_without_names_all_run_that_need_not_be_named(self):
+        self.assertEqual([entry.name for entry in parts.chosen([], self.ENTRIES)], ["a"])
+        self.assertEqual([entry.name for entry in parts.chosen(["soak"], self.ENTRIES)], ["soak"])
+
+    def test_a_name_that_is_none_is_told(self):
+        with self.assertRaisesRegex(Failure, "no part b"):
+            parts.chosen(["a", "b"], self.ENTRIES)
+
+
+class ThePlots(unittest.TestCase):
+    def test_a_plot_is_well_formed_and_has_its_labels_and_legend(self):
+        plot = Plot("a.svg", "T <1>", "x & y", "ms", [Series("one", [(1, 1)]), Series("two", [(9, 5)], dashed=True)])
+        for log in (False, True):
+            document = svg.render(Plot(plot.file, plot.title, plot.x_label, plot.y_label, plot.series, log, log))
+            texts = [element.text for element in xml.etree.ElementTree.fromstring(document).iter() if element.text]
+            for wanted in ("T <1>", "x & y", "ms", "one", "two"):
+                self.assertIn(wanted, texts)
+
+    def test_ticks_hold_all_values(self):
+        for values, is_log in (([3.0, 97.0], False), ([0.02, 5.0], True), ([0.0], False), ([-3.0, 2.0], False), ([7.0], True)):
+            axis = svg.Axis(values, is_log, 0.0, 100.0)
+            for value in values:
+                self.assertGreaterEqual(axis.place(value), -1e-9)
+                self.assertLessEqual(axis.place(value), 100 + 1e-9)
+
+    def test_a_linear_axis_starts_at_zero(self):
+        self.assertEqual(svg.Axis([3.0, 97.0], False, 0.0, 100.0).ticks, [0, 20, 40, 60, 80, 100])
+
+    def test_nothing_and_a_zero_on_a_logarithmic_axis_are_refused(self):
+        for values in ([], [0.0, 1.0]):
+            with self.assertRaises(ValueError):
+                svg.Axis(values, True, 0.0, 1.0)
+
+    def test_numbers_are_short(self):
+        self.assertEqual([svg.number(n) for n in (0, 0.1234, 12, 12.5, 12345.6)], ["0", "0.123", "12", "12.5", "12,346"])
+
+
+class TheMachine(unittest.TestCase):
+    def test_it_is_read_from_what_the_kernel_says(self):
+        self.assertEqual(machine.cpu_model("processor : 0\nmodel name\t: Any CPU\n"), "Any CPU")
+        self.assertEqual(machine.memory_mib("MemTotal:  2097152 kB\nMemFree: 1 kB\n"), 2048)
+
+    def test_it_is_told_in_one_line(self):
+        self.assertIn("2 cores, 4 GiB", machine.as_text(MACHINE))
+
+
+if __name__ == "__main__":
+    unittest.main()
