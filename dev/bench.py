@@ -40,7 +40,7 @@ def bench() -> int:
     built = context.build_programs()
     folder = paths.target_dir() / "bench"
     programs = environment.Programs(built["ensign"], cluster)
-    given = context.Context(progress, programs, built, folder, options.runs)
+    given = context.Context(progress, programs, built, folder, options.runs, tuple(options.only))
     # After the build, so that its load is not taken for somebody else's.
     description = machine.describe()
     progress.say(machine.as_text(description))

@@ -14,7 +14,7 @@ from ..failure import Failure
 from ..progress import Progress
 
 # Drivers under benches/, by name; each prints one JSON object.
-DRIVERS: Tuple[str, ...] = ()
+DRIVERS: Tuple[str, ...] = ("reconcile",)
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Context:
     drivers: Mapping[str, Path]
     folder: Path
     runs: int
+    # The parts that were asked for by name; none means those that need not be named.
+    chosen: Tuple[str, ...] = ()
 
     def environment(self, part: str) -> environment.Environment:
         """A control plane with Azure's stand-in and Ensign, not started, for this part alone."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Callable, List, Sequence
 
 from ..failure import Failure
+from . import controller
 from .context import Context
 from .figures import Part
 
@@ -21,7 +22,15 @@ class Entry:
 
 def registry() -> List[Entry]:
     """All parts."""
-    return []
+    return [
+        Entry("reconcile", controller.reconcile),
+        Entry("steady", controller.steady),
+        Entry("restart", controller.restart),
+        Entry("failover", controller.failover),
+        Entry("one", controller.one),
+        Entry("memory", controller.memory),
+        Entry("soak", controller.soak, only_named=True),
+    ]
 
 
 def chosen(names: Sequence[str], entries: Sequence[Entry]) -> List[Entry]:
