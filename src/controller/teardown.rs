@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, ListParams, PartialObjectMeta};
-use kube::core::DeserializeGuard;
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,7 @@ use crate::decide::pace::Limits;
 use crate::decide::rivals::differs;
 use crate::decide::teardown::{Disposal, Report};
 use crate::runtime::clock::SharedClock;
+use crate::runtime::guarded::Guarded;
 
 /// Looks at the pods that are left to be let go; others may change them meanwhile.
 const POD_ROUNDS: usize = 5;
@@ -319,14 +319,14 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
     /// Every object, read now; and names of those that can't be understood.
     async fn read(&self) -> Result<(Arc<Cache>, Vec<String>), KubeError> {
         let (cache, mut unread) = (Cache::default(), Vec::new());
-        for object in self.list::<DeserializeGuard<ManagedIdentity>>("ManagedIdentities").await? {
+        for object in self.list::<Guarded<ManagedIdentity>>("ManagedIdentities").await? {
             let name = object.name_any();
             match object.0 {
                 Ok(object) => drop(cache.identity_changed(&name, Some(object))),
                 Err(_) => unread.push(format!("ManagedIdentity {name}")),
             }
         }
-        for object in self.list::<DeserializeGuard<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
+        for object in self.list::<Guarded<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
             let name = (object.namespace().unwrap_or_default(), object.name_any());
             match object.0 {
                 Ok(object) => drop(cache.binding_changed(&name, Some(object))),

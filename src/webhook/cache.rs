@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::StreamExt;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
@@ -20,7 +19,7 @@ use crate::api::ManagedIdentityBinding;
 use crate::decide::admit::Binding;
 
 /// An object of the watch that may be malformed.
-pub type Guarded = DeserializeGuard<ManagedIdentityBinding>;
+pub type Guarded = crate::runtime::guarded::Guarded<ManagedIdentityBinding>;
 
 /// The bindings of one service account.
 pub type Bindings = Arc<[Arc<Binding>]>;

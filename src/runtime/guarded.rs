@@ -1,0 +1,125 @@
+//! An object that may be malformed, so that one of them does not spoil the list or the watch that it comes in.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// An object, or what is wrong with it.
+///
+/// `kube::core::DeserializeGuard` does the same by way of a tree of each object, and a copy of that; for lists of thousands
+/// that costs several times what they need. Here each object is read from its own text, and its managed fields, which are as
+/// large as everything else and asked for by nobody, are gone before the next one is read. It can only be read from JSON, and in
+/// an event of a watch the type has to come before the object, as API servers write it.
+#[derive(Clone, Debug)]
+pub struct Guarded<K>(pub Result<K, Malformed>);
+
+/// An object that can't be understood.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Malformed {
+    /// What is wrong with it.
+    pub error: String,
+    /// Its metadata, without which nobody could say which one it is.
+    pub metadata: ObjectMeta,
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let mut guarded = Self(match serde_json::from_str(text.get()) {
+            Ok(object) => Ok(object),
+            Err(error) => {
+                let MetadataOnly { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+                Err(Malformed { error: error.to_string(), metadata })
+            }
+        });
+        guarded.meta_mut().managed_fields = None;
+        Ok(guarded)
+    }
+}
+
+impl<K: Resource> Resource for Guarded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dynamic)
+    }
+
+    fn group(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dynamic)
+    }
+
+    fn version(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dynamic)
+    }
+
+    fn plural(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dynamic)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|malformed| &malformed.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|malformed| &mut malformed.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
+    use kube::api::{ObjectList, WatchEvent};
+
+    use super::*;
+
+    type Found = Guarded<ConfigMap>;
+
+    #[test]
+    fn a_malformed_object_is_named_and_the_others_of_its_list_are_read() {
+        let list: ObjectList<Found> = serde_json::from_str(
+            r#"{"apiVersion":"v1","kind":"ConfigMapList","metadata":{"resourceVersion":"7"},"items":[
+                {"metadata":{"name":"good"},"data":{"a":"b"}},
+                {"metadata":{"name":"bad","namespace":"shop"},"data":7},
+                {"data":{}}]}"#,
+        )
+        .unwrap();
+        let [good, bad, nameless] = list.items.as_slice() else { panic!("three objects") };
+        assert_eq!(good.0.as_ref().unwrap().data.as_ref().unwrap()["a"], "b");
+        assert_eq!((bad.name_any(), bad.namespace().as_deref()), ("bad".to_owned(), Some("shop")));
+        assert!(bad.0.as_ref().unwrap_err().error.contains("invalid type"), "{bad:?}");
+        assert!(nameless.0.is_ok());
+    }
+
+    #[test]
+    fn an_event_of_a_watch_has_an_object_or_says_that_it_is_malformed() {
+        let event = |object: &str| -> WatchEvent<Found> {
+            serde_json::from_str(&format!(r#"{{"type":"MODIFIED","object":{object}}}"#)).unwrap()
+        };
+        let WatchEvent::Modified(good) = event(r#"{"metadata":{"name":"good"}}"#) else { panic!("a change") };
+        assert_eq!(good.name_any(), "good");
+        let WatchEvent::Modified(bad) = event(r#"{"metadata":{"name":"bad"},"data":[]}"#) else { panic!("a change") };
+        assert_eq!((bad.name_any(), bad.0.is_err()), ("bad".to_owned(), true));
+        let bookmark =
+            r#"{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"9"}}}"#;
+        assert!(matches!(serde_json::from_str::<WatchEvent<Found>>(bookmark).unwrap(), WatchEvent::Bookmark(_)));
+    }
+
+    #[test]
+    fn what_has_no_metadata_that_could_be_read_is_no_object() {
+        assert!(serde_json::from_str::<Found>(r#"{"metadata":7}"#).is_err());
+        assert!(serde_json::from_str::<Found>("[]").is_err());
+    }
+}
