@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, PartialObjectMeta};
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -22,6 +22,10 @@ use super::policies::resource;
 use super::queue::Queue;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::policy::{Form, policies};
+use crate::runtime::guarded::Guarded;
+
+/// Where `kubectl apply` keeps what it was given last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Says how many of the watches have seen everything once.
 pub(super) type Initialised = watch::Sender<BTreeSet<&'static str>>;
@@ -40,7 +44,7 @@ pub(super) const REQUIRED: [&str; 4] =
 
 impl Feed {
     pub(super) async fn identities(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<ManagedIdentity>> = Api::all(client);
+        let api: Api<Guarded<ManagedIdentity>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().identity_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.identity_changed(name, object);
         let source = |_: &String| Source::Cluster;
@@ -48,8 +52,8 @@ impl Feed {
     }
 
     pub(super) async fn bindings(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<ManagedIdentityBinding>> = Api::all(client);
-        let name = |object: &DeserializeGuard<ManagedIdentityBinding>| -> BindingName {
+        let api: Api<Guarded<ManagedIdentityBinding>> = Api::all(client);
+        let name = |object: &Guarded<ManagedIdentityBinding>| -> BindingName {
             (object.namespace().unwrap_or_default(), object.name_any())
         };
         let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
@@ -64,7 +68,7 @@ impl Feed {
     }
 
     pub(super) async fn classes(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<ManagedIdentityClass>> = Api::all(client);
+        let api: Api<Guarded<ManagedIdentityClass>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().class_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.class_changed(name, object);
         let source = |_: &String| Source::Cluster;
@@ -136,8 +140,8 @@ impl Feed {
     async fn follow<K, N>(
         self: Arc<Self>,
         kind: &'static str,
-        events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
-        (name_of, source_of): (impl Fn(&DeserializeGuard<K>) -> N + Send, impl Fn(&N) -> Source + Send),
+        events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send,
+        (name_of, source_of): (impl Fn(&Guarded<K>) -> N + Send, impl Fn(&N) -> Source + Send),
         known: impl Fn(&Self) -> BTreeSet<N> + Send,
         take: impl Fn(&Self, &N, Option<K>) -> BTreeSet<Key> + Send,
     ) where
@@ -188,11 +192,24 @@ fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + 
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(api, watcher::Config::default()).default_backoff().modify(|object| object.managed_fields_mut().clear())
+    watcher(api, watcher::Config::default()).default_backoff().modify(|object| strip(object.meta_mut()))
 }
 
-fn guarded<K>(event: Event<K>) -> Event<DeserializeGuard<K>> {
-    let guard = |object| DeserializeGuard(Ok(object));
+/// Leaves of the metadata what decisions look at: ten thousand objects are kept. An empty list still has its room, so that
+/// what goes is taken away and not cleared.
+fn strip(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        // The whole object once more, by `kubectl apply`.
+        annotations.remove(LAST_APPLIED);
+    }
+    if let Some(finalizers) = &mut metadata.finalizers {
+        finalizers.shrink_to_fit();
+    }
+}
+
+fn guarded<K>(event: Event<K>) -> Event<Guarded<K>> {
+    let guard = |object| Guarded(Ok(object));
     match event {
         Event::Apply(object) => Event::Apply(guard(object)),
         Event::Delete(object) => Event::Delete(guard(object)),
