@@ -31,8 +31,15 @@ const SMALL_PAGE: u32 = 100;
 /// What the looks have found.
 #[derive(Default)]
 pub(super) struct MissedPods {
-    looks: Mutex<BTreeMap<BindingName, Look>>,
+    looks: Mutex<Looks>,
     metrics: ControllerMetrics,
+}
+
+#[derive(Default)]
+struct Looks {
+    by_binding: BTreeMap<BindingName, Look>,
+    /// All pods that were found.
+    pods: usize,
 }
 
 struct Look {
@@ -41,6 +48,24 @@ struct Look {
     /// Whether there is to be another look soon.
     soon: bool,
     found: Option<Missed>,
+}
+
+impl Look {
+    fn pods(&self) -> usize {
+        self.found.as_ref().map_or(0, Missed::pods)
+    }
+}
+
+impl Looks {
+    /// Puts a look in the place of the one that there was, and keeps count.
+    fn replace(&mut self, name: &BindingName, look: Option<Look>) {
+        let pods = look.as_ref().map_or(0, Look::pods);
+        let before = match look {
+            Some(look) => self.by_binding.insert(name.clone(), look),
+            None => self.by_binding.remove(name),
+        };
+        self.pods = (self.pods + pods).saturating_sub(before.as_ref().map_or(0, Look::pods));
+    }
 }
 
 impl MissedPods {
@@ -53,30 +78,33 @@ impl MissedPods {
         let (uid, generation) = (binding.uid(), binding.metadata.generation);
         let known = binding.status.as_ref().is_some_and(|status| status.client_id.is_some());
         let mut looks = self.lock();
-        if looks.get(name).is_some_and(|look| (&look.uid, &look.generation) == (&uid, &generation)) {
+        let look = looks.by_binding.get(name);
+        if look.is_some_and(|look| (&look.uid, &look.generation) == (&uid, &generation)) {
             return false;
         }
-        looks.insert(name.clone(), Look { uid, generation, soon: !known, found: None });
+        looks.replace(name, Some(Look { uid, generation, soon: !known, found: None }));
         true
     }
 
     fn is_expected(&self, name: &BindingName, binding: &ManagedIdentityBinding) -> bool {
-        self.lock().get(name).is_some_and(|look| look.uid == binding.uid())
+        self.lock().by_binding.get(name).is_some_and(|look| look.uid == binding.uid())
     }
 
     /// Keeps what was found; whether there is to be another look soon.
     fn found(&self, name: &BindingName, found: Missed) -> bool {
         let mut looks = self.lock();
-        let Some(look) = looks.get_mut(name) else { return false };
-        look.found = Some(found);
+        let Some(look) = looks.by_binding.get_mut(name) else { return false };
         let soon = std::mem::take(&mut look.soon);
+        let (pods, before) = (found.pods(), look.pods());
+        look.found = Some(found);
+        looks.pods = (looks.pods + pods).saturating_sub(before);
         self.count(&looks);
         soon
     }
 
     fn forget(&self, name: &BindingName) {
         let mut looks = self.lock();
-        looks.remove(name);
+        looks.replace(name, None);
         self.count(&looks);
     }
 
@@ -88,18 +116,17 @@ impl MissedPods {
         });
         bindings
             .filter_map(|(name, binding)| {
-                let look = looks.get(&name).filter(|look| look.uid == binding.uid())?;
+                let look = looks.by_binding.get(&name).filter(|look| look.uid == binding.uid())?;
                 Some((name, look.found.clone()?))
             })
             .collect()
     }
 
-    fn count(&self, looks: &BTreeMap<BindingName, Look>) {
-        let missed: usize = looks.values().filter_map(|look| look.found.as_ref()).map(Missed::pods).sum();
-        self.metrics.missed.set(i64::try_from(missed).unwrap_or(i64::MAX));
+    fn count(&self, looks: &Looks) {
+        self.metrics.missed.set(i64::try_from(looks.pods).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<BindingName, Look>> {
+    fn lock(&self) -> MutexGuard<'_, Looks> {
         // The map is whole after every method, so a panic elsewhere does not spoil it.
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
