@@ -48,6 +48,10 @@ impl Fleet {
         self.bindings.div_ceil(PER_IDENTITY)
     }
 
+    pub fn subscriptions(&self) -> usize {
+        self.identities().div_ceil(IDENTITIES_PER_SUBSCRIPTION)
+    }
+
     pub fn subscription(number: usize) -> String {
         format!("5b000000-0000-4000-8000-{:012}", number / IDENTITIES_PER_SUBSCRIPTION)
     }
@@ -149,7 +153,8 @@ impl Fleet {
     /// How many credentials there are under the fleet's identities.
     pub fn trusted(&self, azure: &Emulator) -> usize {
         azure.with_state(|state| {
-            let fleet = state.identities.values().filter(|identity| identity.id.name.starts_with(&format!("{}-", self.name)));
+            let fleet =
+                state.identities.values().filter(|identity| identity.id.name.starts_with(&format!("{}-", self.name)));
             fleet.map(|identity| identity.credentials.len()).sum()
         })
     }

@@ -3,7 +3,12 @@
 //! The real `ensign` as processes of their own, with exactly the rights of dev/manifests, on a real API server; the stand-in
 //! for Azure runs in this process, whose memory and time are nobody's figures. Prints one JSON object on standard output and
 //! progress on standard error. It is one run: dev/bench.py repeats it and takes medians.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a measurement that can't be made ends the run")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement that can't be made ends the run"
+)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures go to one, progress to the other")]
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
@@ -16,12 +21,14 @@ mod control_plane;
 mod failover;
 mod fleet;
 mod floor;
+mod limits;
 mod memory;
 mod one;
 mod process;
 mod reconcile;
 mod restart;
 mod scene;
+mod simulated_clock;
 mod soak;
 mod steady;
 
@@ -34,6 +41,7 @@ use serde_json::{Map, Value};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 enum Part {
     Reconcile,
+    Limits,
     Steady,
     Restart,
     Failover,
@@ -95,6 +103,7 @@ async fn main() {
         scene.say(&format!("{name} ..."));
         let figures: Value = match part {
             Part::Reconcile => reconcile::measure(&mut scene).await,
+            Part::Limits => limits::measure(&mut scene).await,
             Part::Steady => steady::measure(&mut scene).await,
             Part::Restart => restart::measure(&mut scene).await,
             Part::Failover => failover::measure(&mut scene).await,

@@ -90,8 +90,10 @@ async fn rest_and_relist(scene: &mut Scene, controller: &Process, webhook: &Proc
     }
     let relist = [controller.usage(), webhook.usage()];
     for (name, at, after) in [(CONTROLLER, rest[0], relist[0]), (WEBHOOK, rest[1], relist[1])] {
-        let [at, peak, after] = [at.rss_bytes, after.peak_bytes, after.rss_bytes].map(|bytes| bytes as f64 / 1_048_576.0);
-        scene.say(&format!("{name}: {at:.1} MiB at rest, at most {peak:.1} while it lists anew, {after:.1} afterwards"));
+        let [at, peak, after] =
+            [at.rss_bytes, after.peak_bytes, after.rss_bytes].map(|bytes| bytes as f64 / 1_048_576.0);
+        scene
+            .say(&format!("{name}: {at:.1} MiB at rest, at most {peak:.1} while it lists anew, {after:.1} afterwards"));
     }
     json!({
         "controller": {"rest": rest[0], "relist": relist[0]},
@@ -139,7 +141,10 @@ async fn accounts(scene: &Scene, count: usize) {
 async fn pods(scene: &Scene) {
     let namespaces: Api<Namespace> = Api::all(scene.client.clone());
     let metadata = ObjectMeta { name: Some(POD_NAMESPACE.to_owned()), ..ObjectMeta::default() };
-    namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await.expect("a namespace");
+    namespaces
+        .create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() })
+        .await
+        .expect("a namespace");
     let crowd = Fleet { client: scene.client.clone(), name: "crowd".to_owned(), bindings: 0, namespaces: 1 };
     let api: Api<Pod> = Api::namespaced(crowd.client.clone(), POD_NAMESPACE);
     let account: Api<ServiceAccount> = Api::namespaced(crowd.client, POD_NAMESPACE);

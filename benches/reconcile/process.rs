@@ -35,6 +35,8 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// The most that it ever was, or since it was forgotten.
     pub peak_bytes: u64,
+    /// Without the pages of the program file, which the kernel takes back when memory is short.
+    pub anonymous_bytes: u64,
     pub cpu_seconds: f64,
     pub descriptors: usize,
 }
@@ -181,6 +183,7 @@ impl Process {
         Usage {
             rss_bytes: bytes("VmRSS:"),
             peak_bytes: bytes("VmHWM:"),
+            anonymous_bytes: bytes("RssAnon:"),
             cpu_seconds: cpu_seconds(&proc),
             descriptors: fs::read_dir(proc.join("fd")).expect("its descriptors").count(),
         }
@@ -224,8 +227,15 @@ impl Drop for Process {
     }
 }
 
+/// Processor time so far of the programs of a control plane, which work in its folder: etcd and the two of Kubernetes.
+pub fn cpu_seconds_in(folder: &Path) -> f64 {
+    let processes = fs::read_dir("/proc").expect("the processes").filter_map(|entry| Some(entry.ok()?.path()));
+    let there = |process: &PathBuf| fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == folder);
+    processes.filter(there).map(|process| cpu_seconds(&process)).sum()
+}
+
 fn cpu_seconds(proc: &Path) -> f64 {
-    let stat = fs::read_to_string(proc.join("stat")).expect("it runs");
+    let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
     // The second field is the command in parentheses and may hold anything, so count from its end.
     let fields = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
     let ticks = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());

@@ -67,7 +67,7 @@ async fn floor(scene: &Scene) -> f64 {
         let text = scene.client.request_text(request).await.expect("a page");
         // The token stands in the metadata, which comes before the items or after them.
         let Some((_, rest)) = text.split_once("\"continue\":\"") else { break };
-        token = rest.split('"').next().unwrap_or_default().to_owned();
+        rest.split('"').next().unwrap_or_default().clone_into(&mut token);
         if token.is_empty() {
             break;
         }

@@ -10,7 +10,7 @@ use crate::Args;
 use crate::audit::{Audit, Counts};
 use crate::control_plane::ControlPlane;
 use crate::fleet::{Fleet, PER_IDENTITY, install};
-use crate::process::{CONTROLLER, Process, Workshop};
+use crate::process::{CONTROLLER, Process, Workshop, cpu_seconds_in};
 
 /// How long everything may take at most.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -105,6 +105,11 @@ impl Scene {
             flags.extend(["writes", "lists", "gets"].map(|kind| format!("--azure-{scope}-{kind}=100000+10000")));
         }
         self.workshop.controller(&self.azure, name, &flags)
+    }
+
+    /// Processor time so far of the API server and what is behind it.
+    pub fn cluster_cpu_seconds(&self) -> f64 {
+        cpu_seconds_in(self.control_plane.kubeconfig.parent().unwrap_or(Path::new("")))
     }
 
     /// Waits until the controller has seen its own word that every binding of the fleet is ready.

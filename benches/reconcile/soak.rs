@@ -38,7 +38,8 @@ async fn soak_webhook(scene: &Scene, fleet: &Fleet, webhook: &Process, wanted: u
         .build()
         .expect("a client");
     let url = webhook.announced("webhook_url");
-    let bodies: Vec<String> = fleet.places().step_by(7).take(1000).map(|place| review(&place.namespace, &place.name)).collect();
+    let bodies: Vec<String> =
+        fleet.places().step_by(7).take(1000).map(|place| review(&place.namespace, &place.name)).collect();
     let (sent, injected) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut looks = Vec::new();
     let begun = Instant::now();

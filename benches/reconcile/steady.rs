@@ -41,7 +41,8 @@ pub async fn measure(scene: &mut Scene) -> Value {
     for entry in log.iter().filter(|entry| is_list(&entry.path)) {
         times.entry(&entry.path).or_default().push(entry.time);
     }
-    let gaps = times.values().flat_map(|times| times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()));
+    let gaps =
+        times.values().flat_map(|times| times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()));
     let lists: usize = times.values().map(Vec::len).sum();
     let (shortest, longest) = gaps.fold((f64::MAX, 0.0_f64), |(least, most), gap| (least.min(gap), most.max(gap)));
     let expected = fleet.identities() * usize::try_from(scene.args.periods).expect("a few");

@@ -24,6 +24,7 @@ def registry() -> List[Entry]:
     """All parts."""
     return [
         Entry("reconcile", controller.reconcile),
+        Entry("limits", controller.limits),
         Entry("steady", controller.steady),
         Entry("restart", controller.restart),
         Entry("failover", controller.failover),
