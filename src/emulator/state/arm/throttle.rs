@@ -24,12 +24,18 @@ enum Verb {
 /// How much a bucket holds, and in how many milliseconds a token comes.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
-    size: u64,
+    size: u32,
     every_ms: u64,
 }
 
-const fn limit(size: u64, every_ms: u64) -> Limit {
+const fn limit(size: u32, every_ms: u64) -> Limit {
     Limit { size, every_ms }
+}
+
+impl Limit {
+    fn every(self) -> Duration {
+        Duration::from_millis(self.every_ms)
+    }
 }
 
 impl Verb {
@@ -68,10 +74,11 @@ impl Verb {
 /// What a bucket is for: a kind of limit, what it is about, and the requests that it counts.
 type Name = (&'static str, String, &'static str);
 
-/// Every bucket that was ever drawn from: milliseconds that it lacks to be full, at a time.
+/// Every bucket that was ever drawn from: the time that it lacks to be full, at a time. Parts of a millisecond count: left
+/// out, they would add up to requests that are refused for nothing.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    missing: BTreeMap<Name, (u64, Duration)>,
+    missing: BTreeMap<Name, (Duration, Duration)>,
 }
 
 impl Throttle {
@@ -93,9 +100,9 @@ impl Throttle {
         }
         drawn.push((("front", format!("{lower}/{object_id}"), verb.word()), verb.front()));
         for (name, limit) in &drawn {
-            let wait = (self.lacks(name, now) + limit.every_ms).saturating_sub(limit.size * limit.every_ms);
-            if wait > 0 {
-                let seconds = u32::try_from(wait.div_ceil(1_000)).unwrap_or(u32::MAX);
+            let wait = (self.lacks(name, now) + limit.every()).saturating_sub(limit.every() * limit.size);
+            if !wait.is_zero() {
+                let seconds = u32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
                 return Err(match name.0 {
                     "resource" => ArmError::too_many_requests(seconds),
                     "tenant" => {
@@ -106,16 +113,15 @@ impl Throttle {
             }
         }
         for (name, limit) in drawn.drain(..) {
-            let lacks = self.lacks(&name, now) + limit.every_ms;
+            let lacks = self.lacks(&name, now) + limit.every();
             self.missing.insert(name, (lacks, now));
         }
         Ok(())
     }
 
-    fn lacks(&self, name: &Name, now: Duration) -> u64 {
+    fn lacks(&self, name: &Name, now: Duration) -> Duration {
         let (lacked, then) = self.missing.get(name).copied().unwrap_or_default();
-        let passed = u64::try_from(now.saturating_sub(then).as_millis()).unwrap_or(u64::MAX);
-        lacked.saturating_sub(passed)
+        lacked.saturating_sub(now.saturating_sub(then))
     }
 }
 
@@ -214,6 +220,21 @@ mod tests {
         assert_eq!((count, error.code.as_str(), error.retry_after), (0, "SubscriptionRequestsThrottled", Some(1)));
         assert!(error.message.contains(SUBSCRIPTION) && error.message.contains("'write'"), "{}", error.message);
         assert!(throttle.admit(&put("another"), "me", Duration::from_millis(500)).is_ok());
+    }
+
+    #[test]
+    fn requests_at_the_published_rate_are_let_through_whatever_parts_of_a_millisecond_they_come_at() {
+        let mut throttle = Throttle::default();
+        burst(&mut throttle, &put("orders"), Duration::ZERO);
+        for token in 1..200 {
+            // Each is refused a little before its token comes, and let through with it.
+            let due = Duration::from_secs(4 * token);
+            assert!(throttle.admit(&put("orders"), "me", due - Duration::from_nanos(1)).is_err(), "{token}");
+            assert!(
+                throttle.admit(&put("orders"), "me", due + Duration::from_micros(token * 7 % 1000)).is_ok(),
+                "{token}"
+            );
+        }
     }
 
     #[test]
