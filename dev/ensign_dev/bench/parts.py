@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Callable, List, Sequence
 
 from ..failure import Failure
+from . import admission, api_server
 from .context import Context
 from .figures import Part
 
@@ -21,7 +22,10 @@ class Entry:
 
 def registry() -> List[Entry]:
     """All parts."""
-    return []
+    return [
+        Entry(admission.NAME, admission.run),
+        Entry(api_server.NAME, api_server.run),
+    ]
 
 
 def chosen(names: Sequence[str], entries: Sequence[Entry]) -> List[Entry]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ensign_dev.bench import machine, parts, report, svg  # noqa: E402
+from ensign_dev.bench import admission, api_server, cores, machine, parts, report, svg  # noqa: E402
 from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, at_least, at_most  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
 
@@ -123,6 +123,70 @@ class ThePlots(unittest.TestCase):
 
     def test_numbers_are_short(self):
         self.assertEqual([svg.number(n) for n in (0, 0.1234, 12, 12.5, 12345.6)], ["0", "0.123", "12", "12.5", "12,346"])
+
+
+class TheApiServer(unittest.TestCase):
+    def test_each_mode_stands_beside_what_was_not_injected_in_the_same_runs(self):
+        part = api_server.part({"webhook": [([0.001, 0.001], [0.002, 0.002]), ([0.003], [0.003]), ([0.001], [0.004])]})
+        self.assertEqual([figure.ratio for figure in part.figures], [3.0, 3.0])
+
+    def test_p99_is_what_99_of_100_do_not_exceed(self):
+        self.assertEqual(api_server.p99([float(n) for n in range(1, 101)]), 99)
+        self.assertEqual(api_server.p99([5.0]), 5)
+
+
+class Admission(unittest.TestCase):
+    def test_throughput_has_to_reach_both_halves_of_its_target(self):
+        for rate, floor, met in (([25_000.0], [40_000.0], True), ([25_000.0], [60_000.0], False), ([15_000.0], [20_000.0], False)):
+            self.assertIs(admission.throughput_target(rate, floor).met, met)
+
+    def test_the_peak_of_memory_is_read_from_the_status(self):
+        self.assertEqual(admission.peak_of("VmPeak: 1 kB\nVmHWM:\t   2048 kB\nVmRSS: 1 kB\n"), 2)
+        with self.assertRaises(Failure):
+            admission.peak_of("VmRSS: 1 kB")
+
+    def test_a_result_with_errors_is_none(self):
+        self.assertEqual(admission.good({"errors": 0}), {"errors": 0})
+        with self.assertRaisesRegex(Failure, "late"):
+            admission.good({"errors": 1, "first_error": "late"})
+
+
+class AQuota(unittest.TestCase):
+    """On a folder that looks as the kernel's does."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+        self.own = self.root / "own"
+
+    def test_a_group_of_version_1_gets_it_below_the_own_group_and_goes_again(self):
+        (self.root / "cpu,cpuacct" / "job").mkdir(parents=True)
+        self.own.write_text("4:memory:/x\n1:cpu,cpuacct:/job\n0::/\n")
+        group = self.root / "cpu,cpuacct" / "job" / cores.GROUP
+        with cores.quota(42, 0.1, self.root, self.own):
+            written = {file.name: file.read_text() for file in group.iterdir()}
+            for file in group.iterdir():  # the kernel's files go with their folder
+                file.unlink()
+        self.assertEqual(written, {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000", "cgroup.procs": "42"})
+        self.assertFalse(group.exists())
+        self.assertEqual((group.parent / "cgroup.procs").read_text(), "42")
+
+    def test_a_group_of_version_2_gets_it_in_one_file(self):
+        (self.root / "job").mkdir()
+        (self.root / "job" / "cgroup.controllers").write_text("cpu memory")
+        self.own.write_text("0::/job\n")
+        group = self.root / "job" / cores.GROUP
+        with cores.quota(42, 0.5, self.root, self.own):
+            self.assertEqual((group / "cpu.max").read_text(), "50000 100000")
+            for file in group.iterdir():
+                file.unlink()
+
+    def test_without_the_controller_there_is_none(self):
+        self.own.write_text("0::/job\n")
+        with self.assertRaises(cores.NoQuota):
+            with cores.quota(42, 0.1, self.root, self.own):
+                self.fail("there is no group")
 
 
 class TheMachine(unittest.TestCase):
