@@ -1,7 +1,7 @@
 """Reviews through the real webhook, beside a server that does the same job and decides nothing (the floor).
 
-The webhook is the release build, with its bindings from a real API server. The server has one core to itself, the client
-another; webhook and floor are measured by turns.
+The webhook is the release build, with its bindings from a real API server. The server has one core to itself, the
+client another; webhook and floor are measured by turns.
 """
 
 from __future__ import annotations
@@ -277,16 +277,16 @@ class Measured:
         return [
             f"Server and client have one core each, over TLS on loopback; the client's core was {busy:.0%} busy while "
             "the floor was measured in a closed loop. Open-loop latencies count from when a review was due.",
-            "Memory is the peak that the kernel counts as resident for the process (VmHWM); a container's own limit also "
-            "counts what the kernel holds for it, such as buffers of sockets.",
+            "Memory is the peak that the kernel counts as resident for the process (VmHWM); a container's limit also counts "
+            "what the kernel holds for it, such as buffers of sockets.",
         ]
 
 
 QUANTILES = (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9"))
 # An answer without its patch.
 ENVELOPE_BYTES = len(
-    '{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"705ab4f5-6393-11e8-b7cc-42010a800002",'
-    '"allowed":true,"patchType":"JSONPatch","patch":""}}'
+    '{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{'
+    '"uid":"705ab4f5-6393-11e8-b7cc-42010a800002","allowed":true,"patchType":"JSONPatch","patch":""}}'
 )
 
 

@@ -72,7 +72,7 @@ def quota(pid: int, share: float, cgroups: Path = CGROUPS, own: Path = Path("/pr
 
 
 def _parent(cgroups: Path, own: str) -> "tuple[Path, bool]":
-    """The group that this process is in, in the hierarchy that has the cpu controller, and whether it is of version 2."""
+    """The group of this process in the hierarchy with the cpu controller, and whether that is of version 2."""
     lines = [line.split(":", 2) for line in own.splitlines() if line.count(":") >= 2]
     for _, controllers, path in lines:
         if "cpu" in controllers.split(","):

@@ -14,8 +14,8 @@ from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, 
 from ensign_dev.failure import Failure  # noqa: E402
 
 MACHINE = {
-    "cpu": "Any CPU", "cores": 2, "memory_mib": 4096, "kernel": "Linux 6", "rustc": "rustc 1.90", "kubernetes": "v1.37.0",
-    "load_at_start": 0.1, "date": "2026-01-01",
+    "cpu": "Any CPU", "cores": 2, "memory_mib": 4096, "kernel": "Linux 6", "rustc": "rustc 1.90",
+    "kubernetes": "v1.37.0", "load_at_start": 0.1, "date": "2026-01-01",
 }
 PLOT = Plot("latency.svg", "Latency & more", "size, KiB", "ms", [Series("webhook", [(1, 2.0), (10, 4.0)])])
 
@@ -45,7 +45,8 @@ class Figures(unittest.TestCase):
 
 class TheReport(unittest.TestCase):
     def test_it_has_every_run_and_names_its_plots(self):
-        part = Part("admission", [figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))], [PLOT], ["a note"])
+        one = figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))
+        part = Part("admission", [one], [PLOT], ["a note"])
         with tempfile.TemporaryDirectory() as folder:
             report.write(Path(folder), MACHINE, 3, [part])
             whole = json.loads((Path(folder) / "report.json").read_text())
@@ -107,7 +108,8 @@ class ThePlots(unittest.TestCase):
                 self.assertIn(wanted, texts)
 
     def test_ticks_hold_all_values(self):
-        for values, is_log in (([3.0, 97.0], False), ([0.02, 5.0], True), ([0.0], False), ([-3.0, 2.0], False), ([7.0], True)):
+        linear, logarithmic = ([3.0, 97.0], [0.0], [-3.0, 2.0]), ([0.02, 5.0], [7.0])
+        for values, is_log in [*((one, False) for one in linear), *((one, True) for one in logarithmic)]:
             axis = svg.Axis(values, is_log, 0.0, 100.0)
             for value in values:
                 self.assertGreaterEqual(axis.place(value), -1e-9)
@@ -122,7 +124,8 @@ class ThePlots(unittest.TestCase):
                 svg.Axis(values, True, 0.0, 1.0)
 
     def test_numbers_are_short(self):
-        self.assertEqual([svg.number(n) for n in (0, 0.1234, 12, 12.5, 12345.6)], ["0", "0.123", "12", "12.5", "12,346"])
+        numbers = [svg.number(value) for value in (0, 0.1234, 12, 12.5, 12345.6)]
+        self.assertEqual(numbers, ["0", "0.123", "12", "12.5", "12,346"])
 
 
 class TheApiServer(unittest.TestCase):
@@ -137,8 +140,8 @@ class TheApiServer(unittest.TestCase):
 
 class Admission(unittest.TestCase):
     def test_throughput_has_to_reach_both_halves_of_its_target(self):
-        for rate, floor, met in (([25_000.0], [40_000.0], True), ([25_000.0], [60_000.0], False), ([15_000.0], [20_000.0], False)):
-            self.assertIs(admission.throughput_target(rate, floor).met, met)
+        for rate, floor, met in ((25_000.0, 40_000.0, True), (25_000.0, 60_000.0, False), (15_000.0, 20_000.0, False)):
+            self.assertIs(admission.throughput_target([rate], [floor]).met, met)
 
     def test_the_peak_of_memory_is_read_from_the_status(self):
         self.assertEqual(admission.peak_of("VmPeak: 1 kB\nVmHWM:\t   2048 kB\nVmRSS: 1 kB\n"), 2)
