@@ -165,6 +165,7 @@ class Measured:
         self.burst: Tuple[Results, Results] = ([], [])
         self.limited: Results = []
         self.peaks: List[float] = []
+        self.anonymous: List[float] = []
         self.notes: List[str] = []
         self._measure()
 
@@ -194,7 +195,9 @@ class Measured:
             with quota(fresh.pid, QUOTA):
                 for _ in range(bench.context.runs):
                     self.limited.append(bench.closed(fresh, seconds=QUOTA_SECONDS))
-                    self.peaks.append(peak_mib(fresh.pid))
+                    status = Path(f"/proc/{fresh.pid}/status").read_text()
+                    self.peaks.append(mib_of(status, "VmHWM"))
+                    self.anonymous.append(mib_of(status, "RssAnon"))
         except NoQuota as error:
             self.notes.append(f"Not measured: the webhook with a tenth of a core; {error}.")
 
@@ -250,6 +253,7 @@ class Measured:
             Figure("p99 with that", "ms", pick(self.limited, "p99_ms")),
             Figure("peak of resident memory with that", "MiB", self.peaks, None,
                    at_most(self.peaks, MEMORY_MIB, most)),
+            Figure("of its resident memory, what the kernel can't take back", "MiB", self.anonymous),
         ]
 
     def _plots(self) -> List[Plot]:
@@ -277,8 +281,9 @@ class Measured:
         return [
             f"Server and client have one core each, over TLS on loopback; the client's core was {busy:.0%} busy while "
             "the floor was measured in a closed loop. Open-loop latencies count from when a review was due.",
-            "Memory is the peak that the kernel counts as resident for the process (VmHWM); a container's limit also counts "
-            "what the kernel holds for it, such as buffers of sockets.",
+            "The peak is what the kernel counts as resident for the process (VmHWM), with the pages of the program's file; "
+            "what it can't take back is anonymous memory (RssAnon). No memory limit was set: a container's also counts what "
+            "the kernel holds for the process, such as buffers of sockets.",
         ]
 
 
@@ -302,14 +307,9 @@ def throughput_target(rate: List[float], floor: List[float]) -> Target:
     return Target(f"≥ {PER_SECOND:,}/s and ≥ {OF_FLOOR} of the echo", bool(enough and ratio and ratio >= OF_FLOOR))
 
 
-def peak_mib(pid: int) -> float:
-    """The most memory that a process has had resident."""
-    return peak_of(Path(f"/proc/{pid}/status").read_text())
-
-
-def peak_of(status: str) -> float:
-    """The same, of the text of its status."""
+def mib_of(status: str, key: str) -> float:
+    """A figure of memory, of the text of a process's status."""
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1024
-    raise Failure("the kernel does not tell the peak of resident memory (VmHWM)")
+    raise Failure(f"the kernel does not tell {key} of a process")

@@ -143,10 +143,11 @@ class Admission(unittest.TestCase):
         for rate, floor, met in ((25_000.0, 40_000.0, True), (25_000.0, 60_000.0, False), (15_000.0, 20_000.0, False)):
             self.assertIs(admission.throughput_target([rate], [floor]).met, met)
 
-    def test_the_peak_of_memory_is_read_from_the_status(self):
-        self.assertEqual(admission.peak_of("VmPeak: 1 kB\nVmHWM:\t   2048 kB\nVmRSS: 1 kB\n"), 2)
+    def test_memory_is_read_from_the_status(self):
+        status = "VmPeak: 1 kB\nVmHWM:\t   2048 kB\nRssAnon:\t 1024 kB\n"
+        self.assertEqual((admission.mib_of(status, "VmHWM"), admission.mib_of(status, "RssAnon")), (2, 1))
         with self.assertRaises(Failure):
-            admission.peak_of("VmRSS: 1 kB")
+            admission.mib_of(status, "VmRSS")
 
     def test_a_result_with_errors_is_none(self):
         self.assertEqual(admission.good({"errors": 0}), {"errors": 0})
