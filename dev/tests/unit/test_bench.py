@@ -115,6 +115,12 @@ class ThePlots(unittest.TestCase):
                 self.assertGreaterEqual(axis.place(value), -1e-9)
                 self.assertLessEqual(axis.place(value), 100 + 1e-9)
 
+    def test_a_logarithmic_axis_is_no_longer_than_it_has_to_be(self):
+        ticks = [svg.Axis(values, True, 0.0, 1.0).ticks for values in ([1_000.0, 16_000.0], [0.01, 900.0], [7.0])]
+        self.assertEqual(ticks[0], [1_000, 2_000, 5_000, 10_000, 20_000])
+        self.assertEqual([round(tick, 6) for tick in ticks[1]], [0.01, 0.1, 1, 10, 100, 1_000])
+        self.assertEqual(ticks[2], [5, 10])
+
     def test_a_linear_axis_starts_at_zero(self):
         self.assertEqual(svg.Axis([3.0, 97.0], False, 0.0, 100.0).ticks, [0, 20, 40, 60, 80, 100])
 
