@@ -28,7 +28,7 @@ pub(super) enum Content {
         value: String,
     },
     /// A mount of the token.
-    Mount(Mount),
+    Mount(TokenMount),
     /// The volume of the token.
     Volume(Volume),
     /// Anything else.
@@ -39,7 +39,7 @@ pub(super) enum Content {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Mount {
+pub(super) struct TokenMount {
     name: String,
     mount_path: &'static str,
     read_only: bool,
@@ -95,7 +95,7 @@ impl Content {
 
     /// The token's mount, of the volume of this name.
     pub(super) fn mount(volume: &str) -> Self {
-        Self::Mount(Mount { name: volume.to_owned(), mount_path: TOKEN_MOUNT_PATH, read_only: true })
+        Self::Mount(TokenMount { name: volume.to_owned(), mount_path: TOKEN_MOUNT_PATH, read_only: true })
     }
 
     /// The token's volume.
