@@ -10,11 +10,11 @@ pub const PATH: &str = "/mutate-pods";
 /// Requests to send by turns, complete with their heads, spread evenly over the first `bindings` bindings.
 pub fn requests(bytes: usize, bindings: usize, different: usize) -> Result<Vec<Vec<u8>>, crate::Failure> {
     let different = different.clamp(1, bindings.max(1));
-    (0..different).map(|number| request(bytes, Place::of(number * bindings / different))).collect()
+    (0..different).map(|number| request(bytes, &Place::of(number * bindings / different))).collect()
 }
 
-fn request(bytes: usize, place: Place) -> Result<Vec<u8>, crate::Failure> {
-    let body = body(bytes, &place)?;
+fn request(bytes: usize, place: &Place) -> Result<Vec<u8>, crate::Failure> {
+    let body = body(bytes, place)?;
     let head = format!(
         "POST {PATH}?timeout=5s HTTP/1.1\r\nhost: ensign-webhook.ensign-system.svc\r\nuser-agent: kube-apiserver-admission\r\n\
          content-length: {}\r\naccept: application/json, */*\r\ncontent-type: application/json\r\n\r\n",
