@@ -14,7 +14,10 @@ from ..failure import Failure
 from ..progress import Progress
 
 # Drivers under benches/, by name; each prints one JSON object.
-DRIVERS: Tuple[str, ...] = ("reconcile",)
+DRIVERS: Tuple[str, ...] = (
+    "admission",
+    "reconcile",
+)
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,11 @@ class Context:
 
     def drive(
         self, name: str, arguments: List[str], timeout: float, env: Optional[Mapping[str, children.Argument]] = None,
-        core: Optional[int] = None,
     ) -> Dict[str, Any]:
-        """What a driver prints; with `core`, it has to stay on that core."""
-        command: "List[children.Argument]" = [*pinned(core), self.drivers[name], *arguments]
-        # Its last line: cargo's harness-less benches print nothing of their own.
+        """What a driver prints."""
+        command: "List[children.Argument]" = [self.drivers[name], *arguments]
         out = children.output(command, timeout=timeout, env=children.environment(env))
-        return dict(json.loads(out.splitlines()[-1]))
-
-
-def pinned(core: Optional[int]) -> "List[children.Argument]":
-    """The beginning of a command that has to stay on this core."""
-    return [] if core is None else ["taskset", "--cpu-list", str(core)]
+        return dict(json.loads(out))
 
 
 def build_programs(drivers: Tuple[str, ...] = DRIVERS) -> Dict[str, Path]:

@@ -48,8 +48,8 @@ def memory_mib(meminfo: str) -> int:
 def as_text(machine: Description) -> str:
     """One line for people."""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {int(machine['memory_mib']) / 1024:.0f} GiB, {machine['kernel']}, "
-        f"{machine['rustc']}, Kubernetes {machine['kubernetes']}, load {machine['load_at_start']} at the start, "
+        f"{machine['cpu']}, {machine['cores']} cores, {int(machine['memory_mib']) / 1024:.0f} GiB, "
+        f"{machine['kernel']}, {machine['rustc']}, Kubernetes {machine['kubernetes']}, load {machine['load_at_start']} at the start, "
         f"{machine['date']}"
     )
 

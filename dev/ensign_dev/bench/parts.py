@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Callable, List, Sequence
 
 from ..failure import Failure
-from . import controller
+from . import admission, api_server, controller
 from .context import Context
 from .figures import Part
 
@@ -23,6 +23,8 @@ class Entry:
 def registry() -> List[Entry]:
     """All parts."""
     return [
+        Entry(admission.NAME, admission.run),
+        Entry(api_server.NAME, api_server.run),
         Entry("reconcile", controller.reconcile),
         Entry("limits", controller.limits),
         Entry("steady", controller.steady),

@@ -11,6 +11,7 @@ from .figures import Plot, Series
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 48, 64
 LEGEND_LINE = 20
+MAX_LOG_TICKS = 10
 # Tell apart on screen and in print, also for those who see no red and green (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 FONT = "font-family='system-ui, sans-serif'"
@@ -26,8 +27,7 @@ class Axis:
             raise ValueError("a logarithmic axis has no place for 0 and below")
         self.is_log, self._start, self._end = is_log, start, end
         if is_log:
-            low, high = math.floor(math.log10(min(values)) + 1e-9), math.ceil(math.log10(max(values)) - 1e-9)
-            self.ticks = [10.0**power for power in range(low, max(high, low + 1) + 1)]
+            self.ticks = _log_ticks(min(values), max(values))
         else:
             self.ticks = _even_ticks(min(0.0, *values), max(values))
 
@@ -38,6 +38,19 @@ class Axis:
 
     def _scale(self, value: float) -> float:
         return math.log10(value) if self.is_log else value
+
+
+def _log_ticks(low: float, high: float) -> List[float]:
+    """From the last one that is not above `low` to the first one that is not below `high`: 1, 2, 5, 10, or tens alone."""
+    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
+    for factors in ((1, 2, 5), (1,)):
+        all_ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+        below = max(tick for tick in all_ticks if tick <= low * (1 + 1e-9))
+        above = min(tick for tick in all_ticks if tick >= high * (1 - 1e-9) and tick > below)
+        ticks = [tick for tick in all_ticks if below <= tick <= above]
+        if len(ticks) <= MAX_LOG_TICKS:
+            break
+    return ticks
 
 
 def _even_ticks(low: float, high: float) -> List[float]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ensign_dev.bench import machine, parts, report, svg  # noqa: E402
+from ensign_dev.bench import admission, api_server, cores, machine, parts, report, svg  # noqa: E402
 from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, at_least, at_most  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
 
 MACHINE = {
-    "cpu": "Any CPU", "cores": 2, "memory_mib": 4096, "kernel": "Linux 6", "rustc": "rustc 1.90", "kubernetes": "v1.37.0",
-    "load_at_start": 0.1, "date": "2026-01-01",
+    "cpu": "Any CPU", "cores": 2, "memory_mib": 4096, "kernel": "Linux 6", "rustc": "rustc 1.90",
+    "kubernetes": "v1.37.0", "load_at_start": 0.1, "date": "2026-01-01",
 }
 PLOT = Plot("latency.svg", "Latency & more", "size, KiB", "ms", [Series("webhook", [(1, 2.0), (10, 4.0)])])
 
@@ -45,7 +45,8 @@ class Figures(unittest.TestCase):
 
 class TheReport(unittest.TestCase):
     def test_it_has_every_run_and_names_its_plots(self):
-        part = Part("admission", [figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))], [PLOT], ["a note"])
+        one = figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))
+        part = Part("admission", [one], [PLOT], ["a note"])
         with tempfile.TemporaryDirectory() as folder:
             report.write(Path(folder), MACHINE, 3, [part])
             whole = json.loads((Path(folder) / "report.json").read_text())
@@ -107,11 +108,18 @@ class ThePlots(unittest.TestCase):
                 self.assertIn(wanted, texts)
 
     def test_ticks_hold_all_values(self):
-        for values, is_log in (([3.0, 97.0], False), ([0.02, 5.0], True), ([0.0], False), ([-3.0, 2.0], False), ([7.0], True)):
+        linear, logarithmic = ([3.0, 97.0], [0.0], [-3.0, 2.0]), ([0.02, 5.0], [7.0])
+        for values, is_log in [*((one, False) for one in linear), *((one, True) for one in logarithmic)]:
             axis = svg.Axis(values, is_log, 0.0, 100.0)
             for value in values:
                 self.assertGreaterEqual(axis.place(value), -1e-9)
                 self.assertLessEqual(axis.place(value), 100 + 1e-9)
+
+    def test_a_logarithmic_axis_is_no_longer_than_it_has_to_be(self):
+        ticks = [svg.Axis(values, True, 0.0, 1.0).ticks for values in ([1_000.0, 16_000.0], [0.01, 900.0], [7.0])]
+        self.assertEqual(ticks[0], [1_000, 2_000, 5_000, 10_000, 20_000])
+        self.assertEqual([round(tick, 6) for tick in ticks[1]], [0.01, 0.1, 1, 10, 100, 1_000])
+        self.assertEqual(ticks[2], [5, 10])
 
     def test_a_linear_axis_starts_at_zero(self):
         self.assertEqual(svg.Axis([3.0, 97.0], False, 0.0, 100.0).ticks, [0, 20, 40, 60, 80, 100])
@@ -122,7 +130,73 @@ class ThePlots(unittest.TestCase):
                 svg.Axis(values, True, 0.0, 1.0)
 
     def test_numbers_are_short(self):
-        self.assertEqual([svg.number(n) for n in (0, 0.1234, 12, 12.5, 12345.6)], ["0", "0.123", "12", "12.5", "12,346"])
+        numbers = [svg.number(value) for value in (0, 0.1234, 12, 12.5, 12345.6)]
+        self.assertEqual(numbers, ["0", "0.123", "12", "12.5", "12,346"])
+
+
+class TheApiServer(unittest.TestCase):
+    def test_each_mode_stands_beside_what_was_not_injected_in_the_same_runs(self):
+        part = api_server.part({"webhook": [([0.001, 0.001], [0.002, 0.002]), ([0.003], [0.003]), ([0.001], [0.004])]})
+        self.assertEqual([figure.ratio for figure in part.figures], [3.0, 3.0])
+
+    def test_p99_is_what_99_of_100_do_not_exceed(self):
+        self.assertEqual(api_server.p99([float(n) for n in range(1, 101)]), 99)
+        self.assertEqual(api_server.p99([5.0]), 5)
+
+
+class Admission(unittest.TestCase):
+    def test_throughput_has_to_reach_both_halves_of_its_target(self):
+        for rate, floor, met in ((25_000.0, 40_000.0, True), (25_000.0, 60_000.0, False), (15_000.0, 20_000.0, False)):
+            self.assertIs(admission.throughput_target([rate], [floor]).met, met)
+
+    def test_memory_is_read_from_the_status(self):
+        status = "VmPeak: 1 kB\nVmHWM:\t   2048 kB\nRssAnon:\t 1024 kB\n"
+        self.assertEqual((admission.mib_of(status, "VmHWM"), admission.mib_of(status, "RssAnon")), (2, 1))
+        with self.assertRaises(Failure):
+            admission.mib_of(status, "VmRSS")
+
+    def test_a_result_with_errors_is_none(self):
+        self.assertEqual(admission.good({"errors": 0}), {"errors": 0})
+        with self.assertRaisesRegex(Failure, "late"):
+            admission.good({"errors": 1, "first_error": "late"})
+
+
+class AQuota(unittest.TestCase):
+    """On a folder that looks as the kernel's does."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+        self.own = self.root / "own"
+
+    def test_a_group_of_version_1_gets_it_below_the_own_group_and_goes_again(self):
+        (self.root / "cpu,cpuacct" / "job").mkdir(parents=True)
+        self.own.write_text("4:memory:/x\n1:cpu,cpuacct:/job\n0::/\n")
+        group = self.root / "cpu,cpuacct" / "job" / cores.GROUP
+        with cores.quota(42, 0.1, self.root, self.own):
+            written = {file.name: file.read_text() for file in group.iterdir()}
+            for file in group.iterdir():  # the kernel's files go with their folder
+                file.unlink()
+        self.assertEqual(written, {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000", "cgroup.procs": "42"})
+        self.assertFalse(group.exists())
+        self.assertEqual((group.parent / "cgroup.procs").read_text(), "42")
+
+    def test_a_group_of_version_2_gets_it_in_one_file(self):
+        (self.root / "job").mkdir()
+        (self.root / "job" / "cgroup.controllers").write_text("cpu memory")
+        self.own.write_text("0::/job\n")
+        group = self.root / "job" / cores.GROUP
+        with cores.quota(42, 0.5, self.root, self.own):
+            self.assertEqual((group / "cpu.max").read_text(), "50000 100000")
+            for file in group.iterdir():
+                file.unlink()
+
+    def test_without_the_controller_there_is_none(self):
+        self.own.write_text("0::/job\n")
+        with self.assertRaises(cores.NoQuota):
+            with cores.quota(42, 0.1, self.root, self.own):
+                self.fail("there is no group")
 
 
 class TheMachine(unittest.TestCase):
