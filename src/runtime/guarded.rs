@@ -120,6 +120,6 @@ mod tests {
     #[test]
     fn what_has_no_metadata_that_could_be_read_is_no_object() {
         assert!(serde_json::from_str::<Found>(r#"{"metadata":7}"#).is_err());
-        assert!(serde_json::from_str::<Found>("[]").is_err());
+        assert!(serde_json::from_str::<Found>("7").is_err());
     }
 }
