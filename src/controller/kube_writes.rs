@@ -74,6 +74,12 @@ impl KubeError {
         }
     }
 
+    /// Whether the API server knows no such object, or no such kind.
+    pub(super) fn is_not_found(&self) -> bool {
+        let Self::Request { source, .. } = self else { return false };
+        matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Whether the object changed or went since it was read, so that a fresh look helps.
     pub(super) fn is_stale(&self) -> bool {
         if matches!(self, Self::Behind { .. }) {
@@ -150,9 +156,7 @@ impl KubeWriter {
         }
         match self.set_finalizers(object, &after, "release", "releasing").await {
             // It was the last finalizer of an object that went meanwhile.
-            Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
-                Ok(())
-            }
+            Err(error) if error.is_not_found() => Ok(()),
             result => result,
         }
     }
@@ -405,9 +409,7 @@ pub(super) async fn stop_deployment(client: &Client, namespace: &str, name: &str
     let act = || format!("scaling Deployment {namespace}/{name} to 0");
     match within_deadline(act, api.patch_scale(name, &params, &patch)).await {
         Ok(_) => Ok(true),
-        Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
-            Ok(false)
-        }
+        Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
 }
