@@ -394,21 +394,24 @@ impl Reconciler {
         Ok(!observed.annotated.is_empty())
     }
 
-    /// Status and events, where facts changed.
+    /// Status and events, where facts changed. Events of one reason and one action are counted as one, with the words of the
+    /// first, so that a deletion is an action of its own.
     async fn tell(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.bindings {
             let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
+            let action = if object.metadata.deletion_timestamp.is_some() { "Unbind" } else { "Bind" };
             for note in &outcome.notes {
-                self.writer.warn(object.as_ref(), note, "Bind").await;
+                self.writer.warn(object.as_ref(), note, action).await;
             }
             self.expect_looks(object, outcome);
         }
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
+            let action = if object.metadata.deletion_timestamp.is_some() { "Delete" } else { "Reconcile" };
             for note in &outcome.notes {
-                self.writer.warn(object.as_ref(), note, "Reconcile").await;
+                self.writer.warn(object.as_ref(), note, action).await;
             }
         }
         Ok(())
