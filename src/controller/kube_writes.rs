@@ -76,8 +76,16 @@ impl KubeError {
 
     /// Whether the API server knows no such object, or no such kind.
     pub(super) fn is_not_found(&self) -> bool {
-        let Self::Request { source, .. } = self else { return false };
-        matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404)
+        matches!(self, Self::Request { source, .. } if has_code(source, 404))
+    }
+
+    /// What the API server said when it refused an object for what the object is, or for who sent it.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        let Self::Request { source, .. } = self else { return None };
+        match source.as_ref() {
+            kube::Error::Api(status) if matches!(status.code, 403 | 422) => Some(&status.message),
+            _ => None,
+        }
     }
 
     /// Whether the object changed or went since it was read, so that a fresh look helps.

@@ -202,11 +202,22 @@ impl Reconciler {
             assessment
         };
         *settles = assessment.settles;
+        let refused = self.make(&gathered, &assessment).await?;
+        observed.not_made = refused.as_ref().and_then(KubeError::refusal).map(str::to_owned);
+        let assessment = match &observed.not_made {
+            Some(_) => assess(&gathered.snapshot(), &observed, &settings, now),
+            None => assessment,
+        };
         self.tell(&gathered, &assessment).await?;
-        self.make(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
         self.reclaim(&gathered, &assessment).await?;
-        Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed)))
+        match refused {
+            Some(error) => {
+                tracing::warn!(%key, error = &error as &dyn std::error::Error, "an identity can't be made; retrying");
+                Ok(Outcome::Retry)
+            }
+            None => Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed))),
+        }
     }
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
