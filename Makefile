@@ -1,6 +1,6 @@
 # Thin on purpose: the work is in dev/ and in the crate.
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test faults fuzz control-plane image fmt clean
+.PHONY: help demo up down test faults fuzz bench control-plane image fmt clean
 
 PYTHON ?= python3
 
@@ -24,6 +24,9 @@ faults: ## Crash and disturb the controller at every point (one plan alone: make
 
 fuzz: ## Send the webhook a million mutated reviews (more: make fuzz RUNS=N)
 	@$(PYTHON) dev/fuzz.py $(if $(RUNS),--runs '$(RUNS)')
+
+bench: ## Measure the release build (one part alone: make bench PART=NAME; RUNS=N)
+	@$(PYTHON) dev/bench.py $(if $(PART),--only $(PART)) $(if $(RUNS),--runs '$(RUNS)')
 
 control-plane: ## Build the Kubernetes control plane of the tests, unless it is cached
 	@$(PYTHON) dev/control_plane.py

@@ -121,7 +121,11 @@ class Environment:
         if not self.registry.stop("controller"):
             raise Failure("controller does not stop")
         self.info["mode"] = mode
-        self._start_ensign(programs.ensign, ["controller"], leashed)
+        self.start_again(programs, "controller", leashed)
+
+    def start_again(self, programs: Programs, name: str, leashed: bool) -> None:
+        """Starts a process of Ensign that was stopped, and waits until it is ready."""
+        self._start_ensign(programs.ensign, [name], leashed)
 
     def stop(self) -> List[str]:
         """Stops all that runs and removes all but the logs, at any time; the names of what was running."""
@@ -184,7 +188,7 @@ class Environment:
             programs.cluster.control_plane, "run", "--dir", self._state / "control-plane",
         ]
         self.registry.start("control-plane", command, children.environment(), leashed)
-        return self._ready_line("control-plane", CONTROL_PLANE_SECONDS)
+        return self.ready_line("control-plane", CONTROL_PLANE_SECONDS)
 
     def _start_emulator(
         self, programs: Programs, cluster: Dict[str, Any], propagation_seconds: int, leashed: bool
@@ -198,7 +202,7 @@ class Environment:
             "--issuer-ca-file", cluster["ca_file"], "--propagation-seconds", str(propagation_seconds),
         ]
         self.registry.start("azure-emulator", command, children.environment(), leashed)
-        return self._ready_line("azure-emulator", READY_SECONDS)
+        return self.ready_line("azure-emulator", READY_SECONDS)
 
     def _apply(self, kubectl: Kubectl) -> None:
         """The custom resource definitions, and what an install makes: service accounts, rights, empty registrations."""
@@ -309,7 +313,7 @@ class Environment:
             lambda: f"the API server said: {said or 'nothing, it took the pod'}; {self.registry.tail('controller')}",
         )
 
-    def _ready_line(self, name: str, seconds: float) -> Dict[str, Any]:
+    def ready_line(self, name: str, seconds: float) -> Dict[str, Any]:
         """The line of JSON that a process prints when it is ready."""
 
         def line() -> Optional[Dict[str, Any]]:

@@ -94,7 +94,8 @@ fuzz_target!(|body: &[u8]| {
             serde_json::from_slice::<Value>(&answer).expect("the answer is JSON");
             let Decision::Patch { operations, .. } = decision else { continue };
             let mut after = whole["request"]["object"].clone();
-            json_patch::patch(&mut after, &Patch(operations)).expect("the patch fits the pod");
+            let operations: Patch = serde_json::from_value(json!(operations)).expect("the patch is a JSON patch");
+            json_patch::patch(&mut after, &operations).expect("the patch fits the pod");
             let text = after.to_string();
             let pod: Pod<'_> = serde_json::from_str(&text).expect("the patched pod is a pod");
             let again = world.decide(&pod, &creation.namespace, bindings, config);

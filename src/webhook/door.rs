@@ -1,4 +1,4 @@
-//! How a connection comes in: a seat, a TLS handshake in time, and out again when the seat is lost.
+//! How a connection comes in: a seat, a TLS handshake in time, and out again when the seat is lost or the replica stops.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum_server::accept::{Accept, NoDelayAcceptor};
@@ -14,7 +15,7 @@ use axum_server::tls_rustls::RustlsAcceptor;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::seats::{Seat, Seats};
 
@@ -25,11 +26,20 @@ type Tls = RustlsAcceptor<NoDelayAcceptor>;
 pub(super) struct Door {
     seats: Seats,
     tls: Tls,
+    stop: CancellationToken,
+}
+
+/// What the requests of a connection have in common.
+#[derive(Clone)]
+struct Visit {
+    seat: Arc<Seat>,
+    stop: CancellationToken,
 }
 
 impl Door {
-    pub(super) fn new(seats: Seats, tls: Tls) -> Self {
-        Self { seats, tls }
+    /// Once `stop` is cancelled, those who get an answer are sent elsewhere.
+    pub(super) fn new(seats: Seats, tls: Tls, stop: CancellationToken) -> Self {
+        Self { seats, tls, stop }
     }
 }
 
@@ -39,13 +49,14 @@ impl Accept<TcpStream, Router> for Door {
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, router: Router) -> Self::Future {
-        let Self { seats, tls } = self.clone();
+        let Self { seats, tls, stop } = self.clone();
         Box::pin(async move {
             let Some(seat) = seats.take().map(Arc::new) else {
                 tracing::warn!("a connection is refused: every other one has requests under way (--max-connections)");
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
             };
-            let router = router.layer(middleware::from_fn_with_state(Arc::clone(&seat), claim));
+            let visit = Visit { seat: Arc::clone(&seat), stop };
+            let router = router.layer(middleware::from_fn_with_state(visit, attend));
             let (stream, service) = tokio::select! {
                 () = seat.lost().cancelled() => return Err(lost()),
                 accepted = tls.accept(stream, router) => accepted?,
@@ -55,12 +66,18 @@ impl Accept<TcpStream, Router> for Door {
     }
 }
 
-/// Keeps the seat while a request is under way, and for good after one that was answered well.
-async fn claim(State(seat): State<Arc<Seat>>, request: Request, next: Next) -> Response {
+/// Keeps the seat while a request is under way, and for good after one that was answered well. Once this replica stops,
+/// asks whoever gets an answer to open the next connection elsewhere.
+///
+/// One layer for both: each one costs every request several allocations.
+async fn attend(State(Visit { seat, stop }): State<Visit>, request: Request, next: Next) -> Response {
     let under_way = seat.begin();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     if response.status().is_success() {
         under_way.good();
+    }
+    if stop.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum_server::Handle;
@@ -114,10 +113,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let tls = RustlsConfig::from_config(Arc::new(resolver.server_config().map_err(io::Error::other)?));
     let tls = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
-    let router = router.layer(middleware::from_fn_with_state(stop.clone(), say_goodbye));
     let handle: Handle<SocketAddr> = Handle::new();
     let mut server = axum_server::from_tcp(listener)?
-        .acceptor(Door::new(Seats::new(connections), tls))
+        .acceptor(Door::new(Seats::new(connections), tls, stop.clone()))
         .handle(handle.clone())
         .first_request_timeout(FIRST_REQUEST_DEADLINE)
         .http1_only();
@@ -132,13 +130,4 @@ pub async fn serve(
         outcome = server.serve(router.into_make_service()) => outcome,
         () = drain => Ok(()),
     }
-}
-
-/// Once this replica stops, asks whoever gets an answer to open the next connection elsewhere.
-async fn say_goodbye(State(stop): State<CancellationToken>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if stop.is_cancelled() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

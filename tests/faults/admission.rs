@@ -66,6 +66,8 @@ fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value],
             return if waits { Ok(()) } else { Err(format!("{ready} is fit, but it was {decision:?}")) };
         };
         let mut patched = pod.clone();
+        let operations: json_patch::Patch =
+            serde_json::from_value(json!(operations)).map_err(|error| error.to_string())?;
         json_patch::patch(&mut patched, &operations).map_err(|error| format!("the patch does not apply: {error}"))?;
         let variable = ready["spec"]["injection"]["clientIDEnv"].as_str().unwrap_or(ENV_CLIENT_ID);
         is_injected(&patched, variable, wanted)?;

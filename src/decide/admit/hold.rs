@@ -4,10 +4,11 @@
 //! it gets the label, and the controller lifts both as soon as the bindings allow it, which may be at once. The label
 //! alone means nothing. It is never taken away here: somebody's selector may count on it.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Config;
 use super::inject::{Identity, Injection};
+use super::patch::Content;
 use super::pod::Pod;
 use crate::api::keys::{HELD_LABEL, IDENTITY_GATE};
 use crate::decide::hold::Start;
@@ -35,7 +36,11 @@ pub(super) fn hold(injection: &mut Injection, pod: &Pod<'_>, identities: &[Ident
         return false;
     }
     if !brought {
-        injection.append(&["spec", "schedulingGates"], existing.is_some(), vec![json!({"name": IDENTITY_GATE})]);
+        injection.append(
+            &["spec", "schedulingGates"],
+            existing.is_some(),
+            vec![Content::Other(json!({"name": IDENTITY_GATE}))],
+        );
     }
     add_label(injection, pod);
     true
@@ -44,8 +49,8 @@ pub(super) fn hold(injection: &mut Injection, pod: &Pod<'_>, identities: &[Ident
 fn add_label(injection: &mut Injection, pod: &Pod<'_>) {
     match pod.labels() {
         Some(labels) if labels.get(HELD_LABEL).is_some_and(|value| value == "true") => {}
-        Some(_) => injection.add(&["metadata", "labels", HELD_LABEL], Value::String("true".to_owned())),
+        Some(_) => injection.add(&["metadata", "labels", HELD_LABEL], Content::Other(json!("true"))),
         // Injection has made the metadata by now.
-        None => injection.add(&["metadata", "labels"], json!({HELD_LABEL: "true"})),
+        None => injection.add(&["metadata", "labels"], Content::Other(json!({HELD_LABEL: "true"}))),
     }
 }

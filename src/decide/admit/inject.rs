@@ -1,13 +1,10 @@
 //! The patch that gives a pod its identities.
 
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, PatchOperation};
-use serde_json::{Value, json};
-
 use super::Config;
 use super::binding::{Binding, Origin, Standing};
 use super::compatibility::Terms;
 use super::injected_by;
+use super::patch::{Addition, Content};
 use super::pod::{Container, EnvVar, Pod};
 use super::refusal::Refusal;
 use super::token::Token;
@@ -66,23 +63,22 @@ enum Fate {
 /// A patch in the making.
 #[derive(Default)]
 pub(super) struct Injection {
-    pub(super) operations: Vec<PatchOperation>,
+    pub(super) operations: Vec<Addition>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Injection {
-    pub(super) fn add(&mut self, path: &[&str], value: Value) {
-        self.operations
-            .push(PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value }));
+    pub(super) fn add(&mut self, path: &[&str], content: Content) {
+        self.operations.push(Addition::new(path, content));
     }
 
     /// Appends to a list, or creates it where it is absent.
-    pub(super) fn append(&mut self, list: &[&str], exists: bool, items: Vec<Value>) {
+    pub(super) fn append(&mut self, list: &[&str], exists: bool, items: Vec<Content>) {
         if items.is_empty() {
             return;
         }
         if !exists {
-            return self.add(list, Value::Array(items));
+            return self.add(list, Content::List(items));
         }
         let end: Vec<&str> = list.iter().copied().chain(["-"]).collect();
         for item in items {
@@ -165,8 +161,8 @@ fn inject_env(
     for (name, value) in wanted {
         // Of a repeated name the last one counts.
         match existing.unwrap_or_default().iter().rfind(|variable| &*variable.name == name) {
-            Some(_) if mutants::active(Mutant::InjectedTwice) => missing.push(json!({"name": name, "value": value})),
-            None => missing.push(json!({"name": name, "value": value})),
+            Some(_) if mutants::active(Mutant::InjectedTwice) => missing.push(Content::variable(name, value)),
+            None => missing.push(Content::variable(name, value)),
             Some(kept) => injection.warnings.extend(difference(&container.name, kept, value)),
         }
     }

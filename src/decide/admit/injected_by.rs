@@ -12,11 +12,10 @@
 //! account names a client ID too, and that a binding won. It is for people: nothing of Ensign relies on it, because on a
 //! pod that was not injected anybody may have written it.
 
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, PatchOperation};
 use serde_json::{Value, json};
 
 use super::binding::Binding;
+use super::patch::{Addition, Content};
 use super::pod::Pod;
 use crate::api::keys::INJECTED_BY_ANNOTATION;
 
@@ -37,12 +36,12 @@ pub(super) fn value(used: &[&Binding], overridden: Option<&Binding>) -> String {
 }
 
 /// What sets the annotation right, unless it is.
-pub(super) fn set(pod: &Pod<'_>, value: String) -> Option<PatchOperation> {
+pub(super) fn set(pod: &Pod<'_>, value: String) -> Option<Addition> {
     let (path, value): (&[&str], Value) = match (pod.annotations(), pod.metadata.is_some()) {
         (Some(annotations), _) if annotations.injected_by.as_deref() == Some(&value) => return None,
         (Some(_), _) => (&["metadata", "annotations", INJECTED_BY_ANNOTATION], Value::String(value)),
         (None, true) => (&["metadata", "annotations"], json!({INJECTED_BY_ANNOTATION: value})),
         (None, false) => (&["metadata"], json!({"annotations": {INJECTED_BY_ANNOTATION: value}})),
     };
-    Some(PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value }))
+    Some(Addition::new(path, Content::Other(value)))
 }

@@ -18,6 +18,7 @@ pub mod compatibility;
 mod hold;
 mod inject;
 mod injected_by;
+mod patch;
 mod pod;
 pub(in crate::decide) mod refusal;
 mod token;
@@ -25,11 +26,10 @@ mod token;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use json_patch::PatchOperation;
-
 pub use self::binding::{Binding, Standing};
 use self::compatibility::Compatibility;
 use self::inject::Identity;
+pub use self::patch::Addition;
 pub use self::pod::{Pod, Text};
 pub use self::refusal::{Refusal, RefusalCode};
 use crate::api::InjectionMode;
@@ -61,7 +61,7 @@ pub enum Decision {
     /// It is admitted with changes.
     Patch {
         /// The changes; never empty.
-        operations: Vec<PatchOperation>,
+        operations: Vec<Addition>,
         /// What its creator should know.
         warnings: Vec<String>,
         /// Whether it waits for its identity.

@@ -100,7 +100,8 @@ pub(super) fn decide(pod: &Value, bindings: &[Arc<Binding>]) -> Decision {
 pub(super) fn patched(pod: &Value, decision: &Decision) -> Value {
     let mut patched = pod.clone();
     if let Decision::Patch { operations, .. } = decision {
-        json_patch::patch(&mut patched, &Patch(operations.clone())).unwrap();
+        let operations: Patch = serde_json::from_value(json!(operations)).unwrap();
+        json_patch::patch(&mut patched, &operations).unwrap();
     }
     patched
 }

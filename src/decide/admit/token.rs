@@ -1,10 +1,9 @@
 //! The volume with the token, and where it is mounted.
 
-use serde_json::json;
-
 use super::Config;
 use super::compatibility::VOLUME_PREFIX;
 use super::inject::Injection;
+use super::patch::Content;
 use super::pod::{Container, TokenSource, Volume, VolumeMount};
 use super::refusal::{self, Refusal};
 use crate::api::keys::{TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
@@ -56,7 +55,7 @@ impl<'v> Token<'v> {
             is_mounted = true;
         }
         if !is_mounted {
-            let mount = json!({"name": self.name(), "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
+            let mount = Content::mount(self.name());
             injection.append(&[spec, list, index, "volumeMounts"], mounts.is_some(), vec![mount]);
         }
         Ok(())
@@ -84,9 +83,7 @@ impl<'v> Token<'v> {
             }
         }
         if self.brought.is_empty() {
-            let volume = json!({"name": self.fresh, "projected": {"sources": [{"serviceAccountToken": {
-                "path": TOKEN_PATH, "audience": config.audience, "expirationSeconds": seconds,
-            }}]}});
+            let volume = Content::volume(self.fresh, &config.audience, seconds);
             injection.append(&["spec", "volumes"], self.beside_others, vec![volume]);
         }
         Ok(())

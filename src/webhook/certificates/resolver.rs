@@ -70,6 +70,8 @@ impl Resolver {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // API servers keep their connections and resume none.
+        config.send_tls13_tickets = 0;
         Ok(config)
     }
 }

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Measure Ensign: each figure beside what the same job costs at best, or a limit that others set, in the same run.
+
+Measures the release build, on a real API server and a stand-in for Azure. A figure is the median of --runs runs, and no
+figure makes this fail. Writes target/bench/report.json and plots beside it. Use a machine that does nothing else.
+"""
+
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("Python 3.9 or newer is needed (this is %s)" % sys.version.split()[0])
+
+import argparse
+import time
+
+from ensign_dev import build, control_plane, environment, main, paths, preflight
+from ensign_dev.bench import context, machine, parts, report
+from ensign_dev.failure import Failure
+from ensign_dev.progress import Progress, duration
+
+RUNS = 5
+
+
+def bench() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", action="extend", default=[], metavar="PART",
+        help=f"run these parts: {', '.join(entry.name for entry in parts.registry())}",
+    )
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="runs of each (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON too")
+    parser.add_argument("--docs", action="store_true", help="write tables and plots to docs/ too")
+    options = parser.parse_args()
+    if options.runs < 1:
+        raise Failure("--runs must be at least 1")
+    entries = parts.chosen(options.only, parts.registry())
+    preflight.require("demo", control_plane.is_built())
+    progress = Progress()
+    cluster = build.cluster(progress)
+    built = context.build_programs()
+    folder = paths.target_dir() / "bench"
+    programs = environment.Programs(built["ensign"], cluster)
+    given = context.Context(progress, programs, built, folder, options.runs)
+    # After the build, so that its load is not taken for somebody else's.
+    description = machine.describe()
+    progress.say(machine.as_text(description))
+    found = []
+    for entry in entries:
+        progress.say(f"{entry.name} ...")
+        started = time.monotonic()
+        found.append(entry.run(given))
+        progress.say(f"{entry.name}: {duration(time.monotonic() - started)}")
+        # Each time, so that what was found is kept when a later part fails.
+        report.write(folder, description, options.runs, found)
+    for part in found:
+        print("\n" + report.table(part))
+    if options.json:
+        print(report.as_json(description, options.runs, found))
+    if options.docs:
+        report.write_docs(paths.ROOT / "docs", description, options.runs, found)
+    print(f"The report and its plots: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    main.run(bench)

@@ -1,0 +1,60 @@
+"""What every part of the benchmark is given."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .. import build, children, environment, paths
+from ..failure import Failure
+from ..progress import Progress
+
+# Drivers under benches/, by name; each prints one JSON object.
+DRIVERS: Tuple[str, ...] = (
+    "admission",
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Programs of the release profile, a folder to work in, and how often to measure."""
+
+    progress: Progress
+    programs: environment.Programs
+    drivers: Mapping[str, Path]
+    folder: Path
+    runs: int
+
+    def environment(self, part: str) -> environment.Environment:
+        """A control plane with Azure's stand-in and Ensign, not started, for this part alone."""
+        return environment.Environment(self.folder / part, self.progress)
+
+    def drive(
+        self, name: str, arguments: List[str], timeout: float, env: Optional[Mapping[str, children.Argument]] = None,
+    ) -> Dict[str, Any]:
+        """What a driver prints."""
+        command: "List[children.Argument]" = [self.drivers[name], *arguments]
+        out = children.output(command, timeout=timeout, env=children.environment(env))
+        return dict(json.loads(out))
+
+
+def build_programs(drivers: Tuple[str, ...] = DRIVERS) -> Dict[str, Path]:
+    """Builds `ensign` and the drivers as they are released; where they are, by name.
+
+    With the stand-in for Azure, which is a subcommand that the others do not touch.
+    """
+    command: "List[children.Argument]" = [
+        "cargo", "build", "--locked", "--release", "--features", "emulator", "--bin=ensign",
+        *(f"--bench={name}" for name in drivers), "--message-format", "json-render-diagnostics",
+    ]
+    result = subprocess.run(
+        command, cwd=paths.ROOT, env=children.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=sys.stderr, text=True, check=False,
+    )
+    if result.returncode != 0:
+        raise Failure(f"`{' '.join(map(str, command))}` failed; its words are above")
+    return build.executables(result.stdout)

@@ -1,0 +1,212 @@
+"""Figures of the benchmark, how they are reported, and their plots."""
+
+import json
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ensign_dev.bench import admission, api_server, cores, machine, parts, report, svg  # noqa: E402
+from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, at_least, at_most  # noqa: E402
+from ensign_dev.failure import Failure  # noqa: E402
+
+MACHINE = {
+    "cpu": "Any CPU", "cores": 2, "memory_mib": 4096, "kernel": "Linux 6", "rustc": "rustc 1.90",
+    "kubernetes": "v1.37.0", "load_at_start": 0.1, "date": "2026-01-01",
+}
+PLOT = Plot("latency.svg", "Latency & more", "size, KiB", "ms", [Series("webhook", [(1, 2.0), (10, 4.0)])])
+
+
+def figure(**more):
+    return Figure("throughput", "reviews/s", [10.0, 30.0, 20.0], **more)
+
+
+class Figures(unittest.TestCase):
+    def test_a_figure_is_the_median_of_its_runs_and_a_ratio_to_the_median_of_its_limit(self):
+        one = figure(limit=Limit("echo", [50.0, 10.0, 40.0]))
+        self.assertEqual((one.median, one.ratio), (20.0, 0.5))
+        self.assertIsNone(figure().ratio)
+
+    def test_a_figure_without_runs_is_none(self):
+        with self.assertRaises(ValueError):
+            Figure("nothing", "s", [])
+        with self.assertRaises(ValueError):
+            figure(limit=Limit("echo", []))
+
+    def test_a_target_is_judged_by_the_median(self):
+        self.assertTrue(at_least([1, 5, 9], 5, "≥ 5").met)
+        self.assertFalse(at_least([1, 4, 9], 5, "≥ 5").met)
+        self.assertTrue(at_most([1, 5, 9], 5, "≤ 5").met)
+        self.assertFalse(at_most([1, 6, 9], 5, "≤ 5").met)
+
+
+class TheReport(unittest.TestCase):
+    def test_it_has_every_run_and_names_its_plots(self):
+        one = figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))
+        part = Part("admission", [one], [PLOT], ["a note"])
+        with tempfile.TemporaryDirectory() as folder:
+            report.write(Path(folder), MACHINE, 3, [part])
+            whole = json.loads((Path(folder) / "report.json").read_text())
+            self.assertTrue((Path(folder) / "latency.svg").is_file())
+        [found] = whole["parts"]
+        self.assertEqual(found["figures"][0]["runs"], [10.0, 30.0, 20.0])
+        self.assertEqual(found["figures"][0]["ratio"], 0.5)
+        self.assertEqual((found["plots"], found["notes"]), (["latency.svg"], ["a note"]))
+        self.assertEqual((whole["machine"], whole["runs"]), (MACHINE, 3))
+
+    def test_a_row_says_how_the_target_fared(self):
+        for met, verdict in ((True, "≥ 0.5: met"), (False, "≥ 0.5: NOT met"), (None, "≥ 0.5: not measured")):
+            self.assertEqual(report.row(figure(target=Target("≥ 0.5", met)))[-1], verdict)
+        self.assertEqual(
+            report.row(figure(limit=Limit("echo", [40.0]))),
+            ["throughput", "20 reviews/s", "10 – 30", "echo: 40", "0.50", ""],
+        )
+
+    def test_a_generated_section_takes_the_place_of_the_last_one_only(self):
+        document = "\n".join(["before", report.begin("a"), "old", report.end("a"), "after"])
+        once = report.insert(document, "a", "new")
+        self.assertEqual(once, "\n".join(["before", report.begin("a"), "new", report.end("a"), "after"]))
+        self.assertEqual(report.insert(once, "a", "new"), once)
+        with self.assertRaises(Failure):
+            report.insert(document, "b", "new")
+
+    def test_every_part_has_its_place_in_the_documentation(self):
+        document = (Path(__file__).resolve().parents[3] / "docs" / "performance.md").read_text()
+        for entry in parts.registry():
+            report.insert(document, entry.name, "")
+
+    def test_the_table_and_the_documentation_have_every_figure_and_note(self):
+        part = Part("admission", [figure()], [PLOT], ["a note"])
+        for text in (report.table(part), report.markdown(part, MACHINE, 3, "performance")):
+            self.assertIn("20 reviews/s", text)
+            self.assertIn("a note", text)
+        self.assertIn("](performance/latency.svg)", report.markdown(part, MACHINE, 3, "performance"))
+
+
+class TheParts(unittest.TestCase):
+    ENTRIES = [parts.Entry("a", lambda _: Part("a", [])), parts.Entry("soak", lambda _: Part("soak", []), True)]
+
+    def test_without_names_all_run_that_need_not_be_named(self):
+        self.assertEqual([entry.name for entry in parts.chosen([], self.ENTRIES)], ["a"])
+        self.assertEqual([entry.name for entry in parts.chosen(["soak"], self.ENTRIES)], ["soak"])
+
+    def test_a_name_that_is_none_is_told(self):
+        with self.assertRaisesRegex(Failure, "no part b"):
+            parts.chosen(["a", "b"], self.ENTRIES)
+
+
+class ThePlots(unittest.TestCase):
+    def test_a_plot_is_well_formed_and_has_its_labels_and_legend(self):
+        plot = Plot("a.svg", "T <1>", "x & y", "ms", [Series("one", [(1, 1)]), Series("two", [(9, 5)], dashed=True)])
+        for log in (False, True):
+            document = svg.render(Plot(plot.file, plot.title, plot.x_label, plot.y_label, plot.series, log, log))
+            texts = [element.text for element in xml.etree.ElementTree.fromstring(document).iter() if element.text]
+            for wanted in ("T <1>", "x & y", "ms", "one", "two"):
+                self.assertIn(wanted, texts)
+
+    def test_ticks_hold_all_values(self):
+        linear, logarithmic = ([3.0, 97.0], [0.0], [-3.0, 2.0]), ([0.02, 5.0], [7.0])
+        for values, is_log in [*((one, False) for one in linear), *((one, True) for one in logarithmic)]:
+            axis = svg.Axis(values, is_log, 0.0, 100.0)
+            for value in values:
+                self.assertGreaterEqual(axis.place(value), -1e-9)
+                self.assertLessEqual(axis.place(value), 100 + 1e-9)
+
+    def test_a_logarithmic_axis_is_no_longer_than_it_has_to_be(self):
+        ticks = [svg.Axis(values, True, 0.0, 1.0).ticks for values in ([1_000.0, 16_000.0], [0.01, 900.0], [7.0])]
+        self.assertEqual(ticks[0], [1_000, 2_000, 5_000, 10_000, 20_000])
+        self.assertEqual([round(tick, 6) for tick in ticks[1]], [0.01, 0.1, 1, 10, 100, 1_000])
+        self.assertEqual(ticks[2], [5, 10])
+
+    def test_a_linear_axis_starts_at_zero(self):
+        self.assertEqual(svg.Axis([3.0, 97.0], False, 0.0, 100.0).ticks, [0, 20, 40, 60, 80, 100])
+
+    def test_nothing_and_a_zero_on_a_logarithmic_axis_are_refused(self):
+        for values in ([], [0.0, 1.0]):
+            with self.assertRaises(ValueError):
+                svg.Axis(values, True, 0.0, 1.0)
+
+    def test_numbers_are_short(self):
+        numbers = [svg.number(value) for value in (0, 0.1234, 12, 12.5, 12345.6)]
+        self.assertEqual(numbers, ["0", "0.123", "12", "12.5", "12,346"])
+
+
+class TheApiServer(unittest.TestCase):
+    def test_each_mode_stands_beside_what_was_not_injected_in_the_same_runs(self):
+        part = api_server.part({"webhook": [([0.001, 0.001], [0.002, 0.002]), ([0.003], [0.003]), ([0.001], [0.004])]})
+        self.assertEqual([figure.ratio for figure in part.figures], [3.0, 3.0])
+
+    def test_p99_is_what_99_of_100_do_not_exceed(self):
+        self.assertEqual(api_server.p99([float(n) for n in range(1, 101)]), 99)
+        self.assertEqual(api_server.p99([5.0]), 5)
+
+
+class Admission(unittest.TestCase):
+    def test_throughput_has_to_reach_both_halves_of_its_target(self):
+        for rate, floor, met in ((25_000.0, 40_000.0, True), (25_000.0, 60_000.0, False), (15_000.0, 20_000.0, False)):
+            self.assertIs(admission.throughput_target([rate], [floor]).met, met)
+
+    def test_memory_is_read_from_the_status(self):
+        status = "VmPeak: 1 kB\nVmHWM:\t   2048 kB\nRssAnon:\t 1024 kB\n"
+        self.assertEqual((admission.mib_of(status, "VmHWM"), admission.mib_of(status, "RssAnon")), (2, 1))
+        with self.assertRaises(Failure):
+            admission.mib_of(status, "VmRSS")
+
+    def test_a_result_with_errors_is_none(self):
+        self.assertEqual(admission.good({"errors": 0}), {"errors": 0})
+        with self.assertRaisesRegex(Failure, "late"):
+            admission.good({"errors": 1, "first_error": "late"})
+
+
+class AQuota(unittest.TestCase):
+    """On a folder that looks as the kernel's does."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+        self.own = self.root / "own"
+
+    def test_a_group_of_version_1_gets_it_below_the_own_group_and_goes_again(self):
+        (self.root / "cpu,cpuacct" / "job").mkdir(parents=True)
+        self.own.write_text("4:memory:/x\n1:cpu,cpuacct:/job\n0::/\n")
+        group = self.root / "cpu,cpuacct" / "job" / cores.GROUP
+        with cores.quota(42, 0.1, self.root, self.own):
+            written = {file.name: file.read_text() for file in group.iterdir()}
+            for file in group.iterdir():  # the kernel's files go with their folder
+                file.unlink()
+        self.assertEqual(written, {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000", "cgroup.procs": "42"})
+        self.assertFalse(group.exists())
+        self.assertEqual((group.parent / "cgroup.procs").read_text(), "42")
+
+    def test_a_group_of_version_2_gets_it_in_one_file(self):
+        (self.root / "job").mkdir()
+        (self.root / "job" / "cgroup.controllers").write_text("cpu memory")
+        self.own.write_text("0::/job\n")
+        group = self.root / "job" / cores.GROUP
+        with cores.quota(42, 0.5, self.root, self.own):
+            self.assertEqual((group / "cpu.max").read_text(), "50000 100000")
+            for file in group.iterdir():
+                file.unlink()
+
+    def test_without_the_controller_there_is_none(self):
+        self.own.write_text("0::/job\n")
+        with self.assertRaises(cores.NoQuota):
+            with cores.quota(42, 0.1, self.root, self.own):
+                self.fail("there is no group")
+
+
+class TheMachine(unittest.TestCase):
+    def test_it_is_read_from_what_the_kernel_says(self):
+        self.assertEqual(machine.cpu_model("processor : 0\nmodel name\t: Any CPU\n"), "Any CPU")
+        self.assertEqual(machine.memory_mib("MemTotal:  2097152 kB\nMemFree: 1 kB\n"), 2048)
+
+    def test_it_is_told_in_one_line(self):
+        self.assertIn("2 cores, 4 GiB", machine.as_text(MACHINE))
+
+
+if __name__ == "__main__":
+    unittest.main()
