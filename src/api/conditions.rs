@@ -144,6 +144,8 @@ reasons! {
     ManagedIdentityNotFound => Terminal,
     /// The referenced `ManagedIdentityClass` does not exist.
     ManagedIdentityClassNotFound => Terminal,
+    /// The API server refused to have a `ManagedIdentity` made for the binding.
+    ProvisioningFailed => Terminal,
     /// The `ManagedIdentity` is for another binding.
     ClaimMismatch => Terminal,
     /// The binding that the identity was for is gone.

@@ -64,8 +64,7 @@ pub async fn look(client: &Client, installed: &Installed, now: Timestamp) -> See
     match listed {
         Ok(list) => seen.identities = list.items.iter().filter_map(|object| identities::arm_id(object).ok()).collect(),
         // Their definition is missing, or of another version, which was said.
-        Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) =>
-            {}
+        Err(error) if error.is_not_found() => {}
         Err(error) => seen.checks.push(unseen("identities", &error)),
     }
     seen

@@ -74,6 +74,20 @@ impl KubeError {
         }
     }
 
+    /// Whether the API server knows no such object, or no such kind.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if has_code(source, 404))
+    }
+
+    /// What the API server said when it refused an object for what the object is, or for who sent it.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        let Self::Request { source, .. } = self else { return None };
+        match source.as_ref() {
+            kube::Error::Api(status) if matches!(status.code, 403 | 422) => Some(&status.message),
+            _ => None,
+        }
+    }
+
     /// Whether the object changed or went since it was read, so that a fresh look helps.
     pub(super) fn is_stale(&self) -> bool {
         if matches!(self, Self::Behind { .. }) {
@@ -150,9 +164,7 @@ impl KubeWriter {
         }
         match self.set_finalizers(object, &after, "release", "releasing").await {
             // It was the last finalizer of an object that went meanwhile.
-            Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
-                Ok(())
-            }
+            Err(error) if error.is_not_found() => Ok(()),
             result => result,
         }
     }
@@ -405,9 +417,7 @@ pub(super) async fn stop_deployment(client: &Client, namespace: &str, name: &str
     let act = || format!("scaling Deployment {namespace}/{name} to 0");
     match within_deadline(act, api.patch_scale(name, &params, &patch)).await {
         Ok(_) => Ok(true),
-        Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
-            Ok(false)
-        }
+        Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
 }

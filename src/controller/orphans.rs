@@ -2,14 +2,14 @@
 
 use std::future::Future;
 
+use kube::Client;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
-use kube::{Client, Error};
 
 use super::azure_writes::{self, WriteError, Writing};
 use super::discover::discover;
 use super::effects::Effects;
-use super::kube_writes::{KubeError, within_deadline};
+use super::kube_writes::within_deadline;
 use super::metrics::ControllerMetrics;
 use super::write_gate::WriteGate;
 use crate::api::{ArmId, ManagedIdentityBinding};
@@ -123,9 +123,7 @@ pub async fn present(client: &Client) -> Result<Present, Box<dyn std::error::Err
     let bindings = match listed {
         Ok(list) => list.items,
         // Ensign is not installed there.
-        Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), Error::Api(status) if status.code == 404) => {
-            Vec::new()
-        }
+        Err(error) if error.is_not_found() => Vec::new(),
         Err(error) => return Err(Box::new(error)),
     };
     let names = bindings.iter().filter(|binding| !binding.name_any().is_empty());

@@ -70,16 +70,23 @@ impl Reconciler {
         Ok(Provisioned::Tried(assessment, outcome))
     }
 
-    /// Makes the objects that bindings on classes get.
-    pub(super) async fn make(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    /// Makes the objects that bindings on classes get; the refusal, where the API server refuses them.
+    pub(super) async fn make(
+        &self,
+        gathered: &Gathered,
+        assessment: &Assessment,
+    ) -> Result<Option<KubeError>, KubeError> {
         for wanted in &assessment.wanted {
             let may = freshness::may_make(self.writer.client(), gathered, wanted).await?;
             if !may {
                 return Err(KubeError::Behind { act: format!("making ManagedIdentity {}", wanted.name_any()) });
             }
-            self.writer.make_identity(wanted).await?;
+            match self.writer.make_identity(wanted).await {
+                Err(error) if error.refusal().is_some() => return Ok(Some(error)),
+                result => result?,
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Deletes the objects whose bindings are gone. Their finalizer has Azure cleaned up first.

@@ -202,11 +202,22 @@ impl Reconciler {
             assessment
         };
         *settles = assessment.settles;
+        let refused = self.make(&gathered, &assessment).await?;
+        observed.not_made = refused.as_ref().and_then(KubeError::refusal).map(str::to_owned);
+        let assessment = match &observed.not_made {
+            Some(_) => assess(&gathered.snapshot(), &observed, &settings, now),
+            None => assessment,
+        };
         self.tell(&gathered, &assessment).await?;
-        self.make(&gathered, &assessment).await?;
         self.release(&gathered, &assessment).await?;
         self.reclaim(&gathered, &assessment).await?;
-        Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed)))
+        match refused {
+            Some(error) => {
+                tracing::warn!(%key, error = &error as &dyn std::error::Error, "an identity can't be made; retrying");
+                Ok(Outcome::Retry)
+            }
+            None => Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed))),
+        }
     }
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
@@ -394,21 +405,24 @@ impl Reconciler {
         Ok(!observed.annotated.is_empty())
     }
 
-    /// Status and events, where facts changed.
+    /// Status and events, where facts changed. Events of one reason and one action are counted as one, with the words of the
+    /// first, so that a deletion is an action of its own.
     async fn tell(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.bindings {
             let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
+            let action = if object.metadata.deletion_timestamp.is_some() { "Unbind" } else { "Bind" };
             for note in &outcome.notes {
-                self.writer.warn(object.as_ref(), note, "Bind").await;
+                self.writer.warn(object.as_ref(), note, action).await;
             }
             self.expect_looks(object, outcome);
         }
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
+            let action = if object.metadata.deletion_timestamp.is_some() { "Delete" } else { "Reconcile" };
             for note in &outcome.notes {
-                self.writer.warn(object.as_ref(), note, "Reconcile").await;
+                self.writer.warn(object.as_ref(), note, action).await;
             }
         }
         Ok(())

@@ -352,9 +352,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
         let api: Api<K> = Api::all(self.config.client.clone());
         match within_deadline(|| format!("listing {what}"), api.list(&ListParams::default())).await {
             Ok(list) => Ok(list.items),
-            Err(KubeError::Request { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404) => {
-                Ok(Vec::new())
-            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

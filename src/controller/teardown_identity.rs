@@ -9,9 +9,9 @@ use super::key::Key;
 use super::kube_writes::{KubeError, Writable};
 use super::service_accounts;
 use super::teardown::{Demolition, Step, chain};
-use crate::api::ArmId;
+use crate::api::{ArmId, ManagedIdentityBinding, ManagedIdentityBindingStatus};
 use crate::azure::ArmError;
-use crate::decide::assess::{Assessment, Finalizer, Observed, assess};
+use crate::decide::assess::{Annotations, Assessment, Finalizer, Observed, assess};
 use crate::decide::backoff;
 use crate::decide::failure::Failure;
 use crate::decide::ownership::Credential;
@@ -153,7 +153,8 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
         Writing { effects: &self.effects, gate: &self.gate, arm: &self.arm, metrics: &self.metrics }
     }
 
-    /// Says in status what became of the credentials, and releases what nothing holds any more.
+    /// Says in status what became of the credentials, and releases what nothing holds any more. What can't be released
+    /// keeps no other binding from it; identities are released once all bindings are.
     async fn release(
         &self,
         gathered: &Gathered,
@@ -162,23 +163,24 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
     ) -> Result<(), KubeError> {
         let (abandons, now) = (self.config.disposal == Disposal::Abandon, self.now());
         let left = |name: &str| report.remaining.iter().any(|left| left.name == name);
-        let mut released = Vec::new();
+        let (mut released, mut failed) = (Vec::new(), None);
         for outcome in &assessment.bindings {
             let Some(binding) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             if !abandons && outcome.finalizer != Finalizer::Release {
                 continue;
             }
-            if let Some(wanted) = outcome.annotations.as_ref().filter(|_| !abandons) {
-                let account = &binding.spec.service_account_name;
-                service_accounts::annotate(&self.writer, &outcome.namespace, account, wanted).await?;
-            }
             let recorded = binding.status.as_ref().and_then(|status| status.credential.as_ref());
             let stands = abandons || recorded.is_some_and(|credential| left(&credential.name));
-            if let Some(status) = binding_status(binding, now).filter(|_| !stands) {
-                self.write_status(binding.as_ref(), &status).await?;
+            let annotations = outcome.annotations.as_ref().filter(|_| !abandons);
+            let status = binding_status(binding, now).filter(|_| !stands);
+            match self.release_binding(binding, annotations, status).await {
+                Ok(()) => released.push(format!("ManagedIdentityBinding {}/{}", outcome.namespace, outcome.name)),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            self.writer.release_finalizer(binding.as_ref()).await?;
-            released.push(format!("ManagedIdentityBinding {}/{}", outcome.namespace, outcome.name));
+        }
+        report.released = released;
+        if let Some(error) = failed {
+            return Err(error);
         }
         let ours_left = report.remaining.iter().any(|left| left.ours);
         for outcome in &assessment.identities {
@@ -193,15 +195,34 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
                 self.write_status(identity.as_ref(), &status).await?;
             }
             self.writer.release_finalizer(identity.as_ref()).await?;
-            released.push(format!("ManagedIdentity {}", outcome.name));
+            report.released.push(format!("ManagedIdentity {}", outcome.name));
         }
-        report.released = released;
         Ok(())
+    }
+
+    async fn release_binding(
+        &self,
+        binding: &ManagedIdentityBinding,
+        annotations: Option<&Annotations>,
+        status: Option<ManagedIdentityBindingStatus>,
+    ) -> Result<(), KubeError> {
+        if let Some(wanted) = annotations {
+            let (namespace, account) = (binding.namespace().unwrap_or_default(), &binding.spec.service_account_name);
+            service_accounts::annotate(&self.writer, &namespace, account, wanted).await?;
+        }
+        if let Some(status) = status {
+            self.write_status(binding, &status).await?;
+        }
+        self.writer.release_finalizer(binding).await
     }
 
     async fn write_status<K: Writable>(&self, object: &K, status: &impl serde::Serialize) -> Result<(), KubeError> {
         match serde_json::to_value(status) {
-            Ok(status) => self.writer.write_status(object, status).await,
+            Ok(status) => match self.writer.write_status(object, status).await {
+                // It has gone meanwhile, as somebody else wanted.
+                Err(error) if error.is_not_found() => Ok(()),
+                result => result,
+            },
             Err(error) => {
                 tracing::error!(%error, object = object.name_any(), "status can't be serialised");
                 Ok(())

@@ -121,6 +121,14 @@ pub fn about_to_be_made(class: &str, grant: &AllowedSubject) -> Verdict {
     Verdict::unknown(Reason::Pending, message)
 }
 
+/// The binding would get an identity of its own, but the API server refuses the object, in these words.
+pub fn not_made(class: &str, refusal: &str) -> Verdict {
+    let message = format!(
+        "allowed by ManagedIdentityClass {class}, but the API server refuses the ManagedIdentity for the binding ({refusal}): whoever runs Ensign has to let its controller create and delete ManagedIdentities (identityClasses in the values of its chart), or to cure what the refusal names"
+    );
+    Verdict::bad(Reason::ProvisioningFailed, message)
+}
+
 /// The object that the binding gets. It serves this very binding, and nobody else.
 pub fn identity_for(
     namespace: &str,

@@ -138,7 +138,10 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
     roles::lies(world, &all, &mut broken);
     one_at_a_time(&own, &mut broken);
     if !licence.stripped && !licence.abandoned {
-        outlived(world, &timeline, &mut broken);
+        let mut found = Vec::new();
+        outlived(world, &timeline, &mut found);
+        // The late write may come between the deletion and the finalizer, too.
+        broken.extend(found.into_iter().skip(usize::from(licence.stale_write)));
     }
     lies(world, &timeline, &mut broken);
     own_making(world, licence, &mut broken);

@@ -214,3 +214,48 @@ fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait
     assert!(team.azure_identities().is_empty());
     kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
 }
+
+#[test]
+fn an_object_that_the_api_server_refuses_is_told_with_who_has_to_cure_it() {
+    let team = Team::new("not-made");
+    let (control_plane, name) = (team.ensign.control_plane, format!("{}.example.com", team.name));
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["ensign.dev"], "apiVersions": ["*"], "operations": ["CREATE"],
+                "resources": ["managedidentities"],
+            }]},
+            "matchConditions": [{
+                "name": "ours",
+                "expression": format!("has(object.spec.claimRef) && object.spec.claimRef.namespace == '{}'", team.name),
+            }],
+            "validations": [{"expression": "false", "message": "none for this team"}],
+        },
+    });
+    let bound = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    team.apply(&policy);
+    team.apply(&bound);
+    let mut probe = team.provisioned(&format!("{}-probe", team.name), &json!({}));
+    let claim = json!({"namespace": team.name, "name": "app", "uid": "6e0b1b5e-0000-4000-8000-000000000000"});
+    probe["spec"]["claimRef"] = claim;
+    wait_for("the policy to be live", || create(control_plane, &probe, &["--dry-run=server"]).err());
+
+    team.apply(&team.class(&json!({})));
+    team.apply(&team.asking("app", "app"));
+    let refused = team.wait_condition("mib", "app", "Ready", "False", "ProvisioningFailed");
+    let told = message(&refused, "Ready");
+    assert!(told.contains("none for this team") && told.contains("identityClasses"), "{told}");
+    assert!(claimed(&team).is_empty() && team.azure_identities().is_empty());
+
+    for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+        kubectl(control_plane, &["delete", kind, &name]);
+    }
+    let app = team.wait_ready("app");
+    team.delete("mib", "app");
+    team.wait_gone("mi", &made_for(&app));
+    kubectl(control_plane, &["delete", "mic", &team.name]);
+}

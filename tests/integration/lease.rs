@@ -96,12 +96,13 @@ fn a_frozen_leader_is_superseded_and_writes_nothing_when_it_thaws() {
     team.bind();
     team.wait_ready("app");
     let frozen = first.freeze();
-    let (arm_before, before) = (team.arm_writes(&names.0).len(), stage.kubernetes_writes(&names.0));
     // Work that the frozen one would do as soon as it could.
     team.bind_account("worker");
     lease.wait_holder(&names.1);
     team.wait_ready("worker");
     team.unbind("app");
+    // What was on its way when it froze has arrived long since.
+    let (arm_before, before) = (team.arm_writes(&names.0).len(), stage.kubernetes_writes(&names.0));
     drop(frozen);
     let ended = first.wait_end().expect_err("it has lost");
     assert!(ended.contains("leadership is lost") && ended.contains("started again, it stands by"), "{ended}");

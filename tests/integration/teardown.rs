@@ -33,12 +33,22 @@ struct Run<'a> {
     disposal: Disposal,
     patience: Duration,
     steps: Arc<Mutex<Vec<TeardownStep>>>,
+    /// What others do while a step begins.
+    meanwhile: Box<dyn Fn(&TeardownStep) + Send + Sync + 'a>,
 }
 
 impl<'a> Run<'a> {
     fn new(stage: &'a Stage, disposal: Disposal) -> Self {
         let registration = unique("no-registration");
-        Self { stage, lease: None, registration, disposal, patience: PATIENT, steps: Arc::default() }
+        Self {
+            stage,
+            lease: None,
+            registration,
+            disposal,
+            patience: PATIENT,
+            steps: Arc::default(),
+            meanwhile: Box::new(|_| ()),
+        }
     }
 
     fn go(&self) -> Result<Report, TeardownError> {
@@ -87,7 +97,10 @@ impl<'a> Run<'a> {
                 clock: SystemClock::shared(),
                 patience: self.patience,
             };
-            let told = |step| self.steps.lock().expect("no panic").push(step);
+            let told = |step| {
+                (self.meanwhile)(&step);
+                self.steps.lock().expect("no panic").push(step);
+            };
             controller::teardown(config, told, CancellationToken::new()).await
         })
     }
@@ -233,6 +246,31 @@ fn a_namespace_that_was_deleted_first_gets_free_and_what_is_abandoned_is_told() 
 }
 
 #[test]
+fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
+    let stage = Stage::enter();
+    let controller = stage.start(&unique("meanwhile"), ReplicaOptions::default());
+    let team = stage.team("meanwhile");
+    team.bind();
+    team.bind_account("worker");
+    team.wait_ready("app");
+    team.wait_ready("worker");
+    controller.stop().expect("stops");
+    let meanwhile = |step: &TeardownStep| {
+        if matches!(step, TeardownStep::Identity(name, ..) if name.ends_with(&format!("/{}", team.name))) {
+            let strip = ["patch", "mib", "app", "--type=merge", "--patch", r#"{"metadata":{"finalizers":null}}"#];
+            kubectl(stage.control_plane, &[&strip[..], &["--namespace", &team.name]].concat());
+            team.unbind("app");
+        }
+    };
+    let report = Run { meanwhile: Box::new(meanwhile), ..Run::new(&stage, Disposal::Delete) }.report();
+    let done = of(&report, &team.name);
+    assert_eq!((&done.problem, done.deleted.len()), (&None, 2), "{done:#?}");
+    assert!(team.get("mib", "app").is_none() && team.credentials().is_empty());
+    let worker = team.get("mib", "worker").expect("it stays");
+    assert_eq!(finalizers(&worker) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
+}
+
+#[test]
 fn definitions_that_were_deleted_first_get_free_and_without_them_there_is_nothing_to_do() {
     let stage = Stage::enter();
     let controller = stage.start(&unique("crds-first"), ReplicaOptions::default());
@@ -247,7 +285,8 @@ fn definitions_that_were_deleted_first_get_free_and_without_them_there_is_nothin
     });
     let run = Run::new(&stage, Disposal::Delete);
     let report = run.report();
-    assert_eq!(of(&report, &team.name).problem, None);
+    // Every object counts that other tests have left here, too.
+    assert!(report.is_complete(), "{report:#?}");
     assert!(team.credentials().is_empty());
     wait_for("the definitions to be gone", || {
         let found = kubectl(stage.control_plane, &[&["get", "crd", "--ignore-not-found"][..], &definitions].concat());

@@ -9,6 +9,7 @@ use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot, service_accou
 use crate::api::conditions::{ConditionType, Reason, Verdict, find};
 use crate::api::keys::ABANDON_ANNOTATION;
 use crate::api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
+use crate::decide::claims;
 use crate::decide::credentials::{Standing, az_delete};
 use crate::decide::failure::Failure;
 use crate::decide::missed;
@@ -69,7 +70,10 @@ fn living(
     before: &ManagedIdentityBindingStatus,
 ) -> Told {
     let accepted = match context.acceptance(namespace, binding) {
-        Some(acceptance) => acceptance.verdict.clone(),
+        Some(acceptance) => match (&context.observed.not_made, binding.class_name()) {
+            (Some(refusal), Some(class)) if acceptance.may_have_one_made() => claims::not_made(class, refusal),
+            _ => acceptance.verdict.clone(),
+        },
         None => Verdict::unknown(Reason::Pending, "not yet looked at"),
     };
     let mut after = ManagedIdentityBindingStatus {

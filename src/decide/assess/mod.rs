@@ -125,6 +125,8 @@ pub struct Observed {
     pub postponed: Option<Refusal>,
     /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
     pub annotated: BTreeMap<(String, String), Annotated>,
+    /// Why the API server refuses the objects that bindings on classes would get; not asked of Azure.
+    pub not_made: Option<String>,
     /// Whether the upstream's webhook is registered beside one of Ensign's that injects the same pods; `None` when that is
     /// not known. Not asked of Azure.
     pub upstream_webhook: Option<bool>,
