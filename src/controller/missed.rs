@@ -58,7 +58,7 @@ impl Look {
 
 impl Looks {
     /// Puts a look in the place of the one that there was, and keeps count.
-    fn replace(&mut self, name: &BindingName, look: Option<Look>) {
+    fn put(&mut self, name: &BindingName, look: Option<Look>) {
         let pods = look.as_ref().map_or(0, Look::pods);
         let before = match look {
             Some(look) => self.by_binding.insert(name.clone(), look),
@@ -82,7 +82,7 @@ impl MissedPods {
         if look.is_some_and(|look| (&look.uid, &look.generation) == (&uid, &generation)) {
             return false;
         }
-        looks.replace(name, Some(Look { uid, generation, soon: !known, found: None }));
+        looks.put(name, Some(Look { uid, generation, soon: !known, found: None }));
         true
     }
 
@@ -104,7 +104,7 @@ impl MissedPods {
 
     fn forget(&self, name: &BindingName) {
         let mut looks = self.lock();
-        looks.replace(name, None);
+        looks.put(name, None);
         self.count(&looks);
     }
 
