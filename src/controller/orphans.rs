@@ -2,9 +2,8 @@
 
 use std::future::Future;
 
-use kube::Client;
-use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
 
 use super::azure_writes::{self, WriteError, Writing};
 use super::discover::discover;
