@@ -122,10 +122,16 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
     let mut broken = Vec::new();
     let mut excused = usize::from(licence.stale_write);
     let own: Vec<LogEntry> = log.iter().filter(|entry| is_of(world, entry)).cloned().collect();
+    // Where the write that came late went: between a deletion and its finalizer is late, too.
+    let mut late: BTreeSet<Place> = BTreeSet::new();
     for entry in own.iter().filter(|entry| took_effect(entry)) {
+        if licence.stale_write && entry.method == "PUT" && is_slow(entry) {
+            late.extend(place(entry));
+        }
         if let Some(problem) = unauthorised(world, &timeline, entry) {
             if excused > 0 {
                 excused -= 1;
+                late.extend(place(entry));
             } else {
                 broken.push(problem);
             }
@@ -138,10 +144,7 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
     roles::lies(world, &all, &mut broken);
     one_at_a_time(&own, &mut broken);
     if !licence.stripped && !licence.abandoned {
-        let mut found = Vec::new();
-        outlived(world, &timeline, &mut found);
-        // The late write may come between the deletion and the finalizer, too.
-        broken.extend(found.into_iter().skip(usize::from(licence.stale_write)));
+        outlived(world, &timeline, &late, &mut broken);
     }
     lies(world, &timeline, &mut broken);
     own_making(world, licence, &mut broken);
@@ -258,18 +261,22 @@ fn one_at_a_time(log: &[LogEntry], broken: &mut Vec<String>) {
     let mut last: BTreeMap<String, &LogEntry> = BTreeMap::new();
     for entry in log {
         let Some((identity, _)) = place(entry) else { continue };
-        let slow = |entry: &LogEntry| entry.fault.as_ref().is_some_and(|fault| fault.contains("delayMs"));
         if let Some(before) = last.insert(identity.clone(), entry)
             && before.finished > entry.time
-            && !slow(before)
+            && !is_slow(before)
         {
             broken.push(format!("O3: two writes under {identity} at a time"));
         }
     }
 }
 
-/// O3: no credential of ours outlives the finalizer that stands for it.
-fn outlived(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
+/// Whether the plan kept the write back.
+fn is_slow(entry: &LogEntry) -> bool {
+    entry.fault.as_ref().is_some_and(|fault| fault.contains("delayMs"))
+}
+
+/// O3: no credential of ours outlives the finalizer that stands for it, but for one that a late write brought.
+fn outlived(world: &World, timeline: &Timeline, late: &BTreeSet<Place>, broken: &mut Vec<String>) {
     for versions in world.history.all("ManagedIdentityBinding") {
         for pair in versions.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
@@ -278,7 +285,7 @@ fn outlived(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
             }
             let account = text(&before.object["spec"]["serviceAccountName"]);
             let subject = Subject::new(before.namespace.clone(), account);
-            for place in timeline.places() {
+            for place in timeline.places().filter(|place| !late.contains(*place)) {
                 let Some(stood) = timeline.at(place, after.known).filter(|stood| !stood.foreign) else { continue };
                 let heirs = claims(world, &place.0, &subject, after.known);
                 let inherited = heirs.iter().any(|(heir, _)| heir.is_held() && heir.uid != before.uid);
