@@ -37,7 +37,7 @@ def bench() -> int:
     preflight.require("demo", control_plane.is_built())
     progress = Progress()
     cluster = build.cluster(progress)
-    built = context.build_programs()
+    built = context.build_programs(parts.drivers(entries))
     folder = paths.target_dir() / "bench"
     programs = environment.Programs(built["ensign"], cluster)
     given = context.Context(progress, programs, built, folder, options.runs, tuple(options.only))

@@ -13,12 +13,6 @@ from .. import build, children, environment, paths
 from ..failure import Failure
 from ..progress import Progress
 
-# Drivers under benches/, by name; each prints one JSON object.
-DRIVERS: Tuple[str, ...] = (
-    "admission",
-    "reconcile",
-)
-
 
 @dataclass(frozen=True)
 class Context:
@@ -45,8 +39,8 @@ class Context:
         return dict(json.loads(out))
 
 
-def build_programs(drivers: Tuple[str, ...] = DRIVERS) -> Dict[str, Path]:
-    """Builds `ensign` and the drivers as they are released; where they are, by name.
+def build_programs(drivers: Tuple[str, ...]) -> Dict[str, Path]:
+    """Builds `ensign` and these drivers as they are released; where they are, by name.
 
     With the stand-in for Azure, which is a subcommand that the others do not touch.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, List, Sequence
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from ..failure import Failure
 from . import admission, api_server, controller
@@ -13,26 +13,28 @@ from .figures import Part
 
 @dataclass(frozen=True)
 class Entry:
-    """A part that can be run; one with `only_named` runs only when it is asked for."""
+    """A part that can be run, and the driver under benches/ that it needs, if any; one with `only_named` runs only when it is
+    asked for."""
 
     name: str
     run: Callable[[Context], Part]
+    driver: Optional[str] = None
     only_named: bool = False
 
 
 def registry() -> List[Entry]:
     """All parts."""
     return [
-        Entry(admission.NAME, admission.run),
+        Entry(admission.NAME, admission.run, admission.DRIVER),
         Entry(api_server.NAME, api_server.run),
-        Entry("reconcile", controller.reconcile),
-        Entry("limits", controller.limits),
-        Entry("steady", controller.steady),
-        Entry("restart", controller.restart),
-        Entry("failover", controller.failover),
-        Entry("one", controller.one),
-        Entry("memory", controller.memory),
-        Entry("soak", controller.soak, only_named=True),
+        Entry("reconcile", controller.reconcile, controller.DRIVER),
+        Entry("limits", controller.limits, controller.DRIVER),
+        Entry("steady", controller.steady, controller.DRIVER),
+        Entry("restart", controller.restart, controller.DRIVER),
+        Entry("failover", controller.failover, controller.DRIVER),
+        Entry("one", controller.one, controller.DRIVER),
+        Entry("memory", controller.memory, controller.DRIVER),
+        Entry("soak", controller.soak, controller.DRIVER, only_named=True),
     ]
 
 
@@ -42,3 +44,8 @@ def chosen(names: Sequence[str], entries: Sequence[Entry]) -> List[Entry]:
     if unknown:
         raise Failure(f"no part {', '.join(unknown)}; there are: {', '.join(entry.name for entry in entries)}")
     return [entry for entry in entries if (entry.name in names if names else not entry.only_named)]
+
+
+def drivers(entries: Sequence[Entry]) -> Tuple[str, ...]:
+    """The drivers that these parts need, each once."""
+    return tuple(sorted({entry.driver for entry in entries if entry.driver is not None}))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ensign_dev import paths  # noqa: E402
 from ensign_dev.bench import admission, api_server, cores, machine, parts, report, svg  # noqa: E402
 from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, at_least, at_most  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
@@ -87,11 +88,17 @@ class TheReport(unittest.TestCase):
 
 
 class TheParts(unittest.TestCase):
-    ENTRIES = [parts.Entry("a", lambda _: Part("a", [])), parts.Entry("soak", lambda _: Part("soak", []), True)]
+    ENTRIES = [parts.Entry("a", lambda _: Part("a", [])), parts.Entry("soak", lambda _: Part("soak", []), "driver", True)]
 
     def test_without_names_all_run_that_need_not_be_named(self):
         self.assertEqual([entry.name for entry in parts.chosen([], self.ENTRIES)], ["a"])
         self.assertEqual([entry.name for entry in parts.chosen(["soak"], self.ENTRIES)], ["soak"])
+
+    def test_only_the_drivers_of_the_chosen_parts_are_built(self):
+        self.assertEqual(parts.drivers(parts.chosen(["a"], self.ENTRIES)), ())
+        self.assertEqual(parts.drivers(parts.chosen(["a", "soak"], self.ENTRIES)), ("driver",))
+        for entry in parts.registry():
+            self.assertTrue(entry.driver is None or (paths.ROOT / "benches" / entry.driver / "main.rs").is_file(), entry)
 
     def test_a_name_that_is_none_is_told(self):
         with self.assertRaisesRegex(Failure, "no part b"):
