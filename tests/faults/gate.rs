@@ -29,6 +29,9 @@ const COLLECTIONS: [&str; 4] = [
     "/apis/ensign.dev/v1alpha1/managedidentityclasses",
     "/api/v1/namespaces",
 ];
+/// What they are collections of.
+const KINDS: [&str; 4] = ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"];
+const REVISION: &str = r#""resourceVersion":""#;
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
@@ -82,7 +85,8 @@ pub struct Gate {
     /// Watches that were told to begin anew.
     expired: AtomicU64,
     under_way: AtomicUsize,
-    open_watches: AtomicUsize,
+    /// How many watches of each collection are open, and the last revision that came through.
+    followed: Mutex<BTreeMap<&'static str, (usize, u64)>>,
     seen: AtomicU64,
 }
 
@@ -99,7 +103,7 @@ impl Gate {
             last: Mutex::default(),
             expired: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
-            open_watches: AtomicUsize::new(0),
+            followed: Mutex::default(),
             seen: AtomicU64::new(0),
         }
     }
@@ -159,7 +163,27 @@ impl Gate {
 
     /// Whether the controller watches every collection.
     pub fn is_watched(&self) -> bool {
-        self.open_watches.load(Ordering::SeqCst) >= COLLECTIONS.len()
+        lock(&self.followed).values().map(|(open, _)| open).sum::<usize>() >= COLLECTIONS.len()
+    }
+
+    /// Whether a watch that is open and not held still has to bring what is known of an object.
+    pub fn is_behind(&self) -> bool {
+        let followed = lock(&self.followed).clone();
+        let held = self.watches.borrow().held.clone();
+        COLLECTIONS.into_iter().zip(KINDS).any(|(collection, kind)| {
+            let (open, seen) = followed.get(collection).copied().unwrap_or_default();
+            open > 0 && !held.contains(collection) && seen < self.history.latest(kind)
+        })
+    }
+
+    /// Something of a collection came through.
+    fn came(&self, collection: &'static str, text: &str) {
+        let revisions = text.split(REVISION).skip(1).filter_map(|rest| rest.split('"').next()?.parse::<u64>().ok());
+        if let Some(latest) = revisions.max() {
+            let mut followed = lock(&self.followed);
+            let (_, seen) = followed.entry(collection).or_default();
+            *seen = latest.max(*seen);
+        }
     }
 
     fn due(&self, method: &str, target: &str) -> Option<GateAction> {
@@ -228,6 +252,7 @@ impl Gate {
             Some(collection) => {
                 let (parts, body) = response.into_parts();
                 let body = self.replaced(&to_bytes(body, MAX_ANSWER).await?);
+                self.came(collection, &String::from_utf8_lossy(&body));
                 lock(&self.lists).insert(collection, body.clone());
                 Ok(Response::from_parts(parts, Body::from(body)))
             }
@@ -257,7 +282,7 @@ impl Gate {
         let watches = self.watches.subscribe();
         let cuts = watches.borrow().cuts;
         let gate = self.clone();
-        let open = OpenWatch::new(self.clone());
+        let open = OpenWatch::new(self.clone(), collection);
         let frames = futures::stream::unfold((body.into_data_stream(), watches), move |(mut frames, mut watches)| {
             let gate = gate.clone();
             let _open = &open;
@@ -275,8 +300,10 @@ impl Gate {
                         changed = watches.changed() => changed.ok()?,
                         frame = frames.next(), if !held => {
                             gate.seen.fetch_add(1, Ordering::SeqCst);
-                            if let Some(Ok(bytes)) = &frame && String::from_utf8_lossy(bytes).contains(r#""code":410"#) {
-                                gate.expired.fetch_add(1, Ordering::SeqCst);
+                            if let Some(Ok(bytes)) = &frame {
+                                let text = String::from_utf8_lossy(bytes);
+                                gate.came(collection, &text);
+                                gate.expired.fetch_add(u64::from(text.contains(r#""code":410"#)), Ordering::SeqCst);
                             }
                             let frame = frame?.map(|bytes| gate.replaced(&bytes)).map_err(std::io::Error::other);
                             return Some((frame, (frames, watches)));
@@ -418,18 +445,18 @@ impl Drop for UnderWay {
     }
 }
 
-struct OpenWatch(Arc<Gate>);
+struct OpenWatch(Arc<Gate>, &'static str);
 
 impl OpenWatch {
-    fn new(gate: Arc<Gate>) -> Self {
-        gate.open_watches.fetch_add(1, Ordering::SeqCst);
-        Self(gate)
+    fn new(gate: Arc<Gate>, collection: &'static str) -> Self {
+        lock(&gate.followed).entry(collection).or_default().0 += 1;
+        Self(gate, collection)
     }
 }
 
 impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.0.open_watches.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.0.followed).entry(self.1).or_default().0 -= 1;
     }
 }
 

@@ -95,6 +95,13 @@ impl History {
         *lock(&self.taken)
     }
 
+    /// The last revision of any object of a kind that is still there.
+    pub fn latest(&self, kind: &str) -> u64 {
+        let all = lock(&self.versions);
+        let last = all.iter().filter(|((found, _, _), _)| found == kind).filter_map(|(_, versions)| versions.last());
+        last.filter(|last| !last.gone).map(|last| last.revision).max().unwrap_or_default()
+    }
+
     /// The last version of an object that is still there.
     pub fn live(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let all = lock(&self.versions);

@@ -243,14 +243,16 @@ fn parse(point: &str) -> Target {
 fn rest(world: &World) -> Checked {
     // They come back on the real clock.
     world.happens("the watches to be there", |world| world.gate.is_watched())?;
-    world.pass_slowly(RETRIES)?;
-    // A fault that is still to come comes with a later look.
-    let to_come = || world.azure.faults().iter().any(|rule| rule.fired < rule.times);
-    for _ in 0..3 {
-        if !to_come() {
-            break;
-        }
-        world.pass_slowly(RESYNC * 5 / 4 + RETRIES)?;
+    // A fault that is still to come comes with a later look, and after one that has come there are retries.
+    let mut time = RETRIES;
+    for _ in 0..4 {
+        let struck = strikes(world);
+        world.pass_slowly(time)?;
+        time = match strikes(world) {
+            (_, true) => RESYNC * 5 / 4 + RETRIES,
+            now if now == struck => break,
+            _ => RETRIES,
+        };
     }
     let writes = || (world.kube_writes().len(), world.azure_writes().len());
     let reads = || world.azure_log().len();
@@ -271,6 +273,12 @@ fn rest(world: &World) -> Checked {
         ));
     }
     Ok(())
+}
+
+/// How often faults have struck in Azure, and whether more are to come.
+fn strikes(world: &World) -> (u64, bool) {
+    let rules = world.azure.faults();
+    (rules.iter().map(|rule| u64::from(rule.fired)).sum(), rules.iter().any(|rule| rule.fired < rule.times))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -13,6 +13,8 @@ const QUIET: Duration = Duration::from_millis(60);
 const UNFAIR: u32 = 4;
 /// A request to Azure that is not answered for so long waits for something that a plan holds back.
 const STUCK: Duration = Duration::from_millis(400);
+/// A watch that is open brings what was written within this time, on a machine that lets everybody run at once.
+const BEHIND: Duration = Duration::from_millis(600);
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// What is going on.
@@ -22,6 +24,8 @@ pub struct Activity {
     busy: usize,
     /// Requests to Azure that are under way.
     asking: u64,
+    /// A watch still has to bring what was written.
+    behind: bool,
     /// Stands while nothing happens.
     counted: u64,
 }
@@ -105,7 +109,11 @@ impl World {
             if now != last || now.busy > 0 {
                 (last, since) = (now, Instant::now());
             }
-            let quiet = if now.asking > 0 { STUCK } else { QUIET };
+            let quiet = match now {
+                Activity { behind: true, .. } => BEHIND,
+                Activity { asking: 1.., .. } => STUCK,
+                _ => QUIET,
+            };
             if since.elapsed() >= quiet + late * UNFAIR {
                 return Ok(());
             }
@@ -126,12 +134,13 @@ impl World {
     fn activity(&self) -> Activity {
         let (arrived, answered) = self.azure.requests();
         let asking = arrived.saturating_sub(answered);
-        let mut all = Activity { busy: 0, asking, counted: arrived + answered + self.history.taken() };
+        let mut all = Activity { busy: 0, asking, behind: false, counted: arrived + answered + self.history.taken() };
         for replica in self.replicas() {
             let (under_way, seen) = replica.gate.activity();
             all.counted += seen + replica.probe.activity();
             if replica.is_alive() {
                 all.busy += under_way + usize::from(replica.is_starting());
+                all.behind |= replica.gate.is_behind();
             }
         }
         all
