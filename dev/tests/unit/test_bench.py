@@ -1,6 +1,7 @@
 """Figures of the benchmark, how they are reported, and their plots."""
 
 import json
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -10,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ensign_dev import paths  # noqa: E402
-from ensign_dev.bench import admission, api_server, cores, machine, parts, report, svg  # noqa: E402
+from ensign_dev.bench import admission, api_server, container, machine, parts, report, svg  # noqa: E402
 from ensign_dev.bench.figures import Figure, Limit, Part, Plot, Series, Target, at_least, at_most  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
 
@@ -156,19 +157,13 @@ class Admission(unittest.TestCase):
         for rate, floor, met in ((25_000.0, 40_000.0, True), (25_000.0, 60_000.0, False), (15_000.0, 20_000.0, False)):
             self.assertIs(admission.throughput_target([rate], [floor]).met, met)
 
-    def test_memory_is_read_from_the_status(self):
-        status = "VmPeak: 1 kB\nVmHWM:\t   2048 kB\nRssAnon:\t 1024 kB\n"
-        self.assertEqual((admission.mib_of(status, "VmHWM"), admission.mib_of(status, "RssAnon")), (2, 1))
-        with self.assertRaises(Failure):
-            admission.mib_of(status, "VmRSS")
-
     def test_a_result_with_errors_is_none(self):
         self.assertEqual(admission.good({"errors": 0}), {"errors": 0})
         with self.assertRaisesRegex(Failure, "late"):
             admission.good({"errors": 1, "first_error": "late"})
 
 
-class AQuota(unittest.TestCase):
+class AContainer(unittest.TestCase):
     """On a folder that looks as the kernel's does."""
 
     def setUp(self):
@@ -177,33 +172,64 @@ class AQuota(unittest.TestCase):
         self.root = Path(folder.name)
         self.own = self.root / "own"
 
-    def test_a_group_of_version_1_gets_it_below_the_own_group_and_goes_again(self):
-        (self.root / "cpu,cpuacct" / "job").mkdir(parents=True)
-        self.own.write_text("4:memory:/x\n1:cpu,cpuacct:/job\n0::/\n")
-        group = self.root / "cpu,cpuacct" / "job" / cores.GROUP
-        with cores.quota(42, 0.1, self.root, self.own):
-            written = {file.name: file.read_text() for file in group.iterdir()}
-            for file in group.iterdir():  # the kernel's files go with their folder
-                file.unlink()
-        self.assertEqual(written, {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000", "cgroup.procs": "42"})
-        self.assertFalse(group.exists())
-        self.assertEqual((group.parent / "cgroup.procs").read_text(), "42")
+    def written(self, group):
+        """What was written into a group, which then is as the kernel's: its files go with it."""
+        files = {file.name: file.read_text() for file in group.iterdir()}
+        for file in group.iterdir():
+            file.unlink()
+        return files
 
-    def test_a_group_of_version_2_gets_it_in_one_file(self):
+    def test_groups_of_version_1_are_made_below_the_own_ones_and_go_again(self):
+        cpu, memory = self.root / "cpu,cpuacct" / "job", self.root / "memory" / "x"
+        for folder in (cpu, memory):
+            folder.mkdir(parents=True)
+        self.own.write_text("4:memory:/x\n1:cpu,cpuacct:/job\n0::/\n")
+        with container.container(30, self.root, self.own) as found:
+            with found.quota(42, 0.1):
+                written = self.written(cpu / container.GROUP)
+            self.assertEqual(self.written(memory / container.GROUP), {"memory.limit_in_bytes": "31457280"})
+        self.assertEqual(written, {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000", "cgroup.procs": "42"})
+        self.assertEqual([(folder / container.GROUP).exists() for folder in (cpu, memory)], [False, False])
+        self.assertEqual((cpu / "cgroup.procs").read_text(), "42")
+
+    def test_a_group_of_version_2_has_both(self):
         (self.root / "job").mkdir()
         (self.root / "job" / "cgroup.controllers").write_text("cpu memory")
         self.own.write_text("0::/job\n")
-        group = self.root / "job" / cores.GROUP
-        with cores.quota(42, 0.5, self.root, self.own):
-            self.assertEqual((group / "cpu.max").read_text(), "50000 100000")
-            for file in group.iterdir():
-                file.unlink()
+        with container.container(1, self.root, self.own) as found:
+            with found.quota(42, 0.5):
+                self.assertEqual(self.written(found.group), {"memory.max": "1048576", "cpu.max": "50000 100000"})
 
     def test_without_the_controller_there_is_none(self):
         self.own.write_text("0::/job\n")
-        with self.assertRaises(cores.NoQuota):
-            with cores.quota(42, 0.1, self.root, self.own):
+        with self.assertRaises(container.NoLimit):
+            with container.container(30, self.root, self.own):
                 self.fail("there is no group")
+
+    def test_a_program_runs_in_it_from_a_copy_that_was_made_in_it(self):
+        (self.root / "job").mkdir()
+        (self.root / "job" / "cgroup.controllers").write_text("memory")
+        self.own.write_text("0::/job\n")
+        with container.container(1, self.root, self.own) as found:
+            script = self.root / "start"
+            script.write_text(found.script(Path("/bin/echo"), self.root / "a copy"))
+            said = subprocess.run(["sh", script, "it", "runs"], stdout=subprocess.PIPE, check=True, timeout=30)
+            self.assertEqual(said.stdout, b"it runs\n")
+            self.assertTrue((self.root / "a copy").exists())
+            self.assertTrue(self.written(found.group)["cgroup.procs"].strip().isdigit())
+
+    def test_what_the_kernel_counts_is_read(self):
+        for is_v2, files in (
+            (True, {"memory.events": "oom 2\noom_kill 1\n", "memory.stat": "anon 5\nfile 7\n"}),
+            (False, {"memory.oom_control": "under_oom 0\noom_kill 1\n", "memory.stat": "cache 7\nrss 5\nrss_huge 0\n"}),
+        ):
+            for name, text in files.items():
+                (self.root / name).write_text(text)
+            found = container.Container(self.root, is_v2, self.root, self.own)
+            self.assertEqual((found.kills(), found.kept()), (1, 5))
+        (self.root / "memory.stat").unlink()
+        with self.assertRaises(Failure):
+            found.kept()
 
 
 class TheMachine(unittest.TestCase):
