@@ -278,7 +278,7 @@ fn rest(world: &World) -> Checked {
 /// How often faults have struck in Azure, and whether more are to come.
 fn strikes(world: &World) -> (u64, bool) {
     let rules = world.azure.faults();
-    (rules.iter().map(|rule| u64::from(rule.fired)).sum(), rules.iter().any(|rule| rule.fired < rule.times))
+    (rules.iter().map(|rule| rule.fired).sum(), rules.iter().any(|rule| rule.fired < rule.times))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

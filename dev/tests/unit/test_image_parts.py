@@ -229,7 +229,7 @@ class TheDockerfile(unittest.TestCase):
         for line in (
             f"USER {contents.USER_ID}:{contents.USER_ID}",
             f'ENTRYPOINT ["/{contents.BINARY}"]',
-            f"ENV PATH=/{Path(contents.BINARY).parent} SSL_CERT_FILE=/{contents.CERTIFICATES}",
+            f"ENV PATH=/{Path(contents.BINARY).parent} SSL_CERT_FILE=/{contents.CERTIFICATES} MALLOC_ARENA_MAX=1",
         ):
             self.assertIn(line + "\n", self.text)
 
