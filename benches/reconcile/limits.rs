@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
-use ensign::azure::cloud::{CloudArgs, CloudName};
-use ensign::azure::{ArmClient, Connection};
+use ensign::azure::ArmClient;
 use ensign::controller::{self, Config, ControllerMetrics, Effects};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
@@ -107,14 +106,7 @@ async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Conf
     let kube = ClientBuilder::try_from(scene.control_plane.config().await).expect("a client");
     let client = kube.with_layer(under_way).build();
     let info = scene.azure.info();
-    let cloud = CloudArgs {
-        azure_cloud: CloudName::Custom,
-        azure_arm_endpoint: Some(info.arm_endpoint.clone()),
-        azure_authority_host: Some(info.authority_host.clone()),
-        azure_token_audience: None,
-    };
-    let cloud = cloud.resolve().expect("a cloud");
-    let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
+    let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
     let (id, issuer) = controller::discover(&client, None, None).await.expect("learn the cluster");
     let token = Arc::new(FixedToken(scene.azure.arm_token().expect("a token")));
     Config {

@@ -18,6 +18,8 @@ use super::http::log::{LogEntry, LogFilter, RequestLog};
 use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed, lock};
 use super::options::EmulatorOptions;
 use super::state::{InvalidDocument, State, StateDocument};
+use crate::azure::Connection;
+use crate::azure::cloud::{CloudArgs, CloudName};
 use crate::runtime::clock::SharedClock;
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,6 +52,23 @@ pub struct EmulatorInfo {
     /// The CA certificate as PEM.
     #[serde(skip)]
     pub ca_pem: String,
+}
+
+impl EmulatorInfo {
+    /// The flags that name this cloud to a client.
+    pub fn cloud(&self) -> CloudArgs {
+        CloudArgs {
+            azure_cloud: CloudName::Custom,
+            azure_arm_endpoint: Some(self.arm_endpoint.clone()),
+            azure_authority_host: Some(self.authority_host.clone()),
+            azure_token_audience: None,
+        }
+    }
+
+    /// A connection that trusts its CA.
+    pub fn connection(&self) -> Connection {
+        Connection { extra_ca: Some(self.ca_file.clone()), ..Connection::default() }
+    }
 }
 
 /// A stand-in can't be started.

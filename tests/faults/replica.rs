@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ensign::azure::cloud::{CloudArgs, CloudName};
-use ensign::azure::{ArmClient, Connection};
+use ensign::azure::ArmClient;
+use ensign::azure::cloud::CloudArgs;
 use ensign::controller::{self, Config, ControllerError, ControllerMetrics, Effects, IssuerWatch, LeaseConfig};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
@@ -135,15 +135,10 @@ impl Replica {
         let readiness = Readiness::default();
         *lock(&self.readiness) = readiness.clone();
         let info = world.azure.info();
-        let cloud = CloudArgs {
-            azure_cloud: CloudName::Custom,
-            azure_arm_endpoint: Some(self.pipe.endpoint()),
-            azure_authority_host: Some(info.authority_host.clone()),
-            azure_token_audience: None,
-        };
+        let cloud = CloudArgs { azure_arm_endpoint: Some(self.pipe.endpoint()), ..info.cloud() };
         let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
-        let arm = ArmClient::new(&cloud, &connection, world.tokens.clone(), &self.name).expect("a client of ARM");
+        let arm =
+            ArmClient::new(&cloud, &info.connection(), world.tokens.clone(), &self.name).expect("a client of ARM");
         let lease_seconds = *lock(&world.lease_seconds);
         let leadership = match lease_seconds {
             None => None,

@@ -14,7 +14,7 @@ mod tokens;
 use std::io::Write;
 
 use ensign::api::ArmId;
-use ensign::azure::cloud::{Cloud, CloudArgs, CloudName};
+use ensign::azure::cloud::{Cloud, CloudArgs};
 use ensign::azure::credential::OwnIdentity;
 use ensign::azure::{ArmClient, Connection};
 use ensign::decide::ownership::Credential;
@@ -63,17 +63,11 @@ impl Azure {
         let info = self.emulator.info();
         // Another name for the same host, so that requests to Entra and to ARM can be told apart.
         let authority_host = info.authority_host.replace("127.0.0.1", "localhost");
-        let cloud = CloudArgs {
-            azure_cloud: CloudName::Custom,
-            azure_arm_endpoint: Some(info.arm_endpoint.clone()),
-            azure_authority_host: Some(authority_host),
-            azure_token_audience: None,
-        };
-        cloud.resolve().expect("a cloud")
+        CloudArgs { azure_authority_host: Some(authority_host), ..info.cloud() }.resolve().expect("a cloud")
     }
 
     fn connection(&self) -> Connection {
-        Connection { extra_ca: Some(self.emulator.info().ca_file.clone()), ..Connection::default() }
+        self.emulator.info().connection()
     }
 
     /// Who the controller is.

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ensign::azure::cloud::{CloudArgs, CloudName};
-use ensign::azure::{ArmClient, Connection};
+use ensign::azure::ArmClient;
 use ensign::controller::{self, LeaseConfig, TeardownConfig, TeardownError, TeardownStep};
 use ensign::decide::assess::Settings;
 use ensign::decide::ownership::Cluster;
@@ -53,14 +52,7 @@ impl<'a> Run<'a> {
 
     fn go(&self) -> Result<Report, TeardownError> {
         let info = self.stage.azure.info();
-        let cloud = CloudArgs {
-            azure_cloud: CloudName::Custom,
-            azure_arm_endpoint: Some(info.arm_endpoint.clone()),
-            azure_authority_host: Some(info.authority_host.clone()),
-            azure_token_audience: None,
-        };
-        let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
+        let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
         let credential = Arc::new(FixedToken(self.stage.azure.arm_token().expect("a token for ARM")));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {

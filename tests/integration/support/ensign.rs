@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
-use ensign::azure::cloud::{CloudArgs, CloudName};
-use ensign::azure::{ArmClient, Connection};
+use ensign::azure::ArmClient;
 use ensign::controller::{self, Config, ControllerMetrics, Effects, Pods};
 use ensign::decide::assess::Settings;
 use ensign::decide::backoff::Spread;
@@ -171,14 +170,8 @@ impl Ensign {
     fn start_controller(&self) {
         let stop = CancellationToken::new();
         let readiness = Readiness::default();
-        let cloud = CloudArgs {
-            azure_cloud: CloudName::Custom,
-            azure_arm_endpoint: Some(self.azure.info().arm_endpoint.clone()),
-            azure_authority_host: Some(self.azure.info().authority_host.clone()),
-            azure_token_audience: None,
-        };
-        let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(self.azure.info().ca_file.clone()), ..Connection::default() };
+        let (cloud, connection) =
+            (self.azure.info().cloud().resolve().expect("a cloud"), self.azure.info().connection());
         let token = self.azure.arm_token().expect("a token for ARM");
         let tenant_id = self.azure.info().tenant_id.clone();
         let webhook = self.webhook.as_ref().map(Webhook::target);

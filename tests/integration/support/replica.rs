@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ensign::azure::cloud::{CloudArgs, CloudName};
-use ensign::azure::{ArmClient, Connection};
+use ensign::azure::ArmClient;
 use ensign::controller::{
     self, Config, ControllerMetrics, Effects, InjectionTarget, IssuerWatch, LeaseConfig, Pods, WebhookTarget,
 };
@@ -387,14 +386,7 @@ impl Replica {
         let (stop, readiness) = (CancellationToken::new(), Readiness::default());
         let (freezer, mut pauses) = tokio::sync::mpsc::unbounded_channel::<Pause>();
         let info = stage.azure.info();
-        let cloud = CloudArgs {
-            azure_cloud: CloudName::Custom,
-            azure_arm_endpoint: Some(info.arm_endpoint.clone()),
-            azure_authority_host: Some(info.authority_host.clone()),
-            azure_token_audience: None,
-        };
-        let cloud = cloud.resolve().expect("a cloud");
-        let connection = Connection { extra_ca: Some(info.ca_file.clone()), ..Connection::default() };
+        let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
         let credential = Arc::new(FixedToken(stage.azure.arm_token().expect("a token for ARM")));
         let tenant_id = Some(info.tenant_id.clone());
         let (control_plane, name) = (stage.control_plane, name.to_owned());
