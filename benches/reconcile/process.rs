@@ -92,6 +92,8 @@ impl Workshop {
             .arg("--ready-file")
             .arg(&ready_file)
             .env("KUBECONFIG", self.kubeconfig(account))
+            // As in the image.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

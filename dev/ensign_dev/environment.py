@@ -25,6 +25,7 @@ from . import children, paths, seed
 from .azure import Arm
 from .control_plane import Binaries
 from .failure import Failure
+from .image import layout
 from .interrupts import uninterrupted
 from .kubectl import Kubectl
 from .processes import Registry, fingerprint
@@ -232,7 +233,7 @@ class Environment:
             ready.unlink(missing_ok=True)
             arguments, env = self._webhook() if name == "webhook" else self._controller()
             command: "List[children.Argument]" = [program, name, *arguments, "--ready-file", ready]
-            self.registry.start(name, command, children.environment(env), leashed)
+            self.registry.start(name, command, children.environment({**layout.VARIABLES, **env}), leashed)
         for name in names:
             self._await_ready(name)
 

@@ -115,8 +115,12 @@ impl Cli {
     }
 }
 
+/// More threads have no work that they could share, and each costs memory; a node has very many processors.
+const MAX_THREADS: usize = 4;
+
 /// Runs a long-lived subcommand on a runtime of its own.
 fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(future)
 }

@@ -18,6 +18,8 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 LABEL = "org.opencontainers.image."
 NAME = "ensign"
+# One heap for all threads: where each has its own, memory that one gave back serves no other.
+VARIABLES = {"MALLOC_ARENA_MAX": "1"}
 
 
 class Facts(NamedTuple):
@@ -67,8 +69,7 @@ def configuration(facts: Facts, diff_id: str, user_id: int, binary: str, certifi
             "Env": [
                 f"PATH=/{Path(binary).parent}",
                 f"SSL_CERT_FILE=/{certificates}",
-                # All threads in one heap: with one of its own for each, memory that one gave back serves no other.
-                "MALLOC_ARENA_MAX=1",
+                *(f"{name}={value}" for name, value in VARIABLES.items()),
             ],
             "Entrypoint": [f"/{binary}"],
             "WorkingDir": "/",
