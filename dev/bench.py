@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure Ensign: each figure beside what the same job costs at best, or a limit that others set, in the same run.
 
-Measures the release build, on a real API server and a stand-in for Azure. A figure is the median of --runs runs, and no
+Measures the program of the image, on a real API server and a stand-in for Azure. A figure is the median of --runs runs, and no
 figure makes this fail. Writes target/bench/report.json and plots beside it. Use a machine that does nothing else.
 """
 
@@ -16,6 +16,7 @@ import time
 from ensign_dev import build, control_plane, environment, main, paths, preflight
 from ensign_dev.bench import context, machine, parts, report
 from ensign_dev.failure import Failure
+from ensign_dev.image import make
 from ensign_dev.progress import Progress, duration
 
 RUNS = 5
@@ -35,12 +36,14 @@ def bench() -> int:
         raise Failure("--runs must be at least 1")
     entries = parts.chosen(options.only, parts.registry())
     preflight.require("demo", control_plane.is_built())
+    preflight.require("image", control_plane_built=True)
     progress = Progress()
     cluster = build.cluster(progress)
+    measured = make.prepare("", None, progress).parts.program
     built = context.build_programs(parts.drivers(entries))
     folder = paths.target_dir() / "bench"
     programs = environment.Programs(built["ensign"], cluster)
-    given = context.Context(progress, programs, built, folder, options.runs, tuple(options.only))
+    given = context.Context(progress, programs, measured, built, folder, options.runs, tuple(options.only))
     # After the build, so that its load is not taken for somebody else's.
     description = machine.describe()
     progress.say(machine.as_text(description))

@@ -1,6 +1,6 @@
 """Reviews through the real webhook, beside a server that does the same job and decides nothing (the floor).
 
-The webhook is the release build, with its bindings from a real API server. The server has one core to itself, the
+The webhook is the image's program, with its bindings from a real API server. The server has one core to itself, the
 client another; webhook and floor are measured by turns.
 """
 
@@ -13,6 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from .. import children, environment, seed
 from ..failure import Failure
+from ..image import layout
 from ..kubectl import Kubectl
 from ..waiting import until
 from .container import NoLimit, container
@@ -72,11 +73,11 @@ class Bench:
             raise Failure("the webhook does not stop")
 
     def restart_webhook(self, program: Optional[Path] = None) -> Server:
-        """The webhook anew, on its core; with this program in place of ours."""
+        """The webhook anew, on its core; with this program in place of the image's."""
         self.stop_webhook()
-        programs = self.context.programs
+        programs = self.context.programs._replace(ensign=program or self.context.measured)
         with on_core(self.where.server):
-            self.own.start_again(programs._replace(ensign=program or programs.ensign), "webhook", leashed=True)
+            self.own.start_again(programs, "webhook", leashed=True)
         ca_file = self.own.root / "webhook-ca.crt"
         ca_file.write_bytes(certificate(self.kubectl))
         return Server(self.own.info["webhook_url"].split("/")[2], ca_file, self._pid("webhook"))
@@ -88,7 +89,7 @@ class Bench:
             self.context.drivers[DRIVER], "echo", "--ca-file", ca_file, "--patch-bytes", str(patch_bytes),
         ]
         with on_core(self.where.server):
-            self.own.registry.start("echo", command, children.environment(), leashed=True)
+            self.own.registry.start("echo", command, children.environment(layout.VARIABLES), leashed=True)
         address = str(self.own.ready_line("echo", LOAD_SECONDS)["address"])
         return Server(address, ca_file, self._pid("echo"))
 
@@ -203,7 +204,7 @@ class Measured:
         script = folder / "start"
         try:
             with container(MEMORY_MIB) as group, contextlib.ExitStack() as ends:
-                script.write_text(group.script(bench.context.programs.ensign, folder / "ensign"))
+                script.write_text(group.script(bench.context.measured, folder / "ensign"))
                 script.chmod(0o755)
                 ends.callback(bench.stop_webhook)
                 limited = bench.restart_webhook(script)

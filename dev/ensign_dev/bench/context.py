@@ -19,7 +19,10 @@ class Context:
     """Programs of the release profile, a folder to work in, and how often to measure."""
 
     progress: Progress
+    # What an environment is made of: this `ensign` has the stand-in for Azure, too.
     programs: environment.Programs
+    # The `ensign` that is measured: the image's.
+    measured: Path
     drivers: Mapping[str, Path]
     folder: Path
     runs: int
@@ -40,10 +43,7 @@ class Context:
 
 
 def build_programs(drivers: Tuple[str, ...]) -> Dict[str, Path]:
-    """Builds `ensign` and these drivers as they are released; where they are, by name.
-
-    With the stand-in for Azure, which is a subcommand that the others do not touch.
-    """
+    """Builds `ensign` with the stand-in for Azure, and these drivers; where they are, by name."""
     command: "List[children.Argument]" = [
         "cargo", "build", "--locked", "--release", "--features", "emulator", "--bin=ensign",
         *(f"--bench={name}" for name in drivers), "--message-format", "json-render-diagnostics",

@@ -39,7 +39,7 @@ def drive(context: Context, parts: Sequence[str], number: int, repeats: int) -> 
     context.progress.say(f"run {number + 1} of {repeats}: {', '.join(parts)}")
     return context.drive(DRIVER, [
         "--parts", ",".join(parts), "--sizes", ",".join(map(str, SIZES)), "--repeats", str(context.runs),
-        "--ensign", str(context.programs.ensign),
+        "--ensign", str(context.measured),
     ], RUN_SECONDS)
 
 
@@ -271,7 +271,7 @@ def memory_part(found: Found) -> Part:
 def soak(context: Context) -> Part:
     """Very many reviews and reconciles."""
     found = context.drive(DRIVER, [
-        "--parts", "soak", "--sizes", "1000", "--ensign", str(context.programs.ensign),
+        "--parts", "soak", "--sizes", "1000", "--ensign", str(context.measured),
     ], 4 * 3600.0)["soak"]
     return soak_part(found)
 
