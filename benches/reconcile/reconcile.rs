@@ -23,7 +23,7 @@ pub async fn measure(scene: &mut Scene) -> Value {
         scene.say(&format!("{size} bindings made in {:.1} s", begun.elapsed().as_secs_f64()));
         measured.push(from_nothing(scene, &fleet).await);
         if size == largest {
-            // Other parts want it as it stands, so that what its floor costs is measured after them, if at all.
+            // Other parts want it as it stands.
             scene.standing = Some(fleet);
         } else {
             let mut controller = scene.controller(CONTROLLER, 900);

@@ -71,6 +71,11 @@ impl Scene {
         Fleet { client: self.client.clone(), name: format!("f{bindings}"), bindings, namespaces }
     }
 
+    /// Whether nothing comes after the fleet's figures.
+    pub fn ends_with(&self, fleet: &Fleet) -> bool {
+        fleet.bindings == self.largest() && self.args.parts.len() == 1
+    }
+
     /// The largest size.
     pub fn largest(&self) -> usize {
         self.args.sizes.iter().copied().max().unwrap_or(PER_IDENTITY)
