@@ -55,12 +55,12 @@ def bench() -> int:
         progress.say(f"{entry.name}: {duration(time.monotonic() - started)}")
         # Each time, so that what was found is kept when a later part fails.
         report.write(folder, description, options.runs, found)
+        if options.docs:
+            report.write_docs(paths.ROOT / "docs", description, options.runs, found[-1:])
     for part in found:
         print("\n" + report.table(part))
     if options.json:
         print(report.as_json(description, options.runs, found))
-    if options.docs:
-        report.write_docs(paths.ROOT / "docs", description, options.runs, found)
     print(f"The report and its plots: {folder}")
     return 0
 
