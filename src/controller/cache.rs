@@ -12,8 +12,8 @@ use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdent
 use crate::decide::resync::Sharers;
 use crate::decide::{grants, identities};
 
-/// A namespace's name and a binding's name.
-pub(super) type BindingName = (String, String);
+/// A namespace's name and a binding's name. There are several of each, and of them thousands.
+pub(super) type BindingName = Arc<(String, String)>;
 
 /// What is known of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,11 +117,16 @@ impl Objects {
 
     /// Namespaces with a binding to the identity of this name.
     pub(super) fn namespaces_of(&self, identity: &str) -> BTreeSet<&str> {
-        self.by_identity.get(identity).into_iter().flatten().map(|(namespace, _)| namespace.as_str()).collect()
+        self.by_identity.get(identity).into_iter().flatten().map(|name| name.0.as_str()).collect()
     }
 
     pub(super) fn binding(&self, namespace: &str, name: &str) -> Option<&Arc<ManagedIdentityBinding>> {
         self.bindings.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The name as it is kept here, so that whoever keeps it shares it.
+    pub(super) fn binding_name(&self, name: &BindingName) -> BindingName {
+        self.bindings.get_key_value(name).map_or(name, |(known, _)| known).clone()
     }
 
     /// Every binding of the namespace.
@@ -131,7 +136,7 @@ impl Objects {
     ) -> impl Iterator<Item = &'a Arc<ManagedIdentityBinding>> {
         self.bindings
             .range((namespace.to_owned(), String::new())..)
-            .take_while(move |((found, _), _)| found == namespace)
+            .take_while(move |(name, _)| name.0 == namespace)
             .map(|(_, binding)| binding)
     }
 
@@ -209,8 +214,8 @@ impl Objects {
             return BTreeSet::new();
         }
         keys.insert(self.key_of(name));
-        for (namespace, binding) in self.by_identity.get(name).into_iter().flatten() {
-            keys.extend(self.rivals(namespace, binding));
+        for binding in self.by_identity.get(name).into_iter().flatten() {
+            keys.extend(self.rivals(binding));
         }
         for (class, namespace) in &claims {
             keys.extend(self.askers(class, namespace));
@@ -224,8 +229,7 @@ impl Objects {
             return BTreeSet::new();
         }
         let bindings = self.classes.bindings(name);
-        let mut keys: BTreeSet<Key> =
-            bindings.iter().flat_map(|(namespace, binding)| self.rivals(namespace, binding)).collect();
+        let mut keys: BTreeSet<Key> = bindings.iter().flat_map(|binding| self.rivals(binding)).collect();
         keys.insert(Key::Webhook);
         keys
     }
@@ -250,6 +254,7 @@ impl Objects {
     }
 
     fn binding_changed(&mut self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
+        let name = &self.binding_name(name);
         let before = self.bindings.get(name).cloned();
         if let (Some(before), Some(now)) = (&before, &now)
             && !is_significant(before.as_ref(), now)
@@ -257,7 +262,7 @@ impl Objects {
             self.bindings.insert(name.clone(), Arc::new(now.clone()));
             return BTreeSet::new();
         }
-        let mut keys = self.rivals(&name.0, &name.1);
+        let mut keys = self.rivals(name);
         let changed_classes: BTreeSet<String> = before
             .as_deref()
             .into_iter()
@@ -294,7 +299,7 @@ impl Objects {
         for class in changed_classes {
             keys.extend(self.askers(&class, &name.0));
         }
-        keys.extend(self.rivals(&name.0, &name.1));
+        keys.extend(self.rivals(name));
         keys
     }
 
@@ -311,11 +316,9 @@ impl Objects {
     }
 
     /// Keys of the bindings for the same service account: one of them may win or lose a conflict.
-    fn rivals(&self, namespace: &str, binding: &str) -> BTreeSet<Key> {
-        let Some(changed) = self.bindings.get(&(namespace.to_owned(), binding.to_owned())) else {
-            return BTreeSet::new();
-        };
-        self.bindings_in(namespace)
+    fn rivals(&self, binding: &BindingName) -> BTreeSet<Key> {
+        let Some(changed) = self.bindings.get(binding) else { return BTreeSet::new() };
+        self.bindings_in(&binding.0)
             .filter(|rival| rival.spec.service_account_name == changed.spec.service_account_name)
             .map(|rival| self.key_of(&rival.identity_name()))
             .collect()
@@ -361,8 +364,12 @@ mod tests {
         .unwrap()
     }
 
+    fn called(name: &str) -> BindingName {
+        Arc::new(("shop".to_owned(), name.to_owned()))
+    }
+
     fn add_binding(cache: &Cache, name: &str, identity: &str) -> BTreeSet<Key> {
-        cache.binding_changed(&("shop".into(), name.into()), Some(binding(name, identity)))
+        cache.binding_changed(&called(name), Some(binding(name, identity)))
     }
 
     fn arm_key(name: &str) -> Key {
@@ -383,7 +390,7 @@ mod tests {
         let cache = Cache::default();
         cache.identity_changed("orders", Some(identity("orders", "orders")));
         add_binding(&cache, "b", "orders");
-        let keys = cache.binding_changed(&("shop".into(), "b".into()), None);
+        let keys = cache.binding_changed(&called("b"), None);
         assert_eq!(keys, [arm_key("orders")].into());
         assert!(cache.read().namespaces_of("orders").is_empty());
     }
@@ -395,7 +402,7 @@ mod tests {
         add_binding(&cache, "b", "orders");
         let mut with_status = binding("b", "orders");
         with_status.status = Some(crate::api::ManagedIdentityBindingStatus::default());
-        let name = ("shop".to_owned(), "b".to_owned());
+        let name = called("b");
         assert!(cache.binding_changed(&name, Some(with_status)).is_empty());
         assert!(cache.read().bindings[&name].status.is_some(), "but it is remembered");
     }
@@ -407,7 +414,7 @@ mod tests {
         add_binding(&cache, "b", "orders");
         let mut held = binding("b", "orders");
         held.metadata.finalizers = Some(vec![CREDENTIALS_FINALIZER.into()]);
-        assert!(cache.binding_changed(&("shop".into(), "b".into()), Some(held)).is_empty());
+        assert!(cache.binding_changed(&called("b"), Some(held)).is_empty());
     }
 
     #[test]
@@ -416,7 +423,7 @@ mod tests {
         cache.identity_changed("orders", Some(identity("orders", "orders")));
         let mut held = binding("b", "orders");
         held.metadata.finalizers = Some(vec!["ensign.dev/credentials".into()]);
-        cache.binding_changed(&("shop".into(), "b".into()), Some(held));
+        cache.binding_changed(&called("b"), Some(held));
         assert_eq!(add_binding(&cache, "b", "orders"), [arm_key("orders")].into());
     }
 
@@ -427,7 +434,7 @@ mod tests {
         cache.identity_changed("audit", Some(identity("audit", "audit")));
         add_binding(&cache, "older", "orders");
         assert_eq!(add_binding(&cache, "younger", "audit"), [arm_key("orders"), arm_key("audit")].into());
-        let gone = cache.binding_changed(&("shop".into(), "older".into()), None);
+        let gone = cache.binding_changed(&called("older"), None);
         assert_eq!(gone, [arm_key("orders"), arm_key("audit")].into());
     }
 
@@ -496,7 +503,7 @@ mod tests {
         asking.spec.identity_ref.kind = crate::api::IdentityKind::ManagedIdentityClass;
         asking.spec.service_account_name = account.to_owned();
         asking.metadata.uid = Some(name.to_owned());
-        cache.binding_changed(&("shop".into(), name.into()), Some(asking))
+        cache.binding_changed(&called(name), Some(asking))
     }
 
     fn made_for(binding: &str) -> ManagedIdentity {
@@ -544,7 +551,7 @@ mod tests {
         let cache = Cache::default();
         ask(&cache, "a", "one");
         ask(&cache, "b", "two");
-        let keys = cache.binding_changed(&("shop".into(), "a".into()), None);
+        let keys = cache.binding_changed(&called("a"), None);
         assert_eq!(keys, [waits("a"), waits("b")].into());
     }
 }

@@ -77,7 +77,8 @@ impl HeldPods {
     }
 
     /// The keys of the pods that a binding holds.
-    pub(super) fn held_by(&self, (namespace, binding): &BindingName) -> Vec<Key> {
+    pub(super) fn held_by(&self, name: &BindingName) -> Vec<Key> {
+        let (namespace, binding) = name.as_ref();
         let pods = self.lock();
         pods.range((namespace.clone(), String::new())..)
             .take_while(|((found, _), _)| found == namespace)
@@ -165,7 +166,7 @@ mod tests {
     }
 
     fn by(held: &HeldPods, binding: &str) -> Vec<Key> {
-        held.held_by(&("shop".into(), binding.into()))
+        held.held_by(&std::sync::Arc::new(("shop".into(), binding.into())))
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl fmt::Display for Key {
             Self::Webhook => f.write_str("webhook registration"),
             Self::Pod((namespace, name)) => write!(f, "Pod {namespace}/{name}"),
             Self::Unlabelled => f.write_str("held pods without the label"),
-            Self::Missed((namespace, name)) => write!(f, "missed pods of ManagedIdentityBinding {namespace}/{name}"),
+            Self::Missed(name) => write!(f, "missed pods of ManagedIdentityBinding {}/{}", name.0, name.1),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! to know its identity. Lists without specs, narrowed by the API server to one service account; no pod is cached.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -109,7 +109,7 @@ impl MissedPods {
     }
 
     /// What is known of the bindings of a snapshot.
-    pub(super) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<BindingName, Missed> {
+    pub(super) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), Missed> {
         let looks = self.lock();
         let bindings = snapshot.namespaces.iter().flat_map(|(namespace, facts)| {
             facts.bindings.iter().map(|binding| (((*namespace).to_owned(), binding.name_any()), binding))
@@ -136,7 +136,8 @@ impl Reconciler {
     /// Has the pods of a binding looked at, if it can inject any.
     pub(super) fn expect_looks(&self, binding: &ManagedIdentityBinding, outcome: &BindingOutcome) {
         let Some(pods) = &self.pods else { return };
-        let name = (outcome.namespace.clone(), outcome.name.clone());
+        let name = Arc::new((outcome.namespace.clone(), outcome.name.clone()));
+        let name = self.cache.read().binding_name(&name);
         let injects = outcome.status.client_id.is_some()
             && binding.metadata.deletion_timestamp.is_none()
             && binding.spec.injection.mode == InjectionMode::Pods

@@ -329,7 +329,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
         for object in self.list::<Guarded<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
             let name = (object.namespace().unwrap_or_default(), object.name_any());
             match object.0 {
-                Ok(object) => drop(cache.binding_changed(&name, Some(object))),
+                Ok(object) => drop(cache.binding_changed(&Arc::new(name), Some(object))),
                 Err(_) => unread.push(format!("ManagedIdentityBinding {}/{}", name.0, name.1)),
             }
         }

@@ -55,11 +55,15 @@ impl Feed {
     pub(super) async fn bindings(self: Arc<Self>, client: Client) {
         let api: Api<Guarded<ManagedIdentityBinding>> = Api::all(client);
         let name = |object: &Guarded<ManagedIdentityBinding>| -> BindingName {
-            (object.namespace().unwrap_or_default(), object.name_any())
+            Arc::new((object.namespace().unwrap_or_default(), object.name_any()))
         };
         let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
         // Pods wait for what status says, so that our own writes coming back concern them.
-        let take = |feed: &Self, name: &BindingName, object| {
+        let take = |feed: &Self, name: &BindingName, mut object: Option<ManagedIdentityBinding>| {
+            if let Some(status) = object.as_mut().and_then(|object| object.status.as_mut()) {
+                // Reading doubled its room until all had it.
+                status.conditions.shrink_to_fit();
+            }
             let mut keys = feed.cache.binding_changed(name, object);
             keys.extend(feed.held.held_by(name));
             keys
@@ -203,6 +207,9 @@ fn strip(metadata: &mut ObjectMeta) {
     if let Some(annotations) = &mut metadata.annotations {
         // The whole object once more, by `kubectl apply`.
         annotations.remove(LAST_APPLIED);
+        if annotations.is_empty() {
+            metadata.annotations = None;
+        }
     }
     if let Some(finalizers) = &mut metadata.finalizers {
         finalizers.shrink_to_fit();
