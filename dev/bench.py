@@ -39,7 +39,7 @@ def bench() -> int:
     preflight.require("image", control_plane_built=True)
     progress = Progress()
     cluster = build.cluster(progress)
-    measured = make.prepare("", None, progress).parts.program
+    measured = make.prepare("", None, progress).parts.binary
     built = context.build_programs(parts.drivers(entries))
     folder = paths.target_dir() / "bench"
     programs = environment.Programs(built["ensign"], cluster)
