@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTROL_PLANE_SOURCE = ROOT / "tests" / "control-plane"
@@ -13,9 +14,9 @@ PYTHON_CLIENTS = ROOT / "tests" / "azure-clients" / "python"
 JAVASCRIPT_CLIENTS = ROOT / "tests" / "azure-clients" / "javascript"
 
 
-def target_dir() -> Path:
+def target_dir(environment: Mapping[str, str] = os.environ) -> Path:
     """The build folder of this checkout, as cargo sees it."""
-    return (ROOT / os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
+    return (ROOT / environment.get("CARGO_TARGET_DIR", "target")).resolve()
 
 
 def cache_dir() -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .. import build, children, environment, paths
 from ..failure import Failure
-from ..progress import Progress
+from ..progress import Progress, duration
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,18 @@ class Context:
     def drive(
         self, name: str, arguments: List[str], timeout: float, env: Optional[Mapping[str, children.Argument]] = None,
     ) -> Dict[str, Any]:
-        """What a driver prints."""
+        """What a driver prints; what it says on its way goes to standard error."""
         command: "List[children.Argument]" = [self.drivers[name], *arguments]
-        out = children.output(command, timeout=timeout, env=children.environment(env))
-        return dict(json.loads(out))
+        try:
+            done = subprocess.run(
+                command, env=children.environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=sys.stderr, text=True, timeout=timeout, check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failure(f"the driver {name} did not end within {duration(timeout)}") from None
+        if done.returncode != 0:
+            raise Failure(f"the driver {name} ended with status {done.returncode}; its words are above")
+        return dict(json.loads(done.stdout))
 
 
 def build_programs(drivers: Tuple[str, ...]) -> Dict[str, Path]:

@@ -25,6 +25,7 @@ from .platforms import Platform
 RUST_FLAGS = ("-Ctarget-feature=+crt-static", '--cfg=getrandom_backend="linux_getrandom"')
 # Not the commit's time: nothing of the binary needs it, and every commit would compile all crates again.
 EPOCH = "0"
+FOLDER = "static"
 # A caller's settings that would make another binary of the same sources.
 UNWANTED_PREFIXES = ("CARGO_PROFILE_", "CARGO_ENCODED_", "CARGO_BUILD_RUST", "CARGO_BUILD_TARGET", "AWS_LC_")
 UNWANTED_NAMES = ("RUSTFLAGS", "CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "ASFLAGS")
@@ -70,6 +71,8 @@ def environment(
         "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(rust),
         f"CFLAGS_{platform.target.replace('-', '_')}": " ".join(c),
         "CC_SHELL_ESCAPED_FLAGS": "1",
+        # Build scripts look at these flags, so that a folder shared with other builds would be compiled anew by turns.
+        "CARGO_TARGET_DIR": str(paths.target_dir(base) / FOLDER),
         "CARGO_INCREMENTAL": "0",
         "SOURCE_DATE_EPOCH": EPOCH,
     }, base=wanted)

@@ -100,7 +100,7 @@ class TheBuild(unittest.TestCase):
         }
         self.assertEqual(self.env(**base), self.env())
         self.assertEqual(self.env(CARGO_TARGET_DIR="/t", PATH="/p"), {
-            **self.env(), "CARGO_TARGET_DIR": "/t", "PATH": "/p",
+            **self.env(), "CARGO_TARGET_DIR": "/t/static", "PATH": "/p",
         })
 
 
