@@ -13,6 +13,8 @@ use crate::scene::Scene;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// So long that no restart of the API server ends it.
 const LEASE_SECONDS: u64 = 300;
+/// So long that nothing is looked at again because its time has come.
+const RESYNC_SECONDS: u64 = 86_400;
 const POD_NAMESPACE: &str = "crowd";
 const ACCOUNTS_PER_NAMESPACE: usize = 100;
 
@@ -56,7 +58,7 @@ async fn empty(scene: &mut Scene) -> Value {
 
 /// A controller that leads and a webhook, both ready and at rest.
 async fn processes(scene: &mut Scene) -> (Process, Process) {
-    let mut controller = scene.controller_with_lease(CONTROLLER, 900, LEASE_SECONDS);
+    let mut controller = scene.controller_with_lease(CONTROLLER, RESYNC_SECONDS, LEASE_SECONDS);
     let mut webhook = scene.workshop.webhook(&scene.azure);
     controller.ready().await;
     webhook.ready().await;
