@@ -23,7 +23,6 @@ use super::queue::Queue;
 use crate::api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::policy::{Form, policies};
 use crate::runtime::guarded::Guarded;
-use crate::runtime::watching::in_small_pages;
 
 /// Where `kubectl apply` keeps what it was given last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -197,7 +196,7 @@ fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + 
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(api, in_small_pages()).default_backoff().modify(|object| strip(object.meta_mut()))
+    watcher(api, watcher::Config::default()).default_backoff().modify(|object| strip(object.meta_mut()))
 }
 
 /// Leaves of the metadata what decisions look at: ten thousand objects are kept. An empty list still has its room, so that

@@ -8,4 +8,3 @@ pub mod redact;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
-pub mod watching;

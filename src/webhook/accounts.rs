@@ -14,13 +14,12 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Event, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::decide::admit::compatibility::{Account, Annotations};
-use crate::runtime::watching::in_small_pages;
 
 /// Metadata of a service account.
 pub type Metadata = PartialObjectMeta<ServiceAccount>;
@@ -211,7 +210,7 @@ pub async fn run(client: Client, index: Option<Arc<Index>>) {
     let Some(index) = index else { return std::future::pending().await };
     let api: Api<Metadata> = Api::all(client);
     let mut follower = Follower::new(index);
-    let mut events = pin!(watcher(api, in_small_pages()).default_backoff().modify(strip));
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().modify(strip));
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => follower.follow(&event),

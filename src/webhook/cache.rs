@@ -11,13 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Event, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 
 use crate::api::ManagedIdentityBinding;
 use crate::decide::admit::Binding;
-use crate::runtime::watching::in_small_pages;
 
 /// An object of the watch that may be malformed.
 pub type Guarded = crate::runtime::guarded::Guarded<ManagedIdentityBinding>;
@@ -164,7 +163,7 @@ impl Follower {
 pub async fn run(client: Client, index: Arc<Index>) {
     let api: Api<Guarded> = Api::all(client);
     let mut follower = Follower::new(index);
-    let mut events = pin!(watcher(api, in_small_pages()).default_backoff());
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => follower.follow(&event),
