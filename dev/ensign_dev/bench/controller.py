@@ -169,8 +169,8 @@ def steady(context: Context) -> Part:
 def steady_part(found: Found) -> Part:
     """The figures of a fleet at rest."""
     lists = [found["lists"] / found["identities"] / found["periods"]]
-    # A look may come at either end of the time that was watched.
-    is_one = abs(found["lists"] - found["lists_due"]) <= found["identities"] * 0.05 and (
+    # Periods are a little shorter than what was asked for, by chance, so that looks keep apart.
+    is_one = abs(found["lists"] - found["lists_due"]) <= found["lists_due"] * 0.02 and (
         found["identities_listed"] == found["identities"]
     )
     return Part("steady", [
@@ -244,6 +244,8 @@ def memory_part(found: Found) -> Part:
     figures: List[Figure] = []
     for name in ("controller", "webhook"):
         rest = found["without_pods"][name]["rest"]["rss_bytes"]
+        # Of the same process right before the pods came, when it had listed everything anew once.
+        before = found["without_pods"][name]["relist"]["rss_bytes"]
         crowded = found["with_pods"][name]["rest"]["rss_bytes"]
         fresh = found["with_pods_from_start"][name]["rss_bytes"]
         kept = found["without_pods"][name]["rest"]["anonymous_bytes"]
@@ -252,8 +254,8 @@ def memory_part(found: Found) -> Part:
         figures += [
             Figure(f"{name}, at rest", "MiB", [rest / MIB], None, at_most([rest / MIB], 30.0, "≤ 30 MiB")),
             Figure(f"{name}, without pages of its file", "MiB", [kept / MIB]),
-            Figure(f"{name}, with {found['pods']:,} pods", "MiB", [crowded / MIB], Limit("without, MiB", [rest / MIB]),
-                   Target("no more", crowded <= rest * 1.1)),
+            Figure(f"{name}, with {found['pods']:,} pods", "MiB", [crowded / MIB],
+                   Limit("right before them, MiB", [before / MIB]), Target("no more", crowded <= before * 1.1)),
             Figure(f"{name}, started with {found['pods']:,} pods", "MiB", [fresh / MIB], Limit("without, MiB", [rest / MIB])),
             Figure(f"{name}, at most while it lists anew", "times", relist, None, at_most(relist, 2.0, "≤ 2 times")),
         ]

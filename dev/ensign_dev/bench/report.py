@@ -83,7 +83,10 @@ def markdown(part: Part, machine: Description, runs: int, plots: str) -> str:
         lines += ["", f"![{plot.title}]({plots}/{plot.file})"]
     lines += [line for note in part.notes for line in ("", note)]
     command = f"make bench PART={part.name}"
-    lines += ["", f"`{command}`, median of {runs} runs on {as_text(machine)}."]
+    # Some parts are dear, and are run once however many runs were asked for.
+    count = max((len(figure.runs) for figure in part.figures), default=runs)
+    how = f"median of {count} runs" if count > 1 else "one run"
+    lines += ["", f"`{command}`, {how} on {as_text(machine)}."]
     return "\n".join(lines)
 
 
