@@ -30,9 +30,13 @@ pub async fn measure(scene: &mut Scene) -> Value {
         });
         settled = counts.len() == fleet.identities() && counts.values().all(|count| *count >= 2);
     }
-    let (since, asked, before) = (log_position(&scene.azure), scene.audit.of(CONTROLLER), controller.usage());
-    tokio::time::sleep(Duration::from_secs(RESYNC_SECONDS) * scene.args.periods).await;
-    let log = arm_log(&scene.azure, since);
+    let watched = Duration::from_secs(RESYNC_SECONDS) * scene.args.periods;
+    // To read the audit log takes a while, in which looks go on: the time that is watched begins after it.
+    let (asked, before) = (scene.audit.of(CONTROLLER), controller.usage());
+    let (since, end) = (log_position(&scene.azure), Timestamp::now() + watched);
+    tokio::time::sleep(watched).await;
+    let mut log = arm_log(&scene.azure, since);
+    log.retain(|entry| entry.time < end);
     let kubernetes = between(&asked, &scene.audit.of(CONTROLLER));
     let after = controller.usage();
     controller.stop();

@@ -169,8 +169,8 @@ def steady(context: Context) -> Part:
 def steady_part(found: Found) -> Part:
     """The figures of a fleet at rest."""
     lists = [found["lists"] / found["identities"] / found["periods"]]
-    # Periods are a little shorter than what was asked for, by chance, so that looks keep apart.
-    is_one = abs(found["lists"] - found["lists_due"]) <= found["lists_due"] * 0.02 and (
+    # A look may come at either end of the time that was watched.
+    is_one = abs(found["lists"] - found["lists_due"]) <= found["identities"] * 0.05 and (
         found["identities_listed"] == found["identities"]
     )
     return Part("steady", [
