@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure Ensign: each figure beside what the same job costs at best, or a limit that others set, in the same run.
 
-Measures the program of the image, on a real API server and a stand-in for Azure. A figure is the median of --runs runs, and no
-figure makes this fail. Writes target/bench/report.json and plots beside it. Use a machine that does nothing else.
+Measures the program of the image, on a real API server and a stand-in for Azure. A figure is the median of --runs
+runs, and no figure makes this fail. Writes target/bench/report.json and plots beside it. Use a machine that does nothing else.
 """
 
 import sys
