@@ -25,6 +25,7 @@ from .platforms import Platform
 RUST_FLAGS = ("-Ctarget-feature=+crt-static", '--cfg=getrandom_backend="linux_getrandom"')
 # Not the commit's time: nothing of the binary needs it, and every commit would compile all crates again.
 EPOCH = "0"
+# Below the build folder of the checkout.
 FOLDER = "static"
 # A caller's settings that would make another binary of the same sources.
 UNWANTED_PREFIXES = ("CARGO_PROFILE_", "CARGO_ENCODED_", "CARGO_BUILD_RUST", "CARGO_BUILD_TARGET", "AWS_LC_")

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ensign_dev import paths  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
-from ensign_dev.image import certificates, contents, crates, debian, reach, sbom, verify  # noqa: E402
+from ensign_dev.image import certificates, contents, crates, debian, layout, reach, sbom, verify  # noqa: E402
 from ensign_dev.image.layout import LABEL  # noqa: E402
 from ensign_dev.image.origin import Origin  # noqa: E402
 
@@ -226,10 +226,11 @@ class TheDockerfile(unittest.TestCase):
         self.assertIn(f"ARG RUST_VERSION={wanted}\n", self.text)
 
     def test_says_the_same_user_paths_and_variables(self):
+        variables = " ".join(f"{name}={value}" for name, value in layout.VARIABLES.items())
         for line in (
             f"USER {contents.USER_ID}:{contents.USER_ID}",
             f'ENTRYPOINT ["/{contents.BINARY}"]',
-            f"ENV PATH=/{Path(contents.BINARY).parent} SSL_CERT_FILE=/{contents.CERTIFICATES} MALLOC_ARENA_MAX=1",
+            f"ENV PATH=/{Path(contents.BINARY).parent} SSL_CERT_FILE=/{contents.CERTIFICATES} {variables}",
         ):
             self.assertIn(line + "\n", self.text)
 
