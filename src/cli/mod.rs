@@ -115,7 +115,7 @@ impl Cli {
     }
 }
 
-/// More threads have no work that they could share, and each costs memory; a node has very many processors.
+/// No cluster keeps more than these busy, and a node may have very many processors: each thread costs memory.
 const MAX_THREADS: usize = 4;
 
 /// Runs a long-lived subcommand on a runtime of its own.

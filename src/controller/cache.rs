@@ -12,7 +12,7 @@ use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdent
 use crate::decide::resync::Sharers;
 use crate::decide::{grants, identities};
 
-/// A namespace's name and a binding's name. There are several of each, and of them thousands.
+/// A namespace's name and a binding's name. Shared, because there are thousands and each stands in several indexes.
 pub(super) type BindingName = Arc<(String, String)>;
 
 /// What is known of a namespace.
@@ -393,6 +393,19 @@ mod tests {
         let keys = cache.binding_changed(&called("b"), None);
         assert_eq!(keys, [arm_key("orders")].into());
         assert!(cache.read().namespaces_of("orders").is_empty());
+    }
+
+    #[test]
+    fn a_binding_has_one_name_however_often_it_changes() {
+        let cache = Cache::default();
+        add_binding(&cache, "b", "orders");
+        let first = cache.read().binding_name(&called("b"));
+        let mut moved = binding("b", "billing");
+        moved.metadata.generation = Some(2);
+        cache.binding_changed(&called("b"), Some(moved));
+        let objects = cache.read();
+        let indexed = objects.by_identity["billing"].first().unwrap();
+        assert!(Arc::ptr_eq(indexed, &first) && Arc::ptr_eq(&objects.binding_name(&called("b")), &first));
     }
 
     #[test]
