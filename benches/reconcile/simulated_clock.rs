@@ -14,6 +14,10 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tower::{Layer, Service};
 
+/// What happens within one happens at its end: each stillness takes real time, and ten thousand would take very much. A wait
+/// can be too long by as much, and a whole run too.
+const STEP: Duration = Duration::from_millis(500);
+
 /// Time that passes only when it is let.
 pub struct SimulatedClock {
     start: Instant,
@@ -44,10 +48,11 @@ impl SimulatedClock {
         self.sleeps.load(Ordering::SeqCst)
     }
 
-    /// Goes on to the next deadline that somebody waits for, if anybody does.
+    /// Goes on to the next deadline that somebody waits for, if anybody does, and to the end of that step.
     pub fn go_on(&self) -> bool {
         let Some(next) = self.deadlines().values().min().copied() else { return false };
-        let passed = next.saturating_duration_since(self.start);
+        let steps = next.saturating_duration_since(self.start).as_nanos().div_ceil(STEP.as_nanos());
+        let passed = STEP * u32::try_from(steps).unwrap_or(u32::MAX);
         self.passed.send_if_modified(|now| {
             let later = passed > *now;
             *now = passed.max(*now);
