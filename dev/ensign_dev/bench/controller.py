@@ -273,7 +273,7 @@ def memory_part(found: Found) -> Part:
 def soak(context: Context) -> Part:
     """Very many reviews and reconciles."""
     found = context.drive(DRIVER, [
-        "--parts", "soak", "--sizes", "1000", "--ensign", str(context.measured),
+        "--parts", "soak", "--sizes", "1000", *program(context),
     ], 4 * 3600.0)["soak"]
     return soak_part(found)
 

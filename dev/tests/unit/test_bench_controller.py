@@ -93,6 +93,9 @@ class Others(unittest.TestCase):
         self.assertFalse(met(part, "controller, with 50 pods"))
         self.assertFalse(met(part, "webhook, at most while it lists anew"))
         self.assertTrue(met(part, "webhook, at rest"))
+        self.assertTrue(met(part, "webhook, started with 50 pods"))
+        found["with_pods_from_start"] = {name: usage(1200) for name in ("controller", "webhook")}
+        self.assertFalse(met(controller.memory_part(found), "webhook, started with 50 pods"))
 
     def test_growth_is_the_slope_of_the_second_half(self) -> None:
         def looks(grows: int) -> Dict[str, Any]:
