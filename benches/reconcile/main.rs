@@ -86,9 +86,16 @@ pub struct Args {
     /// The program to measure
     #[arg(long, default_value = env!("CARGO_BIN_EXE_ensign"))]
     ensign: PathBuf,
+    /// An environment variable of it, as the image has one
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<(String, String)>,
     /// What cargo says to every bench
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or("expected NAME=VALUE")
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

@@ -27,6 +27,8 @@ pub struct Workshop {
     pub control_plane: &'static ControlPlane,
     pub folder: PathBuf,
     pub ensign: PathBuf,
+    /// Environment variables, as the image has them.
+    pub variables: Vec<(String, String)>,
 }
 
 /// What the kernel says of a process now.
@@ -92,8 +94,7 @@ impl Workshop {
             .arg("--ready-file")
             .arg(&ready_file)
             .env("KUBECONFIG", self.kubeconfig(account))
-            // As in the image.
-            .env("MALLOC_ARENA_MAX", "1")
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -46,7 +46,8 @@ impl Scene {
         .expect("start the stand-in for Azure");
         install(control_plane, &azure);
         let audit_log = control_plane.kubeconfig.parent().unwrap_or(Path::new("")).join("audit.log");
-        let workshop = Workshop { control_plane, folder, ensign: args.ensign.clone() };
+        let workshop =
+            Workshop { control_plane, folder, ensign: args.ensign.clone(), variables: args.variables.clone() };
         let scene = Self {
             client: control_plane.client().await,
             audit: Audit::new(audit_log),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence, Tuple
 
+from ..image import layout
 from .context import Context
 from .figures import Figure, Limit, Part, Plot, Series, Target, at_most
 
@@ -39,8 +40,14 @@ def drive(context: Context, parts: Sequence[str], number: int, repeats: int) -> 
     context.progress.say(f"run {number + 1} of {repeats}: {', '.join(parts)}")
     return context.drive(DRIVER, [
         "--parts", ",".join(parts), "--sizes", ",".join(map(str, SIZES)), "--repeats", str(context.runs),
-        "--ensign", str(context.measured),
+        *program(context),
     ], RUN_SECONDS)
+
+
+def program(context: Context) -> List[str]:
+    """What is measured, as the image runs it."""
+    variables = (f"--env={name}={value}" for name, value in layout.VARIABLES.items())
+    return ["--ensign", str(context.measured), *variables]
 
 
 def reconcile(context: Context) -> Part:
@@ -256,7 +263,8 @@ def memory_part(found: Found) -> Part:
             Figure(f"{name}, without pages of its file", "MiB", [kept / MIB]),
             Figure(f"{name}, with {found['pods']:,} pods", "MiB", [crowded / MIB],
                    Limit("right before them, MiB", [before / MIB]), Target("no more", crowded <= before * 1.1)),
-            Figure(f"{name}, started with {found['pods']:,} pods", "MiB", [fresh / MIB], Limit("without, MiB", [rest / MIB])),
+            Figure(f"{name}, started with {found['pods']:,} pods", "MiB", [fresh / MIB], Limit("without, MiB", [rest / MIB]),
+                   Target("no more", fresh <= rest * 1.1)),
             Figure(f"{name}, at most while it lists anew", "times", relist, None, at_most(relist, 2.0, "≤ 2 times")),
         ]
         if found.get("empty"):
