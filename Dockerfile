@@ -23,6 +23,6 @@ LABEL org.opencontainers.image.title="ensign" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /image /
-ENV PATH=/usr/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=524288
+ENV PATH=/usr/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt MALLOC_ARENA_MAX=1
 USER 65532:65532
 ENTRYPOINT ["/usr/bin/ensign"]

@@ -18,13 +18,8 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 LABEL = "org.opencontainers.image."
 NAME = "ensign"
-VARIABLES = {
-    # One heap for all threads: where each has its own, memory that one gave back serves no other.
-    "MALLOC_ARENA_MAX": "1",
-    # Bytes. What is larger, as a page of a list is, goes back to the kernel when it is let go. Without this, the first such
-    # page would raise the threshold above it, and later ones would leave their room in the heap, below what lasts.
-    "MALLOC_MMAP_THRESHOLD_": "524288",
-}
+# One heap for all threads: where each has its own, memory that one gave back serves no other.
+VARIABLES = {"MALLOC_ARENA_MAX": "1"}
 
 
 class Facts(NamedTuple):
