@@ -1,7 +1,7 @@
 //! The bindings of every namespace, indexed by what a pod knows of itself: namespace and service account.
 //!
 //! Only what admission needs of a binding is kept, so that ten thousand of them stay small. A restarted watch is
-//! gathered aside and swapped in whole: until then the last known bindings serve.
+//! gathered aside and swapped in whole: until then the last known bindings serve. Both share what has not changed.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -40,8 +40,7 @@ impl Default for Index {
 impl Index {
     /// The bindings of a service account; `None` if there are none.
     pub fn find(&self, namespace: &str, service_account: &str) -> Option<Bindings> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.find(namespace, service_account).cloned()
+        self.look(|table| table.find(namespace, service_account).cloned())
     }
 
     /// Whether the index has once been complete.
@@ -55,6 +54,10 @@ impl Index {
         let _ = self.initialised.subscribe().wait_for(|initialised| *initialised).await;
     }
 
+    fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn change(&self, change: impl FnOnce(&mut Table)) {
         change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
     }
@@ -66,8 +69,8 @@ struct Table(HashMap<String, Namespace>);
 #[derive(Debug, Default)]
 struct Namespace {
     /// Service account of each binding, to find it again when it changes.
-    service_accounts: HashMap<String, String>,
-    bindings: HashMap<String, Bindings>,
+    service_accounts: HashMap<Arc<str>, Arc<str>>,
+    bindings: HashMap<Arc<str>, Bindings>,
 }
 
 impl Table {
@@ -75,7 +78,12 @@ impl Table {
         self.0.get(namespace)?.bindings.get(service_account)
     }
 
-    fn insert(&mut self, namespace: &str, binding: Binding) {
+    /// The binding that is known already, if it is the same as this one.
+    fn same(&self, namespace: &str, binding: &Binding) -> Option<&Arc<Binding>> {
+        self.find(namespace, &binding.service_account)?.iter().find(|known| known.as_ref() == binding)
+    }
+
+    fn insert(&mut self, namespace: &str, binding: Arc<Binding>) {
         self.remove(namespace, &binding.name);
         if !self.0.contains_key(namespace) {
             self.0.insert(namespace.to_owned(), Namespace::default());
@@ -84,7 +92,7 @@ impl Table {
         entry.service_accounts.insert(binding.name.clone(), binding.service_account.clone());
         let account = binding.service_account.clone();
         let before = entry.bindings.get(&account).into_iter().flat_map(|bindings| bindings.iter().cloned());
-        let after = before.chain([Arc::new(binding)]).collect();
+        let after = before.chain([binding]).collect();
         entry.bindings.insert(account, after);
     }
 
@@ -96,7 +104,7 @@ impl Table {
             .get(&account)
             .into_iter()
             .flat_map(|bindings| bindings.iter())
-            .filter(|binding| binding.name != name)
+            .filter(|binding| binding.name.as_ref() != name)
             .cloned()
             .collect();
         if rest.is_empty() {
@@ -109,10 +117,15 @@ impl Table {
         }
     }
 
-    fn apply(&mut self, object: &Guarded) {
+    /// Takes in an object; one that `known` has too is shared with it.
+    fn apply(&mut self, object: &Guarded, known: Option<&Self>) {
         let namespace = object.namespace().unwrap_or_default();
         match &object.0 {
-            Ok(binding) => self.insert(&namespace, Binding::from(binding)),
+            Ok(binding) => {
+                let binding = Binding::from(binding);
+                let same = known.and_then(|known| known.same(&namespace, &binding)).cloned();
+                self.insert(&namespace, same.unwrap_or_else(|| Arc::new(binding)));
+            }
             Err(invalid) => {
                 let name = object.name_any();
                 tracing::warn!(
@@ -144,13 +157,13 @@ impl Follower {
     pub fn follow(&mut self, event: &Event<Guarded>) {
         match event {
             Event::Init => self.gathering = Table::default(),
-            Event::InitApply(object) => self.gathering.apply(object),
+            Event::InitApply(object) => self.index.look(|known| self.gathering.apply(object, Some(known))),
             Event::InitDone => {
                 let complete = std::mem::take(&mut self.gathering);
                 self.index.change(|table| *table = complete);
                 self.index.initialised.send_replace(true);
             }
-            Event::Apply(object) => self.index.change(|table| table.apply(object)),
+            Event::Apply(object) => self.index.change(|table| table.apply(object, None)),
             Event::Delete(object) => {
                 let namespace = object.namespace().unwrap_or_default();
                 self.index.change(|table| table.remove(&namespace, &object.name_any()));

@@ -1,5 +1,7 @@
 //! What admission needs to know of a binding, read once when the binding changes and not at every pod.
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::conditions::{ConditionType, find};
@@ -13,10 +15,10 @@ use crate::mutants::{self, Mutant};
 /// A `ManagedIdentityBinding` as admission sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
-    /// Its name.
-    pub name: String,
+    /// Its name. Shared, as the next, with the index in which there are thousands.
+    pub name: Arc<str>,
     /// The service account whose pods it covers.
-    pub service_account: String,
+    pub service_account: Arc<str>,
     /// The identity, as `kind/name`.
     pub identity: String,
     /// How far the controller has come with it.
@@ -85,8 +87,8 @@ impl From<&ManagedIdentityBinding> for Binding {
         let spec = &object.spec;
         let kind = spec.identity_ref.kind.as_str();
         Self {
-            name: object.metadata.name.clone().unwrap_or_default(),
-            service_account: spec.service_account_name.clone(),
+            name: object.metadata.name.as_deref().unwrap_or_default().into(),
+            service_account: spec.service_account_name.as_str().into(),
             identity: format!("{kind}/{}", spec.identity_ref.name),
             standing: Standing::of(object),
             origin: Origin::Object,

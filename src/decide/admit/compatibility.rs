@@ -127,8 +127,8 @@ fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) ->
         return Ok(None);
     }
     Ok(Some(Binding {
-        name: format!("ServiceAccount/{name}"),
-        service_account: name.to_owned(),
+        name: format!("ServiceAccount/{name}").into(),
+        service_account: name.into(),
         identity: ANNOTATIONS.to_owned(),
         standing: Standing::Resolved {
             client_id: annotations.client_id.clone().unwrap_or_default(),

@@ -128,7 +128,8 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
             Decision::Refuse(refusal::unfit(binding, namespace))
         } else {
             let account = pod.service_account();
-            let others = bindings.iter().map(AsRef::as_ref).filter(|binding| binding.service_account == account);
+            let others =
+                bindings.iter().map(AsRef::as_ref).filter(|binding| binding.service_account.as_ref() == account);
             Decision::Refuse(refusal::no_binding(namespace, account, others))
         };
     };
@@ -163,7 +164,7 @@ fn matching<'b>(pod: &Pod<'_>, bindings: &'b [Arc<Binding>]) -> Vec<&'b Binding>
     let mut matching: Vec<&Binding> = bindings
         .iter()
         .map(AsRef::as_ref)
-        .filter(|binding| binding.service_account == service_account && binding.mode == InjectionMode::Pods)
+        .filter(|binding| binding.service_account.as_ref() == service_account && binding.mode == InjectionMode::Pods)
         .filter(|binding| match (&binding.pod_selector, pod.labels()) {
             (None, _) => true,
             (Some(selector), Some(labels)) => selector.matches(labels),

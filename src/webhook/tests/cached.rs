@@ -4,7 +4,7 @@ use super::*;
 
 fn names(index: &Index, service_account: &str) -> Vec<String> {
     let found = index.find("shop", service_account);
-    found.iter().flat_map(|bindings| bindings.iter()).map(|binding| binding.name.clone()).collect()
+    found.iter().flat_map(|bindings| bindings.iter()).map(|binding| binding.name.to_string()).collect()
 }
 
 fn follow(index: &Arc<Index>, event: &Event<Guarded>) {
@@ -45,6 +45,21 @@ fn the_last_known_bindings_serve_until_a_restarted_watch_is_complete() {
     assert_eq!(names(&index, "orders"), ["old"]);
     follower.follow(&Event::InitDone);
     assert_eq!(names(&index, "orders"), ["new"]);
+}
+
+#[test]
+fn a_list_that_comes_in_anew_shares_what_has_not_changed() {
+    let index = filled([object("same", &json!({})), object("changed", &json!({}))]);
+    let before = index.find("shop", "orders").unwrap();
+    let mut follower = Follower::new(Arc::clone(&index));
+    follower.follow(&Event::Init);
+    follower.follow(&Event::InitApply(object("same", &json!({}))));
+    follower.follow(&Event::InitApply(object("changed", &json!({"spec": {"injection": {"clientIDEnv": "ID"}}}))));
+    follower.follow(&Event::InitDone);
+    let after = index.find("shop", "orders").unwrap();
+    assert_eq!(names(&index, "orders"), ["same", "changed"]);
+    assert!(Arc::ptr_eq(&before[0], &after[0]));
+    assert!(before[1] != after[1]);
 }
 
 #[test]
