@@ -28,7 +28,10 @@ use crate::scene::{Scene, seconds};
 use crate::simulated_clock::{SimulatedClock, UnderWay};
 
 /// For so long nothing may have happened before the clock goes on.
-const STILL: Duration = Duration::from_millis(8);
+const STILL: Duration = Duration::from_millis(40);
+/// What the cluster does in that time where it does nothing, with what the kernel's counting may add: where it does more, it
+/// may be that it has yet to tell of a change.
+const IDLE_SECONDS: f64 = 0.011;
 const PATIENCE: Duration = Duration::from_secs(1800);
 const CONCURRENCY: usize = 8;
 
@@ -72,17 +75,27 @@ pub async fn measure(scene: &mut Scene) -> Value {
     })
 }
 
-/// Waits until nothing has been asked or waited for anew for a moment, and every request has its answer.
+/// Waits until nothing has been asked or waited for anew for a moment, every request has its answer, and the cluster has
+/// nothing left to do.
 async fn stillness(scene: &Scene, clock: &SimulatedClock, under_way: &UnderWay) {
     let look = || (scene.azure.requests(), under_way.counts(), clock.sleeps());
-    let (mut last, mut since) = (look(), Instant::now());
-    while since.elapsed() < STILL {
+    let (mut last, mut since, mut worked) = (look(), Instant::now(), None);
+    loop {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let now = look();
         let ((arrived, over), (waiting, _), _) = now;
         if now != last || arrived != over || waiting > 0 {
-            (last, since) = (now, Instant::now());
+            (last, worked) = (now, None);
+            continue;
         }
+        if worked.is_some() && since.elapsed() < STILL {
+            continue;
+        }
+        let work = scene.cluster_cpu_seconds();
+        if worked.is_some_and(|before| work - before < IDLE_SECONDS) {
+            return;
+        }
+        (since, worked) = (Instant::now(), Some(work));
     }
 }
 
