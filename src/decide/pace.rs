@@ -361,24 +361,22 @@ impl Pacer {
 
         let (rate, bucket) = (*limits.identity.of(kind), own.buckets.of(kind));
         let (mut room, mut least) = (bucket.tokens(rate, now), bucket.wait(rate, tokens, now));
-        let (mut wait, mut in_line) = (least, false);
-        for (shared, rates) in [(&mut *subscription, &limits.subscription), (&mut *tenant, &limits.tenant)] {
+        let mut look = |shared: &mut Shared, rates: &PerKind<Rate>| {
             let before = shared.before(kind, place, now);
             let (rate, bucket) = (*rates.of(kind), shared.buckets.of(kind));
             room = room.min(bucket.tokens(rate, now).saturating_sub(before));
-            let waits = bucket.wait(rate, before.saturating_add(tokens), now);
-            in_line |= !waits.is_zero();
-            wait = wait.max(waits);
-        }
+            bucket.wait(rate, before.saturating_add(tokens), now)
+        };
+        let waits = [look(subscription, &limits.subscription), look(tenant, &limits.tenant)];
         let pause =
             pause(id, kind, own, subscription, tenant, now).filter(|_| !mutants::active(Mutant::PauseForgotten));
         if pause.is_none() && (room >= enough || mutants::active(Mutant::LimitsForgotten)) {
             return Ok(room.max(enough));
         }
         least = least.max(pause.as_ref().map_or(Duration::ZERO, Refusal::wait));
-        wait = wait.max(least);
-        if in_line {
-            wait = keep_place(own, [subscription, tenant], (kind, tokens), now, least..=wait, promises);
+        let mut wait = waits.into_iter().fold(least, Duration::max);
+        if waits.iter().any(|wait| !wait.is_zero()) {
+            wait = keep_place(own, [subscription, tenant], waits, (kind, tokens), now, least..=wait, promises);
         }
         Err(match pause {
             Some(Refusal::Held { reason, message, .. }) => Refusal::Held { wait, reason, message },
@@ -446,30 +444,38 @@ fn pause(id: &ArmId, kind: Kind, own: &Own, subscription: &Shared, tenant: &Shar
 }
 
 /// Gives the last of these places in line, or leaves one that is as good where it is; answers how long until its turn.
+///
+/// Who waits for its subscription longest stands in that line alone: a token of the tenant that is promised to it would be
+/// kept from those whose subscriptions have room. When its turn comes there, it keeps that place and stands in the tenant's
+/// line, if that is not its turn, too.
 fn keep_place(
     own: &mut Own,
-    shared: [&mut Shared; 2],
+    mut shared: [&mut Shared; 2],
+    [subscription, tenant]: [Duration; 2],
     (kind, tokens): (Kind, u32),
     now: Moment,
     waits: RangeInclusive<Duration>,
     promises: &mut u64,
 ) -> Duration {
     let before = own.promised.of_mut(kind);
-    let [subscription, tenant] = shared;
+    let stands = shared.each_ref().map(|shared| before.is_some_and(|place| shared.line.of(kind).contains_key(&place)));
+    let lines = if subscription < tenant { [stands[0] || !subscription.is_zero(), true] } else { [true, false] };
     if let Some(place) = *before {
-        let stands = |shared: &Shared| shared.line.of(kind).contains_key(&place);
         let left = place.0.saturating_sub(now);
-        if stands(subscription) && stands(tenant) && !left.is_zero() && waits.contains(&left) {
+        let stands = lines.iter().zip(stands).all(|(needs, stands)| stands || !needs);
+        if stands && !left.is_zero() && waits.contains(&left) {
             return left;
         }
-        subscription.leave(kind, place);
-        tenant.leave(kind, place);
+        for shared in &mut shared {
+            shared.leave(kind, place);
+        }
     }
     *promises += 1;
     let wait = *waits.end();
     let place = (now + wait, *promises);
-    subscription.enter(kind, place, tokens);
-    tenant.enter(kind, place, tokens);
+    for (shared, _) in shared.into_iter().zip(lines).filter(|(_, stands)| *stands) {
+        shared.enter(kind, place, tokens);
+    }
     *before = Some(place);
     wait
 }

@@ -148,6 +148,16 @@ fn who_waits_in_line_is_not_passed_by_who_comes_later() {
 }
 
 #[test]
+fn a_crowd_in_one_subscription_keeps_no_other_waiting() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    for name in 0..300 {
+        assert!(pacer.room(&id(NEAR, name), Kind::Write, 20, seconds(0)).is_err());
+    }
+    assert_eq!(pacer.room(&id(FAR, 1), Kind::Write, 20, seconds(0)), Ok(20), "the tenant has 800 left");
+}
+
+#[test]
 fn who_wants_several_comes_back_for_several() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
@@ -254,6 +264,39 @@ fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
     let limit = f64::from(CROWD * EACH - 200) / 2.0;
     assert!(end.as_secs_f64() <= limit * 1.05, "{end:?} for what the limit allows in {limit} s");
     assert!(asked <= 2 * CROWD * EACH, "{asked} questions for {} writes", CROWD * EACH);
+}
+
+/// A fleet that the subscriptions' limits and the tenant's bound alike, one subscription after the other.
+#[test]
+fn crowds_in_several_subscriptions_get_through_at_the_limit() {
+    const SUBSCRIPTIONS: u32 = 5;
+    const IDENTITIES: u32 = 100;
+    const EACH: u32 = 20;
+    let mut pacer = pacer();
+    let mut left: BTreeMap<(u32, u32), u32> =
+        (0..SUBSCRIPTIONS).flat_map(|number| (0..IDENTITIES).map(move |name| ((number, name), EACH))).collect();
+    let mut coming: BTreeSet<(Moment, (u32, u32))> = left.keys().map(|key| (Duration::ZERO, *key)).collect();
+    let (mut turns, mut end) = (0_u32, Duration::ZERO);
+    while let Some((now, key)) = coming.pop_first() {
+        turns += 1;
+        let wanted = left.get_mut(&key).unwrap();
+        let id = id(key.0, key.1);
+        let answer = pacer.room(&id, Kind::Write, *wanted, now).and_then(|room| {
+            (0..room).try_for_each(|_| {
+                pacer.ask(&id, Kind::Write, 0, now)?;
+                (*wanted, end) = (*wanted - 1, now);
+                Ok(())
+            })
+        });
+        if *wanted > 0 {
+            coming.insert((now + answer.err().map_or(Duration::ZERO, |refusal| refusal.wait()), key));
+        }
+    }
+    let limit = f64::from(IDENTITIES * EACH - 200) / 2.0;
+    assert!(end.as_secs_f64() <= limit * 1.05, "{end:?} for what the limits allow in {limit} s");
+    // Each turn costs a list: of five writes, as those that wait for them want.
+    let fewest = SUBSCRIPTIONS * IDENTITIES * EACH / BATCH;
+    assert!(turns <= 3 * fewest, "{turns} turns, where {fewest} are the fewest");
 }
 
 fn most_in_a_window(sent: &[Moment], rate: Rate, burst: u32) -> Result<(), TestCaseError> {
