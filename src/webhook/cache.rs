@@ -40,7 +40,8 @@ impl Default for Index {
 impl Index {
     /// The bindings of a service account; `None` if there are none.
     pub fn find(&self, namespace: &str, service_account: &str) -> Option<Bindings> {
-        self.look(|table| table.find(namespace, service_account).cloned())
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.find(namespace, service_account).cloned()
     }
 
     /// Whether the index has once been complete.
@@ -54,8 +55,11 @@ impl Index {
         let _ = self.initialised.subscribe().wait_for(|initialised| *initialised).await;
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
-        look(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    /// The binding, or the equal of it that is known already.
+    fn shared(&self, namespace: &str, binding: Binding) -> Arc<Binding> {
+        let known = self.find(namespace, &binding.service_account);
+        let same = known.iter().flat_map(|bindings| bindings.iter()).find(|known| known.as_ref() == &binding);
+        same.cloned().unwrap_or_else(|| Arc::new(binding))
     }
 
     fn change(&self, change: impl FnOnce(&mut Table)) {
@@ -76,11 +80,6 @@ struct Namespace {
 impl Table {
     fn find(&self, namespace: &str, service_account: &str) -> Option<&Bindings> {
         self.0.get(namespace)?.bindings.get(service_account)
-    }
-
-    /// The binding that is known already, if it is the same as this one.
-    fn same(&self, namespace: &str, binding: &Binding) -> Option<&Arc<Binding>> {
-        self.find(namespace, &binding.service_account)?.iter().find(|known| known.as_ref() == binding)
     }
 
     fn insert(&mut self, namespace: &str, binding: Arc<Binding>) {
@@ -117,15 +116,11 @@ impl Table {
         }
     }
 
-    /// Takes in an object; one that `known` has too is shared with it.
-    fn apply(&mut self, object: &Guarded, known: Option<&Self>) {
+    /// Takes in an object, whose binding `keep` allocates.
+    fn apply(&mut self, object: &Guarded, keep: impl FnOnce(&str, Binding) -> Arc<Binding>) {
         let namespace = object.namespace().unwrap_or_default();
         match &object.0 {
-            Ok(binding) => {
-                let binding = Binding::from(binding);
-                let same = known.and_then(|known| known.same(&namespace, &binding)).cloned();
-                self.insert(&namespace, same.unwrap_or_else(|| Arc::new(binding)));
-            }
+            Ok(binding) => self.insert(&namespace, keep(&namespace, Binding::from(binding))),
             Err(invalid) => {
                 let name = object.name_any();
                 tracing::warn!(
@@ -157,13 +152,15 @@ impl Follower {
     pub fn follow(&mut self, event: &Event<Guarded>) {
         match event {
             Event::Init => self.gathering = Table::default(),
-            Event::InitApply(object) => self.index.look(|known| self.gathering.apply(object, Some(known))),
+            Event::InitApply(object) => {
+                self.gathering.apply(object, |namespace, binding| self.index.shared(namespace, binding));
+            }
             Event::InitDone => {
                 let complete = std::mem::take(&mut self.gathering);
                 self.index.change(|table| *table = complete);
                 self.index.initialised.send_replace(true);
             }
-            Event::Apply(object) => self.index.change(|table| table.apply(object, None)),
+            Event::Apply(object) => self.index.change(|table| table.apply(object, |_, binding| Arc::new(binding))),
             Event::Delete(object) => {
                 let namespace = object.namespace().unwrap_or_default();
                 self.index.change(|table| table.remove(&namespace, &object.name_any()));
