@@ -445,13 +445,13 @@ fn pause(id: &ArmId, kind: Kind, own: &Own, subscription: &Shared, tenant: &Shar
 
 /// Gives the last of these places in line, or leaves one that is as good where it is; answers how long until its turn.
 ///
-/// Who waits for its subscription longest stands in that line alone: a token of the tenant that is promised to it would be
-/// kept from those whose subscriptions have room. When its turn comes there, it keeps that place and stands in the tenant's
-/// line, if that is not its turn, too.
+/// Who waits longer for its subscription than for the tenant stands in the subscription's line alone: a token of the tenant
+/// that is promised to it would be kept from those whose subscriptions have room. If the tenant has none when its turn comes
+/// there, it stands in the tenant's line too, and keeps a place in the subscription's.
 fn keep_place(
     own: &mut Own,
     mut shared: [&mut Shared; 2],
-    [subscription, tenant]: [Duration; 2],
+    [for_subscription, for_tenant]: [Duration; 2],
     (kind, tokens): (Kind, u32),
     now: Moment,
     waits: RangeInclusive<Duration>,
@@ -459,7 +459,8 @@ fn keep_place(
 ) -> Duration {
     let before = own.promised.of_mut(kind);
     let stands = shared.each_ref().map(|shared| before.is_some_and(|place| shared.line.of(kind).contains_key(&place)));
-    let lines = if subscription < tenant { [stands[0] || !subscription.is_zero(), true] } else { [true, false] };
+    let lines =
+        if for_subscription < for_tenant { [stands[0] || !for_subscription.is_zero(), true] } else { [true, false] };
     if let Some(place) = *before {
         let left = place.0.saturating_sub(now);
         let stands = lines.iter().zip(stands).all(|(needs, stands)| stands || !needs);

@@ -158,6 +158,22 @@ fn a_crowd_in_one_subscription_keeps_no_other_waiting() {
 }
 
 #[test]
+fn who_has_waited_for_its_subscription_keeps_its_turn_there_while_it_waits_for_the_tenant() {
+    let mut pacer = pacer();
+    drained(&mut pacer, seconds(0));
+    let turn = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)));
+    for name in 2..40 {
+        paced(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0)));
+    }
+    // They use up what the tenant has.
+    let mut others = (0..50).flat_map(|number| [(); 20].map(|()| id(FAR + number / 10, number)));
+    assert!(others.any(|id| pacer.ask(&id, Kind::Write, 0, turn).is_err()));
+    let wait = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, turn));
+    assert!(wait < seconds(1), "the tenant's next token but one: {wait:?}");
+    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, turn + wait), Ok(()));
+}
+
+#[test]
 fn who_wants_several_comes_back_for_several() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
