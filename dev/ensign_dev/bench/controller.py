@@ -162,9 +162,10 @@ def limits_part(found: Found) -> Part:
                Limit("one PUT", [1.0])),
         Figure("LISTs of each identity", "", [found["arm"].get("LIST credentials", 0) / found["identities"]]),
     ], [], [
-        "Simulated time, which stands while anybody works; so this is no figure of a machine, and one run is all. The whole "
-        "controller runs in the driver, on the real API server; the stand-in for Azure judges by limits of its own, on the "
-        f"same clock. {found['identities']:,} identities in {found['subscriptions']} subscriptions.",
+        "Simulated time, which stands while anybody works and goes on by half a second at least; so this is no figure of a "
+        "machine, and one run is all. The whole controller runs in the driver, on the real API server; the stand-in for Azure "
+        "judges by limits of its own, on the same clock. "
+        f"{found['identities']:,} identities in {found['subscriptions']} subscriptions.",
     ])
 
 
