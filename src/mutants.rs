@@ -74,6 +74,8 @@ mutants! {
     StatusAlwaysWritten = "status-always-written",
     /// Writes go out, and on, whether or not the controller leads.
     LeadershipNotChecked = "leadership-not-checked",
+    /// What a standby has seen counts as all there is when it comes to lead.
+    StandbyTrusted = "standby-trusted",
     /// A new issuer is believed when it is first seen.
     IssuerBelievedAtOnce = "issuer-believed-at-once",
     /// A tenant's annotation gives up what Azure did not confirm.

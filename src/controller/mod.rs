@@ -40,6 +40,7 @@ mod reconcile;
 mod registration;
 mod run;
 mod service_accounts;
+mod takeover;
 mod teardown;
 mod teardown_identity;
 mod upstream_webhook;

@@ -1,6 +1,6 @@
 //! The controller's life: learn, watch, stand for election, work, stop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::sync::Arc;
@@ -29,9 +29,10 @@ use super::policies::{InjectionTarget, PolicyKeeper};
 use super::queue::Queue;
 use super::reconcile::Reconciler;
 use super::registration::{Registrar, WebhookTarget};
+use super::takeover;
 use super::upstream_webhook::{Look, UpstreamWatch};
 use super::waits::Waits;
-use super::watches::{Feed, REQUIRED};
+use super::watches::{Feed, Watched};
 use super::write_gate::WriteGate;
 use crate::azure::{ArmClient, Pace};
 use crate::decide::assess::Settings;
@@ -111,7 +112,7 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     let cache = Arc::new(Cache::default());
     let queue = Arc::new(Queue::new(config.clock.clone()));
     let held = Arc::new(HeldPods::new(config.metrics.clone()));
-    let full = life.watch(&config, &cache, &queue, &held);
+    let full = life.watch(&config, &cache, &queue, &held, &Watched::ALL);
     life.until(full).await?;
 
     let settings = Arc::new(ArcSwap::from_pointee(config.settings.clone()));
@@ -128,10 +129,15 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
         config.readiness.set(true);
         tracing::info!("ready");
         life.until(is(&mut standing, |standing| *standing == Standing::Leading)).await?;
-        // The former leader may have written what the watches have not seen yet; a list that is newer than the lease
-        // has all of it.
-        let full = life.watch(&config, &cache, &queue, &held);
-        life.until(full).await?;
+        // The former leader may have written what the watches have not seen yet. Whatever is newer than the lease has all
+        // of it: a list of what there is little of, and the versions of the rest.
+        let few = life.watch(&config, &cache, &queue, &held, &[Watched::Classes, Watched::Namespaces]);
+        // Requests are large.
+        let current = Box::pin(takeover::current(&config.client, &cache, &config.clock));
+        let current = life.until(current).await?;
+        let behind = life.watch(&config, &cache, &queue, &held, &current.behind());
+        life.until(few).await?;
+        life.until(behind).await?;
     } else {
         life.gate = Some(WriteGate::unlimited(config.clock.clone()));
         config.readiness.set(true);
@@ -156,7 +162,7 @@ struct Life {
     /// Tasks that must not end.
     tasks: JoinSet<&'static str>,
     /// Those of them that list and watch.
-    watches: Vec<AbortHandle>,
+    watches: BTreeMap<Watched, AbortHandle>,
     election: Option<Election>,
     gate: Option<WriteGate>,
     workers: JoinSet<()>,
@@ -171,36 +177,47 @@ enum End {
 impl Life {
     fn new(stop: CancellationToken) -> Self {
         let (tasks, workers) = (JoinSet::new(), JoinSet::new());
-        Self { stop, tasks, watches: Vec::new(), election: None, gate: None, workers }
+        Self { stop, tasks, watches: BTreeMap::new(), election: None, gate: None, workers }
     }
 
-    /// Lists and watches from now on, instead of any watches before; answers when every list is in.
+    /// Lists and watches these from now on, instead of any watches of them before; answers when every list is in.
     fn watch(
         &mut self,
         config: &Config,
         cache: &Arc<Cache>,
         queue: &Arc<Queue<Key, Source>>,
         held: &Arc<HeldPods>,
+        these: &[Watched],
     ) -> impl Future<Output = ()> + use<> {
-        self.watches.drain(..).for_each(|former| former.abort());
         let (initialised, seen) = watch::channel(BTreeSet::new());
         let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), held: held.clone(), initialised });
-        let client = || config.client.clone();
-        let identities = feed.clone().identities(client()).map(|()| "the watch of ManagedIdentities");
-        let bindings = feed.clone().bindings(client()).map(|()| "the watch of ManagedIdentityBindings");
-        let namespaces = feed.clone().namespaces(client()).map(|()| "the watch of Namespaces");
-        let classes = feed.clone().classes(client()).map(|()| "the watch of ManagedIdentityClasses");
-        self.watches = vec![self.tasks.spawn(identities), self.tasks.spawn(bindings), self.tasks.spawn(namespaces)];
-        self.watches.push(self.tasks.spawn(classes));
-        if let Some(target) = config.webhook.clone() {
-            let watch = feed.clone().registration(client(), target.configuration, target.namespace, target.secret);
-            self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the webhook registration")));
+        for what in these {
+            if let Some(former) = self.watches.remove(what) {
+                former.abort();
+            }
+            let (feed, client, tasks) = (feed.clone(), config.client.clone(), &mut self.tasks);
+            let now = match what {
+                Watched::Identities => tasks.spawn(feed.identities(client).map(|()| "the watch of ManagedIdentities")),
+                Watched::Bindings => {
+                    tasks.spawn(feed.bindings(client).map(|()| "the watch of ManagedIdentityBindings"))
+                }
+                Watched::Classes => tasks.spawn(feed.classes(client).map(|()| "the watch of ManagedIdentityClasses")),
+                Watched::Namespaces => tasks.spawn(feed.namespaces(client).map(|()| "the watch of Namespaces")),
+                Watched::Registration => {
+                    let Some(target) = config.webhook.clone() else { continue };
+                    let watch = feed.registration(client, target.configuration, target.namespace, target.secret);
+                    tasks.spawn(watch.map(|()| "the watch of the webhook registration"))
+                }
+                Watched::Policies => {
+                    if config.injection.as_ref().is_none_or(|target| target.mode != Mode::Policy) {
+                        continue;
+                    }
+                    tasks.spawn(feed.policies(client).map(|()| "the watch of the admission policies"))
+                }
+            };
+            self.watches.insert(*what, now);
         }
-        if config.injection.as_ref().is_some_and(|target| target.mode == Mode::Policy) {
-            let watch = feed.policies(client());
-            self.watches.push(self.tasks.spawn(watch.map(|()| "the watch of the admission policies")));
-        }
-        initialised_all(seen)
+        all_seen(seen, these.iter().copied().filter(|what| what.is_required()).collect())
     }
 
     /// Watches held pods from now on: nobody but the leader does anything about them.
@@ -324,8 +341,8 @@ async fn is<T>(told: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
     }
 }
 
-async fn initialised_all(mut seen: watch::Receiver<BTreeSet<&'static str>>) {
-    is(&mut seen, |kinds| REQUIRED.iter().all(|kind| kinds.contains(kind))).await;
+async fn all_seen(mut seen: watch::Receiver<BTreeSet<Watched>>, required: BTreeSet<Watched>) {
+    is(&mut seen, |all| required.is_subset(all)).await;
 }
 
 async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key, Source>>, stop: CancellationToken) {

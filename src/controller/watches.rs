@@ -27,8 +27,42 @@ use crate::runtime::guarded::Guarded;
 /// Where `kubectl apply` keeps what it was given last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Says how many of the watches have seen everything once.
-pub(super) type Initialised = watch::Sender<BTreeSet<&'static str>>;
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Watched {
+    Identities,
+    Bindings,
+    Classes,
+    Namespaces,
+    /// The objects behind the webhook's registration.
+    Registration,
+    Policies,
+}
+
+impl Watched {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Identities, Self::Bindings, Self::Classes, Self::Namespaces, Self::Registration, Self::Policies];
+
+    /// Whether its first list has to be in before anything is decided.
+    pub(super) fn is_required(self) -> bool {
+        !matches!(self, Self::Registration | Self::Policies)
+    }
+
+    /// For people.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Identities => "ManagedIdentity",
+            Self::Bindings => "ManagedIdentityBinding",
+            Self::Classes => "ManagedIdentityClass",
+            Self::Namespaces => "Namespace",
+            Self::Registration => "webhook registration",
+            Self::Policies => "admission policies",
+        }
+    }
+}
+
+/// Says which of the watches have seen everything once.
+pub(super) type Initialised = watch::Sender<BTreeSet<Watched>>;
 
 /// What a watch feeds.
 pub(super) struct Feed {
@@ -38,17 +72,13 @@ pub(super) struct Feed {
     pub(super) initialised: Initialised,
 }
 
-/// The watches whose first list has to be in before anything is decided.
-pub(super) const REQUIRED: [&str; 4] =
-    ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"];
-
 impl Feed {
     pub(super) async fn identities(self: Arc<Self>, client: Client) {
         let api: Api<Guarded<ManagedIdentity>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().identity_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.identity_changed(name, object);
         let source = |_: &String| Source::Cluster;
-        self.follow("ManagedIdentity", watch_all(api), (ResourceExt::name_any, source), known, take).await;
+        self.follow(Watched::Identities, watch_all(api), (ResourceExt::name_any, source), known, take).await;
     }
 
     pub(super) async fn bindings(self: Arc<Self>, client: Client) {
@@ -68,7 +98,7 @@ impl Feed {
             keys
         };
         let source = |name: &BindingName| Source::Namespace(name.0.clone());
-        self.follow("ManagedIdentityBinding", watch_all(api), (name, source), known, take).await;
+        self.follow(Watched::Bindings, watch_all(api), (name, source), known, take).await;
     }
 
     pub(super) async fn classes(self: Arc<Self>, client: Client) {
@@ -76,7 +106,7 @@ impl Feed {
         let known = |feed: &Self| feed.cache.read().class_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.class_changed(name, object);
         let source = |_: &String| Source::Cluster;
-        self.follow("ManagedIdentityClass", watch_all(api), (ResourceExt::name_any, source), known, take).await;
+        self.follow(Watched::Classes, watch_all(api), (ResourceExt::name_any, source), known, take).await;
     }
 
     pub(super) async fn namespaces(self: Arc<Self>, client: Client) {
@@ -93,7 +123,7 @@ impl Feed {
         let source = |name: &String| Source::Namespace(name.clone());
         // Only metadata is asked for, which a guard around the type would hide; there is nothing in it that can be malformed.
         let events = watch_all(api).map_ok(guarded);
-        self.follow("Namespace", events, (ResourceExt::name_any, source), known, take).await;
+        self.follow(Watched::Namespaces, events, (ResourceExt::name_any, source), known, take).await;
     }
 
     /// Watches the two objects behind the webhook's registration, so that a wiped CA bundle or a new certificate is
@@ -143,7 +173,7 @@ impl Feed {
 
     async fn follow<K, N>(
         self: Arc<Self>,
-        kind: &'static str,
+        what: Watched,
         events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send,
         (name_of, source_of): (impl Fn(&Guarded<K>) -> N + Send, impl Fn(&N) -> Source + Send),
         known: impl Fn(&Self) -> BTreeSet<N> + Send,
@@ -152,6 +182,7 @@ impl Feed {
         N: Ord + Clone + Debug + Send,
         K: Send,
     {
+        let kind = what.as_str();
         let mut events = std::pin::pin!(events);
         // Objects of a list that is still coming in; what it does not mention at its end is gone.
         let mut unseen: BTreeSet<N> = BTreeSet::new();
@@ -176,7 +207,7 @@ impl Feed {
                     for name in std::mem::take(&mut unseen) {
                         self.add(take(&self, &name, None), &source_of(&name));
                     }
-                    self.initialised.send_if_modified(|kinds| kinds.insert(kind));
+                    self.initialised.send_if_modified(|all| all.insert(what));
                 }
                 Err(error) => {
                     tracing::warn!(kind, error = &error as &dyn std::error::Error, "watch");

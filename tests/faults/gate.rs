@@ -66,9 +66,20 @@ pub struct GateRule {
 #[derive(Clone, Default)]
 struct Watches {
     held: BTreeSet<&'static str>,
+    /// How many watches of the collection, from the first on, bring nothing any more.
+    stalled: BTreeMap<&'static str, usize>,
     cuts: u64,
     /// Texts that the controller sees instead of others.
     replace: Vec<(String, String)>,
+}
+
+/// The watches of a collection.
+#[derive(Clone, Copy, Default)]
+struct Followed {
+    open: usize,
+    ever_opened: usize,
+    /// The last revision that came through.
+    seen: u64,
 }
 
 /// The gate of one plan.
@@ -85,8 +96,7 @@ pub struct Gate {
     /// Watches that were told to begin anew.
     expired: AtomicU64,
     under_way: AtomicUsize,
-    /// How many watches of each collection are open, and the last revision that came through.
-    followed: Mutex<BTreeMap<&'static str, (usize, u64)>>,
+    followed: Mutex<BTreeMap<&'static str, Followed>>,
     seen: AtomicU64,
 }
 
@@ -115,6 +125,14 @@ impl Gate {
 
     pub fn release(&self) {
         self.watches.send_modify(|watches| watches.held.clear());
+    }
+
+    /// The watch on this collection stays open and brings nothing more; one that is opened later does.
+    pub fn stall(&self, collection: &'static str) {
+        let opened = lock(&self.followed).entry(collection).or_default().ever_opened;
+        self.watches.send_modify(|watches| {
+            watches.stalled.insert(collection, opened);
+        });
     }
 
     /// Breaks every watch.
@@ -163,16 +181,17 @@ impl Gate {
 
     /// Whether the controller watches every collection.
     pub fn is_watched(&self) -> bool {
-        lock(&self.followed).values().map(|(open, _)| open).sum::<usize>() >= COLLECTIONS.len()
+        lock(&self.followed).values().map(|followed| followed.open).sum::<usize>() >= COLLECTIONS.len()
     }
 
     /// Whether a watch that is open and not held still has to bring what is known of an object.
     pub fn is_behind(&self) -> bool {
         let followed = lock(&self.followed).clone();
-        let held = self.watches.borrow().held.clone();
+        let Watches { held, stalled, .. } = self.watches.borrow().clone();
         COLLECTIONS.into_iter().zip(KINDS).any(|(collection, kind)| {
-            let (open, seen) = followed.get(collection).copied().unwrap_or_default();
-            open > 0 && !held.contains(collection) && seen < self.history.latest(kind)
+            let Followed { open, ever_opened, seen } = followed.get(collection).copied().unwrap_or_default();
+            let brings = !held.contains(collection) && stalled.get(collection).is_none_or(|last| ever_opened > *last);
+            open > 0 && brings && seen < self.history.latest(kind)
         })
     }
 
@@ -181,8 +200,8 @@ impl Gate {
         let revisions = text.split(REVISION).skip(1).filter_map(|rest| rest.split('"').next()?.parse::<u64>().ok());
         if let Some(latest) = revisions.max() {
             let mut followed = lock(&self.followed);
-            let (_, seen) = followed.entry(collection).or_default();
-            *seen = latest.max(*seen);
+            let followed = followed.entry(collection).or_default();
+            followed.seen = latest.max(followed.seen);
         }
     }
 
@@ -233,7 +252,9 @@ impl Gate {
         if collection.is_some() {
             *request.uri_mut() = with_selector(request.uri(), &self.label)?;
         }
-        if let Some(collection) = collection {
+        // What a new leader compares its cache with is no list that the cache is filled from.
+        let compares = collection != Some(COLLECTIONS[3]) && asks_for_metadata(&request);
+        if let Some(collection) = collection.filter(|_| !compares) {
             self.released(collection).await;
         }
         let response: AnyResponse = inner.call(request).await?.into();
@@ -249,7 +270,7 @@ impl Gate {
                 }
                 Ok(self.watched(collection, response))
             }
-            Some(collection) => {
+            Some(collection) if !compares => {
                 let (parts, body) = response.into_parts();
                 let body = self.replaced(&to_bytes(body, MAX_ANSWER).await?);
                 self.came(collection, &String::from_utf8_lossy(&body));
@@ -258,7 +279,7 @@ impl Gate {
             }
             // It has no end to read to.
             None if is_watch => Ok(response),
-            None => self.read(&method, &path, response).await,
+            _ => self.read(&method, &path, response).await,
         }
     }
 
@@ -282,7 +303,7 @@ impl Gate {
         let watches = self.watches.subscribe();
         let cuts = watches.borrow().cuts;
         let gate = self.clone();
-        let open = OpenWatch::new(self.clone(), collection);
+        let (open, number) = OpenWatch::new(self.clone(), collection);
         let frames = futures::stream::unfold((body.into_data_stream(), watches), move |(mut frames, mut watches)| {
             let gate = gate.clone();
             let _open = &open;
@@ -290,7 +311,8 @@ impl Gate {
                 loop {
                     let (held, cut) = {
                         let now = watches.borrow_and_update();
-                        (now.held.contains(collection), now.cuts > cuts)
+                        let stalled = now.stalled.get(collection).is_some_and(|last| number <= *last);
+                        (stalled || now.held.contains(collection), now.cuts > cuts)
                     };
                     if cut {
                         return Some((Err(std::io::Error::other("the watch was cut")), (frames, watches)));
@@ -346,6 +368,11 @@ async fn labelled(request: Request<KubeBody>, label: &str) -> Result<Request<Kub
 fn with_selector(uri: &http::Uri, label: &str) -> Result<http::Uri, BoxError> {
     let query = uri.query().unwrap_or_default();
     Ok(format!("{}?{query}&labelSelector={LABEL}%3D{label}", uri.path()).parse::<http::Uri>()?)
+}
+
+fn asks_for_metadata(request: &Request<KubeBody>) -> bool {
+    let accepted = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|value| value.contains("as=PartialObjectMetadataList"))
 }
 
 fn refusal(status: u16, retry_after: Option<u64>) -> Response<Body> {
@@ -448,15 +475,22 @@ impl Drop for UnderWay {
 struct OpenWatch(Arc<Gate>, &'static str);
 
 impl OpenWatch {
-    fn new(gate: Arc<Gate>, collection: &'static str) -> Self {
-        lock(&gate.followed).entry(collection).or_default().0 += 1;
-        Self(gate, collection)
+    /// And which one it is, from one.
+    fn new(gate: Arc<Gate>, collection: &'static str) -> (Self, usize) {
+        let number = {
+            let mut followed = lock(&gate.followed);
+            let followed = followed.entry(collection).or_default();
+            followed.open += 1;
+            followed.ever_opened += 1;
+            followed.ever_opened
+        };
+        (Self(gate, collection), number)
     }
 }
 
 impl Drop for OpenWatch {
     fn drop(&mut self) {
-        lock(&self.0.followed).entry(self.1).or_default().0 -= 1;
+        lock(&self.0.followed).entry(self.1).or_default().open -= 1;
     }
 }
 

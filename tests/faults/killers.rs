@@ -34,6 +34,7 @@ pub fn of(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ForeignOverwritten => &["taken-name-is-left"],
         Mutant::OldIssuerDroppedAtOnce => &["issuer/reference"],
         Mutant::LeadershipNotChecked => &["frozen-before-a-put"],
+        Mutant::StandbyTrusted => &["a-new-leader-learns-what-its-watch-did-not-bring"],
         Mutant::IssuerBelievedAtOnce => &["an-issuer-seen-back-and-forth"],
         Mutant::TenantAbandons => &["tenants-cannot-abandon"],
         Mutant::IdentityTakenSilently | Mutant::OwnershipByClusterTag => &["an-identity-of-somebody-else-is-left"],

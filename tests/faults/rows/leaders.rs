@@ -12,7 +12,7 @@ use super::super::gate::{GateAction, GateRule};
 use super::super::probe::Strike;
 use super::super::replica::Replica;
 use super::super::world::{Checked, World};
-use super::BINDING;
+use super::{BINDING, BINDINGS};
 
 /// As long as it may be, so that little of the plan's time goes into renewals.
 const LEASE_SECONDS: u64 = 600;
@@ -160,6 +160,21 @@ pub(super) fn a_write_is_given_up_before_the_lease_ends(world: &Arc<World>) -> C
     world.trusts("orders", &[("shop", "app")])?;
     world.delete(BINDING, "shop", "app");
     world.binding_gone("shop", "app")?;
+    goes_on(world, &second)
+}
+
+pub(super) fn a_new_leader_learns_what_its_watch_did_not_bring(world: &Arc<World>) -> Checked {
+    let (first, second) = pair(world)?;
+    second.gate.stall(BINDINGS);
+    world.binding("shop", "app", "orders", "app");
+    world.ready("shop", "app")?;
+    first.freezer.freeze();
+    world.happens("the first to be frozen", |_| first.freezer.is_frozen())?;
+    second_takes_over(world, &second)?;
+    if sent_by(world, &first) != 1 {
+        return Err("the first wrote more than the credential".to_owned());
+    }
+    thaw(world, &first)?;
     goes_on(world, &second)
 }
 

@@ -71,6 +71,7 @@ rows! {
     [6], leaders::frozen_in_the_middle_of_a_put, stale_write;
     [6], leaders::frozen_before_the_answer;
     [6], leaders::a_write_is_given_up_before_the_lease_ends, stale_write;
+    [6], leaders::a_new_leader_learns_what_its_watch_did_not_bring;
     [6, 22], leaders::wall_clocks_decide_nothing;
     [7], azure::other_subscriptions_go_on;
     [7], pace::a_subscription_waits_as_one;
