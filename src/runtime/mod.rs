@@ -5,6 +5,7 @@ pub mod guarded;
 pub mod health;
 pub mod metrics;
 pub mod redact;
+pub mod shared_text;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::decide::admit::compatibility::{Account, Annotations};
+use crate::runtime::shared_text::SharedTexts;
 
 /// Metadata of a service account.
 pub type Metadata = PartialObjectMeta<ServiceAccount>;
@@ -164,32 +165,34 @@ pub async fn initialised(index: Option<&Index>) {
 pub struct Follower {
     index: Arc<Index>,
     gathering: Table,
+    /// Client IDs and tenants: one of each for many service accounts.
+    texts: SharedTexts,
 }
 
 impl Follower {
     /// A follower that has seen nothing yet.
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, gathering: Table::default() }
+        Self { index, gathering: Table::default(), texts: SharedTexts::default() }
     }
 
     /// Takes in an event.
     pub fn follow(&mut self, event: &Event<Metadata>) {
         match event {
             Event::Init => self.gathering = Table::default(),
-            Event::InitApply(account) => apply(&mut self.gathering, account),
+            Event::InitApply(account) => apply(&mut self.gathering, account, &mut self.texts),
             Event::InitDone => {
                 let complete = std::mem::take(&mut self.gathering);
                 self.index.change(|table| *table = complete);
                 self.index.initialised.send_replace(true);
             }
-            Event::Apply(account) => self.index.change(|table| apply(table, account)),
+            Event::Apply(account) => self.index.change(|table| apply(table, account, &mut self.texts)),
             Event::Delete(account) => self.index.change(|table| remove(table, account)),
         }
     }
 }
 
-fn apply(table: &mut Table, account: &Metadata) {
-    let annotations = Annotations::from(account.annotations());
+fn apply(table: &mut Table, account: &Metadata, texts: &mut SharedTexts) {
+    let annotations = Annotations::read(account.annotations(), &mut |text| texts.share(text));
     if annotations.size() > MAX_CACHED_BYTES {
         return remove(table, account);
     }

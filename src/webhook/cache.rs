@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::api::ManagedIdentityBinding;
 use crate::decide::admit::Binding;
+use crate::runtime::shared_text::SharedTexts;
 
 /// An object of the watch that may be malformed.
 pub type Guarded = crate::runtime::guarded::Guarded<ManagedIdentityBinding>;
@@ -117,10 +118,13 @@ impl Table {
     }
 
     /// Takes in an object, whose binding `keep` allocates.
-    fn apply(&mut self, object: &Guarded, keep: impl FnOnce(&str, Binding) -> Arc<Binding>) {
+    fn apply(&mut self, object: &Guarded, texts: &mut SharedTexts, keep: impl FnOnce(&str, Binding) -> Arc<Binding>) {
         let namespace = object.namespace().unwrap_or_default();
         match &object.0 {
-            Ok(binding) => self.insert(&namespace, keep(&namespace, Binding::from(binding))),
+            Ok(binding) => {
+                let binding = Binding::read(binding, &mut |text| texts.share(text));
+                self.insert(&namespace, keep(&namespace, binding));
+            }
             Err(invalid) => {
                 let name = object.name_any();
                 tracing::warn!(
@@ -140,12 +144,14 @@ impl Table {
 pub struct Follower {
     index: Arc<Index>,
     gathering: Table,
+    /// Names of identities, client IDs, tenants: one of each for many bindings.
+    texts: SharedTexts,
 }
 
 impl Follower {
     /// A follower that has seen nothing yet.
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, gathering: Table::default() }
+        Self { index, gathering: Table::default(), texts: SharedTexts::default() }
     }
 
     /// Takes in an event.
@@ -153,14 +159,17 @@ impl Follower {
         match event {
             Event::Init => self.gathering = Table::default(),
             Event::InitApply(object) => {
-                self.gathering.apply(object, |namespace, binding| self.index.shared(namespace, binding));
+                let share = |namespace: &str, binding| self.index.shared(namespace, binding);
+                self.gathering.apply(object, &mut self.texts, share);
             }
             Event::InitDone => {
                 let complete = std::mem::take(&mut self.gathering);
                 self.index.change(|table| *table = complete);
                 self.index.initialised.send_replace(true);
             }
-            Event::Apply(object) => self.index.change(|table| table.apply(object, |_, binding| Arc::new(binding))),
+            Event::Apply(object) => {
+                self.index.change(|table| table.apply(object, &mut self.texts, |_, binding| Arc::new(binding)));
+            }
             Event::Delete(object) => {
                 let namespace = object.namespace().unwrap_or_default();
                 self.index.change(|table| table.remove(&namespace, &object.name_any()));

@@ -20,14 +20,14 @@ pub struct Binding {
     /// The service account whose pods it covers.
     pub service_account: Arc<str>,
     /// The identity, as `kind/name`.
-    pub identity: String,
+    pub identity: Arc<str>,
     /// How far the controller has come with it.
     pub standing: Standing,
     pub(super) origin: Origin,
     pub(super) created: Option<Timestamp>,
-    pub(super) pod_selector: Option<LabelSelector>,
+    pub(super) pod_selector: Option<Box<LabelSelector>>,
     pub(super) mode: InjectionMode,
-    pub(super) client_id_env: String,
+    pub(super) client_id_env: Arc<str>,
     pub(super) containers: ContainerFilter,
     pub(super) token_expiration_seconds: u32,
     pub(super) start: Start,
@@ -50,21 +50,21 @@ pub enum Standing {
     /// It may not have the identity.
     NotAccepted {
         /// Reason of the `Accepted` condition.
-        reason: String,
+        reason: Arc<str>,
         /// Message of the `Accepted` condition.
-        message: String,
+        message: Box<str>,
     },
     /// It may have the identity, but the identity's client ID and tenant are not known.
     Unresolved {
         /// What the `IdentityResolved` condition says, if it does.
-        why: Option<String>,
+        why: Option<Box<str>>,
     },
     /// Everything that a pod needs is known.
     Resolved {
         /// Client ID of the identity.
-        client_id: String,
+        client_id: Arc<str>,
         /// Entra tenant of the identity.
-        tenant_id: String,
+        tenant_id: Arc<str>,
     },
     /// It is being deleted: its trust is about to go.
     Deleting,
@@ -76,26 +76,20 @@ impl Binding {
         (self.origin, self.created.is_none(), self.created, &self.name)
     }
 
-    /// Whether it is for the container.
-    pub(super) fn chooses(&self, container: &str) -> bool {
-        self.containers.chooses(container)
-    }
-}
-
-impl From<&ManagedIdentityBinding> for Binding {
-    fn from(object: &ManagedIdentityBinding) -> Self {
+    /// What admission needs of an object. `share` hands out the texts that many bindings have in common.
+    pub fn read(object: &ManagedIdentityBinding, share: &mut impl FnMut(&str) -> Arc<str>) -> Self {
         let spec = &object.spec;
         let kind = spec.identity_ref.kind.as_str();
         Self {
             name: object.metadata.name.as_deref().unwrap_or_default().into(),
             service_account: spec.service_account_name.as_str().into(),
-            identity: format!("{kind}/{}", spec.identity_ref.name),
-            standing: Standing::of(object),
+            identity: share(&format!("{kind}/{}", spec.identity_ref.name)),
+            standing: Standing::of(object, share),
             origin: Origin::Object,
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            pod_selector: spec.pod_selector.clone().filter(|selector| !selector.is_empty()),
+            pod_selector: spec.pod_selector.clone().filter(|selector| !selector.is_empty()).map(Box::new),
             mode: spec.injection.mode,
-            client_id_env: spec.injection.client_id_env.clone(),
+            client_id_env: share(&spec.injection.client_id_env),
             containers: spec.injection.containers.clone(),
             token_expiration_seconds: spec
                 .injection
@@ -104,10 +98,21 @@ impl From<&ManagedIdentityBinding> for Binding {
             start: Start::of(object),
         }
     }
+
+    /// Whether it is for the container.
+    pub(super) fn chooses(&self, container: &str) -> bool {
+        self.containers.chooses(container)
+    }
+}
+
+impl From<&ManagedIdentityBinding> for Binding {
+    fn from(object: &ManagedIdentityBinding) -> Self {
+        Self::read(object, &mut |text| text.into())
+    }
 }
 
 impl Standing {
-    fn of(object: &ManagedIdentityBinding) -> Self {
+    fn of(object: &ManagedIdentityBinding, share: &mut impl FnMut(&str) -> Arc<str>) -> Self {
         if object.metadata.deletion_timestamp.is_some() {
             return Self::Deleting;
         }
@@ -116,17 +121,20 @@ impl Standing {
         match accepted.status.as_str() {
             "True" => {}
             "False" if !mutants::active(Mutant::RefusalUnexplained) => {
-                return Self::NotAccepted { reason: accepted.reason.clone(), message: accepted.message.clone() };
+                let (reason, message) = (share(&accepted.reason), accepted.message.as_str().into());
+                return Self::NotAccepted { reason, message };
             }
             _ => return Self::Pending,
         }
-        let known = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        match (known(&status.client_id), known(&status.tenant_id)) {
-            (Some(client_id), Some(tenant_id)) => Self::Resolved { client_id, tenant_id },
+        let known = |value| Option::filter(value, |value: &&str| !value.is_empty());
+        match (known(status.client_id.as_deref()), known(status.tenant_id.as_deref())) {
+            (Some(client_id), Some(tenant_id)) => {
+                Self::Resolved { client_id: share(client_id), tenant_id: share(tenant_id) }
+            }
             _ => Self::Unresolved {
                 why: find(&status.conditions, ConditionType::IdentityResolved)
                     .filter(|condition| condition.status != "True")
-                    .map(|condition| format!("{}: {}", condition.reason, condition.message)),
+                    .map(|condition| format!("{}: {}", condition.reason, condition.message).into()),
             },
         }
     }

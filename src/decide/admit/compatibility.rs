@@ -56,12 +56,22 @@ pub enum Account {
 /// The annotations of a service account that matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations {
-    client_id: Option<String>,
-    tenant_id: Option<String>,
-    expiration: Option<String>,
+    client_id: Option<Arc<str>>,
+    tenant_id: Option<Arc<str>>,
+    expiration: Option<Arc<str>>,
 }
 
 impl Annotations {
+    /// Those that matter. `share` hands out the texts that many service accounts have in common.
+    pub fn read(all: &BTreeMap<String, String>, share: &mut impl FnMut(&str) -> Arc<str>) -> Self {
+        let mut value = |key| all.get(key).map(|value| share(value));
+        Self {
+            client_id: value(CLIENT_ID_ANNOTATION),
+            tenant_id: value(TENANT_ID_ANNOTATION),
+            expiration: value(EXPIRATION_ANNOTATION),
+        }
+    }
+
     /// Whether an annotation is one of those that matter.
     pub fn has(key: &str) -> bool {
         [CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION, EXPIRATION_ANNOTATION].contains(&key)
@@ -74,17 +84,13 @@ impl Annotations {
 
     /// How many bytes the values have.
     pub fn size(&self) -> usize {
-        [&self.client_id, &self.tenant_id, &self.expiration].into_iter().flatten().map(String::len).sum()
+        [&self.client_id, &self.tenant_id, &self.expiration].into_iter().flatten().map(|value| value.len()).sum()
     }
 }
 
 impl From<&BTreeMap<String, String>> for Annotations {
     fn from(all: &BTreeMap<String, String>) -> Self {
-        Self {
-            client_id: all.get(CLIENT_ID_ANNOTATION).cloned(),
-            tenant_id: all.get(TENANT_ID_ANNOTATION).cloned(),
-            expiration: all.get(EXPIRATION_ANNOTATION).cloned(),
-        }
+        Self::read(all, &mut |text| text.into())
     }
 }
 
@@ -129,16 +135,16 @@ fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) ->
     Ok(Some(Binding {
         name: format!("ServiceAccount/{name}").into(),
         service_account: name.into(),
-        identity: ANNOTATIONS.to_owned(),
+        identity: ANNOTATIONS.into(),
         standing: Standing::Resolved {
             client_id: annotations.client_id.clone().unwrap_or_default(),
-            tenant_id: annotations.tenant_id.clone().unwrap_or_else(|| compatibility.tenant_id.clone()),
+            tenant_id: annotations.tenant_id.clone().unwrap_or_else(|| compatibility.tenant_id.as_str().into()),
         },
         origin: Origin::ServiceAccount,
         created: None,
         pod_selector: None,
         mode: InjectionMode::Pods,
-        client_id_env: ENV_CLIENT_ID.to_owned(),
+        client_id_env: ENV_CLIENT_ID.into(),
         containers: ContainerFilter::default(),
         token_expiration_seconds,
         // Nobody knows of a credential that would have to be waited for.

@@ -173,7 +173,7 @@ fn inject_env(
 fn wanted_env<'a>(identities: &[Identity<'a>], config: &'a Config) -> Vec<(&'a str, &'a str)> {
     let mut wanted: Vec<(&str, &str)> = Vec::with_capacity(identities.len() + 3);
     for identity in identities {
-        let name = identity.binding.client_id_env.as_str();
+        let name = identity.binding.client_id_env.as_ref();
         // Two bindings of one identity write one variable.
         if !wanted.iter().any(|(taken, _)| *taken == name) {
             wanted.push((name, identity.client_id));

@@ -80,7 +80,8 @@ fn unless_injected(standing: &str) -> String {
 
 fn unresolved() -> Validation {
     let why = slot("why");
-    let [unknown, known] = [None, Some(why)].map(|why| said(&unfit(&Standing::Unresolved { why })));
+    let [unknown, known] =
+        [None, Some(why)].map(|why| said(&unfit(&Standing::Unresolved { why: why.map(Into::into) })));
     Validation {
         holds: "!(variables.covers && variables.standing == 'Unresolved')".to_owned(),
         otherwise: format!("variables.unresolved_reason == '' ? {unknown} : {known}"),
@@ -95,7 +96,7 @@ fn pending() -> Validation {
 }
 
 fn not_accepted() -> Validation {
-    let standing = Standing::NotAccepted { reason: slot("reason"), message: slot("message") };
+    let standing = Standing::NotAccepted { reason: slot("reason").into(), message: slot("message").into() };
     Validation { holds: unless_injected("NotAccepted"), otherwise: said(&unfit(&standing)) }
 }
 
@@ -150,7 +151,7 @@ fn binding(mode: InjectionMode) -> Binding {
     };
     let mut binding = Binding::from(&ManagedIdentityBinding::new(&slot("binding"), spec));
     // Its kind is not known before either.
-    binding.identity = slot("identity");
+    binding.identity = slot("identity").into();
     binding
 }
 
