@@ -157,7 +157,7 @@ impl Objects {
     /// The key under which a binding to this name is reconciled.
     pub(super) fn key_of(&self, identity: &str) -> Key {
         let id = self.identities.get(identity).and_then(|object| identities::arm_id(object).ok());
-        id.map_or_else(|| Key::Name(identity.to_owned()), Key::Identity)
+        id.map_or_else(|| Key::Name(identity.into()), |id| Key::Identity(id.into()))
     }
 
     /// The issuers that objects record as the present one, each with since when.
@@ -373,7 +373,7 @@ mod tests {
     }
 
     fn arm_key(name: &str) -> Key {
-        Key::Identity(id(name).parse().unwrap())
+        Key::Identity(id(name).parse::<ArmId>().unwrap().into())
     }
 
     #[test]
@@ -529,7 +529,7 @@ mod tests {
     }
 
     fn waits(binding: &str) -> Key {
-        Key::Name(format!("mib-{binding}"))
+        Key::Name(format!("mib-{binding}").into())
     }
 
     #[test]

@@ -34,13 +34,13 @@ impl Gathered {
     pub(super) fn new(objects: &Objects, key: &Key, settings: &Settings) -> Self {
         let (id, identities, missing) = match key {
             Key::Identity(id) => {
-                (Some(id.clone()), objects.siblings(id).into_iter().cloned().collect::<Vec<_>>(), None)
+                (Some(ArmId::clone(id)), objects.siblings(id).into_iter().cloned().collect::<Vec<_>>(), None)
             }
             // The name has come to stand for an identity in Azure, which has a key of its own.
             Key::Name(name) if objects.key_of(name) != *key => return Self::default(),
             Key::Name(name) => {
                 let found: Vec<_> = objects.identity(name).cloned().into_iter().collect();
-                let missing = found.is_empty().then(|| name.clone());
+                let missing = found.is_empty().then(|| name.to_string());
                 (None, found, missing)
             }
             Key::Webhook | Key::Pod(_) | Key::Unlabelled | Key::Missed(_) => return Self::default(),

@@ -59,7 +59,7 @@ impl HeldPods {
             held.bindings = bindings;
             held.ungated
         });
-        (!ungated).then_some(Key::Pod(name))
+        (!ungated).then_some(Key::Pod(name.into()))
     }
 
     /// The pod is gone, or does not concern us any more.
@@ -83,7 +83,7 @@ impl HeldPods {
         pods.range((namespace.clone(), String::new())..)
             .take_while(|((found, _), _)| found == namespace)
             .filter(|(_, held)| !held.ungated && held.bindings.contains(binding))
-            .map(|(name, _)| Key::Pod(name.clone()))
+            .map(|(name, _)| Key::Pod(name.clone().into()))
             .collect()
     }
 
@@ -132,12 +132,12 @@ impl HeldPods {
                 // The label may be gone and the gate not: the key finds out.
                 Ok(Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
-                    queue.add(Key::Pod((namespace.clone(), pod.name_any())), Source::Namespace(namespace));
+                    queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
                 }
                 Ok(Event::InitDone) => {
                     for name in std::mem::take(&mut unseen) {
                         let source = Source::Namespace(name.0.clone());
-                        queue.add(Key::Pod(name), source);
+                        queue.add(Key::Pod(name.into()), source);
                     }
                 }
                 Err(error) => tracing::warn!(
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn key(name: &str) -> Key {
-        Key::Pod(("shop".into(), name.into()))
+        Key::Pod(("shop".to_owned(), name.to_owned()).into())
     }
 
     fn by(held: &HeldPods, binding: &str) -> Vec<Key> {

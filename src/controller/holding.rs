@@ -109,7 +109,7 @@ impl Reconciler {
             let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
             for pod in list.items.iter().filter(|pod| pod.annotations().contains_key(INJECTED_BY_ANNOTATION)) {
                 let namespace = pod.namespace().unwrap_or_default();
-                self.queue.add(Key::Pod((namespace.clone(), pod.name_any())), Source::Namespace(namespace));
+                self.queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
             }
             match list.metadata.continue_.filter(|next| !next.is_empty()) {
                 Some(next) => page.continue_token = Some(next),

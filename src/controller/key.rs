@@ -1,22 +1,23 @@
 //! What a reconcile is about.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::cache::BindingName;
 use super::held::PodName;
 use crate::api::ArmId;
 
-/// The key of a reconcile.
+/// The key of a reconcile. Small, because the queue has one for each binding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
     /// An identity in Azure, with every `ManagedIdentity` that names it and every binding to those.
-    Identity(ArmId),
+    Identity(Arc<ArmId>),
     /// A name under which there is no usable `ManagedIdentity`, with the bindings that ask for it.
-    Name(String),
+    Name(Arc<str>),
     /// The registration of the admission webhook.
     Webhook,
     /// A pod that is held, or may be.
-    Pod(PodName),
+    Pod(Arc<PodName>),
     /// Pods that are held, but have lost the label by which they are watched.
     Unlabelled,
     /// The pods of a binding that were admitted before they could be injected.
@@ -39,7 +40,7 @@ impl fmt::Display for Key {
             Self::Identity(id) => write!(f, "{id}"),
             Self::Name(name) => write!(f, "ManagedIdentity {name}"),
             Self::Webhook => f.write_str("webhook registration"),
-            Self::Pod((namespace, name)) => write!(f, "Pod {namespace}/{name}"),
+            Self::Pod(name) => write!(f, "Pod {}/{}", name.0, name.1),
             Self::Unlabelled => f.write_str("held pods without the label"),
             Self::Missed(name) => write!(f, "missed pods of ManagedIdentityBinding {}/{}", name.0, name.1),
         }

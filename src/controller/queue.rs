@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 
 use crate::runtime::clock::SharedClock;
 
+/// Room for so many keys is kept.
+const FEW: usize = 256;
+
 /// A queue of keys. What time brings back is in the line of the source's default.
 pub(super) struct Queue<K, S> {
     state: Mutex<State<K, S>>,
@@ -161,6 +164,10 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> State<K, S> {
                 self.turns.push_back(source);
             } else {
                 self.lines.remove(&source);
+            }
+            if self.waiting.is_empty() {
+                // Every key there is was here when the controller began.
+                self.waiting.shrink_to(FEW);
             }
             self.working.insert(key.clone());
             return Some(key);
