@@ -184,6 +184,13 @@ impl Feed {
     {
         let kind = what.as_str();
         let mut events = std::pin::pin!(events);
+        // With the first list, whoever decides begins with every key there is. A standby that had them all in its queue
+        // would have to take what changed meanwhile in between.
+        let add = |keys, name: &N| {
+            if self.initialised.borrow().contains(&what) {
+                self.add(keys, &source_of(name));
+            }
+        };
         // Objects of a list that is still coming in; what it does not mention at its end is gone.
         let mut unseen: BTreeSet<N> = BTreeSet::new();
         while let Some(event) = events.next().await {
@@ -193,7 +200,7 @@ impl Feed {
                     let name = name_of(&object);
                     unseen.remove(&name);
                     match object.0 {
-                        Ok(object) => self.add(take(&self, &name, Some(object)), &source_of(&name)),
+                        Ok(object) => add(take(&self, &name, Some(object)), &name),
                         Err(error) => {
                             tracing::error!(kind, name = ?name, error = error.error, "object can't be understood; it is left as it was");
                         }
@@ -201,11 +208,11 @@ impl Feed {
                 }
                 Ok(Event::Delete(object)) => {
                     let name = name_of(&object);
-                    self.add(take(&self, &name, None), &source_of(&name));
+                    add(take(&self, &name, None), &name);
                 }
                 Ok(Event::InitDone) => {
                     for name in std::mem::take(&mut unseen) {
-                        self.add(take(&self, &name, None), &source_of(&name));
+                        add(take(&self, &name, None), &name);
                     }
                     self.initialised.send_if_modified(|all| all.insert(what));
                 }
