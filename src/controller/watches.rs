@@ -263,3 +263,57 @@ fn guarded<K>(event: Event<K>) -> Event<Guarded<K>> {
         Event::InitDone => Event::InitDone,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use kube::runtime::watcher::Error;
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::metrics::ControllerMetrics;
+    use crate::runtime::clock::SystemClock;
+
+    fn identity(generation: i64) -> Guarded<ManagedIdentity> {
+        let id = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
+        let object = json!({
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
+            "metadata": {"name": "orders", "generation": generation},
+            "spec": {"existing": {"resourceID": id}, "allowedSubjects": []},
+        });
+        Guarded(Ok(serde_json::from_value(object).unwrap()))
+    }
+
+    /// Feeds these events; answers whether they brought a key.
+    fn brings(feed: &Arc<Feed>, events: Vec<Event<Guarded<ManagedIdentity>>>) -> bool {
+        let events = futures::stream::iter(events.into_iter().map(Ok::<_, Error>));
+        let known = |feed: &Feed| feed.cache.read().identity_names().cloned().collect();
+        let take = |feed: &Feed, name: &String, object| feed.cache.identity_changed(name, object);
+        let names = (ResourceExt::name_any, |_: &String| Source::Cluster);
+        feed.clone().follow(Watched::Identities, events, names, known, take).now_or_never().unwrap();
+        let mut brought = false;
+        while let Some(key) = feed.queue.next().now_or_never() {
+            feed.queue.done(key, None);
+            brought = true;
+        }
+        brought
+    }
+
+    #[test]
+    fn a_first_list_fills_the_cache_and_what_comes_later_the_queue() {
+        let initialised = watch::Sender::new(BTreeSet::new());
+        let feed = Arc::new(Feed {
+            cache: Arc::default(),
+            queue: Arc::new(Queue::new(SystemClock::shared())),
+            held: Arc::new(HeldPods::new(ControllerMetrics::default())),
+            initialised,
+        });
+        assert!(!brings(&feed, vec![Event::Init, Event::InitApply(identity(1)), Event::InitDone]));
+        assert!(feed.cache.read().identity("orders").is_some());
+        assert!(brings(&feed, vec![Event::Apply(identity(2))]), "a change");
+        assert!(!brings(&feed, vec![Event::Init, Event::InitApply(identity(2)), Event::InitDone]), "nothing is new");
+        assert!(brings(&feed, vec![Event::Init, Event::InitApply(identity(3)), Event::InitDone]), "a change in a list");
+        assert!(brings(&feed, vec![Event::Init, Event::InitDone]), "an object that a list lacks");
+        assert!(feed.cache.read().identity("orders").is_none());
+    }
+}

@@ -218,7 +218,7 @@ def restart_part(found: Found) -> Part:
         Figure("Every identity looked at", "s", of("all_identities_seconds")),
         zero("Writes to ARM", max(of("arm_writes"))),
         zero("Writes to Kubernetes but for the Lease", max(of("kubernetes_writes"))),
-    ], [], [f"{found['bindings']:,} bindings; a new leader lists everything once more before it decides."])
+    ], [], [f"{found['bindings']:,} bindings; a new leader compares the versions of all with its cache before it decides."])
 
 
 def failover(context: Context) -> Part:
