@@ -192,10 +192,12 @@ impl Follower {
 }
 
 fn apply(table: &mut Table, account: &Metadata, texts: &mut SharedTexts) {
-    let annotations = Annotations::read(account.annotations(), &mut |text| texts.share(text));
+    let annotations = Annotations::from(account.annotations());
     if annotations.size() > MAX_CACHED_BYTES {
         return remove(table, account);
     }
+    // Not before: what is shared is kept for a while, whoever has it.
+    let annotations = annotations.shared(|text| texts.share(text));
     table.entry(account.namespace().unwrap_or_default()).or_default().insert(account.name_any(), annotations);
 }
 

@@ -62,13 +62,13 @@ pub struct Annotations {
 }
 
 impl Annotations {
-    /// Those that matter. `share` hands out the texts that many service accounts have in common.
-    pub fn read(all: &BTreeMap<String, String>, share: &mut impl FnMut(&str) -> Arc<str>) -> Self {
-        let mut value = |key| all.get(key).map(|value| share(value));
+    /// The same, with the texts that `share` hands out because many service accounts have them in common.
+    pub fn shared(&self, mut share: impl FnMut(&str) -> Arc<str>) -> Self {
+        let mut shared = |value: &Option<Arc<str>>| value.as_deref().map(&mut share);
         Self {
-            client_id: value(CLIENT_ID_ANNOTATION),
-            tenant_id: value(TENANT_ID_ANNOTATION),
-            expiration: value(EXPIRATION_ANNOTATION),
+            client_id: shared(&self.client_id),
+            tenant_id: shared(&self.tenant_id),
+            expiration: shared(&self.expiration),
         }
     }
 
@@ -90,7 +90,12 @@ impl Annotations {
 
 impl From<&BTreeMap<String, String>> for Annotations {
     fn from(all: &BTreeMap<String, String>) -> Self {
-        Self::read(all, &mut |text| text.into())
+        let value = |key| all.get(key).map(|value| Arc::from(value.as_str()));
+        Self {
+            client_id: value(CLIENT_ID_ANNOTATION),
+            tenant_id: value(TENANT_ID_ANNOTATION),
+            expiration: value(EXPIRATION_ANNOTATION),
+        }
     }
 }
 

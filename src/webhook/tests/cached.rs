@@ -81,3 +81,12 @@ fn a_malformed_binding_is_dropped_and_the_others_stay() {
     follow(&index, &Event::Delete(object("b", &json!({"spec": null}))));
     assert!(index.find("shop", "orders").is_none());
 }
+
+#[test]
+fn bindings_on_one_identity_share_its_words() {
+    let status = json!({"status": {"clientID": "id", "tenantID": "tenant", "conditions": []}});
+    let index = filled([object("one", &status), object("two", &status)]);
+    let [one, two] = &index.find("shop", "orders").unwrap()[..] else { panic!("two bindings") };
+    assert_eq!(one.identity, two.identity);
+    assert!(Arc::ptr_eq(&one.identity, &two.identity));
+}

@@ -162,3 +162,22 @@ fn of_the_metadata_only_what_is_asked_for_is_taken_in() {
     assert_eq!(account.metadata.annotations, Some([(CLIENT_ID_ANNOTATION.to_owned(), "id".to_owned())].into()));
     assert_eq!((account.metadata.labels, account.metadata.resource_version), (None, Some("7".to_owned())));
 }
+
+#[test]
+fn nothing_is_kept_of_a_service_account_with_very_large_annotations() {
+    let large = "x".repeat(200_000);
+    let mut follower = accounts::Follower::new(Arc::default());
+    follower.follow(&Event::Apply(metadata("orders", &json!({"azure.workload.identity/client-id": large}))));
+    assert!(!format!("{follower:?}").contains(&large));
+}
+
+#[test]
+fn service_accounts_of_one_tenant_share_its_id() {
+    let annotations = json!({"azure.workload.identity/tenant-id": "one-tenant"});
+    let mut follower = accounts::Follower::new(Arc::default());
+    for name in ["orders", "billing"] {
+        follower.follow(&Event::Apply(metadata(name, &annotations)));
+    }
+    let known = format!("{follower:?}");
+    assert_eq!(known.matches("one-tenant").count(), 3, "two accounts and the shared text: {known}");
+}
