@@ -308,6 +308,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_flood_leaves_no_room_behind() {
+        let queue = Queue::<_, u8>::new(FakeClock::new());
+        for key in 0..100 * FEW {
+            queue.add(key, 0);
+        }
+        for _ in 0..100 * FEW {
+            let key = queue.next().await;
+            queue.done(key, None);
+        }
+        assert!(queue.lock().waiting.capacity() <= 4 * FEW);
+    }
+
+    #[tokio::test]
     async fn sources_take_turns() {
         let queue = Queue::<_, u8>::new(FakeClock::new());
         for key in ["a1", "a2", "a3"] {
