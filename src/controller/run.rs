@@ -195,27 +195,25 @@ impl Life {
             if let Some(former) = self.watches.remove(what) {
                 former.abort();
             }
-            let (feed, client, tasks) = (feed.clone(), config.client.clone(), &mut self.tasks);
-            let now = match what {
-                Watched::Identities => tasks.spawn(feed.identities(client).map(|()| "the watch of ManagedIdentities")),
-                Watched::Bindings => {
-                    tasks.spawn(feed.bindings(client).map(|()| "the watch of ManagedIdentityBindings"))
-                }
-                Watched::Classes => tasks.spawn(feed.classes(client).map(|()| "the watch of ManagedIdentityClasses")),
-                Watched::Namespaces => tasks.spawn(feed.namespaces(client).map(|()| "the watch of Namespaces")),
+            let (feed, client) = (feed.clone(), config.client.clone());
+            let watch = match what {
+                Watched::Identities => feed.identities(client).boxed(),
+                Watched::Bindings => feed.bindings(client).boxed(),
+                Watched::Classes => feed.classes(client).boxed(),
+                Watched::Namespaces => feed.namespaces(client).boxed(),
                 Watched::Registration => {
                     let Some(target) = config.webhook.clone() else { continue };
-                    let watch = feed.registration(client, target.configuration, target.namespace, target.secret);
-                    tasks.spawn(watch.map(|()| "the watch of the webhook registration"))
+                    feed.registration(client, target.configuration, target.namespace, target.secret).boxed()
                 }
                 Watched::Policies => {
                     if config.injection.as_ref().is_none_or(|target| target.mode != Mode::Policy) {
                         continue;
                     }
-                    tasks.spawn(feed.policies(client).map(|()| "the watch of the admission policies"))
+                    feed.policies(client).boxed()
                 }
             };
-            self.watches.insert(*what, now);
+            let task = what.task();
+            self.watches.insert(*what, self.tasks.spawn(watch.map(move |()| task)));
         }
         all_seen(seen, these.iter().copied().filter(|what| what.is_required()).collect())
     }

@@ -48,15 +48,15 @@ impl Watched {
         !matches!(self, Self::Registration | Self::Policies)
     }
 
-    /// For people.
-    pub(super) fn as_str(self) -> &'static str {
+    /// The task that watches it, for people.
+    pub(super) fn task(self) -> &'static str {
         match self {
-            Self::Identities => "ManagedIdentity",
-            Self::Bindings => "ManagedIdentityBinding",
-            Self::Classes => "ManagedIdentityClass",
-            Self::Namespaces => "Namespace",
-            Self::Registration => "webhook registration",
-            Self::Policies => "admission policies",
+            Self::Identities => "the watch of ManagedIdentities",
+            Self::Bindings => "the watch of ManagedIdentityBindings",
+            Self::Classes => "the watch of ManagedIdentityClasses",
+            Self::Namespaces => "the watch of Namespaces",
+            Self::Registration => "the watch of the webhook registration",
+            Self::Policies => "the watch of the admission policies",
         }
     }
 }
@@ -180,9 +180,9 @@ impl Feed {
         take: impl Fn(&Self, &N, Option<K>) -> BTreeSet<Key> + Send,
     ) where
         N: Ord + Clone + Debug + Send,
-        K: Send,
+        K: Resource<DynamicType = ()> + Send,
     {
-        let kind = what.as_str();
+        let kind = &*K::kind(&());
         let mut events = std::pin::pin!(events);
         // With the first list, whoever decides begins with every key there is. A standby that had them all in its queue
         // would have to take what changed meanwhile in between.

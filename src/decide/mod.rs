@@ -34,3 +34,4 @@ pub mod scopes;
 pub mod settle;
 pub mod status;
 pub mod teardown;
+pub mod versions;

@@ -63,6 +63,7 @@ pub struct Annotations {
 
 impl Annotations {
     /// The same, with the texts that `share` hands out because many service accounts have them in common.
+    #[must_use]
     pub fn shared(&self, mut share: impl FnMut(&str) -> Arc<str>) -> Self {
         let mut shared = |value: &Option<Arc<str>>| value.as_deref().map(&mut share);
         Self {

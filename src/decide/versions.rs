@@ -1,0 +1,105 @@
+//! Whether a cache has everything that there is, by versions alone.
+//!
+//! Versions of objects and of lists are numbers, and later ones are larger (Kubernetes API concepts, resource versions).
+
+use std::collections::HashMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// The version of each object of a kind, at one time.
+#[derive(Debug, Default)]
+pub struct Versions {
+    /// That time.
+    of_list: u64,
+    /// By UID.
+    of_objects: HashMap<String, u64>,
+}
+
+/// A version is no number, so that nothing can be compared with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("versions are no numbers, so that they have no order")]
+pub struct NoOrder;
+
+impl Versions {
+    /// Takes a page of a list in, which says when it was made, with the UIDs and versions of its objects.
+    /// An error means that one of them is no number.
+    pub fn add(
+        &mut self,
+        of_list: Option<&str>,
+        objects: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), NoOrder> {
+        self.of_list = of_list.and_then(version).ok_or(NoOrder)?;
+        for (uid, text) in objects {
+            self.of_objects.insert(uid, version(&text).ok_or(NoOrder)?);
+        }
+        Ok(())
+    }
+
+    /// Whether these objects are all that there are, each in its version or a later one.
+    pub fn are_in<'a>(&self, cached: impl IntoIterator<Item = &'a ObjectMeta>) -> bool {
+        let mut found = 0;
+        for object in cached {
+            let Some(cached) = object.resource_version.as_deref().and_then(version) else { return false };
+            match object.uid.as_ref().and_then(|uid| self.of_objects.get(uid)) {
+                Some(live) if cached >= *live => found += 1,
+                // Made since.
+                None if cached > self.of_list => {}
+                _ => return false,
+            }
+        }
+        found == self.of_objects.len()
+    }
+}
+
+fn version(text: &str) -> Option<u64> {
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(of: &[(&str, &str)]) -> Vec<(String, String)> {
+        of.iter().map(|(uid, version)| ((*uid).to_owned(), (*version).to_owned())).collect()
+    }
+
+    /// Whether a cache with these is current where a list had two objects, on two pages.
+    fn is_current(cached: &[(&str, &str)]) -> bool {
+        let mut live = Versions::default();
+        live.add(Some("90"), objects(&[("a", "7")])).unwrap();
+        live.add(Some("90"), objects(&[("b", "8")])).unwrap();
+        let metadata =
+            |(uid, version)| ObjectMeta { uid: Some(uid), resource_version: Some(version), ..ObjectMeta::default() };
+        live.are_in(&objects(cached).into_iter().map(metadata).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_cache_is_current_with_the_same_versions_or_later_ones() {
+        assert!(is_current(&[("a", "7"), ("b", "8")]));
+        assert!(is_current(&[("a", "7"), ("b", "91")]), "it has heard of a change since");
+        assert!(is_current(&[("a", "7"), ("b", "8"), ("c", "100")]), "and of an object made since");
+        assert!(is_current(&[("b", "10"), ("a", "7")]), "ten comes after eight");
+    }
+
+    #[test]
+    fn a_cache_that_lacks_a_change_is_behind() {
+        assert!(!is_current(&[("a", "6"), ("b", "8")]), "a change");
+        assert!(!is_current(&[("a", "7")]), "a new object");
+        assert!(!is_current(&[("a", "7"), ("b", "8"), ("c", "9")]), "a deletion");
+        assert!(!is_current(&[("a", "7"), ("anew", "8")]), "a deletion and a new object of the same name");
+        assert!(!is_current(&[]));
+    }
+
+    #[test]
+    fn versions_without_order_say_nothing() {
+        assert!(!is_current(&[("a", "7"), ("b", "later")]));
+        assert_eq!(Versions::default().add(Some("x1"), []), Err(NoOrder));
+        assert_eq!(Versions::default().add(None, []), Err(NoOrder));
+        assert_eq!(Versions::default().add(Some("90"), objects(&[("a", "-1")])), Err(NoOrder));
+    }
+
+    #[test]
+    fn nothing_is_current_where_there_is_nothing() {
+        assert!(Versions::default().are_in([]));
+    }
+}
