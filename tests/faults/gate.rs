@@ -3,21 +3,24 @@
 //! It keeps the controller to the objects of its plan, can hold and cut watches, answer from an old list or with an
 //! error, and lose answers. What passes is the real API server's.
 
+mod layer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use http::{Request, Response};
 use kube::client::Body as KubeBody;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Service};
+
+use layer::AnyResponse;
+pub use layer::GateLayer;
 
 use super::clock::lock;
 use super::history::History;
@@ -27,8 +30,9 @@ const COLLECTIONS: [&str; 4] = [
     "/apis/ensign.dev/v1alpha1/managedidentities",
     "/apis/ensign.dev/v1alpha1/managedidentitybindings",
     "/apis/ensign.dev/v1alpha1/managedidentityclasses",
-    "/api/v1/namespaces",
+    NAMESPACES,
 ];
+const NAMESPACES: &str = "/api/v1/namespaces";
 /// What they are collections of.
 const KINDS: [&str; 4] = ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"];
 const REVISION: &str = r#""resourceVersion":""#;
@@ -253,7 +257,7 @@ impl Gate {
             *request.uri_mut() = with_selector(request.uri(), &self.label)?;
         }
         // What a new leader compares its cache with is no list that the cache is filled from.
-        let compares = collection != Some(COLLECTIONS[3]) && asks_for_metadata(&request);
+        let compares = collection != Some(NAMESPACES) && asks_for_metadata(&request);
         if let Some(collection) = collection.filter(|_| !compares) {
             self.released(collection).await;
         }
@@ -391,85 +395,6 @@ fn refusal(status: u16, retry_after: Option<u64>) -> Response<Body> {
         response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
     }
     response
-}
-
-/// An answer whose body is of one type, whatever it was.
-pub struct AnyResponse(Response<Body>);
-
-impl<B> From<Response<B>> for AnyResponse
-where
-    B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn from(response: Response<B>) -> Self {
-        Self(response.map(Body::new))
-    }
-}
-
-/// Puts the gate around a client's service.
-#[derive(Clone)]
-pub struct GateLayer(pub Arc<Gate>);
-
-impl<S> Layer<S> for GateLayer {
-    type Service = GateService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        GateService { gate: self.0.clone(), inner }
-    }
-}
-
-#[derive(Clone)]
-pub struct GateService<S> {
-    gate: Arc<Gate>,
-    inner: S,
-}
-
-impl<S> Service<Request<KubeBody>> for GateService<S>
-where
-    S: Service<Request<KubeBody>, Error = BoxError> + Clone + Send + 'static,
-    S::Response: Into<AnyResponse> + Send,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<KubeBody>) -> Self::Future {
-        // The one that is ready goes; its clone stays.
-        let clone = self.inner.clone();
-        let inner = std::mem::replace(&mut self.inner, clone);
-        let gate = self.gate.clone();
-        let target = request.uri().to_string();
-        *lock(&gate.last) = format!("{} {target}", request.method());
-        let action = gate.due(request.method().as_str(), &target);
-        let under_way = UnderWay::new(gate.clone());
-        async move {
-            let answer = gate.pass(inner, request, action).await;
-            drop(under_way);
-            answer
-        }
-        .boxed()
-    }
-}
-
-struct UnderWay(Arc<Gate>);
-
-impl UnderWay {
-    fn new(gate: Arc<Gate>) -> Self {
-        gate.under_way.fetch_add(1, Ordering::SeqCst);
-        Self(gate)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
-        self.0.seen.fetch_add(1, Ordering::SeqCst);
-    }
 }
 
 struct OpenWatch(Arc<Gate>, &'static str);
