@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::classes::{self, Classes};
 use super::key::Key;
+use super::unseen::{Fingerprint, UnseenStatuses};
 use crate::api::keys::CREDENTIALS_FINALIZER;
 use crate::api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use crate::decide::resync::Sharers;
@@ -37,6 +39,7 @@ pub(super) struct Objects {
     by_identity: HashMap<String, BTreeSet<BindingName>>,
     namespaces: BTreeMap<String, NamespaceFacts>,
     classes: Classes,
+    unseen: UnseenStatuses,
 }
 
 impl Cache {
@@ -62,6 +65,17 @@ impl Cache {
     /// Takes a change of a `ManagedIdentityClass` in; answers the keys that it concerns.
     pub(super) fn class_changed(&self, name: &str, now: Option<ManagedIdentityClass>) -> BTreeSet<Key> {
         self.write().class_changed(name, now)
+    }
+
+    /// A status was written to a binding or an identity as a decision had it.
+    pub(super) fn status_written(&self, object: &ObjectMeta, status: Fingerprint) {
+        let Objects { bindings, identities, unseen, .. } = &mut *self.write();
+        let name = object.name.clone().unwrap_or_default();
+        let cached = match &object.namespace {
+            Some(namespace) => bindings.get(&(namespace.clone(), name)).map(|binding| &binding.metadata),
+            None => identities.get(&name).map(|identity| &identity.metadata),
+        };
+        unseen.written(object, cached, status);
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Objects> {
@@ -92,6 +106,11 @@ impl Objects {
 
     pub(super) fn namespace_names(&self) -> impl Iterator<Item = &String> {
         self.namespaces.keys()
+    }
+
+    /// The status that was written to the object, if no watch has brought it yet.
+    pub(super) fn unseen_status(&self, object: &ObjectMeta) -> Option<Fingerprint> {
+        self.unseen.get(object)
     }
 
     /// How many identities in Azure share limits with this one.
@@ -174,6 +193,9 @@ impl Objects {
 
     fn identity_changed(&mut self, name: &str, now: Option<ManagedIdentity>) -> BTreeSet<Key> {
         let before = self.identities.get(name).cloned();
+        if let Some(before) = &before {
+            self.unseen.seen(&before.metadata);
+        }
         let significant = match (&before, &now) {
             (Some(before), Some(now)) => is_significant(before.as_ref(), now),
             _ => true,
@@ -256,6 +278,9 @@ impl Objects {
     fn binding_changed(&mut self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
         let name = &self.binding_name(name);
         let before = self.bindings.get(name).cloned();
+        if let Some(before) = &before {
+            self.unseen.seen(&before.metadata);
+        }
         if let (Some(before), Some(now)) = (&before, &now)
             && !is_significant(before.as_ref(), now)
         {

@@ -43,6 +43,7 @@ mod service_accounts;
 mod takeover;
 mod teardown;
 mod teardown_identity;
+mod unseen;
 mod upstream_webhook;
 mod waits;
 mod watches;

@@ -27,6 +27,7 @@ use super::provision::Provisioned;
 use super::queue::Queue;
 use super::registration::{Registered, Registrar};
 use super::service_accounts;
+use super::unseen::Fingerprint;
 use super::upstream_webhook::Look;
 use super::waits::Waits;
 use super::write_gate::WriteGate;
@@ -449,16 +450,24 @@ impl Reconciler {
         before: Option<&S>,
         after: &S,
     ) -> Result<(), KubeError> {
-        if before == Some(after) && !mutants::active(Mutant::StatusAlwaysWritten) {
+        let unseen = self.cache.read().unseen_status(object.meta());
+        if unseen.is_none() && before == Some(after) && !mutants::active(Mutant::StatusAlwaysWritten) {
             return Ok(());
         }
-        match serde_json::to_value(after) {
-            Ok(status) => self.writer.write_status::<K>(object, status).await,
+        let status = match serde_json::to_value(after) {
+            Ok(status) => status,
             Err(error) => {
                 tracing::error!(%error, object = object.name_any(), "status can't be serialised");
-                Ok(())
+                return Ok(());
             }
+        };
+        let fingerprint = Fingerprint::of(&status);
+        if unseen == Some(fingerprint) && !mutants::active(Mutant::StatusAlwaysWritten) {
+            return Ok(());
         }
+        self.writer.write_status::<K>(object, status).await?;
+        self.cache.status_written(object.meta(), fingerprint);
+        Ok(())
     }
 
     /// Now, in whole seconds: what Kubernetes stores and gives back.
