@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     // `cargo test --benches` and `cargo bench` append a flag for the usual harness.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
     let command = Command::parse_from(arguments);
-    ensign::runtime::tls::install_provider();
+    ensign_runtime::tls::install_provider();
     // One thread: client and server each get one core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(Failure::from).and_then(|runtime| {
@@ -66,10 +66,5 @@ fn main() -> ExitCode {
 
 #[allow(clippy::print_stderr, reason = "nobody else tells of a driver's failure")]
 fn tell(failure: &dyn std::error::Error) {
-    eprintln!("error: {failure}");
-    let mut source = failure.source();
-    while let Some(cause) = source {
-        eprintln!("  caused by: {cause}");
-        source = cause.source();
-    }
+    eprintln!("error: {}", ensign_runtime::error_chain::lines(failure));
 }

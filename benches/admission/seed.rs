@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ensign::api::ManagedIdentityBinding;
+use ensign_api::ManagedIdentityBinding;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, Patch, PatchParams, PostParams};

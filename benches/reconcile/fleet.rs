@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ensign::api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
-use ensign::emulator::{Emulator, LogEntry, LogFilter};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::{Emulator, LogEntry, LogFilter};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
@@ -13,8 +13,8 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::control_plane::ControlPlane;
 use crate::process::{AUDIENCE, CONTROLLER, OWN_CLIENT_ID, SYSTEM};
+use ensign_testkit::control_plane::ControlPlane;
 
 pub const PER_IDENTITY: usize = 20;
 /// An identity's bindings are in so many namespaces.

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::fleet::{Fleet, PER_IDENTITY};
 use crate::scene::{Scene, seconds};
-use ensign::api::ManagedIdentityBinding;
+use ensign_api::ManagedIdentityBinding;
 
 /// The controller's default for `--concurrency`.
 const AT_ONCE: usize = 8;

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
-use ensign::azure::ArmClient;
-use ensign::controller::{self, Config, ControllerMetrics, Effects};
-use ensign::decide::assess::Settings;
-use ensign::decide::backoff::Spread;
-use ensign::decide::names::cluster_tag;
-use ensign::decide::ownership::Cluster;
-use ensign::decide::pace::Limits;
-use ensign::decide::scopes::AllowedScopes;
-use ensign::runtime::clock::SharedClock;
-use ensign::runtime::health::Readiness;
+use ensign_azure::ArmClient;
+use ensign_controller;
+use ensign_controller::{Config, ControllerMetrics, Effects};
+use ensign_core::acceptance::scopes::AllowedScopes;
+use ensign_core::assess::Settings;
+use ensign_core::credentials::names::cluster_tag;
+use ensign_core::credentials::ownership::Cluster;
+use ensign_core::scheduling::backoff::Spread;
+use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_runtime::clock::SharedClock;
+use ensign_runtime::health::Readiness;
 use kube::client::ClientBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ pub async fn measure(scene: &mut Scene) -> Value {
     let (seen, begun) = (log_position(&scene.azure), Instant::now());
     let (stop, under_way) = (CancellationToken::new(), UnderWay::default());
     let config = config(scene, clock.clone(), &under_way).await;
-    let running = tokio::spawn(controller::run(config, stop.clone()));
+    let running = tokio::spawn(ensign_controller::run(config, stop.clone()));
     let mut said = Instant::now();
     while fleet.trusted(&scene.azure) < fleet.bindings {
         assert!(begun.elapsed() < PATIENCE && !running.is_finished(), "every credential is written");
@@ -120,7 +121,7 @@ async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Conf
     let client = kube.with_layer(under_way).build();
     let info = scene.azure.info();
     let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
-    let (id, issuer) = controller::discover(&client, None, None).await.expect("learn the cluster");
+    let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
     let token = Arc::new(FixedToken(scene.azure.arm_token().expect("a token")));
     Config {
         arm: ArmClient::new(&cloud, &connection, token, &cluster_tag(&id)).expect("a client of ARM"),

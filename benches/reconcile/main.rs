@@ -13,11 +13,6 @@
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
 mod audit;
-#[path = "../../tests/integration/support/audit.rs"]
-mod audit_log;
-#[path = "../../tests/integration/support/chosen_cluster.rs"]
-mod chosen_cluster;
-mod control_plane;
 mod failover;
 mod fleet;
 mod floor;

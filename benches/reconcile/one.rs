@@ -3,8 +3,8 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use ensign::api::ManagedIdentityBinding;
-use ensign::api::conditions::{ConditionType, is_true};
+use ensign_api::ManagedIdentityBinding;
+use ensign_api::conditions::{ConditionType, is_true};
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ensign::emulator::Emulator;
+use ensign_azure_emulator::Emulator;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
-use crate::control_plane::ControlPlane;
+use ensign_testkit::control_plane::ControlPlane;
 
 /// Client ID of the controller's own identity.
 pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";

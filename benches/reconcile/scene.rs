@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ensign::emulator::{Emulator, EmulatorOptions};
+use ensign_azure_emulator::{Emulator, EmulatorOptions};
 use kube::Client;
 
 use crate::Args;
 use crate::audit::{Audit, Counts};
-use crate::control_plane::ControlPlane;
 use crate::fleet::{Fleet, PER_IDENTITY, install};
 use crate::process::{CONTROLLER, Process, Workshop, cpu_seconds_in};
+use ensign_testkit::control_plane::ControlPlane;
 
 /// How long everything may take at most.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -31,7 +31,7 @@ pub struct Scene {
 impl Scene {
     pub async fn start(args: Args) -> Self {
         let started = Instant::now();
-        ensign::runtime::tls::install_provider();
+        ensign_runtime::tls::install_provider();
         let control_plane = ControlPlane::shared();
         let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-reconcile");

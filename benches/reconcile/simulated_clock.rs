@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ensign::runtime::clock::Clock;
+use ensign_runtime::clock::Clock;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::watch;
 use tower::{Layer, Service};

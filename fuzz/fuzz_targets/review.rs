@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
-use ensign::decide::admit::compatibility::{self, Account, Annotations, Compatibility};
-use ensign::decide::admit::{self, Binding, Config, Decision, Pod};
-use ensign::webhook::review::{self, Question};
+use ensign_core::admission::azure_workload_identity::{self, Account, Annotations, Compatibility};
+use ensign_core::admission::{self, Binding, Config, Decision, Pod};
+use ensign_webhook::review::{self, Question};
 use json_patch::Patch;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -59,10 +59,10 @@ impl World {
     }
 
     fn decide(&self, pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: &Config) -> Decision {
-        if compatibility::asks(pod, namespace, config) {
-            compatibility::admit(pod, namespace, bindings, &self.account, config)
+        if azure_workload_identity::asks(pod, namespace, config) {
+            azure_workload_identity::admit(pod, namespace, bindings, &self.account, config)
         } else {
-            admit::admit(pod, namespace, bindings, config)
+            admission::admit(pod, namespace, bindings, config)
         }
     }
 }

@@ -1,37 +1,19 @@
 //! The command line: one file for each subcommand.
 
-mod azure;
-#[cfg(feature = "emulator")]
-mod azure_emulator;
-mod azure_limits;
-mod azure_role;
-mod check;
-mod cluster;
-mod compatibility;
-mod completion;
-mod controller;
-mod crds;
-mod holding;
-mod injection;
-mod kubernetes;
-mod leader_election;
-mod orphans;
+mod commands;
+mod flags;
+mod kube_client;
 mod output;
-mod policies;
-mod problems;
 mod ready_file;
-mod role_assignments;
-mod teardown;
-mod version;
-mod webhook;
-mod webhook_certificates;
-mod webhook_limits;
-mod webhook_registration;
+mod usage_errors;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ensign_runtime::error_chain;
+
+use self::commands::{azure_role, check, completion, controller, crds, orphans, policies, teardown, version, webhook};
 
 const EXIT_STATUS: &str = "\
 Exit status of every command: 0 success; 1 failure, or something is left to do, which standard error says; 2 usage: a flag
@@ -68,9 +50,6 @@ enum Command {
     Completion(completion::Args),
     /// Print the version, and what this build can do
     Version(version::Args),
-    /// Run the Azure stand-in for tests and development
-    #[cfg(feature = "emulator")]
-    AzureEmulator(Box<azure_emulator::Args>),
 }
 
 /// What a subcommand may fail with; its chain of sources is printed to stderr.
@@ -95,20 +74,12 @@ impl Cli {
             Command::Orphans(args) => orphans::run(*args),
             Command::Completion(args) => completion::run(&args),
             Command::Version(args) => version::run(&args),
-            #[cfg(feature = "emulator")]
-            Command::AzureEmulator(args) => azure_emulator::run(*args),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                let mut text = format!("error: {failure}");
-                let mut source = failure.source();
-                while let Some(cause) = source {
-                    text = format!("{text}\n  caused by: {cause}");
-                    source = cause.source();
-                }
-                // Nobody is left to tell when stderr is closed.
-                let _ = writeln!(std::io::stderr(), "{text}");
+                // There is no one to report to once stderr is closed.
+                let _ = writeln!(std::io::stderr(), "error: {}", error_chain::lines(failure.as_ref()));
                 if failure.is::<Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::runtime::health::Readiness;
+use ensign_runtime::health::Readiness;
 
 /// How often readiness is looked at.
 const POLL: Duration = Duration::from_millis(20);

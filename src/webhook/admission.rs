@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 
-use super::accounts::Accounts;
-use super::cache::Index;
-use super::lookup::Lookup;
+use super::binding_store::Index;
+use super::live_lookup::Lookup;
 use super::metrics::{Mode, WebhookMetrics};
 use super::review::{self, Creation, Question, Rejection};
-use crate::decide::admit::{self, Binding, Config, Decision, compatibility};
+use super::service_account_store::Accounts;
+use ensign_core::admission::{self, Binding, Config, Decision, azure_workload_identity};
 
 /// Answers reviews.
 pub struct Admission {
@@ -52,13 +52,13 @@ impl Admission {
     }
 
     fn mode(&self, Creation { pod, namespace, .. }: &Creation<'_>) -> Mode {
-        let is_compatible = self.accounts.is_some() && compatibility::asks(pod, namespace, &self.config);
+        let is_compatible = self.accounts.is_some() && azure_workload_identity::asks(pod, namespace, &self.config);
         if is_compatible { Mode::Compatible } else { Mode::Native }
     }
 
     async fn decide(&self, creation: &Creation<'_>) -> Result<Decision, Rejection> {
         let Creation { pod, namespace, .. } = creation;
-        if admit::is_exempt(pod, namespace, &self.config) {
+        if admission::is_exempt(pod, namespace, &self.config) {
             return Ok(Decision::Allow { warnings: Vec::new() });
         }
         let account = match &self.accounts {
@@ -68,8 +68,8 @@ impl Admission {
             _ => None,
         };
         let admit = |bindings: &[Arc<Binding>]| match &account {
-            Some(account) => compatibility::admit(pod, namespace, bindings, account, &self.config),
-            None => admit::admit(pod, namespace, bindings, &self.config),
+            Some(account) => azure_workload_identity::admit(pod, namespace, bindings, account, &self.config),
+            None => admission::admit(pod, namespace, bindings, &self.config),
         };
         let complete = self.index.is_initialised();
         let cached = self.index.find(namespace, pod.service_account());

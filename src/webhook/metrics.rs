@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::certificates::Resolver;
-use crate::decide::admit::{Decision, RefusalCode};
+use ensign_core::admission::{Decision, RefusalCode};
 
 /// The webhook's metrics. Copies count together.
 #[derive(Clone, Debug, Default)]
@@ -125,8 +125,8 @@ impl WebhookMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::admit::Refusal;
-    use crate::runtime::metrics::Metrics;
+    use ensign_core::admission::Refusal;
+    use ensign_runtime::metrics::Metrics;
 
     #[test]
     fn a_refusal_is_counted_under_its_reason() {

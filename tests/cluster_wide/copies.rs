@@ -1,12 +1,12 @@
 //! Copies of injected pods: policies that have nothing more to do turn a pod away before they look closely, and must not
 //! turn away one that lacks something, whatever its annotation says.
 
-use ensign::api::keys::{HELD_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::{Value, json};
 
 use crate::expressions::Scene;
 use crate::scene::{binding, condition};
-use crate::support::pods::{env, env_names, is_held, labelled};
+use ensign_testkit::pods::{env, env_names, is_held, labelled};
 
 /// Two bindings, whose pods are held.
 fn scene() -> Scene {

@@ -1,14 +1,14 @@
 //! The worst that the definitions allow stays inside the API server's budget for expressions.
 
-use ensign::api::keys::INJECT_LABEL;
+use ensign_api::keys::INJECT_LABEL;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::expressions::settle;
 use crate::scene::{Place, binding, condition, config, pod};
-use crate::support::objects::unique;
-use crate::support::policies::Policies;
-use crate::support::replica::Stage;
+use ensign_testkit::objects::unique;
+use ensign_testkit::policies::Policies;
+use ensign_testkit::replica::Stage;
 
 const BINDINGS: usize = 50;
 const CONTAINERS: usize = 30;

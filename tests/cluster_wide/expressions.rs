@@ -1,6 +1,6 @@
 //! Admission policies on a real API server, one expression at a time. Nothing of Ensign runs.
 
-use ensign::api::keys::{
+use ensign_api::keys::{
     HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
     TOKEN_VOLUME,
 };
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::scene::{AUTHORITY, Place, binding, condition, config, pod, until};
-use crate::support::objects::unique;
-use crate::support::pods::{env, labelled};
-use crate::support::policies::Policies;
-use crate::support::replica::Stage;
-use crate::support::webhook::AUDIENCE;
+use ensign_testkit::objects::unique;
+use ensign_testkit::pods::{env, labelled};
+use ensign_testkit::policies::Policies;
+use ensign_testkit::replica::Stage;
+use ensign_testkit::webhook::AUDIENCE;
 
 const SENTINEL: &str = "sentinel";
 

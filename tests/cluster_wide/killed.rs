@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use ensign::emulator::LogFilter;
+use ensign_azure_emulator::LogFilter;
 use serde_json::{Value, json};
 
 use crate::load::Load;
-use crate::support::objects::{kubectl, wait_for};
-use crate::support::pods::{create, is_injected, pod};
-use crate::support::policies::Policies;
-use crate::support::process::{Controller, USER, World};
-use crate::support::replica::{Stage, StageTeam};
+use ensign_testkit::objects::{kubectl, wait_for};
+use ensign_testkit::pods::{create, is_injected, pod};
+use ensign_testkit::policies::Policies;
+use ensign_testkit::process::{Controller, USER, World};
+use ensign_testkit::replica::{Stage, StageTeam};
 
 const SIGKILL: i32 = 9;
 /// Replicas of the controller: one leads, one waits. There is no other process where policies inject.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::scene::{Place, pod};
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::wait_for;
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::wait_for;
 
 /// Pods of the service account `app` that are created, without being stored, until it is told to stop.
 pub struct Load {

@@ -3,7 +3,7 @@
 //! about the outcome for pods alone has a second cluster, where a controller has the API server inject all the time.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
-use ensign::decide::policy::Mode;
+use ensign_core::cel::Mode;
 
 mod copies;
 mod cost;
@@ -15,9 +15,6 @@ mod load;
 mod outcomes;
 mod registration;
 mod scene;
-#[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
-#[path = "../integration/support/mod.rs"]
-mod support;
 mod switch;
 
 /// Who injects the pods of the tests that are about outcomes.

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ensign::controller::{CaInjection, WebhookTarget};
-use ensign::decide::registration::{COMPATIBLE_ENTRY, GRANTED_ENTRY, LABELLED_ENTRY};
-use ensign::webhook::certificates::Bundle;
+use ensign_controller::{CaInjection, WebhookTarget};
+use ensign_core::webhook_configuration::{COMPATIBLE_ENTRY, GRANTED_ENTRY, LABELLED_ENTRY};
+use ensign_webhook::certificates::Bundle;
 use k8s_openapi::jiff::Timestamp;
 use rustls::crypto::aws_lc_rs;
 use serde_json::{Value, json};
 
-use crate::support::clock::FakeClock;
-use crate::support::install::{Balancer, Install};
-use crate::support::objects::{apply, kubectl, unique, wait_for};
-use crate::support::replica::{Replica, ReplicaOptions, Stage};
+use ensign_testkit::clock::FakeClock;
+use ensign_testkit::install::{Balancer, Install};
+use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
+use ensign_testkit::replica::{Replica, ReplicaOptions, Stage};
 
 /// An install whose Secret is filled already, without a webhook.
 fn filled(stage: &Stage, prefix: &str) -> Install {

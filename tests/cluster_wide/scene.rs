@@ -1,14 +1,14 @@
 //! Admission policies on the control plane where no controller acts, and bindings whose status the test writes.
 
-use ensign::api::ManagedIdentityBinding;
-use ensign::decide::admit::Config;
+use ensign_api::ManagedIdentityBinding;
+use ensign_core::admission::Config;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use serde_json::{Value, json};
 
-use crate::support::webhook::AUDIENCE;
+use ensign_testkit::webhook::AUDIENCE;
 
 /// What injected pods get.
 pub const AUTHORITY: &str = "https://login.example/";

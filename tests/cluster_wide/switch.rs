@@ -1,25 +1,25 @@
 //! Changing over between the webhook and the policies while pods are created.
 
-use ensign::controller::InjectionTarget;
-use ensign::decide::policy::{self, Mode};
-use ensign::runtime::clock::SystemClock;
+use ensign_controller::InjectionTarget;
+use ensign_core::cel::{self, Mode};
+use ensign_runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::load::{Load, is_injected};
 use crate::scene::{AUTHORITY, Place, config, pod};
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{kubectl, unique, wait_for};
-use crate::support::policies::Policies;
-use crate::support::replica::{Replica, ReplicaOptions, Stage};
-use crate::support::webhook::{NAME, Webhook};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::{kubectl, unique, wait_for};
+use ensign_testkit::policies::Policies;
+use ensign_testkit::replica::{Replica, ReplicaOptions, Stage};
+use ensign_testkit::webhook::{NAME, Webhook};
 
 fn start(stage: &Stage, webhook: &Webhook, name: &str, mode: Mode) -> Replica {
     let target = webhook.target();
     let injection = InjectionTarget {
         mode,
         namespace: NAME.to_owned(),
-        config: ensign::decide::admit::Config { excluded: target.excluded.clone(), ..config(&[]) },
+        config: ensign_core::admission::Config { excluded: target.excluded.clone(), ..config(&[]) },
     };
     let options = ReplicaOptions { webhook: Some(target), injection: Some(injection), ..ReplicaOptions::default() };
     let replica = stage.start(name, options);
@@ -35,7 +35,7 @@ fn webhooks(control_plane: &ControlPlane) -> usize {
 
 /// Whether the policies of the manifest are as they were made.
 fn are_inert(control_plane: &ControlPlane) -> bool {
-    policy::policies(policy::Form::Inert).iter().all(|wanted| {
+    cel::policies(cel::Form::Inert).iter().all(|wanted| {
         let text = kubectl(control_plane, &["get", wanted.kind.plural(), wanted.name, "--output", "json"]);
         let object: Value = serde_json::from_str(&text).expect("a policy");
         object["spec"] == wanted.spec
@@ -124,5 +124,5 @@ fn the_policy_bindings_of_the_development_environment_are_current() {
     let documents: Vec<Value> =
         text.split("---\n").skip(1).map(|document| serde_saphyr::from_str(document).expect("YAML")).collect();
     let command = "ensign policies --bindings > dev/manifests/25-policy-bindings.yaml";
-    assert_eq!(documents, policy::bindings(), "run `{command}`");
+    assert_eq!(documents, cel::bindings(), "run `{command}`");
 }

@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ensign::api::ManagedIdentityBinding;
-use ensign::api::keys::{ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECT_LABEL, TOKEN_FILE, TOKEN_VOLUME};
-use ensign::decide::admit::{Binding, Config, Decision, Pod, admit};
-use ensign::mutants;
+use ensign_api::ManagedIdentityBinding;
+use ensign_api::keys::{ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECT_LABEL, TOKEN_FILE, TOKEN_VOLUME};
+use ensign_core::admission::{Binding, Config, Decision, Pod, admit};
+use ensign_core::mutants;
 use serde_json::{Value, json};
 
 use super::goals::{condition_of, text};

@@ -15,8 +15,8 @@ use tokio::runtime::Runtime;
 use super::clock::lock;
 use super::gate::LABEL;
 use super::history::History;
-use super::support::control_plane::ControlPlane;
-use super::support::objects::apply_crds;
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::apply_crds;
 
 /// The API server that all plans share.
 pub struct Cluster {

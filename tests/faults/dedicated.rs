@@ -1,7 +1,7 @@
 //! Identities that Ensign makes: objects of plans, and what must be true of every write of an identity itself.
 
-use ensign::decide::provision::OBJECT_TAG;
-use ensign::emulator::LogEntry;
+use ensign_azure_emulator::LogEntry;
+use ensign_core::provisioning::OBJECT_TAG;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -31,9 +31,6 @@ mod rows;
 mod runner;
 mod scenarios;
 mod snapshot;
-#[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
-#[path = "../integration/support/mod.rs"]
-mod support;
 mod token;
 mod waiting;
 mod world;

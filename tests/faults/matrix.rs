@@ -1,6 +1,6 @@
 //! Plans made from reference runs: one for each point and moment, and one for each way that a request can fail.
 
-use ensign::controller::Moment;
+use ensign_controller::Moment;
 use serde_json::{Value, json};
 
 use super::gate::GateAction;

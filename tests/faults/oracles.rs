@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ensign::decide::names::Subject;
-use ensign::emulator::LogEntry;
+use ensign_azure_emulator::LogEntry;
+use ensign_core::credentials::names::Subject;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ensign::controller::Moment;
-use ensign::mutants::Mutant;
+use ensign_controller::Moment;
+use ensign_core::mutants::Mutant;
 use serde_json::{Value, json};
 
 use super::admission;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ensign::controller::{Effect, Moment, Probe};
+use ensign_controller::{Effect, Moment, Probe};
 use tokio::sync::Notify;
 
 use super::clock::lock;

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ensign::azure::ArmClient;
-use ensign::azure::cloud::CloudArgs;
-use ensign::controller::{self, Config, ControllerError, ControllerMetrics, Effects, IssuerWatch, LeaseConfig};
-use ensign::decide::assess::Settings;
-use ensign::decide::backoff::Spread;
-use ensign::decide::pace::Limits;
-use ensign::decide::permissions::RolePolicy;
-use ensign::decide::scopes::AllowedScopes;
-use ensign::mutants;
-use ensign::runtime::health::Readiness;
+use ensign_azure::ArmClient;
+use ensign_azure::cloud::CloudArgs;
+use ensign_controller;
+use ensign_controller::{Config, ControllerError, ControllerMetrics, Effects, IssuerWatch, LeaseConfig};
+use ensign_core::acceptance::scopes::AllowedScopes;
+use ensign_core::assess::Settings;
+use ensign_core::mutants;
+use ensign_core::roles::RolePolicy;
+use ensign_core::scheduling::backoff::Spread;
+use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_runtime::health::Readiness;
 use kube::client::ClientBuilder;
 use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -178,7 +179,7 @@ impl Replica {
             pods: None,
             metrics: ControllerMetrics::default(),
         };
-        controller::run(config, stop).await
+        ensign_controller::run(config, stop).await
     }
 
     /// Its own, so that two of them part after they met, and the same in each run.
@@ -188,7 +189,7 @@ impl Replica {
 
     /// The client that a controller has by default, with the gate under its retries, or without any retry.
     async fn client(&self, world: &World, retries: bool) -> kube::Client {
-        ensign::runtime::tls::install_provider();
+        ensign_runtime::tls::install_provider();
         let kubeconfig = Kubeconfig::read_from(&world.cluster.control_plane.kubeconfig).expect("read the kubeconfig");
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ensign::emulator::LogEntry;
-use ensign::emulator::state::State;
-use ensign::emulator::state::roles::{Permission, RoleAssignment, RoleDefinition};
+use ensign_azure_emulator::LogEntry;
+use ensign_azure_emulator::state::State;
+use ensign_azure_emulator::state::roles::{Permission, RoleAssignment, RoleDefinition};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ impl World {
 
 /// GUID of a role that is named by its name or its GUID.
 fn guid(state: &State, role: &str) -> String {
-    let mut known = ensign::emulator::state::roles::builtin().iter().chain(state.role_definitions.values());
+    let mut known = ensign_azure_emulator::state::roles::builtin().iter().chain(state.role_definitions.values());
     let found = known.find(|known| known.role_name.eq_ignore_ascii_case(role));
     found.map_or_else(|| role.to_lowercase(), |found| found.name.clone())
 }

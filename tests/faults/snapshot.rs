@@ -32,11 +32,11 @@ pub fn take(world: &World) -> Value {
         }
     }
     let identities: Map<String, Value> = world.azure.with_state(|state| {
-        let show = |credential: &ensign::emulator::state::Credential| {
+        let show = |credential: &ensign_azure_emulator::state::Credential| {
             json!({"name": credential.name, "issuer": credential.issuer, "subject": credential.subject,
                    "audiences": credential.audiences})
         };
-        let identity = |identity: &ensign::emulator::state::Identity| {
+        let identity = |identity: &ensign_azure_emulator::state::Identity| {
             let mut credentials: Vec<Value> = identity.credentials.values().map(show).collect();
             credentials.sort_by_key(|shown| shown["subject"].to_string());
             if identity.tags.is_empty() {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ensign::decide::names::Subject;
-use ensign::decide::ownership::Cluster as AzureCluster;
-use ensign::emulator::state::roles::RoleAssignment;
-use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
-use ensign::emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
-use ensign::mutants::Mutant;
+use ensign_azure_emulator::state::roles::RoleAssignment;
+use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
+use ensign_azure_emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
+use ensign_core::credentials::names::Subject;
+use ensign_core::credentials::ownership::Cluster as AzureCluster;
+use ensign_core::mutants::Mutant;
 use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};

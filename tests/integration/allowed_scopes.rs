@@ -1,10 +1,10 @@
 //! A controller that is limited to some scopes of Azure, after one that was not.
 
-use ensign::decide::scopes::AllowedScopes;
-use ensign::emulator::LogFilter;
+use ensign_azure_emulator::LogFilter;
+use ensign_core::acceptance::scopes::AllowedScopes;
 
-use crate::support::objects::{condition_of, kubectl, wait_for};
-use crate::support::replica::{ReplicaOptions, Stage};
+use ensign_testkit::objects::{condition_of, kubectl, wait_for};
+use ensign_testkit::replica::{ReplicaOptions, Stage};
 
 const ELSEWHERE: &str = "/subscriptions/00000000-0000-0000-0000-000000000001";
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::ensign::Ensign;
-use crate::support::objects::{apply, kubectl, unique};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::ensign::Ensign;
+use ensign_testkit::objects::{apply, kubectl, unique};
 
 fn control_plane() -> &'static ControlPlane {
     Ensign::shared().control_plane

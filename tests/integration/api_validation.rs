@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::ensign::Ensign;
-use crate::support::objects::{apply, kubectl, unique};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::ensign::Ensign;
+use ensign_testkit::objects::{apply, kubectl, unique};
 
 fn control_plane() -> &'static ControlPlane {
     Ensign::shared().control_plane
@@ -72,7 +72,7 @@ fn the_schema_and_the_code_agree_on_resource_ids() {
     for id in ids {
         let object = identity(&json!({"existing": {"resourceID": id}}));
         let schema = apply(control_plane(), &object);
-        let code = id.parse::<ensign::api::ArmId>();
+        let code = id.parse::<ensign_api::ArmId>();
         assert_eq!(schema.is_ok(), code.is_ok(), "{id}: {schema:?} {code:?}");
         if schema.is_ok() {
             let name = object["metadata"]["name"].as_str().expect("a name");

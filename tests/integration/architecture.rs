@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAX_LINES: usize = 500;
 
-/// Source files below a folder or file of `src`, with their text up to their unit tests.
+/// Source files below a folder or file of the repository, with their text up to their unit tests.
 fn sources(under: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    collect(&Path::new(ROOT).join("src").join(under), &mut found);
-    assert!(!found.is_empty(), "src/{under} has no sources: the test looks in the wrong place");
+    collect(&Path::new(ROOT).join(under), &mut found);
+    assert!(!found.is_empty(), "{under} has no sources: the test looks in the wrong place");
     found
 }
 
@@ -53,40 +54,72 @@ fn none(hits: &[String], rule: &str) {
     assert!(hits.is_empty(), "{rule}\n{}", hits.join("\n"));
 }
 
+/// Names of the crates that a package of the workspace is built from, itself included, but for its tests.
+fn built_from(package: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--package", package, "--edges", "normal", "--prefix", "none"])
+        .current_dir(ROOT)
+        .output()
+        .expect("run cargo tree");
+    assert!(tree.status.success(), "cargo tree --package {package}: {}", String::from_utf8_lossy(&tree.stderr));
+    let names = String::from_utf8_lossy(&tree.stdout);
+    names.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+fn is_not_built_from(package: &str, forbidden: &[&str]) {
+    let crates = built_from(package);
+    assert!(crates.contains(package), "cargo tree lists the package itself");
+    let found: Vec<&str> = forbidden.iter().copied().filter(|name| crates.contains(*name)).collect();
+    assert!(found.is_empty(), "{package} must not be built from {found:?}: see docs/architecture.md");
+}
+
+/// Runtimes, clients and TLS.
+const INPUT_AND_OUTPUT: &[&str] = &[
+    "tokio",
+    "hyper",
+    "axum",
+    "reqwest",
+    "rustls",
+    "aws-lc-rs",
+    "aws-lc-sys",
+    "kube-client",
+    "kube-runtime",
+    "azure_core",
+    "azure_identity",
+    "ensign-runtime",
+    "ensign-azure",
+    "ensign-controller",
+    "ensign-webhook",
+];
+/// What only tests and development use.
+const TESTS_ONLY: &[&str] = &["ensign-azure-emulator", "ensign-testkit", "ensign-faults"];
+
 #[test]
 fn invariant_1_decisions_are_pure() {
-    let forbidden = [
-        "tokio",
-        "async ",
-        "std::fs",
-        "std::env",
-        "std::net::Tcp",
-        "reqwest",
-        "axum",
-        "kube::Client",
-        "kube::Api",
-        "kube::api::",
-        "kube::runtime",
-        "kube_runtime",
-        "crate::azure",
-        "crate::controller",
-        "crate::webhook",
-        "crate::runtime",
-        "crate::emulator",
-        "Instant",
-        "SystemTime",
-        "Timestamp::now",
-        "Clock",
-    ];
-    none(&lines_with("decide", &forbidden, &[]), "decide does no I/O, reads no clock and knows no client");
+    is_not_built_from("ensign-core", INPUT_AND_OUTPUT);
+    // The standard library is always there.
+    let forbidden =
+        ["async ", "std::fs", "std::env", "std::net::Tcp", "std::process", "Instant", "SystemTime", "Timestamp::now"];
+    none(&lines_with("crates/core/src", &forbidden, &[]), "core does no I/O and reads no clock");
 }
 
 #[test]
 fn invariant_2_the_kinds_know_nothing_above_them() {
-    let above =
-        ["decide", "azure", "controller", "webhook", "runtime", "emulator", "cli"].map(|room| format!("crate::{room}"));
-    let above: Vec<&str> = above.iter().map(String::as_str).collect();
-    none(&lines_with("api", &above, &[]), "api imports no module above it");
+    is_not_built_from("ensign-api", INPUT_AND_OUTPUT);
+    is_not_built_from("ensign-api", &["ensign-core"]);
+}
+
+#[test]
+fn no_released_program_contains_what_is_for_tests() {
+    is_not_built_from("ensign", TESTS_ONLY);
+}
+
+#[test]
+fn the_processes_do_not_know_each_other() {
+    is_not_built_from("ensign-controller", &["ensign-webhook", "ensign"]);
+    is_not_built_from("ensign-webhook", &["ensign-controller", "ensign"]);
+    is_not_built_from("ensign-azure", &["kube-client", "ensign-controller", "ensign-webhook"]);
+    is_not_built_from("ensign-runtime", &["ensign-api", "ensign-core", "ensign-azure"]);
 }
 
 #[test]
@@ -99,9 +132,12 @@ fn invariant_3_one_file_writes_to_azure() {
         "put_role_assignment(",
         "delete_role_assignment(",
     ];
-    let allowed = ["src/azure/arm.rs", "src/azure/authorization.rs", "src/controller/azure_writes.rs", "src/emulator/"];
-    none(&lines_with("", &writes, &allowed), "only controller/azure_writes.rs writes to Azure");
-    assert_eq!(lines_with("controller/azure_writes.rs", &writes, &[]).len(), 6, "and it does");
+    let writer = "src/controller/writers/azure.rs";
+    let clients = ["crates/azure/src/client.rs", "crates/azure/src/role_assignments.rs", writer];
+    for room in ["src", "crates/azure/src"] {
+        none(&lines_with(room, &writes, &clients), "only controller/writers/azure.rs writes to Azure");
+    }
+    assert_eq!(lines_with(writer, &writes, &[]).len(), 6, "and it does");
 }
 
 #[test]
@@ -119,26 +155,23 @@ fn invariant_4_one_file_of_each_process_writes_to_kubernetes() {
         ".create_subresource(",
         ".replace_subresource(",
     ];
-    let allowed = ["src/controller/kube_writes.rs", "src/controller/lease.rs"];
-    let elsewhere: Vec<String> = lines_with("controller", &writes, &allowed)
+    let lease = "src/controller/engine/leader_election.rs";
+    let allowed = ["src/controller/writers/kubernetes.rs", lease];
+    let elsewhere: Vec<String> = lines_with("src/controller", &writes, &allowed)
         .into_iter()
-        .chain(lines_with("webhook", &writes, &["src/webhook/certificates/"]))
+        .chain(lines_with("src/webhook", &writes, &["src/webhook/certificates/"]))
         .collect();
-    none(&elsewhere, "only kube_writes.rs, the lease and the certificates write to Kubernetes");
+    none(&elsewhere, "only writers/kubernetes.rs, leader election and the certificates write to Kubernetes");
     for file in allowed {
-        let under = file.trim_start_matches("src/");
-        assert!(!lines_with(under, &writes, &[]).is_empty(), "and {file} does");
+        assert!(!lines_with(file, &writes, &[]).is_empty(), "and {file} does");
     }
     let other_kinds = ["ManagedIdentity", "Recorder", "ServiceAccount", "MutatingWebhookConfiguration"];
-    none(&lines_with("controller/lease.rs", &other_kinds, &[]), "lease.rs writes nothing but the Lease");
+    none(&lines_with(lease, &other_kinds, &[]), "leader election writes nothing but the Lease");
 }
 
 #[test]
 fn invariant_5_the_webhook_makes_no_call_to_azure() {
-    none(
-        &lines_with("webhook", &["crate::azure", "azure_core", "azure_identity", "reqwest"], &[]),
-        "webhook knows no Azure",
-    );
+    is_not_built_from("ensign-webhook", &["ensign-azure", "azure_core", "azure_identity", "reqwest"]);
 }
 
 #[test]
@@ -151,13 +184,14 @@ fn invariant_6_the_controller_takes_its_time_from_the_injected_clock() {
         "Timestamp::now",
         "SystemTime",
     ];
-    none(&lines_with("controller", &clocks, &[]), "requeues go through the queue, on an injected clock");
+    none(&lines_with("src/controller", &clocks, &[]), "requeues go through the queue, on an injected clock");
 }
 
 #[test]
 fn invariant_7_files_are_small() {
-    let large: Vec<String> = sources("")
+    let large: Vec<String> = ["src", "crates"]
         .into_iter()
+        .flat_map(sources)
         .map(|(path, code)| (path, code.lines().count()))
         .filter(|(_, lines)| *lines > MAX_LINES)
         .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
@@ -171,7 +205,7 @@ fn invariant_8_every_reason_is_explained() {
     // The first cell of each row; types of conditions stand in the second.
     let explained: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |")).map(|(reason, _)| reason).collect();
-    let reasons: BTreeSet<&str> = ensign::api::conditions::Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let reasons: BTreeSet<&str> = ensign_api::conditions::Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     let shown = |names: Vec<&&str>| names.into_iter().map(ToString::to_string).collect::<Vec<_>>();
     none(&shown(reasons.difference(&explained).collect()), "docs/conditions.md explains each reason");
     none(&shown(explained.difference(&reasons).collect()), "docs/conditions.md explains no reason that there is not");
@@ -179,20 +213,8 @@ fn invariant_8_every_reason_is_explained() {
 
 #[test]
 fn invariant_9_there_is_one_tls_provider() {
-    let lock = fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).expect("read Cargo.lock");
-    let has = |name: &str| lock.contains(&format!("name = \"{name}\"\n"));
-    assert!(has("aws-lc-rs"));
-    for other in ["ring", "openssl", "native-tls"] {
-        if has(other) {
-            // An optional dependency of a dependency is listed, but not built.
-            let tree = std::process::Command::new(env!("CARGO"))
-                .args(["tree", "--offline", "--features", "emulator", "--edges", "normal", "--prefix", "none"])
-                .current_dir(ROOT)
-                .output()
-                .expect("run cargo tree");
-            let built =
-                String::from_utf8_lossy(&tree.stdout).lines().any(|line| line.starts_with(&format!("{other} v")));
-            assert!(tree.status.success() && !built, "{other} is a second TLS provider");
-        }
+    for package in ["ensign", "ensign-azure-emulator"] {
+        assert!(built_from(package).contains("aws-lc-rs"));
+        is_not_built_from(package, &["ring", "openssl", "native-tls"]);
     }
 }

@@ -13,15 +13,15 @@ mod tokens;
 
 use std::io::Write;
 
-use ensign::api::ArmId;
-use ensign::azure::cloud::{Cloud, CloudArgs};
-use ensign::azure::credential::OwnIdentity;
-use ensign::azure::{ArmClient, Connection};
-use ensign::decide::ownership::Credential;
-use ensign::emulator::state::{ArmRights, StateDocument};
-use ensign::emulator::{
+use ensign_api::ArmId;
+use ensign_azure::cloud::{Cloud, CloudArgs};
+use ensign_azure::credential::OwnIdentity;
+use ensign_azure::{ArmClient, Connection};
+use ensign_azure_emulator::state::{ArmRights, StateDocument};
+use ensign_azure_emulator::{
     Emulator, EmulatorOptions, FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind, LogEntry, LogFilter,
 };
+use ensign_core::credentials::ownership::Credential;
 use serde_json::{Value, json};
 
 use crate::emulator::issuer::Issuer;
@@ -82,7 +82,7 @@ impl Azure {
 
     /// The controller's client, made as the controller makes it.
     fn client(&self, connection: &Connection) -> ArmClient {
-        ensign::runtime::tls::install_provider();
+        ensign_runtime::tls::install_provider();
         let own = self.own().credential(&self.cloud(), connection).expect("a credential");
         ArmClient::new(&self.cloud(), connection, own.credential, "c0ffee00").expect("a client of ARM")
     }

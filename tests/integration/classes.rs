@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
-use crate::support::pods::create;
+use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
+use ensign_testkit::pods::create;
 
 /// The object that was made for the binding.
 fn made_for(binding: &Value) -> String {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use ensign::controller::IssuerWatch;
-use ensign::decide::names::{Subject, credential_name};
-use ensign::emulator::state::Credential;
+use ensign_azure_emulator::state::Credential;
+use ensign_controller::IssuerWatch;
+use ensign_core::credentials::names::{Subject, credential_name};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::support::clock::FakeClock;
-use crate::support::objects::{Team, condition_of, kubectl, unique, wait_for};
-use crate::support::replica::{ReplicaOptions, Stage};
+use ensign_testkit::clock::FakeClock;
+use ensign_testkit::objects::{Team, condition_of, kubectl, unique, wait_for};
+use ensign_testkit::replica::{ReplicaOptions, Stage};
 
 const FORMER: &str = "https://former.example/cluster";
 const EVERY: Duration = Duration::from_secs(60);

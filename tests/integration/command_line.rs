@@ -61,7 +61,6 @@ fn the_version_is_that_of_the_crate_for_people_and_programs() {
     let version: Value = serde_json::from_slice(&ensign(&["version", "-o", "json"]).stdout).expect("JSON");
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["apiVersion"], "ensign.dev/v1alpha1");
-    assert_eq!(version["features"][0], "emulator", "the tests are built with it");
 }
 
 #[test]

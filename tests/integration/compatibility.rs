@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use ensign::api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
+use ensign_api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
 use serde_json::{Value, json};
 
-use crate::support::clock::FakeClock;
-use crate::support::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode};
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{Team, apply, condition_of, kubectl, kubectl_with, unique, wait_for};
-use crate::support::pods::{create, env, env_names};
-use crate::support::replica::{ReplicaOptions, Stage};
-use crate::support::webhook::{AUDIENCE, COMPATIBLE_ONLY};
+use ensign_testkit::clock::FakeClock;
+use ensign_testkit::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::{Team, apply, condition_of, kubectl, kubectl_with, unique, wait_for};
+use ensign_testkit::pods::{create, env, env_names};
+use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
 
 const USE: &str = "azure.workload.identity/use";
 const CLIENT_ID: &str = "azure.workload.identity/client-id";

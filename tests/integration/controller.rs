@@ -1,11 +1,11 @@
 //! The controller on a real API server, against Azure's stand-in.
 
-use ensign::emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
+use ensign_azure_emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
-use crate::support::process::OWN_CLIENT_ID;
+use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
+use ensign_testkit::process::OWN_CLIENT_ID;
 
 #[test]
 fn a_binding_gets_its_credential_and_is_ready() {

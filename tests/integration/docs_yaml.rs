@@ -9,8 +9,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::ensign::Ensign;
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::ensign::Ensign;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What `<guid>` stands for.

@@ -12,9 +12,11 @@ use azure_core::credentials::TokenCredential;
 use azure_core::error::ErrorKind;
 use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use azure_identity::{ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions};
-use ensign::emulator::state::StateDocument;
-use ensign::emulator::{Emulator, EmulatorOptions, FaultAction, FaultMatch, FaultRule, Kind, LogFilter, NamedAction};
-use ensign::runtime::clock::{Clock, SystemClock};
+use ensign_azure_emulator::state::StateDocument;
+use ensign_azure_emulator::{
+    Emulator, EmulatorOptions, FaultAction, FaultMatch, FaultRule, Kind, LogFilter, NamedAction,
+};
+use ensign_runtime::clock::{Clock, SystemClock};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 

@@ -10,12 +10,12 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use ensign::api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 
-use crate::support::compatible::{CompatibleWebhook, NAMESPACE_LABEL};
-use crate::support::objects::{Team, apply, kubectl, unique, wait_for};
-use crate::support::pods::create;
-use crate::support::webhook::{AUDIENCE, COMPATIBLE_ONLY};
+use ensign_testkit::compatible::{CompatibleWebhook, NAMESPACE_LABEL};
+use ensign_testkit::objects::{Team, apply, kubectl, unique, wait_for};
+use ensign_testkit::pods::create;
+use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
 
 const PODS: usize = 300;
 const AT_A_TIME: usize = 8;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::objects::{Team, kubectl, wait_for};
+use ensign_testkit::objects::{Team, kubectl, wait_for};
 
 /// `kubectl wait`; whether the condition came.
 fn wait_until_ready(team: &Team, what: &str, timeout: &str) -> bool {

@@ -1,10 +1,10 @@
 //! Several controllers on one cluster: one leads.
 
-use ensign::emulator::{Delay, FaultAction, FaultMatch, FaultRule};
+use ensign_azure_emulator::{Delay, FaultAction, FaultMatch, FaultRule};
 use serde_json::json;
 
-use crate::support::objects::{unique, wait_for};
-use crate::support::replica::{Replica, ReplicaOptions, Stage, StageLease};
+use ensign_testkit::objects::{unique, wait_for};
+use ensign_testkit::replica::{Replica, ReplicaOptions, Stage, StageLease};
 
 /// Soon over when its holder is frozen.
 const SHORT_SECONDS: u64 = 3;

@@ -1,7 +1,7 @@
 //! The one integration binary: one link, one control plane shared by every test.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
-use ensign::decide::policy::Mode;
+use ensign_core::cel::Mode;
 
 mod allowed_scopes;
 mod api_provision;
@@ -23,8 +23,6 @@ mod metrics;
 mod outcomes;
 mod provision;
 mod role_assignments;
-#[allow(dead_code, reason = "shared with other test programs, some of which use more of it")]
-mod support;
 mod teardown;
 mod tenancy;
 mod webhook;

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ensign::api::conditions::Reason;
-use ensign::controller::ControllerMetrics;
-use ensign::decide::admit::{Decision, Refusal, RefusalCode};
-use ensign::emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
-use ensign::runtime::metrics::{Metrics, registry};
-use ensign::webhook::metrics::{Mode, WebhookMetrics};
+use ensign_api::conditions::Reason;
+use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
+use ensign_controller::ControllerMetrics;
+use ensign_core::admission::{Decision, Refusal, RefusalCode};
+use ensign_runtime::metrics::{Metrics, registry};
+use ensign_webhook::metrics::{Mode, WebhookMetrics};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 
-use crate::support::objects::{condition_of, unique, wait_for};
-use crate::support::replica::{ReplicaOptions, Stage};
+use ensign_testkit::objects::{condition_of, unique, wait_for};
+use ensign_testkit::replica::{ReplicaOptions, Stage};
 
 /// What a process serves as text.
 fn text(register: impl FnOnce(&mut Registry)) -> String {

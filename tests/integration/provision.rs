@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
+use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
 
 fn message(object: &Value, condition: &str) -> String {
     condition_of(object, condition).map_or_else(String::new, |found| found["message"].to_string())
@@ -115,9 +115,9 @@ fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
     let name = format!("{}-locked", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
     team.wait_condition("mi", &name, "Ready", "True", "Ready");
-    let lock = ensign::emulator::state::Lock {
+    let lock = ensign_azure_emulator::state::Lock {
         scope: team.ensign.arm_id(&name),
-        level: ensign::emulator::state::LockLevel::CanNotDelete,
+        level: ensign_azure_emulator::state::LockLevel::CanNotDelete,
     };
     team.ensign.azure.with_state(|state| state.locks.push(lock.clone()));
     team.delete("mi", &name);

@@ -1,12 +1,12 @@
 //! Roles that identities are given in Azure.
 
-use ensign::emulator::LogFilter;
-use ensign::emulator::state::roles::RoleAssignment;
+use ensign_azure_emulator::LogFilter;
+use ensign_azure_emulator::state::roles::RoleAssignment;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
-use crate::support::replica::{ReplicaOptions, Stage};
+use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
+use ensign_testkit::replica::{ReplicaOptions, Stage};
 
 const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
 const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";

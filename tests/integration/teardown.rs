@@ -3,22 +3,23 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ensign::azure::ArmClient;
-use ensign::controller::{self, LeaseConfig, TeardownConfig, TeardownError, TeardownStep};
-use ensign::decide::assess::Settings;
-use ensign::decide::ownership::Cluster;
-use ensign::decide::pace::Limits;
-use ensign::decide::registration::LABELLED_ENTRY;
-use ensign::decide::scopes::AllowedScopes;
-use ensign::decide::teardown::{Disposal, IdentityReport, Report};
-use ensign::emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
-use ensign::runtime::clock::SystemClock;
+use ensign_azure::ArmClient;
+use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
+use ensign_controller;
+use ensign_controller::{LeaseConfig, TeardownConfig, TeardownError, TeardownStep};
+use ensign_core::acceptance::scopes::AllowedScopes;
+use ensign_core::assess::Settings;
+use ensign_core::commands::teardown::{Disposal, IdentityReport, Report};
+use ensign_core::credentials::ownership::Cluster;
+use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::webhook_configuration::LABELLED_ENTRY;
+use ensign_runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::ensign::FixedToken;
-use crate::support::objects::{apply, apply_crds, condition_of, kubectl, unique, wait_for};
-use crate::support::replica::{ReplicaOptions, Stage, StageLease};
+use ensign_testkit::ensign::FixedToken;
+use ensign_testkit::objects::{apply, apply_crds, condition_of, kubectl, unique, wait_for};
+use ensign_testkit::replica::{ReplicaOptions, Stage, StageLease};
 
 /// Longer than any test waits.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ impl<'a> Run<'a> {
             let mut config = self.stage.control_plane.config().await;
             config.default_retry = false;
             let lease_client = kube::Client::try_from(config).expect("a client");
-            let (id, issuer) = controller::discover(&client, None, None).await.expect("learn the cluster");
+            let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
             let leadership = self.lease.map(|lease| LeaseConfig {
                 client: lease_client,
                 namespace: "default".to_owned(),
@@ -93,7 +94,7 @@ impl<'a> Run<'a> {
                 (self.meanwhile)(&step);
                 self.steps.lock().expect("no panic").push(step);
             };
-            controller::teardown(config, told, CancellationToken::new()).await
+            ensign_controller::teardown(config, told, CancellationToken::new()).await
         })
     }
 

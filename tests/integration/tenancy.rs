@@ -3,17 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use ensign::api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign::decide::names::Subject;
-use ensign::emulator::LogEntry;
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_azure_emulator::LogEntry;
+use ensign_core::credentials::names::Subject;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::support::ensign::Ensign;
-use crate::support::objects::{unique, wait_for};
+use ensign_testkit::ensign::Ensign;
+use ensign_testkit::objects::{unique, wait_for};
 
 const TENANTS: usize = 5;
 const ACCOUNTS: [&str; 2] = ["app", "worker"];

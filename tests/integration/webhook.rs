@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::outcomes::{granted_team, team};
-use crate::support::objects::{Team, kubectl, wait_for};
-use crate::support::pods::{create, pod};
-use crate::support::webhook::NAME;
+use ensign_testkit::objects::{Team, kubectl, wait_for};
+use ensign_testkit::pods::{create, pod};
+use ensign_testkit::webhook::NAME;
 
 #[test]
 fn it_is_shown_pods_of_granted_namespaces_and_no_others() {

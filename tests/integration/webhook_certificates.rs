@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ensign::api::keys::ROTATE_AUTHORITY_ANNOTATION;
-use ensign::runtime::clock::{SharedClock, SystemClock};
-use ensign::webhook::certificates::{
+use ensign_api::keys::ROTATE_AUTHORITY_ANNOTATION;
+use ensign_runtime::clock::{SharedClock, SystemClock};
+use ensign_webhook::certificates::{
     Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Directory, Keeper, KeeperError, PRIVATE_KEY_KEY,
     Resolver, SharedSecret,
 };
@@ -15,10 +15,10 @@ use kube::api::{Api, Patch, PatchParams};
 use rustls::crypto::aws_lc_rs;
 use serde_json::json;
 
-use crate::support::clock::FakeClock;
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{apply, kubectl, unique, wait_for};
-use crate::support::webhook::empty_secret;
+use ensign_testkit::clock::FakeClock;
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
+use ensign_testkit::webhook::empty_secret;
 
 const PROPAGATION: Duration = Duration::from_secs(300);
 const NAMES: [&str; 2] = ["127.0.0.1", "ensign-webhook.ensign-system.svc"];

@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::install::{Install, Process};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::install::{Install, Process};
 
 const MIB: usize = 1024 * 1024;
 /// How long a peer that should close, or answer, may take before the test gives up.
@@ -51,7 +51,7 @@ impl Webhook {
         let mut roots = RootCertStore::empty();
         let ca = self.install.secret("ca.crt").expect("a CA");
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate")).expect("an authority");
-        ensign::runtime::tls::install_provider();
+        ensign_runtime::tls::install_provider();
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from("127.0.0.1").expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");

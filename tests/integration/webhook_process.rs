@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::install::Process;
-use crate::support::objects::{apply, apply_crds, kubectl, unique, wait_for};
-use crate::support::webhook::empty_secret;
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::install::Process;
+use ensign_testkit::objects::{apply, apply_crds, kubectl, unique, wait_for};
+use ensign_testkit::webhook::empty_secret;
 
 fn install() -> (&'static ControlPlane, String) {
     let control_plane = ControlPlane::shared();

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use ensign::api::keys::{INJECT_LABEL, ROTATE_AUTHORITY_ANNOTATION};
-use ensign::decide::registration::{GRANTED_ENTRY, LABELLED_ENTRY};
+use ensign_api::keys::{INJECT_LABEL, ROTATE_AUTHORITY_ANNOTATION};
+use ensign_core::webhook_configuration::{GRANTED_ENTRY, LABELLED_ENTRY};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
-use crate::support::control_plane::ControlPlane;
-use crate::support::install::{Balancer, Install, Process};
-use crate::support::objects::{apply, kubectl, unique, wait_for};
-use crate::support::replica::{Replica, ReplicaOptions, Stage, StageTeam};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::install::{Balancer, Install, Process};
+use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
+use ensign_testkit::replica::{Replica, ReplicaOptions, Stage, StageTeam};
 
 const CREATORS: usize = 50;
 

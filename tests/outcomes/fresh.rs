@@ -2,13 +2,13 @@
 
 use std::thread;
 
-use ensign::decide::policy::Mode;
+use ensign_core::cel::Mode;
 use serde_json::Value;
 
 use super::{granted_team, says};
 use crate::INJECTION;
-use crate::support::objects::{Team, apply, wait_for};
-use crate::support::pods::{env, labelled, pod};
+use ensign_testkit::objects::{Team, apply, wait_for};
+use ensign_testkit::pods::{env, labelled, pod};
 
 /// A labelled pod of this service account.
 fn labelled_pod(team: &Team, account: &str) -> Value {

@@ -2,14 +2,14 @@
 //!
 //! The clock stands until a test moves it, so that every pod that is made meanwhile is held.
 
-use ensign::api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
-use ensign::decide::policy::Mode;
+use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
+use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
 use crate::INJECTION;
-use crate::support::holding::{HoldStage, SETTLE};
-use crate::support::objects::unique;
-use crate::support::pods::{gates, is_held, is_injected};
+use ensign_testkit::holding::{HoldStage, SETTLE};
+use ensign_testkit::objects::unique;
+use ensign_testkit::pods::{gates, is_held, is_injected};
 
 #[test]
 fn a_pod_that_is_held_survives_a_restart_of_the_controller_and_says_what_it_waits_for() {

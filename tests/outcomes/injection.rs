@@ -1,14 +1,14 @@
 //! Pods that get their identity, and what they get.
 
-use ensign::api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
-use ensign::decide::policy::Mode;
+use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
+use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
 use super::{bound_team, granted_team, team};
 use crate::INJECTION;
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
-use crate::support::pods::{create, env, env_names, labelled, pod};
-use crate::support::webhook::AUDIENCE;
+use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
+use ensign_testkit::pods::{create, env, env_names, labelled, pod};
+use ensign_testkit::webhook::AUDIENCE;
 
 #[test]
 fn a_pod_that_a_ready_binding_matches_is_injected() {

@@ -1,35 +1,10 @@
 //! Pods that were admitted before their binding could inject them are found, on the real API server.
 
-use ensign::api::keys::INJECT_LABEL;
+use ensign_api::keys::INJECT_LABEL;
 use serde_json::{Value, json};
 
 use super::team;
-use crate::support::objects::{Team, condition_of, kubectl, wait_for};
-
-impl Team {
-    fn kubectl(&self, arguments: &[&str]) -> String {
-        kubectl(self.ensign.control_plane, &[arguments, &["--namespace", &self.name]].concat())
-    }
-
-    fn deployment(&self, name: &str, labels: &Value) {
-        let mut template = json!({
-            "metadata": {"labels": {"app": name}},
-            "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": "app:1"}]},
-        });
-        json_patch::merge(&mut template, &json!({"metadata": {"labels": labels}}));
-        self.apply(&json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": self.name},
-            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": name}}, "template": template},
-        }));
-        wait_for("the pods of the Deployment", || (self.pods(name).len() == 2).then_some(()));
-    }
-
-    fn pods(&self, app: &str) -> Vec<Value> {
-        let list = self.kubectl(&["get", "pods", "--selector", &format!("app={app}"), "--output", "json"]);
-        let list: Value = serde_json::from_str(&list).expect("a list");
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-}
+use ensign_testkit::objects::{condition_of, wait_for};
 
 #[test]
 fn pods_that_came_before_their_binding_are_named_with_their_cure_until_they_are_made_anew() {

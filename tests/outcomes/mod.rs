@@ -11,14 +11,14 @@ mod missed;
 mod refusals;
 mod rounds;
 
-use ensign::api::keys::TOKEN_VOLUME;
-use ensign::decide::policy::Mode;
+use ensign_api::keys::TOKEN_VOLUME;
+use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
 use crate::INJECTION;
-use crate::support::ensign::Ensign;
-use crate::support::objects::{Team, kubectl, unique, wait_for};
-use crate::support::pods::{create, is_injected, pod};
+use ensign_testkit::ensign::Ensign;
+use ensign_testkit::objects::{Team, unique, wait_for};
+use ensign_testkit::pods::{is_injected, pod};
 
 /// The install that all of these tests share.
 fn install() -> &'static Ensign {
@@ -67,41 +67,11 @@ fn bound_team(prefix: &str) -> (Team, Value) {
     (team, binding)
 }
 
-impl Team {
-    fn account(&self, name: &str) {
-        kubectl(self.ensign.control_plane, &["create", "serviceaccount", name, "--namespace", &self.name]);
-    }
-
-    fn create(&self, object: &Value) -> Result<Value, String> {
-        create(self.ensign.control_plane, object, &[])
-    }
-
-    fn dry_run(&self, object: &Value) -> Result<Value, String> {
-        create(self.ensign.control_plane, object, &["--dry-run=server"])
-    }
-
-    /// The pod as it is stored as soon as it is taken: what is refused for want of a binding is tried again, as its
-    /// controller does.
-    fn created(&self, object: &Value) -> Value {
-        wait_for("the pod to be taken", || self.create(object).ok())
-    }
-
-    /// The pod as it would be stored, as soon as it would be injected: an unlabelled one is taken before that too.
-    fn injected(&self, object: &Value) -> Value {
-        wait_for("the pod to be injected", || self.dry_run(object).ok().filter(is_injected_at_all))
-    }
-
-    /// A refusal of the pod that says this.
-    fn refused(&self, object: &Value, wanted: &str) -> String {
-        wait_for(&format!("the pod to be refused: {wanted}"), || {
-            self.dry_run(object).err().filter(|refusal| says(object, refusal, wanted))
-        })
-    }
-}
-
-/// Whether some container has the token.
-fn is_injected_at_all(pod: &Value) -> bool {
-    pod["spec"]["volumes"].as_array().into_iter().flatten().any(|volume| volume["name"] == TOKEN_VOLUME)
+/// A refusal of the pod that says this.
+fn refused(team: &Team, object: &Value, wanted: &str) -> String {
+    wait_for(&format!("the pod to be refused: {wanted}"), || {
+        team.dry_run(object).err().filter(|refusal| says(object, refusal, wanted))
+    })
 }
 
 /// Whether it was Ensign that refused the pod, and in these words. Of several reasons the API server passes one on, so that
@@ -111,7 +81,7 @@ fn says(pod: &Value, refusal: &str, wanted: &str) -> bool {
     match INJECTION {
         Mode::Webhook => by_webhook && refusal.contains(wanted),
         Mode::Policy => {
-            let is_labelled = pod["metadata"]["labels"].get(ensign::api::keys::INJECT_LABEL).is_some();
+            let is_labelled = pod["metadata"]["labels"].get(ensign_api::keys::INJECT_LABEL).is_some();
             by_policy && (refusal.contains(wanted) || is_labelled && refusal.contains("that is ready covers it"))
         }
     }

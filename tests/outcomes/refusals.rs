@@ -1,11 +1,11 @@
 //! Pods that are refused, with who has to do what.
 
-use ensign::api::keys::{TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::json;
 
-use super::{bound_team, granted_team, says, team};
-use crate::support::objects::wait_for;
-use crate::support::pods::{env, labelled, pod};
+use super::{bound_team, granted_team, refused, says, team};
+use ensign_testkit::objects::wait_for;
+use ensign_testkit::pods::{env, labelled, pod};
 
 #[test]
 fn a_labelled_pod_without_a_binding_is_refused_in_any_namespace() {
@@ -27,8 +27,8 @@ fn a_binding_that_is_not_accepted_refuses_labelled_pods_with_its_reason_and_leav
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
     let asks = pod(&team.name, &labelled());
-    team.refused(&asks, "is not accepted (NotAllowed)");
-    team.refused(&asks, "spec.allowedSubjects");
+    refused(&team, &asks, "is not accepted (NotAllowed)");
+    refused(&team, &asks, "spec.allowedSubjects");
     let admitted = team.create(&pod(&team.name, &json!({}))).expect("admitted");
     assert!(env(&admitted["spec"]["containers"][0]).is_empty());
 }
@@ -46,7 +46,7 @@ fn an_identity_that_is_not_resolved_refuses_pods_and_says_what_to_do() {
     team.apply(&binding);
     team.wait_condition("mib", "app", "IdentityResolved", "False", "IdentityNotFound");
     let asks = pod(&team.name, &json!({}));
-    let refusal = team.refused(&asks, "the client ID of ManagedIdentity/");
+    let refusal = refused(&team, &asks, "the client ID of ManagedIdentity/");
     assert!(says(&asks, &refusal, &format!("kubectl describe mib app -n {}", team.name)), "{refusal}");
 }
 
@@ -60,9 +60,9 @@ fn what_is_in_the_way_of_the_token_refuses_the_pod_and_is_named() {
         "containers": [{"name": "app", "image": "x", "volumeMounts": mounts}],
     }});
     let wanted = format!("container \"app\" mounts volume \"data\" at \"{TOKEN_MOUNT_PATH}\", in the way");
-    team.refused(&pod(&team.name, &mounting), &wanted);
+    refused(&team, &pod(&team.name, &mounting), &wanted);
     let volume = json!({"spec": {"volumes": [{"name": TOKEN_VOLUME, "emptyDir": {}}]}});
-    team.refused(&pod(&team.name, &volume), "rename the volume");
+    refused(&team, &pod(&team.name, &volume), "rename the volume");
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ensign::api::keys::{HELD_LABEL, INJECT_LABEL};
-use ensign::decide::policy::Mode;
+use ensign_api::keys::{HELD_LABEL, INJECT_LABEL};
+use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
 use crate::INJECTION;
-use crate::support::holding::{HoldStage, SETTLE};
-use crate::support::objects::{apply_all, kubectl, unique};
-use crate::support::pods::{gates, is_held, is_injected};
+use ensign_testkit::holding::{HoldStage, SETTLE};
+use ensign_testkit::objects::{apply_all, kubectl, unique};
+use ensign_testkit::pods::{gates, is_held, is_injected};
 
 /// Azure takes 20 credentials under an identity.
 const BATCH: usize = 20;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ensign::api::conditions::{ConditionType, is_true};
-use ensign::api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign::decide::names::Subject;
-use ensign::emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
-use ensign::emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
+use ensign_api::conditions::{ConditionType, is_true};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
+use ensign_core::credentials::names::Subject;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
@@ -16,8 +16,8 @@ use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::control_plane::ControlPlane;
-use crate::process::{Controller, USER, World};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::process::{Controller, USER, World};
 
 pub const IDENTITIES: usize = 50;
 const PER_IDENTITY: usize = 20;

@@ -5,21 +5,12 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 #![allow(clippy::print_stdout, reason = "figures, for who asks with --nocapture")]
 
-#[path = "../integration/support/audit.rs"]
-mod audit;
-#[path = "../integration/support/chosen_cluster.rs"]
-mod chosen_cluster;
-#[path = "../integration/support/control_plane.rs"]
-#[allow(dead_code, reason = "not every test binary uses every part of it")]
-mod control_plane;
 mod fleet;
-#[path = "../integration/support/process.rs"]
-mod process;
 
 use std::collections::BTreeMap;
 
-use ensign::decide::backoff::Spread;
-use ensign::runtime::clock::SystemClock;
+use ensign_core::scheduling::backoff::Spread;
+use ensign_runtime::clock::SystemClock;
 use fleet::{BINDINGS, Fleet, IDENTITIES, Pace};
 use k8s_openapi::jiff::SignedDuration;
 

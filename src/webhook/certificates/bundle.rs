@@ -23,7 +23,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
 use super::issue::{self, IssueError};
-use crate::decide::authority::{RENEW_LEAF_BEFORE, Validity};
+use ensign_core::scheduling::ca_rotation::{RENEW_LEAF_BEFORE, Validity};
 
 /// Entry with the certificates that clients have to trust, PEM.
 pub const CA_CERTIFICATE_KEY: &str = "ca.crt";

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::bundle::{Bundle, CA_CERTIFICATE_KEY, CERTIFICATE_KEY, Fault, PRIVATE_KEY_KEY};
 use super::resolver::Resolver;
-use crate::runtime::clock::{SharedClock, deadline};
+use ensign_runtime::clock::{SharedClock, deadline};
 
 /// A kubelet brings a changed Secret within a minute or two.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use rcgen::{
 use time::OffsetDateTime;
 
 use super::bundle::Fault;
-use crate::decide::authority::{AUTHORITY_VALIDITY, BACKDATED, LEAF_VALIDITY, Validity};
+use ensign_core::scheduling::ca_rotation::{AUTHORITY_VALIDITY, BACKDATED, LEAF_VALIDITY, Validity};
 
 /// Certificates can't be made.
 #[derive(Debug, thiserror::Error)]

@@ -17,10 +17,10 @@ use tokio::time::timeout;
 use super::bundle::{Bundle, Fault, Usable};
 use super::issue::IssueError;
 use super::resolver::Resolver;
-use super::trust;
-use crate::api::keys::ROTATE_AUTHORITY_ANNOTATION;
-use crate::decide::authority::{Standing, Step, Trust, step};
-use crate::runtime::clock::{SharedClock, deadline};
+use super::trusted_ca;
+use ensign_api::keys::ROTATE_AUTHORITY_ANNOTATION;
+use ensign_core::scheduling::ca_rotation::{Standing, Step, Trust, step};
+use ensign_runtime::clock::{SharedClock, deadline};
 
 /// Owner of the entries in the eyes of server-side apply.
 const FIELD_MANAGER: &str = "ensign-webhook";
@@ -307,7 +307,7 @@ impl Keeper {
     /// For how long the successor has been seen to be trusted.
     async fn trust_in(&mut self, successor: CertificateDer<'static>) -> Trust {
         let now = self.clock.monotonic();
-        match trust::is_trusted(&self.client, &self.shared.registration, &successor).await {
+        match trusted_ca::is_trusted(&self.client, &self.shared.registration, &successor).await {
             Ok(true) => {
                 let known = self.trusted.take().filter(|(known, _)| *known == successor);
                 let since = known.map_or(now, |(_, since)| since);
@@ -350,7 +350,7 @@ impl Keeper {
     /// So a clock that jumps here, or is wrong, replaces nothing.
     async fn now(&self) -> Timestamp {
         let here = self.clock.now();
-        let Some(there) = trust::api_server_time(&self.client).await else { return here };
+        let Some(there) = trusted_ca::api_server_time(&self.client).await else { return here };
         let ahead = here.as_second() - there.as_second();
         if ahead.abs() > CLOCK_TOLERANCE_SECONDS {
             tracing::warn!(seconds = ahead, "this machine's clock is ahead of the API server's, or behind it");

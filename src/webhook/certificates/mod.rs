@@ -9,7 +9,7 @@ mod directory;
 mod issue;
 mod keeper;
 mod resolver;
-mod trust;
+mod trusted_ca;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub use self::directory::{Directory, DirectoryError};
 pub use self::issue::IssueError;
 pub use self::keeper::{Keeper, KeeperError, SharedSecret};
 pub use self::resolver::{Expiry, Resolver};
-pub use self::trust::TrustError;
-use crate::runtime::clock::SharedClock;
+pub use self::trusted_ca::TrustError;
+use ensign_runtime::clock::SharedClock;
 
 /// Where the webhook's certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

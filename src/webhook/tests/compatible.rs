@@ -1,10 +1,12 @@
 //! Compatibility mode: where the annotations of service accounts come from.
 
-use super::accounts::{self, AccountError, Accounts, Metadata, ReadAccount};
+use super::service_account_store::{self, AccountError, Accounts, Metadata, ReadAccount};
 use super::*;
-use crate::decide::admit::compatibility::{Account, Annotations, Compatibility, EXPIRATION_ANNOTATION, USE_LABEL};
-use crate::decide::assess::CLIENT_ID_ANNOTATION;
-use crate::webhook::metrics::WebhookMetrics;
+use crate::metrics::WebhookMetrics;
+use ensign_core::admission::azure_workload_identity::{
+    Account, Annotations, Compatibility, EXPIRATION_ANNOTATION, USE_LABEL,
+};
+use ensign_core::assess::CLIENT_ID_ANNOTATION;
 
 /// Answers as told, and counts the questions.
 #[derive(Default)]
@@ -47,9 +49,9 @@ fn metadata(name: &str, annotations: &Value) -> Metadata {
     serde_json::from_value(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).unwrap()
 }
 
-fn cached(accounts: impl IntoIterator<Item = Metadata>) -> Arc<accounts::Index> {
-    let index = Arc::new(accounts::Index::default());
-    let mut follower = accounts::Follower::new(Arc::clone(&index));
+fn cached(accounts: impl IntoIterator<Item = Metadata>) -> Arc<service_account_store::Index> {
+    let index = Arc::new(service_account_store::Index::default());
+    let mut follower = service_account_store::Follower::new(Arc::clone(&index));
     follower.follow(&Event::Init);
     for account in accounts {
         follower.follow(&Event::InitApply(account));
@@ -58,7 +60,7 @@ fn cached(accounts: impl IntoIterator<Item = Metadata>) -> Arc<accounts::Index> 
     index
 }
 
-fn app(index: Arc<accounts::Index>, source: &Arc<FakeAccounts>) -> Router {
+fn app(index: Arc<service_account_store::Index>, source: &Arc<FakeAccounts>) -> Router {
     let config = Config {
         authority_host: "https://login.example/".to_owned(),
         audience: "api://AzureADTokenExchange".to_owned(),
@@ -134,7 +136,7 @@ async fn pods_without_the_upstreams_label_depend_on_no_account() {
 #[test]
 fn the_index_follows_changes_and_deletions() {
     let index = cached([metadata("a", &json!({CLIENT_ID_ANNOTATION: "1"})), metadata("b", &json!({}))]);
-    let mut follower = accounts::Follower::new(Arc::clone(&index));
+    let mut follower = service_account_store::Follower::new(Arc::clone(&index));
     follower.follow(&Event::Apply(metadata("b", &json!({CLIENT_ID_ANNOTATION: "2"}))));
     assert!(index.find("shop", "b").is_some_and(|annotations| annotations.name_a_client_id()));
     follower.follow(&Event::Delete(metadata("a", &json!({}))));
@@ -149,7 +151,7 @@ fn what_a_tenant_could_fill_the_memory_with_is_not_kept() {
     assert!(cached([long.clone()]).find("shop", "a").is_none());
     // Also where a shorter one was kept before.
     let index = cached([metadata("a", &json!({CLIENT_ID_ANNOTATION: "short"}))]);
-    accounts::Follower::new(Arc::clone(&index)).follow(&Event::Apply(long));
+    service_account_store::Follower::new(Arc::clone(&index)).follow(&Event::Apply(long));
     assert!(index.find("shop", "a").is_none());
 }
 
@@ -158,7 +160,7 @@ fn of_the_metadata_only_what_is_asked_for_is_taken_in() {
     let mut account = metadata("a", &json!({CLIENT_ID_ANNOTATION: "id", "other/annotation": "x".repeat(2_000)}));
     account.metadata.labels = Some([("team".to_owned(), "orders".to_owned())].into());
     account.metadata.resource_version = Some("7".to_owned());
-    accounts::strip(&mut account);
+    service_account_store::strip(&mut account);
     assert_eq!(account.metadata.annotations, Some([(CLIENT_ID_ANNOTATION.to_owned(), "id".to_owned())].into()));
     assert_eq!((account.metadata.labels, account.metadata.resource_version), (None, Some("7".to_owned())));
 }
@@ -166,7 +168,7 @@ fn of_the_metadata_only_what_is_asked_for_is_taken_in() {
 #[test]
 fn nothing_is_kept_of_a_service_account_with_very_large_annotations() {
     let large = "x".repeat(200_000);
-    let mut follower = accounts::Follower::new(Arc::default());
+    let mut follower = service_account_store::Follower::new(Arc::default());
     follower.follow(&Event::Apply(metadata("orders", &json!({"azure.workload.identity/client-id": large}))));
     assert!(!format!("{follower:?}").contains(&large));
 }
@@ -174,7 +176,7 @@ fn nothing_is_kept_of_a_service_account_with_very_large_annotations() {
 #[test]
 fn service_accounts_of_one_tenant_share_its_id() {
     let annotations = json!({"azure.workload.identity/tenant-id": "one-tenant"});
-    let mut follower = accounts::Follower::new(Arc::default());
+    let mut follower = service_account_store::Follower::new(Arc::default());
     for name in ["orders", "billing"] {
         follower.follow(&Event::Apply(metadata(name, &annotations)));
     }

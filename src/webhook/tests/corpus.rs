@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test]
 async fn every_review_of_the_corpus_is_one_and_gets_an_answer() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/review");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/review");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

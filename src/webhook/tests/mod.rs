@@ -22,11 +22,11 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::cache::{Follower, Guarded};
+use super::binding_store::{Follower, Guarded};
 use super::certificates::{Bundle, Usable};
-use super::lookup::{Lookup, LookupError};
+use super::live_lookup::{Lookup, LookupError};
 use super::*;
-use crate::decide::admit::Binding;
+use ensign_core::admission::Binding;
 
 /// Answers as told, and counts the questions.
 #[derive(Default)]

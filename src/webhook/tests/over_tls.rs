@@ -35,7 +35,7 @@ fn start_with(app: Router, connections: usize, lame_duck: Duration) -> (Server, 
 }
 
 fn client(bundle: &Bundle) -> reqwest::ClientBuilder {
-    crate::runtime::tls::install_provider();
+    ensign_runtime::tls::install_provider();
     let authority = reqwest::Certificate::from_pem(bundle.ca_certificate()).unwrap();
     reqwest::Client::builder().tls_certs_only([authority]).no_proxy().timeout(Duration::from_secs(20))
 }

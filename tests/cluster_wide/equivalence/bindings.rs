@@ -1,6 +1,6 @@
 //! Generated bindings, as the controller has judged them.
 
-use ensign::api::keys::ENV_CLIENT_ID;
+use ensign_api::keys::ENV_CLIENT_ID;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};

@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ensign::api::ManagedIdentityBinding;
-use ensign::api::keys::{
+use ensign_api::ManagedIdentityBinding;
+use ensign_api::keys::{
     ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH,
     TOKEN_PATH, TOKEN_VOLUME,
 };
-use ensign::decide::admit::{self, Binding, Decision, Pod};
+use ensign_core::admission::{self, Binding, Decision, Pod};
 use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::pods::UPSTREAM_VOLUME;
 use crate::scene::config;
-use crate::support::webhook::AUDIENCE;
+use ensign_testkit::webhook::AUDIENCE;
 
 /// Differences that are explained, with how often each was seen. docs/injection-policy.md has the reasons.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         let typed: ManagedIdentityBinding = serde_json::from_value(object).ok()?;
         let mut binding = Binding::from(&typed);
         if deleted {
-            binding.standing = admit::Standing::Deleting;
+            binding.standing = admission::Standing::Deleting;
         }
         Some(Arc::new(binding))
     };
@@ -93,7 +93,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         for variant in variants(pod) {
             let text = variant.to_string();
             let read: Pod<'_> = serde_json::from_str(&text).expect("a pod");
-            if let Decision::Refuse(refusal) = admit::admit(&read, namespace, &bindings, &config(&[])) {
+            if let Decision::Refuse(refusal) = admission::admit(&read, namespace, &bindings, &config(&[])) {
                 words.insert(refusal.message);
             }
         }

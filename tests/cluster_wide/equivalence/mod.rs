@@ -7,9 +7,9 @@ mod pods;
 
 use std::collections::BTreeMap;
 
-use ensign::api::keys::IDENTITY_GATE;
-use ensign::decide::registration::{self, Input};
-use ensign::runtime::clock::SystemClock;
+use ensign_api::keys::IDENTITY_GATE;
+use ensign_core::webhook_configuration::{self, Input};
+use ensign_runtime::clock::SystemClock;
 use futures::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -26,10 +26,10 @@ use self::difference::{Explained, difference};
 use self::pods::pod;
 use crate::expressions::settle;
 use crate::scene::{AUTHORITY, Place, config};
-use crate::support::objects::unique;
-use crate::support::policies::Policies;
-use crate::support::replica::Stage;
-use crate::support::webhook::{NAME, Webhook};
+use ensign_testkit::objects::unique;
+use ensign_testkit::policies::Policies;
+use ensign_testkit::replica::Stage;
+use ensign_testkit::webhook::{NAME, Webhook};
 
 const ROUNDS: usize = 32;
 const PODS_PER_ROUND: usize = 100;
@@ -112,7 +112,7 @@ async fn register(client: &kube::Client, webhook: &Webhook, covered: &str, exclu
     .await;
     let target = webhook.target();
     let excluded = target.excluded.into_iter().chain([excluded.to_owned()]).collect();
-    let entries = registration::desired(&Input {
+    let entries = webhook_configuration::desired(&Input {
         covered: &[covered.to_owned()].into(),
         excluded: &excluded,
         endpoint: &target.endpoint,

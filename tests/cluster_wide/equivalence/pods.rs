@@ -1,6 +1,6 @@
 //! Generated pods: of each kind that a rule asks for, and most of them valid.
 
-use ensign::api::keys::{
+use ensign_api::keys::{
     ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE, INJECT_LABEL,
     INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
-use crate::support::webhook::AUDIENCE;
+use ensign_testkit::webhook::AUDIENCE;
 
 pub(super) const CONTAINERS: [&str; 5] = ["init0", "init1", "app0", "app1", "app2"];
 pub(super) const TIERS: [&str; 3] = ["web", "db", ""];

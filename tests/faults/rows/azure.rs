@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ensign::emulator::state::{DenyPolicy, Lock, LockLevel};
+use ensign_azure_emulator::state::{DenyPolicy, Lock, LockLevel};
 use serde_json::json;
 
 use super::super::clock::lock;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ensign::decide::provision::{CLUSTER_TAG, OBJECT_TAG};
+use ensign_core::provisioning::{CLUSTER_TAG, OBJECT_TAG};
 use serde_json::json;
 
 use super::super::world::{Checked, RESYNC, World};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use ensign::controller::Moment;
+use ensign_controller::Moment;
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ensign::decide::provision::{CLUSTER_TAG, OBJECT_TAG};
+use ensign_core::provisioning::{CLUSTER_TAG, OBJECT_TAG};
 use serde_json::{Value, json};
 
 use super::super::gate::LABEL;

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use ensign::azure::ArmError;
-use ensign::emulator::{FaultAnswer, Kind};
+use ensign_azure::ArmError;
+use ensign_azure_emulator::{FaultAnswer, Kind};
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 

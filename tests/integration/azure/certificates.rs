@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ensign::azure::Connection;
+use ensign_azure::Connection;
 
 use super::Azure;
 
@@ -13,7 +13,8 @@ const CHILD: &str = "ENSIGN_TEST_CHILD";
 /// The system's certificates are named by the environment of a process, so this is a process of its own.
 #[test]
 fn an_extra_ca_is_trusted_besides_the_systems_and_does_not_replace_them() {
-    let system = ensign::emulator::Emulator::start(ensign::emulator::EmulatorOptions::default()).expect("a CA");
+    let system =
+        ensign_azure_emulator::Emulator::start(ensign_azure_emulator::EmulatorOptions::default()).expect("a CA");
     let name = "azure::certificates::child_with_certificates_of_its_own";
     let done = Command::new(std::env::current_exe().expect("this program"))
         .args([name, "--exact", "--ignored", "--nocapture"])
@@ -42,7 +43,7 @@ async fn child_with_certificates_of_its_own() {
     let mut cloud = azure.cloud();
     cloud.arm_endpoint = with_system_ca.parse().expect("a URL");
     let credential = azure.own().credential(&azure.cloud(), &azure.connection()).expect("a credential").credential;
-    let client = ensign::azure::ArmClient::new(&cloud, &azure.connection(), credential, "c0ffee00").expect("a client");
+    let client = ensign_azure::ArmClient::new(&cloud, &azure.connection(), credential, "c0ffee00").expect("a client");
     let refused = client.get_identity(&orders).await.unwrap_err();
     assert!(
         told(&refused.cause).contains("HTTP 401"),

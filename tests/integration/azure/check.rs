@@ -1,12 +1,12 @@
 //! `ensign check` as a process: what works is said to work, and what does not has its cure.
 
-use ensign::decide::registration::LABELLED_ENTRY;
+use ensign_core::webhook_configuration::LABELLED_ENTRY;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Azure, CONTROLLER};
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::{apply, apply_crds, kubectl, unique};
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::{apply, apply_crds, kubectl, unique};
 
 /// Exit status, the looks, and standard error.
 fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32, Vec<Value>, String) {

@@ -1,13 +1,13 @@
 //! `ensign orphans` as a process: what a cluster that is gone has left is found and deleted, and nothing else.
 
-use ensign::decide::names::{Subject, credential_name};
-use ensign::emulator::state::Credential;
-use ensign::runtime::clock::{Clock, SystemClock};
+use ensign_azure_emulator::state::Credential;
+use ensign_core::credentials::names::{Subject, credential_name};
+use ensign_runtime::clock::{Clock, SystemClock};
 use serde_json::Value;
 
 use super::Azure;
-use crate::support::control_plane::ControlPlane;
-use crate::support::objects::kubectl;
+use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::kubectl;
 
 const ISSUER: &str = "https://issuer.example/gone";
 

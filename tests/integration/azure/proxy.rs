@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use ensign::api::conditions::Reason;
-use ensign::azure::{Connection, ProxySettings};
+use ensign_api::conditions::Reason;
+use ensign_azure::{Connection, ProxySettings};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -108,5 +108,5 @@ async fn a_proxy_that_does_not_answer_is_no_way_round_it_and_its_password_is_not
     assert_eq!(error.failure(None).reason, Reason::CredentialUnavailable);
     let told = format!("{error:?} {} {}", error.cause, error.failure(None).message);
     assert!(!told.contains("canary"), "{told}");
-    assert_eq!(azure.emulator.log(&ensign::emulator::LogFilter::default()), [], "nothing went past the proxy");
+    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "nothing went past the proxy");
 }

@@ -1,6 +1,6 @@
 //! Every request to ARM carries an ID by which both sides can find it again.
 
-use ensign::emulator::Kind;
+use ensign_azure_emulator::Kind;
 use uuid::Uuid;
 
 use super::{Azure, credential, refusal};

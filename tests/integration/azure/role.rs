@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use ensign::api::conditions::Reason;
-use ensign::api::{ArmId, IsolationScope};
-use ensign::azure::error::Operation;
-use ensign::azure::{ArmClient, ArmError};
-use ensign::decide::permissions::{Assignment, Lookup, RoleScope};
-use ensign::decide::provision::Desired;
+use ensign_api::conditions::Reason;
+use ensign_api::{ArmId, IsolationScope};
+use ensign_azure::error::Operation;
+use ensign_azure::{ArmClient, ArmError};
+use ensign_core::provisioning::Desired;
+use ensign_core::roles::{Assignment, Lookup, RoleScope};
 use serde_json::Value;
 
 use super::{Azure, credential};

@@ -2,15 +2,15 @@
 
 use std::process::Output;
 
-use ensign::decide::names::{Subject, credential_name};
-use ensign::decide::policy::{Form, Kind as PolicyKind, Policy, bindings, inert, policies};
-use ensign::emulator::state::Credential;
-use ensign::runtime::clock::{Clock, SystemClock};
+use ensign_azure_emulator::state::Credential;
+use ensign_core::cel::{Form, Kind as PolicyKind, Policy, bindings, inert, policies};
+use ensign_core::credentials::names::{Subject, credential_name};
+use ensign_runtime::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::Azure;
-use crate::support::objects::{apply, kubectl, unique};
-use crate::support::replica::Stage;
+use ensign_testkit::objects::{apply, kubectl, unique};
+use ensign_testkit::replica::Stage;
 
 fn run(stage: &Stage, azure: &Azure, name: &str, more: &[&str]) -> Output {
     let flags = ["teardown", "-o", "json", "--namespace", name, "--webhook-configuration", name];

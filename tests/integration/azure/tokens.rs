@@ -1,8 +1,8 @@
 //! A token that ARM refuses before its time.
 
-use ensign::api::conditions::Reason;
-use ensign::decide::scopes::AllowedScopes;
-use ensign::emulator::Kind;
+use ensign_api::conditions::Reason;
+use ensign_azure_emulator::Kind;
+use ensign_core::acceptance::scopes::AllowedScopes;
 
 use super::{Azure, credential, refusal};
 
@@ -68,5 +68,5 @@ async fn outside_of_its_scopes_a_client_sends_nothing() {
     for error in errors {
         assert_eq!(error.failure(None).reason, Reason::ScopeNotAllowed, "{error}");
     }
-    assert_eq!(azure.emulator.log(&ensign::emulator::LogFilter::default()), [], "not even a token was asked for");
+    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "not even a token was asked for");
 }

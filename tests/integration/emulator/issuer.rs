@@ -33,7 +33,7 @@ pub struct Issuer {
 impl Issuer {
     /// Starts an issuer on the runtime of the test.
     pub fn start() -> Self {
-        ensign::runtime::tls::install_provider();
+        ensign_runtime::tls::install_provider();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));

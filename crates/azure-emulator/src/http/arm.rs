@@ -1,0 +1,136 @@
+//! ARM over HTTP: the bearer token, the headers, and the time that a write takes.
+
+use std::time::{Duration, Instant};
+
+use super::exchange::{Incoming, Reply};
+use super::log::Kind;
+use super::{Shared, lock};
+use crate::state::IdentityId;
+use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
+use crate::state::text::redact;
+
+/// How often a write looks whether it has taken long enough.
+const LATENCY_STEP: Duration = Duration::from_millis(5);
+
+pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
+    let mut principal_id = None;
+    let reply = match authenticate(shared, incoming) {
+        Err(error) => refusal(shared, &error),
+        Ok(caller) => {
+            let answered = operate(shared, incoming, &caller).await;
+            principal_id = Some(caller.object_id);
+            answered.map_or_else(|error| refusal(shared, &error), success)
+        }
+    };
+    let remaining = match incoming.kind {
+        Kind::ArmRead => ("x-ms-ratelimit-remaining-subscription-reads", "249"),
+        _ if incoming.method == http::Method::DELETE => ("x-ms-ratelimit-remaining-subscription-deletes", "199"),
+        _ => ("x-ms-ratelimit-remaining-subscription-writes", "199"),
+    };
+    let correlation_id = incoming.header("x-ms-correlation-request-id").unwrap_or(&incoming.id);
+    let mut reply = reply
+        .with("x-ms-request-id", &incoming.id)
+        .with("x-ms-correlation-request-id", correlation_id)
+        .with("cache-control", "no-cache")
+        .with("x-content-type-options", "nosniff");
+    if principal_id.is_some() {
+        reply = reply.with(remaining.0, remaining.1);
+    }
+    if let Some(id) = incoming.header("x-ms-client-request-id") {
+        reply = reply.with("x-ms-client-request-id", id);
+    }
+    Reply { principal_id, ..reply }
+}
+
+fn success(answer: ArmAnswer) -> Reply {
+    match answer.body {
+        Some(body) => Reply::json(answer.status, &body),
+        None => Reply::empty(answer.status),
+    }
+}
+
+fn refusal(shared: &Shared, error: &ArmError) -> Reply {
+    // A client that puts a token into the wrong place does not read it back.
+    let shown = ArmError { message: redact(&error.message), ..error.clone() };
+    let mut reply = Reply::json(error.status, &shown.envelope()).error_code(error.code.clone());
+    if let Some(seconds) = error.retry_after {
+        reply = reply.with("retry-after", &seconds.to_string());
+    }
+    if error.status == 401 {
+        let authority = format!("{}/{}", shared.base_url, lock(&shared.state).tenant_id);
+        let challenge = format!(
+            "Bearer authorization_uri=\"{authority}\", error=\"invalid_token\", error_description=\"{}\"",
+            shown.message.replace('"', "'")
+        );
+        reply = reply.with("www-authenticate", &challenge);
+    }
+    reply
+}
+
+fn authenticate(shared: &Shared, incoming: &Incoming) -> Result<Caller, ArmError> {
+    let header = incoming.header("authorization").ok_or_else(bearer::missing)?;
+    let (scheme, token) = header.split_once(' ').ok_or_else(bearer::missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(bearer::missing());
+    }
+    let claims = shared.signer.verify(token.trim(), &shared.base_url).ok_or_else(bearer::invalid)?;
+    bearer::caller(&lock(&shared.state), &claims, &shared.base_url, shared.clock.now())
+}
+
+async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Result<ArmAnswer, ArmError> {
+    let request = ArmRequest {
+        method: &incoming.method,
+        path: &incoming.path,
+        query: &incoming.query,
+        body: &incoming.body,
+        caller,
+    };
+    let (operation, write) = {
+        let mut state = lock(&shared.state);
+        let operation = arm::plan(&state, &request)?;
+        if let Some(limits) = &mut *lock(&shared.limits) {
+            limits.admit(&operation, caller)?;
+        }
+        arm::check(&state, &operation, shared.clock.now())?;
+        let write = match operation.credential_write() {
+            None => None,
+            Some(identity) if state.begin_credential_write(identity) => {
+                Some(CredentialWrite { shared, identity: identity.clone() })
+            }
+            Some(identity) => return Err(ArmError::concurrent_credential_writes(identity)),
+        };
+        (operation, write)
+    };
+    if let Some(write) = &write {
+        write.take_its_time().await;
+    }
+    let origin = incoming.origin(&shared.base_url);
+    arm::apply(&mut lock(&shared.state), operation, &origin, shared.clock.now())
+}
+
+/// A write of a credential that is under way, until it is dropped.
+struct CredentialWrite<'a> {
+    shared: &'a Shared,
+    identity: IdentityId,
+}
+
+impl CredentialWrite<'_> {
+    /// Takes as long as the settings say, which may change meanwhile: a test stretches a write and ends it at will.
+    async fn take_its_time(&self) {
+        let begun = Instant::now();
+        loop {
+            let latency = Duration::from_millis(lock(&self.shared.state).settings.write_latency_ms);
+            let left = latency.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LATENCY_STEP)).await;
+        }
+    }
+}
+
+impl Drop for CredentialWrite<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.state).end_credential_write(&self.identity);
+    }
+}

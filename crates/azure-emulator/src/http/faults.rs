@@ -1,0 +1,188 @@
+//! Failing on purpose: a script of rules, each request looked at before and after it is applied.
+
+use axum::http::Method;
+use serde::{Deserialize, Serialize};
+
+use super::log::Kind;
+
+/// Which requests a rule looks at; what is absent matches all. The stand-in's own endpoints never fail.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct FaultMatch {
+    /// HTTP method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// A part of path and query, in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_contains: Option<String>,
+    /// What the request is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FaultAction {
+    /// One of the actions that need nothing more.
+    Named(NamedAction),
+    /// Wait, then go on as usual.
+    Delay(Delay),
+    /// Answer this and apply nothing.
+    Answer(FaultAnswer),
+}
+
+/// Actions without parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamedAction {
+    /// Close the connection and apply nothing.
+    DropBefore,
+    /// Apply, then close the connection.
+    ApplyThenDrop,
+    /// Apply, then answer 500.
+    #[serde(rename = "apply-then-500")]
+    ApplyThen500,
+    /// Answer 200 with a page for people and apply nothing, as a proxy in between does.
+    Html,
+    /// Apply, then answer half of the JSON.
+    TruncatedJson,
+}
+
+/// Wait, then go on as usual.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Delay {
+    /// How long, in milliseconds.
+    pub delay_ms: u64,
+}
+
+/// Answer this and apply nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultAnswer {
+    /// HTTP status, from 200 to 599.
+    pub status: u16,
+    /// Error code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Error message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `Retry-After`: seconds, or an HTTP date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<String>,
+    /// The whole body, instead of an error: what was true once, for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+    /// Answer with a page for people instead of JSON.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub html: bool,
+}
+
+/// A rule of the script.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultRule {
+    /// Which requests it looks at.
+    #[serde(rename = "match", default)]
+    pub matching: FaultMatch,
+    /// The first of them that fails, from 1.
+    #[serde(default = "one")]
+    pub nth: u64,
+    /// How many fail from there.
+    #[serde(default = "one")]
+    pub times: u64,
+    /// How it fails.
+    pub action: FaultAction,
+    /// Requests that matched so far.
+    #[serde(default)]
+    pub matched: u64,
+    /// Requests that failed so far.
+    #[serde(default)]
+    pub fired: u64,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// The script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FaultPlan {
+    rules: Vec<FaultRule>,
+}
+
+impl FaultPlan {
+    pub(crate) fn new(rules: Vec<FaultRule>) -> Self {
+        Self { rules }
+    }
+
+    pub(crate) fn rules(&self) -> &[FaultRule] {
+        &self.rules
+    }
+
+    /// What happens to a request: each rule counts it, the first that is due decides.
+    pub(super) fn next(&mut self, method: &Method, target: &str, kind: Kind) -> Option<FaultAction> {
+        if kind == Kind::Emulator {
+            return None;
+        }
+        let mut due = None;
+        for rule in self.rules.iter_mut().filter(|rule| rule.matching.takes(method, target, kind)) {
+            rule.matched += 1;
+            if due.is_none() && rule.matched >= rule.nth && rule.fired < rule.times {
+                rule.fired += 1;
+                due = Some(rule.action.clone());
+            }
+        }
+        due
+    }
+}
+
+impl FaultMatch {
+    fn takes(&self, method: &Method, target: &str, kind: Kind) -> bool {
+        self.method.as_ref().is_none_or(|wanted| method.as_str().eq_ignore_ascii_case(wanted))
+            && self.kind.is_none_or(|wanted| wanted == kind)
+            && self.path_contains.as_ref().is_none_or(|part| target.to_lowercase().contains(&part.to_lowercase()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plan(rules: serde_json::Value) -> FaultPlan {
+        FaultPlan::new(serde_json::from_value(rules).unwrap())
+    }
+
+    #[test]
+    fn a_rule_fires_from_its_nth_match_and_as_often_as_it_says() {
+        let mut plan = plan(json!([{"match": {"method": "put"}, "nth": 2, "times": 2, "action": "apply-then-500"}]));
+        let mut put = || plan.next(&Method::PUT, "/x", Kind::ArmWrite).is_some();
+        assert_eq!([put(), put(), put(), put()], [false, true, true, false]);
+    }
+
+    #[test]
+    fn what_does_not_match_is_neither_counted_nor_failed() {
+        let mut plan = plan(json!([{"match": {"kind": "token", "pathContains": "OAUTH2"}, "action": {"delayMs": 1}}]));
+        assert_eq!(plan.next(&Method::POST, "/oauth2", Kind::Discovery), None);
+        assert_eq!(plan.next(&Method::POST, "/other", Kind::Token), None);
+        assert_eq!(plan.rules()[0].matched, 0);
+        assert!(plan.next(&Method::POST, "/t/oauth2/v2.0/token", Kind::Token).is_some());
+    }
+
+    #[test]
+    fn the_stand_ins_own_endpoints_never_fail() {
+        let mut plan = plan(json!([{"action": "drop-before", "times": 1000}]));
+        assert_eq!(plan.next(&Method::GET, "/_emulator/log", Kind::Emulator), None);
+    }
+
+    #[test]
+    fn a_typing_error_in_a_rule_is_refused() {
+        for rule in [json!({"action": "drop"}), json!({"actoin": "html"}), json!({"action": {"delay": 1}})] {
+            assert!(serde_json::from_value::<FaultRule>(rule.clone()).is_err(), "{rule}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The way of every request: read, fail on purpose or dispatch, log, answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::exchange::{Incoming, Reply};
+use super::faults::{FaultAction, FaultAnswer, NamedAction};
+use super::log::{Kind, LogEntry};
+use super::{Shared, arm, control, discovery, lock, protected, token};
+use crate::state::arm::ArmError;
+use crate::state::text::redact;
+
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+const MAX_STATE_BYTES: usize = 16 * 1024 * 1024;
+/// A client that sends its body more slowly is not served.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Serves everything.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new().fallback(move |request: Request| {
+        let shared = Arc::clone(&shared);
+        async move {
+            // A task of its own: a request goes on when its client has gone, as it does in Azure.
+            let answered = tokio::spawn(answer(shared, request)).await;
+            answered.unwrap_or_else(|error| {
+                tracing::error!(%error, "a request handler failed");
+                internal_error().into_response()
+            })
+        }
+    })
+}
+
+/// What becomes of a request.
+enum Outcome {
+    Reply(Reply),
+    /// The connection is closed without an answer.
+    Dropped(Option<Reply>),
+}
+
+async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
+    let seq = lock(&shared.log).arrive();
+    let time = shared.clock.now();
+    let (incoming, refusal) = read(request).await;
+    let target = format!("{}?{}", incoming.path, incoming.query);
+    let fault = lock(&shared.faults).next(&incoming.method, &target, incoming.kind);
+    let mut applied_status = None;
+    let outcome = match refusal {
+        Some(reply) => Outcome::Reply(reply),
+        None => run(&shared, &incoming, fault.as_ref(), &mut applied_status).await,
+    };
+    let (reply, dropped) = match outcome {
+        Outcome::Reply(reply) => (reply, false),
+        Outcome::Dropped(reply) => (reply.unwrap_or_else(|| Reply::empty(500)), true),
+    };
+    let text = |text: &str| redact(text).chars().take(2048).collect::<String>();
+    let entry = LogEntry {
+        seq,
+        time,
+        finished: shared.clock.now(),
+        method: incoming.method.to_string(),
+        path: text(&incoming.path),
+        query: text(&incoming.query),
+        kind: incoming.kind,
+        status: (!dropped).then(|| reply.status.as_u16()),
+        error_code: reply.error_code.clone(),
+        request_id: incoming.id.clone(),
+        client_request_id: incoming.client_request_id().map(text),
+        user_agent: incoming.header("user-agent").map(text),
+        principal_id: reply.principal_id.clone(),
+        body: reply.shown.clone().or_else(|| sent(&incoming)).and_then(|body| redacted(&body)),
+        applied_status: fault.as_ref().and(applied_status),
+        fault: fault.map(|action| serde_json::to_string(&action).unwrap_or_default()),
+    };
+    tracing::debug!(seq, method = %entry.method, path = %entry.path, status = ?entry.status, code = ?entry.error_code, "request");
+    lock(&shared.log).keep(entry);
+    if dropped { drop_connection() } else { reply.into_response() }
+}
+
+/// Reads a request to its end; a reply when that is refused.
+async fn read(request: Request) -> (Incoming, Option<Reply>) {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let kind = classify(&parts.method, &path);
+    let limit = if kind == Kind::Emulator { MAX_STATE_BYTES } else { MAX_BODY_BYTES };
+    let (body, refusal) = match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await {
+        Ok(Ok(body)) => (body, None),
+        Ok(Err(_)) => {
+            let message = format!("The request body is larger than {limit} bytes, or it was cut off.");
+            (Bytes::new(), Some((413, "RequestEntityTooLarge", message)))
+        }
+        Err(_) => (Bytes::new(), Some((408, "RequestTimeout", "The request body did not arrive in time.".to_owned()))),
+    };
+    let refusal = refusal.map(|(status, code, message)| {
+        Reply::json(status, &ArmError::new(status, code, message).envelope()).error_code(code)
+    });
+    let incoming = Incoming {
+        method: parts.method,
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
+        id: Uuid::new_v4().to_string(),
+        path,
+        body,
+        kind,
+    };
+    (incoming, refusal)
+}
+
+fn classify(method: &Method, path: &str) -> Kind {
+    let path = path.trim_start_matches('/');
+    let first = path.split('/').next().unwrap_or_default();
+    if first == "_emulator" {
+        Kind::Emulator
+    } else if first == "protected" {
+        Kind::Data
+    } else if first.eq_ignore_ascii_case("subscriptions") || first.eq_ignore_ascii_case("providers") {
+        if method == Method::GET { Kind::ArmRead } else { Kind::ArmWrite }
+    } else if path.to_lowercase().trim_end_matches('/').ends_with("/oauth2/v2.0/token") {
+        Kind::Token
+    } else {
+        Kind::Discovery
+    }
+}
+
+async fn run(
+    shared: &Shared,
+    incoming: &Incoming,
+    fault: Option<&FaultAction>,
+    applied_status: &mut Option<u16>,
+) -> Outcome {
+    match fault {
+        Some(FaultAction::Answer(answer)) => return Outcome::Reply(scripted(incoming, answer)),
+        Some(FaultAction::Named(NamedAction::DropBefore)) => return Outcome::Dropped(None),
+        Some(FaultAction::Named(NamedAction::Html)) => {
+            let page =
+                "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in to continue.</body></html>";
+            return Outcome::Reply(Reply::text(200, "text/html; charset=utf-8", page));
+        }
+        Some(FaultAction::Delay(delay)) => tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await,
+        _ => {}
+    }
+    let reply = dispatch(shared, incoming).await;
+    *applied_status = Some(reply.status.as_u16());
+    match fault {
+        Some(FaultAction::Named(NamedAction::ApplyThenDrop)) => Outcome::Dropped(Some(reply)),
+        Some(FaultAction::Named(NamedAction::ApplyThen500)) => {
+            Outcome::Reply(Reply { principal_id: reply.principal_id, shown: reply.shown, ..internal_error() })
+        }
+        Some(FaultAction::Named(NamedAction::TruncatedJson)) => {
+            let half = reply.body.slice(..reply.body.len() / 2);
+            Outcome::Reply(Reply { body: half, ..reply })
+        }
+        _ => Outcome::Reply(reply),
+    }
+}
+
+async fn dispatch(shared: &Shared, incoming: &Incoming) -> Reply {
+    match incoming.kind {
+        Kind::Emulator => control::answer(shared, incoming),
+        Kind::ArmRead | Kind::ArmWrite => arm::answer(shared, incoming).await,
+        Kind::Token => token::answer(shared, incoming).await,
+        Kind::Discovery => discovery::answer(shared, incoming),
+        Kind::Data => protected::answer(shared, incoming),
+    }
+}
+
+/// A scripted answer, in the envelope of the side that was asked.
+fn scripted(incoming: &Incoming, answer: &FaultAnswer) -> Reply {
+    if answer.html {
+        return Reply::text(answer.status, "text/html; charset=utf-8", "<html><body>Not here.</body></html>");
+    }
+    let code = answer.code.clone().unwrap_or_else(|| "InjectedFault".to_owned());
+    let message = answer.message.clone().unwrap_or_else(|| "This answer was scripted.".to_owned());
+    let body = match incoming.kind {
+        _ if answer.body.is_some() => answer.body.clone().unwrap_or_default(),
+        Kind::Token | Kind::Discovery => json!({"error": code, "error_description": message}),
+        _ => ArmError::new(answer.status, code.clone(), message).envelope(),
+    };
+    let reply = Reply::json(answer.status, &body).error_code(code).with("x-ms-request-id", &incoming.id);
+    match &answer.retry_after {
+        Some(after) => reply.with("retry-after", after),
+        None => reply,
+    }
+}
+
+fn internal_error() -> Reply {
+    let error =
+        ArmError::new(500, "InternalServerError", "The server encountered an internal error. Please try again.");
+    Reply::json(500, &error.envelope()).error_code(error.code)
+}
+
+/// What was sent to ARM, if it is JSON.
+fn sent(incoming: &Incoming) -> Option<Value> {
+    match incoming.kind {
+        Kind::ArmRead | Kind::ArmWrite => serde_json::from_slice(&incoming.body).ok(),
+        _ => None,
+    }
+}
+
+/// JSON without whatever looks like a token.
+fn redacted(value: &Value) -> Option<Value> {
+    serde_json::from_str(&redact(&value.to_string())).ok()
+}
+
+/// A body that fails before its first byte makes the server close the connection with nothing sent.
+fn drop_connection() -> Response<Body> {
+    let failure = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "dropped on purpose");
+    let mut response = Response::new(Body::from_stream(futures::stream::once(async { Err::<Bytes, _>(failure) })));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}

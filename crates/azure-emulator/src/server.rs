@@ -1,0 +1,316 @@
+//! Starting and stopping a stand-in, and what a program that runs it in process can do with it.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::certificates::{self, CertificateError};
+use super::http::faults::{FaultPlan, FaultRule};
+use super::http::log::{LogEntry, LogFilter, RequestLog};
+use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed, lock};
+use super::options::EmulatorOptions;
+use super::state::{InvalidDocument, State, StateDocument};
+use ensign_azure::Connection;
+use ensign_azure::cloud::{CloudArgs, CloudName};
+use ensign_runtime::clock::SharedClock;
+
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where a stand-in is found: the line that `ensign azure-emulator` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EmulatorInfo {
+    /// ARM, without a slash at its end.
+    pub arm_endpoint: String,
+    /// Entra, with a slash at its end.
+    pub authority_host: String,
+    /// The CA certificate that clients must trust.
+    pub ca_file: PathBuf,
+    /// The tenant.
+    pub tenant_id: String,
+    /// The subscription.
+    pub subscription_id: String,
+    /// The resource group.
+    pub resource_group: String,
+    /// The region.
+    pub location: String,
+    /// Seconds before a written credential gives tokens.
+    pub propagation_seconds: u32,
+    /// A GET answers a token for ARM with all rights.
+    pub arm_token_url: String,
+    /// The whole state.
+    pub state_url: String,
+    /// The log of requests.
+    pub log_url: String,
+    /// The CA certificate as PEM.
+    #[serde(skip)]
+    pub ca_pem: String,
+}
+
+impl EmulatorInfo {
+    /// The flags that name this cloud to a client.
+    pub fn cloud(&self) -> CloudArgs {
+        CloudArgs {
+            azure_cloud: CloudName::Custom,
+            azure_arm_endpoint: Some(self.arm_endpoint.clone()),
+            azure_authority_host: Some(self.authority_host.clone()),
+            azure_token_audience: None,
+        }
+    }
+
+    /// A connection that trusts its CA.
+    pub fn connection(&self) -> Connection {
+        Connection { extra_ca: Some(self.ca_file.clone()), ..Connection::default() }
+    }
+}
+
+/// A stand-in can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address} (--listen)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data folder can't be written.
+    #[error("cannot write {} (--data-dir)", path.display())]
+    DataDir {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The server's thread or runtime can't be started.
+    #[error("cannot start the emulator's runtime")]
+    Runtime(#[source] std::io::Error),
+    /// No certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+    /// No signing key.
+    #[error(transparent)]
+    Signing(#[from] SigningFailed),
+    /// A CA file makes no sense.
+    #[error(transparent)]
+    IssuerCa(#[from] InvalidCertificate),
+    /// The seed makes no sense.
+    #[error("cannot use the seed (--seed)")]
+    Seed(#[from] InvalidDocument),
+}
+
+/// A running stand-in, on a thread of its own; it stops when it is dropped.
+pub struct Emulator {
+    info: EmulatorInfo,
+    shared: Arc<Shared>,
+    handle: Handle<SocketAddr>,
+    thread: Option<JoinHandle<()>>,
+    data: DataDir,
+}
+
+impl Emulator {
+    /// Starts a stand-in; it answers from the moment this returns.
+    pub fn start(options: EmulatorOptions) -> Result<Self, StartError> {
+        ensign_runtime::tls::install_provider();
+        let certificates = certificates::generate()?;
+        let signer = Signer::of_process()?;
+        let issuers = Issuers::new()?;
+        for pem in &options.issuer_ca_pems {
+            issuers.trust(pem)?;
+        }
+        let defaults = options.defaults();
+        let state = options.seed.clone().into_state(&defaults, options.clock.now())?;
+
+        let listen_failed = |source| StartError::Listen { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).map_err(listen_failed)?;
+        let address = listener.local_addr().map_err(listen_failed)?;
+        let data = DataDir::open(options.data_dir.clone())?;
+        let ca_file = data.write("ca.crt", &certificates.ca_pem)?;
+
+        let base_url = format!("https://{}", public_address(address));
+        let info = EmulatorInfo {
+            arm_endpoint: base_url.clone(),
+            authority_host: format!("{base_url}/"),
+            ca_file,
+            tenant_id: state.tenant_id.clone(),
+            subscription_id: options.subscription_id,
+            resource_group: options.resource_group,
+            location: options.location,
+            propagation_seconds: state.settings.propagation_seconds,
+            arm_token_url: format!("{base_url}/_emulator/arm-token"),
+            state_url: format!("{base_url}/_emulator/state"),
+            log_url: format!("{base_url}/_emulator/log"),
+            ca_pem: certificates.ca_pem,
+        };
+        let shared = Arc::new(Shared {
+            state: state.into(),
+            initial: options.seed,
+            defaults,
+            log: RequestLog::default().into(),
+            faults: FaultPlan::default().into(),
+            signer,
+            issuers,
+            base_url,
+            limits: options.published_limits.then(|| Limits::new(options.clock.clone())).into(),
+            clock: options.clock,
+        });
+        let handle = Handle::new();
+        let tls = RustlsConfig::from_config(Arc::new(certificates.server));
+        let thread = serve(listener, tls, handle.clone(), &shared)?;
+        Ok(Self { info, shared, handle, thread: Some(thread), data })
+    }
+
+    /// Where it is found.
+    pub fn info(&self) -> &EmulatorInfo {
+        &self.info
+    }
+
+    /// Reads or changes the state; requests wait meanwhile.
+    pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut lock(&self.shared.state))
+    }
+
+    /// The whole state, as `GET /_emulator/state` answers it.
+    pub fn state(&self) -> StateDocument {
+        self.with_state(|state| StateDocument::from(&*state))
+    }
+
+    /// Replaces the whole state.
+    pub fn set_state(&self, document: StateDocument) -> Result<(), InvalidDocument> {
+        self.shared.set_state(document)
+    }
+
+    /// The requests so far, in the order of their arrival.
+    pub fn log(&self, filter: &LogFilter) -> Vec<LogEntry> {
+        lock(&self.shared.log).list(filter)
+    }
+
+    /// How many requests have arrived, and how many of them are over.
+    pub fn requests(&self) -> (u64, u64) {
+        lock(&self.shared.log).counts()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_log(&self) {
+        lock(&self.shared.log).clear();
+    }
+
+    /// Replaces the script of faults.
+    pub fn set_faults(&self, rules: Vec<FaultRule>) {
+        *lock(&self.shared.faults) = FaultPlan::new(rules);
+    }
+
+    /// The script of faults, with what has matched and fired.
+    pub fn faults(&self) -> Vec<FaultRule> {
+        lock(&self.shared.faults).rules().to_vec()
+    }
+
+    /// Refuses requests beyond Azure's published limits from now on, counted on this clock; without one, no more.
+    pub fn limit_requests(&self, clock: Option<SharedClock>) {
+        *lock(&self.shared.limits) = clock.map(Limits::new);
+    }
+
+    /// Trusts the CAs of a PEM bundle when issuers' documents are read.
+    pub fn trust_issuer_ca(&self, pem: &str) -> Result<(), InvalidCertificate> {
+        self.shared.issuers.trust(pem)
+    }
+
+    /// A bearer token for ARM with all rights.
+    pub fn arm_token(&self) -> Result<String, SigningFailed> {
+        self.shared.administrator_token().map(|(token, _)| token)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server was reported when it happened.
+            let _ = thread.join();
+        }
+        self.data.remove();
+    }
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emulator").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Serves on a runtime of its own, so that a stand-in outlives the runtime of the test that started it.
+fn serve(
+    listener: TcpListener,
+    tls: RustlsConfig,
+    handle: Handle<SocketAddr>,
+    shared: &Arc<Shared>,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("azure-emulator")
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let app = http::router(Arc::clone(shared)).into_make_service();
+    let server = {
+        // Registering the listener needs the runtime.
+        let _entered = runtime.enter();
+        axum_server::from_tcp(listener).map_err(StartError::Runtime)?
+    };
+    let acceptor = axum_server::tls_rustls::RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE);
+    let server = server.acceptor(acceptor).handle(handle);
+    std::thread::Builder::new()
+        .name("azure-emulator".to_owned())
+        .spawn(move || {
+            if let Err(error) = runtime.block_on(server.serve(app)) {
+                tracing::error!(%error, "the emulator stopped serving");
+            }
+            runtime.shutdown_background();
+        })
+        .map_err(StartError::Runtime)
+}
+
+/// What clients are told: the loopback address when listening on all.
+fn public_address(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address }
+}
+
+/// Where files go, and whether the folder goes at the end.
+struct DataDir {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl DataDir {
+    fn open(given: Option<PathBuf>) -> Result<Self, StartError> {
+        let temporary = given.is_none();
+        let path = given
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("ensign-azure-emulator-{}", Uuid::new_v4().simple())));
+        fs::create_dir_all(&path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
+        let path = fs::canonicalize(&path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
+        Ok(Self { path, temporary })
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf, StartError> {
+        let path = Path::new(&self.path).join(name);
+        fs::write(&path, text).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    fn remove(&self) {
+        if self.temporary {
+            // What is left behind is one public certificate.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Role definitions: looked up, never changed.
+
+use serde_json::{Value, json};
+
+use super::super::ArmError;
+use crate::state::arm::scope::Scope;
+use crate::state::model::State;
+use crate::state::roles::{RoleDefinition, builtin};
+
+/// Which role definitions a list is about.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DefinitionFilter {
+    role_name: Option<String>,
+    builtin: Option<bool>,
+}
+
+impl DefinitionFilter {
+    /// Reads `$filter`: `roleName eq '…'`, `type eq 'BuiltInRole'` or `'CustomRole'`, joined with `and`.
+    pub(super) fn read(text: &str) -> Result<Self, ArmError> {
+        let mut filter = Self::default();
+        for term in text.split(" and ").map(str::trim).filter(|term| !term.is_empty()) {
+            match equals(term) {
+                Some(("rolename", value)) => filter.role_name = Some(value),
+                Some(("type", value)) => filter.builtin = Some(value.eq_ignore_ascii_case("BuiltInRole")),
+                _ if term.eq_ignore_ascii_case("atScopeAndBelow()") => {}
+                _ => return Err(unsupported(text)),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn takes(&self, role: &RoleDefinition) -> bool {
+        self.role_name.as_ref().is_none_or(|name| role.role_name.eq_ignore_ascii_case(name))
+            && self.builtin.is_none_or(|builtin| role.builtin == builtin)
+    }
+}
+
+/// `property eq 'value'`, the property in lower case; a quote within the value is doubled.
+pub(super) fn equals(term: &str) -> Option<(&'static str, String)> {
+    let (property, value) = term.split_once(" eq ")?;
+    let known = ["rolename", "type", "principalid"];
+    let property = known.into_iter().find(|known| property.trim().eq_ignore_ascii_case(known))?;
+    Some((property, quoted(value.trim())?))
+}
+
+/// What stands between quotes.
+pub(super) fn quoted(text: &str) -> Option<String> {
+    let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
+    let undoubled = inner.replace("''", "\u{0}");
+    (!undoubled.contains('\'')).then(|| undoubled.replace('\u{0}', "'"))
+}
+
+pub(super) fn unsupported(filter: &str) -> ArmError {
+    ArmError::new(400, "UnsupportedQuery", format!("The filter '{filter}' is not supported."))
+}
+
+pub(super) fn get(state: &State, scope: &Scope, name: &str) -> Result<Value, ArmError> {
+    let role = state.role_definition(name).filter(|role| role.is_assignable(&scope.to_string()));
+    role.map(|role| show(scope, role)).ok_or_else(|| does_not_exist(404, name))
+}
+
+pub(super) fn does_not_exist(status: u16, name: &str) -> ArmError {
+    let message = format!("The specified role definition with ID '{name}' does not exist.");
+    ArmError::new(status, "RoleDefinitionDoesNotExist", message)
+}
+
+pub(super) fn list(state: &State, scope: &Scope, filter: &DefinitionFilter) -> Vec<Value> {
+    let at = scope.to_string();
+    let custom = state.role_definitions.values().filter(|role| role.is_assignable(&at));
+    builtin().iter().chain(custom).filter(|role| filter.takes(role)).map(|role| show(scope, role)).collect()
+}
+
+/// The ID of a role definition as ARM shows it at a scope: the subscription's, whatever is below.
+pub(super) fn id(scope: &Scope, name: &str) -> String {
+    let subscription = scope.subscription().map_or_else(String::new, |id| format!("/subscriptions/{id}"));
+    format!("{subscription}/providers/Microsoft.Authorization/roleDefinitions/{name}")
+}
+
+fn show(scope: &Scope, role: &RoleDefinition) -> Value {
+    json!({
+        "id": id(scope, &role.name),
+        "name": role.name,
+        "type": "Microsoft.Authorization/roleDefinitions",
+        "properties": {
+            "roleName": role.role_name,
+            "type": if role.builtin { "BuiltInRole" } else { "CustomRole" },
+            "description": "",
+            "assignableScopes": role.assignable_scopes,
+            "permissions": role.permissions,
+        },
+    })
+}

@@ -1,0 +1,99 @@
+//! ARM's refusals, in its own words.
+
+use serde_json::{Value, json};
+
+use crate::state::model::IdentityId;
+
+/// A refusal: what goes into ARM's error envelope.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{status} {code}: {message}")]
+pub struct ArmError {
+    /// HTTP status.
+    pub status: u16,
+    /// ARM's error code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+}
+
+impl ArmError {
+    /// A refusal.
+    pub fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into(), retry_after: None }
+    }
+
+    /// The envelope that every ARM error comes in.
+    pub fn envelope(&self) -> Value {
+        json!({"error": {"code": self.code, "message": self.message}})
+    }
+
+    /// 400 of the resource provider.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub(super) fn content(problem: &serde_json::Error) -> Self {
+        let message = format!("The request content was invalid and could not be deserialized: '{problem}'.");
+        Self::new(400, "InvalidRequestContent", message)
+    }
+
+    pub(super) fn identity_not_found(id: &IdentityId) -> Self {
+        Self::resource_not_found(&format!("userAssignedIdentities/{}", id.name), &id.resource_group)
+    }
+
+    pub(super) fn credential_not_found(id: &IdentityId, name: &str) -> Self {
+        let resource = format!("userAssignedIdentities/{}/federatedIdentityCredentials/{name}", id.name);
+        Self::resource_not_found(&resource, &id.resource_group)
+    }
+
+    pub(super) fn resource_not_found(resource: &str, group: &str) -> Self {
+        let message = format!(
+            "The Resource 'Microsoft.ManagedIdentity/{resource}' under resource group '{group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+        );
+        Self::new(404, "ResourceNotFound", message)
+    }
+
+    pub(super) fn parent_not_found() -> Self {
+        Self::new(404, "NotFound", "The parent user-assigned identity doesn't exist.")
+    }
+
+    /// Two writes of credentials under one identity at a time.
+    pub fn concurrent_credential_writes(id: &IdentityId) -> Self {
+        let IdentityId { subscription, resource_group, name } = id;
+        let message = format!(
+            "Too many Federated Identity Credentials are written concurrently for the managed identity '/subscriptions/{subscription}/resourcegroups/{resource_group}/providers/microsoft.managedidentity/userassignedidentities/{name}'. Concurrent Federated Identity Credentials writes under the same managed identity are not supported."
+        );
+        Self::new(409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity", message)
+    }
+
+    /// A resource has had its requests.
+    pub(super) fn too_many_requests(seconds: u32) -> Self {
+        let message = format!("Too many requests. Please try again after '{seconds}' seconds.");
+        Self { retry_after: Some(seconds), ..Self::new(429, "TooManyRequests", message) }
+    }
+
+    /// The principal has used up its requests. `kind` is `read`, `write` or `delete`.
+    pub fn throttled(kind: &str, subscription: &str, object_id: &str, seconds: u32) -> Self {
+        let message = format!(
+            "Number of '{kind}' requests for subscription '{subscription}' actor '{object_id}' exceeded. Please try again after '{seconds}' seconds."
+        );
+        Self { retry_after: Some(seconds), ..Self::new(429, "SubscriptionRequestsThrottled", message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_says_when_to_come_back() {
+        let error = ArmError::throttled("read", "S", "OID", 10);
+        assert_eq!((error.status, error.retry_after), (429, Some(10)));
+        assert_eq!(
+            error.envelope()["error"]["message"],
+            "Number of 'read' requests for subscription 'S' actor 'OID' exceeded. Please try again after '10' seconds."
+        );
+    }
+}

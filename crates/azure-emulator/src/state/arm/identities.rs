@@ -1,0 +1,368 @@
+//! User-assigned managed identities.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::paging::Page;
+use super::versions::ApiVersion;
+use super::{ArmAnswer, ArmError, governance, names};
+use crate::state::model::{ArmRights, Identity, IdentityId, State, is_within};
+use crate::state::text::{normalize_location, read_object};
+
+const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
+
+/// What a PUT says.
+#[derive(Clone, Debug)]
+pub(super) struct IdentityBody {
+    location: String,
+    tags: BTreeMap<String, String>,
+    isolation_scope: Option<String>,
+}
+
+/// What a PATCH says.
+#[derive(Clone, Debug)]
+pub(super) struct IdentityPatch {
+    tags: Option<BTreeMap<String, String>>,
+    isolation_scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    location: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
+    properties: Option<WireProperties>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireProperties {
+    isolation_scope: Option<String>,
+}
+
+impl Wire {
+    fn read(body: &[u8]) -> Result<Self, ArmError> {
+        read_object(body).map_err(|error| ArmError::content(&error))
+    }
+
+    fn isolation_scope(&self) -> Result<Option<String>, ArmError> {
+        let scope = self.properties.as_ref().and_then(|properties| properties.isolation_scope.as_deref());
+        let known = |scope: &str| ["None", "Regional"].into_iter().find(|known| known.eq_ignore_ascii_case(scope));
+        scope
+            .map(|scope| {
+                known(scope).map(str::to_owned).ok_or_else(|| {
+                    ArmError::bad_request(format!(
+                        "The value '{scope}' of 'isolationScope' is invalid: None, Regional."
+                    ))
+                })
+            })
+            .transpose()
+    }
+}
+
+pub(super) fn read_body(id: &IdentityId, body: &[u8]) -> Result<IdentityBody, ArmError> {
+    if !names::is_identity_name(&id.name) {
+        let message = format!(
+            "The resource name '{}' is invalid: 3 to 128 letters, digits, '-' and '_', starting with a letter or digit.",
+            id.name
+        );
+        return Err(ArmError::bad_request(message));
+    }
+    let wire = Wire::read(body)?;
+    let isolation_scope = wire.isolation_scope()?;
+    let location = wire.location.map(|location| normalize_location(&location)).filter(|location| !location.is_empty());
+    let location = location.ok_or_else(|| {
+        ArmError::new(400, "LocationRequired", "The location property is required for this definition.")
+    })?;
+    if !names::is_location(&location) {
+        let message = format!(
+            "The provided location '{location}' is not available for resource type '{TYPE}'. List of available regions for the resource type is '{}'.",
+            names::locations()
+        );
+        return Err(ArmError::new(400, "LocationNotAvailableForResourceType", message));
+    }
+    Ok(IdentityBody { location, tags: wire.tags.unwrap_or_default(), isolation_scope })
+}
+
+pub(super) fn read_patch(body: &[u8]) -> Result<IdentityPatch, ArmError> {
+    let wire = Wire::read(body)?;
+    let isolation_scope = wire.isolation_scope()?;
+    Ok(IdentityPatch { tags: wire.tags, isolation_scope })
+}
+
+pub(super) fn check_put(state: &State, id: &IdentityId, body: &IdentityBody) -> Result<(), ArmError> {
+    governance::allow_write(state, &id.in_answers(), TYPE)?;
+    match state.identities.get(&id.key()) {
+        Some(there) if there.location != body.location => Err(ArmError::new(
+            409,
+            "InvalidResourceLocation",
+            format!(
+                "The resource '{}' already exists in location '{}' in resource group '{}'. A resource with the same name cannot be created in location '{}'. Please select a new resource name.",
+                id.name, there.location, id.resource_group, body.location
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_patch(state: &State, id: &IdentityId) -> Result<(), ArmError> {
+    governance::allow_write(state, &id.in_answers(), TYPE)
+}
+
+pub(super) fn check_delete(state: &State, id: &IdentityId) -> Result<(), ArmError> {
+    governance::allow_delete(state, &id.in_answers())
+}
+
+pub(super) fn put(
+    state: &mut State,
+    id: &IdentityId,
+    body: IdentityBody,
+    version: ApiVersion,
+    now: Timestamp,
+) -> ArmAnswer {
+    let key = id.key();
+    if let Some(identity) = state.identities.get_mut(&key) {
+        identity.tags = body.tags;
+        if let Some(scope) = body.isolation_scope {
+            identity.isolation_scope = scope;
+        }
+        let identity = identity.clone();
+        return ArmAnswer::ok(show(state, &identity, version));
+    }
+    let client_id = state.next_guid(&format!("{key}/client"));
+    let principal_id = state.next_guid(&format!("{key}/principal"));
+    let identity = Identity {
+        id: id.clone(),
+        location: body.location,
+        tags: body.tags,
+        isolation_scope: body.isolation_scope.unwrap_or_else(|| "None".to_owned()),
+        client_id,
+        principal_id,
+        arm_rights: ArmRights::None,
+        created_at: now,
+        credentials: BTreeMap::new(),
+    };
+    let answer = ArmAnswer::created(show(state, &identity, version));
+    state.identities.insert(key, identity);
+    answer
+}
+
+pub(super) fn patch(
+    state: &mut State,
+    id: &IdentityId,
+    patch: IdentityPatch,
+    version: ApiVersion,
+) -> Result<Value, ArmError> {
+    let identity = state.identities.get_mut(&id.key()).ok_or_else(|| ArmError::identity_not_found(id))?;
+    if let Some(tags) = patch.tags {
+        identity.tags = tags;
+    }
+    if let Some(scope) = patch.isolation_scope {
+        identity.isolation_scope = scope;
+    }
+    let identity = identity.clone();
+    Ok(show(state, &identity, version))
+}
+
+pub(super) fn get(state: &State, id: &IdentityId, version: ApiVersion) -> Result<Value, ArmError> {
+    let identity = state.identities.get(&id.key()).ok_or_else(|| ArmError::identity_not_found(id))?;
+    Ok(show(state, identity, version))
+}
+
+pub(super) fn delete(state: &mut State, id: &IdentityId) -> ArmAnswer {
+    // Assignments to its principal stay behind, those at its own scope go with it.
+    state.role_assignments.retain(|_, assignment| !is_within(&assignment.scope, &id.key()));
+    ArmAnswer::deleted(state.identities.remove(&id.key()).is_some())
+}
+
+pub(super) fn list(
+    state: &State,
+    subscription: &str,
+    group: Option<&str>,
+    page: &Page,
+    version: ApiVersion,
+) -> (Vec<Value>, Option<String>) {
+    let listed = state.identities.iter().filter(|(_, identity)| {
+        identity.id.subscription.eq_ignore_ascii_case(subscription)
+            && group.is_none_or(|group| identity.id.resource_group.eq_ignore_ascii_case(group))
+    });
+    page.cut(listed, state.settings.identity_page_size, |identity| show(state, identity, version))
+}
+
+fn show(state: &State, identity: &Identity, version: ApiVersion) -> Value {
+    let mut properties = json!({
+        "tenantId": state.tenant_of(&identity.id),
+        "principalId": identity.principal_id,
+        "clientId": identity.client_id,
+    });
+    if let (true, Some(properties)) = (version.has_isolation_scope(), properties.as_object_mut()) {
+        properties.insert("isolationScope".to_owned(), Value::from(identity.isolation_scope.clone()));
+    }
+    json!({
+        "id": identity.id.in_answers(),
+        "name": identity.id.name,
+        "type": TYPE,
+        "location": identity.location,
+        "tags": identity.tags,
+        "properties": properties,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+    use crate::state::arm::fixtures::{ask, identities, orders, state};
+
+    fn put(body: Value) -> Result<ArmAnswer, ArmError> {
+        ask(&mut orders(), Method::PUT, &identities("/billing"), body)
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+    fn refused(body: Value, status: u16, code: &str) {
+        let error = put(body.clone()).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (status, code), "{body}: {}", error.message);
+    }
+
+    #[test]
+    fn an_identity_is_created_then_updated_then_deleted_then_absent() {
+        let mut state = orders();
+        let path = identities("/billing");
+        let mut put = |tag: &str| {
+            let body = json!({"location": "East US", "tags": {"a": tag}});
+            ask(&mut state, Method::PUT, &path, body).unwrap()
+        };
+        let (created, updated) = (put("1"), put("2"));
+        assert_eq!((created.status, updated.status), (201, 200));
+        let (created, updated) = (created.body.unwrap(), updated.body.unwrap());
+        assert_eq!(created["properties"], updated["properties"]);
+        assert_eq!(updated["tags"]["a"], "2");
+        assert_eq!(created["location"], "eastus");
+        let mut delete = || ask(&mut state, Method::DELETE, &path, Value::Null).unwrap();
+        assert_eq!(delete(), ArmAnswer { status: 200, body: None });
+        assert_eq!(delete(), ArmAnswer { status: 204, body: None });
+    }
+
+    #[test]
+    fn ids_in_answers_have_resourcegroups_in_lower_case() {
+        let body = put(json!({"location": "eastus"})).unwrap().body.unwrap();
+        assert!(body["id"].as_str().unwrap().contains("/resourcegroups/Shop-RG/providers/Microsoft.ManagedIdentity/"));
+    }
+
+    #[test]
+    fn an_identity_without_a_location_is_refused() {
+        refused(json!({}), 400, "LocationRequired");
+        refused(json!({"location": " "}), 400, "LocationRequired");
+    }
+
+    #[test]
+    fn an_identity_in_no_region_is_refused() {
+        refused(json!({"location": "atlantis"}), 400, "LocationNotAvailableForResourceType");
+    }
+
+    #[test]
+    fn an_identity_with_an_unknown_isolation_scope_is_refused() {
+        refused(json!({"location": "eastus", "properties": {"isolationScope": "Solar"}}), 400, "BadRequest");
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_of_the_right_shape_is_refused() {
+        for body in [json!([]), json!("x"), json!({"tags": 1}), json!({"tags": {"a": 1}})] {
+            refused(body, 400, "InvalidRequestContent");
+        }
+    }
+
+    #[test]
+    fn a_bad_name_is_refused() {
+        for name in ["ab", "_ab", "a.b", "%20abc"] {
+            let path = identities(&format!("/{name}"));
+            let error = ask(&mut orders(), Method::PUT, &path, json!({"location": "eastus"})).unwrap_err();
+            assert_eq!((error.status, error.code.as_str()), (400, "BadRequest"), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_identity_does_not_move_to_another_region() {
+        let body = json!({"location": "westeurope"});
+        let error = ask(&mut orders(), Method::PUT, &identities("/orders"), body).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (409, "InvalidResourceLocation"));
+        assert!(error.message.contains("already exists in location 'eastus' in resource group 'Shop-RG'"));
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_nothing_else() {
+        let mut state = orders();
+        let mut patch = |body| ask(&mut state, Method::PATCH, &identities("/orders"), body).unwrap().body.unwrap();
+        assert_eq!(patch(json!({"tags": {"a": "1"}}))["tags"], json!({"a": "1"}));
+        let patched = patch(json!({"properties": {"isolationScope": "regional"}}));
+        assert_eq!(
+            (&patched["tags"], &patched["properties"]["isolationScope"]),
+            (&json!({"a": "1"}), &json!("Regional"))
+        );
+    }
+
+    #[test]
+    fn an_absent_identity_is_neither_read_nor_patched() {
+        for method in [Method::GET, Method::PATCH] {
+            let error = ask(&mut orders(), method, &identities("/absent"), json!({})).unwrap_err();
+            assert_eq!(error.status, 404);
+            assert_eq!(
+                error.message,
+                "The Resource 'Microsoft.ManagedIdentity/userAssignedIdentities/absent' under resource group 'Shop-RG' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lock_refuses_the_deletion_and_a_read_only_lock_every_write() {
+        let scope = identities("/orders");
+        for (level, method, allowed) in [
+            ("CanNotDelete", Method::DELETE, false),
+            ("CanNotDelete", Method::PATCH, true),
+            ("ReadOnly", Method::DELETE, false),
+            ("ReadOnly", Method::PATCH, false),
+            ("ReadOnly", Method::GET, true),
+        ] {
+            let lock = json!({"scope": scope, "level": level});
+            let mut state = state(json!({"identities": [{"name": "orders"}], "locks": [lock]}));
+            let result = ask(&mut state, method.clone(), &scope, json!({"location": "eastus"}));
+            assert_eq!(result.is_ok(), allowed, "{level} {method}: {result:?}");
+            if let Err(error) = result {
+                assert_eq!((error.status, error.code.as_str()), (409, "ScopeLocked"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_on_a_credential_keeps_its_identity() {
+        let lock = json!({"scope": identities("/orders/federatedIdentityCredentials/trust")});
+        let mut state = state(json!({"identities": [{"name": "orders"}], "locks": [lock]}));
+        let error = ask(&mut state, Method::DELETE, &identities("/orders"), Value::Null).unwrap_err();
+        assert_eq!(error.code, "ScopeLocked");
+    }
+
+    #[test]
+    fn a_policy_refuses_writes_of_its_type_alone() {
+        let policy = json!({"name": "no", "scope": identities("").split("/providers").next(), "resourceType": TYPE});
+        let mut state = state(json!({"identities": [{"name": "orders"}], "denyPolicies": [policy]}));
+        let error = ask(&mut state, Method::PUT, &identities("/new"), json!({"location": "eastus"})).unwrap_err();
+        assert_eq!((error.status, error.code.as_str()), (403, "RequestDisallowedByPolicy"));
+        let trust = crate::state::arm::fixtures::trust("https://i", "s");
+        assert!(ask(&mut state, Method::PUT, &crate::state::arm::fixtures::credential("new"), trust).is_ok());
+    }
+
+    #[test]
+    fn a_list_of_identities_is_cut_into_pages() {
+        let names = json!([{"name": "one"}, {"name": "two"}, {"name": "three"}]);
+        let mut state = state(json!({"identities": names, "identityPageSize": 2}));
+        let first = ask(&mut state, Method::GET, &identities("?$top=1"), Value::Null).unwrap().body.unwrap();
+        assert_eq!(first["value"].as_array().unwrap().len(), 2, "there is no $top for identities");
+        let next = first["nextLink"].as_str().unwrap().strip_prefix("https://arm.test").unwrap();
+        let second = ask(&mut state, Method::GET, next, Value::Null).unwrap().body.unwrap();
+        assert_eq!(second["value"][0]["name"], "two");
+        assert!(second.get("nextLink").is_none());
+    }
+}

@@ -1,0 +1,159 @@
+//! Azure Resource Manager, as far as user-assigned managed identities need it.
+//!
+//! A request is planned (all that can be said from its own words and the caller's rights) and then applied (all that
+//! depends on what is there at that moment). Between the two a write of a credential takes its time.
+
+mod authorization;
+pub mod bearer;
+mod credentials;
+mod error;
+mod governance;
+mod identities;
+pub mod names;
+mod paging;
+mod plan;
+pub(in crate::state) mod scope;
+mod throttle;
+mod versions;
+
+use axum::http::Method;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::model::{IdentityId, State};
+pub use bearer::Caller;
+pub use error::ArmError;
+pub use plan::plan;
+pub use throttle::Throttle;
+
+use authorization::RoleOperation;
+use credentials::CredentialBody;
+use identities::{IdentityBody, IdentityPatch};
+use paging::Page;
+use versions::ApiVersion;
+
+/// A request to ARM whose bearer token has been read.
+#[derive(Clone, Copy, Debug)]
+pub struct ArmRequest<'a> {
+    /// HTTP method.
+    pub method: &'a Method,
+    /// Path, percent-encoded.
+    pub path: &'a str,
+    /// Query, percent-encoded.
+    pub query: &'a str,
+    /// Body.
+    pub body: &'a [u8],
+    /// Who asks.
+    pub caller: &'a Caller,
+}
+
+/// An operation that the caller may ask for, with its body understood.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    kind: Kind,
+    version: ApiVersion,
+    /// Percent-encoded path, for the link to the next page.
+    path: String,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    ListIdentities { subscription: String, group: Option<String>, page: Page },
+    GetIdentity(IdentityId),
+    PutIdentity(IdentityId, IdentityBody),
+    PatchIdentity(IdentityId, IdentityPatch),
+    DeleteIdentity(IdentityId),
+    ListCredentials(IdentityId, Page),
+    GetCredential(IdentityId, String),
+    PutCredential(IdentityId, String, CredentialBody),
+    DeleteCredential(IdentityId, String),
+    Role(RoleOperation),
+}
+
+/// A successful answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArmAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON, absent where ARM sends no body.
+    pub body: Option<Value>,
+}
+
+impl ArmAnswer {
+    fn ok(body: Value) -> Self {
+        Self { status: 200, body: Some(body) }
+    }
+
+    fn created(body: Value) -> Self {
+        Self { status: 201, body: Some(body) }
+    }
+
+    fn deleted(was_there: bool) -> Self {
+        Self { status: if was_there { 200 } else { 204 }, body: None }
+    }
+}
+
+impl Operation {
+    /// The identity under which this operation writes a credential: one such write at a time.
+    pub fn credential_write(&self) -> Option<&IdentityId> {
+        match &self.kind {
+            Kind::PutCredential(identity, ..) | Kind::DeleteCredential(identity, _) => Some(identity),
+            _ => None,
+        }
+    }
+}
+
+/// What would refuse the operation at this moment, without changing anything.
+pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(), ArmError> {
+    match &operation.kind {
+        Kind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body),
+        Kind::DeleteCredential(identity, name) => credentials::check_delete(state, identity, name),
+        Kind::PutIdentity(identity, body) => identities::check_put(state, identity, body),
+        Kind::PatchIdentity(identity, _) => identities::check_patch(state, identity),
+        Kind::DeleteIdentity(identity) => identities::check_delete(state, identity),
+        Kind::Role(role) => authorization::check(state, role, now),
+        _ => Ok(()),
+    }
+}
+
+/// Does the operation. `base_url` (scheme and authority) starts the links to next pages.
+pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Timestamp) -> Result<ArmAnswer, ArmError> {
+    check(state, &operation, now)?;
+    let Operation { kind, version, path } = operation;
+    let next_page = |link: Option<String>| link.map(|token| paging::link(base_url, &path, version, &token));
+    match kind {
+        Kind::ListIdentities { subscription, group, page } => {
+            let (values, next) = identities::list(state, &subscription, group.as_deref(), &page, version);
+            Ok(ArmAnswer::ok(list(values, next_page(next))))
+        }
+        Kind::GetIdentity(id) => identities::get(state, &id, version).map(ArmAnswer::ok),
+        Kind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version, now)),
+        Kind::PatchIdentity(id, patch) => identities::patch(state, &id, patch, version).map(ArmAnswer::ok),
+        Kind::DeleteIdentity(id) => Ok(identities::delete(state, &id)),
+        Kind::ListCredentials(id, page) => {
+            let (values, next) = credentials::list(state, &id, &page)?;
+            Ok(ArmAnswer::ok(list(values, next_page(next))))
+        }
+        Kind::GetCredential(id, name) => credentials::get(state, &id, &name).map(ArmAnswer::ok),
+        Kind::PutCredential(id, name, body) => credentials::put(state, &id, &name, body, now),
+        Kind::DeleteCredential(id, name) => credentials::delete(state, &id, &name),
+        Kind::Role(role) => {
+            let link = |token: &str, filter: &str| paging::filtered_link(base_url, &path, version, token, filter);
+            authorization::apply(state, role, now, link)
+        }
+    }
+}
+
+fn list(values: Vec<Value>, next_link: Option<String>) -> Value {
+    let mut body = serde_json::Map::new();
+    body.insert("value".to_owned(), Value::Array(values));
+    if let Some(link) = next_link {
+        body.insert("nextLink".to_owned(), Value::String(link));
+    }
+    Value::Object(body)
+}
+
+#[cfg(test)]
+pub(in crate::state) mod fixtures;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! From a request's words to an operation that the caller may ask for.
+
+use axum::http::Method;
+
+use super::governance::authorize;
+use super::paging::Page;
+use super::versions::ApiVersion;
+use super::{ArmError, ArmRequest, Kind, Operation, authorization, credentials, identities, names};
+use crate::state::model::{IdentityId, State, Subscription};
+use crate::state::text::percent_decode;
+
+const IDENTITIES: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
+const CREDENTIALS: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials";
+
+/// Where a path leads, below a subscription.
+enum Target {
+    Subscription,
+    Group,
+    Identity(IdentityId),
+    Credentials(IdentityId),
+    Credential(IdentityId, String),
+}
+
+/// Understands a request, in the order in which ARM refuses: version, subscription, type, rights, group, words.
+pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmError> {
+    let segments: Vec<String> = request.path.trim_matches('/').split('/').map(percent_decode).collect();
+    if let Some(parts) = authorization::split(&segments) {
+        return authorization::plan(state, request, parts);
+    }
+    let version = ApiVersion::from_query(request.query)?;
+    let subscription = subscription(state, request, &segments)?;
+    let (group, target) = target(&segments, subscription)?;
+    if matches!(target, Target::Credentials(_) | Target::Credential(..)) && !version.has_credentials() {
+        let known: Vec<_> = ApiVersion::all_with_credentials().collect();
+        return Err(ArmError::new(
+            404,
+            "InvalidResourceType",
+            format!(
+                "The resource type 'userAssignedIdentities/federatedIdentityCredentials' could not be found in the namespace 'Microsoft.ManagedIdentity' for api version '{}'. The supported api-versions are '{}'.",
+                version.name(),
+                known.join(",")
+            ),
+        ));
+    }
+    let (resource_type, verb) = action(&target, request.method)?;
+    authorize(request.caller, &format!("{resource_type}/{verb}"), request.path.trim_end_matches('/'))?;
+    if let Some(group) = &group
+        && !subscription.resource_groups.contains_key(&group.to_lowercase())
+    {
+        let message = format!("Resource group '{group}' could not be found.");
+        return Err(ArmError::new(404, "ResourceGroupNotFound", message));
+    }
+    let kind = kind(target, request, group, &subscription.id)?;
+    Ok(Operation { kind, version, path: request.path.trim_end_matches('/').to_owned() })
+}
+
+pub(super) fn subscription<'a>(
+    state: &'a State,
+    request: &ArmRequest<'_>,
+    segments: &[String],
+) -> Result<&'a Subscription, ArmError> {
+    let id = segments.get(1).map_or("", String::as_str);
+    if !names::is_guid(id) {
+        let message = format!("The provided subscription identifier '{id}' is malformed or invalid.");
+        return Err(ArmError::new(400, "InvalidSubscriptionId", message));
+    }
+    let subscription = state.subscription(id).ok_or_else(|| {
+        ArmError::new(404, "SubscriptionNotFound", format!("The subscription '{id}' could not be found."))
+    })?;
+    let (theirs, ours) = (&request.caller.tenant_id, &subscription.tenant_id);
+    if theirs.eq_ignore_ascii_case(ours) {
+        return Ok(subscription);
+    }
+    Err(ArmError::new(
+        401,
+        "InvalidAuthenticationTokenTenant",
+        format!(
+            "The access token is from the wrong issuer 'https://sts.windows.net/{theirs}/'. It must match the tenant 'https://sts.windows.net/{ours}/' associated with this subscription. Please use the authority (URL) 'https://login.windows.net/{ours}' to get the token."
+        ),
+    ))
+}
+
+fn target(segments: &[String], subscription: &Subscription) -> Result<(Option<String>, Target), ArmError> {
+    let not_found = || {
+        let message = format!("No HTTP resource was found that matches the request path '/{}'.", segments.join("/"));
+        ArmError::new(404, "InvalidResourceType", message)
+    };
+    let below: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
+    let (group, below) = match &below[..] {
+        [groups, group, rest @ ..] if groups.eq_ignore_ascii_case("resourceGroups") => {
+            (Some((*group).to_owned()), rest)
+        }
+        rest => (None, rest),
+    };
+    let [providers, namespace, kind, rest @ ..] = below else {
+        return Err(not_found());
+    };
+    if !providers.eq_ignore_ascii_case("providers") {
+        return Err(not_found());
+    }
+    if !namespace.eq_ignore_ascii_case("Microsoft.ManagedIdentity") {
+        let message = format!("The resource namespace '{namespace}' is invalid.");
+        return Err(ArmError::new(404, "InvalidResourceNamespace", message));
+    }
+    if !kind.eq_ignore_ascii_case("userAssignedIdentities") {
+        let message =
+            format!("The resource type '{kind}' could not be found in the namespace 'Microsoft.ManagedIdentity'.");
+        return Err(ArmError::new(404, "InvalidResourceType", message));
+    }
+    let identity = |group: &str, name: &str| IdentityId {
+        subscription: subscription.id.clone(),
+        resource_group: group.to_owned(),
+        name: name.to_owned(),
+    };
+    let is_credentials = |text: &str| text.eq_ignore_ascii_case("federatedIdentityCredentials");
+    let target = match (group.as_deref(), rest) {
+        (None, []) => Target::Subscription,
+        (Some(_), []) => Target::Group,
+        (Some(group), [name]) => Target::Identity(identity(group, name)),
+        (Some(group), [name, kind]) if is_credentials(kind) => Target::Credentials(identity(group, name)),
+        (Some(group), [name, kind, credential]) if is_credentials(kind) => {
+            Target::Credential(identity(group, name), (*credential).to_owned())
+        }
+        _ => return Err(not_found()),
+    };
+    Ok((group, target))
+}
+
+fn action(target: &Target, method: &Method) -> Result<(&'static str, &'static str), ArmError> {
+    let resource_type = match target {
+        Target::Subscription | Target::Group | Target::Identity(_) => IDENTITIES,
+        Target::Credentials(_) | Target::Credential(..) => CREDENTIALS,
+    };
+    let verb = match (target, method) {
+        (_, &Method::GET) => "read",
+        (Target::Identity(_), &Method::PUT | &Method::PATCH) | (Target::Credential(..), &Method::PUT) => "write",
+        (Target::Identity(_) | Target::Credential(..), &Method::DELETE) => "delete",
+        _ => {
+            let message = format!("The requested resource does not support http method '{method}'.");
+            return Err(ArmError::new(405, "MethodNotAllowed", message));
+        }
+    };
+    Ok((resource_type, verb))
+}
+
+fn kind(target: Target, request: &ArmRequest<'_>, group: Option<String>, subscription: &str) -> Result<Kind, ArmError> {
+    let method = request.method;
+    Ok(match target {
+        Target::Subscription | Target::Group => {
+            let page = Page::from_query(request.query, false)?;
+            Kind::ListIdentities { subscription: subscription.to_owned(), group, page }
+        }
+        Target::Identity(id) if method == Method::PUT => {
+            let body = identities::read_body(&id, request.body)?;
+            Kind::PutIdentity(id, body)
+        }
+        Target::Identity(id) if method == Method::PATCH => {
+            Kind::PatchIdentity(id, identities::read_patch(request.body)?)
+        }
+        Target::Identity(id) if method == Method::DELETE => Kind::DeleteIdentity(id),
+        Target::Identity(id) => Kind::GetIdentity(id),
+        Target::Credentials(id) => Kind::ListCredentials(id, Page::from_query(request.query, true)?),
+        Target::Credential(id, name) if method == Method::PUT => {
+            let body = credentials::read_body(&name, request.body)?;
+            Kind::PutCredential(id, name, body)
+        }
+        Target::Credential(id, name) if method == Method::DELETE => Kind::DeleteCredential(id, name),
+        Target::Credential(id, name) => Kind::GetCredential(id, name),
+    })
+}

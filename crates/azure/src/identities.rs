@@ -1,0 +1,34 @@
+//! Identities themselves: made, tagged and deleted.
+
+use azure_core::http::{Method, Request};
+use serde_json::json;
+
+use super::client::{ArmClient, IdentityBody, is_confirmed_deletion};
+use super::error::{ArmError, Operation};
+use ensign_api::ArmId;
+use ensign_core::assess::AzureIdentity;
+use ensign_core::provisioning::Desired;
+
+impl ArmClient {
+    /// Creates the identity, or sets what can be set of the one that exists; answers with what Azure stored. Tags that are
+    /// not given go.
+    pub async fn put_identity(&self, id: &ArmId, desired: &Desired) -> Result<AzureIdentity, ArmError> {
+        let call = self.call(Operation::PutIdentity, id);
+        let mut request = Request::new(self.url(id, &[]), Method::Put);
+        let Desired { location, tags, isolation_scope } = desired;
+        let properties = json!({"isolationScope": isolation_scope.as_str()});
+        let body = json!({"location": location, "tags": tags, "properties": properties});
+        request.insert_header("content-type", "application/json");
+        request.set_body(body.to_string());
+        let response = self.send(call, request).await?;
+        call.decode::<IdentityBody>(&response).map(IdentityBody::into_identity)
+    }
+
+    /// Deletes the identity with everything under it. That there is none is a success; a page of something in between
+    /// that answered instead of ARM is not.
+    pub async fn delete_identity(&self, id: &ArmId) -> Result<(), ArmError> {
+        let call = self.call(Operation::DeleteIdentity, id);
+        let response = self.send(call, Request::new(self.url(id, &[]), Method::Delete)).await?;
+        is_confirmed_deletion(call, &response)
+    }
+}

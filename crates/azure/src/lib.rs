@@ -1,0 +1,22 @@
+//! Azure: clouds, Ensign's own credential, and the ARM client for identities and their credentials, at its own pace.
+
+pub mod check;
+pub mod client;
+pub mod cloud;
+pub mod credential;
+pub mod error;
+mod http;
+mod identities;
+pub mod inventory;
+mod metrics;
+pub mod own_role;
+mod rate_limited;
+mod role_assignments;
+mod token_refresh;
+
+pub use client::ArmClient;
+pub use cloud::Cloud;
+pub use error::ArmError;
+pub use http::{Connection, ConnectionError, ProxySettings, read_certificates};
+pub use metrics::AzureMetrics;
+pub use rate_limited::Pace;

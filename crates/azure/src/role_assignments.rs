@@ -1,0 +1,286 @@
+//! Roles: definitions are looked up, assignments listed, made and unmade.
+
+use azure_core::http::{Method, RawResponse, Request};
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use super::client::{ArmClient, Call};
+use super::error::{ArmError, ArmErrorCause, Operation};
+use ensign_api::ArmId;
+use ensign_api::arm_id::is_guid;
+use ensign_api::conditions::Reason;
+use ensign_core::roles::{ActionBlock, Assignment, Lookup, RoleDefinition, RoleScope};
+
+/// The API version of every request.
+const API_VERSION: &str = "2022-04-01";
+/// More pages than the assignments of one principal in one resource group can fill.
+const MAX_PAGES: u32 = 40;
+const PROVIDER: [&str; 2] = ["providers", "Microsoft.Authorization"];
+
+impl ArmClient {
+    /// Looks a role up for an identity; more than one, or none, of a name is an error.
+    pub async fn role_definition(&self, id: &ArmId, lookup: &Lookup) -> Result<RoleDefinition, ArmError> {
+        let call = self.call(Operation::ReadRole, id);
+        if lookup.is_by_guid() {
+            let url = self.role_url(&lookup.root, &["roleDefinitions", &lookup.role], None);
+            let response = self.send(call, Request::new(url, Method::Get)).await?;
+            return call.decode::<DefinitionBody>(&response)?.into_definition(call);
+        }
+        let filter = format!("roleName eq '{}'", lookup.role.replace('\'', "''"));
+        let url = self.role_url(&lookup.root, &["roleDefinitions"], Some(&filter));
+        let response = self.send(call, Request::new(url, Method::Get)).await?;
+        let found: Vec<DefinitionBody> = call.decode::<Page<DefinitionBody>>(&response)?.value;
+        // The filter is Azure's; that it was heard is looked at.
+        let mut named = found.into_iter().filter(|role| role.properties.role_name.to_lowercase() == lookup.role);
+        match (named.next(), named.next()) {
+            (Some(role), None) => role.into_definition(call),
+            (Some(_), Some(_)) => Err(call.refuse("RoleNameAmbiguous", "several roles have the name")),
+            (None, _) => Err(call.refuse("RoleDefinitionDoesNotExist", "no role has the name")),
+        }
+    }
+
+    /// Lists what a principal is assigned in a scope and below: all pages, or an error. What it inherits from above comes
+    /// along.
+    pub async fn role_assignments(
+        &self,
+        id: &ArmId,
+        root: &RoleScope,
+        principal: &str,
+    ) -> Result<Vec<Assignment>, ArmError> {
+        let call = self.call(Operation::ReadRoleAssignments, id);
+        if !is_guid(principal) {
+            return Err(call.unreadable("the identity's principal ID is not a GUID"));
+        }
+        let mut url = self.role_url(root, &["roleAssignments"], Some(&format!("principalId eq '{principal}'")));
+        let mut assignments = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let response = self.send(call, Request::new(url, Method::Get)).await?;
+            let page: Page<AssignmentBody> = call.decode(&response)?;
+            for body in page.value {
+                assignments.push(body.into_assignment(call)?);
+            }
+            match page.next_link.filter(|link| !link.is_empty()) {
+                None => return Ok(assignments),
+                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
+            }
+        }
+        Err(call.unreadable(&format!("more than {MAX_PAGES} pages")))
+    }
+
+    /// Reads one assignment; none where there is none.
+    pub async fn role_assignment(
+        &self,
+        id: &ArmId,
+        scope: &RoleScope,
+        name: &str,
+    ) -> Result<Option<Assignment>, ArmError> {
+        let call = self.call(Operation::ReadRoleAssignments, id);
+        let url = self.role_url(scope, &["roleAssignments", name], None);
+        match self.send(call, Request::new(url, Method::Get)).await {
+            Ok(response) => call.decode::<AssignmentBody>(&response)?.into_assignment(call).map(Some),
+            Err(ArmError { cause: ArmErrorCause::Refused { status: 404, code, .. }, .. }) if is_gone(&code) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an assignment for a service principal, or sets it right; answers with what Azure stored.
+    pub async fn put_role_assignment(
+        &self,
+        id: &ArmId,
+        assignment: &Assignment,
+        description: &str,
+    ) -> Result<Assignment, ArmError> {
+        let call = self.call(Operation::PutRoleAssignment, id);
+        let scope = scope_of(call, assignment)?;
+        let role = definition_id(&scope, &assignment.role);
+        let body = json!({"properties": {
+            "roleDefinitionId": role,
+            "principalId": assignment.principal,
+            // Azure looks the principal up itself where the type is left out, and does not find a new one.
+            "principalType": "ServicePrincipal",
+            "description": description,
+        }});
+        let mut request =
+            Request::new(self.role_url(&scope, &["roleAssignments", &assignment.name], None), Method::Put);
+        request.insert_header("content-type", "application/json");
+        request.set_body(body.to_string());
+        let response = self.send(call, request).await?;
+        call.decode::<AssignmentBody>(&response)?.into_assignment(call)
+    }
+
+    /// Deletes an assignment. That there is none is a success; a page of something in between that answered instead of ARM
+    /// is not.
+    pub async fn delete_role_assignment(&self, id: &ArmId, assignment: &Assignment) -> Result<(), ArmError> {
+        let call = self.call(Operation::DeleteRoleAssignment, id);
+        let scope = scope_of(call, assignment)?;
+        let url = self.role_url(&scope, &["roleAssignments", &assignment.name], None);
+        let response: RawResponse = self.send(call, Request::new(url, Method::Delete)).await?;
+        let body: &[u8] = response.body().as_ref();
+        if body.is_empty() { Ok(()) } else { call.decode::<AssignmentBody>(&response).map(|_| ()) }
+    }
+
+    fn role_url(&self, scope: &RoleScope, under: &[&str], filter: Option<&str>) -> Url {
+        let mut url = self.endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.clear().extend(scope.segments()).extend(PROVIDER).extend(under);
+        }
+        url.query_pairs_mut().append_pair("api-version", API_VERSION);
+        if let Some(filter) = filter {
+            url.query_pairs_mut().append_pair("$filter", filter);
+        }
+        url
+    }
+}
+
+impl Call<'_> {
+    /// What Azure's answer amounts to, in the words of its own refusals.
+    fn refuse(self, code: &str, message: &str) -> ArmError {
+        let (code, message) = (code.to_owned(), message.to_owned());
+        self.error(ArmErrorCause::Refused { status: 404, code, message, retry_after: None })
+    }
+}
+
+/// The ID of a role definition, as assignments in the scope name it.
+fn definition_id(scope: &RoleScope, role: &str) -> String {
+    let mut segments = scope.segments();
+    let subscription = match (segments.next(), segments.next()) {
+        (Some(first), Some(id)) if first.eq_ignore_ascii_case("subscriptions") => format!("/subscriptions/{id}"),
+        _ => String::new(),
+    };
+    format!("{subscription}/providers/Microsoft.Authorization/roleDefinitions/{role}")
+}
+
+fn scope_of(call: Call<'_>, assignment: &Assignment) -> Result<RoleScope, ArmError> {
+    assignment.scope.parse().map_err(|_| call.unreadable("the assignment's scope is not one"))
+}
+
+/// Whether a 404 says that the assignment, or what it was assigned at, does not exist.
+fn is_gone(code: &str) -> bool {
+    matches!(code, "RoleAssignmentNotFound" | "ResourceNotFound" | "ResourceGroupNotFound" | "ParentResourceNotFound")
+}
+
+/// What a refusal of an operation on roles means; none where it means the same as for others. Nothing here says anything of
+/// the identity itself: what is not found is the role, or where it was to be assigned.
+pub(super) fn refusal(
+    error: &ArmError,
+    status: u16,
+    code: &str,
+    own_client_id: Option<&str>,
+) -> Option<(Reason, String)> {
+    if !Operation::OF_ROLES.contains(&error.operation) {
+        return None;
+    }
+    Some(match (status, code) {
+        (400 | 404, "PrincipalNotFound") => {
+            (Reason::PermissionsPending, "Entra does not know the identity yet; retrying".to_owned())
+        }
+        (409, "RoleAssignmentExists") => {
+            (Reason::ConcurrentWrites, "somebody else has just assigned the same; looking again".to_owned())
+        }
+        (400 | 404, "RoleDefinitionDoesNotExist") => (
+            Reason::RoleNotFound,
+            "Azure does not know the role there: a cluster operator has to correct its name or GUID in spec.roleAssignments".to_owned(),
+        ),
+        (404, "RoleNameAmbiguous") => (
+            Reason::RoleNotFound,
+            "a cluster operator has to name the role by its GUID in spec.roleAssignments".to_owned(),
+        ),
+        (_, "RoleAssignmentLimitExceeded") => (
+            Reason::QuotaExceeded,
+            "the subscription takes no more role assignments: an Azure administrator has to remove some, or a cluster operator has to name a scope in another".to_owned(),
+        ),
+        (400..=404, "ResourceGroupNotFound" | "ResourceNotFound" | "ParentResourceNotFound" | "SubscriptionNotFound" | "InvalidSubscriptionId") => (
+            Reason::RoleScopeNotFound,
+            "the scope of a role does not exist: an Azure administrator has to create it, or a cluster operator has to correct it in spec.roleAssignments".to_owned(),
+        ),
+        (404, code) if !code.is_empty() => (Reason::AzureRefused, "Azure refuses it".to_owned()),
+        (403, code) if !matches!(code, "" | "RequestDisallowedByPolicy" | "ScopeLocked" | "ReadOnlyDisabledSubscription") => {
+            let assignee = own_client_id.unwrap_or("<client ID of the controller>");
+            (
+                Reason::Forbidden,
+                format!(
+                    "the controller's own identity, {assignee}, lacks {} there, or the condition on it does not allow this role: an Azure administrator has to run what `ensign azure-role --feature role-assignments` prints for the role and the scope",
+                    error.operation.action()
+                ),
+            )
+        }
+        _ => return None,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<T> {
+    value: Vec<T>,
+    #[serde(default = "none")]
+    next_link: Option<String>,
+}
+
+fn none() -> Option<String> {
+    None
+}
+
+#[derive(Deserialize)]
+struct DefinitionBody {
+    name: String,
+    properties: DefinitionProperties,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DefinitionProperties {
+    role_name: String,
+    permissions: Vec<PermissionBody>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PermissionBody {
+    #[serde(default)]
+    actions: Vec<String>,
+    #[serde(default)]
+    not_actions: Vec<String>,
+}
+
+impl DefinitionBody {
+    fn into_definition(self, call: Call<'_>) -> Result<RoleDefinition, ArmError> {
+        if !is_guid(&self.name) {
+            return Err(call.unreadable("the role definition's name is not a GUID"));
+        }
+        let block = |body: PermissionBody| ActionBlock { actions: body.actions, not_actions: body.not_actions };
+        Ok(RoleDefinition {
+            id: self.name.to_lowercase(),
+            name: self.properties.role_name,
+            blocks: self.properties.permissions.into_iter().map(block).collect(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct AssignmentBody {
+    name: String,
+    properties: AssignmentProperties,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AssignmentProperties {
+    scope: String,
+    role_definition_id: String,
+    principal_id: String,
+    #[serde(default)]
+    condition: Option<String>,
+}
+
+impl AssignmentBody {
+    fn into_assignment(self, call: Call<'_>) -> Result<Assignment, ArmError> {
+        let AssignmentProperties { scope, role_definition_id, principal_id, condition } = self.properties;
+        // Its subscription may be left out.
+        let role = role_definition_id.rsplit('/').next().unwrap_or_default();
+        if !is_guid(&self.name) || !is_guid(role) {
+            return Err(call.unreadable("a role assignment's name or role is not a GUID"));
+        }
+        Ok(Assignment { name: self.name, scope, role: role.to_lowercase(), principal: principal_id, condition })
+    }
+}

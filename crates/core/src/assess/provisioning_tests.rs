@@ -1,0 +1,286 @@
+//! Identities that Ensign makes, as a whole reconcile decides about them.
+
+use serde_json::json;
+
+use super::tests::{World, azure_identity, condition, failure, is, merged, object, ours};
+use super::*;
+use crate::provisioning::{CLUSTER_TAG, OBJECT_TAG, Step};
+use ensign_api::conditions::ConditionType;
+
+const ABSENT: Reason = Reason::IdentityNotFound;
+
+fn provisioned(spec: &serde_json::Value) -> World {
+    let plain = json!({
+        "existing": null,
+        "provision": {
+            "subscriptionID": "00000000-0000-0000-0000-000000000001", "resourceGroup": "rg", "location": "westeurope",
+            "name": "orders",
+        },
+    });
+    let mut world = World::with(&json!({"spec": merged(plain, spec)}), &json!({}));
+    world.observed.identity = Some(Ok(own()));
+    world
+}
+
+fn own() -> AzureIdentity {
+    let tags = [(CLUSTER_TAG, "one"), (OBJECT_TAG, "mi")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    AzureIdentity { tags: tags.into(), ..azure_identity() }
+}
+
+fn absent(world: &mut World) {
+    world.observed.identity = Some(Err(failure(ABSENT)));
+    world.observed.credentials = None;
+}
+
+fn to_be_deleted() -> serde_json::Value {
+    json!({"provision": {"reclaimPolicy": "Delete"}})
+}
+
+fn events(assessment: &Assessment) -> Vec<Reason> {
+    assessment.identities[0].notes.iter().map(|note| note.reason).collect()
+}
+
+#[test]
+fn what_is_not_there_is_made_under_the_finalizer_and_nothing_is_written_under_it_before() {
+    let mut world = provisioned(&json!({}));
+    absent(&mut world);
+    let assessment = world.assess();
+    assert!(matches!(assessment.identity_step, Some(Step::Create(_))));
+    assert_eq!(assessment.identities[0].finalizer, Finalizer::Require);
+    assert!(assessment.steps.is_empty());
+    let resolved = |conditions: &[_]| condition(conditions, ConditionType::IdentityResolved);
+    assert_eq!(resolved(&assessment.identities[0].status.conditions), is("Unknown", "Provisioning"));
+    assert_eq!(resolved(&assessment.bindings[0].status.conditions), is("Unknown", "Provisioning"));
+    assert!(events(&assessment).is_empty(), "it was never there");
+}
+
+#[test]
+fn what_was_made_is_used_like_any_other() {
+    let assessment = provisioned(&json!({})).assess();
+    assert_eq!(assessment.identity_step, None);
+    assert_eq!(assessment.steps.len(), 1, "the credential");
+    assert_eq!(assessment.identities[0].status.client_id.as_deref(), Some("client"));
+}
+
+#[test]
+fn a_creation_that_azure_refuses_is_told_on_both_objects() {
+    for reason in [Reason::QuotaExceeded, Reason::PolicyDenied, Reason::Forbidden, Reason::ResourceGroupNotFound] {
+        let mut world = provisioned(&json!({}));
+        absent(&mut world);
+        world.observed.identity_write = Some(failure(reason));
+        assert_eq!(world.identity_ready(), is("False", reason.as_str()));
+        assert_eq!(world.ready(), is("False", reason.as_str()));
+    }
+}
+
+#[test]
+fn tags_that_cannot_be_set_right_do_not_stop_those_who_use_the_identity() {
+    let mut world = provisioned(&json!({"provision": {"tags": {"team": "shop"}}})).settled();
+    world.observed.identity = Some(Ok(own()));
+    world.observed.identity_write = Some(failure(Reason::ResourceLocked));
+    assert!(matches!(world.assess().identity_step, Some(Step::Update(_))));
+    assert_eq!(world.identity_ready(), is("False", "ResourceLocked"));
+    assert_eq!(world.ready(), is("True", "Ready"));
+}
+
+#[test]
+fn an_identity_of_somebody_else_is_neither_written_nor_used() {
+    let mut world = provisioned(&json!({}));
+    world.observed.identity = Some(Ok(azure_identity()));
+    let assessment = world.assess();
+    assert_eq!((assessment.identity_step, assessment.steps), (None, Vec::new()));
+    assert_eq!(world.identity_ready(), is("False", "IdentityExists"));
+    assert_eq!(world.ready(), is("False", "IdentityExists"));
+    assert_eq!(world.assess().bindings[0].status.client_id, None);
+    assert_eq!(world.assess().identities[0].finalizer, Finalizer::Keep);
+}
+
+#[test]
+fn ensigns_own_identity_is_not_taken_over() {
+    let mut world = provisioned(&json!({"provision": {"ifExists": "TakeOver"}}));
+    world.observed.identity = Some(Ok(AzureIdentity { client_id: "own".into(), ..azure_identity() }));
+    let assessment = world.assess();
+    assert_eq!((assessment.identity_step, assessment.steps), (None, Vec::new()));
+    assert_eq!(world.identity_ready(), is("False", "OwnIdentity"));
+}
+
+#[test]
+fn an_identity_of_another_tenant_is_not_taken_over() {
+    let mut world = provisioned(&json!({"provision": {"ifExists": "TakeOver"}}));
+    world.observed.identity = Some(Ok(AzureIdentity { tenant_id: "other".into(), ..azure_identity() }));
+    assert_eq!(world.assess().identity_step, None);
+    assert_eq!(world.identity_ready(), is("False", "TenantMismatch"));
+}
+
+#[test]
+fn one_that_vanished_is_made_anew_and_said_to_be_once() {
+    let mut world = provisioned(&json!({})).settled();
+    absent(&mut world);
+    let assessment = world.assess();
+    assert!(matches!(assessment.identity_step, Some(Step::Create(_))));
+    assert_eq!(events(&assessment), [Reason::IdentityRecreated]);
+    assert_eq!(assessment.bindings[0].status.client_id, None, "nobody gets the former client ID any more");
+
+    world.observed.identity = Some(Ok(AzureIdentity { client_id: "new".into(), principal_id: "new".into(), ..own() }));
+    world.observed.credentials = Some(Ok(Vec::new()));
+    let made = world.assess();
+    assert_eq!(events(&made), [Reason::IdentityRecreated]);
+    assert_eq!(made.bindings[0].status.client_id.as_deref(), Some("new"));
+    assert_eq!(world.ready(), is("False", "CredentialPending"), "its credential went with it");
+    world.identity.status = Some(made.identities[0].status.clone());
+    assert!(events(&world.assess()).is_empty());
+}
+
+#[test]
+fn one_that_was_made_anew_is_said_to_have_the_roles_that_the_spec_asks_for_and_no_other() {
+    let group = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg";
+    let entry = json!([{"roleDefinition": "Reader", "scope": group}]);
+    for (assigned, on, words) in [
+        (json!([]), true, "and no role: pods"),
+        (entry.clone(), false, "and no role: pods"),
+        (entry, true, "and no role but those of spec.roleAssignments: pods"),
+    ] {
+        let mut world = provisioned(&json!({"roleAssignments": assigned})).settled();
+        world.settings.roles = on.then(RolePolicy::default);
+        absent(&mut world);
+        let notes = world.assess().identities[0].notes.clone();
+        let told = notes.iter().find(|note| note.reason == Reason::IdentityRecreated).unwrap();
+        assert!(told.message.contains(words), "{}", told.message);
+    }
+}
+
+#[test]
+fn a_deletion_takes_the_credentials_first_then_the_identity_then_the_finalizer() {
+    let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+    world.observed.identity = Some(Ok(own()));
+    let credentials = world.assess();
+    assert_eq!((credentials.identity_step, credentials.steps.len()), (None, 1));
+    assert_eq!(credentials.identities[0].finalizer, Finalizer::Keep);
+
+    world.observed.credentials = Some(Ok(Vec::new()));
+    let identity = world.assess();
+    assert_eq!((identity.identity_step, identity.steps.len()), (Some(Step::Delete), 0));
+    assert_eq!(identity.identities[0].finalizer, Finalizer::Keep);
+
+    absent(&mut world);
+    let gone = world.assess();
+    assert!(events(&gone).is_empty(), "that it is gone is no problem");
+    assert_eq!((gone.identity_step, gone.identities[0].finalizer), (None, Finalizer::Release));
+}
+
+#[test]
+fn one_that_was_never_used_is_deleted_too() {
+    let mut world = provisioned(&to_be_deleted()).delete_identity();
+    world.observed.identity = Some(Ok(own()));
+    let assessment = world.assess();
+    assert_eq!((assessment.identity_step, assessment.identities[0].finalizer), (Some(Step::Delete), Finalizer::Keep));
+}
+
+#[test]
+fn a_deletion_that_azure_does_not_confirm_waits_and_says_so() {
+    for answer in [Reason::Forbidden, Reason::AzureUnavailable] {
+        let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+        world.observed.identity = Some(Err(failure(answer)));
+        world.observed.credentials = Some(Ok(Vec::new()));
+        let assessment = world.assess();
+        assert_eq!((assessment.identity_step, assessment.identities[0].finalizer), (None, Finalizer::Keep));
+        assert_eq!(world.identity_ready(), is("False", "DeletionBlocked"));
+    }
+    let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+    world.observed.identity = Some(Ok(own()));
+    world.observed.credentials = Some(Ok(Vec::new()));
+    world.observed.identity_write = Some(failure(Reason::ResourceLocked));
+    assert_eq!(world.assess().identities[0].finalizer, Finalizer::Keep);
+    assert_eq!(world.identity_ready(), is("False", "DeletionBlocked"));
+}
+
+#[test]
+fn one_that_stays_keeps_no_object_waiting() {
+    let mut world = provisioned(&json!({})).settled().delete_identity();
+    world.observed.identity = Some(Ok(own()));
+    world.observed.credentials = Some(Ok(Vec::new()));
+    let assessment = world.assess();
+    assert_eq!((&assessment.identity_step, assessment.identities[0].finalizer), (&None, Finalizer::Release));
+    assert!(events(&assessment).is_empty());
+}
+
+#[test]
+fn what_is_not_provably_ours_is_left_and_an_event_says_so() {
+    let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+    world.observed.identity = Some(Ok(azure_identity()));
+    world.observed.credentials = Some(Ok(Vec::new()));
+    let assessment = world.assess();
+    assert_eq!((assessment.identity_step.clone(), assessment.identities[0].finalizer), (None, Finalizer::Release));
+    assert_eq!(events(&assessment), [Reason::IdentityExists]);
+}
+
+/// An identity that is for the world's binding.
+fn claimed(policy: &str, uid: &str) -> World {
+    let claim = json!({"namespace": "shop", "name": "app", "uid": uid});
+    provisioned(&json!({"claimRef": claim, "provision": {"reclaimPolicy": policy}}))
+}
+
+#[test]
+fn an_identity_serves_the_binding_that_it_is_for() {
+    let assessment = claimed("Delete", "mib").assess();
+    let conditions = &assessment.identities[0].status.conditions;
+    assert_eq!(condition(conditions, ConditionType::Claimed), is("True", "Bound"));
+    assert!(!assessment.identities[0].goes);
+    assert_eq!(assessment.steps.len(), 1);
+}
+
+#[test]
+fn an_identity_whose_binding_is_gone_goes_or_is_released_and_trusts_nobody() {
+    for (policy, goes, reason) in [("Delete", true, "Deleting"), ("Retain", false, "Released")] {
+        let mut world = claimed(policy, "of a binding before");
+        world.observed.credentials = Some(Ok(vec![ours()]));
+        let assessment = world.assess();
+        assert_eq!(assessment.identities[0].goes, goes);
+        assert_eq!(world.identity_ready(), is("False", reason));
+        assert_eq!(world.ready(), is("False", "ClaimMismatch"), "a binding made anew has no claim");
+        let [step] = &assessment.steps[..] else { panic!("one step: {:?}", assessment.steps) };
+        assert!(matches!(step.step, crate::credentials::plan::Step::Delete { .. }));
+        assert_eq!(assessment.identity_step, None, "the identity itself goes with its object");
+    }
+}
+
+#[test]
+fn nothing_is_made_for_a_binding_that_is_gone() {
+    let mut world = claimed("Delete", "of a binding before");
+    absent(&mut world);
+    let assessment = world.assess();
+    assert_eq!(assessment.identity_step, None);
+    assert!(events(&assessment).is_empty());
+}
+
+#[test]
+fn a_binding_on_a_class_has_an_object_made_only_where_there_is_none() {
+    let class = object(json!({
+        "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityClass", "metadata": {"name": "dedicated"},
+        "spec": {
+            "provision": {
+                "subscriptionID": "00000000-0000-0000-0000-000000000001", "resourceGroup": "rg", "location": "westeurope",
+            },
+            "allowedSubjects": [{"name": "team", "namespace": "shop", "serviceAccounts": ["app"]}],
+        },
+    }));
+    let reference = json!({"kind": "ManagedIdentityClass", "name": "dedicated"});
+    let world = World::with(&json!({}), &json!({"spec": {"identityRef": reference}}));
+    let labels = BTreeMap::new();
+    let assess_with = |terminating| {
+        let namespace = NamespaceSnapshot {
+            labels: &labels,
+            terminating,
+            bindings: vec![&world.binding],
+            classes: Classes { known: [("dedicated", &class)].into(), made: BTreeMap::new() },
+        };
+        let snapshot =
+            Snapshot { namespaces: [("shop", namespace)].into(), missing: Some("mib-mib"), ..Snapshot::default() };
+        assess(&snapshot, &Observed::default(), &world.settings, "2026-01-01T00:00:00Z".parse().unwrap())
+    };
+    let made = assess_with(false);
+    assert_eq!(made.wanted.len(), 1);
+    assert_eq!(made.wanted[0].metadata.name.as_deref(), Some("mib-mib"));
+    assert_eq!(condition(&made.bindings[0].status.conditions, ConditionType::Ready), is("False", "Pending"));
+    assert!(assess_with(true).wanted.is_empty(), "a namespace that goes away gets nothing");
+}

@@ -1,0 +1,155 @@
+//! Which subjects should be trusted now, and the plan that gets Azure there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::identity_status::{Resolution, usable_arm_id};
+use super::{Cause, Observed, PlannedStep, Settings, Snapshot, bindings};
+use crate::acceptance::{Acceptance, IdentityFacts, age_key};
+use crate::credentials::issuers;
+use crate::credentials::names::Subject;
+use crate::credentials::ownership::{Credential, Owner};
+use crate::credentials::plan::{Inputs, Standing, Step, Wanted, plan};
+use crate::mutants::{self, Mutant};
+use ensign_api::conditions::Reason;
+use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
+
+/// What should be trusted, what is planned, and what stands.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    pub(super) steps: Vec<PlannedStep>,
+    pub(super) standings: BTreeMap<Subject, Standing>,
+    pub(super) counts: Option<CredentialCounts>,
+    pub(super) wanted: BTreeSet<Subject>,
+    /// Credentials in Azure that are ours; `None` while that is not known.
+    pub(super) ours_left: Option<Vec<Credential>>,
+    /// Credentials of this cluster's issuer that are not ours; `None` while that is not known.
+    pub(super) foreign: Option<Vec<Credential>>,
+    /// Former issuers under which nothing of ours is left and whose tokens have expired.
+    pub(super) expired_issuers: Vec<String>,
+    /// What another cluster wrote under this cluster's ID; `None` while that is not known.
+    pub(super) shared_id: Option<Vec<Credential>>,
+}
+
+impl Trust {
+    pub(super) fn wants_any(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where every intermediate result meets")]
+pub(super) fn decide(
+    snapshot: &Snapshot<'_>,
+    owner: Option<&ManagedIdentity>,
+    resolution: &Resolution,
+    accepted: &BTreeMap<&str, IdentityFacts<'_>>,
+    acceptances: &BTreeMap<&str, BTreeMap<String, Acceptance>>,
+    observed: &Observed,
+    settings: &Settings,
+    now: Timestamp,
+) -> Trust {
+    let Some((owner, id)) = owner.zip(usable_arm_id(owner)) else { return Trust::default() };
+    let owner_accepted = accepted.get(owner.name_any().as_str()).is_some_and(|facts| facts.accepted.holds());
+    let leaving = owner.metadata.deletion_timestamp.is_some();
+
+    let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
+        .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
+        .filter(|(_, _, binding)| {
+            binding.identity_name() == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
+        })
+        .filter_map(|(namespace, _, binding)| {
+            let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
+            Some((namespace, binding, acceptance.grant.as_deref().filter(|_| acceptance.verdict.holds())?))
+        })
+        .collect();
+    claims.sort_by_key(|(namespace, binding, _)| (recorded(binding).is_none(), age_key(binding), *namespace));
+    let wanted = unique(&claims);
+    let mut trust = Trust { wanted: wanted.iter().map(|wanted| wanted.subject.clone()).collect(), ..Trust::default() };
+
+    let refused = settings.issuer_refusal.as_ref().map(|refusal| {
+        let blocked = Standing::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
+        trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect()
+    });
+    let Some(Ok(credentials)) = &observed.credentials else {
+        trust.standings = refused.unwrap_or_default();
+        return trust;
+    };
+
+    let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
+    let longest = owner.spec.max_token_expiration_seconds;
+    let retiring = issuers::retiring(&records, &settings.cluster.issuer, longest, now);
+    let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
+    let ours: Vec<_> = credentials
+        .iter()
+        .filter(|credential| settings.cluster.owner(credential, &known) == Owner::ThisCluster)
+        .collect();
+    trust.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
+    let foreign = credentials.iter().filter(|credential| credential.issuer == settings.cluster.issuer);
+    trust.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
+    let shared = credentials.iter().filter(|found| settings.cluster.owner(found, &known) == Owner::SharedId);
+    trust.shared_id = Some(shared.cloned().collect());
+    trust.expired_issuers = retiring
+        .iter()
+        .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
+        .map(|(issuer, _)| (*issuer).to_owned())
+        .collect();
+
+    let plan = plan(&Inputs {
+        cluster: &settings.cluster,
+        identity: &id,
+        retiring_issuers: &retiring,
+        wanted: &wanted,
+        existing: credentials,
+        policy: owner.credential_policy(),
+        max_credentials: owner.max_credentials(),
+    });
+    trust.counts = Some(plan.counts);
+    trust.standings = plan.standings;
+    // An owner that is not accepted, or whose identity is not resolved, says nothing about what is wanted.
+    if leaving || (owner_accepted && resolution.facts.is_some()) {
+        trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
+    }
+    if let Some(standings) = refused {
+        trust.standings = standings;
+        // Nothing new can be trusted, but what was trusted under a former issuer can be revoked.
+        let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
+        trust.steps.retain(|planned| match &planned.step {
+            Step::Put { .. } => false,
+            Step::Delete { credential, .. } => !wanted.contains(&credential.subject),
+        });
+    }
+    trust
+}
+
+/// The credential that status says Ensign wrote for the binding.
+fn recorded(binding: &ManagedIdentityBinding) -> Option<&str> {
+    let credential = binding.status.as_ref()?.credential.as_ref()?;
+    (credential.origin == CredentialOrigin::Created).then_some(credential.name.as_str())
+}
+
+fn unique(claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Vec<Wanted> {
+    let mut seen = BTreeSet::new();
+    claims
+        .iter()
+        .map(|(namespace, binding, _)| Wanted {
+            subject: Subject::new(*namespace, &binding.spec.service_account_name),
+            recorded_name: recorded(binding).map(str::to_owned),
+        })
+        .filter(|wanted| seen.insert(wanted.subject.clone()))
+        .collect()
+}
+
+fn cause(step: &Step, claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Option<Cause> {
+    let Step::Put { credential, .. } = step else { return None };
+    let (namespace, binding, grant) = claims.iter().find(|(namespace, binding, _)| {
+        Subject::new(*namespace, &binding.spec.service_account_name).to_string() == credential.subject
+    })?;
+    Some(Cause {
+        namespace: (*namespace).to_owned(),
+        binding: binding.name_any(),
+        uid: binding.uid().unwrap_or_default(),
+        grant: (*grant).to_owned(),
+    })
+}

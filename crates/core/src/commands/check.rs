@@ -1,0 +1,365 @@
+//! Whether an install works, as far as can be seen from outside: what each look means, and who has to do what.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde::{Deserialize, Serialize};
+
+use crate::credentials::issuer_url;
+use crate::failure::Failure;
+use ensign_api::ArmId;
+
+/// The oldest minor version of Kubernetes that is supported.
+const OLDEST_MINOR: u32 = 33;
+
+/// What a look meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// It may be as it should be, or can't be looked at from here.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// One look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What was looked at.
+    pub check: &'static str,
+    /// What it meant.
+    pub outcome: Outcome,
+    /// What was seen.
+    pub said: String,
+    /// Who has to do what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cure: Option<String>,
+}
+
+impl Check {
+    /// It is as it should be.
+    pub fn ok(check: &'static str, said: impl Into<String>) -> Self {
+        Self { check, outcome: Outcome::Ok, said: said.into(), cure: None }
+    }
+
+    /// It may not be.
+    pub fn warn(check: &'static str, said: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { check, outcome: Outcome::Warn, said: said.into(), cure: Some(cure.into()) }
+    }
+
+    /// It is not.
+    pub fn fail(check: &'static str, said: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { check, outcome: Outcome::Fail, said: said.into(), cure: Some(cure.into()) }
+    }
+}
+
+/// Whether everything that was looked at works.
+pub fn passes(checks: &[Check]) -> bool {
+    checks.iter().all(|check| check.outcome != Outcome::Fail)
+}
+
+/// The API server answers with its version.
+pub fn api_server(git_version: &str, minor: &str) -> Check {
+    let digits: String = minor.chars().take_while(char::is_ascii_digit).collect();
+    match digits.parse::<u32>() {
+        Ok(minor) if minor >= OLDEST_MINOR => Check::ok("api-server", git_version),
+        _ => Check::warn(
+            "api-server",
+            format!("{git_version} is older than what Ensign is tested with"),
+            format!("use Kubernetes 1.{OLDEST_MINOR} or later"),
+        ),
+    }
+}
+
+/// The definitions of this version are there.
+pub fn definitions(found: &[Option<CustomResourceDefinition>], wanted: &[CustomResourceDefinition]) -> Check {
+    const CHECK: &str = "definitions";
+    let mut problems = Vec::new();
+    for (found, wanted) in found.iter().zip(wanted) {
+        let name = wanted.metadata.name.as_deref().unwrap_or_default();
+        let Some(found) = found else {
+            problems.push(format!("{name} is missing"));
+            continue;
+        };
+        let conditions = found.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        if !conditions.into_iter().any(|one| one.type_ == "Established" && one.status == "True") {
+            problems.push(format!("{name} is not served yet"));
+        }
+        let schema = |definition: &CustomResourceDefinition| {
+            let versions = definition.spec.versions.iter();
+            versions.map(|version| (version.name.clone(), version.schema.clone())).collect::<Vec<_>>()
+        };
+        if schema(found) != schema(wanted) {
+            problems.push(format!("{name} is of another version of Ensign"));
+        }
+    }
+    if problems.is_empty() {
+        return Check::ok(CHECK, format!("{} custom resource definitions, of this version", wanted.len()));
+    }
+    Check::fail(
+        CHECK,
+        problems.join("; "),
+        "a cluster operator runs `ensign crds | kubectl apply --server-side -f -` with the version that is installed",
+    )
+}
+
+/// Somebody leads.
+pub fn lease(holder: Option<&str>, renewed_seconds_ago: Option<i64>, duration_seconds: i64) -> Check {
+    const CHECK: &str = "leader";
+    const CURE: &str = "see the controller's pods and their logs: `kubectl get pods -n ensign-system`";
+    let Some(holder) = holder.filter(|holder| !holder.is_empty()) else {
+        return Check::fail(CHECK, "no controller leads: nobody holds the Lease", CURE);
+    };
+    match renewed_seconds_ago {
+        // The clock here may differ from that of the holder.
+        Some(ago) if ago <= duration_seconds.saturating_mul(2).saturating_add(30) => {
+            Check::ok(CHECK, format!("{holder} leads"))
+        }
+        Some(ago) => Check::fail(CHECK, format!("{holder} held the Lease and has not renewed it for {ago} s"), CURE),
+        None => Check::fail(CHECK, format!("{holder} holds the Lease and does not say since when"), CURE),
+    }
+}
+
+/// Somebody injects pods. `entries` of the webhook's registration, if there is one.
+pub fn injection(entries: Option<usize>, policies_filled: bool) -> Check {
+    const CHECK: &str = "injection";
+    match (entries, policies_filled) {
+        (_, true) => Check::ok(CHECK, "the API server injects, by admission policies"),
+        (Some(count), false) if count > 0 => {
+            Check::ok(CHECK, format!("the webhook injects; {count} entries are registered"))
+        }
+        (Some(_), false) => Check::fail(
+            CHECK,
+            "nobody injects pods: the webhook's registration is empty, and so are the admission policies",
+            "a controller that leads fills them in once the webhook answers; its log says what it waits for",
+        ),
+        (None, false) => Check::fail(
+            CHECK,
+            "nobody injects pods: there is no registration of the webhook, and no admission policy does anything",
+            "a cluster operator applies the chart again, which makes it, or names it with --webhook-configuration",
+        ),
+    }
+}
+
+/// Entra can reach the issuer, as far as its URL tells.
+pub fn issuer_is_public(issuer: &str, allow_private: bool) -> Check {
+    const CHECK: &str = "issuer";
+    match issuer_url::refusal(issuer) {
+        None => Check::ok(CHECK, issuer),
+        Some(refusal) if allow_private => Check::warn(CHECK, refusal, "this works with a stand-in for Entra only"),
+        Some(refusal) => Check::fail(CHECK, refusal, "publish the issuer on a public https address"),
+    }
+}
+
+/// The part of a discovery document that Entra reads.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Document {
+    /// The issuer that it says it is.
+    pub issuer: String,
+    /// Where its keys are.
+    pub jwks_uri: String,
+}
+
+/// The discovery document and the keys can be read without credentials. `keys` is how many there are.
+pub fn discovery(issuer: &str, answer: &Result<(Document, usize), String>) -> Check {
+    const CHECK: &str = "discovery";
+    const CURE: &str = "Entra reads it from the internet and without credentials: publish /.well-known/openid-configuration and the keys under the issuer's URL (on AKS: `az aks update --enable-oidc-issuer`)";
+    match answer {
+        Err(problem) => {
+            Check::fail(CHECK, format!("the discovery document of {issuer} can't be read from here: {problem}"), CURE)
+        }
+        Ok((document, _)) if document.issuer != issuer => Check::fail(
+            CHECK,
+            format!(
+                "the discovery document says that its issuer is {:?}, but tokens say {issuer:?}: Entra compares exactly",
+                document.issuer
+            ),
+            "make the API server's --service-account-issuer and the published document the same, to the last slash",
+        ),
+        Ok((document, 0)) => Check::fail(CHECK, format!("{} has no keys", document.jwks_uri), CURE),
+        Ok((_, keys)) => Check::ok(CHECK, format!("readable from here, {keys} key(s)")),
+    }
+}
+
+/// How Entra is told to let the controller in.
+#[derive(Clone, Copy, Debug)]
+pub struct Bootstrap<'a> {
+    /// The cluster's issuer, if it is known.
+    pub issuer: Option<&'a str>,
+    /// Ensign's own namespace.
+    pub namespace: &'a str,
+    /// The controller's service account.
+    pub service_account: &'a str,
+    /// The audience of its tokens.
+    pub audience: &'a str,
+    /// The client ID of its identity, if it has a workload identity.
+    pub client_id: Option<&'a str>,
+    /// Whether the scopes of its role are in question.
+    pub tenant_id: Option<&'a str>,
+}
+
+impl Bootstrap<'_> {
+    fn create_credential(&self) -> String {
+        format!(
+            "az identity federated-credential create --name ensign-controller --resource-group <its resource group> --identity-name <the controller's identity> --issuer {} --subject system:serviceaccount:{}:{} --audiences {}",
+            self.issuer.unwrap_or("<the cluster's issuer>"),
+            self.namespace,
+            self.service_account,
+            self.audience
+        )
+    }
+}
+
+/// Entra gives a token for the controller's own identity.
+pub fn credential(bootstrap: &Bootstrap<'_>, answer: &Result<(), String>) -> Check {
+    const CHECK: &str = "credential";
+    let who = bootstrap.client_id.unwrap_or("whoever signed in with a developer tool");
+    match answer {
+        Ok(()) => Check::ok(CHECK, format!("Entra gives a token to {who}")),
+        Err(problem) if bootstrap.client_id.is_none() => Check::fail(
+            CHECK,
+            format!("Entra gives no token: {problem}"),
+            "run `az login`, or run this in the controller's pod",
+        ),
+        Err(problem) => Check::fail(
+            CHECK,
+            format!("Entra gives no token to {who}: {problem}"),
+            format!(
+                "an Azure administrator runs `{}`; a new credential takes a minute or two to work",
+                bootstrap.create_credential()
+            ),
+        ),
+    }
+}
+
+/// The identity is of the tenant that this install serves.
+pub fn tenant(bootstrap: &Bootstrap<'_>, id: &ArmId, tenant_id: &str) -> Check {
+    const CHECK: &str = "tenant";
+    match bootstrap.tenant_id {
+        Some(own) if own.eq_ignore_ascii_case(tenant_id) => Check::ok(CHECK, format!("{} is in {own}", id.name())),
+        Some(own) => Check::fail(
+            CHECK,
+            format!("{id} is in tenant {tenant_id}, but this install serves {own}"),
+            "a cluster operator names an identity of that tenant, or whoever runs Ensign corrects --azure-tenant-id",
+        ),
+        None => Check::warn(CHECK, "no tenant is set, so that any is accepted", "set --azure-tenant-id"),
+    }
+}
+
+/// The controller's role lets it read the identity.
+pub fn role(bootstrap: &Bootstrap<'_>, id: &ArmId, answer: Result<(), &Failure>) -> Check {
+    const CHECK: &str = "role";
+    match answer {
+        Ok(()) => Check::ok(CHECK, format!("{id} and its credentials can be read; writing is not tried")),
+        Err(failure) => Check::fail(
+            CHECK,
+            failure.message.clone(),
+            format!(
+                "an Azure administrator runs what `ensign azure-role --scope {id} --principal-id <object ID of {}>` prints",
+                bootstrap.client_id.unwrap_or("the controller's identity")
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ensign_api::conditions::Reason;
+
+    const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
+    const BOOTSTRAP: Bootstrap<'_> = Bootstrap {
+        issuer: Some("https://i.example"),
+        namespace: "ensign-system",
+        service_account: "ensign-controller",
+        audience: "api://AzureADTokenExchange",
+        client_id: Some("c0ffee"),
+        tenant_id: Some("t"),
+    };
+
+    fn failed(check: &Check) -> String {
+        assert_eq!(check.outcome, Outcome::Fail, "{check:?}");
+        format!("{} {}", check.said, check.cure.as_deref().expect("each failure has a cure"))
+    }
+
+    #[test]
+    fn a_lease_that_nobody_holds_or_renews_is_no_leader() {
+        assert_eq!(lease(Some("a"), Some(10), 15).outcome, Outcome::Ok);
+        failed(&lease(None, Some(1), 15));
+        failed(&lease(Some(""), Some(1), 15));
+        assert!(failed(&lease(Some("a"), Some(600), 15)).contains("600 s"));
+        failed(&lease(Some("a"), None, 15));
+    }
+
+    #[test]
+    fn somebody_has_to_inject() {
+        assert_eq!(injection(Some(2), false).outcome, Outcome::Ok);
+        assert_eq!(injection(None, true).outcome, Outcome::Ok);
+        failed(&injection(Some(0), false));
+        failed(&injection(None, false));
+    }
+
+    #[test]
+    fn an_issuer_has_to_be_what_its_document_says_to_the_last_slash() {
+        let document =
+            |issuer: &str| Document { issuer: issuer.to_owned(), jwks_uri: "https://i.example/keys".to_owned() };
+        let look = |answer| discovery("https://i.example", &answer);
+        assert_eq!(look(Ok((document("https://i.example"), 1))).outcome, Outcome::Ok);
+        assert!(failed(&look(Ok((document("https://i.example/"), 1)))).contains("last slash"));
+        failed(&look(Ok((document("https://i.example"), 0))));
+        assert!(failed(&look(Err("timed out".to_owned()))).contains("timed out"));
+    }
+
+    #[test]
+    fn an_issuer_that_entra_cannot_reach_fails_unless_that_is_wanted() {
+        failed(&issuer_is_public("https://kubernetes.default.svc", false));
+        assert_eq!(issuer_is_public("https://kubernetes.default.svc", true).outcome, Outcome::Warn);
+        assert_eq!(issuer_is_public("https://i.example", false).outcome, Outcome::Ok);
+    }
+
+    #[test]
+    fn whoever_gets_no_token_is_told_the_command_that_lets_the_controller_in() {
+        let said = failed(&credential(&BOOTSTRAP, &Err("AADSTS70025".to_owned())));
+        for part in [
+            "AADSTS70025",
+            "az identity federated-credential create",
+            "--issuer https://i.example",
+            "--subject system:serviceaccount:ensign-system:ensign-controller",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let laptop = Bootstrap { client_id: None, ..BOOTSTRAP };
+        assert!(failed(&credential(&laptop, &Err(String::new()))).contains("az login"));
+    }
+
+    #[test]
+    fn a_missing_role_and_a_foreign_tenant_fail() {
+        let id = ID.parse().unwrap();
+        let failure = Failure { reason: Reason::Forbidden, message: "no".to_owned(), retry_after: None };
+        assert!(failed(&role(&BOOTSTRAP, &id, Err(&failure))).contains("ensign azure-role --scope /subscriptions"));
+        assert!(passes(&[role(&BOOTSTRAP, &id, Ok(())), tenant(&BOOTSTRAP, &id, "T")]));
+        failed(&tenant(&BOOTSTRAP, &id, "other"));
+        assert!(!passes(&[tenant(&BOOTSTRAP, &id, "other")]));
+    }
+
+    #[test]
+    fn definitions_of_another_version_are_told_from_missing_ones() {
+        let wanted: Vec<_> = ensign_api::crds::all().into_iter().map(|(_, definition)| definition).collect();
+        let served = |mut definition: CustomResourceDefinition| {
+            let status = serde_json::json!({"conditions": [{"type": "Established", "status": "True"}]});
+            definition.status = serde_json::from_value(status).unwrap();
+            definition
+        };
+        let same: Vec<_> = wanted.iter().cloned().map(served).map(Some).collect();
+        assert_eq!(definitions(&same, &wanted).outcome, Outcome::Ok);
+        let mut other = same.clone();
+        other[0].as_mut().unwrap().spec.versions[0].schema = None;
+        other[1] = None;
+        let said = failed(&definitions(&other, &wanted));
+        assert!(said.contains("is of another version") && said.contains("is missing"), "{said}");
+        assert!(
+            failed(&definitions(&wanted.iter().cloned().map(Some).collect::<Vec<_>>(), &wanted))
+                .contains("not served yet")
+        );
+    }
+}

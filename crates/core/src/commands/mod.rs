@@ -1,0 +1,5 @@
+//! What the operators' commands decide: `ensign check`, `ensign teardown`, `ensign orphans`.
+
+pub mod check;
+pub mod orphans;
+pub mod teardown;

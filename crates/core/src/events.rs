@@ -1,0 +1,44 @@
+//! When a change of status is worth an event.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use ensign_api::conditions::{ConditionType, Reason, Severity, Verdict, find};
+
+/// An event to publish on an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The event's reason.
+    pub reason: Reason,
+    /// The event's text.
+    pub message: String,
+}
+
+/// The Warning event for a new problem; the same problem is told once, however often it is found.
+pub fn warning(before: &[Condition], kind: ConditionType, now: &Verdict) -> Option<Note> {
+    let problem = matches!(now.reason.severity(), Severity::Terminal | Severity::Retrying);
+    let known = find(before, kind).is_some_and(|condition| condition.reason == now.reason.as_str());
+    (problem && !known).then(|| Note { reason: now.reason, message: now.message.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ensign_api::conditions::condition;
+    use k8s_openapi::jiff::Timestamp;
+
+    #[test]
+    fn a_problem_is_told_once() {
+        let problem = Verdict::bad(Reason::NotAllowed, "ask the operator");
+        assert_eq!(warning(&[], ConditionType::Ready, &problem).map(|note| note.reason), Some(Reason::NotAllowed));
+        let known = [condition(ConditionType::Ready, &problem, None, &[], Timestamp::UNIX_EPOCH)];
+        assert_eq!(warning(&known, ConditionType::Ready, &problem), None);
+        let other = Verdict::bad(Reason::QuotaExceeded, "20/20");
+        assert!(warning(&known, ConditionType::Ready, &other).is_some(), "another problem is another event");
+    }
+
+    #[test]
+    fn progress_and_success_are_no_problem() {
+        assert_eq!(warning(&[], ConditionType::Ready, &Verdict::good(Reason::Ready, "")), None);
+        assert_eq!(warning(&[], ConditionType::Ready, &Verdict::unknown(Reason::Pending, "")), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! How long to wait before a reconcile is tried again.
+
+use std::time::Duration;
+
+use ensign_api::conditions::{Reason, Severity};
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(300);
+/// Somebody has to act first; a look now and then notices that somebody did.
+const TERMINAL: Duration = Duration::from_secs(60);
+
+/// The wait after `attempt` failures in a row (from 0). `share` in 0..1 spreads the waits of many keys.
+///
+/// Azure's own wish is the least.
+pub fn delay(reason: Reason, attempt: u32, retry_after: Option<Duration>, share: f64) -> Duration {
+    let first = match reason.severity() {
+        Severity::Terminal => TERMINAL,
+        _ => FIRST,
+    };
+    let capped = first.saturating_mul(2_u32.saturating_pow(attempt.min(16))).min(LONGEST);
+    let spread = match reason {
+        // Another program waits for the same identity and may have begun at the same moment: small differences would not
+        // keep the two apart.
+        Reason::ConcurrentWrites => capped.mul_f64(0.5 + 0.5 * share.clamp(0.0, 1.0)),
+        _ => jitter(capped, share),
+    };
+    spread.max(retry_after.unwrap_or_default())
+}
+
+/// A period, spread by ± 10 %.
+fn jitter(period: Duration, share: f64) -> Duration {
+    period.mul_f64(0.9 + 0.2 * share.clamp(0.0, 1.0))
+}
+
+/// Where the spread of one process comes from. Two controllers that wait for the same identity, in one cluster or in two,
+/// must not wait equally long each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread(u64);
+
+impl Spread {
+    /// The spread of a process with this seed, which should be its own.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number in 0..1 that differs between processes, keys and attempts, and is the same when computed again.
+    pub fn share(self, key: &str, attempt: u64) -> f64 {
+        // FNV-1a, then a finishing step of splitmix64: spreads, no more.
+        let seed = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64 ^ mix(self.0), |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let top = u32::try_from(mix(seed.wrapping_add(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15))) >> 32);
+        f64::from(top.unwrap_or_default()) / f64::from(u32::MAX)
+    }
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_are_capped() {
+        let wait = |attempt| delay(Reason::AzureUnavailable, attempt, None, 0.5);
+        assert_eq!(wait(0), Duration::from_secs(1));
+        assert_eq!(wait(3), Duration::from_secs(8));
+        assert_eq!(wait(1000), LONGEST);
+    }
+
+    #[test]
+    fn nothing_goes_out_before_azure_allows_it() {
+        let asked = Duration::from_secs(77);
+        assert_eq!(delay(Reason::Throttled, 0, Some(asked), 0.0), asked);
+    }
+
+    #[test]
+    fn terminal_problems_are_looked_at_slowly() {
+        assert!(delay(Reason::Forbidden, 0, None, 0.0) >= Duration::from_secs(54));
+    }
+
+    #[test]
+    fn shares_differ_between_keys_attempts_and_processes() {
+        let (one, other) = (Spread::seeded(1), Spread::seeded(2));
+        assert!((one.share("a", 0) - one.share("b", 0)).abs() > f64::EPSILON);
+        assert!((one.share("a", 0) - one.share("a", 1)).abs() > f64::EPSILON);
+        assert!((one.share("a", 0) - other.share("a", 0)).abs() > f64::EPSILON);
+        assert!((0.0..=1.0).contains(&one.share("a", 7)));
+    }
+
+    #[test]
+    fn shares_are_spread_over_the_whole() {
+        let mut counts = [0; 10];
+        for key in 0..1000 {
+            let share = Spread::seeded(7).share(&format!("key-{key}"), 0);
+            let tenth = (1..10).take_while(|tenth| share >= f64::from(*tenth) / 10.0).count();
+            counts[tenth] += 1;
+        }
+        assert!(counts.iter().all(|count| (60..=140).contains(count)), "{counts:?}");
+    }
+
+    /// A write that takes 200 ms, twice at a time: how often two writers meet again before both are through.
+    #[test]
+    fn two_writers_that_met_part_soon() {
+        let meetings = |one: Spread, other: Spread| {
+            (0..20).find(|attempt| {
+                let wait = |spread: Spread| {
+                    delay(Reason::ConcurrentWrites, *attempt, None, spread.share("x", (*attempt).into()))
+                };
+                wait(one).abs_diff(wait(other)) > Duration::from_millis(200)
+            })
+        };
+        for seed in 0..200 {
+            let met = meetings(Spread::seeded(seed), Spread::seeded(seed + 1000));
+            assert!(met.is_some_and(|met| met <= 6), "{seed}: {met:?}");
+        }
+        assert_eq!(meetings(Spread::seeded(1), Spread::seeded(1)), None, "as two with one seed would for ever");
+    }
+}

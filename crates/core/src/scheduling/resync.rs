@@ -1,0 +1,107 @@
+//! When a steady identity is looked at again.
+
+use std::time::Duration;
+
+use super::leader_election::Moment;
+use super::rate_limiter::Limits;
+use super::token_bucket::Rate;
+
+/// One of so many requests that the limits on lists allow goes into resyncs; the others are for what changes.
+const BUDGET: u32 = 2;
+
+/// How many identities share the limits of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sharers {
+    /// Identities in its subscription, itself included.
+    pub subscription: usize,
+    /// All identities.
+    pub tenant: usize,
+}
+
+/// The period of an identity's resync: what is wished for, stretched where the lists of all who share its limits would
+/// take more than their part of them.
+pub fn period(wished: Duration, sharers: Sharers, limits: &Limits) -> Duration {
+    let needed = |count: usize, rate: Rate| {
+        rate.interval().saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).saturating_mul(BUDGET)
+    };
+    wished.max(needed(sharers.subscription, limits.subscription.list)).max(needed(sharers.tenant, limits.tenant.list))
+}
+
+/// How long until the next look. Each key has its own phase in the period (`share`, in 0..1), so that looks are spread
+/// evenly whenever their keys were last worked on: a restart or an event on everything makes no wave that comes back with
+/// each period.
+///
+/// A key at rest is looked at exactly once in each period; after something else it comes within 0.1 to 1.1 periods.
+pub fn next_look(period: Duration, now: Moment, share: f64) -> Duration {
+    let least = period / 10;
+    let length = period.as_nanos().max(1);
+    let phase = period.mul_f64(share.clamp(0.0, 1.0)).as_nanos();
+    let into = ((now + least).as_nanos() + length - phase % length) % length;
+    let left = u64::try_from(length - into).unwrap_or(u64::MAX);
+    least + Duration::from_nanos(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const QUARTER: Duration = Duration::from_secs(900);
+
+    fn alone(subscription: usize) -> Sharers {
+        Sharers { subscription, tenant: subscription }
+    }
+
+    #[test]
+    fn a_few_identities_have_the_period_that_was_wished_for() {
+        assert_eq!(period(QUARTER, alone(1000), &Limits::PUBLISHED), QUARTER);
+    }
+
+    #[test]
+    fn many_identities_in_a_subscription_stretch_the_period_to_half_of_its_lists() {
+        let period = period(QUARTER, alone(10_000), &Limits::PUBLISHED);
+        assert_eq!(period.as_secs(), 4000, "10,000 lists at half of 5 a second");
+    }
+
+    #[test]
+    fn the_tenant_bounds_what_is_spread_over_many_subscriptions() {
+        let sharers = Sharers { subscription: 100, tenant: 30_000 };
+        assert_eq!(period(QUARTER, sharers, &Limits::PUBLISHED).as_secs(), 4000);
+    }
+
+    #[test]
+    fn a_fleets_share_stretches_it_further() {
+        let limits = Limits::PUBLISHED.shared(0.1);
+        assert_eq!(period(QUARTER, alone(1000), &limits).as_secs(), 4000);
+    }
+
+    #[test]
+    fn keys_that_were_all_worked_on_at_one_moment_do_not_come_back_at_one_moment() {
+        let tenth = |share: u32| next_look(QUARTER, Duration::from_secs(5), f64::from(share) / 1000.0).as_secs() / 90;
+        let mut counts = [0; 12];
+        for share in 0..1000 {
+            counts[usize::try_from(tenth(share)).unwrap()] += 1;
+        }
+        assert!(counts[1..11].iter().all(|count| (95..=105).contains(count)), "{counts:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn at_rest_there_is_one_look_in_each_period(
+            period in 10_u64..100_000, start in 0_u64..10_000_000, share in 0.0_f64..1.0,
+        ) {
+            let period = Duration::from_secs(period);
+            let start = Duration::from_millis(start);
+            let first = next_look(period, start, share);
+            prop_assert!(first > period / 10 && first <= period + period / 10);
+            let now = start + first;
+            prop_assert_eq!(next_look(period, now, share), period);
+            // A moment later, when the look is over.
+            let late = Duration::from_millis(300);
+            prop_assert_eq!(next_look(period, now + late, share), period.saturating_sub(late));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Azure's stand-in, a controller and a webhook on the shared control plane, started once for the whole binary; or the
+//! same without a webhook, where the API server injects by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
+use azure_core::time::OffsetDateTime;
+use ensign_azure::ArmClient;
+use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
+use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
+use ensign_controller;
+use ensign_controller::{Config, ControllerMetrics, Effects, Pods};
+use ensign_core::acceptance::scopes::AllowedScopes;
+use ensign_core::assess::Settings;
+use ensign_core::credentials::names::cluster_tag;
+use ensign_core::credentials::ownership::Cluster;
+use ensign_core::roles::RolePolicy;
+use ensign_core::scheduling::backoff::Spread;
+use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_runtime::clock::SystemClock;
+use ensign_runtime::health::Readiness;
+use k8s_openapi::jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::control_plane::ControlPlane;
+use super::objects::{apply_crds, wait_for};
+use super::policies::{self, Policies};
+use super::process::OWN_CLIENT_ID;
+use super::webhook::Webhook;
+
+/// The stand-in for Entra sees a credential at once.
+const SETTLE: Duration = Duration::ZERO;
+
+/// Azure's stand-in, the controller and whoever injects.
+pub struct Ensign {
+    pub control_plane: &'static ControlPlane,
+    pub azure: Emulator,
+    /// None where the API server injects by itself.
+    webhook: Option<Webhook>,
+    controller: Mutex<Option<RunningController>>,
+}
+
+struct RunningController {
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Ensign {
+    /// What all tests share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Ensign> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let (control_plane, azure) = Self::world(ControlPlane::shared(), "azure");
+            let webhook = Webhook::start(control_plane, &azure.info().authority_host, SystemClock::shared());
+            Self::started(control_plane, azure, Some(webhook))
+        })
+    }
+
+    /// The same where no process of Ensign is asked about pods.
+    pub fn by_policies() -> &'static Self {
+        static SHARED: OnceLock<Ensign> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let (control_plane, azure) = Self::world(ControlPlane::with_policies(), "azure-by-policies");
+            Policies::leave_to_controllers(control_plane);
+            Self::started(control_plane, azure, None)
+        })
+    }
+
+    fn world(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
+        apply_crds(control_plane);
+        let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
+        let data_dir = Some(super::paths::scratch().join(folder));
+        let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
+        (control_plane, Emulator::start(options).expect("start the stand-in for Azure"))
+    }
+
+    fn started(control_plane: &'static ControlPlane, azure: Emulator, webhook: Option<Webhook>) -> Self {
+        let ensign = Self { control_plane, azure, webhook, controller: Mutex::new(None) };
+        ensign.start_controller();
+        ensign
+    }
+
+    /// Makes a user-assigned identity in Azure, whose credentials another program may have made.
+    pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: &[Credential]) {
+        let info = self.azure.info();
+        let id = IdentityId {
+            subscription: info.subscription_id.clone(),
+            resource_group: info.resource_group.clone(),
+            name: name.to_owned(),
+        };
+        let identity = Identity {
+            location: info.location.clone(),
+            tags: BTreeMap::new(),
+            isolation_scope: "None".to_owned(),
+            client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
+            principal_id: Uuid::new_v4().to_string(),
+            arm_rights: ArmRights::None,
+            created_at: Timestamp::UNIX_EPOCH,
+            credentials: credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect(),
+            id,
+        };
+        self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
+    }
+
+    /// Replaces what stands under an identity that exists, as another program would.
+    pub fn azure_identity_with(&self, name: &str, credentials: &[Credential]) {
+        let credentials = credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
+        self.azure.with_state(|state| {
+            let found = state.identities.values_mut().find(|found| found.id.name == name).expect("an identity");
+            found.credentials = credentials;
+        });
+    }
+
+    pub fn arm_id(&self, name: &str) -> String {
+        let info = self.azure.info();
+        format!(
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
+            info.subscription_id, info.resource_group
+        )
+    }
+
+    /// The federated identity credentials under an identity, as `(name, subject)`.
+    pub fn credentials(&self, identity: &str) -> Vec<(String, String)> {
+        self.azure.with_state(|state| {
+            let named = state.identities.values().find(|found| found.id.name == identity);
+            let credentials = named.into_iter().flat_map(|found| found.credentials.values());
+            credentials.map(|credential| (credential.name.clone(), credential.subject.clone())).collect()
+        })
+    }
+
+    /// Every write that ARM saw under an identity.
+    pub fn arm_writes(&self, identity: &str) -> Vec<LogEntry> {
+        let filter = LogFilter {
+            kind: Some("arm-write".to_owned()),
+            path: Some(format!("/{identity}/federatedIdentityCredentials")),
+            ..LogFilter::default()
+        };
+        self.azure.log(&filter)
+    }
+
+    /// Everything that ARM was asked about the credentials of an identity, in the order of arrival.
+    pub fn arm_log(&self, identity: &str) -> Vec<LogEntry> {
+        let path = Some(format!("/{identity}/federatedIdentityCredentials"));
+        self.azure.log(&LogFilter { path, ..LogFilter::default() })
+    }
+
+    /// How often ARM was asked for the credentials of an identity.
+    pub fn arm_lists(&self, identity: &str) -> usize {
+        let filter = LogFilter {
+            kind: Some("arm-read".to_owned()),
+            path: Some(format!("/{identity}/federatedIdentityCredentials")),
+            ..LogFilter::default()
+        };
+        self.azure.log(&filter).len()
+    }
+
+    /// Stops the controller, and starts a new one that has to learn everything anew.
+    pub fn restart_controller(&self) {
+        let running = self.controller.lock().expect("no restart panicked").take();
+        if let Some(running) = running {
+            running.stop.cancel();
+            running.thread.join().expect("the controller stopped");
+        }
+        self.start_controller();
+    }
+
+    fn start_controller(&self) {
+        let stop = CancellationToken::new();
+        let readiness = Readiness::default();
+        let (cloud, connection) =
+            (self.azure.info().cloud().resolve().expect("a cloud"), self.azure.info().connection());
+        let token = self.azure.arm_token().expect("a token for ARM");
+        let tenant_id = self.azure.info().tenant_id.clone();
+        let webhook = self.webhook.as_ref().map(Webhook::target);
+        let injection = webhook.is_none().then(|| policies::target(&self.azure.info().authority_host));
+        let (control_plane, ready, stopped) = (self.control_plane, readiness.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async move {
+                let client = control_plane.client().await;
+                let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
+                let credential = Arc::new(FixedToken(token));
+                let arm = ArmClient::new(&cloud, &connection, credential, &cluster_tag(&id)).expect("a client of ARM");
+                let config = Config {
+                    client,
+                    arm,
+                    settings: Settings {
+                        cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
+                        issuer_refusal: None,
+                        tenant_id: Some(tenant_id),
+                        own_client_id: Some(OWN_CLIENT_ID.to_owned()),
+                        allowed_scopes: AllowedScopes::default(),
+                        roles: Some(RolePolicy::default()),
+                        settle: SETTLE,
+                    },
+                    resync: Duration::from_secs(900),
+                    azure_limits: Limits::PUBLISHED,
+                    spread: Spread::seeded(1),
+                    concurrency: 8,
+                    webhook,
+                    injection,
+                    clock: SystemClock::shared(),
+                    instance: None,
+                    readiness: ready,
+                    leadership: None,
+                    issuer_watch: None,
+                    effects: Effects::default(),
+                    pods: Some(Pods { excluded: BTreeSet::new() }),
+                    metrics: ControllerMetrics::default(),
+                };
+                ensign_controller::run(config, stopped).await.expect("the controller ran");
+            });
+        });
+        wait_for("the controller to be ready", || readiness.get().then_some(()));
+        *self.controller.lock().expect("no restart panicked") = Some(RunningController { stop, thread });
+    }
+}
+
+/// A credential that always has the same token.
+#[derive(Debug)]
+pub struct FixedToken(pub String);
+
+#[async_trait::async_trait]
+impl TokenCredential for FixedToken {
+    async fn get_token(
+        &self,
+        _scopes: &[&str],
+        _options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let expires_on = OffsetDateTime::now_utc() + azure_core::time::Duration::hours(12);
+        Ok(AccessToken::new(self.0.clone(), expires_on))
+    }
+}

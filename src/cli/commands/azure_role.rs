@@ -1,0 +1,159 @@
+//! `ensign azure-role`: the rights that the controller needs in Azure, and no more.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use crate::cli::Failure;
+use crate::cli::usage_errors::Problems;
+use ensign_api::arm_id::is_guid;
+use ensign_azure::own_role::{Feature, Role};
+use ensign_core::acceptance::scopes::AzureScope;
+
+const MAX_NAME: usize = 512;
+
+/// Print the smallest Azure role for the controller, with the commands that make and assign it.
+///
+/// The output is a shell script; somebody who may write role definitions and assignments in the scopes runs it. With `-o
+/// json` it is the role definition alone.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What the controller is to do in Azure; repeatable
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bind", value_name = "FEATURE,…")]
+    feature: Vec<Feature>,
+    /// Where: the ARM ID of a subscription, a resource group or a user-assigned identity; repeatable
+    #[arg(long, required = true, value_delimiter = ',', value_name = "ARM-ID,…")]
+    scope: Vec<String>,
+    /// GUIDs of the roles that the controller may assign, and no other: needed for, and only with, the feature
+    /// role-assignments; repeatable
+    #[arg(long, value_delimiter = ',', value_name = "GUID,…")]
+    assignable_roles: Vec<String>,
+    /// Object ID of the controller's own identity, its `principalId`; left to fill in if it is not given
+    #[arg(long, value_name = "GUID")]
+    principal_id: Option<String>,
+    /// Name of the role, one in the tenant [default: "Ensign" and the features]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Output {
+    /// A shell script with the definition and both commands
+    #[default]
+    Script,
+    /// The definition alone
+    Json,
+}
+
+pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", args.render()?.trim_end())?;
+    Ok(())
+}
+
+impl Args {
+    fn render(&self) -> Result<String, Failure> {
+        let mut problems = Problems::default();
+        let scopes: Vec<AzureScope> = self
+            .scope
+            .iter()
+            .filter_map(|text| problems.take(text.trim().parse().map_err(|error| [format!("--scope: {error}")])))
+            .collect();
+        let principal = self.principal_id.as_deref();
+        problems.require(principal.is_none_or(is_guid), || {
+            format!("--principal-id {:?} is not a GUID", principal.unwrap_or_default())
+        });
+        let name = self.name.as_deref();
+        problems.require(name.is_none_or(|name| !name.trim().is_empty() && name.chars().count() <= MAX_NAME), || {
+            format!("--name must have 1 to {MAX_NAME} characters")
+        });
+        let features: BTreeSet<Feature> = self.feature.iter().copied().collect();
+        let assigns = features.contains(&Feature::RoleAssignments);
+        problems.require(assigns != self.assignable_roles.is_empty(), || {
+            "--assignable-roles has to name the roles that may be assigned, with --feature role-assignments and only then".to_owned()
+        });
+        for role in self.assignable_roles.iter().filter(|role| !is_guid(role)) {
+            problems.require(false, || format!("--assignable-roles {role:?} is not a GUID"));
+        }
+        let assignable: BTreeSet<String> = self.assignable_roles.iter().map(|role| role.to_lowercase()).collect();
+        let role = Role::new(&features, name, scopes);
+        let role = problems.finish(Some(if assigns { role.assigning(&assignable) } else { role }))?;
+        Ok(match self.output {
+            Output::Json => format!("{:#}", role.definition()),
+            Output::Script => role.script(principal.unwrap_or("<object ID of the controller's identity>")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+
+    const SUBSCRIPTION: &str = "/subscriptions/50b00000-0000-4000-8000-00000000050b";
+    const GUID: &str = "7e000000-0000-4000-8000-00000000007e";
+
+    #[derive(Parser)]
+    struct TestCli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn render(flags: &[&str]) -> Result<String, String> {
+        let args = TestCli::try_parse_from(["ensign"].iter().chain(flags)).map_err(|error| error.to_string())?.args;
+        args.render().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn json_is_the_definition_alone() {
+        let text = render(&["-o", "json", "--scope", SUBSCRIPTION]).unwrap();
+        let definition: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(definition["Name"], "Ensign bind");
+        assert_eq!(definition["AssignableScopes"][0], SUBSCRIPTION);
+        assert_eq!(definition["Actions"].as_array().map(Vec::len), Some(4));
+    }
+
+    #[test]
+    fn the_script_makes_the_role_and_assigns_it_in_each_scope() {
+        let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
+        let script = render(&["--scope", SUBSCRIPTION, "--scope", &group, "--principal-id", GUID]).unwrap();
+        assert!(script.starts_with("az role definition create --role-definition '{"), "{script}");
+        assert_eq!(script.matches("az role assignment create").count(), 2, "{script}");
+        assert_eq!(script.matches(GUID).count(), 2, "{script}");
+    }
+
+    #[test]
+    fn to_observe_is_a_role_of_its_own() {
+        let text = render(&["--feature=observe", "-o=json", "--scope", SUBSCRIPTION]).unwrap();
+        let definition: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&definition["Name"], definition["Actions"].as_array().map(Vec::len)),
+            (&"Ensign observe".into(), Some(2))
+        );
+    }
+
+    #[test]
+    fn roles_to_assign_are_named_with_that_feature_and_only_then() {
+        let assigning = ["--scope", SUBSCRIPTION, "--feature=role-assignments"];
+        assert!(render(&assigning).unwrap_err().contains("--assignable-roles"));
+        assert!(
+            render(&["--scope", SUBSCRIPTION, "--assignable-roles", GUID]).unwrap_err().contains("--assignable-roles")
+        );
+        let script = render(&[&assigning[..], &["--assignable-roles", &GUID.to_uppercase()]].concat()).unwrap();
+        assert_eq!(script.matches(GUID).count(), 2, "{script}");
+        assert!(render(&[&assigning[..], &["--assignable-roles=Owner"]].concat()).unwrap_err().contains("\"Owner\""));
+    }
+
+    #[test]
+    fn a_scope_is_required_and_every_unusable_flag_is_named_at_once() {
+        assert!(render(&[]).unwrap_err().contains("--scope"));
+        let problems = render(&["--scope=x,/subscriptions/y", "--principal-id=me", "--name= "]).unwrap_err();
+        for named in ["\"x\"", "\"/subscriptions/y\"", "--principal-id", "--name"] {
+            assert!(problems.contains(named), "{named} is not named: {problems}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `ensign check`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::cli::flags::azure::{AzureArgs, AzureSetup};
+use crate::cli::kube_client;
+use crate::cli::output::{Output, print};
+use crate::cli::usage_errors::Problems;
+use crate::cli::{Failure, block_on};
+use ensign_api::ArmId;
+use ensign_azure;
+use ensign_azure::ArmClient;
+use ensign_controller::{Installed, Seen, look};
+use ensign_core::commands::check::{Bootstrap, Check, Outcome, passes};
+use ensign_runtime::clock::{Clock, SystemClock};
+use ensign_runtime::telemetry::{self, TelemetryArgs};
+use ensign_runtime::tls;
+
+const EXAMPLES: &str = "\
+Examples:
+  In the controller's pod, with its own identity:
+    kubectl exec -n ensign-system deployment/ensign-controller -- ensign check
+  From a laptop, with yours:
+    ensign check --azure-allowed-scopes /subscriptions/<guid>/resourceGroups/<name>
+
+Exit status: 0 nothing fails, though there may be warnings; 1 something fails; 2 usage.";
+
+/// Say whether the install works, and what to do where it does not. Nothing is written anywhere.
+///
+/// It looks at the API server, the definitions, the Lease, the webhook's registration or the admission policies, the issuer and
+/// its keys, the controller's token from Entra, and at every identity that a ManagedIdentity or --azure-allowed-scopes names.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    /// Ensign's own namespace
+    #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
+    namespace: String,
+    /// The controller's service account, for the command that lets it in
+    #[arg(long, env = "ENSIGN_SERVICE_ACCOUNT", default_value = "ensign-controller", value_name = "NAME")]
+    service_account: String,
+    /// Name of the controller's Lease
+    #[arg(long, env = "ENSIGN_LEASE_NAME", default_value = "ensign-controller", value_name = "NAME")]
+    lease_name: String,
+    /// Name of the MutatingWebhookConfiguration
+    #[arg(long, env = "ENSIGN_WEBHOOK_CONFIGURATION", default_value = "ensign", value_name = "NAME")]
+    webhook_configuration: String,
+    /// Issuer of service account tokens [default: what the API server says]
+    #[arg(long, env = "ENSIGN_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
+    service_account_issuer: Option<String>,
+    /// Only warn of an issuer that Entra cannot reach; for development
+    #[arg(long, env = "ENSIGN_ALLOW_PRIVATE_ISSUER")]
+    allow_private_issuer: bool,
+    #[command(flatten)]
+    azure: AzureArgs,
+    #[command(flatten)]
+    telemetry: TelemetryArgs,
+}
+
+pub(in crate::cli) fn run(args: Args) -> Result<(), Failure> {
+    tls::install_provider();
+    telemetry::init(&args.telemetry)?;
+    let azure = args.validate()?;
+    block_on(serve(args, azure))
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+impl Args {
+    fn validate(&self) -> Result<AzureSetup, Failure> {
+        let mut problems = Problems::default();
+        let azure = self.azure.resolve(|name| std::env::var_os(name), &mut problems);
+        for (flag, name) in [
+            ("--namespace", &self.namespace),
+            ("--service-account", &self.service_account),
+            ("--lease-name", &self.lease_name),
+            ("--webhook-configuration", &self.webhook_configuration),
+        ] {
+            problems.dns_name(flag, name);
+        }
+        problems.finish(azure)
+    }
+}
+
+async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
+    let seen = see_cluster(&args).await;
+    let mut checks = seen.checks;
+    let issuer = args.service_account_issuer.clone().or(seen.issuer);
+    if let Some(issuer) = &issuer {
+        checks.extend(ensign_azure::check::issuer(&azure.connection, issuer, args.allow_private_issuer).await);
+    }
+    checks.extend(see_azure(&args, azure, issuer.as_deref(), seen.identities).await);
+    let report = Report { ok: passes(&checks), checks };
+    print(args.output, &report, || render(&report.checks))?;
+    if report.ok { Ok(()) } else { Err("the install does not work yet; each FAIL says who has to do what".into()) }
+}
+
+async fn see_cluster(args: &Args) -> Seen {
+    let installed = Installed {
+        namespace: args.namespace.clone(),
+        lease: args.lease_name.clone(),
+        registration: args.webhook_configuration.clone(),
+    };
+    match kube_client::client().await {
+        Ok(client) => look(&client, &installed, SystemClock.now()).await,
+        Err(error) => {
+            let unreachable = Check::fail("api-server", error.to_string(), "set KUBECONFIG, or run this in a pod");
+            Seen { checks: vec![unreachable], ..Seen::default() }
+        }
+    }
+}
+
+async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: Vec<ArmId>) -> Vec<Check> {
+    let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
+    let failed =
+        |error: &dyn std::error::Error| vec![Check::fail("credential", error.to_string(), "see what the message says")];
+    let own = match own.credential(&cloud, &connection) {
+        Ok(own) => own,
+        Err(error) => return failed(&error),
+    };
+    let bootstrap = Bootstrap {
+        issuer,
+        namespace: &args.namespace,
+        service_account: &args.service_account,
+        audience: &cloud.token_audience,
+        client_id: own.client_id.as_deref(),
+        tenant_id: tenant_id.as_deref(),
+    };
+    let credential = ensign_azure::check::credential(&cloud, own.credential.as_ref(), &bootstrap).await;
+    if credential.outcome == Outcome::Fail {
+        return vec![credential];
+    }
+    let arm = match ArmClient::new(&cloud, &connection, own.credential.clone(), "check") {
+        Ok(arm) => arm.bounded(scopes.clone()),
+        Err(error) => return failed(&error),
+    };
+    let mut checks = vec![credential];
+    let mut identities: BTreeMap<String, ArmId> = named.into_iter().map(|id| (id.key().to_owned(), id)).collect();
+    for scope in scopes.iter() {
+        match arm.list_identities(scope).await {
+            Ok(listed) => identities.extend(listed.into_iter().map(|id| (id.key().to_owned(), id))),
+            Err(error) => {
+                let cure = format!("an Azure administrator runs what `ensign azure-role --scope {scope}` prints");
+                checks.push(Check::fail("role", error.to_string(), cure));
+            }
+        }
+    }
+    if identities.is_empty() {
+        let cure = "make a ManagedIdentity, or give --azure-allowed-scopes, and check again";
+        checks.push(Check::warn("role", "no identity is known that the role could be tried on", cure));
+    }
+    for id in identities.values() {
+        checks.extend(ensign_azure::check::identity(&arm, id, &bootstrap).await);
+    }
+    checks
+}
+
+fn render(checks: &[Check]) -> String {
+    let mut lines = Vec::new();
+    for Check { check, outcome, said, cure } in checks {
+        let outcome = match outcome {
+            Outcome::Ok => "ok  ",
+            Outcome::Warn => "WARN",
+            Outcome::Fail => "FAIL",
+        };
+        lines.push(format!("{outcome}  {check:<12}  {said}"));
+        lines.extend(cure.as_ref().map(|cure| format!("                      -> {cure}")));
+    }
+    lines.join("\n") + "\n"
+}

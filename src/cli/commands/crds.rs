@@ -1,0 +1,60 @@
+//! `ensign crds`: the custom resource definitions, from the types that the controller uses.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::cli::Failure;
+use ensign_api::{crds, reference};
+
+/// Print the custom resource definitions as YAML, write them to a folder, or check a folder against them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Write one file for each definition into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    write: Option<PathBuf>,
+    /// Fail when a file in this folder differs from the definitions
+    #[arg(long, value_name = "DIR")]
+    check: Option<PathBuf>,
+    /// The reference for people, in Markdown, in place of the definitions
+    #[arg(long)]
+    reference: bool,
+}
+
+pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
+    let files = if args.reference { reference::pages() } else { definitions()? };
+    if let Some(folder) = &args.write {
+        fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        for (name, text) in &files {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        }
+        return Ok(());
+    }
+    if let Some(folder) = &args.check {
+        return check(folder, &files, if args.reference { "crds --reference" } else { "crds" });
+    }
+    let mut out = std::io::stdout().lock();
+    let between = if args.reference { "" } else { "---\n" };
+    for (_, text) in &files {
+        write!(out, "{between}{text}")?;
+    }
+    Ok(())
+}
+
+fn definitions() -> Result<Vec<(String, String)>, Failure> {
+    Ok(crds::all_as_yaml()?.into_iter().map(|(name, text)| (name.to_owned(), text)).collect())
+}
+
+fn check(folder: &Path, files: &[(String, String)], command: &str) -> Result<(), Failure> {
+    let stale: Vec<_> = files
+        .iter()
+        .filter(|(name, text)| fs::read_to_string(folder.join(name)).ok().as_ref() != Some(text))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(format!("{folder} is not current: {}; run `ensign {command} --write {folder}`", stale.join(", ")).into())
+}

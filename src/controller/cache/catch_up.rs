@@ -1,0 +1,135 @@
+//! What a controller that comes to lead has to list again: what its watches have not brought yet.
+//!
+//! The former leader may have written what is still on its way. So the versions of all objects are read, which is a
+//! fraction of a list; where the cache has each of them, or a later one, it goes on as it is.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
+use kube::api::ListParams;
+use kube::core::Request;
+use kube::{Client, Resource};
+use serde::Deserialize;
+
+use super::informers::Watched;
+use super::{Cache, Objects};
+use crate::writers::kubernetes::{KubeError, within_deadline};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_core::mutants::{self, Mutant};
+use ensign_core::scheduling::resource_versions::{NoOrder, Versions};
+use ensign_runtime::clock::{SharedClock, deadline};
+
+/// Objects in a page of a list, as the watches ask for them.
+const PAGE: u32 = 500;
+/// How long what the cache lacks may still be on its way.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the cache is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Whether the cache has every binding and every identity as they are now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Current {
+    identities: bool,
+    bindings: bool,
+}
+
+impl Current {
+    /// What has to be listed again.
+    pub(crate) fn behind(self) -> Vec<Watched> {
+        let all = [(self.identities, Watched::Identities), (self.bindings, Watched::Bindings)];
+        all.into_iter().filter(|(current, _)| !current).map(|(_, what)| what).collect()
+    }
+}
+
+/// Compares the cache with the API server.
+pub(crate) async fn current(client: &Client, cache: &Cache, clock: &SharedClock) -> Current {
+    let identities = has_all::<ManagedIdentity>(client, cache, clock, |objects| {
+        Box::new(objects.identities().map(|object| &object.metadata))
+    });
+    let bindings = has_all::<ManagedIdentityBinding>(client, cache, clock, |objects| {
+        Box::new(objects.bindings().map(|object| &object.metadata))
+    });
+    let (identities, bindings) = tokio::join!(identities, bindings);
+    Current { identities, bindings }
+}
+
+async fn has_all<K: Resource<DynamicType = ()>>(
+    client: &Client,
+    cache: &Cache,
+    clock: &SharedClock,
+    cached: fn(&Objects) -> Box<dyn Iterator<Item = &ObjectMeta> + '_>,
+) -> bool {
+    if mutants::active(Mutant::StandbyTrusted) {
+        return true;
+    }
+    let kind = K::kind(&());
+    let live = match versions::<K>(client).await {
+        Ok(live) => live,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(%kind, error, "the cache can't be compared, so everything is listed again");
+            return false;
+        }
+    };
+    let end = deadline(clock.as_ref(), PATIENCE);
+    loop {
+        if live.are_in(cached(&cache.read())) {
+            tracing::debug!(%kind, "the cache is current");
+            return true;
+        }
+        if clock.monotonic() >= end {
+            tracing::info!(%kind, "the cache is behind, so everything is listed again");
+            return false;
+        }
+        clock.sleep_until(deadline(clock.as_ref(), LOOK)).await;
+    }
+}
+
+/// There is nothing to compare with.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Request(#[from] KubeError),
+    #[error(transparent)]
+    NoOrder(#[from] NoOrder),
+}
+
+#[derive(Deserialize)]
+struct Page {
+    metadata: ListMeta,
+    items: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    metadata: Identified,
+}
+
+/// What is needed of metadata, most of which is managed fields.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identified {
+    uid: String,
+    resource_version: String,
+}
+
+/// Reads them from the API server's latest state.
+async fn versions<K: Resource<DynamicType = ()>>(client: &Client) -> Result<Versions, Unread> {
+    let mut versions = Versions::default();
+    let mut parameters = ListParams::default().limit(PAGE);
+    loop {
+        let act = || format!("listing versions of {}", K::plural(&()));
+        let Page { metadata, items } = within_deadline(act, page::<K>(client, &parameters)).await?;
+        let objects = items.into_iter().map(|Listed { metadata }| (metadata.uid, metadata.resource_version));
+        versions.add(metadata.resource_version.as_deref(), objects)?;
+        match metadata.continue_.filter(|next| !next.is_empty()) {
+            Some(next) => parameters.continue_token = Some(next),
+            None => return Ok(versions),
+        }
+    }
+}
+
+async fn page<K: Resource<DynamicType = ()>>(client: &Client, parameters: &ListParams) -> kube::Result<Page> {
+    let request = Request::new(K::url_path(&(), None)).list_metadata(parameters).map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
+}

@@ -1,0 +1,206 @@
+//! The held pods that the watch has seen: names, and by which bindings they are held. Only held pods are watched, by
+//! their label and without their specs, so that this stays small whatever runs in the cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+
+use super::BindingName;
+use crate::engine::key::{Key, Source};
+use crate::engine::work_queue::Queue;
+use crate::metrics::ControllerMetrics;
+use ensign_api::conditions::Reason;
+use ensign_api::keys::{HELD_LABEL, INJECTED_BY_ANNOTATION};
+use ensign_core::events::Note;
+use ensign_core::pods::gate::claims;
+
+/// A namespace's name and a pod's name.
+pub(crate) type PodName = (String, String);
+
+/// The held pods.
+#[derive(Default)]
+pub(crate) struct HeldPods {
+    pods: Mutex<BTreeMap<PodName, Held>>,
+    metrics: ControllerMetrics,
+}
+
+#[derive(Default)]
+struct Held {
+    uid: Option<String>,
+    bindings: BTreeSet<String>,
+    /// A gate never comes back, so that a pod without it needs no second look.
+    ungated: bool,
+    /// What was said on the pod already.
+    told: BTreeSet<Reason>,
+}
+
+impl HeldPods {
+    pub(crate) fn new(metrics: ControllerMetrics) -> Self {
+        Self { pods: Mutex::default(), metrics }
+    }
+
+    /// Takes in what is known of a pod; the key to queue, unless there is nothing to do about it.
+    pub(crate) fn seen(&self, pod: &ObjectMeta) -> Option<Key> {
+        let name = (pod.namespace.clone().unwrap_or_default(), pod.name.clone().unwrap_or_default());
+        let injected_by = pod.annotations.as_ref().and_then(|annotations| annotations.get(INJECTED_BY_ANNOTATION));
+        let bindings = claims(injected_by.map_or("", String::as_str)).map(|claim| claim.binding.to_owned()).collect();
+        let ungated = self.change(&name, |pods| {
+            let held = pods.entry(name.clone()).or_default();
+            if held.uid != pod.uid {
+                *held = Held { uid: pod.uid.clone(), ..Held::default() };
+            }
+            held.bindings = bindings;
+            held.ungated
+        });
+        (!ungated).then_some(Key::Pod(name.into()))
+    }
+
+    /// The pod is gone, or does not concern us any more.
+    pub(crate) fn forget(&self, name: &PodName) {
+        self.change(name, |pods| pods.remove(name));
+    }
+
+    /// The pod has the label, but not the gate. The label says nothing by itself, and is left alone.
+    pub(crate) fn is_ungated(&self, name: &PodName) {
+        self.change(name, |pods| {
+            if let Some(held) = pods.get_mut(name) {
+                held.ungated = true;
+            }
+        });
+    }
+
+    /// The keys of the pods that a binding holds.
+    pub(crate) fn held_by(&self, name: &BindingName) -> Vec<Key> {
+        let (namespace, binding) = name.as_ref();
+        let pods = self.lock();
+        pods.range((namespace.clone(), String::new())..)
+            .take_while(|((found, _), _)| found == namespace)
+            .filter(|(_, held)| !held.ungated && held.bindings.contains(binding))
+            .map(|(name, _)| Key::Pod(name.clone().into()))
+            .collect()
+    }
+
+    /// Those of the notes that were not said on the pod yet; from now on they were.
+    pub(crate) fn untold(&self, name: &PodName, notes: Vec<Note>) -> Vec<Note> {
+        let mut pods = self.lock();
+        let Some(held) = pods.get_mut(name) else { return notes };
+        notes.into_iter().filter(|note| held.told.insert(note.reason)).collect()
+    }
+
+    fn names(&self) -> BTreeSet<PodName> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Changes what is known of one pod, and counts it.
+    fn change<T>(&self, name: &PodName, change: impl FnOnce(&mut BTreeMap<PodName, Held>) -> T) -> T {
+        let count = |pods: &BTreeMap<PodName, Held>| i64::from(pods.get(name).is_some_and(|held| !held.ungated));
+        let mut pods = self.lock();
+        let before = count(&pods);
+        let answer = change(&mut pods);
+        self.metrics.held.inc_by(count(&pods) - before);
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, Held>> {
+        // The map is whole after every method, so a panic elsewhere does not spoil it.
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches held pods and queues each that changes. A controller without the right to do so goes on without.
+    pub(crate) async fn watch(&self, client: Client, queue: &Queue<Key, Source>) {
+        let api: Api<PartialObjectMeta<Pod>> = Api::all(client);
+        let labelled = watcher::Config::default().labels(&format!("{HELD_LABEL}=true"));
+        let mut events = std::pin::pin!(watcher(api, labelled).default_backoff());
+        // Pods of a list that is still coming in; what it does not mention at its end is gone.
+        let mut unseen = BTreeSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => unseen = self.names(),
+                Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
+                    unseen.remove(&(pod.namespace().unwrap_or_default(), pod.name_any()));
+                    if let Some(key) = self.seen(&pod.metadata) {
+                        queue.add(key, Source::Namespace(pod.namespace().unwrap_or_default()));
+                    }
+                }
+                // The label may be gone and the gate not: the key finds out.
+                Ok(Event::Delete(pod)) => {
+                    let namespace = pod.namespace().unwrap_or_default();
+                    queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
+                }
+                Ok(Event::InitDone) => {
+                    for name in std::mem::take(&mut unseen) {
+                        let source = Source::Namespace(name.0.clone());
+                        queue.add(Key::Pod(name.into()), source);
+                    }
+                }
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "watch of held pods; without the right to it, start controller and webhook with --hold=false"
+                ),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, uid: &str, by: &str) -> ObjectMeta {
+        serde_json::from_value(json!({
+            "namespace": "shop", "name": name, "uid": uid, "annotations": {INJECTED_BY_ANNOTATION: by},
+        }))
+        .unwrap()
+    }
+
+    fn key(name: &str) -> Key {
+        Key::Pod(("shop".to_owned(), name.to_owned()).into())
+    }
+
+    fn by(held: &HeldPods, binding: &str) -> Vec<Key> {
+        held.held_by(&std::sync::Arc::new(("shop".into(), binding.into())))
+    }
+
+    #[test]
+    fn a_binding_finds_the_pods_that_it_holds() {
+        let held = HeldPods::default();
+        assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x,pay=ManagedIdentity/y")), Some(key("a")));
+        held.seen(&pod("b", "2", "pay=ManagedIdentity/y"));
+        assert_eq!((by(&held, "orders"), by(&held, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
+        held.forget(&("shop".into(), "a".into()));
+        assert!(by(&held, "orders").is_empty());
+        assert_eq!(held.metrics.held.get(), 1);
+    }
+
+    #[test]
+    fn a_pod_with_the_label_alone_is_looked_at_once_and_a_new_one_of_its_name_again() {
+        let held = HeldPods::default();
+        held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
+        held.is_ungated(&("shop".into(), "a".into()));
+        assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
+        assert!(by(&held, "orders").is_empty());
+        assert_eq!(held.metrics.held.get(), 0);
+        assert_eq!(held.seen(&pod("a", "2", "orders=ManagedIdentity/x")), Some(key("a")));
+    }
+
+    #[test]
+    fn each_reason_is_told_once_on_a_pod() {
+        let held = HeldPods::default();
+        let name = ("shop".to_owned(), "a".to_owned());
+        let note = |reason| Note { reason, message: String::new() };
+        held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
+        assert_eq!(held.untold(&name, vec![note(Reason::Forbidden)]).len(), 1);
+        let then = held.untold(&name, vec![note(Reason::Forbidden), note(Reason::Settling)]);
+        assert_eq!(then, [note(Reason::Settling)]);
+        held.seen(&pod("a", "2", "orders=ManagedIdentity/x"));
+        assert_eq!(held.untold(&name, vec![note(Reason::Forbidden)]).len(), 1, "another pod");
+    }
+}

@@ -1,0 +1,166 @@
+//! Everything in the cache that concerns one key, held while a reconcile looks at it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{NamespaceFacts, Objects};
+use crate::engine::key::Key;
+use ensign_api::conditions::Verdict;
+use ensign_api::{ArmId, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
+use ensign_core::acceptance::IdentityFacts;
+use ensign_core::acceptance::claims::Classes;
+use ensign_core::acceptance::identities;
+use ensign_core::assess::{NamespaceSnapshot, Settings, Snapshot};
+use ensign_core::commands::teardown;
+
+/// The objects that concern one key.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    /// The identity in Azure, if the key has one.
+    pub(crate) id: Option<ArmId>,
+    identities: Vec<Arc<ManagedIdentity>>,
+    others: Vec<(Arc<ManagedIdentity>, Verdict)>,
+    namespaces: BTreeMap<String, (NamespaceFacts, Vec<Arc<ManagedIdentityBinding>>)>,
+    missing: Option<String>,
+    classes: BTreeMap<String, Arc<ManagedIdentityClass>>,
+    /// How many identities of each class there are, by namespace.
+    made: BTreeMap<String, BTreeMap<String, u32>>,
+}
+
+impl Gathered {
+    /// Gathers what concerns `key`.
+    pub(crate) fn new(objects: &Objects, key: &Key, settings: &Settings) -> Self {
+        let (id, identities, missing) = match key {
+            Key::Identity(id) => {
+                (Some(ArmId::clone(id)), objects.siblings(id).into_iter().cloned().collect::<Vec<_>>(), None)
+            }
+            // The name has come to stand for an identity in Azure, which has a key of its own.
+            Key::Name(name) if objects.key_of(name) != *key => return Self::default(),
+            Key::Name(name) => {
+                let found: Vec<_> = objects.identity(name).cloned().into_iter().collect();
+                let missing = found.is_empty().then(|| name.to_string());
+                (None, found, missing)
+            }
+            Key::Webhook | Key::Pod(_) | Key::Unlabelled | Key::Missed(_) => return Self::default(),
+        };
+        let names: BTreeSet<String> =
+            identities.iter().map(|object| object.name_any()).chain(missing.clone()).collect();
+        let claims = identities.iter().filter_map(|object| object.spec.claim_ref.as_ref());
+        let namespaces: BTreeMap<_, _> = names
+            .iter()
+            .flat_map(|name| objects.namespaces_of(name))
+            .chain(claims.map(|claim| claim.namespace.as_str()))
+            .map(|name| {
+                (name.to_owned(), (objects.namespace(name), objects.bindings_in(name).cloned().collect::<Vec<_>>()))
+            })
+            .collect();
+        let referenced: BTreeSet<_> = namespaces
+            .values()
+            .flat_map(|(_, bindings)| bindings)
+            .map(|binding| binding.identity_name())
+            .filter(|name| !names.contains(name.as_ref()))
+            .collect();
+        let others = referenced
+            .into_iter()
+            .filter_map(|name| objects.identity(&name))
+            .map(|object| (object.clone(), accept(objects, object, settings)))
+            .collect();
+        let classes = namespaces
+            .values()
+            .flat_map(|(_, bindings)| bindings)
+            .filter_map(|binding| objects.class(binding.class_name()?))
+            .map(|class| (class.name_any(), class.clone()))
+            .collect();
+        let made = namespaces.keys().map(|namespace| (namespace.clone(), objects.made_for(namespace))).collect();
+        Self { id, identities, others, namespaces, missing, classes, made }
+    }
+
+    /// The same as if every object were being deleted from this moment on.
+    pub(crate) fn leaving(mut self, now: Timestamp) -> Self {
+        self.identities =
+            self.identities.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        for (_, bindings) in self.namespaces.values_mut() {
+            *bindings = bindings.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        }
+        self
+    }
+
+    /// The objects as decisions take them.
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
+        let namespaces = self.namespaces.iter().map(|(name, (facts, bindings))| {
+            let snapshot = NamespaceSnapshot {
+                labels: &facts.labels,
+                terminating: facts.terminating,
+                bindings: bindings.iter().map(AsRef::as_ref).collect(),
+                classes: self.classes(name),
+            };
+            (name.as_str(), snapshot)
+        });
+        let others = self.others.iter().filter_map(|(object, accepted)| {
+            let name = object.metadata.name.as_deref()?;
+            Some((name, IdentityFacts { object, accepted: accepted.clone() }))
+        });
+        Snapshot {
+            identities: self.identities.iter().map(AsRef::as_ref).collect(),
+            namespaces: namespaces.collect(),
+            others: others.collect(),
+            missing: self.missing.as_deref(),
+        }
+    }
+
+    fn classes(&self, namespace: &str) -> Classes<'_> {
+        let made = self.made.get(namespace).into_iter().flatten();
+        Classes {
+            known: self.classes.iter().map(|(name, class)| (name.as_str(), class.as_ref())).collect(),
+            made: made.map(|(class, count)| (class.as_str(), *count)).collect(),
+        }
+    }
+
+    pub(crate) fn class(&self, name: &str) -> Option<&Arc<ManagedIdentityClass>> {
+        self.classes.get(name)
+    }
+
+    /// How many identities of the class there are for the namespace.
+    pub(crate) fn made(&self, namespace: &str, class: &str) -> usize {
+        let made = self.made.get(namespace).and_then(|made| made.get(class));
+        made.copied().unwrap_or_default().try_into().unwrap_or(usize::MAX)
+    }
+
+    /// Whether nothing is left to decide about.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.identities.is_empty() && self.namespaces.is_empty()
+    }
+
+    /// The object that owns the identity in Azure.
+    pub(crate) fn owner(&self) -> Option<&ManagedIdentity> {
+        let siblings: Vec<&ManagedIdentity> = self.identities.iter().map(AsRef::as_ref).collect();
+        identities::owner(&siblings)
+    }
+
+    pub(crate) fn identity(&self, name: &str) -> Option<&Arc<ManagedIdentity>> {
+        self.identities.iter().find(|object| object.name_any() == name)
+    }
+
+    pub(crate) fn binding(&self, namespace: &str, name: &str) -> Option<&Arc<ManagedIdentityBinding>> {
+        let (_, bindings) = self.namespaces.get(namespace)?;
+        bindings.iter().find(|binding| binding.name_any() == name)
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> Option<&NamespaceFacts> {
+        self.namespaces.get(name).map(|(facts, _)| facts)
+    }
+
+    /// The name that bindings ask for in vain.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        self.missing.as_deref()
+    }
+}
+
+fn accept(objects: &Objects, object: &ManagedIdentity, settings: &Settings) -> Verdict {
+    let siblings = identities::arm_id(object).map(|id| objects.siblings(&id)).unwrap_or_default();
+    let siblings: Vec<&ManagedIdentity> = siblings.into_iter().map(AsRef::as_ref).collect();
+    identities::accept(object, &siblings, settings.own_client_id.as_deref(), &settings.allowed_scopes)
+}

@@ -1,0 +1,110 @@
+//! Looks at an install from outside, and writes nothing.
+
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, ListParams};
+
+use crate::cluster::discovery::read_issuer;
+use crate::injection::policies;
+use crate::writers::kubernetes::{KubeError, within_deadline};
+use ensign_api::{ArmId, ManagedIdentity, crds};
+use ensign_core::acceptance::identities;
+use ensign_core::commands::check::{self, Check};
+use ensign_core::webhook_configuration::ENTRIES;
+use ensign_runtime::error_chain;
+
+/// Where an install is.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Ensign's own namespace.
+    pub namespace: String,
+    /// Name of the controller's Lease.
+    pub lease: String,
+    /// Name of the `MutatingWebhookConfiguration`.
+    pub registration: String,
+}
+
+/// What was seen of a cluster.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What each look meant.
+    pub checks: Vec<Check>,
+    /// The service account issuer.
+    pub issuer: Option<String>,
+    /// The identities in Azure that objects name.
+    pub identities: Vec<ArmId>,
+}
+
+/// Looks at the cluster.
+pub async fn look(client: &Client, installed: &Installed, now: Timestamp) -> Seen {
+    let mut seen = Seen::default();
+    match within_deadline(|| "reading /version".to_owned(), client.apiserver_version()).await {
+        Ok(version) => seen.checks.push(check::api_server(&version.git_version, &version.minor)),
+        Err(error) => {
+            seen.checks.push(Check::fail(
+                "api-server",
+                error_chain::line(&error),
+                "check the kubeconfig, or the pod's service account",
+            ));
+            return seen;
+        }
+    }
+    seen.checks.push(definitions(client).await.unwrap_or_else(|error| unseen("definitions", &error)));
+    seen.checks.push(lease(client, installed, now).await.unwrap_or_else(|error| unseen("leader", &error)));
+    seen.checks.push(injection(client, installed).await.unwrap_or_else(|error| unseen("injection", &error)));
+    match read_issuer(client).await {
+        Ok(issuer) => seen.issuer = Some(issuer),
+        Err(error) => seen.checks.push(unseen("issuer", &error)),
+    }
+    let api: Api<ManagedIdentity> = Api::all(client.clone());
+    let listed = within_deadline(|| "listing ManagedIdentities".to_owned(), api.list(&ListParams::default())).await;
+    match listed {
+        Ok(list) => seen.identities = list.items.iter().filter_map(|object| identities::arm_id(object).ok()).collect(),
+        // Their definition is missing, or of another version, which was said.
+        Err(error) if error.is_not_found() => {}
+        Err(error) => seen.checks.push(unseen("identities", &error)),
+    }
+    seen
+}
+
+/// Not being allowed to look says nothing about an install.
+fn unseen(check: &'static str, error: &KubeError) -> Check {
+    let cure = "run this as somebody who may read it, such as a cluster operator";
+    Check::warn(check, format!("it can't be seen from here: {}", error_chain::line(error)), cure)
+}
+
+async fn definitions(client: &Client) -> Result<Check, KubeError> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let wanted: Vec<CustomResourceDefinition> = crds::all().into_iter().map(|(_, definition)| definition).collect();
+    let mut found = Vec::with_capacity(wanted.len());
+    for definition in &wanted {
+        let name = definition.metadata.name.as_deref().unwrap_or_default();
+        found.push(within_deadline(|| format!("reading CustomResourceDefinition {name}"), api.get_opt(name)).await?);
+    }
+    Ok(check::definitions(&found, &wanted))
+}
+
+async fn lease(client: &Client, installed: &Installed, now: Timestamp) -> Result<Check, KubeError> {
+    let Installed { namespace, lease: name, .. } = installed;
+    let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let found = within_deadline(|| format!("reading Lease {namespace}/{name}"), api.get_opt(name)).await?;
+    let spec = found.and_then(|lease| lease.spec).unwrap_or_default();
+    let ago = spec.renew_time.map(|renewed| now.as_second() - renewed.0.as_second());
+    let duration = spec.lease_duration_seconds.unwrap_or_default();
+    Ok(check::lease(spec.holder_identity.as_deref(), ago, duration.into()))
+}
+
+async fn injection(client: &Client, installed: &Installed) -> Result<Check, KubeError> {
+    let name = &installed.registration;
+    let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let act = || format!("reading MutatingWebhookConfiguration {name}");
+    let found = within_deadline(act, api.get_opt(name)).await?;
+    let entries = found.map(|configuration| {
+        let entries = configuration.webhooks.unwrap_or_default();
+        entries.iter().filter(|entry| ENTRIES.contains(&entry.name.as_str())).count()
+    });
+    Ok(check::injection(entries, policies::any_filled(client).await?))
+}

@@ -1,0 +1,5 @@
+//! What operators run against a cluster: `ensign check`, `ensign orphans`, `ensign teardown`.
+
+pub(crate) mod check;
+pub(crate) mod orphans;
+pub(crate) mod teardown;

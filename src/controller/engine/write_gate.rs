@@ -1,0 +1,270 @@
+//! Whether the controller may write now. Every write to Azure and to Kubernetes passes here.
+//!
+//! A write is refused when little leadership is left, and abandoned when it ends under way: before the lease can be
+//! anybody else's. Nothing is begun once the controller stops, so that it can let go of the lease soon.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use ensign_core::mutants::{self, Mutant};
+use ensign_runtime::clock::SharedClock;
+
+/// A write did not go out, or nobody waited for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Nothing was sent.
+    #[error("nothing is written any more: the controller is stopping")]
+    Stopping,
+    /// Nothing was sent.
+    #[error("nothing is written: this controller does not lead, or not for long enough")]
+    NotLeading,
+    /// It may have been applied.
+    #[error("leadership ended before the answer came, so that the outcome is not known")]
+    Abandoned,
+}
+
+/// Whether the controller may write.
+#[derive(Clone)]
+pub(crate) struct WriteGate(Arc<Inner>);
+
+struct Inner {
+    clock: SharedClock,
+    least: Duration,
+    authority: watch::Sender<Authority>,
+    writes: watch::Sender<Writes>,
+}
+
+#[derive(Clone, Copy)]
+enum Authority {
+    Unlimited,
+    Until(Instant),
+    Over,
+}
+
+#[derive(Default)]
+struct Writes {
+    closed: bool,
+    under_way: usize,
+}
+
+impl WriteGate {
+    /// A gate that is always open: there is no election.
+    pub(crate) fn unlimited(clock: SharedClock) -> Self {
+        Self::new(clock, Duration::ZERO, Authority::Unlimited)
+    }
+
+    /// A gate that is shut until leadership is won. With less than `least` left of it, no write is begun.
+    pub(crate) fn shut(clock: SharedClock, least: Duration) -> Self {
+        Self::new(clock, least, Authority::Over)
+    }
+
+    fn new(clock: SharedClock, least: Duration, authority: Authority) -> Self {
+        let (authority, writes) = (watch::Sender::new(authority), watch::Sender::new(Writes::default()));
+        Self(Arc::new(Inner { clock, least, authority, writes }))
+    }
+
+    /// Leadership lasts until this moment, unless it is extended again.
+    pub(crate) fn open_until(&self, end: Instant) {
+        self.0.authority.send_replace(Authority::Until(end));
+    }
+
+    /// Leadership is over.
+    pub(crate) fn shut_now(&self) {
+        self.0.authority.send_replace(Authority::Over);
+    }
+
+    /// Refuses new writes and waits for those under way.
+    pub(crate) async fn close(&self) {
+        self.0.writes.send_modify(|writes| writes.closed = true);
+        // It fails only without a sender, and this has it.
+        let _ = self.0.writes.subscribe().wait_for(|writes| writes.under_way == 0).await;
+    }
+
+    /// How long the controller may still act if leadership is not extended.
+    pub(crate) fn remaining(&self) -> Duration {
+        match *self.0.authority.borrow() {
+            Authority::Unlimited => Duration::MAX,
+            Authority::Until(end) => end.saturating_duration_since(self.0.clock.monotonic()),
+            Authority::Over => Duration::ZERO,
+        }
+    }
+
+    /// Lets one write through.
+    pub(crate) fn write<T>(&self, write: impl Future<Output = T>) -> impl Future<Output = Result<T, Refused>> {
+        // Requests are large.
+        let mut write = Box::pin(write);
+        async move {
+            let _under_way = self.begin()?;
+            let mut over = pin!(self.over());
+            // Time is looked at before every step: after a pause of the process its timers come late.
+            poll_fn(|context| {
+                let leads = !self.remaining().is_zero() && over.as_mut().poll(context).is_pending();
+                if !leads && !mutants::active(Mutant::LeadershipNotChecked) {
+                    return Poll::Ready(Err(Refused::Abandoned));
+                }
+                write.as_mut().poll(context).map(Ok)
+            })
+            .await
+        }
+    }
+
+    fn begin(&self) -> Result<UnderWay<'_>, Refused> {
+        if self.remaining() <= self.0.least && !mutants::active(Mutant::LeadershipNotChecked) {
+            return Err(Refused::NotLeading);
+        }
+        let begun = self.0.writes.send_if_modified(|writes| {
+            writes.under_way += usize::from(!writes.closed);
+            !writes.closed
+        });
+        if begun { Ok(UnderWay(&self.0.writes)) } else { Err(Refused::Stopping) }
+    }
+
+    /// Waits until leadership is over.
+    async fn over(&self) {
+        let mut authority = self.0.authority.subscribe();
+        loop {
+            let now = *authority.borrow_and_update();
+            match now {
+                Authority::Over => return,
+                Authority::Until(end) if self.0.clock.monotonic() >= end => return,
+                Authority::Until(end) => {
+                    tokio::select! {
+                        () = self.0.clock.sleep_until(end) => {}
+                        _ = authority.changed() => {}
+                    }
+                }
+                Authority::Unlimited => {
+                    let _ = authority.changed().await;
+                }
+            }
+        }
+    }
+}
+
+struct UnderWay<'a>(&'a watch::Sender<Writes>);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|writes| writes.under_way -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Mutex;
+
+    use k8s_openapi::jiff::Timestamp;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use ensign_runtime::clock::Clock;
+
+    /// A clock that stands until a test moves it, and whose timers never fire: as after a pause of the process.
+    struct FrozenTimers(Mutex<Instant>);
+
+    impl FrozenTimers {
+        fn pass(&self, seconds: u64) {
+            *self.0.lock().unwrap() += Duration::from_secs(seconds);
+        }
+    }
+
+    impl Clock for FrozenTimers {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Instant {
+            *self.0.lock().unwrap()
+        }
+
+        fn sleep_until(&self, _deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn leading_for(seconds: u64) -> (Arc<FrozenTimers>, WriteGate) {
+        let clock = Arc::new(FrozenTimers(Mutex::new(Instant::now())));
+        let gate = WriteGate::shut(clock.clone(), Duration::from_secs(1));
+        gate.open_until(clock.monotonic() + Duration::from_secs(seconds));
+        (clock, gate)
+    }
+
+    #[tokio::test]
+    async fn without_leadership_nothing_is_written() {
+        let (_, gate) = leading_for(10);
+        gate.shut_now();
+        assert_eq!(gate.write(async { unreachable!("never polled") }).await, Err::<(), _>(Refused::NotLeading));
+        gate.open_until(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(gate.write(async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn with_little_leadership_left_no_write_is_begun() {
+        let (clock, gate) = leading_for(10);
+        clock.pass(8);
+        assert_eq!(gate.write(async {}).await, Ok(()));
+        clock.pass(1);
+        assert_eq!(gate.write(async {}).await, Err(Refused::NotLeading));
+    }
+
+    #[tokio::test]
+    async fn a_write_is_abandoned_when_leadership_is_lost_under_way() {
+        let (_, gate) = leading_for(10);
+        let lost = async {
+            tokio::task::yield_now().await;
+            gate.shut_now();
+        };
+        let (written, ()) = tokio::join!(gate.write(std::future::pending::<()>()), lost);
+        assert_eq!(written, Err(Refused::Abandoned));
+    }
+
+    #[tokio::test]
+    async fn after_a_pause_a_write_takes_no_further_step_though_no_timer_fired() {
+        let (clock, gate) = leading_for(10);
+        let (answer, answered) = oneshot::channel();
+        let thaw = async {
+            tokio::task::yield_now().await;
+            clock.pass(10);
+            answer.send(()).unwrap();
+        };
+        let (written, ()) = tokio::join!(gate.write(answered), thaw);
+        assert_eq!(written.map(|_| ()), Err(Refused::Abandoned));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_lets_a_write_under_way_go_on() {
+        let (clock, gate) = leading_for(10);
+        let (answer, answered) = oneshot::channel();
+        let renewal = async {
+            tokio::task::yield_now().await;
+            clock.pass(9);
+            gate.open_until(clock.monotonic() + Duration::from_secs(10));
+            clock.pass(9);
+            answer.send(()).unwrap();
+        };
+        let (written, ()) = tokio::join!(gate.write(answered), renewal);
+        assert_eq!(written, Ok(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn closing_waits_for_the_writes_under_way_and_refuses_others() {
+        let gate = WriteGate::unlimited(ensign_runtime::clock::SystemClock::shared());
+        let (answer, answered) = oneshot::channel();
+        let closing = async {
+            tokio::task::yield_now().await;
+            let mut closed = pin!(gate.close());
+            assert!(futures::poll!(closed.as_mut()).is_pending());
+            assert_eq!(gate.write(async {}).await, Err(Refused::Stopping));
+            answer.send(()).unwrap();
+            closed.await;
+        };
+        let (written, ()) = tokio::join!(gate.write(answered), closing);
+        assert_eq!(written, Ok(Ok(())));
+    }
+}

@@ -1,0 +1,43 @@
+//! Annotates service accounts where bindings ask for it, by server-side apply.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::ResourceExt;
+use kube::api::{Api, PartialObjectMeta};
+
+use crate::writers::kubernetes::{FIELD_MANAGER, KubeError, KubeWriter, within_deadline};
+use ensign_core::assess::{Annotated, Annotations, CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+
+/// Makes the service account carry what it should; writes only where it does not yet.
+pub(crate) async fn annotate(
+    writer: &KubeWriter,
+    namespace: &str,
+    name: &str,
+    wanted: &Annotations,
+) -> Result<Annotated, KubeError> {
+    let api: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(writer.client().clone(), namespace);
+    let act = || format!("reading ServiceAccount {namespace}/{name}");
+    let Some(account) = within_deadline(act, api.get_opt(name)).await? else {
+        return Ok(Annotated::NoServiceAccount);
+    };
+    let wanted = match wanted {
+        Annotations::Present { client_id, tenant_id } => BTreeMap::from([
+            (CLIENT_ID_ANNOTATION.to_owned(), client_id.clone()),
+            (TENANT_ID_ANNOTATION.to_owned(), tenant_id.clone()),
+        ]),
+        Annotations::Absent => BTreeMap::new(),
+    };
+    let ours = account.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+    let stands = wanted.iter().all(|(key, value)| account.annotations().get(key) == Some(value));
+    if stands && ours != wanted.is_empty() {
+        return Ok(Annotated::Done);
+    }
+    match writer.annotate_service_account(&account, &wanted).await {
+        Ok(()) => Ok(Annotated::Done),
+        Err(error) => match error.field_conflict() {
+            Some(text) => Ok(Annotated::Clash(text)),
+            None => Err(error),
+        },
+    }
+}

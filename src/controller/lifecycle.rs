@@ -1,0 +1,356 @@
+//! The controller's life: learn, watch, stand for election, work, stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::FutureExt;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::cache::Cache;
+use crate::cache::catch_up;
+use crate::cache::gated_pods::HeldPods;
+use crate::cache::informers::{Feed, Watched};
+use crate::cluster::issuer_watch::{IssuerKeeper, IssuerWatch};
+use crate::engine::failpoints::Effects;
+use crate::engine::key::{Key, Source};
+use crate::engine::leader_election::{Election, LeaseConfig, Standing};
+use crate::engine::requeue::Waits;
+use crate::engine::work_queue::Queue;
+use crate::engine::write_gate::WriteGate;
+use crate::identity::reconcile::Reconciler;
+use crate::identity::roles::RoleBook;
+use crate::injection::policies::{InjectionTarget, PolicyKeeper};
+use crate::injection::upstream_webhook::{Look, UpstreamWatch};
+use crate::injection::webhook_configuration::{Registrar, WebhookTarget};
+use crate::metrics::ControllerMetrics;
+use crate::pods::ungate::Pods;
+use crate::pods::uninjected::MissedPods;
+use crate::writers::kubernetes::KubeWriter;
+use ensign_azure::{ArmClient, Pace};
+use ensign_core::assess::Settings;
+use ensign_core::cel::Mode;
+use ensign_core::scheduling::backoff::Spread;
+use ensign_core::scheduling::leader_election::Loss;
+use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_runtime::clock::SharedClock;
+use ensign_runtime::health::Readiness;
+
+/// What the controller is made from.
+pub struct Config {
+    /// The cluster.
+    pub client: Client,
+    /// Azure.
+    pub arm: ArmClient,
+    /// What decisions depend on.
+    pub settings: Settings,
+    /// How often a steady identity is looked at, where the limits allow it.
+    pub resync: Duration,
+    /// How fast requests to Azure may go out.
+    pub azure_limits: Limits,
+    /// What spreads waits; every process should have its own.
+    pub spread: Spread,
+    /// How many identities are reconciled at a time.
+    pub concurrency: usize,
+    /// The registration to fill in, if this install has a webhook.
+    pub webhook: Option<WebhookTarget>,
+    /// Who injects; without it the webhook, if this install has one.
+    pub injection: Option<InjectionTarget>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Name of this process in events, for example the pod's name.
+    pub instance: Option<String>,
+    /// Told once every watch has seen everything, also to one that stands by.
+    pub readiness: Readiness,
+    /// The lease that has to be held for any write; without one nothing else may ever write.
+    pub leadership: Option<LeaseConfig>,
+    /// How the API server's issuer is watched; without it the one in the settings holds.
+    pub issuer_watch: Option<IssuerWatch>,
+    /// The way of every write.
+    pub effects: Effects,
+    /// What is done about pods; without it, nothing is, and no right on pods is needed.
+    pub pods: Option<Pods>,
+    /// What is counted.
+    pub metrics: ControllerMetrics,
+}
+
+/// The controller can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// A task that must not end has ended.
+    #[error("{0} ended, and the controller with it")]
+    TaskEnded(&'static str),
+    /// Another process may lead now.
+    #[error("leadership is lost, so this controller ends; started again, it stands by")]
+    LeadershipLost(#[source] Loss),
+}
+
+/// Runs the controller until `stop`. Writes under way are finished first; what would come after them is left to the next
+/// leader.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ControllerError> {
+    let (readiness, metrics) = (config.readiness.clone(), config.metrics.clone());
+    let mut life = Life::new(stop.clone());
+    let Err(end) = live(config, &mut life).await;
+    readiness.set(false);
+    stop.cancel();
+    life.finish().await;
+    metrics.leads_no_more();
+    match end {
+        End::Stopped => Ok(()),
+        End::Failed(error) => Err(error),
+    }
+}
+
+async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
+    let cache = Arc::new(Cache::default());
+    let queue = Arc::new(Queue::new(config.clock.clone()));
+    let held = Arc::new(HeldPods::new(config.metrics.clone()));
+    let full = life.watch(&config, &cache, &queue, &held, &Watched::ALL);
+    life.until(full).await?;
+
+    let settings = Arc::new(ArcSwap::from_pointee(config.settings.clone()));
+    let (settled, mut issuer_is_sure) = watch::channel(config.issuer_watch.is_none());
+    if let Some(watch) = config.issuer_watch {
+        let (client, clock) = (config.client.clone(), config.clock.clone());
+        let (settings, cache, queue) = (settings.clone(), cache.clone(), queue.clone());
+        let keeper = IssuerKeeper { client, watch, settings, cache, queue, clock };
+        life.tasks.spawn(keeper.run(settled).map(|()| "the watch of the issuer"));
+    }
+    if let Some(lease) = config.leadership.clone() {
+        let mut standing = life.stand_for_election(lease, config.clock.clone());
+        life.until(is(&mut standing, |standing| *standing != Standing::Unknown)).await?;
+        config.readiness.set(true);
+        tracing::info!("ready");
+        life.until(is(&mut standing, |standing| *standing == Standing::Leading)).await?;
+        // The former leader may have written what the watches have not seen yet. Whatever is newer than the lease has all
+        // of it: a list of what there is little of, and the versions of the rest.
+        let few = life.watch(&config, &cache, &queue, &held, &[Watched::Classes, Watched::Namespaces]);
+        // Requests are large.
+        let current = Box::pin(catch_up::current(&config.client, &cache, &config.clock));
+        let current = life.until(current).await?;
+        let behind = life.watch(&config, &cache, &queue, &held, &current.behind());
+        life.until(few).await?;
+        life.until(behind).await?;
+    } else {
+        life.gate = Some(WriteGate::unlimited(config.clock.clone()));
+        config.readiness.set(true);
+        tracing::info!("ready");
+    }
+    life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
+    let mut upstream = life.watch_upstream(&config, &cache, &queue);
+    life.until(is(&mut upstream, |look| *look != Look::NotYet)).await?;
+
+    cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key, Source::Cluster));
+    if config.pods.is_some() {
+        queue.add(Key::Unlabelled, Source::Cluster);
+        life.watch_held(config.client.clone(), &held, &queue);
+    }
+    life.work(config, cache, &queue, settings, upstream, held);
+    life.until(pending()).await
+}
+
+/// What runs, and how it ends.
+struct Life {
+    stop: CancellationToken,
+    /// Tasks that must not end.
+    tasks: JoinSet<&'static str>,
+    /// Those of them that list and watch.
+    watches: BTreeMap<Watched, AbortHandle>,
+    election: Option<Election>,
+    gate: Option<WriteGate>,
+    workers: JoinSet<()>,
+}
+
+/// Why the controller ends.
+enum End {
+    Stopped,
+    Failed(ControllerError),
+}
+
+impl Life {
+    fn new(stop: CancellationToken) -> Self {
+        let (tasks, workers) = (JoinSet::new(), JoinSet::new());
+        Self { stop, tasks, watches: BTreeMap::new(), election: None, gate: None, workers }
+    }
+
+    /// Lists and watches these from now on, instead of any watches of them before; answers when every list is in.
+    fn watch(
+        &mut self,
+        config: &Config,
+        cache: &Arc<Cache>,
+        queue: &Arc<Queue<Key, Source>>,
+        held: &Arc<HeldPods>,
+        these: &[Watched],
+    ) -> impl Future<Output = ()> + use<> {
+        let (initialised, seen) = watch::channel(BTreeSet::new());
+        let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), held: held.clone(), initialised });
+        for what in these {
+            if let Some(former) = self.watches.remove(what) {
+                former.abort();
+            }
+            let (feed, client) = (feed.clone(), config.client.clone());
+            let watch = match what {
+                Watched::Identities => feed.identities(client).boxed(),
+                Watched::Bindings => feed.bindings(client).boxed(),
+                Watched::Classes => feed.classes(client).boxed(),
+                Watched::Namespaces => feed.namespaces(client).boxed(),
+                Watched::Registration => {
+                    let Some(target) = config.webhook.clone() else { continue };
+                    feed.registration(client, target.configuration, target.namespace, target.secret).boxed()
+                }
+                Watched::Policies => {
+                    if config.injection.as_ref().is_none_or(|target| target.mode != Mode::Policy) {
+                        continue;
+                    }
+                    feed.policies(client).boxed()
+                }
+            };
+            let task = what.task();
+            self.watches.insert(*what, self.tasks.spawn(watch.map(move |()| task)));
+        }
+        all_seen(seen, these.iter().copied().filter(|what| what.is_required()).collect())
+    }
+
+    /// Watches held pods from now on: nobody but the leader does anything about them.
+    fn watch_held(&mut self, client: Client, held: &Arc<HeldPods>, queue: &Arc<Queue<Key, Source>>) {
+        let (held, queue) = (held.clone(), queue.clone());
+        let watch = async move { held.watch(client, &queue).await };
+        self.tasks.spawn(watch.map(|()| "the watch of held pods"));
+    }
+
+    fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Standing> {
+        let (election, gate) = Election::start(lease, clock);
+        let standing = election.standing();
+        self.election = Some(election);
+        self.gate = Some(gate);
+        standing
+    }
+
+    /// In compatibility mode, looks whether the upstream's webhook runs too.
+    fn watch_upstream(
+        &mut self,
+        config: &Config,
+        cache: &Arc<Cache>,
+        queue: &Arc<Queue<Key, Source>>,
+    ) -> watch::Receiver<Look> {
+        if !config.webhook.as_ref().is_some_and(|target| target.compatibility) {
+            return watch::channel(Look::Absent).1;
+        }
+        let (told, looks) = watch::channel(Look::NotYet);
+        let (client, clock) = (config.client.clone(), config.clock.clone());
+        let watch = UpstreamWatch { client, every: config.resync, cache: cache.clone(), queue: queue.clone(), clock };
+        self.tasks.spawn(watch.run(told).map(|()| "the look-out for the upstream's webhook"));
+        looks
+    }
+
+    fn work(
+        &mut self,
+        config: Config,
+        cache: Arc<Cache>,
+        queue: &Arc<Queue<Key, Source>>,
+        settings: Arc<ArcSwap<Settings>>,
+        upstream: watch::Receiver<Look>,
+        held: Arc<HeldPods>,
+    ) {
+        let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
+        let pace = Pace::new(config.azure_limits, config.clock.clone());
+        let injects = config.injection.as_ref().map(|target| target.mode);
+        config.metrics.leads(&cache, injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
+        let reconciler = Arc::new(Reconciler {
+            cache,
+            arm: config.arm.paced(pace.clone()).counted(config.metrics.azure.clone()),
+            pace,
+            writer: KubeWriter::new(config.client, config.instance, gate.clone(), config.effects.clone()),
+            gate,
+            effects: config.effects,
+            settings,
+            waits: Waits::new(config.resync, config.azure_limits, config.spread, &config.clock),
+            webhook: config.webhook.map(|target| Registrar::new(target, config.clock.clone())),
+            clock: config.clock,
+            policies: config.injection.map(PolicyKeeper::new),
+            upstream,
+            queue: queue.clone(),
+            pods: config.pods,
+            held,
+            missed: MissedPods::new(config.metrics.clone()),
+            metrics: config.metrics,
+            roles: RoleBook::default(),
+        });
+        for _ in 0..config.concurrency.max(1) {
+            self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));
+        }
+    }
+
+    /// Waits for an event, unless something ends before.
+    async fn until<T>(&mut self, event: impl Future<Output = T>) -> Result<T, End> {
+        let failed = |error| Err(End::Failed(error));
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(End::Stopped),
+            loss = lost(self.election.as_mut()) => failed(ControllerError::LeadershipLost(loss)),
+            name = ended(&mut self.tasks) => failed(ControllerError::TaskEnded(name)),
+            Some(_) = self.workers.join_next() => failed(ControllerError::TaskEnded("a worker")),
+            happened = event => Ok(happened),
+        }
+    }
+
+    /// Ends all work, and lets go of the lease when nothing can be written any more.
+    async fn finish(mut self) {
+        if let Some(gate) = &self.gate {
+            gate.close().await;
+        }
+        self.workers.shutdown().await;
+        if let Some(election) = self.election {
+            election.release().await;
+        }
+    }
+}
+
+async fn lost(election: Option<&mut Election>) -> Loss {
+    match election {
+        Some(election) => election.lost().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the end of a task that nobody aborted.
+async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(name)) => return name,
+            Some(Err(error)) if error.is_cancelled() => {}
+            Some(Err(_)) => return "a task",
+            None => pending().await,
+        }
+    }
+}
+
+async fn is<T>(told: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
+    if told.wait_for(wanted).await.is_err() {
+        // Whoever told it has ended, which is reported elsewhere.
+        pending::<()>().await;
+    }
+}
+
+async fn all_seen(mut seen: watch::Receiver<BTreeSet<Watched>>, required: BTreeSet<Watched>) {
+    is(&mut seen, |all| required.is_subset(all)).await;
+}
+
+async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key, Source>>, stop: CancellationToken) {
+    loop {
+        let key = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            key = queue.next() => key,
+        };
+        let again = reconciler.reconcile(&key).instrument(tracing::info_span!("reconcile", %key)).await;
+        queue.done(key, again);
+    }
+}

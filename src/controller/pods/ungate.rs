@@ -1,0 +1,137 @@
+//! Lets held pods go: one reconcile of one pod, and the search for those that lost their label.
+//!
+//! What a held pod waits for is decided from the cache. Before a pod is let go for any other reason than that its identity
+//! works, its bindings are read from the API server: a watch that is behind must not let pods start too early.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, PartialObjectMeta};
+use kube::{Resource, ResourceExt};
+
+use crate::cache::gated_pods::PodName;
+use crate::engine::key::{Key, Source};
+use crate::identity::outcome::Outcome;
+use crate::identity::reconcile::Reconciler;
+use crate::metrics::Lift;
+use crate::writers::kubernetes::{KubeError, within_deadline};
+use ensign_api::ManagedIdentityBinding;
+use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
+use ensign_core::pods::gate::{self, Lifting, claims};
+
+/// Objects in a page of a list without specs.
+pub(crate) const PAGE: u32 = 500;
+
+/// What the controller does about pods.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    /// Namespaces whose pods are never injected.
+    pub excluded: BTreeSet<String>,
+}
+
+impl Reconciler {
+    /// Lets the pod go if its bindings allow it, and says on it what it waits for if they don't.
+    pub(crate) async fn reconcile_pod(&self, name: &PodName) -> Result<Outcome, KubeError> {
+        if self.pods.is_none() {
+            return Ok(Outcome::Nothing);
+        }
+        let api: Api<Pod> = Api::namespaced(self.writer.client().clone(), &name.0);
+        let act = || format!("reading Pod {}/{}", name.0, name.1);
+        let live = within_deadline(act, api.get_opt(&name.1)).await?;
+        let Some(live) = live.filter(|pod| pod.meta().deletion_timestamp.is_none()) else {
+            self.held.forget(name);
+            return Ok(Outcome::Nothing);
+        };
+        let Some(gate) = gate_of(&live) else {
+            if is_labelled(&live) {
+                self.held.seen(live.meta());
+                self.held.is_ungated(name);
+            } else {
+                self.held.forget(name);
+            }
+            return Ok(Outcome::Nothing);
+        };
+        self.held.seen(live.meta());
+        let injected_by = live.annotations().get(INJECTED_BY_ANNOTATION).map(String::as_str);
+        match self.lifting(&name.0, injected_by).await? {
+            Lifting::Lift { notes } => {
+                let outcome = if notes.is_empty() { Lift::Settled } else { Lift::WithoutIdentity };
+                // Said first: once it is let go, nobody looks at the pod again.
+                for note in self.held.untold(name, notes) {
+                    self.writer.note(&live, &note, "Lift").await;
+                }
+                self.writer.lift(&live, gate).await?;
+                self.metrics.lifted(outcome);
+                self.held.forget(name);
+                Ok(Outcome::Nothing)
+            }
+            Lifting::Wait { notes } => {
+                for note in self.held.untold(name, notes) {
+                    self.writer.note(&live, &note, "Hold").await;
+                }
+                // A change of a binding queues the pod as well; the resync is for what nobody thought of.
+                Ok(Outcome::InStep)
+            }
+        }
+    }
+
+    async fn lifting(&self, namespace: &str, injected_by: Option<&str>) -> Result<Lifting, KubeError> {
+        let cached = {
+            let objects = self.cache.read();
+            let find = |name: &str| objects.binding(namespace, name).map(AsRef::as_ref);
+            gate::lifting(injected_by, find)
+        };
+        if cached.is_earned() || matches!(cached, Lifting::Wait { .. }) {
+            return Ok(cached);
+        }
+        let api: Api<ManagedIdentityBinding> = Api::namespaced(self.writer.client().clone(), namespace);
+        let mut live = BTreeMap::new();
+        for claim in claims(injected_by.unwrap_or_default()) {
+            let act = || format!("reading ManagedIdentityBinding {namespace}/{}", claim.binding);
+            if let Some(binding) = within_deadline(act, get_opt(&api, claim.binding)).await? {
+                live.insert(claim.binding, binding);
+            }
+        }
+        Ok(gate::lifting(injected_by, |name| live.get(name)))
+    }
+
+    /// Queues pods that Ensign injected, that no node has, and whose label is gone: the gate may be there still.
+    pub(crate) async fn reconcile_unlabelled(&self) -> Result<Outcome, KubeError> {
+        if self.pods.is_none() {
+            return Ok(Outcome::Nothing);
+        }
+        let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
+        let mut page = ListParams::default()
+            .fields("spec.nodeName=,status.phase=Pending")
+            .labels(&format!("{HELD_LABEL}!=true"))
+            .limit(PAGE);
+        loop {
+            let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
+            for pod in list.items.iter().filter(|pod| pod.annotations().contains_key(INJECTED_BY_ANNOTATION)) {
+                let namespace = pod.namespace().unwrap_or_default();
+                self.queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
+            }
+            match list.metadata.continue_.filter(|next| !next.is_empty()) {
+                Some(next) => page.continue_token = Some(next),
+                None => return Ok(Outcome::InStep),
+            }
+        }
+    }
+}
+
+/// A tenant may have put anything into the annotation: what no object can be called is not there.
+async fn get_opt(api: &Api<ManagedIdentityBinding>, name: &str) -> kube::Result<Option<ManagedIdentityBinding>> {
+    let valid = !name.is_empty()
+        && name.len() <= 253
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+    if valid { api.get_opt(name).await } else { Ok(None) }
+}
+
+pub(crate) fn gate_of(pod: &Pod) -> Option<usize> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref()?;
+    gates.iter().position(|gate| gate.name == IDENTITY_GATE)
+}
+
+pub(crate) fn is_labelled(pod: &Pod) -> bool {
+    pod.labels().get(HELD_LABEL).is_some_and(|value| value == "true")
+}

@@ -1,0 +1,241 @@
+//! Service accounts, in compatibility mode: the annotations of azure-workload-identity, and nothing else of them.
+//!
+//! Most pods are decided from the cache. An account that it does not know, or that names no client ID there, is read from
+//! the API server first: its annotation may be a moment old.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use ensign_core::admission::azure_workload_identity::{Account, Annotations};
+use ensign_runtime::interner::SharedTexts;
+
+/// Metadata of a service account.
+pub type Metadata = PartialObjectMeta<ServiceAccount>;
+
+/// With the deadline of a list of bindings behind it, still below the five seconds that the API server waits.
+const DEADLINE: Duration = Duration::from_millis(1_500);
+/// A tenant that creates pods in a loop must not load the API server with reads.
+const MAX_CONCURRENT: usize = 8;
+/// Longer values are no IDs, and a tenant must not fill the memory with them: such accounts are read each time.
+const MAX_CACHED_BYTES: usize = 1_024;
+
+/// A service account could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// It took too long, or too many others were at it.
+    #[error("reading ServiceAccount {namespace}/{name} took longer than {DEADLINE:?}")]
+    TimedOut {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The API server refused or could not be reached.
+    #[error("cannot read ServiceAccount {namespace}/{name}")]
+    Refused {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// Reads service accounts at the source.
+#[async_trait]
+pub trait ReadAccount: Send + Sync {
+    /// The service account, now.
+    async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError>;
+}
+
+/// Asks the API server.
+pub struct LiveAccount {
+    client: Client,
+    slots: Semaphore,
+}
+
+impl LiveAccount {
+    /// Reads through this client.
+    pub fn new(client: Client) -> Self {
+        Self { client, slots: Semaphore::new(MAX_CONCURRENT) }
+    }
+}
+
+#[async_trait]
+impl ReadAccount for LiveAccount {
+    async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError> {
+        let (of, named) = (namespace.to_owned(), name.to_owned());
+        let read = async {
+            // Never closed; and if it were, the answer would still be right.
+            let _slot = self.slots.acquire().await.ok();
+            let api: Api<Metadata> = Api::namespaced(self.client.clone(), namespace);
+            api.get_opt(name).await
+        };
+        match timeout(DEADLINE, read).await {
+            Err(_) => Err(AccountError::TimedOut { namespace: of, name: named }),
+            Ok(Err(source)) => Err(AccountError::Refused { namespace: of, name: named, source: Box::new(source) }),
+            Ok(Ok(None)) => Ok(Account::Missing),
+            Ok(Ok(Some(metadata))) => Ok(Account::Present(Annotations::from(metadata.annotations()))),
+        }
+    }
+}
+
+/// Service accounts: the cache first, then the source.
+pub struct Accounts {
+    index: Arc<Index>,
+    source: Arc<dyn ReadAccount>,
+}
+
+impl Accounts {
+    /// Answers from this index, and from this source where the index is not enough.
+    pub fn new(index: Arc<Index>, source: Arc<dyn ReadAccount>) -> Self {
+        Self { index, source }
+    }
+
+    /// The service account.
+    pub async fn find(&self, namespace: &str, name: &str) -> Result<Account, AccountError> {
+        let cached = self.index.find(namespace, name);
+        if let Some(annotations) = cached.as_ref().filter(|annotations| annotations.name_a_client_id()) {
+            return Ok(Account::Present(annotations.clone()));
+        }
+        match (self.source.read(namespace, name).await, cached) {
+            (Ok(account), _) => Ok(account),
+            (Err(error), Some(annotations)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, namespace, "the cached annotations of the service account decide about a pod");
+                Ok(Account::Present(annotations))
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+}
+
+type Table = HashMap<String, HashMap<String, Annotations>>;
+
+/// The annotations of every service account, by namespace and name.
+#[derive(Debug)]
+pub struct Index {
+    table: RwLock<Table>,
+    initialised: watch::Sender<bool>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { table: RwLock::default(), initialised: watch::Sender::new(false) }
+    }
+}
+
+impl Index {
+    /// The annotations of a service account, if it is known.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Annotations> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(namespace)?.get(name).cloned()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Waits until the index has once been complete, if there is one.
+pub async fn initialised(index: Option<&Index>) {
+    if let Some(index) = index {
+        // An error means that the sender is gone, and it is part of the index.
+        let _ = index.initialised.subscribe().wait_for(|initialised| *initialised).await;
+    }
+}
+
+/// Makes the index follow a watch.
+#[derive(Debug)]
+pub struct Follower {
+    index: Arc<Index>,
+    gathering: Table,
+    /// Client IDs and tenants: one of each for many service accounts.
+    texts: SharedTexts,
+}
+
+impl Follower {
+    /// A follower that has seen nothing yet.
+    pub fn new(index: Arc<Index>) -> Self {
+        Self { index, gathering: Table::default(), texts: SharedTexts::default() }
+    }
+
+    /// Takes in an event.
+    pub fn follow(&mut self, event: &Event<Metadata>) {
+        match event {
+            Event::Init => self.gathering = Table::default(),
+            Event::InitApply(account) => apply(&mut self.gathering, account, &mut self.texts),
+            Event::InitDone => {
+                let complete = std::mem::take(&mut self.gathering);
+                self.index.change(|table| *table = complete);
+                self.index.initialised.send_replace(true);
+            }
+            Event::Apply(account) => self.index.change(|table| apply(table, account, &mut self.texts)),
+            Event::Delete(account) => self.index.change(|table| remove(table, account)),
+        }
+    }
+}
+
+fn apply(table: &mut Table, account: &Metadata, texts: &mut SharedTexts) {
+    let annotations = Annotations::from(account.annotations());
+    if annotations.size() > MAX_CACHED_BYTES {
+        return remove(table, account);
+    }
+    // Not before: what is shared is kept for a while, whoever has it.
+    let annotations = annotations.shared(|text| texts.share(text));
+    table.entry(account.namespace().unwrap_or_default()).or_default().insert(account.name_any(), annotations);
+}
+
+fn remove(table: &mut Table, account: &Metadata) {
+    let namespace = account.namespace().unwrap_or_default();
+    let Some(accounts) = table.get_mut(&namespace) else { return };
+    accounts.remove(&account.name_any());
+    if accounts.is_empty() {
+        table.remove(&namespace);
+    }
+}
+
+/// Keeps the index current for as long as it is polled; without one there is nothing to do.
+pub async fn run(client: Client, index: Option<Arc<Index>>) {
+    let Some(index) = index else { return std::future::pending().await };
+    let api: Api<Metadata> = Api::all(client);
+    let mut follower = Follower::new(index);
+    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().modify(strip));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => follower.follow(&event),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "watch of ServiceAccounts interrupted; the last known ones serve meanwhile");
+            }
+        }
+    }
+}
+
+/// Leaves of the metadata what is asked for: a list comes in whole before it is taken in.
+pub(super) fn strip(account: &mut Metadata) {
+    let mut annotations = account.metadata.annotations.take().unwrap_or_default();
+    annotations.retain(|key, _| Annotations::has(key));
+    account.metadata = ObjectMeta {
+        name: account.metadata.name.take(),
+        namespace: account.metadata.namespace.take(),
+        resource_version: account.metadata.resource_version.take(),
+        annotations: Some(annotations),
+        ..ObjectMeta::default()
+    };
+}
