@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, IO, List, Optional, Sequence
 
-from . import children
+from . import cache, children
 from .progress import Progress, duration
 
 # Every build of any package uses these flags and no others: Go's build cache keeps one result per set of flags, and
@@ -32,6 +32,13 @@ class BuildFailed(Exception):
 def go_environment() -> Dict[str, str]:
     """The environment of every go command."""
     return children.environment(GO_ENVIRONMENT)
+
+
+def build_key(source: Path) -> str:
+    """Changes with whatever changes the tools of the module in `source`, which has no code of its own."""
+    toolchain = children.output(["go", "env", "GOVERSION", "GOOS", "GOARCH"], env=go_environment())
+    sources = cache.hash_files(source, [source / "go.mod", source / "go.sum"])
+    return cache.key(sources, " ".join(FLAGS + LINKER_FLAGS), toolchain)
 
 
 class GoModule:

@@ -9,7 +9,7 @@ from typing import List, NamedTuple, Optional
 
 from . import cache, children, paths
 from .failure import Failure
-from .go_module import FLAGS, LINKER_FLAGS, BuildFailed, GoModule, go_environment
+from .go_module import BuildFailed, GoModule, build_key
 from .progress import Progress
 
 PACKAGE = "helm.sh/helm/v4/cmd/helm"
@@ -21,15 +21,8 @@ def ensure(progress: Progress) -> Path:
     chosen = os.environ.get("ENSIGN_HELM")
     if chosen:
         return Path(chosen).resolve()
-    return cache.entry("helm", build_key(), lambda target: _build(target, progress), progress) / "helm"
-
-
-def build_key() -> str:
-    """Changes with whatever changes the program."""
-    toolchain = children.output(["go", "env", "GOVERSION", "GOOS", "GOARCH"], env=go_environment())
-    source = paths.HELM_SOURCE
-    sources = cache.hash_files(source, [source / "go.mod", source / "go.sum"])
-    return cache.key(sources, " ".join(FLAGS + LINKER_FLAGS), toolchain)
+    key = build_key(paths.HELM_SOURCE)
+    return cache.entry("helm", key, lambda target: _build(target, progress), progress) / "helm"
 
 
 def _build(target: Path, progress: Progress) -> None:

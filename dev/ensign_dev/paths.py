@@ -9,6 +9,7 @@ from typing import Mapping
 ROOT = Path(__file__).resolve().parents[2]
 CONTROL_PLANE_SOURCE = ROOT / "tests" / "control-plane"
 HELM_SOURCE = ROOT / "tests" / "helm"
+TOOLS = ROOT / "dev" / "tools"
 CHART = ROOT / "charts" / "ensign"
 PYTHON_CLIENTS = ROOT / "tests" / "azure-clients" / "python"
 JAVASCRIPT_CLIENTS = ROOT / "tests" / "azure-clients" / "javascript"
