@@ -16,8 +16,8 @@ up: ## Start the demo's environment and leave it running (MODE=policy: without a
 down: ## Stop what `make up` started; always safe
 	@$(PYTHON) dev/down.py
 
-test: ## Run every test (one step alone: python3 dev/test.py --only STEP)
-	@$(PYTHON) dev/test.py
+test: ## Run every test (one lane alone: make test LANE=NAME; one step: python3 dev/test.py --only STEP)
+	@$(PYTHON) dev/test.py $(if $(LANE),--lane '$(LANE)')
 
 faults: ## Crash and disturb the controller at every point (one plan alone: make faults PLAN=ID)
 	@$(PYTHON) dev/faults.py $(if $(PLAN),--plan '$(PLAN)')

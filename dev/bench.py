@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure Ensign: each figure beside what the same job costs at best, or a limit that others set, in the same run.
 
-Measures the program of the image, on a real API server and a stand-in for Azure. A figure is the median of --runs
+Measures the program of the image, on a real API server and an emulator of Azure. A figure is the median of --runs
 runs, and no figure makes this fail. Writes target/bench/report.json and plots beside it. Use a machine that does nothing else.
 """
 
@@ -42,7 +42,7 @@ def bench() -> int:
     measured = make.prepare("", None, progress).parts.binary
     built = context.build_programs(parts.drivers(entries))
     folder = paths.target_dir() / "bench"
-    programs = environment.Programs(built["ensign"], cluster)
+    programs = environment.Programs.of(built, cluster)
     given = context.Context(progress, programs, measured, built, folder, options.runs, tuple(options.only))
     # After the build, so that its load is not taken for somebody else's.
     description = machine.describe()

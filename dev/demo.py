@@ -45,7 +45,7 @@ def demo() -> int:
                 python=[str(python), "-I", str(paths.ROOT / "examples" / "secretless-app-python" / "app.py")],
             )
             tell = Narrator(len(PLAN))
-            programs = environment.Programs(built["ensign"], cluster)
+            programs = environment.Programs.of(built, cluster)
             return show(Demo(own, programs, samples, propagation, mode, tell), report, tell)
         finally:
             report.build_seconds = report.build_seconds or time.monotonic() - started
@@ -60,7 +60,7 @@ def show(story: Demo, report: Report, tell: Narrator) -> int:
     tell.title(
         "Ensign: a pod gets an Azure identity, and there is no secret anywhere",
         "All of this runs on this machine. Kubernetes is real: etcd, kube-apiserver and kube-controller-manager. Azure "
-        "is a stand-in that speaks the protocols of Resource Manager and of Entra's token endpoint, and refuses what "
+        "is an emulator that speaks the protocols of Resource Manager and of Entra's token endpoint, and refuses what "
         "they refuse. There are no nodes, so where a pod would run, this demo does the kubelet's part and says so.",
     )
     began = time.monotonic()

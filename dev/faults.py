@@ -32,7 +32,7 @@ def faults() -> int:
         arguments = ["--plan", options.plan]
     else:
         REPORT.unlink(missing_ok=True)
-    command = ["cargo", "test", "--locked", "--features", "emulator", "--test", "faults", "--", *arguments]
+    command = ["cargo", "test", "--locked", "--package", "ensign-faults", "--", *arguments]
     return children.run(command, paths.ROOT, TIMEOUT_SECONDS, children.environment(cluster.environment()))
 
 

@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Run everything that `make test` runs, or single steps of it with --only."""
+"""Run everything that `make test` runs, or a part of it: a lane, a step, or all but a lane, each with what it needs.
+
+Steps run side by side where they do not disturb each other, each with its output in target/test-logs. With --only they
+run one by one, on the terminal.
+"""
 
 import sys
 
@@ -7,42 +11,54 @@ if sys.version_info < (3, 9):
     sys.exit("Python 3.9 or newer is needed (this is %s)" % sys.version.split()[0])
 
 import argparse
-import signal
+import os
 
-from ensign_dev import control_plane, preflight
-from ensign_dev.steps import choose, run_all, summary
+from ensign_dev import control_plane, main, paths, preflight
+from ensign_dev.runner import run_all
+from ensign_dev.steps import LANES, choose, listing, summary
 from ensign_dev.suite import Suite
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def test() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    lanes = ", ".join(LANES)
     parser.add_argument("--only", metavar="STEP", action="append", default=[], help="run this step; may be repeated")
-    parser.add_argument("--list", action="store_true", help="list the steps")
+    parser.add_argument(
+        "--lane", metavar="LANE", action="append", default=[], help=f"run this lane; may be repeated: {lanes}",
+    )
+    parser.add_argument(
+        "--except", metavar="LANE", dest="without", action="append", default=[], help="leave this lane out",
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N",
+        help="steps at a time, of which one that compiles counts for two; 1: one by one, on the terminal",
+    )
+    parser.add_argument("--list", action="store_true", help="list the steps by lane")
     options = parser.parse_args()
     steps = Suite().steps()
     if options.list:
-        for step in steps:
-            print(f"{step.name:<20} {step.about}")
+        print(listing(steps))
         return 0
+    if options.jobs is not None and options.jobs < 1:
+        parser.error("--jobs must be at least 1")
     try:
-        chosen = choose(steps, options.only)
+        chosen = choose(steps, options.only, options.lane, options.without)
     except ValueError as error:
         parser.error(str(error))
     preflight.require("test", control_plane.is_built())
-    outcomes = run_all(chosen)
+    outcomes = run_all(chosen, options.jobs or default_jobs(bool(options.only)), paths.target_dir() / "test-logs")
     print(summary(outcomes), flush=True)
     return 1 if any(outcome.reason is not None for outcome in outcomes) else 0
 
 
-def interrupted(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def default_jobs(is_one_by_one: bool) -> int:
+    """One more than there are cores, as most steps wait more than they work, and no more than there is memory for."""
+    if is_one_by_one:
+        return 1
+    available = preflight.available_memory()
+    by_cores = len(os.sched_getaffinity(0)) + 1
+    return by_cores if available is None else max(1, min(by_cores, available // preflight.MEMORY_TO_RUN_BYTES))
 
 
 if __name__ == "__main__":
-    # A runner that cancels sends SIGTERM: end what we started, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, interrupted)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+    main.run(test)

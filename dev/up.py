@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Start a development environment and leave it running: a Kubernetes control plane, an Azure stand-in, Ensign.
+"""Start a development environment and leave it running: a Kubernetes control plane, an emulator of Azure, Ensign.
 
-Called again, it keeps the environment and brings it up to date: definitions, tokens, and controller and webhook if
-they ended or were built anew. PROPAGATION_SECONDS=N makes the stand-in for Entra take N seconds to see a new
-credential; MODE=policy has the API server inject by itself, without a webhook. COMPAT=1 starts it in compatibility mode:
+Called again, it keeps the environment and brings it up to date: CRDs, tokens, and controller and webhook if
+they ended or were built anew. PROPAGATION_SECONDS=N makes a new credential take N seconds to propagate in
+the emulator; MODE=policy has the API server inject by itself, without a webhook. COMPAT=1 starts it in compatibility mode:
 pods and service accounts of azure-workload-identity work as they are. `make down` stops it.
 """
 
@@ -32,7 +32,7 @@ def up() -> int:
     progress = Progress()
     cluster = build.cluster(progress)
     built = build.programs()
-    programs = environment.Programs(built["ensign"], cluster)
+    programs = environment.Programs.of(built, cluster)
 
     started = time.monotonic()
     dev = environment.Environment(ROOT, progress)
@@ -42,7 +42,7 @@ def up() -> int:
             restarted = dev.refresh(programs)
             dev.write()
             what = f"{' and '.join(restarted)} restarted" if restarted else "nothing to restart"
-            print(f"The environment runs already: tokens and definitions renewed, {what}.")
+            print(f"The environment runs already: tokens and CRDs renewed, {what}.")
             if dev.info["propagation_seconds"] != propagation:
                 print(f"It keeps its propagation time of {dev.info['propagation_seconds']} seconds until `make down`.")
             if dev.info["mode"] != mode:
@@ -69,7 +69,7 @@ def how_to_use(dev: environment.Environment) -> str:
     kubectl get managedidentities,managedidentitybindings -A
     kubectl apply -f examples/              # the example that `make demo` shows
 
-  Azure (the stand-in) answers at {info['arm_endpoint']}; ask it as an administrator:
+  Azure (the emulator) answers at {info['arm_endpoint']}; ask it as an administrator:
 
     TOKEN=$(curl -sf --cacert "$ENSIGN_CA_FILE" "$ENSIGN_ARM_TOKEN_URL" |
       python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')

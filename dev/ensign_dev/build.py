@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List, Optional, Sequence, TextIO
 
 from . import children, control_plane, paths
 from .failure import Failure
 from .progress import Progress
 
 
-# The example is built with the binary even where it is not needed: targets of tests and examples turn on features of
-# dependencies, and building the binary without them would compile those dependencies a second time.
-TARGETS = ("--bin=ensign", "--example=secretless-app")
+# The whole workspace is selected even where not all of it is needed, and the example is always built: which features of
+# dependencies are on depends on both, and another choice would compile those dependencies a second time.
+SELECTION = ("--locked", "--workspace")
+PROGRAMS = ("ensign", "ensign-azure-emulator")
+TARGETS = (*(f"--bin={name}" for name in PROGRAMS), "--example=secretless-app")
 
 
 def cluster(progress: Progress) -> control_plane.Binaries:
@@ -35,28 +36,39 @@ def cluster(progress: Progress) -> control_plane.Binaries:
         children.end(fetch)
 
 
-def programs() -> Dict[str, Path]:
-    """Builds `ensign` and the sample; where they are, by name.
+def programs(errors: Optional[TextIO] = None) -> Dict[str, Path]:
+    """Builds `ensign`, the emulator of Azure and the sample; where they are, by name.
 
     In the debug profile: it is compiled in a fraction of release's time, and what is shown with these programs waits
     for other programs, not for them.
     """
-    command: "List[children.Argument]" = ["cargo", "build", "--locked", "--features", "emulator", *TARGETS]
-    # Diagnostics and progress go to stderr for people; stdout tells where the programs are.
-    result = subprocess.run(
-        [*command, "--message-format", "json-render-diagnostics"], cwd=paths.ROOT, env=children.environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=False,
-    )
-    if result.returncode != 0:
+    return executables(cargo(["build", *SELECTION, *TARGETS], errors))
+
+
+def cargo(
+    arguments: Sequence[str], errors: Optional[TextIO] = None, env: Optional[Dict[str, str]] = None
+) -> str:
+    """What a cargo command that builds tells programs, one message a line; what it tells people goes to `errors`."""
+    command: "List[children.Argument]" = ["cargo", *arguments]
+    with children.start(
+        [*command, "--message-format", "json-render-diagnostics"], cwd=paths.ROOT, env=env or children.environment(),
+        stdout=subprocess.PIPE, stderr=errors, text=True,
+    ) as process:
+        try:
+            messages, _ = process.communicate()
+        finally:
+            children.end(process)
+    if process.returncode != 0:
         raise Failure(f"`{' '.join(map(str, command))}` failed; its words are above")
-    return executables(result.stdout)
+    return str(messages)
 
 
 def executables(messages: str) -> Dict[str, Path]:
     """The programs that cargo's messages tell of, by target name."""
-    found: Dict[str, Path] = {}
-    for line in messages.splitlines():
-        message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message.get("executable"):
-            found[message["target"]["name"]] = Path(message["executable"])
-    return found
+    return {message["target"]["name"]: Path(message["executable"]) for message in artifacts(messages)}
+
+
+def artifacts(messages: str) -> List[Dict[str, Any]]:
+    """Cargo's messages of what it built that can be run."""
+    found = [json.loads(line) for line in messages.splitlines() if line.startswith("{")]
+    return [one for one in found if one.get("reason") == "compiler-artifact" and one.get("executable")]

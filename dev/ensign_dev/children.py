@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Set, Union
 
 Argument = Union[str, "os.PathLike[str]"]
 
@@ -27,6 +28,10 @@ KEPT_NAMES = (
     "ENSIGN_TEST_ALLOW_REMOTE",
 )
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+# What `start` started and `end` has not ended yet, by any thread.
+_started: "Set[subprocess.Popen[Any]]" = set()
+_lock = threading.Lock()
 
 
 def environment(
@@ -52,13 +57,17 @@ def environment(
 
 def output(command: List[Argument], timeout: float = 60, **options: Any) -> str:
     """What a command prints on standard output; its failure is an exception with its stderr."""
-    options.setdefault("env", environment())
-    if "input" not in options:
-        options["stdin"] = subprocess.DEVNULL
-    result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
-    if result.returncode != 0:
-        raise CommandFailed(command, result.returncode, result.stderr)
-    return result.stdout
+    given = options.pop("input", None)
+    if given is not None:
+        options["stdin"] = subprocess.PIPE
+    with start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        try:
+            out, error = process.communicate(given, timeout)
+        finally:
+            end(process)
+    if process.returncode != 0:
+        raise CommandFailed(command, process.returncode, error)
+    return str(out)
 
 
 class CommandFailed(Exception):
@@ -75,7 +84,11 @@ def start(command: List[Argument], **options: Any) -> "subprocess.Popen[Any]":
     """Start a command in a process group of its own, so that `end` reaches its children too."""
     options.setdefault("env", environment())
     options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen(command, start_new_session=True, **options)
+    # Under the lock, so that `end_all` misses none.
+    with _lock:
+        process = subprocess.Popen(command, start_new_session=True, **options)
+        _started.add(process)
+    return process
 
 
 def end(process: "subprocess.Popen[Any]", grace_seconds: float = 5) -> None:
@@ -91,11 +104,26 @@ def end(process: "subprocess.Popen[Any]", grace_seconds: float = 5) -> None:
             process.wait(wait)
         except subprocess.TimeoutExpired:
             continue
+    with _lock:
+        _started.discard(process)
 
 
-def run(command: List[Argument], cwd: Path, timeout: float, env: Optional[Dict[str, str]] = None) -> int:
+def end_all(grace_seconds: float = 5) -> None:
+    """End every command that `start` started and nobody has ended, all at a time."""
+    with _lock:
+        processes = list(_started)
+    threads = [threading.Thread(target=end, args=(process, grace_seconds), daemon=True) for process in processes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def run(
+    command: List[Argument], cwd: Path, timeout: float, env: Optional[Dict[str, str]] = None, **options: Any
+) -> int:
     """Run a command with its output shown; its status, or 124 if it took longer than `timeout` seconds."""
-    process = start(command, cwd=cwd, env=env if env is not None else environment())
+    process = start(command, cwd=cwd, env=env if env is not None else environment(), **options)
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:

@@ -170,7 +170,7 @@ class SecondAct:
 
 
 def blob_in(account: str) -> str:
-    """The ARM ID of a blob in a storage account. The stand-in serves blobs by it; Azure has host names for them."""
+    """The ARM ID of a blob in a storage account. The emulator serves blobs by it; Azure has host names for them."""
     return f"{account}/blobServices/default/containers/monthly/blobs/november"
 
 

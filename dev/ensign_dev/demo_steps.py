@@ -92,7 +92,7 @@ class Demo(dedicated_steps.SecondAct):
         self._tell.facts({
             "Kubernetes": f"kube-apiserver {version} at {info['api_server']}",
             "its token issuer": info["issuer"],
-            "Azure (stand-in)": f"Resource Manager and Entra at {info['arm_endpoint']}",
+            "Azure (emulator)": f"Resource Manager and Entra at {info['arm_endpoint']}",
             "Ensign": PROCESSES[self._mode],
         })
         self._tell.say(
@@ -287,7 +287,7 @@ class Demo(dedicated_steps.SecondAct):
 
     def _first_pod(self) -> Optional[Dict[str, Any]]:
         items = self.kubectl.json("get", "pods", "-n", NAMESPACE, "-l", f"app={NAME}")["items"]
-        # A held pod has a gate: no scheduler gives it a node, so that no kubelet would start it.
+        # A gated pod is given no node by any scheduler, so that no kubelet would start it.
         return dict(items[0]) if items and not items[0]["spec"].get("schedulingGates") else None
 
     def _start(self, process: PodProcess, program: List[str]) -> Run:
@@ -304,19 +304,19 @@ class Demo(dedicated_steps.SecondAct):
         return run
 
     def _start_once_trusted(self, process: PodProcess, program: List[str]) -> Run:
-        """Runs a program; again while Entra does not see its credential yet and was told to take that long."""
+        """Runs a program; again while its credential has not propagated, where that was made to take time."""
         if self._propagation == 0:
             return self._start(process, program)
         self._tell.say(
-            f"(PROPAGATION_SECONDS={self._propagation}: Entra takes that long to see a new credential, as it does in "
-            "real life. Until then the program is refused and tries again.)"
+            f"(PROPAGATION_SECONDS={self._propagation}: a new credential takes that long to propagate in Entra, as it "
+            "does in real life. Until then the program is refused and tries again.)"
         )
 
-        def settled() -> Optional[Run]:
+        def propagated() -> Optional[Run]:
             run = self._start(process, program)
             return None if NO_TRUST.search(str(answer_of(run).get("error", ""))) else run
 
-        return until("Entra to see the credential", settled, self._propagation + PROPAGATION_SLACK_SECONDS)
+        return until("the credential to propagate", propagated, self._propagation + PROPAGATION_SLACK_SECONDS)
 
     def _exchange(self, container: str, program: List[str], detail: Detail) -> None:
         process = pod_runner.read(self._pod, container)

@@ -1,4 +1,4 @@
-"""A whole environment on this machine: a Kubernetes control plane, an Azure stand-in, and Ensign between them.
+"""A whole environment on this machine: a Kubernetes control plane, an emulator of Azure, and Ensign between them.
 
     <root>/env.json         where everything is, once it is up
     <root>/logs/            of every process; they stay when the environment is stopped
@@ -19,7 +19,7 @@ import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from . import children, paths, seed
 from .azure import Arm
@@ -48,7 +48,13 @@ class Programs(NamedTuple):
     """The binaries that an environment is made of."""
 
     ensign: Path
+    emulator: Path
     cluster: Binaries
+
+    @classmethod
+    def of(cls, built: Mapping[str, Path], cluster: Binaries) -> "Programs":
+        """Those among what cargo built, by name."""
+        return cls(built["ensign"], built["ensign-azure-emulator"], cluster)
 
 
 class Environment:
@@ -98,7 +104,7 @@ class Environment:
             raise
 
     def refresh(self, programs: Programs) -> List[str]:
-        """Brings a running environment up to date: definitions, tokens, and programs that ended or were built anew.
+        """Brings a running environment up to date: CRDs, tokens, and programs that ended or were built anew.
 
         The names of the processes that were restarted. Azure and the cluster keep their state.
         """
@@ -158,7 +164,7 @@ class Environment:
     def _start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str) -> None:
         self._progress.update("Starting the control plane ...")
         cluster = self._start_control_plane(programs, leashed)
-        self._progress.update("Starting the Azure stand-in ...")
+        self._progress.update("Starting the emulator of Azure ...")
         azure = self._start_emulator(programs, cluster, propagation_seconds, leashed)
         self.info = {
             **azure,
@@ -174,7 +180,7 @@ class Environment:
             "compatibility": self.compatibility,
         }
         kubectl = self.kubectl(programs.cluster)
-        self._progress.update("Applying the custom resource definitions and Ensign's own rights ...")
+        self._progress.update("Applying the CRDs and Ensign's own rights ...")
         self._apply(kubectl)
         self._issue_tokens(kubectl)
         self._progress.update(f"Starting Ensign's {' and '.join(self._ensign())} ...")
@@ -199,14 +205,14 @@ class Environment:
         data = self._state / "azure"
         data.mkdir()
         command: "List[children.Argument]" = [
-            programs.ensign, "azure-emulator", "--listen", "127.0.0.1:0", "--data-dir", data, "--seed", document,
-            "--issuer-ca-file", cluster["ca_file"], "--propagation-seconds", str(propagation_seconds),
+            programs.emulator, "--listen", "127.0.0.1:0", "--data-dir", data, "--seed", document,
+            "--issuer-ca-file", cluster["ca_file"], "--propagation-delay", f"{propagation_seconds}s",
         ]
         self.registry.start("azure-emulator", command, children.environment(), leashed)
         return self.ready_line("azure-emulator", READY_SECONDS)
 
     def _apply(self, kubectl: Kubectl) -> None:
-        """The custom resource definitions, and what an install makes: service accounts, rights, empty registrations."""
+        """The CRDs, and what an install creates: service accounts, rights, empty registrations."""
         manifests = paths.ROOT / "dev" / "manifests"
         kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(manifests))
         if self.info.get("compatibility"):
@@ -245,7 +251,7 @@ class Environment:
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
             "--health-listen", "127.0.0.1:0", "--azure-tenant-id", self.info["tenant_id"],
             # No load balancer has to learn that it stops.
-            "--drain-seconds", "0", *self._mode(),
+            "--drain-duration", "0s", *self._mode(),
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
 
@@ -255,15 +261,15 @@ class Environment:
             "--azure-arm-endpoint", self.info["arm_endpoint"], "--azure-authority-host", self.info["authority_host"],
             "--azure-token-audience", seed.TOKEN_AUDIENCE, "--azure-ca-file", self.info["ca_file"],
             "--azure-tenant-id", self.info["tenant_id"],
-            # The stand-in gives the controller's identity every right, this one too.
+            # The emulator gives the controller's identity every right, this one too.
             "--role-assignments",
-            # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
+            # Nobody outside this machine can reach the issuer, but the emulator can.
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
             "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
             "--injection", self.info["mode"], *self._mode(),
-            # Pods wait as long as the stand-in for Entra takes to see a credential.
-            "--settle-seconds", str(self.info.get("propagation_seconds", 0)),
+            # Pods stay gated for as long as a credential takes to propagate in the emulator.
+            "--propagation-delay", f"{self.info.get('propagation_seconds', 0)}s",
         ]
         env: "Dict[str, children.Argument]" = {
             "KUBECONFIG": self._kubeconfig(seed.CONTROLLER),
@@ -292,7 +298,7 @@ class Environment:
         self.info[f"{name}_health"] = f"http://{address}"
 
     def _await_registration(self, kubectl: Kubectl) -> None:
-        """Until the API server refuses a labelled pod that no binding matches: it asks the webhook, or its policies."""
+        """Until the API server denies a labelled pod that no binding matches: it asks the webhook, or its policies."""
         probe = json.dumps({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "probe", "namespace": "default", "labels": {"ensign.dev/inject": "true"}},
@@ -309,7 +315,7 @@ class Environment:
             return True if refused and "failed calling webhook" not in said else None
 
         until(
-            "the API server to refuse labelled pods that nothing injects", asked, READY_SECONDS,
+            "the API server to deny labelled pods that nothing injects", asked, READY_SECONDS,
             lambda: next((how for how in map(self.registry.ended, self._ensign()) if how), None),
             lambda: f"the API server said: {said or 'nothing, it took the pod'}; {self.registry.tail('controller')}",
         )
@@ -368,7 +374,7 @@ def shell_variables(info: Dict[str, Any]) -> str:
 
 
 def propagation_seconds() -> int:
-    """How long the stand-in for Entra takes to see a new credential: PROPAGATION_SECONDS, 0 unless set."""
+    """How long a new credential takes to propagate in the emulator: PROPAGATION_SECONDS, 0 unless set."""
     text = os.environ.get("PROPAGATION_SECONDS") or "0"
     if not text.isdigit():
         raise Failure(f"PROPAGATION_SECONDS must be a number of seconds, not {text!r}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
-from typing import Optional, TextIO
+from typing import Any, Dict, Optional, TextIO
 
 QUIET_INTERVAL_SECONDS = 15.0
 
@@ -14,6 +15,7 @@ class Progress:
     """One line that is rewritten on a terminal; elsewhere a line every 15 seconds."""
 
     def __init__(self, stream: Optional[TextIO] = None) -> None:
+        self._given = stream
         self._stream = stream if stream is not None else sys.stderr
         self._tty = self._stream.isatty()
         self._shown = False
@@ -36,6 +38,10 @@ class Progress:
         elif now - self._last >= QUIET_INTERVAL_SECONDS:
             print(text, file=self._stream, flush=True)
             self._last = now
+
+    def options(self) -> Dict[str, Any]:
+        """How a program is started so that it writes to the same place, which has to be a file; none is the terminal."""
+        return {} if self._given is None else {"stdout": self._given, "stderr": subprocess.STDOUT}
 
     def done(self) -> None:
         """Take the updating line away."""

@@ -22,7 +22,7 @@ def subject(namespace: str, service_account: str) -> str:
 
 
 def state(issuer: str) -> Dict[str, Any]:
-    """The state document of the stand-in.
+    """The state document of the emulator.
 
     The controller has no secret either: its identity trusts its own service account, as in a real install.
     """

@@ -1,7 +1,7 @@
 """The steps of `make test`.
 
-Each step gets what it needs by itself, from the cache when it is there, so that
-one alone can be run too. A part that is missing is a failure, never a skip.
+Each is in a lane and names the steps whose results it uses, so that one alone can be run too. A part that is missing is
+a failure, never a skip.
 """
 
 from __future__ import annotations
@@ -10,202 +10,309 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Mapping, Optional, TypeVar
 
-from . import azure_clients, build, children, chosen_cluster, control_plane, helm, paths
+from . import azure_clients, build, children, chosen_cluster, control_plane, helm, paths, rust_tests
 from .failure import Failure
+from .output import Output
 from .progress import Progress
-from .steps import Step, StepFailed
+from .rust_tests import TestProgram
+from .steps import BUSY, Step, StepFailed
 
 MINUTE = 60
 CARGO_TIMEOUT_SECONDS = 40 * MINUTE
+TESTS_TIMEOUT_SECONDS = 30 * MINUTE
 SHORT_TIMEOUT_SECONDS = 15 * MINUTE
-FEATURES = ["--features", "emulator"]
 LOCKED = ["--locked"]
-# Warnings of this package's own code; cargo caps those of dependencies.
+WORKSPACE = [*LOCKED, "--workspace"]
+# Warnings of the workspace's own code; cargo caps those of dependencies.
 DENY_WARNINGS = ["--", "-D", "warnings"]
+
+# Test programs that are steps of their own. Every other one is part of `rust-unit`, so that none is forgotten.
+INTEGRATION, CLUSTER_WIDE, SCALE = "integration", "cluster_wide", "scale"
+APART = (INTEGRATION, CLUSTER_WIDE, SCALE)
+FAULTS_PACKAGE = "ensign-faults"
+
+# What only one step at a time may use: cargo's build folder, Go's compiler, and the demo's folder.
+CARGO, GO, DEMO = "cargo", "go", "demo"
+# They keep every core busy, which tests with deadlines would feel.
+COMPILERS = ("compile", "clippy", "docs", "doc-tests")
+CLUSTER = ("control-plane", "compile")
+# How tests are told where the programs are.
+VARIABLES = {"ensign": "ENSIGN_BIN", "ensign-azure-emulator": "ENSIGN_AZURE_EMULATOR_BIN"}
+
+Built = TypeVar("Built")
 
 
 class Suite:
-    """All steps, and what they share."""
+    """All steps, and what one leaves for others."""
 
-    def __init__(self, progress: Optional[Progress] = None) -> None:
-        self._progress = progress or Progress()
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        # The tests create and delete what is for a whole cluster: on one that the caller chose, by turns.
+        self._cluster = ("cluster",) if environ.get(chosen_cluster.KUBECONFIG) else ()
         self._binaries: Optional[control_plane.Binaries] = None
+        self._helm: Optional[Path] = None
+        self._programs: Dict[str, Path] = {}
+        self._tests: List[TestProgram] = []
 
     def steps(self) -> List[Step]:
-        """In the order in which a failure is cheapest to learn of."""
+        """First what a failure is cheapest to learn of and what others need, then the longest, which others run beside."""
+        return [*self._cheap(), *self._compiled(), *self._tested()]
+
+    def _cheap(self) -> List[Step]:
         return [
-            Step("format", "rustfmt and gofmt change nothing", self._format),
-            Step("dev", "unit tests of the scripts behind the make targets", self._dev),
-            Step("control-plane", "etcd, kube-apiserver, kube-controller-manager and kubectl are built", self._build),
-            Step("go", "vet and unit tests of the control plane fixture", self._go),
-            Step("helm", "helm is built, for the tests of the chart", self._build_helm),
-            Step("clippy", "no warning in any target", self._clippy),
-            Step("release-features", "no warning without the emulator, as released", self._release_features),
-            Step("docs", "the API documentation builds without a warning", self._docs),
-            Step("generated", "crds/, the chart's, docs/reference and the policy bindings of dev/ are what the types generate", self._generated),
-            Step("image", "a container image is assembled, read back and run", self._image),
-            Step("rust", "unit, integration and documentation tests", self._rust),
-            Step("fixture", "the control plane keeps its promises", self._fixture),
-            Step("chart", "what the chart takes, makes, upgrades and removes", self._chart),
-            Step("demo", "the main job, end to end, as `make demo` runs it", self._demo),
-            Step("demo-policy", "the same without a webhook, as `make demo MODE=policy` runs it", self._demo_policy),
-            Step("python-clients", "Azure's Python clients against the emulator", self._python_clients),
-            Step("javascript-clients", "Azure's JavaScript clients against the emulator", self._javascript_clients),
+            Step("format", "lint", "rustfmt and gofmt change nothing", self._format),
+            Step("typos", "lint", "no word is misspelled", self._typos),
+            Step("actionlint", "lint", "the workflows are valid", self._actionlint, uses=(GO,)),
+            Step("deny", "lint", "licenses, sources and versions of dependencies", self._deny, weight=BUSY),
+            Step("dev", "unit", "unit tests of the scripts behind the make targets", self._dev),
+            Step(
+                "control-plane", "integration", "etcd, kube-apiserver, kube-controller-manager and kubectl are built",
+                self._build, uses=(CARGO, GO), weight=BUSY,
+            ),
+            Step("helm", "chart", "helm is built, for the tests of the chart", self._build_helm, uses=(GO,), weight=BUSY),
+            Step("go", "unit", "vet and unit tests of the control plane fixture", self._go, uses=(GO,)),
+        ]
+
+    def _compiled(self) -> List[Step]:
+        def cargo(name: str, lane: str, about: str, run: Callable[[Output], None], *after: str) -> Step:
+            return Step(name, lane, about, run, after, uses=(CARGO,), weight=BUSY)
+
+        generated = "crds/, the chart's, docs/reference and the policy bindings of dev/ are what the types generate"
+        return [
+            cargo("compile", "lint", "every program and every test program is compiled", self._compile),
+            cargo("clippy", "lint", "no warning in any target", self._clippy),
+            Step("generated", "lint", generated, self._generated, ("compile",)),
+            cargo("docs", "lint", "the API documentation builds without a warning", self._docs),
+            Step("image", "chart", "a container image is assembled, read back and run", self._image, ("compile",)),
+            cargo("doc-tests", "unit", "the examples in the API documentation", self._doc_tests, "compile"),
+            self._clients("python-clients", "Python", self._python_clients),
+            self._clients("javascript-clients", "JavaScript", self._javascript_clients),
+        ]
+
+    def _tested(self) -> List[Step]:
+        def tests(
+            name: str, lane: str, about: str, run: Callable[[Output], None], *after: str, alone: bool = False
+        ) -> Step:
+            return Step(name, lane, about, run, after, COMPILERS, self._cluster, alone=alone)
+
+        return [
+            tests("integration", "integration", "everything against a real API server", self._named(INTEGRATION), *CLUSTER),
+            tests("chart", "chart", "what the chart takes, makes, upgrades and removes", self._chart, *CLUSTER, "helm"),
+            tests("cluster-wide", "integration", "what is for a whole cluster", self._named(CLUSTER_WIDE), *CLUSTER),
+            tests("faults", "faults", "a part of `make faults`: faults and seeded mistakes", self._faults, *CLUSTER),
+            tests("rust-unit", "unit", "unit tests of every package", self._rust_unit, "compile"),
+            tests("fixture", "integration", "the control plane keeps its promises", self._fixture, "control-plane"),
+            self._demo("demo", "as `make demo` runs it", "webhook"),
+            self._demo("demo-policy", "without a webhook, as `make demo MODE=policy` runs it", "policy"),
+            # It judges how often things happen in a given time.
+            tests("scale", "integration", "a thousand bindings", self._named(SCALE), *CLUSTER, alone=True),
         ]
 
     # Steps
 
-    def _format(self) -> None:
-        self._run(["cargo", "fmt", "--all", "--check"], SHORT_TIMEOUT_SECONDS)
-        self._run(["cargo", "fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], SHORT_TIMEOUT_SECONDS)
+    def _format(self, out: Output) -> None:
+        _run(out, ["cargo", "fmt", "--all", "--check"], SHORT_TIMEOUT_SECONDS)
+        _run(out, ["cargo", "fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], SHORT_TIMEOUT_SECONDS)
         source = paths.CONTROL_PLANE_SOURCE
         unformatted = children.output(["gofmt", "-l", source], env=control_plane.go_environment()).split()
         if unformatted:
             shown = ", ".join(os.path.relpath(file, paths.ROOT) for file in unformatted)
             raise StepFailed(f"gofmt would change {shown}: run `make fmt`")
 
-    def _dev(self) -> None:
-        self._unittest("unit")
+    def _typos(self, out: Output) -> None:
+        from . import tools
 
-    def _build(self) -> None:
+        _run(out, [_installed(tools.typos, out)], SHORT_TIMEOUT_SECONDS)
+
+    def _actionlint(self, out: Output) -> None:
+        from . import tools
+
+        _run(out, [_installed(tools.actionlint, out)], SHORT_TIMEOUT_SECONDS)
+
+    def _deny(self, out: Output) -> None:
+        from . import tools
+
+        _run(out, [_installed(tools.cargo_deny, out), "check", "bans", "licenses", "sources"], SHORT_TIMEOUT_SECONDS)
+
+    def _dev(self, out: Output) -> None:
+        _unittest(out, "unit")
+
+    def _build(self, out: Output) -> None:
         # Downloads wait for the network and compilers for the processor: the
         # crates come in beside the Go modules, and nothing else runs beside Go's compiler.
         fetched: List[int] = []
+        command: "List[children.Argument]" = ["cargo", "fetch", *LOCKED]
         fetch = threading.Thread(
             target=lambda: fetched.append(
-                children.run(["cargo", "fetch", *LOCKED], paths.ROOT, CARGO_TIMEOUT_SECONDS)
+                children.run(command, paths.ROOT, CARGO_TIMEOUT_SECONDS, **out.options())
             ),
             daemon=True,
         )
         fetch.start()
         try:
-            self._control_plane()
+            self._binaries = _installed(control_plane.ensure, out)
         finally:
             fetch.join()
         if fetched != [0]:
             raise StepFailed("`cargo fetch --locked` failed")
-        refusal = chosen_cluster.check(self._control_plane())
+        refusal = chosen_cluster.check(self._binaries)
         if refusal:
             raise StepFailed(refusal)
 
-    def _go(self) -> None:
+    def _build_helm(self, out: Output) -> None:
+        self._helm = _installed(helm.ensure, out)
+
+    def _go(self, out: Output) -> None:
         source, env = paths.CONTROL_PLANE_SOURCE, control_plane.go_environment()
         # The packages that depend on nothing of Kubernetes: to vet the program
         # itself would be to read all of it.
-        self._run(["go", "vet", *control_plane.FLAGS, "./internal/..."], SHORT_TIMEOUT_SECONDS, source, env)
-        self._run(["go", "test", *control_plane.FLAGS, "./internal/..."], SHORT_TIMEOUT_SECONDS, source, env)
+        _run(out, ["go", "vet", *control_plane.FLAGS, "./internal/..."], SHORT_TIMEOUT_SECONDS, source, env)
+        _run(out, ["go", "test", *control_plane.FLAGS, "./internal/..."], SHORT_TIMEOUT_SECONDS, source, env)
 
-    def _clippy(self) -> None:
-        self._cargo("clippy", "--all-targets", *FEATURES, *DENY_WARNINGS)
-
-    def _release_features(self) -> None:
-        self._cargo("clippy", "--lib", "--bins", "--examples", *DENY_WARNINGS)
-
-    def _docs(self) -> None:
-        # Private items too: this documentation is for those who work on the code.
-        flags = {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private-intra-doc-links"}
-        self._cargo("doc", "--no-deps", "--document-private-items", *FEATURES, extra=flags)
-
-    def _generated(self) -> None:
-        for folder in ("crds", "charts/ensign/files/crds"):
-            self._run([self._ensign(), "crds", "--check", folder], SHORT_TIMEOUT_SECONDS)
-        self._run([self._ensign(), "crds", "--reference", "--check", "docs/reference"], SHORT_TIMEOUT_SECONDS)
-        bindings = paths.ROOT / "dev" / "manifests" / "25-policy-bindings.yaml"
-        self._run([self._ensign(), "policies", "--bindings", "--check", bindings], SHORT_TIMEOUT_SECONDS)
-
-    def _image(self) -> None:
-        self._unittest("image", {"ENSIGN_BIN": self._ensign()})
-
-    def _rust(self) -> None:
-        self._cargo("test", "--no-fail-fast", *FEATURES, extra=self._control_plane().environment())
-
-    def _fixture(self) -> None:
-        self._control_plane()
-        self._unittest("fixture")
-
-    def _build_helm(self) -> None:
-        self._helm()
-
-    def _chart(self) -> None:
-        programs = {"ENSIGN_BIN": str(self._ensign()), "ENSIGN_HELM": str(self._helm())}
-        self._unittest("chart", {**self._control_plane().environment(), **programs})
-
-    def _demo(self) -> None:
-        self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS)
-
-    def _demo_policy(self) -> None:
-        env = children.environment({"MODE": "policy"})
-        self._run([sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS, env=env)
-
-    def _python_clients(self) -> None:
-        folder = paths.PYTHON_CLIENTS
-        python = self._installed(azure_clients.python)
-        env = children.environment({"ENSIGN_BIN": self._ensign(), "PYTHONDONTWRITEBYTECODE": "1"})
-        # pytest itself fails a run that finds no test (status 5).
-        self._run([python, "-m", "pytest"], SHORT_TIMEOUT_SECONDS, folder, env)
-
-    def _javascript_clients(self) -> None:
-        folder = paths.JAVASCRIPT_CLIENTS
-        self._installed(azure_clients.node_modules)
-        tests = sorted(file.name for file in folder.iterdir() if file.name.endswith((".test.mjs", ".test.js")))
-        if not tests:
-            raise StepFailed("tests/azure-clients/javascript has no *.test.js")
-        env = children.environment({"ENSIGN_BIN": self._ensign()})
-        self._run(["node", "--test", "--test-reporter=spec", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
-
-    # What they share
-
-    def _control_plane(self) -> control_plane.Binaries:
-        if self._binaries is None:
-            try:
-                self._binaries = control_plane.ensure(self._progress)
-            except control_plane.BuildFailed as error:
-                self._progress.say(str(error))
-                raise StepFailed("the control plane could not be built") from error
-        return self._binaries
-
-    def _helm(self) -> Path:
+    def _compile(self, out: Output) -> None:
         try:
-            return helm.ensure(self._progress)
-        except helm.BuildFailed as error:
-            self._progress.say(str(error))
-            raise StepFailed("helm could not be built") from error
-
-    def _ensign(self) -> Path:
-        """The binary with the emulator in it, as `cargo test` and the demo build it too."""
-        try:
-            return build.programs()["ensign"]
+            self._programs = build.programs(out.errors)
+            self._tests = rust_tests.compile_all(out.errors)
         except Failure as error:
             raise StepFailed(str(error)) from error
 
-    def _installed(self, install: Callable[[Progress], Path]) -> Path:
+    def _clippy(self, out: Output) -> None:
+        _cargo(out, "clippy", *WORKSPACE, "--all-targets", *DENY_WARNINGS)
+
+    def _docs(self, out: Output) -> None:
+        # Private items too: this documentation is for those who work on the code.
+        flags = {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private-intra-doc-links"}
+        _cargo(out, "doc", *WORKSPACE, "--no-deps", "--document-private-items", extra=flags)
+
+    def _doc_tests(self, out: Output) -> None:
+        _cargo(out, "test", *WORKSPACE, "--doc")
+
+    def _generated(self, out: Output) -> None:
+        ensign = self._programs["ensign"]
+        for folder in ("crds", "charts/ensign/files/crds"):
+            _run(out, [ensign, "crds", "--check", folder], SHORT_TIMEOUT_SECONDS)
+        _run(out, [ensign, "crds", "--reference", "--check", "docs/reference"], SHORT_TIMEOUT_SECONDS)
+        bindings = paths.ROOT / "dev" / "manifests" / "25-policy-bindings.yaml"
+        _run(out, [ensign, "policies", "--bindings", "--check", bindings], SHORT_TIMEOUT_SECONDS)
+
+    def _image(self, out: Output) -> None:
+        _unittest(out, "image", self._given())
+
+    def _rust_unit(self, out: Output) -> None:
+        _all(out, [one for one in self._tests if not is_apart(one)], self._given())
+
+    def _named(self, name: str) -> Callable[[Output], None]:
+        def run(out: Output) -> None:
+            found = [one for one in self._tests if is_apart(one) and one.name == name and one.package != FAULTS_PACKAGE]
+            if not found:
+                raise StepFailed(f"no package of the workspace has a test program {name}")
+            _all(out, found, self._given())
+
+        return run
+
+    def _faults(self, out: Output) -> None:
+        found = [one for one in self._tests if is_apart(one) and one.package == FAULTS_PACKAGE]
+        if not found:
+            raise StepFailed(f"the package {FAULTS_PACKAGE} has no test program")
+        _all(out, found, self._given())
+
+    def _fixture(self, out: Output) -> None:
+        _unittest(out, "fixture", self._given())
+
+    def _chart(self, out: Output) -> None:
+        _unittest(out, "chart", self._given())
+
+    def _demo(self, name: str, about: str, mode: str) -> Step:
+        def run(out: Output) -> None:
+            env = children.environment({"MODE": mode})
+            _run(out, [sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS, env=env)
+
+        # It builds its programs by itself: after `compile` there is nothing left to build.
+        return Step(name, "demo", f"the main job, {about}", run, CLUSTER, COMPILERS, (DEMO,))
+
+    def _clients(self, name: str, language: str, run: Callable[[Output], None]) -> Step:
+        return Step(name, "integration", f"Azure's {language} clients against the emulator", run, ("compile",))
+
+    def _python_clients(self, out: Output) -> None:
+        folder = paths.PYTHON_CLIENTS
+        python = _installed(azure_clients.python, out)
+        env = children.environment({**self._given(), "PYTHONDONTWRITEBYTECODE": "1"})
+        # pytest itself fails a run that finds no test (status 5).
+        _run(out, [python, "-m", "pytest"], SHORT_TIMEOUT_SECONDS, folder, env)
+
+    def _javascript_clients(self, out: Output) -> None:
+        folder = paths.JAVASCRIPT_CLIENTS
+        _installed(azure_clients.node_modules, out)
+        tests = sorted(file.name for file in folder.iterdir() if file.name.endswith((".test.mjs", ".test.js")))
+        if not tests:
+            raise StepFailed("tests/azure-clients/javascript has no *.test.js")
+        env = children.environment(self._given())
+        _run(out, ["node", "--test", "--test-reporter=spec", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
+
+    # What they share
+
+    def _given(self) -> Dict[str, str]:
+        """How tests are told where everything is that steps before them have built."""
+        given = dict(self._binaries.environment()) if self._binaries is not None else {}
+        if self._helm is not None:
+            given["ENSIGN_HELM"] = str(self._helm)
+        for program, variable in VARIABLES.items():
+            if program in self._programs:
+                given[variable] = str(self._programs[program])
+        return given
+
+
+def is_apart(program: TestProgram) -> bool:
+    """Whether a test program belongs to a step of its own."""
+    return program.kind == "test" and (program.name in APART or program.package == FAULTS_PACKAGE)
+
+
+def _all(out: Output, programs: List[TestProgram], given: Mapping[str, str]) -> None:
+    """Runs test programs one after another, even after a failure."""
+    failed = []
+    for program in programs:
+        out.say(f"\n{program.package}: {program.kind} {program.name}")
+        env = children.environment({**given, **program.environment()})
         try:
-            return install(self._progress)
-        except azure_clients.NotInstalled as error:
-            raise StepFailed(str(error)) from error
+            _run(out, [program.path], TESTS_TIMEOUT_SECONDS, program.folder, env)
+        except StepFailed:
+            failed.append(f"{program.package} ({program.name})")
+    if failed:
+        raise StepFailed(f"tests failed in {', '.join(failed)}")
 
-    def _unittest(self, folder: str, extra: Optional[Dict[str, children.Argument]] = None) -> None:
-        tests = paths.ROOT / "dev" / "tests" / folder
-        command = [sys.executable, "-W", "error", "-B", "-m", "unittest", "discover", "-s", tests, "-t", tests]
-        env = children.environment({"PYTHONUNBUFFERED": "1", **(extra or {})})
-        if not list(tests.glob("test_*.py")):
-            raise StepFailed(f"{tests} has no test")
-        self._run(command, SHORT_TIMEOUT_SECONDS, env=env)
 
-    def _cargo(self, command: str, *arguments: str, extra: Optional[Dict[str, str]] = None) -> None:
-        self._run(["cargo", command, *LOCKED, *arguments], CARGO_TIMEOUT_SECONDS, env=children.environment(extra))
+def _installed(install: Callable[[Progress], Built], out: Output) -> Built:
+    """Installs or builds what is not in the cache."""
+    try:
+        return install(out.progress)
+    except (Failure, azure_clients.NotInstalled, control_plane.BuildFailed) as error:
+        out.say(str(error))
+        raise StepFailed(str(error).splitlines()[0]) from error
 
-    def _run(
-        self,
-        command: "List[children.Argument]",
-        timeout: float,
-        cwd: Path = paths.ROOT,
-        env: Optional[Dict[str, str]] = None,
-    ) -> None:
-        words = " ".join(os.fspath(word) for word in command)
-        print(f"$ {words}", flush=True)
-        status = children.run(command, cwd, timeout, env)
-        if status != 0:
-            raise StepFailed(f"`{words}` ended with status {status}")
+
+def _unittest(out: Output, folder: str, extra: Optional[Mapping[str, children.Argument]] = None) -> None:
+    tests = paths.ROOT / "dev" / "tests" / folder
+    command = [sys.executable, "-W", "error", "-B", "-m", "unittest", "discover", "-s", tests, "-t", tests]
+    env = children.environment({"PYTHONUNBUFFERED": "1", **(extra or {})})
+    if not list(tests.glob("test_*.py")):
+        raise StepFailed(f"{tests} has no test")
+    _run(out, command, SHORT_TIMEOUT_SECONDS, env=env)
+
+
+def _cargo(out: Output, command: str, *arguments: str, extra: Optional[Dict[str, str]] = None) -> None:
+    _run(out, ["cargo", command, *arguments], CARGO_TIMEOUT_SECONDS, env=children.environment(extra))
+
+
+def _run(
+    out: Output,
+    command: "List[children.Argument]",
+    timeout: float,
+    cwd: Path = paths.ROOT,
+    env: Optional[Dict[str, str]] = None,
+) -> None:
+    words = " ".join(os.fspath(word) for word in command)
+    out.say(f"$ {words}")
+    status = children.run(command, cwd, timeout, env, **out.options())
+    if status != 0:
+        raise StepFailed(f"`{words}` ended with status {status}")

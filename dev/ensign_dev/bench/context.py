@@ -19,7 +19,7 @@ class Context:
     """Programs of the release profile, a folder to work in, and how often to measure."""
 
     progress: Progress
-    # What an environment is made of: this `ensign` has the stand-in for Azure, too.
+    # What an environment is made of: compiled as the drivers are.
     programs: environment.Programs
     # The `ensign` that is measured: the image's.
     measured: Path
@@ -30,7 +30,7 @@ class Context:
     chosen: Tuple[str, ...] = ()
 
     def environment(self, part: str) -> environment.Environment:
-        """A control plane with Azure's stand-in and Ensign, not started, for this part alone."""
+        """A control plane with Azure's emulator and Ensign, not started, for this part alone."""
         return environment.Environment(self.folder / part, self.progress)
 
     def drive(
@@ -51,15 +51,6 @@ class Context:
 
 
 def build_programs(drivers: Tuple[str, ...]) -> Dict[str, Path]:
-    """Builds `ensign` with the stand-in for Azure, and these drivers; where they are, by name."""
-    command: "List[children.Argument]" = [
-        "cargo", "build", "--locked", "--release", "--features", "emulator", "--bin=ensign",
-        *(f"--bench={name}" for name in drivers), "--message-format", "json-render-diagnostics",
-    ]
-    result = subprocess.run(
-        command, cwd=paths.ROOT, env=children.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=sys.stderr, text=True, check=False,
-    )
-    if result.returncode != 0:
-        raise Failure(f"`{' '.join(map(str, command))}` failed; its words are above")
-    return build.executables(result.stdout)
+    """Builds `ensign`, the emulator of Azure and these drivers; where they are, by name."""
+    targets = [*(f"--bin={name}" for name in build.PROGRAMS), *(f"--bench={name}" for name in drivers)]
+    return build.executables(build.cargo(["build", *build.SELECTION, "--release", *targets]))

@@ -119,7 +119,7 @@ def reconcile_part(measured: Sequence[List[Found]]) -> Part:
     ]
     return Part("reconcile", figures, plots, [
         "The controller is a process of its own with the rights of an install; limits on requests to ARM are lifted, and "
-        "the stand-in for Azure answers a write at once. It runs beside the API server and etcd on the same cores.",
+        "the emulator of Azure answers a write at once. It runs beside the API server and etcd on the same cores.",
     ])
 
 
@@ -163,7 +163,7 @@ def limits_part(found: Found) -> Part:
         Figure("LISTs of each identity", "", [found["arm"].get("LIST credentials", 0) / found["identities"]]),
     ], [], [
         "Simulated time, which stands while anybody works and goes on by half a second at least; so this is no figure of a "
-        "machine, and one run is all. The whole controller runs in the driver, on the real API server; the stand-in for Azure "
+        "machine, and one run is all. The whole controller runs in the driver, on the real API server; the emulator of Azure "
         "judges by limits of its own, on the same clock. "
         f"{found['identities']:,} identities in {found['subscriptions']} subscriptions.",
     ])
@@ -239,7 +239,7 @@ def one(context: Context) -> Part:
     patches = [seconds * 1000 for seconds in found["patches_seconds"]]
     return Part("one", [
         Figure("One binding from its creation until it is ready", "ms", took, Limit("three writes alone, ms", patches)),
-    ], [], [f"Beside {found['bindings_beside']:,} others; the stand-in for Azure answers at once, and settling is 0 s."])
+    ], [], [f"Beside {found['bindings_beside']:,} others; the emulator of Azure answers at once, and the propagation delay is 0 s."])
 
 
 def memory(context: Context) -> Part:

@@ -12,8 +12,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Tuple
 
@@ -80,16 +78,10 @@ def environment(
 
 
 def compile_release(platform: Platform, env: Dict[str, str]) -> Path:
-    """Builds `ensign` without any feature; where it is."""
+    """Builds `ensign` and nothing else of the workspace, so that no test turns a feature on; where it is."""
     # With --target, even this machine's own, build scripts and macros have other flags: they can't be static.
-    command = ["cargo", "build", "--release", "--locked", "--bin", "ensign", "--target", platform.target]
-    result = subprocess.run(
-        [*command, "--message-format", "json-render-diagnostics"], cwd=paths.ROOT, env=env,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=False,
-    )
-    if result.returncode != 0:
-        raise Failure(f"`{' '.join(command)}` failed; its words are above")
-    return build.executables(result.stdout)["ensign"]
+    command = ["build", "--release", "--locked", "--package", "ensign", "--bin", "ensign", "--target", platform.target]
+    return build.executables(build.cargo(command, env=env))["ensign"]
 
 
 def require_portable(program: Path, folders: Iterable[Path]) -> None:

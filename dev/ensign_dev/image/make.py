@@ -40,6 +40,7 @@ def prepare(architecture: str, revision: Optional[str], progress: Progress) -> P
     rust = binary.toolchain(rustc, children.output(["rustc", "--print", "sysroot"], cwd=paths.ROOT))
     metadata = crates.metadata(platform)
     graph = crates.graph(metadata, crates.tree(platform), (paths.ROOT / "Cargo.lock").read_text(encoding="utf-8"))
+    verify.require_no_emulator(graph)
     made_of = origin.read(paths.ROOT, graph.root.version, revision)
     if (made_of.revision or "").endswith(origin.DIRTY):
         progress.say(f"The checkout has changes that no commit has: the image's revision is {made_of.revision}.")
@@ -84,7 +85,6 @@ def verified(folder: Path, version: str) -> str:
         chroot = verify.may_chroot()
         ran = verify.run(root, unpacked.config, ["--version"], chroot)
         verify.require_version(ran, version)
-        verify.require_no_emulator(verify.run(root, unpacked.config, ["azure-emulator"], chroot))
         if chroot:
             reach.require_reach(root, unpacked.config)
     how = WITH_ROOT if chroot else WITHOUT_ROOT

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from ..failure import Failure
+from .crates import Graph
 from .unpack import Unpacked
 
 TIMEOUT_SECONDS = 60
-# What clap ends with where there is no such subcommand.
-USAGE_STATUS = 2
+EMULATOR = "ensign-azure-emulator"
 
 
 class Ran(NamedTuple):
@@ -78,10 +78,10 @@ def require_version(ran: Ran, version: str) -> None:
         raise Failure(f"`ensign --version` in the image ended with status {ran.status}: {ran.out}\n{ran.err}".strip())
 
 
-def require_no_emulator(ran: Ran) -> None:
-    """Refuses an image with the stand-in for Azure in it; `ran` is how its subcommand ended."""
-    if ran.status != USAGE_STATUS or "unrecognized subcommand" not in ran.err:
-        raise Failure(f"the image has the emulator of Azure in it (`ensign azure-emulator`: status {ran.status})")
+def require_no_emulator(graph: Graph) -> None:
+    """Refuses a binary with the code of Azure's emulator in it."""
+    if any(crate.name == EMULATOR for crate in graph.others):
+        raise Failure(f"the image would have the emulator of Azure in it: {graph.root.name} depends on {EMULATOR}")
 
 
 def table(unpacked: Unpacked) -> str:

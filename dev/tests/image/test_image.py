@@ -43,11 +43,6 @@ class AnImageOfTheDebugBinary(unittest.TestCase):
         with self.assertRaisesRegex(Failure, "status 0: ensign "):
             verify.require_version(ran, expected + "0")
 
-    def test_is_refused_because_the_emulator_is_in_it(self):
-        ran = verify.run(self.root, self.unpacked.config, ["azure-emulator", "--help"], chroot=False)
-        with self.assertRaisesRegex(Failure, "has the emulator of Azure in it"):
-            verify.require_no_emulator(ran)
-
 
 if __name__ == "__main__":
     unittest.main()

@@ -204,11 +204,12 @@ class AVerifiedImage(unittest.TestCase):
             with self.assertRaisesRegex(Failure, f"status {ran.status}"):
                 verify.require_version(ran, "1.0.0")
 
-    def test_does_not_know_the_emulator(self):
-        verify.require_no_emulator(verify.Ran(2, "", "error: unrecognized subcommand 'azure-emulator'"))
-        for ran in (verify.Ran(0, "", ""), verify.Ran(2, "", "error: a flag is missing")):
-            with self.assertRaisesRegex(Failure, "has the emulator"):
-                verify.require_no_emulator(ran)
+    def test_has_no_code_of_the_emulator(self):
+        graph = crates.graph(metadata(), TREE, LOCK)
+        verify.require_no_emulator(graph)
+        emulator = graph.others[0]._replace(name="ensign-azure-emulator")
+        with self.assertRaisesRegex(Failure, "app depends on ensign-azure-emulator"):
+            verify.require_no_emulator(graph._replace(others=(*graph.others, emulator)))
 
     def test_is_sent_to_this_machine_and_to_no_cluster(self):
         (cluster,) = json.loads(reach.kubeconfig(4711))["clusters"]

@@ -14,7 +14,7 @@ import { promisify } from "node:util";
 import { startIssuer } from "./issuer.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const binary = process.env.ENSIGN_BIN || join(here, "../../../target/debug/ensign");
+const binary = process.env.ENSIGN_AZURE_EMULATOR_BIN || join(here, "../../../target/debug/ensign-azure-emulator");
 const orders = {
   clientId: "11111111-0000-4000-8000-000000000001",
   principalId: "11111111-0000-4000-8000-000000000002",
@@ -30,7 +30,7 @@ before(async () => {
   const credential = { name: "trust", issuer: issuer.url, subject: "system:serviceaccount:shop:orders" };
   const identity = { name: "orders", ...orders, armRights: "all", federatedIdentityCredentials: [credential] };
   await writeFile(seed, JSON.stringify({ identities: [identity] }));
-  emulator = spawn(binary, ["azure-emulator", "--stop-on-stdin-eof", "--issuer-ca-file", ca, "--seed", seed], {
+  emulator = spawn(binary, ["--stop-on-stdin-eof", "--issuer-ca-file", ca, "--seed", seed], {
     stdio: ["pipe", "pipe", "inherit"],
   });
   const [line] = await once(createInterface({ input: emulator.stdout }), "line");

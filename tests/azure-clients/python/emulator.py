@@ -13,12 +13,13 @@ DEADLINE_SECONDS = 30
 
 
 class Emulator:
-    """A running `ensign azure-emulator`; it stops when its stdin is closed."""
+    """A running `ensign-azure-emulator`; it stops when its stdin is closed."""
 
     def __init__(self, *arguments):
-        binary = os.environ.get("ENSIGN_BIN") or REPOSITORY / "target" / "debug" / "ensign"
+        built = REPOSITORY / "target" / "debug" / "ensign-azure-emulator"
+        binary = os.environ.get("ENSIGN_AZURE_EMULATOR_BIN") or built
         self._process = subprocess.Popen(
-            [str(binary), "azure-emulator", "--stop-on-stdin-eof", "--log", "info", *map(str, arguments)],
+            [str(binary), "--stop-on-stdin-eof", "--log", "info", *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
