@@ -11,13 +11,13 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::time::OffsetDateTime;
 use ensign_azure::ArmClient;
 use ensign_controller;
-use ensign_controller::{Config, ControllerMetrics, Effects};
+use ensign_controller::{Config, ControllerMetrics, Failpoints};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::names::cluster_tag;
 use ensign_core::credentials::ownership::Cluster;
 use ensign_core::scheduling::backoff::Spread;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::health::Readiness;
 use kube::client::ClientBuilder;
@@ -136,7 +136,7 @@ async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Conf
             settle: Duration::ZERO,
         },
         resync: Duration::from_secs(900),
-        azure_limits: Limits::PUBLISHED,
+        azure_limits: RateLimits::PUBLISHED,
         spread: Spread::seeded(uuid::Uuid::new_v4().as_u64_pair().0),
         concurrency: CONCURRENCY,
         webhook: None,
@@ -146,7 +146,7 @@ async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Conf
         readiness: Readiness::default(),
         leadership: None,
         issuer_watch: None,
-        effects: Effects::default(),
+        effects: Failpoints::default(),
         pods: None,
         metrics: ControllerMetrics::default(),
     }

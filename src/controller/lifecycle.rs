@@ -16,30 +16,30 @@ use tracing::Instrument;
 
 use crate::cache::Cache;
 use crate::cache::catch_up;
-use crate::cache::gated_pods::HeldPods;
+use crate::cache::gated_pods::GatedPods;
 use crate::cache::informers::{Feed, Watched};
 use crate::cluster::issuer_watch::{IssuerKeeper, IssuerWatch};
-use crate::engine::failpoints::Effects;
+use crate::engine::failpoints::Failpoints;
 use crate::engine::key::{Key, Source};
-use crate::engine::leader_election::{Election, LeaseConfig, Standing};
-use crate::engine::requeue::Waits;
-use crate::engine::work_queue::Queue;
+use crate::engine::leader_election::{Election, Leadership, LeaseConfig};
+use crate::engine::requeue::Requeues;
+use crate::engine::work_queue::WorkQueue;
 use crate::engine::write_gate::WriteGate;
 use crate::identity::reconcile::Reconciler;
 use crate::identity::roles::RoleBook;
-use crate::injection::policies::{InjectionTarget, PolicyKeeper};
-use crate::injection::upstream_webhook::{Look, UpstreamWatch};
+use crate::injection::policies::{InjectionTarget, PolicyWriter};
+use crate::injection::upstream_webhook::{UpstreamWatch, UpstreamWebhook};
 use crate::injection::webhook_configuration::{Registrar, WebhookTarget};
 use crate::metrics::ControllerMetrics;
-use crate::pods::ungate::Pods;
-use crate::pods::uninjected::MissedPods;
+use crate::pods::ungate::PodSettings;
+use crate::pods::uninjected::UninjectedPodScanner;
 use crate::writers::kubernetes::KubeWriter;
-use ensign_azure::{ArmClient, Pace};
+use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::cel::Mode;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::leader_election::Loss;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::health::Readiness;
 
@@ -54,7 +54,7 @@ pub struct Config {
     /// How often a steady identity is looked at, where the limits allow it.
     pub resync: Duration,
     /// How fast requests to Azure may go out.
-    pub azure_limits: Limits,
+    pub azure_limits: RateLimits,
     /// What spreads waits; every process should have its own.
     pub spread: Spread,
     /// How many identities are reconciled at a time.
@@ -74,9 +74,9 @@ pub struct Config {
     /// How the API server's issuer is watched; without it the one in the settings holds.
     pub issuer_watch: Option<IssuerWatch>,
     /// The way of every write.
-    pub effects: Effects,
+    pub effects: Failpoints,
     /// What is done about pods; without it, nothing is, and no right on pods is needed.
-    pub pods: Option<Pods>,
+    pub pods: Option<PodSettings>,
     /// What is counted.
     pub metrics: ControllerMetrics,
 }
@@ -110,8 +110,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Controll
 
 async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     let cache = Arc::new(Cache::default());
-    let queue = Arc::new(Queue::new(config.clock.clone()));
-    let held = Arc::new(HeldPods::new(config.metrics.clone()));
+    let queue = Arc::new(WorkQueue::new(config.clock.clone()));
+    let held = Arc::new(GatedPods::new(config.metrics.clone()));
     let full = life.watch(&config, &cache, &queue, &held, &Watched::ALL);
     life.until(full).await?;
 
@@ -125,10 +125,10 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     }
     if let Some(lease) = config.leadership.clone() {
         let mut standing = life.stand_for_election(lease, config.clock.clone());
-        life.until(is(&mut standing, |standing| *standing != Standing::Unknown)).await?;
+        life.until(is(&mut standing, |standing| *standing != Leadership::Unknown)).await?;
         config.readiness.set(true);
         tracing::info!("ready");
-        life.until(is(&mut standing, |standing| *standing == Standing::Leading)).await?;
+        life.until(is(&mut standing, |standing| *standing == Leadership::Leading)).await?;
         // The former leader may have written what the watches have not seen yet. Whatever is newer than the lease has all
         // of it: a list of what there is little of, and the versions of the rest.
         let few = life.watch(&config, &cache, &queue, &held, &[Watched::Classes, Watched::Namespaces]);
@@ -145,7 +145,7 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     }
     life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
     let mut upstream = life.watch_upstream(&config, &cache, &queue);
-    life.until(is(&mut upstream, |look| *look != Look::NotYet)).await?;
+    life.until(is(&mut upstream, |look| *look != UpstreamWebhook::NotYet)).await?;
 
     cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key, Source::Cluster));
     if config.pods.is_some() {
@@ -185,8 +185,8 @@ impl Life {
         &mut self,
         config: &Config,
         cache: &Arc<Cache>,
-        queue: &Arc<Queue<Key, Source>>,
-        held: &Arc<HeldPods>,
+        queue: &Arc<WorkQueue<Key, Source>>,
+        held: &Arc<GatedPods>,
         these: &[Watched],
     ) -> impl Future<Output = ()> + use<> {
         let (initialised, seen) = watch::channel(BTreeSet::new());
@@ -219,13 +219,13 @@ impl Life {
     }
 
     /// Watches held pods from now on: nobody but the leader does anything about them.
-    fn watch_held(&mut self, client: Client, held: &Arc<HeldPods>, queue: &Arc<Queue<Key, Source>>) {
+    fn watch_held(&mut self, client: Client, held: &Arc<GatedPods>, queue: &Arc<WorkQueue<Key, Source>>) {
         let (held, queue) = (held.clone(), queue.clone());
         let watch = async move { held.watch(client, &queue).await };
         self.tasks.spawn(watch.map(|()| "the watch of held pods"));
     }
 
-    fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Standing> {
+    fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Leadership> {
         let (election, gate) = Election::start(lease, clock);
         let standing = election.standing();
         self.election = Some(election);
@@ -238,12 +238,12 @@ impl Life {
         &mut self,
         config: &Config,
         cache: &Arc<Cache>,
-        queue: &Arc<Queue<Key, Source>>,
-    ) -> watch::Receiver<Look> {
+        queue: &Arc<WorkQueue<Key, Source>>,
+    ) -> watch::Receiver<UpstreamWebhook> {
         if !config.webhook.as_ref().is_some_and(|target| target.compatibility) {
-            return watch::channel(Look::Absent).1;
+            return watch::channel(UpstreamWebhook::Absent).1;
         }
-        let (told, looks) = watch::channel(Look::NotYet);
+        let (told, looks) = watch::channel(UpstreamWebhook::NotYet);
         let (client, clock) = (config.client.clone(), config.clock.clone());
         let watch = UpstreamWatch { client, every: config.resync, cache: cache.clone(), queue: queue.clone(), clock };
         self.tasks.spawn(watch.run(told).map(|()| "the look-out for the upstream's webhook"));
@@ -254,13 +254,13 @@ impl Life {
         &mut self,
         config: Config,
         cache: Arc<Cache>,
-        queue: &Arc<Queue<Key, Source>>,
+        queue: &Arc<WorkQueue<Key, Source>>,
         settings: Arc<ArcSwap<Settings>>,
-        upstream: watch::Receiver<Look>,
-        held: Arc<HeldPods>,
+        upstream: watch::Receiver<UpstreamWebhook>,
+        held: Arc<GatedPods>,
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
-        let pace = Pace::new(config.azure_limits, config.clock.clone());
+        let pace = RateLimiter::new(config.azure_limits, config.clock.clone());
         let injects = config.injection.as_ref().map(|target| target.mode);
         config.metrics.leads(&cache, injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
         let reconciler = Arc::new(Reconciler {
@@ -271,15 +271,15 @@ impl Life {
             gate,
             effects: config.effects,
             settings,
-            waits: Waits::new(config.resync, config.azure_limits, config.spread, &config.clock),
+            waits: Requeues::new(config.resync, config.azure_limits, config.spread, &config.clock),
             webhook: config.webhook.map(|target| Registrar::new(target, config.clock.clone())),
             clock: config.clock,
-            policies: config.injection.map(PolicyKeeper::new),
+            policies: config.injection.map(PolicyWriter::new),
             upstream,
             queue: queue.clone(),
             pods: config.pods,
             held,
-            missed: MissedPods::new(config.metrics.clone()),
+            missed: UninjectedPodScanner::new(config.metrics.clone()),
             metrics: config.metrics,
             roles: RoleBook::default(),
         });
@@ -288,7 +288,7 @@ impl Life {
         }
     }
 
-    /// Waits for an event, unless something ends before.
+    /// Requeues for an event, unless something ends before.
     async fn until<T>(&mut self, event: impl Future<Output = T>) -> Result<T, End> {
         let failed = |error| Err(End::Failed(error));
         tokio::select! {
@@ -320,7 +320,7 @@ async fn lost(election: Option<&mut Election>) -> Loss {
     }
 }
 
-/// Waits for the end of a task that nobody aborted.
+/// Requeues for the end of a task that nobody aborted.
 async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
     loop {
         match tasks.join_next().await {
@@ -343,7 +343,7 @@ async fn all_seen(mut seen: watch::Receiver<BTreeSet<Watched>>, required: BTreeS
     is(&mut seen, |all| required.is_subset(all)).await;
 }
 
-async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue<Key, Source>>, stop: CancellationToken) {
+async fn work(reconciler: Arc<Reconciler>, queue: Arc<WorkQueue<Key, Source>>, stop: CancellationToken) {
     loop {
         let key = tokio::select! {
             biased;

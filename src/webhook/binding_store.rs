@@ -20,7 +20,7 @@ use ensign_core::admission::Binding;
 use ensign_runtime::interner::SharedTexts;
 
 /// An object of the watch that may be malformed.
-pub type Guarded = ensign_runtime::deserialize_guard::Guarded<ManagedIdentityBinding>;
+pub type Guarded = ensign_runtime::deserialize_guard::DeserializeGuard<ManagedIdentityBinding>;
 
 /// The bindings of one service account.
 pub type Bindings = Arc<[Arc<Binding>]>;

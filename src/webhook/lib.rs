@@ -30,7 +30,7 @@ use self::binding_store::Index;
 use self::certificates::{Certificates, Resolver};
 use self::live_lookup::LiveLookup;
 use self::metrics::WebhookMetrics;
-use self::server::limits::Limits;
+use self::server::limits::RequestLimits;
 use self::service_account_store::{Accounts, LiveAccount};
 use ensign_core::admission::Config;
 use ensign_runtime::clock::SharedClock;
@@ -46,7 +46,7 @@ pub struct Options {
     /// What pods get.
     pub config: Config,
     /// What clients may take.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// How long it goes on serving after it was told to stop, while whoever sends requests learns that.
     pub lame_duck: Duration,
     /// What is counted.

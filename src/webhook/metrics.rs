@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::certificates::Resolver;
-use ensign_core::admission::{Decision, RefusalCode};
+use ensign_core::admission::{Decision, DenialCode};
 
 /// The webhook's metrics. Copies count together.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,7 @@ impl Collector for Certificates {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    outcome: Outcome,
+    outcome: AdmissionOutcome,
     reason: Why,
     mode: Mode,
 }
@@ -72,7 +72,7 @@ pub enum Mode {
 
 /// What became of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Outcome {
+enum AdmissionOutcome {
     Allowed,
     Injected,
     Held,
@@ -81,21 +81,21 @@ enum Outcome {
 
 /// Why it was refused, if it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Why(Option<RefusalCode>);
+struct Why(Option<DenialCode>);
 
 impl EncodeLabelValue for Why {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.0.map_or("", RefusalCode::as_str), encoder)
+        EncodeLabelValue::encode(&self.0.map_or("", DenialCode::as_str), encoder)
     }
 }
 
 impl Labels {
     fn new(decision: &Decision, mode: Mode) -> Self {
         let (outcome, code) = match decision {
-            Decision::Allow { .. } => (Outcome::Allowed, None),
-            Decision::Patch { held: false, .. } => (Outcome::Injected, None),
-            Decision::Patch { held: true, .. } => (Outcome::Held, None),
-            Decision::Refuse(refusal) => (Outcome::Refused, Some(refusal.code)),
+            Decision::Allow { .. } => (AdmissionOutcome::Allowed, None),
+            Decision::Patch { held: false, .. } => (AdmissionOutcome::Injected, None),
+            Decision::Patch { held: true, .. } => (AdmissionOutcome::Held, None),
+            Decision::Refuse(refusal) => (AdmissionOutcome::Refused, Some(refusal.code)),
         };
         Self { outcome, reason: Why(code), mode }
     }
@@ -105,7 +105,7 @@ impl WebhookMetrics {
     /// Puts them into the registry of a process, those that every install has at zero.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("ensign_admissions", "Pods that the API server asked about", self.admissions.clone());
-        for outcome in [Outcome::Allowed, Outcome::Injected, Outcome::Held] {
+        for outcome in [AdmissionOutcome::Allowed, AdmissionOutcome::Injected, AdmissionOutcome::Held] {
             drop(self.admissions.get_or_create(&Labels { outcome, reason: Why(None), mode: Mode::Native }));
         }
         registry.register_collector(Box::new(self.certificates.clone()));
@@ -125,7 +125,7 @@ impl WebhookMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ensign_core::admission::Refusal;
+    use ensign_core::admission::Denial;
     use ensign_runtime::metrics::Metrics;
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         let patch = |held| Decision::Patch { operations: Vec::new(), warnings: Vec::new(), held };
-        let refusal = Refusal { code: RefusalCode::NoBinding, message: "of pod secret-name".to_owned() };
+        let refusal = Denial { code: DenialCode::NoBinding, message: "of pod secret-name".to_owned() };
         for decision in [patch(true), patch(false), patch(true), Decision::Refuse(refusal)] {
             metrics.admitted(&decision, Mode::Native);
         }

@@ -1,6 +1,6 @@
 //! Plans made from reference runs: one for each point and moment, and one for each way that a request can fail.
 
-use ensign_controller::Moment;
+use ensign_controller::Phase;
 use serde_json::{Value, json};
 
 use super::gate::GateAction;
@@ -32,12 +32,12 @@ pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
         let in_azure = point.starts_with("put") || point.starts_with("delete") || of_roles;
         let is_event = point.starts_with("event");
         let crash: &[u32] = if point.starts_with("add-finalizer") || point.starts_with("put") { &[1, 2] } else { &[1] };
-        add("crash-applied", crash, Fault::Crash(point.clone(), Moment::Applied));
+        add("crash-applied", crash, Fault::Crash(point.clone(), Phase::Applied));
         if is_event {
             continue;
         }
-        add("crash-before", crash, Fault::Crash(point.clone(), Moment::Before));
-        add("crash-answered", crash, Fault::Crash(point.clone(), Moment::Answered));
+        add("crash-before", crash, Fault::Crash(point.clone(), Phase::Before));
+        add("crash-answered", crash, Fault::Crash(point.clone(), Phase::Answered));
         let is_status = point.starts_with("status");
         if !is_status || index % 3 == 0 {
             add("answer-lost", if in_azure { &[11] } else { &[15] }, Fault::AnswerLost(point.clone()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ensign_controller::Moment;
+use ensign_controller::Phase;
 use ensign_core::mutants::Mutant;
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ pub enum Fault {
     /// Nothing: the reference run.
     None,
     /// The process is gone at a moment of an effect.
-    Crash(String, Moment),
+    Crash(String, Phase),
     /// The effect happens, and its answer is lost.
     AnswerLost(String),
     /// The effect is refused by the server itself, which has trouble of its own.
@@ -149,10 +149,10 @@ impl Plan {
             Fault::Conflict(point) if point.starts_with("add-finalizer") => {
                 let (inner, target) = (world.clone(), point.clone());
                 let meddle = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([MARK]))));
-                world.probe.strike_at(point, Moment::Before, meddle);
+                world.probe.strike_at(point, Phase::Before, meddle);
                 let (inner, target) = (world.clone(), point.clone());
                 let undo = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([]))));
-                world.probe.strike_at(point, Moment::Answered, undo);
+                world.probe.strike_at(point, Phase::Answered, undo);
             }
             Fault::Conflict(point) => {
                 on_the_way(world, point, "", GateAction::Answer { status: 409, retry_after: None });
@@ -160,7 +160,7 @@ impl Plan {
             Fault::ClockJump(point, minutes) => {
                 let (clock, by) = (world.clock.clone(), k8s_openapi::jiff::SignedDuration::from_mins(*minutes));
                 let jump = Strike::Do(Arc::new(move || clock.skew(by)));
-                world.probe.strike_at(point, Moment::Before, jump);
+                world.probe.strike_at(point, Phase::Before, jump);
             }
             Fault::Azure(rules) => {
                 if rules.to_string().contains("delayMs") {
@@ -196,7 +196,7 @@ fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
             inner.gate.rule(GateRule { method, contains, skip: 0, times: 1, action: gate.clone(), fired });
         }
     };
-    world.probe.strike_at(point, Moment::Before, Strike::Do(Arc::new(disturb)));
+    world.probe.strike_at(point, Phase::Before, Strike::Do(Arc::new(disturb)));
 }
 
 /// Somebody else's finalizer: what is about to be written is out of date.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ensign_controller::{Effect, Moment, Probe};
+use ensign_controller::{Phase, Probe, SideEffect};
 use tokio::sync::Notify;
 
 use super::clock::lock;
@@ -29,9 +29,9 @@ pub enum Strike {
 pub struct FaultProbe {
     /// The plan's prefix of names, which is left out of points.
     prefix: String,
-    counts: Mutex<BTreeMap<Effect, u32>>,
+    counts: Mutex<BTreeMap<SideEffect, u32>>,
     points: Mutex<Vec<String>>,
-    strikes: Mutex<Vec<(String, Moment, Strike)>>,
+    strikes: Mutex<Vec<(String, Phase, Strike)>>,
     struck: AtomicU64,
     seen: AtomicU64,
     crashing: AtomicBool,
@@ -44,7 +44,7 @@ impl FaultProbe {
     }
 
     /// Strikes once, when a point that begins like this comes to the moment.
-    pub fn strike_at(&self, point: &str, moment: Moment, strike: Strike) {
+    pub fn strike_at(&self, point: &str, moment: Phase, strike: Strike) {
         lock(&self.strikes).push((point.to_owned(), moment, strike));
     }
 
@@ -83,15 +83,15 @@ impl FaultProbe {
         self.crashing.store(false, Ordering::SeqCst);
     }
 
-    fn number(&self, effect: &Effect, moment: Moment) -> String {
+    fn number(&self, effect: &SideEffect, moment: Phase) -> String {
         let mut counts = lock(&self.counts);
         let count = counts.entry(effect.clone()).or_default();
-        *count += u32::from(moment == Moment::Before);
+        *count += u32::from(moment == Phase::Before);
         let object = effect.object.replace(&self.prefix, "").replace("system:serviceaccount:", "");
         format!("{} {} #{count}", effect.act, without_hashes(&object))
     }
 
-    fn due(&self, point: &str, moment: Moment) -> Option<Strike> {
+    fn due(&self, point: &str, moment: Phase) -> Option<Strike> {
         let mut strikes = lock(&self.strikes);
         let at = strikes.iter().position(|(wanted, when, _)| point.starts_with(wanted.as_str()) && *when == moment)?;
         self.struck.fetch_add(1, Ordering::SeqCst);
@@ -100,7 +100,7 @@ impl FaultProbe {
 }
 
 impl Probe for FaultProbe {
-    fn reached<'a>(&'a self, effect: &'a Effect, moment: Moment) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn reached<'a>(&'a self, effect: &'a SideEffect, moment: Phase) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             if self.crashing.load(Ordering::SeqCst) {
                 // Another task of a controller that is gone.
@@ -108,7 +108,7 @@ impl Probe for FaultProbe {
             }
             self.seen.fetch_add(1, Ordering::SeqCst);
             let point = self.number(effect, moment);
-            if moment == Moment::Before {
+            if moment == Phase::Before {
                 lock(&self.points).push(point.clone());
             }
             match self.due(&point, moment) {

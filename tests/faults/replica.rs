@@ -8,13 +8,13 @@ use std::time::Duration;
 use ensign_azure::ArmClient;
 use ensign_azure::cloud::CloudArgs;
 use ensign_controller;
-use ensign_controller::{Config, ControllerError, ControllerMetrics, Effects, IssuerWatch, LeaseConfig};
+use ensign_controller::{Config, ControllerError, ControllerMetrics, Failpoints, IssuerWatch, LeaseConfig};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
 use ensign_core::mutants;
 use ensign_core::roles::RolePolicy;
 use ensign_core::scheduling::backoff::Spread;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::health::Readiness;
 use kube::client::ClientBuilder;
 use kube::client::retry::RetryPolicy;
@@ -165,7 +165,7 @@ impl Replica {
                 settle: Duration::ZERO,
             },
             resync: RESYNC,
-            azure_limits: Limits::PUBLISHED,
+            azure_limits: RateLimits::PUBLISHED,
             spread: self.spread(),
             concurrency: 4,
             webhook: None,
@@ -175,7 +175,7 @@ impl Replica {
             readiness,
             leadership,
             issuer_watch,
-            effects: Effects::watched_by(self.probe.clone()),
+            effects: Failpoints::watched_by(self.probe.clone()),
             pods: None,
             metrics: ControllerMetrics::default(),
         };

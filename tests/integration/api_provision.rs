@@ -134,7 +134,7 @@ fn where_an_identity_is_cannot_be_changed() {
         refused(&changed, &[&format!("spec.provision.{field}"), "immutable"]);
     }
     for (field, value) in
-        [("tags", json!({"a": "b"})), ("reclaimPolicy", json!("Delete")), ("ifExists", json!("TakeOver"))]
+        [("tags", json!({"a": "b"})), ("reclaimPolicy", json!("Delete")), ("ifExists", json!("Adopt"))]
     {
         let mut changed = object.clone();
         changed["spec"]["provision"][field] = value;

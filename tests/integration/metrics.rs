@@ -6,7 +6,7 @@ use std::path::Path;
 use ensign_api::conditions::Reason;
 use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
 use ensign_controller::ControllerMetrics;
-use ensign_core::admission::{Decision, Refusal, RefusalCode};
+use ensign_core::admission::{Decision, Denial, DenialCode};
 use ensign_runtime::metrics::{Metrics, registry};
 use ensign_webhook::metrics::{Mode, WebhookMetrics};
 use prometheus_client::registry::Registry;
@@ -30,7 +30,7 @@ fn webhook() -> String {
     text(|registry| {
         let metrics = WebhookMetrics::default();
         metrics.register(registry);
-        let refusal = Refusal { code: RefusalCode::NoBinding, message: String::new() };
+        let refusal = Denial { code: DenialCode::NoBinding, message: String::new() };
         metrics.admitted(&Decision::Refuse(refusal), Mode::Native);
     })
 }

@@ -60,12 +60,12 @@ fn an_identity_that_exists_is_left_alone_until_the_object_says_otherwise_and_sta
     team.apply(&object);
     bind(&team, &name);
     let refused = team.wait_condition("mi", &name, "IdentityResolved", "False", "IdentityExists");
-    assert!(message(&refused, "IdentityResolved").contains("spec.provision.ifExists to TakeOver"), "{refused:#}");
+    assert!(message(&refused, "IdentityResolved").contains("spec.provision.ifExists to Adopt"), "{refused:#}");
     team.wait_condition("mib", "app", "Ready", "False", "IdentityExists");
     assert_eq!(team.azure_identities(), before);
     assert!(team.writes_with(&format!("/{name}")).is_empty(), "nothing was written");
 
-    object["spec"]["provision"]["ifExists"] = json!("TakeOver");
+    object["spec"]["provision"]["ifExists"] = json!("Adopt");
     team.apply(&object);
     let binding = team.wait_ready("app");
     assert_eq!(binding["status"]["clientID"], before[&name].client_id.as_str(), "it is the same identity");
@@ -156,7 +156,7 @@ fn an_identity_in_another_region_is_told_and_left() {
     let team = Team::new("region");
     let name = format!("{}-own", team.name);
     team.ensign.azure_identity(&name, None, &[]);
-    let change = json!({"ifExists": "TakeOver", "location": "Japan East"});
+    let change = json!({"ifExists": "Adopt", "location": "Japan East"});
     team.apply(&team.provisioned(&name, &change));
     team.wait_condition("mi", &name, "IdentityResolved", "False", "LocationMismatch");
     assert!(team.writes_with(&format!("/{name}")).is_empty());

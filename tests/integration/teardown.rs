@@ -11,7 +11,7 @@ use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
 use ensign_core::commands::teardown::{Disposal, IdentityReport, Report};
 use ensign_core::credentials::ownership::Cluster;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_core::webhook_configuration::LABELLED_ENTRY;
 use ensign_runtime::clock::SystemClock;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
                 stop: None,
                 leadership,
                 registration: self.registration.clone(),
-                azure_limits: Limits::PUBLISHED,
+                azure_limits: RateLimits::PUBLISHED,
                 clock: SystemClock::shared(),
                 patience: self.patience,
             };

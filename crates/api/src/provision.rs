@@ -92,7 +92,7 @@ pub enum IfExists {
     #[default]
     Refuse,
     /// It becomes the object's own. One that another cluster's Ensign owns is left alone all the same.
-    TakeOver,
+    Adopt,
 }
 
 /// What happens to an Azure resource when its object is deleted.

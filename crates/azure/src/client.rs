@@ -19,7 +19,7 @@ use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation, chain};
 use super::http::{Connection, ConnectionError};
 use super::metrics::AzureMetrics;
-use super::rate_limited::{Pace, Passed};
+use super::rate_limited::{Passed, RateLimiter};
 use super::token_refresh::RefusedToken;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
@@ -44,7 +44,7 @@ const REQUEST_ID_HEADERS: [&str; 2] = ["x-ms-client-request-id", "x-ms-correlati
 pub struct ArmClient {
     pub(super) endpoint: Url,
     pipeline: Pipeline,
-    pace: Option<Pace>,
+    pace: Option<RateLimiter>,
     scopes: AllowedScopes,
     metrics: AzureMetrics,
     /// The ID of each request; a new one for each without it.
@@ -84,7 +84,7 @@ impl ArmClient {
 
     /// The same client, every request of which keeps to the pace.
     #[must_use]
-    pub fn paced(self, pace: Pace) -> Self {
+    pub fn paced(self, pace: RateLimiter) -> Self {
         Self { pace: Some(pace), ..self }
     }
 

@@ -11,7 +11,7 @@ use ensign_api::{ArmId, MAX_CREDENTIALS_PER_IDENTITY};
 use ensign_core::acceptance::scopes;
 use ensign_core::failure::Failure;
 use ensign_core::mutants::{self, Mutant};
-use ensign_core::scheduling::rate_limiter::{Kind, Refusal};
+use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 use ensign_runtime::error_chain;
 use ensign_runtime::redact::redact;
 
@@ -60,17 +60,17 @@ impl Operation {
     }
 
     /// What it is to Azure's limits.
-    pub(super) fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> RequestKind {
         match self {
             // The limits on lists are those of identities; what Microsoft.Authorization takes is not published.
-            Self::ReadIdentity | Self::ReadRole | Self::ReadRoleAssignments => Kind::Get,
-            Self::ListCredentials => Kind::List,
+            Self::ReadIdentity | Self::ReadRole | Self::ReadRoleAssignments => RequestKind::Get,
+            Self::ListCredentials => RequestKind::List,
             Self::PutCredential
             | Self::DeleteCredential
             | Self::PutIdentity
             | Self::DeleteIdentity
             | Self::PutRoleAssignment
-            | Self::DeleteRoleAssignment => Kind::Write,
+            | Self::DeleteRoleAssignment => RequestKind::Write,
         }
     }
     /// Every operation on roles.
@@ -157,12 +157,12 @@ pub enum ArmErrorCause {
     Deadline(Duration),
     /// The request was not sent.
     #[error("not sent; it may go out in {} s", .0.wait().as_secs())]
-    NotSent(Refusal),
+    NotSent(Deferral),
 }
 
 impl ArmError {
     /// Why the request was not even sent, if it was not.
-    pub fn not_sent(&self) -> Option<&Refusal> {
+    pub fn not_sent(&self) -> Option<&Deferral> {
         match &self.cause {
             ArmErrorCause::NotSent(refusal) => Some(refusal),
             _ => None,
@@ -196,8 +196,8 @@ impl ArmError {
             ArmErrorCause::Transport(_) | ArmErrorCause::Deadline(_) => {
                 (Reason::AzureUnavailable, format!("{doing} {id}: Azure can't be reached; retrying"), None)
             }
-            ArmErrorCause::NotSent(Refusal::Held { wait, reason, message }) => (*reason, message.clone(), Some(*wait)),
-            ArmErrorCause::NotSent(Refusal::Paced { wait }) => {
+            ArmErrorCause::NotSent(Deferral::Held { wait, reason, message }) => (*reason, message.clone(), Some(*wait)),
+            ArmErrorCause::NotSent(Deferral::Paced { wait }) => {
                 (Reason::Throttled, format!("{doing} {id}: waits for its turn"), Some(*wait))
             }
         };

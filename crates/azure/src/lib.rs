@@ -19,4 +19,4 @@ pub use cloud::Cloud;
 pub use error::ArmError;
 pub use http::{Connection, ConnectionError, ProxySettings, read_certificates};
 pub use metrics::AzureMetrics;
-pub use rate_limited::Pace;
+pub use rate_limited::RateLimiter;

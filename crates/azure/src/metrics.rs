@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::error::{ArmErrorCause, Operation};
-use ensign_core::scheduling::rate_limiter::Refusal;
+use ensign_core::scheduling::rate_limiter::Deferral;
 
 /// The metrics of requests to ARM. Copies count together.
 #[derive(Clone, Debug, Default)]
@@ -136,10 +136,10 @@ impl AzureMetrics {
     }
 
     /// Counts a request, or several that go out together, that has to wait.
-    pub fn postponed(&self, refusal: &Refusal) {
+    pub fn postponed(&self, refusal: &Deferral) {
         let cause = match refusal {
-            Refusal::Paced { .. } => Cause::Limit,
-            Refusal::Held { .. } => Cause::Pause,
+            Deferral::Paced { .. } => Cause::Limit,
+            Deferral::Held { .. } => Cause::Pause,
         };
         self.postponed.get_or_create(&PostponedLabels { cause }).inc();
     }
@@ -171,7 +171,7 @@ mod tests {
         metrics.answered(Operation::ReadIdentity, &Ok(()));
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::Deadline(Duration::ZERO)));
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::OutOfScope));
-        let paced = Refusal::Paced { wait: Duration::ZERO };
+        let paced = Deferral::Paced { wait: Duration::ZERO };
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::NotSent(paced)));
         let text = registry.text().unwrap();
         assert_eq!(lines(&registry), before, "no answer makes a new series: {text}");

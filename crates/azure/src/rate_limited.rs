@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::error::ArmErrorCause;
 use ensign_api::ArmId;
 use ensign_core::failure::Failure;
-use ensign_core::scheduling::rate_limiter::{Kind, Limits, Pacer, Refusal, Scope};
+use ensign_core::scheduling::rate_limiter::{Deferral, Pacer, RateLimits, RequestKind, Scope};
 use ensign_runtime::clock::SharedClock;
 
 /// How long a pause lasts where Azure asks for one without saying how long.
@@ -19,7 +19,7 @@ const UNNAMED_PAUSE: Duration = Duration::from_secs(5);
 
 /// The limits and pauses of one process; clones share them.
 #[derive(Clone)]
-pub struct Pace(Arc<Inner>);
+pub struct RateLimiter(Arc<Inner>);
 
 struct Inner {
     pacer: Mutex<Pacer>,
@@ -27,23 +27,23 @@ struct Inner {
     origin: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Nothing has gone out yet.
-    pub fn new(limits: Limits, clock: SharedClock) -> Self {
+    pub fn new(limits: RateLimits, clock: SharedClock) -> Self {
         let origin = clock.monotonic();
         Self(Arc::new(Inner { pacer: Mutex::new(Pacer::new(limits)), clock, origin }))
     }
 
     /// How many requests of a kind, of so many that are wanted, may go out under an identity now, at least one; takes
     /// nothing.
-    pub fn room(&self, id: &ArmId, kind: Kind, wanted: usize) -> Result<usize, Refusal> {
+    pub fn room(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<usize, Deferral> {
         let count = u32::try_from(wanted).unwrap_or(u32::MAX);
         let room = self.pacer().room(id, kind, count, self.now())?;
         Ok(usize::try_from(room).unwrap_or(wanted).min(wanted))
     }
 
     /// Whether so many requests of a kind may go out under an identity now that are of use together only; takes nothing.
-    pub fn all(&self, id: &ArmId, kind: Kind, wanted: usize) -> Result<(), Refusal> {
+    pub fn all(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<(), Deferral> {
         self.pacer().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
     }
 
@@ -56,7 +56,7 @@ impl Pace {
     pub(super) async fn pass<T>(
         &self,
         id: &ArmId,
-        (kind, page): (Kind, u32),
+        (kind, page): (RequestKind, u32),
         request: impl Future<Output = Result<T, ArmErrorCause>>,
     ) -> Result<T, Passed> {
         self.pacer().ask(id, kind, page, self.now()).map_err(Passed::NotSent)?;
@@ -79,7 +79,7 @@ impl Pace {
     }
 }
 
-impl fmt::Debug for Pace {
+impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pace").finish_non_exhaustive()
     }
@@ -88,7 +88,7 @@ impl fmt::Debug for Pace {
 /// Why a request did not succeed.
 #[derive(Debug)]
 pub(super) enum Passed {
-    NotSent(Refusal),
+    NotSent(Deferral),
     Failed(ArmErrorCause),
 }
 

@@ -6,7 +6,7 @@ use ensign_api::conditions::{ConditionType, Reason, Severity, Verdict, find};
 
 /// An event to publish on an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct Event {
     /// The event's reason.
     pub reason: Reason,
     /// The event's text.
@@ -14,10 +14,10 @@ pub struct Note {
 }
 
 /// The Warning event for a new problem; the same problem is told once, however often it is found.
-pub fn warning(before: &[Condition], kind: ConditionType, now: &Verdict) -> Option<Note> {
+pub fn warning(before: &[Condition], kind: ConditionType, now: &Verdict) -> Option<Event> {
     let problem = matches!(now.reason.severity(), Severity::Terminal | Severity::Retrying);
     let known = find(before, kind).is_some_and(|condition| condition.reason == now.reason.as_str());
-    (problem && !known).then(|| Note { reason: now.reason, message: now.message.clone() })
+    (problem && !known).then(|| Event { reason: now.reason, message: now.message.clone() })
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub struct Desired {
 
 /// A write of the identity itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum IdentityWrite {
     /// Create it.
     Create(Desired),
     /// Set right what differs, or make it the object's own.
@@ -76,7 +76,7 @@ pub struct Object<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Upkeep {
     /// The write, if one is needed.
-    pub step: Option<Step>,
+    pub step: Option<IdentityWrite>,
     /// Why the identity can't be used yet, or not at all.
     pub refusal: Option<Verdict>,
 }
@@ -99,7 +99,7 @@ impl Object<'_> {
     pub fn create(&self) -> Upkeep {
         let message = format!("{} is about to be made in Azure", self.id);
         Upkeep {
-            step: Some(Step::Create(self.desired(&BTreeMap::new()))),
+            step: Some(IdentityWrite::Create(self.desired(&BTreeMap::new()))),
             refusal: Some(Verdict::unknown(Reason::Provisioning, message)),
         }
     }
@@ -110,7 +110,7 @@ impl Object<'_> {
         // Somebody took the tags away: what Azure once confirmed as the object's own, by its principal, still is.
         let recorded = self.recorded_principal.is_some_and(|known| known.eq_ignore_ascii_case(&found.principal_id));
         let ours = holder == Holder::ThisObject || (holder == Holder::Nobody && recorded);
-        let takes_over = self.spec.if_exists == IfExists::TakeOver && holder != Holder::OtherCluster;
+        let takes_over = self.spec.if_exists == IfExists::Adopt && holder != Holder::OtherCluster;
         if !ours && !takes_over && !mutants::active(Mutant::IdentityTakenSilently) {
             return Upkeep { step: None, refusal: Some(self.exists(holder)) };
         }
@@ -129,16 +129,16 @@ impl Object<'_> {
             let message = format!("{} is about to be taken over, as spec.provision.ifExists says", self.id);
             Verdict::unknown(Reason::Provisioning, message)
         });
-        Upkeep { step: differs.then_some(Step::Update(desired)), refusal: refusal.filter(|_| differs) }
+        Upkeep { step: differs.then_some(IdentityWrite::Update(desired)), refusal: refusal.filter(|_| differs) }
     }
 
     /// What to do about the identity when its object goes and nothing of ours is left under it.
-    pub fn reclaim(&self, found: &AzureIdentity) -> Option<Step> {
+    pub fn reclaim(&self, found: &AzureIdentity) -> Option<IdentityWrite> {
         if mutants::active(Mutant::ForeignIdentityDeleted) {
-            return (self.spec.reclaim_policy == ReclaimPolicy::Delete).then_some(Step::Delete);
+            return (self.spec.reclaim_policy == ReclaimPolicy::Delete).then_some(IdentityWrite::Delete);
         }
         let ours = self.holder(&found.tags) == Holder::ThisObject;
-        (ours && self.spec.reclaim_policy == ReclaimPolicy::Delete).then_some(Step::Delete)
+        (ours && self.spec.reclaim_policy == ReclaimPolicy::Delete).then_some(IdentityWrite::Delete)
     }
 
     /// The identity as it should be where these tags are. Tags of others stay.
@@ -159,12 +159,12 @@ impl Object<'_> {
         let id = self.id;
         let cure = match holder {
             Holder::OtherCluster => format!(
-                "Ensign in another cluster owns it. If that is no more, an Azure administrator has to run `az tag update --resource-id {id} --operation delete --tags {CLUSTER_TAG}=`, and a cluster operator has to set spec.provision.ifExists to TakeOver; otherwise name another identity in a new ManagedIdentity"
+                "Ensign in another cluster owns it. If that is no more, an Azure administrator has to run `az tag update --resource-id {id} --operation delete --tags {CLUSTER_TAG}=`, and a cluster operator has to set spec.provision.ifExists to Adopt; otherwise name another identity in a new ManagedIdentity"
             ),
             Holder::OtherObject => format!(
-                "another ManagedIdentity of this cluster made it (its UID is in the tag {OBJECT_TAG}). A cluster operator has to set spec.provision.ifExists to TakeOver to make it this object's own, or name another identity in a new ManagedIdentity"
+                "another ManagedIdentity of this cluster made it (its UID is in the tag {OBJECT_TAG}). A cluster operator has to set spec.provision.ifExists to Adopt to make it this object's own, or name another identity in a new ManagedIdentity"
             ),
-            Holder::Nobody | Holder::ThisObject => "Ensign did not make it. A cluster operator has to set spec.provision.ifExists to TakeOver to make it this object's own, or use it with spec.existing in a new ManagedIdentity".to_owned(),
+            Holder::Nobody | Holder::ThisObject => "Ensign did not make it. A cluster operator has to set spec.provision.ifExists to Adopt to make it this object's own, or use it with spec.existing in a new ManagedIdentity".to_owned(),
         };
         Verdict::bad(Reason::IdentityExists, format!("{id} exists already and is left alone: {cure}"))
     }

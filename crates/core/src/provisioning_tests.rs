@@ -76,7 +76,7 @@ impl World {
 
     /// The identity after the write, and what is to be done then.
     fn written(mut self) -> (Self, Upkeep) {
-        if let Some(Step::Create(desired) | Step::Update(desired)) = self.keep().step {
+        if let Some(IdentityWrite::Create(desired) | IdentityWrite::Update(desired)) = self.keep().step {
             self.found.tags = desired.tags;
             self.found.isolation_scope = Some(desired.isolation_scope.as_str().to_owned());
         }
@@ -89,7 +89,7 @@ impl World {
 fn what_is_created_is_known_as_the_objects_own_from_the_first_moment() {
     let mut world = World::new(&json!({"isolationScope": "Regional"}));
     let create = |object: &Object<'_>| object.create();
-    let Some(Step::Create(desired)) = world.with(create).step else { panic!("it is created") };
+    let Some(IdentityWrite::Create(desired)) = world.with(create).step else { panic!("it is created") };
     assert_eq!(desired.location, "West Europe");
     assert_eq!(desired.isolation_scope, IsolationScope::Regional);
     world.found.tags = desired.tags;
@@ -103,7 +103,7 @@ fn an_identity_that_ensign_did_not_make_is_left_alone_and_the_field_that_takes_i
     let world = World::new(&json!({})).tagged(&[("team", "shop")]);
     assert_eq!(world.refused(), Reason::IdentityExists);
     let message = world.keep().refusal.unwrap().message;
-    assert!(message.contains("spec.provision.ifExists to TakeOver"), "{message}");
+    assert!(message.contains("spec.provision.ifExists to Adopt"), "{message}");
 }
 
 #[test]
@@ -117,10 +117,10 @@ fn another_objects_identity_is_left_alone() {
 #[test]
 fn what_may_be_taken_over_gets_the_tags_and_is_not_used_before() {
     for tags in [&[][..], &[(CLUSTER_TAG, "one"), (OBJECT_TAG, "another")]] {
-        let world = World::new(&json!({"ifExists": "TakeOver"})).tagged(tags);
+        let world = World::new(&json!({"ifExists": "Adopt"})).tagged(tags);
         let upkeep = world.keep();
         assert_eq!(upkeep.refusal.map(|verdict| verdict.reason), Some(Reason::Provisioning));
-        assert!(matches!(upkeep.step, Some(Step::Update(_))));
+        assert!(matches!(upkeep.step, Some(IdentityWrite::Update(_))));
         let (world, after) = world.written();
         assert_eq!(after, Upkeep::default());
         assert_eq!(world.with(|object| object.holder(&world.found.tags)), Holder::ThisObject);
@@ -129,7 +129,7 @@ fn what_may_be_taken_over_gets_the_tags_and_is_not_used_before() {
 
 #[test]
 fn another_clusters_identity_is_not_even_taken_over() {
-    let world = World::new(&json!({"ifExists": "TakeOver"})).tagged(&[(CLUSTER_TAG, "two"), (OBJECT_TAG, UID)]);
+    let world = World::new(&json!({"ifExists": "Adopt"})).tagged(&[(CLUSTER_TAG, "two"), (OBJECT_TAG, UID)]);
     assert_eq!(world.refused(), Reason::IdentityExists);
     let message = world.keep().refusal.unwrap().message;
     assert!(message.contains("az tag update"), "{message}");
@@ -144,7 +144,7 @@ fn tags_that_differ_are_set_right_and_those_of_others_stay() {
     world.found.tags.insert("cost-center".into(), "7".into());
     let upkeep = world.keep();
     assert_eq!(upkeep.refusal, None, "it can be used meanwhile");
-    let Some(Step::Update(desired)) = upkeep.step else { panic!("they are set right") };
+    let Some(IdentityWrite::Update(desired)) = upkeep.step else { panic!("they are set right") };
     let tag = |name: &str| desired.tags.get(name).map(String::as_str);
     assert_eq!((tag("team"), tag("Team"), tag("tier")), (Some("shop"), None, Some("1")));
     assert_eq!(tag("cost-center"), Some("7"));
@@ -155,9 +155,12 @@ fn tags_that_differ_are_set_right_and_those_of_others_stay() {
 fn tags_of_ownership_that_somebody_took_away_come_back_only_where_azure_once_confirmed_the_identity() {
     let mut world = World::new(&json!({})).tagged(&[("team", "shop")]);
     world.recorded = Some("PRINCIPAL");
-    assert!(matches!(world.keep(), Upkeep { step: Some(Step::Update(_)), refusal: None }));
+    assert!(matches!(world.keep(), Upkeep { step: Some(IdentityWrite::Update(_)), refusal: None }));
     world.found.tags.insert(CLUSTER_TAG.into(), "one".into());
-    assert!(matches!(world.keep(), Upkeep { step: Some(Step::Update(_)), refusal: None }), "nor only one of them");
+    assert!(
+        matches!(world.keep(), Upkeep { step: Some(IdentityWrite::Update(_)), refusal: None }),
+        "nor only one of them"
+    );
     world.found.tags.remove(CLUSTER_TAG);
     world.recorded = Some("of one that was deleted");
     assert_eq!(world.refused(), Reason::IdentityExists, "somebody made another under the name");
@@ -171,7 +174,7 @@ fn an_identity_in_another_region_is_told_and_not_written() {
     let mut world = World::new(&json!({})).own();
     world.found.location = "eastus".into();
     assert_eq!(world.refused(), Reason::LocationMismatch);
-    let mut world = World::new(&json!({"ifExists": "TakeOver"}));
+    let mut world = World::new(&json!({"ifExists": "Adopt"}));
     world.found.location = "eastus".into();
     assert_eq!(world.refused(), Reason::LocationMismatch, "nor taken over");
 }
@@ -189,7 +192,7 @@ fn what_was_made_under_the_previous_cluster_id_stays_the_objects_own_and_gets_th
 #[test]
 fn only_what_is_provably_the_objects_own_is_deleted_and_only_if_it_is_to_be() {
     let reclaim = |world: &World| world.with(|object| object.reclaim(&world.found));
-    assert_eq!(reclaim(&World::new(&json!({"reclaimPolicy": "Delete"})).own()), Some(Step::Delete));
+    assert_eq!(reclaim(&World::new(&json!({"reclaimPolicy": "Delete"})).own()), Some(IdentityWrite::Delete));
     assert_eq!(reclaim(&World::new(&json!({})).own()), None, "Retain is the default");
     for tags in [
         &[][..],
@@ -198,7 +201,7 @@ fn only_what_is_provably_the_objects_own_is_deleted_and_only_if_it_is_to_be() {
         &[(CLUSTER_TAG, "one"), (OBJECT_TAG, "another")],
         &[(CLUSTER_TAG, "two"), (OBJECT_TAG, UID)],
     ] {
-        let mut world = World::new(&json!({"reclaimPolicy": "Delete", "ifExists": "TakeOver"})).tagged(tags);
+        let mut world = World::new(&json!({"reclaimPolicy": "Delete", "ifExists": "Adopt"})).tagged(tags);
         world.recorded = Some("principal");
         assert_eq!(reclaim(&world), None, "{tags:?}");
     }
@@ -209,7 +212,7 @@ proptest! {
     fn whatever_the_tags_are_nothing_of_others_is_written_without_leave(
         cluster in proptest::option::of("one|two|One|"), uid in proptest::option::of("6f0c1d2e|another|"), takes in any::<bool>(),
     ) {
-        let mut world = World::new(&json!({"ifExists": if takes { "TakeOver" } else { "Refuse" }, "reclaimPolicy": "Delete"}));
+        let mut world = World::new(&json!({"ifExists": if takes { "Adopt" } else { "Refuse" }, "reclaimPolicy": "Delete"}));
         world.found.tags.extend(cluster.clone().map(|cluster| (CLUSTER_TAG.to_owned(), cluster)));
         world.found.tags.extend(uid.clone().map(|uid| (OBJECT_TAG.to_owned(), uid)));
         let ours = cluster.as_deref() == Some("one") && uid.as_deref() == Some(UID);

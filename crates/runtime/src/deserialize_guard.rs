@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 /// large as everything else and asked for by nobody, are gone before the next one is read. It can only be read from JSON, and in
 /// an event of a watch the type has to come before the object, as API servers write it.
 #[derive(Clone, Debug)]
-pub struct Guarded<K>(pub Result<K, Malformed>);
+pub struct DeserializeGuard<K>(pub Result<K, Malformed>);
 
 /// An object that can't be understood.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ struct MetadataOnly {
     metadata: ObjectMeta,
 }
 
-impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
+impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for DeserializeGuard<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         let mut guarded = Self(match serde_json::from_str(text.get()) {
@@ -48,7 +48,7 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
     }
 }
 
-impl<K: Resource> Resource for Guarded<K> {
+impl<K: Resource> Resource for DeserializeGuard<K> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    type Found = Guarded<ConfigMap>;
+    type Found = DeserializeGuard<ConfigMap>;
 
     #[test]
     fn a_malformed_object_is_named_and_the_others_of_its_list_are_read() {

@@ -15,7 +15,7 @@ use ensign_webhook;
 use ensign_webhook::Options;
 use ensign_webhook::certificates::{Certificates, SharedSecret};
 use ensign_webhook::metrics::WebhookMetrics;
-use ensign_webhook::server::limits::Limits;
+use ensign_webhook::server::limits::RequestLimits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -94,7 +94,7 @@ fn start(control_plane: &'static ControlPlane) -> String {
             compatibility: Some(Compatibility { tenant_id: TENANT.to_owned() }),
             hold: true,
         },
-        limits: Limits::default(),
+        limits: RequestLimits::default(),
         lame_duck: Duration::ZERO,
         metrics: WebhookMetrics::default(),
     };

@@ -12,14 +12,14 @@ use ensign_azure::ArmClient;
 use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign_controller;
-use ensign_controller::{Config, ControllerMetrics, Effects, Pods};
+use ensign_controller::{Config, ControllerMetrics, Failpoints, PodSettings};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::names::cluster_tag;
 use ensign_core::credentials::ownership::Cluster;
 use ensign_core::roles::RolePolicy;
 use ensign_core::scheduling::backoff::Spread;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SystemClock;
 use ensign_runtime::health::Readiness;
 use k8s_openapi::jiff::Timestamp;
@@ -198,7 +198,7 @@ impl Ensign {
                         settle: SETTLE,
                     },
                     resync: Duration::from_secs(900),
-                    azure_limits: Limits::PUBLISHED,
+                    azure_limits: RateLimits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 8,
                     webhook,
@@ -208,8 +208,8 @@ impl Ensign {
                     readiness: ready,
                     leadership: None,
                     issuer_watch: None,
-                    effects: Effects::default(),
-                    pods: Some(Pods { excluded: BTreeSet::new() }),
+                    effects: Failpoints::default(),
+                    pods: Some(PodSettings { excluded: BTreeSet::new() }),
                     metrics: ControllerMetrics::default(),
                 };
                 ensign_controller::run(config, stopped).await.expect("the controller ran");

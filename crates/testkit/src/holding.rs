@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE};
-use ensign_controller::Pods;
+use ensign_controller::PodSettings;
 use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ impl HoldStage {
         let injection = webhook.is_none().then(|| policies::target(&self.stage.azure.info().authority_host));
         let options = ReplicaOptions {
             clock: self.clock.clone(),
-            pods: Some(Pods { excluded: BTreeSet::new() }),
+            pods: Some(PodSettings { excluded: BTreeSet::new() }),
             settle: SETTLE,
             webhook,
             injection,

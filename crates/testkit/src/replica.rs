@@ -12,14 +12,14 @@ use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign_controller;
 use ensign_controller::{
-    Config, ControllerMetrics, Effects, InjectionTarget, IssuerWatch, LeaseConfig, Pods, WebhookTarget,
+    Config, ControllerMetrics, Failpoints, InjectionTarget, IssuerWatch, LeaseConfig, PodSettings, WebhookTarget,
 };
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::ownership::Cluster;
 use ensign_core::roles::RolePolicy;
 use ensign_core::scheduling::backoff::Spread;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::{Clock, SharedClock, SystemClock};
 use ensign_runtime::health::Readiness;
 use http::HeaderValue;
@@ -336,7 +336,7 @@ pub struct ReplicaOptions {
     pub allowed_scopes: AllowedScopes,
     pub roles: Option<RolePolicy>,
     /// What it does about pods, and the webhook that it registers.
-    pub pods: Option<Pods>,
+    pub pods: Option<PodSettings>,
     /// How long credentials settle.
     pub settle: Duration,
     pub webhook: Option<WebhookTarget>,
@@ -438,7 +438,7 @@ impl Replica {
                         settle: options.settle,
                     },
                     resync: Duration::from_secs(900),
-                    azure_limits: Limits::PUBLISHED,
+                    azure_limits: RateLimits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 4,
                     webhook: options.webhook,
@@ -448,7 +448,7 @@ impl Replica {
                     readiness: ready,
                     leadership,
                     issuer_watch: options.issuer_watch,
-                    effects: Effects::default(),
+                    effects: Failpoints::default(),
                     pods: options.pods,
                     metrics: options.metrics,
                 };

@@ -13,7 +13,7 @@ use ensign_api::ArmId;
 use ensign_azure;
 use ensign_azure::ArmClient;
 use ensign_controller::{Installed, Seen, look};
-use ensign_core::commands::check::{Bootstrap, Check, Outcome, passes};
+use ensign_core::commands::check::{Bootstrap, Check, CheckResult, passes};
 use ensign_runtime::clock::{Clock, SystemClock};
 use ensign_runtime::telemetry::{self, TelemetryArgs};
 use ensign_runtime::tls;
@@ -136,7 +136,7 @@ async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: 
         tenant_id: tenant_id.as_deref(),
     };
     let credential = ensign_azure::check::credential(&cloud, own.credential.as_ref(), &bootstrap).await;
-    if credential.outcome == Outcome::Fail {
+    if credential.outcome == CheckResult::Fail {
         return vec![credential];
     }
     let arm = match ArmClient::new(&cloud, &connection, own.credential.clone(), "check") {
@@ -168,9 +168,9 @@ fn render(checks: &[Check]) -> String {
     let mut lines = Vec::new();
     for Check { check, outcome, said, cure } in checks {
         let outcome = match outcome {
-            Outcome::Ok => "ok  ",
-            Outcome::Warn => "WARN",
-            Outcome::Fail => "FAIL",
+            CheckResult::Ok => "ok  ",
+            CheckResult::Warn => "WARN",
+            CheckResult::Fail => "FAIL",
         };
         lines.push(format!("{outcome}  {check:<12}  {said}"));
         lines.extend(cure.as_ref().map(|cure| format!("                      -> {cure}")));

@@ -22,7 +22,7 @@ use crate::cli::{Failure, block_on};
 use crate::cli::{kube_client, ready_file};
 use ensign_azure::ArmClient;
 use ensign_controller;
-use ensign_controller::{Config, ControllerMetrics, Effects, Pods, WebhookTarget};
+use ensign_controller::{Config, ControllerMetrics, Failpoints, PodSettings, WebhookTarget};
 use ensign_core::admission;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::ownership::Cluster;
@@ -233,8 +233,8 @@ async fn configure(
         readiness,
         leadership,
         issuer_watch: cluster.issuer_watch(),
-        effects: Effects::default(),
-        pods: args.holding.hold.then_some(Pods { excluded }),
+        effects: Failpoints::default(),
+        pods: args.holding.hold.then_some(PodSettings { excluded }),
         metrics,
     })
 }

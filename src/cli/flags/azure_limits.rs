@@ -1,9 +1,9 @@
 //! Flags of the pace at which Azure is asked.
 
-use ensign_core::scheduling::rate_limiter::{Limits, PerKind};
+use ensign_core::scheduling::rate_limiter::{PerKind, RateLimits};
 use ensign_core::scheduling::token_bucket::Rate;
 
-const PUBLISHED: Limits = Limits::PUBLISHED;
+const PUBLISHED: RateLimits = RateLimits::PUBLISHED;
 
 /// How fast requests to Azure go out. Each flag is also an environment variable.
 ///
@@ -53,8 +53,8 @@ impl AzureLimitsArgs {
     }
 
     /// The limits to keep to, the cluster's share counted in.
-    pub(in crate::cli) fn limits(&self) -> Limits {
-        let limits = Limits {
+    pub(in crate::cli) fn limits(&self) -> RateLimits {
+        let limits = RateLimits {
             identity: PerKind {
                 get: self.azure_identity_gets,
                 list: self.azure_identity_lists,
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn without_flags_the_published_limits_hold() {
-        assert_eq!(flags(&[]).limits(), Limits::PUBLISHED);
+        assert_eq!(flags(&[]).limits(), RateLimits::PUBLISHED);
         assert!(flags(&[]).problems().is_empty());
     }
 
@@ -101,7 +101,7 @@ mod tests {
     fn a_share_divides_what_the_flags_say() {
         let limits = flags(&["--azure-subscription-writes", "40+8", "--azure-rate-share", "0.25"]).limits();
         assert_eq!(limits.subscription.write.to_string(), "10+2");
-        assert_eq!(limits.identity, Limits::PUBLISHED.identity);
+        assert_eq!(limits.identity, RateLimits::PUBLISHED.identity);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ensign_webhook::server::limits::{DEFAULT_CONNECTIONS, DEFAULT_MEMORY_BYTES, DEFAULT_REQUESTS, Limits};
+use ensign_webhook::server::limits::{DEFAULT_CONNECTIONS, DEFAULT_MEMORY_BYTES, DEFAULT_REQUESTS, RequestLimits};
 
 const MIB: usize = 1024 * 1024;
 /// One body of the largest size has to fit.
@@ -48,12 +48,12 @@ impl LimitArgs {
     }
 
     /// What clients may take.
-    pub(in crate::cli) fn limits(&self) -> Limits {
-        Limits {
+    pub(in crate::cli) fn limits(&self) -> RequestLimits {
+        RequestLimits {
             connections: self.max_connections,
             requests: self.max_requests,
             memory_bytes: self.request_memory_mib.saturating_mul(MIB),
-            ..Limits::default()
+            ..RequestLimits::default()
         }
     }
 

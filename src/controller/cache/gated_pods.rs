@@ -9,16 +9,16 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 
 use super::BindingName;
 use crate::engine::key::{Key, Source};
-use crate::engine::work_queue::Queue;
+use crate::engine::work_queue::WorkQueue;
 use crate::metrics::ControllerMetrics;
 use ensign_api::conditions::Reason;
 use ensign_api::keys::{HELD_LABEL, INJECTED_BY_ANNOTATION};
-use ensign_core::events::Note;
+use ensign_core::events::Event;
 use ensign_core::pods::gate::claims;
 
 /// A namespace's name and a pod's name.
@@ -26,13 +26,13 @@ pub(crate) type PodName = (String, String);
 
 /// The held pods.
 #[derive(Default)]
-pub(crate) struct HeldPods {
-    pods: Mutex<BTreeMap<PodName, Held>>,
+pub(crate) struct GatedPods {
+    pods: Mutex<BTreeMap<PodName, GatedPod>>,
     metrics: ControllerMetrics,
 }
 
 #[derive(Default)]
-struct Held {
+struct GatedPod {
     uid: Option<String>,
     bindings: BTreeSet<String>,
     /// A gate never comes back, so that a pod without it needs no second look.
@@ -41,7 +41,7 @@ struct Held {
     told: BTreeSet<Reason>,
 }
 
-impl HeldPods {
+impl GatedPods {
     pub(crate) fn new(metrics: ControllerMetrics) -> Self {
         Self { pods: Mutex::default(), metrics }
     }
@@ -54,7 +54,7 @@ impl HeldPods {
         let ungated = self.change(&name, |pods| {
             let held = pods.entry(name.clone()).or_default();
             if held.uid != pod.uid {
-                *held = Held { uid: pod.uid.clone(), ..Held::default() };
+                *held = GatedPod { uid: pod.uid.clone(), ..GatedPod::default() };
             }
             held.bindings = bindings;
             held.ungated
@@ -88,7 +88,7 @@ impl HeldPods {
     }
 
     /// Those of the notes that were not said on the pod yet; from now on they were.
-    pub(crate) fn untold(&self, name: &PodName, notes: Vec<Note>) -> Vec<Note> {
+    pub(crate) fn untold(&self, name: &PodName, notes: Vec<Event>) -> Vec<Event> {
         let mut pods = self.lock();
         let Some(held) = pods.get_mut(name) else { return notes };
         notes.into_iter().filter(|note| held.told.insert(note.reason)).collect()
@@ -99,8 +99,8 @@ impl HeldPods {
     }
 
     /// Changes what is known of one pod, and counts it.
-    fn change<T>(&self, name: &PodName, change: impl FnOnce(&mut BTreeMap<PodName, Held>) -> T) -> T {
-        let count = |pods: &BTreeMap<PodName, Held>| i64::from(pods.get(name).is_some_and(|held| !held.ungated));
+    fn change<T>(&self, name: &PodName, change: impl FnOnce(&mut BTreeMap<PodName, GatedPod>) -> T) -> T {
+        let count = |pods: &BTreeMap<PodName, GatedPod>| i64::from(pods.get(name).is_some_and(|held| !held.ungated));
         let mut pods = self.lock();
         let before = count(&pods);
         let answer = change(&mut pods);
@@ -108,13 +108,13 @@ impl HeldPods {
         answer
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, GatedPod>> {
         // The map is whole after every method, so a panic elsewhere does not spoil it.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches held pods and queues each that changes. A controller without the right to do so goes on without.
-    pub(crate) async fn watch(&self, client: Client, queue: &Queue<Key, Source>) {
+    pub(crate) async fn watch(&self, client: Client, queue: &WorkQueue<Key, Source>) {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(client);
         let labelled = watcher::Config::default().labels(&format!("{HELD_LABEL}=true"));
         let mut events = std::pin::pin!(watcher(api, labelled).default_backoff());
@@ -122,19 +122,19 @@ impl HeldPods {
         let mut unseen = BTreeSet::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => unseen = self.names(),
-                Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
+                Ok(watcher::Event::Init) => unseen = self.names(),
+                Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => {
                     unseen.remove(&(pod.namespace().unwrap_or_default(), pod.name_any()));
                     if let Some(key) = self.seen(&pod.metadata) {
                         queue.add(key, Source::Namespace(pod.namespace().unwrap_or_default()));
                     }
                 }
                 // The label may be gone and the gate not: the key finds out.
-                Ok(Event::Delete(pod)) => {
+                Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
                     queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
                 }
-                Ok(Event::InitDone) => {
+                Ok(watcher::Event::InitDone) => {
                     for name in std::mem::take(&mut unseen) {
                         let source = Source::Namespace(name.0.clone());
                         queue.add(Key::Pod(name.into()), source);
@@ -165,13 +165,13 @@ mod tests {
         Key::Pod(("shop".to_owned(), name.to_owned()).into())
     }
 
-    fn by(held: &HeldPods, binding: &str) -> Vec<Key> {
+    fn by(held: &GatedPods, binding: &str) -> Vec<Key> {
         held.held_by(&std::sync::Arc::new(("shop".into(), binding.into())))
     }
 
     #[test]
     fn a_binding_finds_the_pods_that_it_holds() {
-        let held = HeldPods::default();
+        let held = GatedPods::default();
         assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x,pay=ManagedIdentity/y")), Some(key("a")));
         held.seen(&pod("b", "2", "pay=ManagedIdentity/y"));
         assert_eq!((by(&held, "orders"), by(&held, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_pod_with_the_label_alone_is_looked_at_once_and_a_new_one_of_its_name_again() {
-        let held = HeldPods::default();
+        let held = GatedPods::default();
         held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
         held.is_ungated(&("shop".into(), "a".into()));
         assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
@@ -193,9 +193,9 @@ mod tests {
 
     #[test]
     fn each_reason_is_told_once_on_a_pod() {
-        let held = HeldPods::default();
+        let held = GatedPods::default();
         let name = ("shop".to_owned(), "a".to_owned());
-        let note = |reason| Note { reason, message: String::new() };
+        let note = |reason| Event { reason, message: String::new() };
         held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
         assert_eq!(held.untold(&name, vec![note(Reason::Forbidden)]).len(), 1);
         let then = held.untold(&name, vec![note(Reason::Forbidden), note(Reason::Settling)]);

@@ -15,14 +15,14 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::gated_pods::HeldPods;
+use super::gated_pods::GatedPods;
 use super::{BindingName, Cache, NamespaceFacts};
 use crate::engine::key::{Key, Source};
-use crate::engine::work_queue::Queue;
+use crate::engine::work_queue::WorkQueue;
 use crate::injection::policies::resource;
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use ensign_core::cel::{Form, policies};
-use ensign_runtime::deserialize_guard::Guarded;
+use ensign_runtime::deserialize_guard::DeserializeGuard;
 
 /// Where `kubectl apply` keeps what it was given last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -67,14 +67,14 @@ pub(crate) type Initialised = watch::Sender<BTreeSet<Watched>>;
 /// What a watch feeds.
 pub(crate) struct Feed {
     pub(crate) cache: Arc<Cache>,
-    pub(crate) queue: Arc<Queue<Key, Source>>,
-    pub(crate) held: Arc<HeldPods>,
+    pub(crate) queue: Arc<WorkQueue<Key, Source>>,
+    pub(crate) held: Arc<GatedPods>,
     pub(crate) initialised: Initialised,
 }
 
 impl Feed {
     pub(crate) async fn identities(self: Arc<Self>, client: Client) {
-        let api: Api<Guarded<ManagedIdentity>> = Api::all(client);
+        let api: Api<DeserializeGuard<ManagedIdentity>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().identity_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.identity_changed(name, object);
         let source = |_: &String| Source::Cluster;
@@ -82,8 +82,8 @@ impl Feed {
     }
 
     pub(crate) async fn bindings(self: Arc<Self>, client: Client) {
-        let api: Api<Guarded<ManagedIdentityBinding>> = Api::all(client);
-        let name = |object: &Guarded<ManagedIdentityBinding>| -> BindingName {
+        let api: Api<DeserializeGuard<ManagedIdentityBinding>> = Api::all(client);
+        let name = |object: &DeserializeGuard<ManagedIdentityBinding>| -> BindingName {
             Arc::new((object.namespace().unwrap_or_default(), object.name_any()))
         };
         let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
@@ -102,7 +102,7 @@ impl Feed {
     }
 
     pub(crate) async fn classes(self: Arc<Self>, client: Client) {
-        let api: Api<Guarded<ManagedIdentityClass>> = Api::all(client);
+        let api: Api<DeserializeGuard<ManagedIdentityClass>> = Api::all(client);
         let known = |feed: &Self| feed.cache.read().class_names().cloned().collect();
         let take = |feed: &Self, name: &String, object| feed.cache.class_changed(name, object);
         let source = |_: &String| Source::Cluster;
@@ -174,8 +174,8 @@ impl Feed {
     async fn follow<K, N>(
         self: Arc<Self>,
         what: Watched,
-        events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>> + Send,
-        (name_of, source_of): (impl Fn(&Guarded<K>) -> N + Send, impl Fn(&N) -> Source + Send),
+        events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
+        (name_of, source_of): (impl Fn(&DeserializeGuard<K>) -> N + Send, impl Fn(&N) -> Source + Send),
         known: impl Fn(&Self) -> BTreeSet<N> + Send,
         take: impl Fn(&Self, &N, Option<K>) -> BTreeSet<Key> + Send,
     ) where
@@ -253,8 +253,8 @@ fn strip(metadata: &mut ObjectMeta) {
     }
 }
 
-fn guarded<K>(event: Event<K>) -> Event<Guarded<K>> {
-    let guard = |object| Guarded(Ok(object));
+fn guarded<K>(event: Event<K>) -> Event<DeserializeGuard<K>> {
+    let guard = |object| DeserializeGuard(Ok(object));
     match event {
         Event::Apply(object) => Event::Apply(guard(object)),
         Event::Delete(object) => Event::Delete(guard(object)),
@@ -274,18 +274,18 @@ mod tests {
     use crate::metrics::ControllerMetrics;
     use ensign_runtime::clock::SystemClock;
 
-    fn identity(generation: i64) -> Guarded<ManagedIdentity> {
+    fn identity(generation: i64) -> DeserializeGuard<ManagedIdentity> {
         let id = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
         let object = json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
             "metadata": {"name": "orders", "generation": generation},
             "spec": {"existing": {"resourceID": id}, "allowedSubjects": []},
         });
-        Guarded(Ok(serde_json::from_value(object).unwrap()))
+        DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
     }
 
     /// Feeds these events; answers whether they brought a key.
-    fn brings(feed: &Arc<Feed>, events: Vec<Event<Guarded<ManagedIdentity>>>) -> bool {
+    fn brings(feed: &Arc<Feed>, events: Vec<Event<DeserializeGuard<ManagedIdentity>>>) -> bool {
         let events = futures::stream::iter(events.into_iter().map(Ok::<_, Error>));
         let known = |feed: &Feed| feed.cache.read().identity_names().cloned().collect();
         let take = |feed: &Feed, name: &String, object| feed.cache.identity_changed(name, object);
@@ -304,8 +304,8 @@ mod tests {
         let initialised = watch::Sender::new(BTreeSet::new());
         let feed = Arc::new(Feed {
             cache: Arc::default(),
-            queue: Arc::new(Queue::new(SystemClock::shared())),
-            held: Arc::new(HeldPods::new(ControllerMetrics::default())),
+            queue: Arc::new(WorkQueue::new(SystemClock::shared())),
+            held: Arc::new(GatedPods::new(ControllerMetrics::default())),
             initialised,
         });
         assert!(!brings(&feed, vec![Event::Init, Event::InitApply(identity(1)), Event::InitDone]));

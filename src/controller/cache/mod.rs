@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use self::classes::Classes;
-use self::status_expectations::{Fingerprint, UnseenStatuses};
+use self::status_expectations::{Fingerprint, StatusExpectations};
 use crate::engine::key::Key;
 use ensign_api::keys::CREDENTIALS_FINALIZER;
 use ensign_api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
@@ -46,7 +46,7 @@ pub(crate) struct Objects {
     by_identity: HashMap<String, BTreeSet<BindingName>>,
     namespaces: BTreeMap<String, NamespaceFacts>,
     classes: Classes,
-    unseen: UnseenStatuses,
+    unseen: StatusExpectations,
 }
 
 impl Cache {

@@ -18,7 +18,7 @@ use ensign_core::commands::teardown;
 
 /// The objects that concern one key.
 #[derive(Default)]
-pub(crate) struct Gathered {
+pub(crate) struct CacheView {
     /// The identity in Azure, if the key has one.
     pub(crate) id: Option<ArmId>,
     identities: Vec<Arc<ManagedIdentity>>,
@@ -30,7 +30,7 @@ pub(crate) struct Gathered {
     made: BTreeMap<String, BTreeMap<String, u32>>,
 }
 
-impl Gathered {
+impl CacheView {
     /// Gathers what concerns `key`.
     pub(crate) fn new(objects: &Objects, key: &Key, settings: &Settings) -> Self {
         let (id, identities, missing) = match key {

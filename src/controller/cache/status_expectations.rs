@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Fingerprints of statuses, by the UIDs of their objects. An entry goes as soon as a watch brings anything of its object.
 #[derive(Default)]
-pub(crate) struct UnseenStatuses(HashMap<String, Fingerprint>);
+pub(crate) struct StatusExpectations(HashMap<String, Fingerprint>);
 
 /// Says whether two statuses are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Fingerprint {
     }
 }
 
-impl UnseenStatuses {
+impl StatusExpectations {
     /// The status that was written to this very object, if no watch has brought anything of it since.
     pub(crate) fn get(&self, object: &ObjectMeta) -> Option<Fingerprint> {
         self.0.get(object.uid.as_ref()?).copied()
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_known_until_a_watch_brings_the_object() {
-        let (mut unseen, status) = (UnseenStatuses::default(), Fingerprint::of(&json!({"bindings": 2})));
+        let (mut unseen, status) = (StatusExpectations::default(), Fingerprint::of(&json!({"bindings": 2})));
         unseen.written(&object("7"), Some(&object("7")), status);
         assert_eq!(unseen.get(&object("7")), Some(status));
         assert_ne!(status, Fingerprint::of(&json!({"bindings": 1})));
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn nothing_is_remembered_of_an_object_that_a_watch_has_brought_or_taken_meanwhile() {
-        let (mut unseen, status) = (UnseenStatuses::default(), Fingerprint::of(&json!({})));
+        let (mut unseen, status) = (StatusExpectations::default(), Fingerprint::of(&json!({})));
         unseen.written(&object("7"), Some(&object("8")), status);
         unseen.written(&object("7"), None, status);
         assert!(unseen.0.is_empty());

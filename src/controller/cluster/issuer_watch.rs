@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::discovery::read_issuer;
 use crate::cache::Cache;
 use crate::engine::key::{Key, Source};
-use crate::engine::work_queue::Queue;
+use crate::engine::work_queue::WorkQueue;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::issuer_url;
-use ensign_core::credentials::issuers::{Look, Sightings, Stability, doubted};
+use ensign_core::credentials::issuers::{IssuerChange, Sightings, Stability, doubted};
 use ensign_core::credentials::ownership::Cluster;
 use ensign_runtime::clock::SharedClock;
 
@@ -35,7 +35,7 @@ pub(crate) struct IssuerKeeper {
     pub(crate) watch: IssuerWatch,
     pub(crate) settings: Arc<ArcSwap<Settings>>,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) queue: Arc<Queue<Key, Source>>,
+    pub(crate) queue: Arc<WorkQueue<Key, Source>>,
     pub(crate) clock: SharedClock,
 }
 
@@ -59,7 +59,7 @@ impl IssuerKeeper {
                 Ok(issuer) => {
                     let now = self.clock.monotonic().saturating_duration_since(origin);
                     let look = sightings.saw(&issuer, now);
-                    if look == Look::Doubtful {
+                    if look == IssuerChange::Doubtful {
                         tracing::warn!(
                             issuer,
                             believed = sightings.believed(),

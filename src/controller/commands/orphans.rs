@@ -6,18 +6,18 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
 use crate::cluster::discovery::discover;
-use crate::engine::failpoints::Effects;
+use crate::engine::failpoints::Failpoints;
 use crate::engine::write_gate::WriteGate;
 use crate::metrics::ControllerMetrics;
 use crate::writers::azure::{self, WriteError, Writing};
 use crate::writers::kubernetes::within_deadline;
 use ensign_api::{ArmId, ManagedIdentityBinding};
-use ensign_azure::{ArmClient, ArmError, Pace};
+use ensign_azure::{ArmClient, ArmError, RateLimiter};
 use ensign_core::acceptance::scopes::AzureScope;
 use ensign_core::assess::PlannedStep;
 use ensign_core::commands::orphans::{Orphan, Present, of_cluster};
-use ensign_core::credentials::plan::Step;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::credentials::plan::CredentialWrite;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::error_chain;
 
@@ -44,7 +44,7 @@ pub struct Found {
 impl OrphanSearch {
     /// A search for credentials with this cluster ID, of these issuers or of any.
     pub fn new(arm: ArmClient, cluster_id: String, issuers: Vec<String>, clock: SharedClock) -> Self {
-        let arm = arm.paced(Pace::new(Limits::PUBLISHED, clock.clone()));
+        let arm = arm.paced(RateLimiter::new(RateLimits::PUBLISHED, clock.clone()));
         Self { arm, cluster_id, issuers, gate: WriteGate::unlimited(clock.clone()), clock }
     }
 
@@ -82,8 +82,8 @@ impl OrphanSearch {
         let Some(credential) = ours.into_iter().find(|credential| credential.name == orphan.name).cloned() else {
             return Ok(());
         };
-        let planned = PlannedStep { step: Step::Delete { credential, after: None }, cause: None };
-        let (effects, metrics) = (Effects::default(), ControllerMetrics::default());
+        let planned = PlannedStep { step: CredentialWrite::Delete { credential, after: None }, cause: None };
+        let (effects, metrics) = (Failpoints::default(), ControllerMetrics::default());
         loop {
             let writing = Writing { effects: &effects, gate: &self.gate, arm: &self.arm, metrics: &metrics };
             match azure::apply(writing, &id, &planned, &mut standing).await {
@@ -106,7 +106,7 @@ impl OrphanSearch {
             match request().await {
                 Err(error) if error.not_sent().is_some() => {
                     let wait =
-                        error.not_sent().map(ensign_core::scheduling::rate_limiter::Refusal::wait).unwrap_or_default();
+                        error.not_sent().map(ensign_core::scheduling::rate_limiter::Deferral::wait).unwrap_or_default();
                     self.clock.sleep_until(self.clock.monotonic() + wait).await;
                 }
                 answer => return answer,

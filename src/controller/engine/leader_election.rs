@@ -38,7 +38,7 @@ pub struct LeaseConfig {
 
 /// Where this process stands in the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Leadership {
     /// The lease has not been read yet.
     Unknown,
     /// Another process leads, or will.
@@ -49,7 +49,7 @@ pub(crate) enum Standing {
 
 /// This process's part in the election.
 pub(crate) struct Election {
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<Leadership>,
     release: CancellationToken,
     task: JoinSet<Result<(), Loss>>,
 }
@@ -59,7 +59,7 @@ impl Election {
     pub(crate) fn start(config: LeaseConfig, clock: SharedClock) -> (Self, WriteGate) {
         let terms = Terms::new(config.duration_seconds);
         let gate = WriteGate::shut(clock.clone(), terms.least_for_a_write());
-        let (told, standing) = watch::channel(Standing::Unknown);
+        let (told, standing) = watch::channel(Leadership::Unknown);
         let release = CancellationToken::new();
         let elector = Elector {
             api: Api::namespaced(config.client.clone(), &config.namespace),
@@ -80,7 +80,7 @@ impl Election {
     }
 
     /// Tells where this process stands.
-    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+    pub(crate) fn standing(&self) -> watch::Receiver<Leadership> {
         self.standing.clone()
     }
 
@@ -107,7 +107,7 @@ struct Elector {
     clock: SharedClock,
     origin: Instant,
     gate: WriteGate,
-    told: watch::Sender<Standing>,
+    told: watch::Sender<Leadership>,
     release: CancellationToken,
     /// The object as it was last read or stored; what is not Ensign's in it is kept.
     last: Option<Lease>,
@@ -181,14 +181,14 @@ impl Elector {
         let standing = match self.candidate.authority_ends() {
             Some(end) => {
                 self.gate.open_until(self.origin + end);
-                Standing::Leading
+                Leadership::Leading
             }
-            None => Standing::Standby,
+            None => Leadership::Standby,
         };
         let changed = self.told.send_if_modified(|told| std::mem::replace(told, standing) != standing);
         if changed {
             let (lease, identity) = (&self.object, self.candidate.identity());
-            if standing == Standing::Leading {
+            if standing == Leadership::Leading {
                 tracing::info!(lease, identity, "leading");
             } else {
                 tracing::info!(lease, identity, holder = self.candidate.holder(), "standing by");

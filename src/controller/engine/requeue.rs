@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use super::key::Key;
 use ensign_api::conditions::Reason;
 use ensign_core::scheduling::backoff::{self, Spread};
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_core::scheduling::resync::{self, Sharers};
 use ensign_runtime::clock::SharedClock;
 
-/// Waits of all keys of one process.
-pub(crate) struct Waits {
+/// Requeues of all keys of one process.
+pub(crate) struct Requeues {
     resync: Duration,
-    limits: Limits,
+    limits: RateLimits,
     spread: Spread,
     origin: Instant,
     /// Failures in a row, by key.
     failures: Mutex<HashMap<Key, u32>>,
 }
 
-impl Waits {
-    pub(crate) fn new(resync: Duration, limits: Limits, spread: Spread, clock: &SharedClock) -> Self {
+impl Requeues {
+    pub(crate) fn new(resync: Duration, limits: RateLimits, spread: Spread, clock: &SharedClock) -> Self {
         Self { resync, limits, spread, origin: clock.monotonic(), failures: Mutex::default() }
     }
 

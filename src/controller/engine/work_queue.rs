@@ -18,7 +18,7 @@ use ensign_runtime::clock::SharedClock;
 const FEW: usize = 256;
 
 /// A queue of keys. What time brings back is in the line of the source's default.
-pub(crate) struct Queue<K, S> {
+pub(crate) struct WorkQueue<K, S> {
     state: Mutex<State<K, S>>,
     changed: Notify,
     clock: SharedClock,
@@ -40,7 +40,7 @@ struct State<K, S> {
     counter: u64,
 }
 
-impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> Queue<K, S> {
+impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> WorkQueue<K, S> {
     pub(crate) fn new(clock: SharedClock) -> Self {
         let state = State {
             lines: BTreeMap::new(),
@@ -61,7 +61,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> Queue<K, S> {
         self.changed.notify_one();
     }
 
-    /// Waits for a key; nobody else gets it before [`Queue::done`].
+    /// Waits for a key; nobody else gets it before [`WorkQueue::done`].
     pub(crate) async fn next(&self) -> K {
         loop {
             let changed = self.changed.notified();
@@ -231,13 +231,13 @@ mod tests {
         }
     }
 
-    fn nothing_is_ready(queue: &Queue<&'static str, u8>) -> bool {
+    fn nothing_is_ready(queue: &WorkQueue<&'static str, u8>) -> bool {
         let mut next = std::pin::pin!(queue.next());
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         next.as_mut().poll(&mut context).is_pending()
     }
 
-    async fn come_back(queue: &Queue<&'static str, u8>, key: &'static str, seconds: u64) {
+    async fn come_back(queue: &WorkQueue<&'static str, u8>, key: &'static str, seconds: u64) {
         queue.add(key, 0);
         assert_eq!(queue.next().await, key);
         queue.done(key, Some(Duration::from_secs(seconds)));
@@ -245,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_was_added_twice_comes_once() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 0);
         queue.add("a", 0);
         assert_eq!(queue.next().await, "a");
@@ -255,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_is_never_worked_on_twice_at_a_time_and_comes_again_afterwards() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 0);
         assert_eq!(queue.next().await, "a");
         queue.add("a", 0);
@@ -267,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_delayed_key_comes_when_the_clock_says_so() {
         let clock = FakeClock::new();
-        let queue = Queue::<_, u8>::new(clock.clone());
+        let queue = WorkQueue::<_, u8>::new(clock.clone());
         come_back(&queue, "a", 60).await;
         assert!(nothing_is_ready(&queue));
         clock.pass(Duration::from_secs(59));
@@ -279,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn adding_a_delayed_key_now_brings_it_now_and_not_once_more_later() {
         let clock = FakeClock::new();
-        let queue = Queue::<_, u8>::new(clock.clone());
+        let queue = WorkQueue::<_, u8>::new(clock.clone());
         come_back(&queue, "a", 60).await;
         queue.add("a", 0);
         assert_eq!(queue.next().await, "a");
@@ -290,14 +290,14 @@ mod tests {
 
     #[tokio::test]
     async fn two_workers_get_two_keys() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 0);
         queue.add("b", 0);
         assert_eq!((queue.next().await, queue.next().await), ("a", "b"));
     }
 
     /// Takes every key that is ready now.
-    async fn rest(queue: &Queue<&'static str, u8>) -> Vec<&'static str> {
+    async fn rest(queue: &WorkQueue<&'static str, u8>) -> Vec<&'static str> {
         let mut taken = Vec::new();
         while !queue.lock().waiting.is_empty() {
             let key = queue.next().await;
@@ -309,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_leaves_no_room_behind() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         for key in 0..100 * FEW {
             queue.add(key, 0);
         }
@@ -322,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn sources_take_turns() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         for key in ["a1", "a2", "a3"] {
             queue.add(key, 1);
         }
@@ -334,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_two_sources_added_comes_in_the_first_turn_of_either_and_once() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         for key in ["flood 1", "flood 2", "shared"] {
             queue.add(key, 1);
         }
@@ -344,7 +344,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_was_added_while_it_was_worked_on_goes_to_the_lines_of_those_who_added_it() {
-        let queue = Queue::<_, u8>::new(FakeClock::new());
+        let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 1);
         assert_eq!(queue.next().await, "a");
         queue.add("a", 2);
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_flood_costs_others_no_more_than_every_second_turn() {
         let turns = |flood: usize| {
-            let mut state = Queue::<usize, u8>::new(FakeClock::new()).state.into_inner().unwrap();
+            let mut state = WorkQueue::<usize, u8>::new(FakeClock::new()).state.into_inner().unwrap();
             let mut fresh = 1000;
             let mut pour = |state: &mut State<usize, u8>| {
                 for _ in 0..flood {
@@ -392,7 +392,7 @@ mod tests {
         fn nobody_waits_for_more_than_the_turns_of_others(
             steps in proptest::collection::vec((0_u8..6, 0_u16..60, proptest::bool::weighted(0.3)), 1..400),
         ) {
-            let mut state = Queue::<u16, u8>::new(FakeClock::new()).state.into_inner().unwrap();
+            let mut state = WorkQueue::<u16, u8>::new(FakeClock::new()).state.into_inner().unwrap();
             let mut taken = 0_usize;
             // For each source and key: the turn by which it has to have come.
             let mut due: HashMap<(u8, u16), usize> = HashMap::new();

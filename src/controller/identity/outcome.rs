@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use crate::cache::snapshot::Gathered;
+use crate::cache::snapshot::CacheView;
 use crate::engine::key::Key;
 use crate::metrics::{Ended, Subject};
 use ensign_core::assess::{Assessment, Observed};
 use ensign_core::failure::Failure;
-use ensign_core::scheduling::rate_limiter::Refusal;
+use ensign_core::scheduling::rate_limiter::Deferral;
 
 /// After a write of the identity itself comes what is under it, or the other way round: as soon as the cache has what the
 /// controller itself wrote, so that nothing is written or told twice.
 const NEXT: Duration = Duration::from_millis(200);
 
 /// How a reconcile ended.
-pub(crate) enum Outcome {
+pub(crate) enum ReconcileOutcome {
     /// Nothing is left that concerns the key.
     Nothing,
     /// As it should be; time alone changes that.
@@ -47,47 +47,49 @@ pub(crate) fn subject(key: &Key) -> Subject {
 }
 
 /// How it ended, for metrics.
-pub(crate) fn ended(outcome: &Outcome) -> Ended {
+pub(crate) fn ended(outcome: &ReconcileOutcome) -> Ended {
     match outcome {
-        Outcome::Nothing | Outcome::InStep => Ended::Done,
-        Outcome::Again(_) | Outcome::Behind | Outcome::Paced(_) | Outcome::Held(_) | Outcome::RegistrationWaits(_) => {
-            Ended::Waiting
-        }
-        Outcome::Retry | Outcome::AzureFailed(_) => Ended::Failed,
+        ReconcileOutcome::Nothing | ReconcileOutcome::InStep => Ended::Done,
+        ReconcileOutcome::Again(_)
+        | ReconcileOutcome::Behind
+        | ReconcileOutcome::Paced(_)
+        | ReconcileOutcome::Held(_)
+        | ReconcileOutcome::RegistrationWaits(_) => Ended::Waiting,
+        ReconcileOutcome::Retry | ReconcileOutcome::AzureFailed(_) => Ended::Failed,
     }
 }
 
 /// How a reconcile of an identity ended, by what was decided and what Azure said.
-pub(crate) fn outcome(gathered: &Gathered, assessment: &Assessment, observed: &Observed) -> Outcome {
+pub(crate) fn outcome(gathered: &CacheView, assessment: &Assessment, observed: &Observed) -> ReconcileOutcome {
     match (&observed.postponed, observed.decisive_failure()) {
         // The failure is that of another request, which began the pause.
-        (Some(Refusal::Held { wait, .. }), _) => return Outcome::Held(*wait),
-        (_, Some(failure)) => return Outcome::AzureFailed(failure.clone()),
-        (Some(Refusal::Paced { wait }), None) => return Outcome::Paced(*wait),
+        (Some(Deferral::Held { wait, .. }), _) => return ReconcileOutcome::Held(*wait),
+        (_, Some(failure)) => return ReconcileOutcome::AzureFailed(failure.clone()),
+        (Some(Deferral::Paced { wait }), None) => return ReconcileOutcome::Paced(*wait),
         (None, None) => {}
     }
     if assessment.identity_step.is_some() {
         // The last credential is gone: now the identity itself.
-        return Outcome::Paced(NEXT);
+        return ReconcileOutcome::Paced(NEXT);
     }
     if !(assessment.steps.is_empty() && assessment.role_steps.is_empty()) {
         // Something changed while it was looked at, or Azure stored something else than it was given.
-        return Outcome::Behind;
+        return ReconcileOutcome::Behind;
     }
     match gathered.id {
-        Some(_) => Outcome::InStep,
-        None => Outcome::Nothing,
+        Some(_) => ReconcileOutcome::InStep,
+        None => ReconcileOutcome::Nothing,
     }
 }
 
 /// How a reconcile ended that wrote the identity itself, or would have.
-pub(crate) fn of_identity_write(assessment: &Assessment, observed: &Observed) -> Outcome {
+pub(crate) fn of_identity_write(assessment: &Assessment, observed: &Observed) -> ReconcileOutcome {
     match (&observed.postponed, &observed.identity_write) {
-        (Some(Refusal::Held { wait, .. }), _) => Outcome::Held(*wait),
-        (_, Some(failure)) => Outcome::AzureFailed(failure.clone()),
-        (Some(Refusal::Paced { wait }), None) => Outcome::Paced(*wait),
+        (Some(Deferral::Held { wait, .. }), _) => ReconcileOutcome::Held(*wait),
+        (_, Some(failure)) => ReconcileOutcome::AzureFailed(failure.clone()),
+        (Some(Deferral::Paced { wait }), None) => ReconcileOutcome::Paced(*wait),
         // Azure stored something else than it was given.
-        (None, None) if assessment.identity_step.is_some() => Outcome::Behind,
-        (None, None) => Outcome::Paced(NEXT),
+        (None, None) if assessment.identity_step.is_some() => ReconcileOutcome::Behind,
+        (None, None) => ReconcileOutcome::Paced(NEXT),
     }
 }

@@ -9,18 +9,18 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::{Client, Resource, ResourceExt};
 
-use crate::cache::snapshot::Gathered;
+use crate::cache::snapshot::CacheView;
 use crate::writers::kubernetes::{KubeError, within_deadline};
 use ensign_api::{ClaimRef, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use ensign_core::acceptance::claims;
 use ensign_core::assess::PlannedStep;
 use ensign_core::credentials::names::Subject;
-use ensign_core::credentials::plan::Step;
+use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::mutants::{self, Mutant};
 use ensign_core::provisioning;
 
 /// Whether the cache agrees with the API server on everything that the steps depend on.
-pub(crate) async fn is_fresh(client: &Client, gathered: &Gathered, steps: &[PlannedStep]) -> Result<bool, KubeError> {
+pub(crate) async fn is_fresh(client: &Client, gathered: &CacheView, steps: &[PlannedStep]) -> Result<bool, KubeError> {
     let Some(owner) = gathered.owner() else { return Ok(false) };
     if !same_identity(client, owner).await? {
         return Ok(false);
@@ -34,12 +34,12 @@ pub(crate) async fn is_fresh(client: &Client, gathered: &Gathered, steps: &[Plan
     }
     for step in steps {
         let fresh = match (&step.step, &step.cause) {
-            (Step::Put { .. }, Some(cause)) => {
+            (CredentialWrite::Put { .. }, Some(cause)) => {
                 same_binding(client, gathered, &cause.namespace, &cause.binding).await?
                     && same_class_of(client, gathered, &cause.namespace, &cause.binding).await?
             }
-            (Step::Put { .. }, None) => false,
-            (Step::Delete { credential, .. }, _) => match Subject::parse(&credential.subject) {
+            (CredentialWrite::Put { .. }, None) => false,
+            (CredentialWrite::Delete { credential, .. }, _) => match Subject::parse(&credential.subject) {
                 Some(subject) => no_unseen_claim(client, gathered, &subject).await?,
                 None => false,
             },
@@ -62,7 +62,7 @@ pub(crate) async fn is_missing(client: &Client, name: &str) -> Result<bool, Kube
 pub(crate) async fn may_write_identity(
     client: &Client,
     owner: &ManagedIdentity,
-    step: &provisioning::Step,
+    step: &provisioning::IdentityWrite,
 ) -> Result<bool, KubeError> {
     if mutants::active(Mutant::FreshnessSkipped) {
         return Ok(true);
@@ -72,7 +72,7 @@ pub(crate) async fn may_write_identity(
     }
     match (&owner.spec.claim_ref, step) {
         // What goes, goes for its own sake.
-        (None, _) | (_, provisioning::Step::Delete) => Ok(true),
+        (None, _) | (_, provisioning::IdentityWrite::Delete) => Ok(true),
         (Some(claim), _) => Ok(claimant(client, claim).await?.is_some()),
     }
 }
@@ -101,7 +101,7 @@ async fn claimant(client: &Client, claim: &ClaimRef) -> Result<Option<ManagedIde
 /// them, and the namespace has no more identities than the cache knows of.
 pub(crate) async fn may_make(
     client: &Client,
-    gathered: &Gathered,
+    gathered: &CacheView,
     wanted: &ManagedIdentity,
 ) -> Result<bool, KubeError> {
     let (Some(claim), Some(class)) = (&wanted.spec.claim_ref, &wanted.spec.class_name) else { return Ok(false) };
@@ -119,7 +119,7 @@ pub(crate) async fn may_make(
     Ok(made <= gathered.made(&claim.namespace, class))
 }
 
-async fn same_class(client: &Client, gathered: &Gathered, name: &str) -> Result<bool, KubeError> {
+async fn same_class(client: &Client, gathered: &CacheView, name: &str) -> Result<bool, KubeError> {
     let Some(cached) = gathered.class(name) else { return Ok(false) };
     let api: Api<ManagedIdentityClass> = Api::all(client.clone());
     let live = within_deadline(|| format!("reading ManagedIdentityClass {name}"), api.get_opt(name)).await?;
@@ -127,7 +127,7 @@ async fn same_class(client: &Client, gathered: &Gathered, name: &str) -> Result<
 }
 
 /// Who may use a class is asked of the class; one that is gone has nothing to say.
-async fn same_class_of(client: &Client, gathered: &Gathered, namespace: &str, name: &str) -> Result<bool, KubeError> {
+async fn same_class_of(client: &Client, gathered: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
     let Some(class) = gathered.binding(namespace, name).and_then(|binding| binding.class_name().map(str::to_owned))
     else {
         return Ok(true);
@@ -147,7 +147,7 @@ async fn same_identity(client: &Client, cached: &ManagedIdentity) -> Result<bool
     Ok(live.is_some_and(|live| same(&live, cached)))
 }
 
-async fn same_binding(client: &Client, gathered: &Gathered, namespace: &str, name: &str) -> Result<bool, KubeError> {
+async fn same_binding(client: &Client, gathered: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
     let Some(cached) = gathered.binding(namespace, name) else { return Ok(false) };
     let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
     let act = || format!("reading ManagedIdentityBinding {namespace}/{name}");
@@ -156,7 +156,7 @@ async fn same_binding(client: &Client, gathered: &Gathered, namespace: &str, nam
 }
 
 /// Grants select namespaces by label.
-async fn same_namespace(client: &Client, gathered: &Gathered, name: &str) -> Result<bool, KubeError> {
+async fn same_namespace(client: &Client, gathered: &CacheView, name: &str) -> Result<bool, KubeError> {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let live = within_deadline(|| format!("reading Namespace {name}"), api.get_opt(name)).await?;
     Ok(live
@@ -165,7 +165,7 @@ async fn same_namespace(client: &Client, gathered: &Gathered, name: &str) -> Res
 }
 
 /// Whether every living binding that could want the subject's credential is one that the decision has seen.
-async fn no_unseen_claim(client: &Client, gathered: &Gathered, subject: &Subject) -> Result<bool, KubeError> {
+async fn no_unseen_claim(client: &Client, gathered: &CacheView, subject: &Subject) -> Result<bool, KubeError> {
     let namespace = subject.namespace.as_str();
     let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
     let account = &subject.service_account;

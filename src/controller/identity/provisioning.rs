@@ -4,25 +4,25 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::outcome::{self, Outcome};
+use super::outcome::{self, ReconcileOutcome};
 use super::preconditions;
 use super::reconcile::Reconciler;
-use crate::cache::snapshot::Gathered;
+use crate::cache::snapshot::CacheView;
 use crate::writers::azure::{self, WriteError};
 use crate::writers::kubernetes::KubeError;
 use ensign_api::ArmId;
 use ensign_api::conditions::Reason;
 use ensign_core::assess::{Assessment, Observed, Settings, assess};
 use ensign_core::failure::Failure;
-use ensign_core::provisioning::Step;
-use ensign_core::scheduling::rate_limiter::Kind;
+use ensign_core::provisioning::IdentityWrite;
+use ensign_core::scheduling::rate_limiter::RequestKind;
 
 /// How a reconcile goes on once the identity itself was looked after.
 pub(crate) enum Provisioned {
     /// There is nothing to be done about it.
     Stands(Assessment),
     /// It was written, or could not be: what is under it comes next time.
-    Tried(Assessment, Outcome),
+    Tried(Assessment, ReconcileOutcome),
     /// The cache was behind.
     Behind,
 }
@@ -32,7 +32,7 @@ impl Reconciler {
     pub(crate) async fn provision(
         &self,
         id: &ArmId,
-        gathered: &Gathered,
+        gathered: &CacheView,
         planned: Assessment,
         observed: &mut Observed,
         (settings, now): (&Settings, Timestamp),
@@ -40,7 +40,7 @@ impl Reconciler {
         let (Some(step), Some(owner)) = (planned.identity_step.clone(), gathered.owner()) else {
             return Ok(Provisioned::Stands(planned));
         };
-        if let Err(refusal) = self.pace.room(id, Kind::Write, 1) {
+        if let Err(refusal) = self.pace.room(id, RequestKind::Write, 1) {
             observed.identity_write = refusal.failure();
             observed.postponed = Some(refusal);
             let assessment = assess(&gathered.snapshot(), observed, settings, now);
@@ -53,7 +53,7 @@ impl Reconciler {
         self.prepare(gathered, &planned).await?;
         match azure::apply_to_identity(self.writing(), (id, owner), &step).await {
             Ok(Some(stored)) => {
-                if matches!(step, Step::Create(_)) {
+                if matches!(step, IdentityWrite::Create(_)) {
                     // It is new, so that there is nothing under it, whatever was under one that had its name.
                     observed.credentials = Some(Ok(Vec::new()));
                 }
@@ -73,7 +73,7 @@ impl Reconciler {
     /// Makes the objects that bindings on classes get; the refusal, where the API server refuses them.
     pub(crate) async fn make(
         &self,
-        gathered: &Gathered,
+        gathered: &CacheView,
         assessment: &Assessment,
     ) -> Result<Option<KubeError>, KubeError> {
         for wanted in &assessment.wanted {
@@ -90,7 +90,7 @@ impl Reconciler {
     }
 
     /// Deletes the objects whose bindings are gone. Their finalizer has Azure cleaned up first.
-    pub(crate) async fn reclaim(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    pub(crate) async fn reclaim(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in assessment.identities.iter().filter(|outcome| outcome.goes) {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             if !preconditions::is_unclaimed(self.writer.client(), object).await? {

@@ -8,38 +8,38 @@ use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 use tokio::sync::watch;
 
-use super::outcome::{Outcome, ended, outcome, subject};
+use super::outcome::{ReconcileOutcome, ended, outcome, subject};
 use super::preconditions;
 use super::provisioning::Provisioned;
 use super::roles::RoleBook;
 use super::service_accounts;
 use crate::cache::Cache;
-use crate::cache::gated_pods::HeldPods;
-use crate::cache::snapshot::Gathered;
+use crate::cache::gated_pods::GatedPods;
+use crate::cache::snapshot::CacheView;
 use crate::cache::status_expectations::Fingerprint;
-use crate::engine::failpoints::Effects;
+use crate::engine::failpoints::Failpoints;
 use crate::engine::key::{Key, Source};
-use crate::engine::requeue::Waits;
-use crate::engine::work_queue::Queue;
+use crate::engine::requeue::Requeues;
+use crate::engine::work_queue::WorkQueue;
 use crate::engine::write_gate::WriteGate;
 use crate::injection::Injection;
-use crate::injection::policies::PolicyKeeper;
-use crate::injection::upstream_webhook::Look;
+use crate::injection::policies::PolicyWriter;
+use crate::injection::upstream_webhook::UpstreamWebhook;
 use crate::injection::webhook_configuration::{Registered, Registrar};
 use crate::metrics::ControllerMetrics;
-use crate::pods::ungate::Pods;
-use crate::pods::uninjected::MissedPods;
+use crate::pods::ungate::PodSettings;
+use crate::pods::uninjected::UninjectedPodScanner;
 use crate::writers::azure::{self, WriteError, Writing};
 use crate::writers::kubernetes::{KubeError, KubeWriter, Writable};
 use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure::{ArmClient, ArmError, Pace};
+use ensign_azure::{ArmClient, ArmError, RateLimiter};
 use ensign_core::assess::{Assessment, Finalizer, Observed, PlannedStep, Settings, assess};
-use ensign_core::credentials::plan::Step;
+use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::credentials::propagation;
 use ensign_core::failure::Failure;
 use ensign_core::mutants::{self, Mutant};
-use ensign_core::scheduling::rate_limiter::{Kind, Refusal};
+use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 use ensign_core::scheduling::resync::Sharers;
 use ensign_runtime::clock::SharedClock;
 
@@ -47,20 +47,20 @@ use ensign_runtime::clock::SharedClock;
 pub(crate) struct Reconciler {
     pub(crate) cache: Arc<Cache>,
     pub(crate) arm: ArmClient,
-    pub(crate) pace: Pace,
+    pub(crate) pace: RateLimiter,
     pub(crate) writer: KubeWriter,
     pub(crate) gate: WriteGate,
-    pub(crate) effects: Effects,
+    pub(crate) effects: Failpoints,
     pub(crate) settings: Arc<ArcSwap<Settings>>,
-    pub(crate) waits: Waits,
+    pub(crate) waits: Requeues,
     pub(crate) clock: SharedClock,
     pub(crate) webhook: Option<Registrar>,
-    pub(crate) policies: Option<PolicyKeeper>,
-    pub(crate) upstream: watch::Receiver<Look>,
-    pub(crate) queue: Arc<Queue<Key, Source>>,
-    pub(crate) pods: Option<Pods>,
-    pub(crate) held: Arc<HeldPods>,
-    pub(crate) missed: MissedPods,
+    pub(crate) policies: Option<PolicyWriter>,
+    pub(crate) upstream: watch::Receiver<UpstreamWebhook>,
+    pub(crate) queue: Arc<WorkQueue<Key, Source>>,
+    pub(crate) pods: Option<PodSettings>,
+    pub(crate) held: Arc<GatedPods>,
+    pub(crate) missed: UninjectedPodScanner,
     pub(crate) roles: RoleBook,
     pub(crate) metrics: ControllerMetrics,
 }
@@ -80,15 +80,15 @@ impl Reconciler {
             Ok(outcome) => outcome,
             Err(error) if error.is_stale() => {
                 tracing::debug!(%key, error = &error as &dyn std::error::Error, "changed meanwhile; looking again");
-                Outcome::Behind
+                ReconcileOutcome::Behind
             }
             Err(error @ KubeError::Refused { .. }) => {
                 tracing::debug!(%key, error = &error as &dyn std::error::Error, "left to whoever leads next");
-                Outcome::Behind
+                ReconcileOutcome::Behind
             }
             Err(error) => {
                 tracing::warn!(%key, error = &error as &dyn std::error::Error, "Kubernetes request failed; retrying");
-                Outcome::Retry
+                ReconcileOutcome::Retry
             }
         };
         self.metrics.reconciled(subject(key), ended(&outcome));
@@ -96,25 +96,29 @@ impl Reconciler {
         Some(settles.map_or(wait, |until| wait.min(propagation::remaining(until, self.clock.now()))))
     }
 
-    fn wait_after(&self, key: &Key, outcome: Outcome) -> Option<Duration> {
+    fn wait_after(&self, key: &Key, outcome: ReconcileOutcome) -> Option<Duration> {
         match outcome {
-            Outcome::Retry | Outcome::AzureFailed(_) if mutants::active(Mutant::FailureNotRequeued) => None,
-            Outcome::Nothing => {
+            ReconcileOutcome::Retry | ReconcileOutcome::AzureFailed(_)
+                if mutants::active(Mutant::FailureNotRequeued) =>
+            {
+                None
+            }
+            ReconcileOutcome::Nothing => {
                 self.waits.succeeded(key);
                 None
             }
-            Outcome::Again(wait) | Outcome::Paced(wait) => {
+            ReconcileOutcome::Again(wait) | ReconcileOutcome::Paced(wait) => {
                 self.waits.succeeded(key);
                 Some(wait)
             }
-            Outcome::InStep => {
+            ReconcileOutcome::InStep => {
                 self.waits.succeeded(key);
                 Some(self.waits.steady(key, self.sharers(key), self.clock.monotonic()))
             }
-            Outcome::RegistrationWaits(wait) | Outcome::Held(wait) => Some(wait),
+            ReconcileOutcome::RegistrationWaits(wait) | ReconcileOutcome::Held(wait) => Some(wait),
             // What the cache lacks queues the key when it comes; the wait is for a watch that is slow.
-            Outcome::Behind | Outcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
-            Outcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
+            ReconcileOutcome::Behind | ReconcileOutcome::Retry => Some(self.waits.failed(key, Reason::Pending, None)),
+            ReconcileOutcome::AzureFailed(failure) => Some(self.hold_off(key, &failure)),
         }
     }
 
@@ -136,35 +140,39 @@ impl Reconciler {
         wait
     }
 
-    async fn reconcile_registration(&self) -> Result<Outcome, KubeError> {
+    async fn reconcile_registration(&self) -> Result<ReconcileOutcome, KubeError> {
         let (webhook, policies) = (self.webhook.as_ref(), self.policies.as_ref());
         if webhook.is_none() && policies.is_none() {
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         }
         let injection = Injection { writer: &self.writer, webhook, policies };
         if webhook.is_some_and(|registrar| self.cache.read().namespace(registrar.namespace()).terminating) {
             injection.end_webhook().await?;
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         }
         let granted = self.cache.read().granted_namespaces();
         Ok(match injection.reconcile(&granted).await? {
-            Registered::Current => Outcome::InStep,
-            Registered::Waiting(wait) => Outcome::RegistrationWaits(wait),
+            Registered::Current => ReconcileOutcome::InStep,
+            Registered::Waiting(wait) => ReconcileOutcome::RegistrationWaits(wait),
         })
     }
 
     /// `settles` is told when the next credential has settled, if one has yet to.
-    async fn reconcile_identity(&self, key: &Key, settles: &mut Option<Timestamp>) -> Result<Outcome, KubeError> {
+    async fn reconcile_identity(
+        &self,
+        key: &Key,
+        settles: &mut Option<Timestamp>,
+    ) -> Result<ReconcileOutcome, KubeError> {
         // They can change meanwhile, and then the key comes again.
         let settings = self.settings.load_full();
-        let gathered = Gathered::new(&self.cache.read(), key, &settings);
+        let gathered = CacheView::new(&self.cache.read(), key, &settings);
         if gathered.is_empty() {
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         }
         if let Some(name) = gathered.missing()
             && !preconditions::is_missing(self.writer.client(), name).await?
         {
-            return Ok(Outcome::Behind);
+            return Ok(ReconcileOutcome::Behind);
         }
         let mut observed = self.observe(&gathered, &settings).await;
         observed.missed = self.missed.observed(&gathered.snapshot());
@@ -178,7 +186,7 @@ impl Reconciler {
                     tried = Some(outcome);
                     assessment
                 }
-                Provisioned::Behind => return Ok(Outcome::Behind),
+                Provisioned::Behind => return Ok(ReconcileOutcome::Behind),
             };
         }
         let assessment = match &gathered.id {
@@ -186,7 +194,7 @@ impl Reconciler {
             Some(id) if !planned.steps.is_empty() => {
                 match self.write(id, &gathered, planned, &mut observed, &settings, now).await? {
                     Some(assessment) => assessment,
-                    None => return Ok(Outcome::Behind),
+                    None => return Ok(ReconcileOutcome::Behind),
                 }
             }
             _ => {
@@ -195,7 +203,7 @@ impl Reconciler {
             }
         };
         let Some(assessment) = self.assign(&gathered, assessment, &mut observed, (&settings, now)).await? else {
-            return Ok(Outcome::Behind);
+            return Ok(ReconcileOutcome::Behind);
         };
         let assessment = if self.annotate(&gathered, &assessment, &mut observed).await? {
             assess(&gathered.snapshot(), &observed, &settings, now)
@@ -215,14 +223,14 @@ impl Reconciler {
         match refused {
             Some(error) => {
                 tracing::warn!(%key, error = &error as &dyn std::error::Error, "an identity can't be made; retrying");
-                Ok(Outcome::Retry)
+                Ok(ReconcileOutcome::Retry)
             }
             None => Ok(tried.unwrap_or_else(|| outcome(&gathered, &assessment, &observed))),
         }
     }
 
     /// Asks Azure what there is: one LIST, and one GET while the identity is not known.
-    async fn observe(&self, gathered: &Gathered, settings: &Settings) -> Observed {
+    async fn observe(&self, gathered: &CacheView, settings: &Settings) -> Observed {
         let mut observed = Observed { upstream_webhook: self.upstream.borrow().present(), ..Observed::default() };
         let Some((id, owner)) = gathered.id.as_ref().zip(gathered.owner()) else { return observed };
         if let Some(unasked) = settings.allowed_scopes.unasked(id) {
@@ -274,7 +282,7 @@ impl Reconciler {
     async fn write(
         &self,
         id: &ArmId,
-        gathered: &Gathered,
+        gathered: &CacheView,
         planned: Assessment,
         observed: &mut Observed,
         settings: &Settings,
@@ -325,7 +333,7 @@ impl Reconciler {
                 if stop {
                     break;
                 }
-            } else if matches!(planned.step, Step::Put { .. }) {
+            } else if matches!(planned.step, CredentialWrite::Put { .. }) {
                 observed.written.insert(planned.step.name().to_owned());
             }
             written += 1;
@@ -337,7 +345,7 @@ impl Reconciler {
         let others = &planned_again.steps[due.len()..];
         if written == due.len() && !others.is_empty() && !self.due(id, others, observed).is_empty() {
             // New tokens have come meanwhile, but what the others depend on has to be looked at first.
-            observed.postponed = Some(Refusal::Paced { wait: Duration::ZERO });
+            observed.postponed = Some(Deferral::Paced { wait: Duration::ZERO });
         }
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
@@ -348,7 +356,7 @@ impl Reconciler {
 
     /// The steps that may go out now; what keeps the others is noted.
     fn due<'a>(&self, id: &ArmId, steps: &'a [PlannedStep], observed: &mut Observed) -> &'a [PlannedStep] {
-        match self.pace.room(id, Kind::Write, steps.len()) {
+        match self.pace.room(id, RequestKind::Write, steps.len()) {
             Ok(room) => &steps[..room],
             Err(refusal) => {
                 self.metrics.azure.postponed(&refusal);
@@ -363,7 +371,7 @@ impl Reconciler {
     }
 
     /// What has to stand before the first write: the record of the issuer, then the finalizers.
-    pub(crate) async fn prepare(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    pub(crate) async fn prepare(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             let recorded = object.status.as_ref().map(|status| &status.issuers);
@@ -375,7 +383,7 @@ impl Reconciler {
     }
 
     /// Finalizers that have to be there, also those that somebody stripped.
-    pub(crate) async fn hold(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    pub(crate) async fn hold(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in assessment.identities.iter().filter(|outcome| outcome.finalizer == Finalizer::Require) {
             if let Some(object) = gathered.identity(&outcome.name) {
                 self.writer.require_finalizer(object.as_ref()).await?;
@@ -392,7 +400,7 @@ impl Reconciler {
     /// Annotates service accounts for the bindings that ask for it; whether any did.
     async fn annotate(
         &self,
-        gathered: &Gathered,
+        gathered: &CacheView,
         assessment: &Assessment,
         observed: &mut Observed,
     ) -> Result<bool, KubeError> {
@@ -408,7 +416,7 @@ impl Reconciler {
 
     /// Status and events, where facts changed. Events of one reason and one action are counted as one, with the words of the
     /// first, so that a deletion is an action of its own.
-    async fn tell(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    async fn tell(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.bindings {
             let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
@@ -430,7 +438,7 @@ impl Reconciler {
     }
 
     /// Releases objects on which nothing in Azure depends any more: bindings first, then identities.
-    async fn release(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    async fn release(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in assessment.bindings.iter().filter(|outcome| outcome.finalizer == Finalizer::Release) {
             if let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) {
                 self.writer.release_finalizer::<ManagedIdentityBinding>(object).await?;

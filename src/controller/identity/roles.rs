@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::preconditions;
 use super::reconcile::Reconciler;
-use crate::cache::snapshot::Gathered;
+use crate::cache::snapshot::CacheView;
 use crate::writers::azure::{self, WriteError};
 use crate::writers::kubernetes::KubeError;
 use ensign_api::conditions::Reason;
@@ -17,7 +17,7 @@ use ensign_core::assess::{Assessment, Observed, Settings, assess, role_inputs};
 use ensign_core::failure::Failure;
 use ensign_core::mutants::{self, Mutant};
 use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleDefinition, RoleStep};
-use ensign_core::scheduling::rate_limiter::{Kind, Refusal};
+use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 
 /// How long a definition is believed that nothing is written on the word of.
 const BELIEVED: Duration = Duration::from_secs(3600);
@@ -71,7 +71,7 @@ impl Reconciler {
         // What is written is looked up once more.
         let again = wanted.len().min(1);
         let reads = unknown + roles::roots(&inputs).len() + roles::unlisted(&inputs, &[]).len() + again;
-        if let Err(refusal) = self.pace.all(id, Kind::Get, reads) {
+        if let Err(refusal) = self.pace.all(id, RequestKind::Get, reads) {
             observed.postponed = Some(refusal);
             return;
         }
@@ -126,7 +126,7 @@ impl Reconciler {
     /// behind.
     pub(crate) async fn assign(
         &self,
-        gathered: &Gathered,
+        gathered: &CacheView,
         planned: Assessment,
         observed: &mut Observed,
         (settings, now): (&Settings, Timestamp),
@@ -146,7 +146,7 @@ impl Reconciler {
             }
             looked_at += 1;
         }
-        if looked_at == 0 || matches!(observed.postponed, Some(Refusal::Held { .. })) {
+        if looked_at == 0 || matches!(observed.postponed, Some(Deferral::Held { .. })) {
             return Ok(Some(planned));
         }
         if observed.identity.is_none() {
@@ -156,7 +156,7 @@ impl Reconciler {
         if again.role_steps != planned.role_steps || !observed.may_write() {
             return Ok(Some(again));
         }
-        let due = match self.pace.room(id, Kind::Write, again.role_steps.len()) {
+        let due = match self.pace.room(id, RequestKind::Write, again.role_steps.len()) {
             Ok(room) => &again.role_steps[..room.min(looked_at)],
             Err(refusal) => {
                 observed.postponed = Some(refusal);
@@ -190,13 +190,13 @@ impl Reconciler {
         }
         let refused = observed.postponed.is_some();
         if due.len() < again.role_steps.len() && observed.roles.write_failures.is_empty() && !refused {
-            observed.postponed = Some(Refusal::Paced { wait: Duration::ZERO });
+            observed.postponed = Some(Deferral::Paced { wait: Duration::ZERO });
         }
         Ok(Some(assess(&gathered.snapshot(), observed, settings, now)))
     }
 
     /// Status names an assignment before it is made, so that it is found again whatever becomes of this process.
-    async fn record(&self, gathered: &Gathered, assessment: &Assessment) -> Result<(), KubeError> {
+    async fn record(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
         for outcome in &assessment.identities {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             let recorded = object.status.as_ref().map(|status| &status.role_assignments[..]).unwrap_or_default();

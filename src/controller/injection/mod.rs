@@ -14,10 +14,10 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Client;
 
-use self::policies::{Filled, PolicyKeeper, obstacle};
+use self::policies::{Filled, PolicyWriter, obstacle};
 use self::webhook_configuration::{Registered, Registrar, WAIT};
 use crate::writers::kubernetes::{KubeError, KubeWriter, within_deadline};
-use ensign_core::cel::{Choice, Kind, Mode, Served, mode, shortfall};
+use ensign_core::cel::{Choice, Mode, PolicyKind, Served, mode, shortfall};
 use ensign_core::webhook_configuration::drift::differs;
 
 /// Injection can't be chosen.
@@ -56,7 +56,7 @@ async fn look(client: &Client) -> Result<Option<String>, KubeError> {
     let request =
         request.map_err(|error| KubeError::Request { act: act(), source: Box::new(kube::Error::HttpError(error)) })?;
     let list: APIResourceList = within_deadline(act, client.request(request)).await?;
-    let mutating_policies = list.resources.iter().any(|resource| resource.name == Kind::Mutating.plural());
+    let mutating_policies = list.resources.iter().any(|resource| resource.name == PolicyKind::Mutating.plural());
     if let Some(why) = shortfall(&Served { git_version: version.git_version, mutating_policies }) {
         return Ok(Some(why));
     }
@@ -67,7 +67,7 @@ async fn look(client: &Client) -> Result<Option<String>, KubeError> {
 pub(crate) struct Injection<'a> {
     pub(crate) writer: &'a KubeWriter,
     pub(crate) webhook: Option<&'a Registrar>,
-    pub(crate) policies: Option<&'a PolicyKeeper>,
+    pub(crate) policies: Option<&'a PolicyWriter>,
 }
 
 impl Injection<'_> {
@@ -79,7 +79,7 @@ impl Injection<'_> {
         }
     }
 
-    async fn by_policies(&self, keeper: &PolicyKeeper, granted: &BTreeSet<String>) -> Result<Registered, KubeError> {
+    async fn by_policies(&self, keeper: &PolicyWriter, granted: &BTreeSet<String>) -> Result<Registered, KubeError> {
         if keeper.fill(self.writer, granted).await? == Filled::Unbound {
             tracing::warn!("the binding of an admission policy is missing: apply the chart again, which makes it");
             return Ok(Registered::Waiting(WAIT));
@@ -112,7 +112,7 @@ impl Injection<'_> {
 
     async fn by_webhook(
         &self,
-        keeper: Option<&PolicyKeeper>,
+        keeper: Option<&PolicyWriter>,
         granted: &BTreeSet<String>,
     ) -> Result<Registered, KubeError> {
         let Some(registrar) = self.webhook else { return Ok(Registered::Current) };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::writers::kubernetes::{KubeError, KubeWriter, may_make_policy, within_deadline};
 use ensign_core::admission;
-use ensign_core::cel::{Form, Kind, Mode, Policy, differs, mark, policies};
+use ensign_core::cel::{Form, Mode, Policy, PolicyKind, differs, mark, policies};
 
 /// How often in a row the new mode has to be seen before the former one ends. Several API servers may answer, and each
 /// takes changes in by itself.
@@ -38,13 +38,13 @@ pub(crate) enum Filled {
 }
 
 /// Keeps the policies of one install.
-pub(crate) struct PolicyKeeper {
+pub(crate) struct PolicyWriter {
     target: InjectionTarget,
     /// How often in a row the mode was seen to be live.
     looks: Mutex<u32>,
 }
 
-impl PolicyKeeper {
+impl PolicyWriter {
     pub(crate) fn new(target: InjectionTarget) -> Self {
         Self { target, looks: Mutex::default() }
     }
@@ -116,7 +116,7 @@ pub(crate) async fn empty(writer: &KubeWriter) -> Result<Filled, KubeError> {
 
 /// A policy as the API server has it.
 struct Found {
-    kind: Kind,
+    kind: PolicyKind,
     object: DynamicObject,
 }
 
@@ -126,13 +126,13 @@ impl Found {
     }
 }
 
-fn spec_of(found: &[Found], kind: Kind, name: &str) -> Option<Value> {
+fn spec_of(found: &[Found], kind: PolicyKind, name: &str) -> Option<Value> {
     let found = found.iter().find(|found| found.kind == kind && found.object.metadata.name.as_deref() == Some(name))?;
     found.object.data.get("spec").cloned()
 }
 
 /// How an API server names the kind; k8s-openapi has no such type for the oldest version that is supported.
-pub(crate) fn resource(kind: Kind) -> ApiResource {
+pub(crate) fn resource(kind: PolicyKind) -> ApiResource {
     api_resource(kind.as_str(), kind.plural())
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::cache::Cache;
 use crate::engine::key::{Key, Source};
-use crate::engine::work_queue::Queue;
+use crate::engine::work_queue::WorkQueue;
 use crate::writers::kubernetes::{KubeError, within_deadline};
 use ensign_core::assess::UPSTREAM_WEBHOOK;
 use ensign_runtime::clock::SharedClock;
@@ -21,7 +21,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// What the last look told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum UpstreamWebhook {
     /// There was none yet.
     NotYet,
     /// It failed.
@@ -32,7 +32,7 @@ pub(crate) enum Look {
     Present,
 }
 
-impl Look {
+impl UpstreamWebhook {
     /// Whether it is there, if that is known.
     pub(crate) fn present(self) -> Option<bool> {
         match self {
@@ -48,30 +48,30 @@ pub(crate) struct UpstreamWatch {
     pub(crate) client: Client,
     pub(crate) every: Duration,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) queue: Arc<Queue<Key, Source>>,
+    pub(crate) queue: Arc<WorkQueue<Key, Source>>,
     pub(crate) clock: SharedClock,
 }
 
 impl UpstreamWatch {
     /// Looks until the end of time, and tells.
-    pub(crate) async fn run(self, told: watch::Sender<Look>) {
+    pub(crate) async fn run(self, told: watch::Sender<UpstreamWebhook>) {
         loop {
             let look = match self.look().await {
-                Ok(true) => Look::Present,
-                Ok(false) => Look::Absent,
+                Ok(true) => UpstreamWebhook::Present,
+                Ok(false) => UpstreamWebhook::Absent,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, "cannot see whether azure-workload-identity's webhook runs too");
-                    Look::Unknown
+                    UpstreamWebhook::Unknown
                 }
             };
             let before = *told.borrow();
             // What was known stands while it can't be looked at.
-            if look != before && (look != Look::Unknown || before == Look::NotYet) {
+            if look != before && (look != UpstreamWebhook::Unknown || before == UpstreamWebhook::NotYet) {
                 told.send_replace(look);
                 self.tell(before, look);
             }
-            let wait = if look == Look::Unknown { AFTER_FAILURE.min(self.every) } else { self.every };
+            let wait = if look == UpstreamWebhook::Unknown { AFTER_FAILURE.min(self.every) } else { self.every };
             self.clock.sleep_until(self.clock.monotonic() + wait).await;
         }
     }
@@ -83,17 +83,17 @@ impl UpstreamWatch {
         Ok(found.is_some())
     }
 
-    fn tell(&self, before: Look, now: Look) {
+    fn tell(&self, before: UpstreamWebhook, now: UpstreamWebhook) {
         match (before, now) {
-            (_, Look::Present) => tracing::warn!(
+            (_, UpstreamWebhook::Present) => tracing::warn!(
                 configuration = UPSTREAM_WEBHOOK,
                 "azure-workload-identity's webhook runs too and injects the same pods; uninstall it"
             ),
-            (Look::Present, _) => tracing::info!("azure-workload-identity's webhook is gone"),
+            (UpstreamWebhook::Present, _) => tracing::info!("azure-workload-identity's webhook is gone"),
             _ => {}
         }
         // Before the first look nothing was reconciled.
-        if before != Look::NotYet {
+        if before != UpstreamWebhook::NotYet {
             let keys = self.cache.read().keys();
             for key in keys {
                 self.queue.add(key, Source::Cluster);

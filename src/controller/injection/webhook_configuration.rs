@@ -15,7 +15,7 @@ use kube::api::Api;
 
 use super::webhook_probe::{self, WebhookProbe};
 use crate::writers::kubernetes::{FIELD_MANAGER, KubeError, KubeWriter, within_deadline};
-use ensign_core::webhook_configuration::drift::{self, Contest};
+use ensign_core::webhook_configuration::drift::{self, Repairs};
 use ensign_core::webhook_configuration::{ENTRIES, Endpoint, GRANTED_ENTRY, Input, desired};
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::error_chain;
@@ -74,7 +74,7 @@ pub(crate) struct Registrar {
 
 #[derive(Default)]
 struct Memory {
-    contest: Contest,
+    contest: Repairs,
     /// What was logged last, so that it is not said every two seconds.
     said: String,
 }

@@ -15,7 +15,7 @@ use self::objects::Census;
 use crate::cache::Cache;
 use ensign_azure::AzureMetrics;
 use ensign_core::cel::Mode;
-use ensign_core::credentials::plan::Step;
+use ensign_core::credentials::plan::CredentialWrite;
 
 /// The controller's metrics. Copies count together.
 #[derive(Clone, Debug, Default)]
@@ -169,11 +169,11 @@ impl ControllerMetrics {
         self.leader.set(0);
     }
 
-    pub(crate) fn written(&self, step: &Step, outcome: Written) {
+    pub(crate) fn written(&self, step: &CredentialWrite, outcome: Written) {
         let kind = match step {
-            Step::Put { replaces: None, .. } => WriteKind::Create,
-            Step::Put { replaces: Some(_), .. } => WriteKind::Repair,
-            Step::Delete { .. } => WriteKind::Delete,
+            CredentialWrite::Put { replaces: None, .. } => WriteKind::Create,
+            CredentialWrite::Put { replaces: Some(_), .. } => WriteKind::Repair,
+            CredentialWrite::Delete { .. } => WriteKind::Delete,
         };
         self.writes.get_or_create(&WriteLabels { kind, outcome }).inc();
     }

@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::cache::gated_pods::PodName;
 use crate::engine::key::{Key, Source};
-use crate::identity::outcome::Outcome;
+use crate::identity::outcome::ReconcileOutcome;
 use crate::identity::reconcile::Reconciler;
 use crate::metrics::Lift;
 use crate::writers::kubernetes::{KubeError, within_deadline};
@@ -24,23 +24,23 @@ pub(crate) const PAGE: u32 = 500;
 
 /// What the controller does about pods.
 #[derive(Clone, Debug)]
-pub struct Pods {
+pub struct PodSettings {
     /// Namespaces whose pods are never injected.
     pub excluded: BTreeSet<String>,
 }
 
 impl Reconciler {
     /// Lets the pod go if its bindings allow it, and says on it what it waits for if they don't.
-    pub(crate) async fn reconcile_pod(&self, name: &PodName) -> Result<Outcome, KubeError> {
+    pub(crate) async fn reconcile_pod(&self, name: &PodName) -> Result<ReconcileOutcome, KubeError> {
         if self.pods.is_none() {
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         }
         let api: Api<Pod> = Api::namespaced(self.writer.client().clone(), &name.0);
         let act = || format!("reading Pod {}/{}", name.0, name.1);
         let live = within_deadline(act, api.get_opt(&name.1)).await?;
         let Some(live) = live.filter(|pod| pod.meta().deletion_timestamp.is_none()) else {
             self.held.forget(name);
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         };
         let Some(gate) = gate_of(&live) else {
             if is_labelled(&live) {
@@ -49,7 +49,7 @@ impl Reconciler {
             } else {
                 self.held.forget(name);
             }
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         };
         self.held.seen(live.meta());
         let injected_by = live.annotations().get(INJECTED_BY_ANNOTATION).map(String::as_str);
@@ -63,14 +63,14 @@ impl Reconciler {
                 self.writer.lift(&live, gate).await?;
                 self.metrics.lifted(outcome);
                 self.held.forget(name);
-                Ok(Outcome::Nothing)
+                Ok(ReconcileOutcome::Nothing)
             }
             Lifting::Wait { notes } => {
                 for note in self.held.untold(name, notes) {
                     self.writer.note(&live, &note, "Hold").await;
                 }
                 // A change of a binding queues the pod as well; the resync is for what nobody thought of.
-                Ok(Outcome::InStep)
+                Ok(ReconcileOutcome::InStep)
             }
         }
     }
@@ -96,9 +96,9 @@ impl Reconciler {
     }
 
     /// Queues pods that Ensign injected, that no node has, and whose label is gone: the gate may be there still.
-    pub(crate) async fn reconcile_unlabelled(&self) -> Result<Outcome, KubeError> {
+    pub(crate) async fn reconcile_unlabelled(&self) -> Result<ReconcileOutcome, KubeError> {
         if self.pods.is_none() {
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         }
         let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
         let mut page = ListParams::default()
@@ -113,7 +113,7 @@ impl Reconciler {
             }
             match list.metadata.continue_.filter(|next| !next.is_empty()) {
                 Some(next) => page.continue_token = Some(next),
-                None => return Ok(Outcome::InStep),
+                None => return Ok(ReconcileOutcome::InStep),
             }
         }
     }

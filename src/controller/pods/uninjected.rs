@@ -14,14 +14,14 @@ use serde::de::DeserializeOwned;
 use super::ungate::PAGE;
 use crate::cache::BindingName;
 use crate::engine::key::{Key, Source};
-use crate::identity::outcome::Outcome;
+use crate::identity::outcome::ReconcileOutcome;
 use crate::identity::reconcile::Reconciler;
 use crate::metrics::ControllerMetrics;
 use crate::writers::kubernetes::{KubeError, within_deadline};
 use ensign_api::conditions::{ConditionType, find};
 use ensign_api::{InjectionMode, ManagedIdentityBinding};
 use ensign_core::assess::{BindingOutcome, Snapshot};
-use ensign_core::pods::uninjected::{self, Missed};
+use ensign_core::pods::uninjected::{self, UninjectedPods};
 
 /// Between the moment at which a binding comes to know its identity and the one at which every webhook knows that.
 const SOON: Duration = Duration::from_secs(10);
@@ -30,45 +30,45 @@ const SMALL_PAGE: u32 = 100;
 
 /// What the looks have found.
 #[derive(Default)]
-pub(crate) struct MissedPods {
-    looks: Mutex<Looks>,
+pub(crate) struct UninjectedPodScanner {
+    looks: Mutex<PodScans>,
     metrics: ControllerMetrics,
 }
 
 #[derive(Default)]
-struct Looks {
-    by_binding: BTreeMap<BindingName, Look>,
+struct PodScans {
+    by_binding: BTreeMap<BindingName, PodScan>,
     /// All pods that were found.
     pods: usize,
 }
 
-struct Look {
+struct PodScan {
     uid: Option<String>,
     generation: Option<i64>,
     /// Whether there is to be another look soon.
     soon: bool,
-    found: Option<Missed>,
+    found: Option<UninjectedPods>,
 }
 
-impl Look {
+impl PodScan {
     fn pods(&self) -> usize {
-        self.found.as_ref().map_or(0, Missed::pods)
+        self.found.as_ref().map_or(0, UninjectedPods::pods)
     }
 }
 
-impl Looks {
+impl PodScans {
     /// Puts a look in the place of the one that there was, and keeps count.
-    fn put(&mut self, name: &BindingName, look: Option<Look>) {
-        let pods = look.as_ref().map_or(0, Look::pods);
+    fn put(&mut self, name: &BindingName, look: Option<PodScan>) {
+        let pods = look.as_ref().map_or(0, PodScan::pods);
         let before = match look {
             Some(look) => self.by_binding.insert(name.clone(), look),
             None => self.by_binding.remove(name),
         };
-        self.pods = (self.pods + pods).saturating_sub(before.as_ref().map_or(0, Look::pods));
+        self.pods = (self.pods + pods).saturating_sub(before.as_ref().map_or(0, PodScan::pods));
     }
 }
 
-impl MissedPods {
+impl UninjectedPodScanner {
     pub(crate) fn new(metrics: ControllerMetrics) -> Self {
         Self { looks: Mutex::default(), metrics }
     }
@@ -82,7 +82,7 @@ impl MissedPods {
         if look.is_some_and(|look| (&look.uid, &look.generation) == (&uid, &generation)) {
             return false;
         }
-        looks.put(name, Some(Look { uid, generation, soon: !known, found: None }));
+        looks.put(name, Some(PodScan { uid, generation, soon: !known, found: None }));
         true
     }
 
@@ -91,7 +91,7 @@ impl MissedPods {
     }
 
     /// Keeps what was found; whether there is to be another look soon.
-    fn found(&self, name: &BindingName, found: Missed) -> bool {
+    fn found(&self, name: &BindingName, found: UninjectedPods) -> bool {
         let mut looks = self.lock();
         let Some(look) = looks.by_binding.get_mut(name) else { return false };
         let soon = std::mem::take(&mut look.soon);
@@ -109,7 +109,7 @@ impl MissedPods {
     }
 
     /// What is known of the bindings of a snapshot.
-    pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), Missed> {
+    pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), UninjectedPods> {
         let looks = self.lock();
         let bindings = snapshot.namespaces.iter().flat_map(|(namespace, facts)| {
             facts.bindings.iter().map(|binding| (((*namespace).to_owned(), binding.name_any()), binding))
@@ -122,11 +122,11 @@ impl MissedPods {
             .collect()
     }
 
-    fn count(&self, looks: &Looks) {
+    fn count(&self, looks: &PodScans) {
         self.metrics.missed.set(i64::try_from(looks.pods).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Looks> {
+    fn lock(&self) -> MutexGuard<'_, PodScans> {
         // The map is whole after every method, so a panic elsewhere does not spoil it.
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,14 +151,14 @@ impl Reconciler {
     }
 
     /// Looks for missed pods of a binding; its identity is queued if status does not say what was found.
-    pub(crate) async fn reconcile_missed(&self, name: &BindingName) -> Result<Outcome, KubeError> {
+    pub(crate) async fn reconcile_missed(&self, name: &BindingName) -> Result<ReconcileOutcome, KubeError> {
         let (binding, terminating) = {
             let objects = self.cache.read();
             (objects.binding(&name.0, &name.1).cloned(), objects.namespace(&name.0).terminating)
         };
         let Some(binding) = binding.filter(|binding| !terminating && self.missed.is_expected(name, binding)) else {
             self.missed.forget(name);
-            return Ok(Outcome::Nothing);
+            return Ok(ReconcileOutcome::Nothing);
         };
         let found = self.look(&name.0, &binding).await?;
         let verdict = found.verdict(&name.0);
@@ -169,10 +169,10 @@ impl Reconciler {
             let key = self.cache.read().key_of(&binding.identity_name());
             self.queue.add(key, Source::Namespace(name.0.clone()));
         }
-        Ok(if soon { Outcome::Again(SOON) } else { Outcome::InStep })
+        Ok(if soon { ReconcileOutcome::Again(SOON) } else { ReconcileOutcome::InStep })
     }
 
-    async fn look(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Result<Missed, KubeError> {
+    async fn look(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Result<UninjectedPods, KubeError> {
         let client = self.writer.client().clone();
         if uninjected::depends_on_containers(binding) {
             let api: Api<Pod> = Api::namespaced(client, namespace);
@@ -191,11 +191,11 @@ async fn look_through<K: Resource + Clone + std::fmt::Debug + DeserializeOwned>(
     binding: &ManagedIdentityBinding,
     page_size: u32,
     containers: impl Fn(&K) -> Vec<&str>,
-) -> Result<Missed, KubeError> {
+) -> Result<UninjectedPods, KubeError> {
     let account = &binding.spec.service_account_name;
     let fields = format!("spec.serviceAccountName={account},status.phase!=Succeeded,status.phase!=Failed");
     let mut page = ListParams::default().fields(&fields).limit(page_size);
-    let mut found = Missed::default();
+    let mut found = UninjectedPods::default();
     loop {
         let act = || format!("listing the pods of service account {namespace}/{account}");
         let list = within_deadline(act, api.list(&page)).await?;

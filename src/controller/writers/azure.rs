@@ -2,14 +2,14 @@
 
 use uuid::Uuid;
 
-use crate::engine::failpoints::{Effect, Effects};
+use crate::engine::failpoints::{Failpoints, SideEffect};
 use crate::engine::write_gate::{Refused, WriteGate};
 use crate::metrics::{ControllerMetrics, Written};
 use ensign_api::{ArmId, ManagedIdentity};
 use ensign_azure::{ArmClient, ArmError};
 use ensign_core::assess::{AzureIdentity, PlannedStep};
 use ensign_core::credentials::ownership::Credential;
-use ensign_core::credentials::plan::Step;
+use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::provisioning;
 use ensign_core::roles::{ObservedRoles, RoleStep};
 
@@ -25,7 +25,7 @@ pub(crate) enum WriteError {
 /// The way of a write to Azure.
 #[derive(Clone, Copy)]
 pub(crate) struct Writing<'a> {
-    pub(crate) effects: &'a Effects,
+    pub(crate) effects: &'a Failpoints,
     pub(crate) gate: &'a WriteGate,
     pub(crate) arm: &'a ArmClient,
     pub(crate) metrics: &'a ControllerMetrics,
@@ -46,8 +46,10 @@ pub(crate) async fn apply(
     let arm = arm.identified(request_id);
     let write = async {
         match &planned.step {
-            Step::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
-            Step::Delete { credential, .. } => arm.delete_credential(id, &credential.name).await.map(|()| None),
+            CredentialWrite::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
+            CredentialWrite::Delete { credential, .. } => {
+                arm.delete_credential(id, &credential.name).await.map(|()| None)
+            }
         }
     };
     let take_in = |written: Result<Result<Option<Credential>, ArmError>, Refused>| {
@@ -72,21 +74,21 @@ pub(crate) async fn apply(
 pub(crate) async fn apply_to_identity(
     writing: Writing<'_>,
     (id, owner): (&ArmId, &ManagedIdentity),
-    step: &provisioning::Step,
+    step: &provisioning::IdentityWrite,
 ) -> Result<Option<AzureIdentity>, WriteError> {
     let Writing { effects, gate, arm, .. } = writing;
     let request_id = Uuid::new_v4();
     let arm = arm.identified(request_id);
     let act = match step {
-        provisioning::Step::Create(_) | provisioning::Step::Update(_) => "put-identity",
-        provisioning::Step::Delete => "delete-identity",
+        provisioning::IdentityWrite::Create(_) | provisioning::IdentityWrite::Update(_) => "put-identity",
+        provisioning::IdentityWrite::Delete => "delete-identity",
     };
     let write = async {
         match step {
-            provisioning::Step::Create(desired) | provisioning::Step::Update(desired) => {
+            provisioning::IdentityWrite::Create(desired) | provisioning::IdentityWrite::Update(desired) => {
                 arm.put_identity(id, desired).await.map(Some)
             }
-            provisioning::Step::Delete => arm.delete_identity(id).await.map(|()| None),
+            provisioning::IdentityWrite::Delete => arm.delete_identity(id).await.map(|()| None),
         }
     };
     let take_in = |written: Result<Result<Option<AzureIdentity>, ArmError>, Refused>| {
@@ -97,18 +99,18 @@ pub(crate) async fn apply_to_identity(
         audit_identity(act, request_id, (id, owner), result.as_ref().err());
         result
     };
-    effects.carry_out(|| Effect { act, object: owner.known_as() }, gate.write(write), take_in).await
+    effects.carry_out(|| SideEffect { act, object: owner.known_as() }, gate.write(write), take_in).await
 }
 
-fn effect(id: &ArmId, planned: &PlannedStep) -> Effect {
+fn effect(id: &ArmId, planned: &PlannedStep) -> SideEffect {
     let (act, credential) = act(planned);
-    Effect { act, object: format!("{} under {}", credential.subject, id.name()) }
+    SideEffect { act, object: format!("{} under {}", credential.subject, id.name()) }
 }
 
 fn act(planned: &PlannedStep) -> (&'static str, &Credential) {
     match &planned.step {
-        Step::Put { credential, .. } => ("put", credential),
-        Step::Delete { credential, .. } => ("delete", credential),
+        CredentialWrite::Put { credential, .. } => ("put", credential),
+        CredentialWrite::Delete { credential, .. } => ("delete", credential),
     }
 }
 
@@ -164,7 +166,8 @@ pub(crate) async fn apply_role(
         }
         Ok(())
     };
-    let effect = || Effect { act, object: format!("{} in {} for {}", written.role, written.scope, owner.known_as()) };
+    let effect =
+        || SideEffect { act, object: format!("{} in {} for {}", written.role, written.scope, owner.known_as()) };
     effects.carry_out(effect, gate.write(write), take_in).await
 }
 

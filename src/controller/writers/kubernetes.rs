@@ -15,18 +15,18 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
 };
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::engine::failpoints::{Effect, Effects};
+use crate::engine::failpoints::{Failpoints, SideEffect};
 use crate::engine::write_gate::{Refused, WriteGate};
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::Severity;
 use ensign_api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
 use ensign_core::cel::{PROBE_LABEL, PROBE_QUESTION};
-use ensign_core::events::Note;
+use ensign_core::events::Event;
 use ensign_core::mutants::{self, Mutant};
 
 /// Deadline of one request to the API server.
@@ -115,11 +115,11 @@ pub(crate) struct KubeWriter {
     client: Client,
     recorder: Recorder,
     gate: WriteGate,
-    effects: Effects,
+    effects: Failpoints,
 }
 
 impl KubeWriter {
-    pub(crate) fn new(client: Client, instance: Option<String>, gate: WriteGate, effects: Effects) -> Self {
+    pub(crate) fn new(client: Client, instance: Option<String>, gate: WriteGate, effects: Failpoints) -> Self {
         let reporter = Reporter { controller: REPORTER.to_owned(), instance };
         Self { recorder: Recorder::new(client.clone(), reporter), client, gate, effects }
     }
@@ -142,7 +142,7 @@ impl KubeWriter {
             Ok(result) => result.map(|_| ()),
             Err(source) => Err(KubeError::Refused { act: describe(), source }),
         };
-        self.effects.carry_out(move || Effect { act: effect, object: named() }, written, take_in)
+        self.effects.carry_out(move || SideEffect { act: effect, object: named() }, written, take_in)
     }
 
     /// Adds Ensign's finalizer, unless it is there.
@@ -222,12 +222,12 @@ impl KubeWriter {
     }
 
     /// Publishes a Warning event. An event that gets lost is only logged: status says the same.
-    pub(crate) async fn warn<K: Writable>(&self, object: &K, note: &Note, action: &str) {
+    pub(crate) async fn warn<K: Writable>(&self, object: &K, note: &Event, action: &str) {
         self.publish(object, note, action, EventType::Warning).await;
     }
 
     /// Publishes an event, which is a Warning only where the note tells of a problem.
-    pub(crate) async fn note<K: Writable>(&self, object: &K, note: &Note, action: &str) {
+    pub(crate) async fn note<K: Writable>(&self, object: &K, note: &Event, action: &str) {
         let kind = match note.reason.severity() {
             Severity::Good | Severity::Progressing => EventType::Normal,
             Severity::Retrying | Severity::Terminal => EventType::Warning,
@@ -235,9 +235,9 @@ impl KubeWriter {
         self.publish(object, note, action, kind).await;
     }
 
-    async fn publish<K: Writable>(&self, object: &K, note: &Note, action: &str, kind: EventType) {
+    async fn publish<K: Writable>(&self, object: &K, note: &Event, action: &str, kind: EventType) {
         let text = shorten(&note.message);
-        let event = Event {
+        let event = events::Event {
             type_: kind,
             reason: note.reason.as_str().to_owned(),
             note: Some(text),

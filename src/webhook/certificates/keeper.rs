@@ -19,7 +19,7 @@ use super::issue::IssueError;
 use super::resolver::Resolver;
 use super::trusted_ca;
 use ensign_api::keys::ROTATE_AUTHORITY_ANNOTATION;
-use ensign_core::scheduling::ca_rotation::{Standing, Step, Trust, step};
+use ensign_core::scheduling::ca_rotation::{CaState, RotationStep, Trust, step};
 use ensign_runtime::clock::{SharedClock, deadline};
 
 /// Owner of the entries in the eyes of server-side apply.
@@ -276,7 +276,7 @@ impl Keeper {
             None => None,
         };
         let annotations = secret.metadata.annotations.as_ref();
-        let standing = Standing {
+        let standing = CaState {
             leaf: usable.leaf,
             authority: usable.authority,
             successor,
@@ -285,10 +285,10 @@ impl Keeper {
         };
         let step = step(&standing, now, self.shared.propagation);
         let changed = match step {
-            Step::Keep => return Ok(None),
-            Step::Prepare => bundle.prepared(now),
-            Step::Switch => bundle.switched(&self.names, now),
-            Step::Prune => Ok(bundle.pruned()),
+            RotationStep::Keep => return Ok(None),
+            RotationStep::Prepare => bundle.prepared(now),
+            RotationStep::Switch => bundle.switched(&self.names, now),
+            RotationStep::Prune => Ok(bundle.pruned()),
         };
         let changed = changed.ok().and_then(|changed| Some((changed.flawless(&self.names, now, &provider)?, changed)));
         let (usable, bundle) = if let Some(changed) = changed {

@@ -17,14 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::connection_slots::{Seat, Seats};
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 
 type Tls = RustlsAcceptor<NoDelayAcceptor>;
 
 /// Lets connections in.
 #[derive(Clone)]
 pub(super) struct Door {
-    seats: Seats,
+    seats: ConnectionSlots,
     tls: Tls,
     stop: CancellationToken,
 }
@@ -32,13 +32,13 @@ pub(super) struct Door {
 /// What the requests of a connection have in common.
 #[derive(Clone)]
 struct Visit {
-    seat: Arc<Seat>,
+    seat: Arc<ConnectionSlot>,
     stop: CancellationToken,
 }
 
 impl Door {
     /// Once `stop` is cancelled, those who get an answer are sent elsewhere.
-    pub(super) fn new(seats: Seats, tls: Tls, stop: CancellationToken) -> Self {
+    pub(super) fn new(seats: ConnectionSlots, tls: Tls, stop: CancellationToken) -> Self {
         Self { seats, tls, stop }
     }
 }
@@ -91,11 +91,11 @@ pub(super) struct Seated<S> {
     stream: S,
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
     // Free again once the connection is gone.
-    _seat: Arc<Seat>,
+    _seat: Arc<ConnectionSlot>,
 }
 
 impl<S> Seated<S> {
-    fn new(stream: S, seat: Arc<Seat>) -> Self {
+    fn new(stream: S, seat: Arc<ConnectionSlot>) -> Self {
         Self { stream, lost: Box::pin(seat.lost().clone().cancelled_owned()), _seat: seat }
     }
 

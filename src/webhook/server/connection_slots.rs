@@ -12,19 +12,19 @@ use tokio_util::sync::CancellationToken;
 
 /// The seats of a server.
 #[derive(Clone, Debug)]
-pub struct Seats(Arc<Mutex<Table>>);
+pub struct ConnectionSlots(Arc<Mutex<Table>>);
 
 /// A connection's seat; free again when it is dropped.
 #[derive(Debug)]
-pub struct Seat {
-    seats: Seats,
+pub struct ConnectionSlot {
+    seats: ConnectionSlots,
     number: u64,
     lost: CancellationToken,
 }
 
 /// A request under way on a seat's connection.
 #[derive(Debug)]
-pub struct UnderWay<'a>(&'a Seat);
+pub struct UnderWay<'a>(&'a ConnectionSlot);
 
 #[derive(Debug)]
 struct Table {
@@ -32,25 +32,25 @@ struct Table {
     counter: u64,
     taken: BTreeMap<u64, Taken>,
     /// Those that may lose their seat, with the least claim first.
-    claims: BTreeSet<(Claim, u64)>,
+    claims: BTreeSet<(Precedence, u64)>,
 }
 
 #[derive(Debug)]
 struct Taken {
     lost: CancellationToken,
-    claim: Option<Claim>,
+    claim: Option<Precedence>,
     proven: bool,
     under_way: usize,
 }
 
 /// In the order in which seats are lost; of equals, the one with the lower number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Claim {
+enum Precedence {
     Unproven(u64),
     Resting(u64),
 }
 
-impl Seats {
+impl ConnectionSlots {
     /// So many free seats.
     pub fn new(capacity: usize) -> Self {
         let (taken, claims) = (BTreeMap::new(), BTreeSet::new());
@@ -58,7 +58,7 @@ impl Seats {
     }
 
     /// Takes a seat, if need be of somebody else; `None` if all others are busy with good requests.
-    pub fn take(&self) -> Option<Seat> {
+    pub fn take(&self) -> Option<ConnectionSlot> {
         let mut table = self.lock();
         if table.taken.len() >= table.capacity {
             let (_, number) = table.claims.pop_first()?;
@@ -67,12 +67,12 @@ impl Seats {
             }
         }
         let number = table.next();
-        let (lost, claim) = (CancellationToken::new(), Claim::Unproven(number));
+        let (lost, claim) = (CancellationToken::new(), Precedence::Unproven(number));
         let taken = Taken { lost: lost.clone(), claim: Some(claim), proven: false, under_way: 0 };
         table.taken.insert(number, taken);
         table.claims.insert((claim, number));
         drop(table);
-        Some(Seat { seats: self.clone(), number, lost })
+        Some(ConnectionSlot { seats: self.clone(), number, lost })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -81,7 +81,7 @@ impl Seats {
     }
 }
 
-impl Seat {
+impl ConnectionSlot {
     /// Cancelled when the seat is given to somebody else.
     pub fn lost(&self) -> &CancellationToken {
         &self.lost
@@ -99,7 +99,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut table = self.seats.lock();
         if let Some(taken) = table.taken.remove(&self.number)
@@ -122,7 +122,7 @@ impl Drop for UnderWay<'_> {
         self.0.seats.lock().change(self.0.number, |taken, now| {
             taken.under_way -= 1;
             if taken.proven {
-                taken.claim = (taken.under_way == 0).then_some(Claim::Resting(now));
+                taken.claim = (taken.under_way == 0).then_some(Precedence::Resting(now));
             }
         });
     }
@@ -153,19 +153,19 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn proven(seats: &Seats) -> Seat {
+    fn proven(seats: &ConnectionSlots) -> ConnectionSlot {
         let seat = seats.take().unwrap();
         seat.begin().good();
         seat
     }
 
-    fn lost(seats: &[&Seat]) -> Vec<bool> {
+    fn lost(seats: &[&ConnectionSlot]) -> Vec<bool> {
         seats.iter().map(|seat| seat.lost().is_cancelled()).collect()
     }
 
     #[test]
     fn a_seat_that_is_given_back_can_be_taken_again() {
-        let seats = Seats::new(1);
+        let seats = ConnectionSlots::new(1);
         for _ in 0..3 {
             let seat = seats.take().unwrap();
             assert!(!seat.lost().is_cancelled());
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn of_those_that_never_sent_a_good_request_the_oldest_goes_first() {
-        let seats = Seats::new(3);
+        let seats = ConnectionSlots::new(3);
         let (good, first, second) = (proven(&seats), seats.take().unwrap(), seats.take().unwrap());
         let _sending = second.begin();
         let newest = seats.take().unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn of_those_that_rest_the_longest_resting_goes_first() {
-        let seats = Seats::new(2);
+        let seats = ConnectionSlots::new(2);
         let (older, younger) = (proven(&seats), proven(&seats));
         drop(older.begin());
         let _newcomer = proven(&seats);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn who_has_a_good_request_under_way_keeps_the_seat() {
-        let seats = Seats::new(1);
+        let seats = ConnectionSlots::new(1);
         let busy = proven(&seats);
         let (first, second) = (busy.begin(), busy.begin());
         assert!(seats.take().is_none());
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_lost_its_seat_takes_nobody_elses_along() {
-        let seats = Seats::new(1);
+        let seats = ConnectionSlots::new(1);
         let first = seats.take().unwrap();
         let request = first.begin();
         let second = seats.take().unwrap();

@@ -24,16 +24,16 @@ const MAX_DISCARDED_BYTES: usize = 32 * MIB;
 const ROOM_BYTES: usize = 64 * 1024;
 const MIB: usize = 1024 * 1024;
 
-/// Default of [`Limits::connections`]. An API server keeps 25 idle ones.
+/// Default of [`RequestLimits::connections`]. An API server keeps 25 idle ones.
 pub const DEFAULT_CONNECTIONS: usize = 1_024;
-/// Default of [`Limits::requests`].
+/// Default of [`RequestLimits::requests`].
 pub const DEFAULT_REQUESTS: usize = 256;
-/// Default of [`Limits::memory_bytes`].
+/// Default of [`RequestLimits::memory_bytes`].
 pub const DEFAULT_MEMORY_BYTES: usize = 64 * MIB;
 
 /// What clients may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Bytes of one body.
     pub body_bytes: usize,
     /// Time for reading and answering one request.
@@ -48,7 +48,7 @@ pub struct Limits {
     pub memory_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             body_bytes: MAX_BODY_BYTES,
@@ -64,15 +64,15 @@ impl Default for Limits {
 /// What is left for requests. A request that finds nothing left waits for its turn a while, and is sent away then: the
 /// API server comes again when it is told to, and memory does not grow with the number of clients.
 #[derive(Clone, Debug)]
-pub struct Capacity {
-    limits: Limits,
+pub struct Limiter {
+    limits: RequestLimits,
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
 /// The right to have a request under way, for as long as it lives.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub struct Permit(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// A body, and its share of the memory for as long as it lives.
 #[derive(Debug)]
@@ -81,9 +81,9 @@ pub struct Held {
     share: Option<OwnedSemaphorePermit>,
 }
 
-impl Capacity {
+impl Limiter {
     /// All of it.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: RequestLimits) -> Self {
         let requests = Arc::new(Semaphore::new(limits.requests));
         let bytes = Arc::new(Semaphore::new(limits.memory_bytes));
         Self { limits, requests, bytes }
@@ -95,10 +95,10 @@ impl Capacity {
     }
 
     /// Waits for the turn of a request.
-    pub async fn turn(&self) -> Result<Turn, Rejection> {
+    pub async fn turn(&self) -> Result<Permit, Rejection> {
         let turn = timeout(self.limits.patience, Arc::clone(&self.requests).acquire_owned()).await;
         // The semaphore is never closed.
-        turn.ok().and_then(Result::ok).map(Turn).ok_or_else(|| Rejection::busy("too many requests are under way"))
+        turn.ok().and_then(Result::ok).map(Permit).ok_or_else(|| Rejection::busy("too many requests are under way"))
     }
 
     /// Reads a body. Memory is counted as it arrives, so that who announces much and sends little holds little.
@@ -166,13 +166,13 @@ mod tests {
 
     use super::*;
 
-    async fn read(capacity: &Capacity, body: Body, announced: Option<usize>) -> Result<Held, Rejection> {
+    async fn read(capacity: &Limiter, body: Body, announced: Option<usize>) -> Result<Held, Rejection> {
         capacity.read(&mut body.into_data_stream(), announced).await
     }
 
-    fn capacity(requests: usize, memory_bytes: usize) -> Capacity {
+    fn capacity(requests: usize, memory_bytes: usize) -> Limiter {
         let patience = Duration::ZERO;
-        Capacity::new(Limits { requests, memory_bytes, patience, body_bytes: 100, ..Limits::default() })
+        Limiter::new(RequestLimits { requests, memory_bytes, patience, body_bytes: 100, ..RequestLimits::default() })
     }
 
     #[tokio::test]

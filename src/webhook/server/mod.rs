@@ -21,8 +21,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::acceptor::Door;
-use self::connection_slots::Seats;
-use self::limits::{Capacity, Limits};
+use self::connection_slots::ConnectionSlots;
+use self::limits::{Limiter, RequestLimits};
 use super::admission::Admission;
 use super::certificates::Resolver;
 use super::review::Rejection;
@@ -42,12 +42,12 @@ const RETRY_AFTER_SECONDS: u16 = 1;
 #[derive(Clone)]
 struct Served {
     admission: Arc<Admission>,
-    capacity: Capacity,
+    capacity: Limiter,
 }
 
 /// The webhook's one route.
-pub fn router(admission: Arc<Admission>, limits: Limits) -> Router {
-    let served = Served { admission, capacity: Capacity::new(limits) };
+pub fn router(admission: Arc<Admission>, limits: RequestLimits) -> Router {
+    let served = Served { admission, capacity: Limiter::new(limits) };
     Router::new().route(MUTATE_PODS_PATH, post(mutate_pods)).with_state(served)
 }
 
@@ -119,7 +119,7 @@ pub async fn serve(
     let tls = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE_DEADLINE).acceptor(NoDelayAcceptor::new());
     let handle: Handle<SocketAddr> = Handle::new();
     let mut server = axum_server::from_tcp(listener)?
-        .acceptor(Door::new(Seats::new(connections), tls, stop.clone()))
+        .acceptor(Door::new(ConnectionSlots::new(connections), tls, stop.clone()))
         .handle(handle.clone())
         .first_request_timeout(FIRST_REQUEST_DEADLINE)
         .http1_only();

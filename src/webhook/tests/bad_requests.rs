@@ -107,7 +107,7 @@ async fn a_body_of_unknown_length_over_the_limit_is_refused_too() {
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_given_up() {
-    let limits = Limits { deadline: Duration::ZERO, ..Limits::default() };
+    let limits = RequestLimits { deadline: Duration::ZERO, ..RequestLimits::default() };
     let app = app_within(filled([]), &Arc::default(), limits);
     let body = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>());
     let (status, text) = post(app, "application/json", body).await;
@@ -116,7 +116,7 @@ async fn a_body_that_never_ends_is_given_up() {
 
 #[tokio::test]
 async fn who_is_sent_away_for_the_moment_is_told_when_to_come_again() {
-    let limits = Limits { requests: 0, ..Limits::default() };
+    let limits = RequestLimits { requests: 0, ..RequestLimits::default() };
     let request = Request::post("/mutate-pods").header(header::CONTENT_TYPE, "application/json");
     let request = request.body(Body::from(review(&json!({})).to_string())).unwrap();
     let response = app_within(filled([]), &Arc::default(), limits).oneshot(request).await.unwrap();

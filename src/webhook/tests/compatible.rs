@@ -72,7 +72,7 @@ fn app(index: Arc<service_account_store::Index>, source: &Arc<FakeAccounts>) -> 
     let accounts = Accounts::new(index, source);
     let lookup = Arc::<FakeLookup>::default();
     let admission = Admission::new(config, filled([]), lookup, Some(accounts), WebhookMetrics::default());
-    server::router(Arc::new(admission), Limits::default())
+    server::router(Arc::new(admission), RequestLimits::default())
 }
 
 fn asking() -> Value {

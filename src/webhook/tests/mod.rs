@@ -78,10 +78,10 @@ fn filled(objects: impl IntoIterator<Item = Guarded>) -> Arc<Index> {
 }
 
 fn app(index: Arc<Index>, lookup: &Arc<FakeLookup>) -> Router {
-    app_within(index, lookup, Limits::default())
+    app_within(index, lookup, RequestLimits::default())
 }
 
-fn app_within(index: Arc<Index>, lookup: &Arc<FakeLookup>, limits: Limits) -> Router {
+fn app_within(index: Arc<Index>, lookup: &Arc<FakeLookup>, limits: RequestLimits) -> Router {
     let config = Config {
         authority_host: "https://login.example/".to_owned(),
         audience: "api://AzureADTokenExchange".to_owned(),

@@ -135,7 +135,7 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
     let lookup: Arc<dyn Lookup> = gate.clone();
     let metrics = WebhookMetrics::default();
     let admission = Admission::new(config, Arc::default(), lookup, None, metrics);
-    let app = server::router(Arc::new(admission), Limits::default());
+    let app = server::router(Arc::new(admission), RequestLimits::default());
     let (server, bundle) = start(app);
     let url = format!("https://{}/mutate-pods", server.address);
     let slow = client(&bundle).build().unwrap();

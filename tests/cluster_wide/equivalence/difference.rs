@@ -82,7 +82,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         let typed: ManagedIdentityBinding = serde_json::from_value(object).ok()?;
         let mut binding = Binding::from(&typed);
         if deleted {
-            binding.standing = admission::Standing::Deleting;
+            binding.standing = admission::BindingReadiness::Deleting;
         }
         Some(Arc::new(binding))
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use ensign_controller::Moment;
+use ensign_controller::Phase;
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
@@ -72,7 +72,7 @@ fn goes_on(world: &Arc<World>, second: &Arc<Replica>) -> Checked {
 /// The PUT of the first controller is on its way to ARM, and is kept there.
 fn put_on_its_way(world: &Arc<World>, first: &Arc<Replica>) -> Checked {
     let pipe = first.pipe.clone();
-    world.probe.strike_at("put", Moment::Before, Strike::Do(Arc::new(move || pipe.hold())));
+    world.probe.strike_at("put", Phase::Before, Strike::Do(Arc::new(move || pipe.hold())));
     world.binding("shop", "app", "orders", "app");
     world.happens("the PUT to be on its way", |_| first.pipe.is_holding())
 }
@@ -86,7 +86,7 @@ fn late_put(world: &World, first: &Replica) -> Checked {
 
 pub(super) fn frozen_before_a_put(world: &Arc<World>) -> Checked {
     let (first, second) = pair(world)?;
-    world.probe.strike_at("put", Moment::Before, Strike::Freeze(first.freezer.clone()));
+    world.probe.strike_at("put", Phase::Before, Strike::Freeze(first.freezer.clone()));
     world.binding("shop", "app", "orders", "app");
     world.happens("the first to be frozen", |_| first.freezer.is_frozen())?;
     second_takes_over(world, &second)?;
@@ -117,7 +117,7 @@ pub(super) fn frozen_in_the_middle_of_a_put(world: &Arc<World>) -> Checked {
 
 pub(super) fn frozen_before_the_answer(world: &Arc<World>) -> Checked {
     let (first, second) = pair(world)?;
-    world.probe.strike_at("put", Moment::Applied, Strike::Freeze(first.freezer.clone()));
+    world.probe.strike_at("put", Phase::Applied, Strike::Freeze(first.freezer.clone()));
     world.binding("shop", "app", "orders", "app");
     world.happens("the first to be frozen", |_| first.freezer.is_frozen())?;
     let before = first.gate.writes();

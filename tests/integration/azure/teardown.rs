@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use ensign_azure_emulator::state::Credential;
-use ensign_core::cel::{Form, Kind as PolicyKind, Policy, bindings, inert, policies};
+use ensign_core::cel::{Form, Policy, PolicyKind, bindings, inert, policies};
 use ensign_core::credentials::names::{Subject, credential_name};
 use ensign_runtime::clock::{Clock, SystemClock};
 use serde_json::{Value, json};

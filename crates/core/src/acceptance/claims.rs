@@ -33,7 +33,7 @@ pub struct Classes<'a> {
 
 /// Whether the one binding that an identity is for exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimState {
     /// The identity is for no binding in particular.
     None,
     /// It exists.
@@ -43,10 +43,13 @@ pub enum Claim {
 }
 
 /// Whether the binding that the identity is for is among those of its namespace.
-pub fn claim<'a>(object: &ManagedIdentity, bindings: impl FnOnce(&str) -> Vec<&'a ManagedIdentityBinding>) -> Claim {
-    let Some(claim) = &object.spec.claim_ref else { return Claim::None };
+pub fn claim<'a>(
+    object: &ManagedIdentity,
+    bindings: impl FnOnce(&str) -> Vec<&'a ManagedIdentityBinding>,
+) -> ClaimState {
+    let Some(claim) = &object.spec.claim_ref else { return ClaimState::None };
     let found = bindings(&claim.namespace).into_iter().any(|binding| is_claimant(claim, &claim.namespace, binding));
-    if found { Claim::Bound } else { Claim::Gone }
+    if found { ClaimState::Bound } else { ClaimState::Gone }
 }
 
 /// Whether the claim is this very binding's.
@@ -72,16 +75,16 @@ pub fn mismatch(object: &ManagedIdentity, namespace: &str, binding: &ManagedIden
 }
 
 /// The condition `Claimed`.
-pub fn claimed(object: &ManagedIdentity, claim: Claim) -> Option<Verdict> {
+pub fn claimed(object: &ManagedIdentity, claim: ClaimState) -> Option<Verdict> {
     let reference = object.spec.claim_ref.as_ref()?;
     let binding = format!("ManagedIdentityBinding {}/{} (UID {})", reference.namespace, reference.name, reference.uid);
     Some(match claim {
-        Claim::None => return None,
-        Claim::Bound => Verdict::good(Reason::Bound, format!("{binding} has the identity")),
-        Claim::Gone if reclaims(object) => {
+        ClaimState::None => return None,
+        ClaimState::Bound => Verdict::good(Reason::Bound, format!("{binding} has the identity")),
+        ClaimState::Gone if reclaims(object) => {
             Verdict::bad(Reason::Deleting, format!("{binding} is gone, and the identity goes with it"))
         }
-        Claim::Gone => Verdict::bad(
+        ClaimState::Gone => Verdict::bad(
             Reason::Released,
             format!(
                 "{binding} is gone, and the identity stays; it serves no other binding. A cluster operator has to delete this object, or to remove spec.claimRef to use the identity again"

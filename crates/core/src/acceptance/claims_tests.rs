@@ -88,15 +88,15 @@ fn a_claim_whose_binding_is_gone_is_released_or_goes() {
     let mut object = made();
     let present = binding("orders", "1", "ManagedIdentityClass");
     let again = binding("orders", "2", "ManagedIdentityClass");
-    assert_eq!(claim(&object, |_| vec![&present]), Claim::Bound);
-    assert_eq!(claim(&object, |_| vec![&again]), Claim::Gone, "one of its name is another");
-    assert_eq!(claimed(&object, Claim::Gone).unwrap().reason, Reason::Deleting);
+    assert_eq!(claim(&object, |_| vec![&present]), ClaimState::Bound);
+    assert_eq!(claim(&object, |_| vec![&again]), ClaimState::Gone, "one of its name is another");
+    assert_eq!(claimed(&object, ClaimState::Gone).unwrap().reason, Reason::Deleting);
     object.spec.provision.as_mut().unwrap().reclaim_policy = ReclaimPolicy::Retain;
-    assert_eq!(claimed(&object, Claim::Gone).unwrap().reason, Reason::Released);
-    assert_eq!(claimed(&object, Claim::Bound).unwrap().reason, Reason::Bound);
+    assert_eq!(claimed(&object, ClaimState::Gone).unwrap().reason, Reason::Released);
+    assert_eq!(claimed(&object, ClaimState::Bound).unwrap().reason, Reason::Bound);
     object.spec.claim_ref = None;
-    assert_eq!(claim(&object, |_| Vec::new()), Claim::None);
-    assert_eq!(claimed(&object, Claim::None), None);
+    assert_eq!(claim(&object, |_| Vec::new()), ClaimState::None);
+    assert_eq!(claimed(&object, ClaimState::None), None);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::binding::{Binding, Origin, Standing};
-use super::denial::{self, Refusal};
+use super::binding::{Binding, BindingReadiness, Origin};
+use super::denial::{self, Denial};
 use super::pod::Pod;
 use super::{Config, Decision, Wish, is_exempt};
 use crate::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
@@ -128,7 +128,7 @@ fn is_labelled(pod: &Pod<'_>) -> bool {
 }
 
 /// The annotations of the service account as a binding; none if the pod asks for more than they say.
-fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) -> Result<Option<Binding>, Refusal> {
+fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) -> Result<Option<Binding>, Denial> {
     let name = pod.service_account();
     if pod.annotations().is_some_and(|annotations| annotations.proxy) {
         return Err(denial::proxy_sidecar());
@@ -142,7 +142,7 @@ fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) ->
         name: format!("ServiceAccount/{name}").into(),
         service_account: name.into(),
         identity: ANNOTATIONS.into(),
-        standing: Standing::Resolved {
+        standing: BindingReadiness::Resolved {
             client_id: annotations.client_id.clone().unwrap_or_default(),
             tenant_id: annotations.tenant_id.clone().unwrap_or_else(|| compatibility.tenant_id.as_str().into()),
         },
@@ -159,7 +159,7 @@ fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) ->
 }
 
 /// Seconds that the token lives: the pod's word, else the service account's. An empty one is none.
-fn expiration(pod: &Pod<'_>, account: &Annotations) -> Result<u32, Refusal> {
+fn expiration(pod: &Pod<'_>, account: &Annotations) -> Result<u32, Denial> {
     let of_pod = pod.annotations().and_then(|annotations| annotations.expiration.as_deref());
     let of_account = account.expiration.as_deref();
     let said = [("pod", of_pod), ("service account", of_account)];

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::super::{Decision, RefusalCode};
+use super::super::{Decision, DenialCode};
 use super::*;
 use crate::admission::tests::{binding, condition, env, patched};
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
@@ -56,7 +56,7 @@ fn injected(pod: &Value, bindings: &[Arc<Binding>], account: &Account) -> Value 
     patched(pod, &decision)
 }
 
-fn refused(pod: &Value, account: &Account) -> Refusal {
+fn refused(pod: &Value, account: &Account) -> Denial {
     match decide(pod, &[], account) {
         Decision::Refuse(refusal) => refusal,
         other => panic!("not refused: {other:?}"),
@@ -130,7 +130,7 @@ fn without_a_client_id_the_rest_is_injected_with_a_warning_and_env_from_is_not_h
 #[test]
 fn a_pod_with_both_labels_wants_a_client_id() {
     let pod = pod(&json!({"metadata": {"labels": {INJECT_LABEL: "true"}}}));
-    assert_eq!(refused(&pod, &account(&json!({}))).code, RefusalCode::NoBinding);
+    assert_eq!(refused(&pod, &account(&json!({}))).code, DenialCode::NoBinding);
     injected(&pod, &[], &annotated(&json!({})));
 }
 
@@ -170,7 +170,7 @@ fn a_lifetime_that_is_none_refuses_the_pod_and_says_whose_it_is() {
             (refused(&of_pod, &annotated(&json!({}))), "the pod"),
             (refused(&pod(&json!({})), &of_account), "the service account"),
         ] {
-            assert_eq!(refusal.code, RefusalCode::TokenExpiration);
+            assert_eq!(refusal.code, DenialCode::TokenExpiration);
             for part in [whose, value, EXPIRATION_ANNOTATION, "3600", "86400"] {
                 assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
             }
@@ -201,7 +201,7 @@ fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation() {
     for value in ["true", "false", ""] {
         let refusal =
             refused(&pod(&json!({"metadata": {"annotations": {PROXY_ANNOTATION: value}}})), &annotated(&json!({})));
-        assert_eq!(refusal.code, RefusalCode::ProxySidecar);
+        assert_eq!(refusal.code, DenialCode::ProxySidecar);
         assert!(refusal.message.contains(PROXY_ANNOTATION), "{}", refusal.message);
     }
     injected(
@@ -214,7 +214,7 @@ fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation() {
 #[test]
 fn a_missing_service_account_refuses_the_pod_in_the_words_that_its_creator_knows() {
     let refusal = refused(&pod(&json!({})), &Account::Missing);
-    assert_eq!(refusal.code, RefusalCode::NoServiceAccount);
+    assert_eq!(refusal.code, DenialCode::NoServiceAccount);
     assert!(refusal.message.starts_with("serviceaccounts \"orders\" not found"), "{}", refusal.message);
     let default = pod(&json!({"spec": {"serviceAccountName": ""}}));
     assert!(refused(&default, &Account::Missing).message.starts_with("serviceaccounts \"default\" not found"));
@@ -301,7 +301,7 @@ fn a_binding_that_waits_for_its_identity_refuses_the_pod_as_it_refuses_others() 
     let waiting = binding("orders", &json!({"status": {"clientID": null}}));
     let decision = decide(&pod(&json!({})), &[waiting], &annotated(&json!({})));
     assert!(
-        matches!(&decision, Decision::Refuse(refusal) if refusal.code == RefusalCode::IdentityUnknown),
+        matches!(&decision, Decision::Refuse(refusal) if refusal.code == DenialCode::IdentityUnknown),
         "{decision:?}"
     );
 }
@@ -323,14 +323,14 @@ fn a_copy_of_an_injected_pod_keeps_its_volume_whoever_injected_it() {
 fn a_volume_or_mount_in_the_way_is_named_in_the_refusal() {
     let volume =
         refused(&pod(&json!({"spec": {"volumes": [{"name": VOLUME_OF_POD, "emptyDir": {}}]}})), &annotated(&json!({})));
-    assert_eq!(volume.code, RefusalCode::VolumeClash);
+    assert_eq!(volume.code, DenialCode::VolumeClash);
     assert!(volume.message.contains(VOLUME_OF_POD), "{}", volume.message);
     let mount = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
     let mount = refused(
         &pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [mount]}]}})),
         &annotated(&json!({})),
     );
-    assert_eq!(mount.code, RefusalCode::MountClash);
+    assert_eq!(mount.code, DenialCode::MountClash);
     assert!(mount.message.contains(VOLUME_OF_POD), "{}", mount.message);
 }
 

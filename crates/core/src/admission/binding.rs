@@ -22,7 +22,7 @@ pub struct Binding {
     /// The identity, as `kind/name`.
     pub identity: Arc<str>,
     /// How far the controller has come with it.
-    pub standing: Standing,
+    pub standing: BindingReadiness,
     pub(super) origin: Origin,
     pub(super) created: Option<Timestamp>,
     pub(super) pod_selector: Option<Box<LabelSelector>>,
@@ -44,7 +44,7 @@ pub(super) enum Origin {
 
 /// How far the controller has come with a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum BindingReadiness {
     /// The controller has not judged it yet.
     Pending,
     /// It may not have the identity.
@@ -84,7 +84,7 @@ impl Binding {
             name: object.metadata.name.as_deref().unwrap_or_default().into(),
             service_account: spec.service_account_name.as_str().into(),
             identity: share(&format!("{kind}/{}", spec.identity_ref.name)),
-            standing: Standing::of(object, share),
+            standing: BindingReadiness::of(object, share),
             origin: Origin::Object,
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             pod_selector: spec.pod_selector.clone().filter(|selector| !selector.is_empty()).map(Box::new),
@@ -111,7 +111,7 @@ impl From<&ManagedIdentityBinding> for Binding {
     }
 }
 
-impl Standing {
+impl BindingReadiness {
     fn of(object: &ManagedIdentityBinding, share: &mut impl FnMut(&str) -> Arc<str>) -> Self {
         if object.metadata.deletion_timestamp.is_some() {
             return Self::Deleting;

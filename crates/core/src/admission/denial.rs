@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::azure_workload_identity::{EXPIRATION_ANNOTATION, PROXY_ANNOTATION, USE_LABEL};
-use super::binding::{Binding, Origin, Standing};
+use super::binding::{Binding, BindingReadiness, Origin};
 use ensign_api::keys::{INJECT_LABEL, TOKEN_MOUNT_PATH};
 use ensign_api::{InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS};
 
@@ -14,7 +14,7 @@ const MAX_SHOWN_CHARACTERS: usize = 64;
 
 /// Reasons for refusing a pod, a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RefusalCode {
+pub enum DenialCode {
     /// The pod is labelled, and no binding covers it.
     NoBinding,
     /// The pod is labelled, and its binding is not accepted.
@@ -39,7 +39,7 @@ pub enum RefusalCode {
     ProxySidecar,
 }
 
-impl RefusalCode {
+impl DenialCode {
     /// The reason's name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl RefusalCode {
     }
 }
 
-impl fmt::Display for RefusalCode {
+impl fmt::Display for DenialCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -83,9 +83,9 @@ impl fmt::Display for RefusalCode {
 
 /// A refused pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Denial {
     /// Why, for machines.
-    pub code: RefusalCode,
+    pub code: DenialCode,
     /// Why, and what to do, for whoever created the pod.
     pub message: String,
 }
@@ -109,7 +109,7 @@ pub(crate) fn no_binding<'a>(
     namespace: &str,
     service_account: &str,
     others: impl Iterator<Item = &'a Binding>,
-) -> Refusal {
+) -> Denial {
     let mut near = others.map(|binding| {
         let why = match binding.mode {
             InjectionMode::None => "its spec.injection.mode is None",
@@ -128,31 +128,30 @@ pub(crate) fn no_binding<'a>(
          (service account {service_account:?}). {near}Create a ManagedIdentityBinding in namespace {namespace:?} with \
          spec.serviceAccountName: {service_account} and spec.identityRef naming the ManagedIdentity, or remove the label"
     );
-    Refusal { code: RefusalCode::NoBinding, message }
+    Denial { code: DenialCode::NoBinding, message }
 }
 
 /// Nothing has injected the pod, and who refuses it knows no more than that.
-pub(crate) fn not_injected(namespace: &str, service_account: &str) -> Refusal {
+pub(crate) fn not_injected(namespace: &str, service_account: &str) -> Denial {
     let message = format!(
         "the pod is labelled {INJECT_LABEL}=true, but no ManagedIdentityBinding in namespace {namespace:?} that is ready \
          covers it (service account {service_account:?}). See `kubectl get mib -n {namespace}`. Create a \
          ManagedIdentityBinding in namespace {namespace:?} with spec.serviceAccountName: {service_account} and \
          spec.identityRef naming the ManagedIdentity, or remove the label"
     );
-    Refusal { code: RefusalCode::NoBinding, message }
+    Denial { code: DenialCode::NoBinding, message }
 }
 
 /// The pod's binding can't serve it. A binding that can is a fault of the caller and reads as not judged yet.
-pub(crate) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
+pub(crate) fn unfit(binding: &Binding, namespace: &str) -> Denial {
     let named = Named(binding, namespace);
     let describe = format!("kubectl describe mib {} -n {namespace}", binding.name);
     match &binding.standing {
-        Standing::NotAccepted { reason, message } => Refusal {
-            code: RefusalCode::NotAccepted,
-            message: format!("{named} is not accepted ({reason}): {message}"),
-        },
-        Standing::Unresolved { why } => Refusal {
-            code: RefusalCode::IdentityUnknown,
+        BindingReadiness::NotAccepted { reason, message } => {
+            Denial { code: DenialCode::NotAccepted, message: format!("{named} is not accepted ({reason}): {message}") }
+        }
+        BindingReadiness::Unresolved { why } => Denial {
+            code: DenialCode::IdentityUnknown,
             message: match why {
                 Some(why) => format!(
                     "{named} is accepted, but the client ID of {} is not known yet ({why}); retry later, and see `{describe}`",
@@ -164,15 +163,15 @@ pub(crate) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
                 ),
             },
         },
-        Standing::Deleting => Refusal {
-            code: RefusalCode::BindingDeleting,
+        BindingReadiness::Deleting => Denial {
+            code: DenialCode::BindingDeleting,
             message: format!(
                 "{named} is being deleted; create another binding for {}, or remove the label",
                 binding.identity
             ),
         },
-        Standing::Pending | Standing::Resolved { .. } => Refusal {
-            code: RefusalCode::NotYetAccepted,
+        BindingReadiness::Pending | BindingReadiness::Resolved { .. } => Denial {
+            code: DenialCode::NotYetAccepted,
             message: format!(
                 "{named} is not yet accepted by the controller; retry in a moment. If this stays, see whether the Ensign \
                  controller runs, and `{describe}`"
@@ -182,13 +181,13 @@ pub(crate) fn unfit(binding: &Binding, namespace: &str) -> Refusal {
 }
 
 /// The bindings choose none of the pod's containers.
-pub(crate) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
+pub(crate) fn no_container(binding: &Binding, namespace: &str) -> Denial {
     let whose = match binding.origin {
         Origin::Object => "its spec.injection.containers",
         Origin::ServiceAccount => "what the pod skips",
     };
-    Refusal {
-        code: RefusalCode::NoContainer,
+    Denial {
+        code: DenialCode::NoContainer,
         message: format!(
             "{} chooses none of the pod's containers; change {whose} or remove the pod's label",
             Named(binding, namespace)
@@ -197,9 +196,9 @@ pub(crate) fn no_container(binding: &Binding, namespace: &str) -> Refusal {
 }
 
 /// The name of the token volume is taken.
-pub(crate) fn volume_clash(name: &str) -> Refusal {
-    Refusal {
-        code: RefusalCode::VolumeClash,
+pub(crate) fn volume_clash(name: &str) -> Denial {
+    Denial {
+        code: DenialCode::VolumeClash,
         message: format!(
             "the pod has a volume {name:?} that is not the projected token that Ensign injects under this \
              name; rename the volume or remove it"
@@ -208,9 +207,9 @@ pub(crate) fn volume_clash(name: &str) -> Refusal {
 }
 
 /// The place of the token is taken.
-pub(crate) fn mount_clash(container: &str, volume: &str, path: &str, token: &str) -> Refusal {
-    Refusal {
-        code: RefusalCode::MountClash,
+pub(crate) fn mount_clash(container: &str, volume: &str, path: &str, token: &str) -> Denial {
+    Denial {
+        code: DenialCode::MountClash,
         message: format!(
             "container {container:?} mounts volume {volume:?} at {path:?}, in the way of the identity token that Ensign \
              mounts read-only at {TOKEN_MOUNT_PATH:?} from volume {token:?}; mount it elsewhere or remove it"
@@ -219,18 +218,18 @@ pub(crate) fn mount_clash(container: &str, volume: &str, path: &str, token: &str
 }
 
 /// The pod's service account does not exist; in the words that its creator knows.
-pub(super) fn no_service_account(name: &str) -> Refusal {
-    Refusal {
-        code: RefusalCode::NoServiceAccount,
+pub(super) fn no_service_account(name: &str) -> Denial {
+    Denial {
+        code: DenialCode::NoServiceAccount,
         message: format!("serviceaccounts {name:?} not found; create it, or name another in spec.serviceAccountName"),
     }
 }
 
 /// What the pod or its service account says of the token's lifetime is none.
-pub(super) fn token_expiration(whose: &str, value: &str) -> Refusal {
+pub(super) fn token_expiration(whose: &str, value: &str) -> Denial {
     let shown: String = value.chars().take(MAX_SHOWN_CHARACTERS).collect();
-    Refusal {
-        code: RefusalCode::TokenExpiration,
+    Denial {
+        code: DenialCode::TokenExpiration,
         message: format!(
             "annotation {EXPIRATION_ANNOTATION} of the {whose} is {shown:?}; it must be a whole number of seconds from \
              {MIN_TOKEN_EXPIRATION_SECONDS} to {MAX_TOKEN_EXPIRATION_SECONDS}"
@@ -239,9 +238,9 @@ pub(super) fn token_expiration(whose: &str, value: &str) -> Refusal {
 }
 
 /// The pod wants the proxy sidecar.
-pub(super) fn proxy_sidecar() -> Refusal {
-    Refusal {
-        code: RefusalCode::ProxySidecar,
+pub(super) fn proxy_sidecar() -> Denial {
+    Denial {
+        code: DenialCode::ProxySidecar,
         message: format!(
             "the pod has the annotation {PROXY_ANNOTATION}, but Ensign has no proxy sidecar; use a version of the Azure \
              SDK that knows workload identity and remove the annotation, or remove the label {USE_LABEL}"

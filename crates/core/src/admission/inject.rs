@@ -2,8 +2,8 @@
 
 use super::Config;
 use super::azure_workload_identity::Terms;
-use super::binding::{Binding, Origin, Standing};
-use super::denial::Refusal;
+use super::binding::{Binding, BindingReadiness, Origin};
+use super::denial::Denial;
 use super::injected_by;
 use super::json_patch::{Addition, Content};
 use super::pod::{Container, EnvVar, Pod};
@@ -27,29 +27,29 @@ pub(super) struct Identity<'b> {
 impl<'b> Identity<'b> {
     pub(super) fn of(binding: &'b Binding) -> Option<Self> {
         match &binding.standing {
-            Standing::Resolved { client_id, tenant_id } => Some(Self { binding, client_id, tenant_id }),
+            BindingReadiness::Resolved { client_id, tenant_id } => Some(Self { binding, client_id, tenant_id }),
             _ => None,
         }
     }
 
     /// How a junior identity goes along with this one in a container. The controller accepts only bindings that agree;
     /// this is for the time until it has.
-    fn beside(self, junior: Self) -> Fate {
+    fn beside(self, junior: Self) -> IdentityFate {
         let same_name = self.binding.client_id_env == junior.binding.client_id_env;
         let tenants = (self.tenant_id, junior.tenant_id);
         if same_name && (self.client_id != junior.client_id || junior.binding.origin == Origin::ServiceAccount) {
-            Fate::Superseded
+            IdentityFate::Superseded
         } else if tenants.1.is_empty() || tenants.0.eq_ignore_ascii_case(tenants.1) {
-            Fate::Used
+            IdentityFate::Used
         } else {
-            Fate::OfAnotherTenant
+            IdentityFate::OfAnotherTenant
         }
     }
 }
 
 /// What became of an identity; in several containers, the best.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
+enum IdentityFate {
     /// It chooses no container of the pod.
     Unasked,
     /// A senior one claims its variable.
@@ -88,16 +88,12 @@ impl Injection {
 }
 
 /// Injects the identities, the senior first; `None` if they choose none of the pod's containers.
-pub(super) fn inject(
-    pod: &Pod<'_>,
-    identities: &[Identity<'_>],
-    config: &Config,
-) -> Result<Option<Injection>, Refusal> {
+pub(super) fn inject(pod: &Pod<'_>, identities: &[Identity<'_>], config: &Config) -> Result<Option<Injection>, Denial> {
     let Some(spec) = &pod.spec else { return Ok(None) };
     let terms = Terms::of(pod, TOKEN_VOLUME, config);
     let token = Token::of(spec.volumes.as_deref(), &terms.volume, config);
     let mut injection = Injection::default();
-    let mut fates = vec![Fate::Unasked; identities.len()];
+    let mut fates = vec![IdentityFate::Unasked; identities.len()];
     for (list, containers) in [("initContainers", &spec.init_containers), ("containers", &spec.containers)] {
         for (index, container) in containers.iter().flatten().enumerate() {
             if terms.skip(&container.name) {
@@ -111,20 +107,22 @@ pub(super) fn inject(
             }
         }
     }
-    let with = |wanted: Fate| {
+    let with = |wanted: IdentityFate| {
         let fates = fates.iter().zip(identities);
         fates.filter(move |(fate, _)| **fate == wanted).map(|(_, identity)| *identity)
     };
-    let used: Vec<&Binding> = with(Fate::Used).map(|identity| identity.binding).collect();
+    let used: Vec<&Binding> = with(IdentityFate::Used).map(|identity| identity.binding).collect();
     // The controller accepts only bindings that agree; the shortest life is the safe answer all the same.
     let Some(seconds) = used.iter().map(|binding| binding.token_expiration_seconds).min() else { return Ok(None) };
     token.add(&mut injection, seconds, config)?;
-    injection.warnings.extend(with(Fate::OfAnotherTenant).map(of_another_tenant));
-    injection.warnings.extend(with(Fate::Used).filter(|identity| identity.client_id.is_empty()).map(without_client_id));
+    injection.warnings.extend(with(IdentityFate::OfAnotherTenant).map(of_another_tenant));
+    injection
+        .warnings
+        .extend(with(IdentityFate::Used).filter(|identity| identity.client_id.is_empty()).map(without_client_id));
     let overridden = identities.iter().zip(&fates).find(|(identity, fate)| {
         identity.binding.origin == Origin::ServiceAccount
             && !identity.client_id.is_empty()
-            && matches!(fate, Fate::Superseded | Fate::OfAnotherTenant)
+            && matches!(fate, IdentityFate::Superseded | IdentityFate::OfAnotherTenant)
     });
     let by = injected_by::value(&used, overridden.map(|(identity, _)| identity.binding));
     injection.operations.extend(injected_by::set(pod, by));
@@ -132,14 +130,14 @@ pub(super) fn inject(
 }
 
 /// The identities of a container, the senior first.
-fn choose<'b>(container: &str, identities: &[Identity<'b>], fates: &mut [Fate]) -> Vec<Identity<'b>> {
+fn choose<'b>(container: &str, identities: &[Identity<'b>], fates: &mut [IdentityFate]) -> Vec<Identity<'b>> {
     let mut chosen: Vec<Identity<'b>> = Vec::with_capacity(identities.len());
     for (identity, fate) in identities.iter().zip(fates) {
         if !identity.binding.chooses(container) {
             continue;
         }
-        let here = chosen.iter().map(|senior| senior.beside(*identity)).min().unwrap_or(Fate::Used);
-        if here == Fate::Used {
+        let here = chosen.iter().map(|senior| senior.beside(*identity)).min().unwrap_or(IdentityFate::Used);
+        if here == IdentityFate::Used {
             chosen.push(*identity);
         }
         *fate = here.max(*fate);

@@ -27,8 +27,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::azure_workload_identity::Compatibility;
-pub use self::binding::{Binding, Standing};
-pub use self::denial::{Refusal, RefusalCode};
+pub use self::binding::{Binding, BindingReadiness};
+pub use self::denial::{Denial, DenialCode};
 use self::inject::Identity;
 pub use self::json_patch::Addition;
 pub use self::pod::{Pod, Text};
@@ -68,7 +68,7 @@ pub enum Decision {
         held: bool,
     },
     /// It is refused.
-    Refuse(Refusal),
+    Refuse(Denial),
 }
 
 impl Decision {
@@ -114,8 +114,8 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
     let guaranteed = Wish::of(pod) == Wish::Guaranteed;
     let matching = matching(pod, bindings);
     if let Some(waiting) = matching.iter().find(|binding| match binding.standing {
-        Standing::Unresolved { .. } => true,
-        Standing::Pending => guaranteed,
+        BindingReadiness::Unresolved { .. } => true,
+        BindingReadiness::Pending => guaranteed,
         _ => false,
     }) {
         return Decision::Refuse(denial::unfit(waiting, namespace));
@@ -143,7 +143,7 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
     let mut warnings = injection.warnings;
     if guaranteed || azure_workload_identity::asks(pod, namespace, config) {
         warnings.extend(matching.iter().filter_map(|binding| match &binding.standing {
-            Standing::NotAccepted { reason, .. } => Some(format!(
+            BindingReadiness::NotAccepted { reason, .. } => Some(format!(
                 "ManagedIdentityBinding {:?} is not accepted ({reason}) and was not injected",
                 binding.name
             )),

@@ -112,7 +112,7 @@ pub(super) fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
     patched(pod, &decision)
 }
 
-fn refusal(pod: &Value, bindings: &[Arc<Binding>]) -> Refusal {
+fn refusal(pod: &Value, bindings: &[Arc<Binding>]) -> Denial {
     match decide(pod, bindings) {
         Decision::Refuse(refusal) => refusal,
         other => panic!("not refused: {other:?}"),
@@ -300,7 +300,7 @@ fn injection_mode_none_never_matches() {
     let trust_only = binding("orders", &json!({"spec": {"injection": {"mode": "None"}}}));
     assert!(left_alone(&decide(&pod(&json!({})), std::slice::from_ref(&trust_only))));
     let refusal = refusal(&labelled(&json!({})), &[trust_only]);
-    assert_eq!(refusal.code, RefusalCode::NoBinding);
+    assert_eq!(refusal.code, DenialCode::NoBinding);
     assert!(refusal.message.contains("spec.injection.mode is None"), "{}", refusal.message);
 }
 
@@ -323,7 +323,7 @@ fn a_pod_selector_without_requirements_selects_pods_without_labels() {
 fn an_accepted_binding_without_client_id_refuses_labelled_and_unlabelled_pods() {
     for pod in [pod(&json!({})), labelled(&json!({}))] {
         let refusal = refusal(&pod, &[unresolved("orders")]);
-        assert_eq!(refusal.code, RefusalCode::IdentityUnknown);
+        assert_eq!(refusal.code, DenialCode::IdentityUnknown);
         for part in
             ["\"orders\"", "\"shop\"", "AzureUnavailable: ARM answered 503", "kubectl describe mib orders -n shop"]
         {
@@ -335,13 +335,13 @@ fn an_accepted_binding_without_client_id_refuses_labelled_and_unlabelled_pods() 
 #[test]
 fn an_identity_without_a_tenant_is_not_resolved() {
     let refusal = refusal(&pod(&json!({})), &[binding("orders", &json!({"status": {"tenantID": null}}))]);
-    assert_eq!(refusal.code, RefusalCode::IdentityUnknown);
+    assert_eq!(refusal.code, DenialCode::IdentityUnknown);
 }
 
 #[test]
 fn a_labelled_pod_without_a_binding_is_told_which_object_to_create() {
     let refusal = refusal(&labelled(&json!({})), &[]);
-    assert_eq!(refusal.code, RefusalCode::NoBinding);
+    assert_eq!(refusal.code, DenialCode::NoBinding);
     for part in ["Create a ManagedIdentityBinding", "namespace \"shop\"", "spec.serviceAccountName: orders"] {
         assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
     }
@@ -350,7 +350,7 @@ fn a_labelled_pod_without_a_binding_is_told_which_object_to_create() {
 #[test]
 fn a_labelled_pod_whose_binding_is_not_accepted_is_told_the_reason() {
     let refusal = refusal(&labelled(&json!({})), &[not_accepted("orders")]);
-    assert_eq!(refusal.code, RefusalCode::NotAccepted);
+    assert_eq!(refusal.code, DenialCode::NotAccepted);
     for part in ["\"orders\"", "NotAllowed", "ask the owner of ManagedIdentity orders"] {
         assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
     }
@@ -359,7 +359,7 @@ fn a_labelled_pod_whose_binding_is_not_accepted_is_told_the_reason() {
 #[test]
 fn a_labelled_pod_whose_binding_was_not_judged_yet_is_told_to_retry() {
     let refusal = refusal(&labelled(&json!({})), &[pending("orders")]);
-    assert_eq!(refusal.code, RefusalCode::NotYetAccepted);
+    assert_eq!(refusal.code, DenialCode::NotYetAccepted);
     assert!(refusal.message.contains("retry"), "{}", refusal.message);
 }
 
@@ -367,14 +367,14 @@ fn a_labelled_pod_whose_binding_was_not_judged_yet_is_told_to_retry() {
 fn a_binding_whose_acceptance_is_unknown_counts_as_not_judged_yet() {
     let unknown = condition("Accepted", "Unknown", "Pending", "");
     let refusal = refusal(&labelled(&json!({})), &[binding("orders", &json!({"status": {"conditions": [unknown]}}))]);
-    assert_eq!(refusal.code, RefusalCode::NotYetAccepted);
+    assert_eq!(refusal.code, DenialCode::NotYetAccepted);
 }
 
 #[test]
 fn a_labelled_pod_whose_binding_is_being_deleted_is_refused() {
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-01-02T00:00:00Z"}});
     let refusal = refusal(&labelled(&json!({})), &[binding("orders", &deleting)]);
-    assert_eq!(refusal.code, RefusalCode::BindingDeleting);
+    assert_eq!(refusal.code, DenialCode::BindingDeleting);
 }
 
 #[test]
@@ -459,13 +459,13 @@ fn a_binding_of_another_tenant_stands_back_with_a_warning_where_an_older_one_is(
 fn a_binding_that_waits_refuses_the_pod_even_beside_one_that_is_resolved() {
     let waiting = unresolved("pay");
     let refusal = refusal(&pod(&json!({})), &[resolved("orders"), waiting]);
-    assert_eq!(refusal.code, RefusalCode::IdentityUnknown);
+    assert_eq!(refusal.code, DenialCode::IdentityUnknown);
 }
 
 #[test]
 fn a_labelled_pod_waits_for_every_binding_to_be_judged() {
     let bindings = [resolved("orders"), pending("pay")];
-    assert_eq!(refusal(&labelled(&json!({})), &bindings).code, RefusalCode::NotYetAccepted);
+    assert_eq!(refusal(&labelled(&json!({})), &bindings).code, DenialCode::NotYetAccepted);
     injected(&pod(&json!({})), &bindings);
 }
 
@@ -496,7 +496,7 @@ fn a_binding_for_none_of_the_containers_changes_nothing_and_refuses_a_labelled_p
     let elsewhere = binding("orders", &json!({"spec": {"injection": {"containers": {"include": ["nobody"]}}}}));
     assert!(left_alone(&decide(&pod(&json!({})), std::slice::from_ref(&elsewhere))));
     let refusal = refusal(&labelled(&json!({})), &[elsewhere]);
-    assert_eq!(refusal.code, RefusalCode::NoContainer);
+    assert_eq!(refusal.code, DenialCode::NoContainer);
     assert!(refusal.message.contains("spec.injection.containers"), "{}", refusal.message);
 }
 
@@ -561,7 +561,7 @@ fn another_volume_under_the_name_of_the_token_volume_refuses_the_pod() {
     ];
     for volume in foreign {
         let refusal = refusal(&pod(&json!({"spec": {"volumes": [volume]}})), &[resolved("orders")]);
-        assert_eq!(refusal.code, RefusalCode::VolumeClash);
+        assert_eq!(refusal.code, DenialCode::VolumeClash);
         assert!(refusal.message.contains(TOKEN_VOLUME), "{}", refusal.message);
     }
 }
@@ -600,7 +600,7 @@ fn a_mount_below_the_token_is_in_the_way_even_where_the_token_is_mounted() {
         {"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true},
         {"name": "data", "mountPath": format!("{TOKEN_MOUNT_PATH}/token")},
     ]}]}}));
-    assert_eq!(refusal(&pod, &[resolved("orders")]).code, RefusalCode::MountClash);
+    assert_eq!(refusal(&pod, &[resolved("orders")]).code, DenialCode::MountClash);
 }
 
 #[test]
@@ -617,7 +617,7 @@ fn a_mount_in_the_way_of_the_token_refuses_the_pod() {
     for mount in mounts {
         let pod = pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [mount]}]}}));
         let refusal = refusal(&pod, &[resolved("orders")]);
-        assert_eq!(refusal.code, RefusalCode::MountClash, "{mount}");
+        assert_eq!(refusal.code, DenialCode::MountClash, "{mount}");
         for part in ["\"app\"", mount["name"].as_str().unwrap(), mount["mountPath"].as_str().unwrap()] {
             assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
         }

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::azure_workload_identity::VOLUME_PREFIX;
-use super::denial::{self, Refusal};
+use super::denial::{self, Denial};
 use super::inject::Injection;
 use super::json_patch::Content;
 use super::pod::{Container, TokenSource, Volume, VolumeMount};
@@ -43,7 +43,7 @@ impl<'v> Token<'v> {
         injection: &mut Injection,
         place: [&str; 3],
         container: &Container<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Denial> {
         let [spec, list, index] = place;
         let mounts = container.volume_mounts.as_deref();
         let there = mounts.unwrap_or_default().iter().filter(|mount| is_within_token_path(&mount.mount_path));
@@ -71,7 +71,7 @@ impl<'v> Token<'v> {
     }
 
     /// Adds the volume, unless it is there.
-    pub(super) fn add(&self, injection: &mut Injection, seconds: u32, config: &Config) -> Result<(), Refusal> {
+    pub(super) fn add(&self, injection: &mut Injection, seconds: u32, config: &Config) -> Result<(), Denial> {
         if self.taken {
             return Err(denial::volume_clash(self.fresh));
         }

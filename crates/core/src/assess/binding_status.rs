@@ -9,9 +9,9 @@ use super::identity_status::{usable_arm_id, writes};
 use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot, service_account};
 use crate::acceptance::claims;
 use crate::credentials::names::Subject;
-use crate::credentials::plan::{Standing, az_delete};
+use crate::credentials::plan::{TrustState, az_delete};
 use crate::credentials::propagation::settled_at;
-use crate::events::{self, Note};
+use crate::events::{self, Event};
 use crate::failure::Failure;
 use crate::mutants::{self, Mutant};
 use crate::pods::uninjected;
@@ -40,7 +40,7 @@ fn outcome(
     } else {
         living(context, namespace, binding, &subject, &before)
     };
-    let mut notes: Vec<Note> = verdicts
+    let mut notes: Vec<Event> = verdicts
         .iter()
         .filter(|(kind, _)| beside_ready(*kind))
         .chain([&(ConditionType::Ready, ready)])
@@ -155,7 +155,7 @@ fn credential(
     let issuer = &context.settings.cluster.issuer;
     let confirmed = before.credential.as_ref().filter(|credential| credential.issuer == *issuer);
     match context.trust.standings.get(subject) {
-        Some(Standing::Given { name, origin }) => {
+        Some(TrustState::Given { name, origin }) => {
             // One that was written anew, because somebody had changed or deleted it, is new to Entra too.
             let is_known = |credential: &&CredentialStatus| credential.name == *name && credential.origin == *origin;
             let since = confirmed.filter(is_known).filter(|_| !context.observed.written.contains(name));
@@ -164,7 +164,7 @@ fn credential(
                 CredentialStatus { name: name.clone(), issuer: issuer.clone(), origin: *origin, confirmed_since };
             (standing(context, &credential), Some(credential))
         }
-        Some(Standing::Planned { name }) => {
+        Some(TrustState::Planned { name }) => {
             let pending = || {
                 let when = match context.observed.postponed {
                     Some(_) => "is written as soon as the limits on requests to Azure allow",
@@ -179,7 +179,7 @@ fn credential(
             let failure = context.observed.write_failures.get(name).or_else(|| context.observed.identity_failure());
             (failure.map_or_else(pending, Failure::verdict), None)
         }
-        Some(Standing::Blocked { reason, message }) => (Verdict::bad(*reason, message.clone()), None),
+        Some(TrustState::Blocked { reason, message }) => (Verdict::bad(*reason, message.clone()), None),
         // Azure's list is not known now: what it confirmed before still stands.
         None => match (confirmed, &context.observed.credentials) {
             (Some(credential), _) => (standing(context, credential), Some(credential.clone())),
@@ -259,8 +259,8 @@ fn tenant_abandons(binding: &ManagedIdentityBinding) -> bool {
 }
 
 /// The event that says what may be left in Azure.
-fn abandoned(subject: &Subject) -> Note {
-    Note {
+fn abandoned(subject: &Subject) -> Event {
+    Event {
         reason: Reason::Abandoned,
         message: format!(
             "released without Azure's confirmation because the ManagedIdentity has the annotation {ABANDON_ANNOTATION}; a federated identity credential that trusts {subject} may be left in Azure: remove it there"

@@ -9,7 +9,7 @@ use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settin
 use crate::acceptance::identities;
 use crate::credentials::issuers;
 use crate::events;
-use crate::events::Note;
+use crate::events::Event;
 use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::ABANDON_ANNOTATION;
@@ -228,13 +228,13 @@ fn abandons(context: &Context<'_>, object: &ManagedIdentity) -> bool {
 }
 
 /// The event that says what may be left in Azure.
-fn abandoned(context: &Context<'_>, object: &ManagedIdentity) -> Note {
+fn abandoned(context: &Context<'_>, object: &ManagedIdentity) -> Event {
     let names: Vec<&str> =
         context.trust.ours_left.iter().flatten().map(|credential| credential.name.as_str()).collect();
     let left =
         if names.is_empty() { "this cluster's federated identity credentials".to_owned() } else { names.join(", ") };
     let left = if provisioning::is_left(context, object) { format!("the identity itself, and {left}") } else { left };
-    Note {
+    Event {
         reason: Reason::Abandoned,
         message: format!(
             "released without Azure's confirmation because of the annotation {ABANDON_ANNOTATION}; what may be left there and still gives trust: {left}. Remove it in Azure"

@@ -32,13 +32,13 @@ use crate::acceptance::identities;
 use crate::acceptance::scopes::AllowedScopes;
 use crate::acceptance::{self, Acceptance, IdentityFacts, NamespaceFacts};
 use crate::credentials::ownership::{Cluster, Credential};
-use crate::credentials::plan::Step;
-use crate::events::Note;
+use crate::credentials::plan::CredentialWrite;
+use crate::events::Event;
 use crate::failure::Failure;
-use crate::pods::uninjected::Missed;
-use crate::provisioning::Step as IdentityStep;
+use crate::pods::uninjected::UninjectedPods;
+use crate::provisioning::IdentityWrite as IdentityStep;
 use crate::roles::{ObservedRoles, Permissions, RolePolicy, RoleStep};
-use crate::scheduling::rate_limiter::Refusal;
+use crate::scheduling::rate_limiter::Deferral;
 use ensign_api::conditions::Reason;
 use ensign_api::keys::ABANDON_ANNOTATION;
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBindingStatus, ManagedIdentityStatus};
@@ -123,7 +123,7 @@ pub struct Observed {
     /// What Azure said of the identity's roles.
     pub roles: ObservedRoles,
     /// What keeps a request from being sent that this reconcile would have needed.
-    pub postponed: Option<Refusal>,
+    pub postponed: Option<Deferral>,
     /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
     pub annotated: BTreeMap<(String, String), Annotated>,
     /// Why the API server refuses the objects that bindings on classes would get; not asked of Azure.
@@ -132,7 +132,7 @@ pub struct Observed {
     /// not known. Not asked of Azure.
     pub upstream_webhook: Option<bool>,
     /// Pods that were missed, by namespace and name of the binding, where somebody has looked; not asked of Azure.
-    pub missed: BTreeMap<(String, String), Missed>,
+    pub missed: BTreeMap<(String, String), UninjectedPods>,
 }
 
 impl Observed {
@@ -200,7 +200,7 @@ impl Observed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStep {
     /// The write.
-    pub step: Step,
+    pub step: CredentialWrite,
     /// The binding that wants it; none for a deletion that nobody wants to prevent.
     pub cause: Option<Cause>,
 }
@@ -239,7 +239,7 @@ pub struct IdentityOutcome {
     /// Its finalizer.
     pub finalizer: Finalizer,
     /// An event for each new problem.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Event>,
     /// Whether the object is to be deleted, because the binding that it is for is gone.
     pub goes: bool,
 }
@@ -256,7 +256,7 @@ pub struct BindingOutcome {
     /// Its finalizer.
     pub finalizer: Finalizer,
     /// An event for each new problem.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Event>,
     /// What the service account should carry, if the binding ever asked.
     pub annotations: Option<Annotations>,
 }

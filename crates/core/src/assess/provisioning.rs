@@ -3,10 +3,10 @@
 use kube::ResourceExt;
 
 use super::{Context, Observed, Settings, Snapshot};
-use crate::acceptance::claims::{self, Claim};
-use crate::events::Note;
+use crate::acceptance::claims::{self, ClaimState};
+use crate::events::Event;
 use crate::failure::Failure;
-use crate::provisioning::{self, Holder, Object, Step, Upkeep};
+use crate::provisioning::{self, Holder, IdentityWrite, Object, Upkeep};
 use ensign_api::conditions::{ConditionType, Reason, Verdict};
 use ensign_api::{ArmId, ManagedIdentity, ManagedIdentityStatus};
 
@@ -28,10 +28,10 @@ pub(super) fn upkeep(
     let claim = claim(snapshot, owner);
     match &observed.identity {
         // Nothing is made, or set right, for a binding that is gone.
-        Some(Ok(found)) if claim == Claim::Gone => Upkeep { step: None, ..object.keep(found) },
+        Some(Ok(found)) if claim == ClaimState::Gone => Upkeep { step: None, ..object.keep(found) },
         Some(Ok(found)) if is_own(&found.client_id, settings) => Upkeep::default(),
         Some(Ok(found)) => object.keep(found),
-        Some(Err(failure)) if failure.is_gone() && claim != Claim::Gone => {
+        Some(Err(failure)) if failure.is_gone() && claim != ClaimState::Gone => {
             let upkeep = object.create();
             let refusal = observed.identity_write.as_ref().map(Failure::verdict).or(upkeep.refusal);
             Upkeep { refusal, ..upkeep }
@@ -62,14 +62,14 @@ pub(super) fn is_provisioned(owner: Option<&ManagedIdentity>, resolution: &super
 }
 
 /// Whether the binding that the object is for exists.
-pub(super) fn claim(snapshot: &Snapshot<'_>, object: &ManagedIdentity) -> Claim {
+pub(super) fn claim(snapshot: &Snapshot<'_>, object: &ManagedIdentity) -> ClaimState {
     claims::claim(object, |namespace| {
         snapshot.namespaces.get(namespace).map(|found| found.bindings.clone()).unwrap_or_default()
     })
 }
 
 /// The deletion of the identity, when its object goes, nothing of ours is left under it, and it is provably ours.
-pub(super) fn reclaim(context: &Context<'_>) -> Option<Step> {
+pub(super) fn reclaim(context: &Context<'_>) -> Option<IdentityWrite> {
     let owner = context.owner.filter(|owner| owner.metadata.deletion_timestamp.is_some())?;
     let id = super::identity_status::usable_arm_id(Some(owner))?;
     let Some(Ok(found)) = &context.observed.identity else { return None };
@@ -100,11 +100,11 @@ pub(super) fn claimed(context: &Context<'_>, object: &ManagedIdentity) -> Option
 pub(super) fn goes(context: &Context<'_>, object: &ManagedIdentity) -> bool {
     object.metadata.deletion_timestamp.is_none()
         && claims::reclaims(object)
-        && claim(context.snapshot, object) == Claim::Gone
+        && claim(context.snapshot, object) == ClaimState::Gone
 }
 
 /// Events about the identity itself.
-pub(super) fn notes(context: &Context<'_>, object: &ManagedIdentity, before: &ManagedIdentityStatus) -> Vec<Note> {
+pub(super) fn notes(context: &Context<'_>, object: &ManagedIdentity, before: &ManagedIdentityStatus) -> Vec<Event> {
     let Some(id) = super::identity_status::usable_arm_id(Some(object)).filter(|_| object.spec.provision.is_some())
     else {
         return Vec::new();
@@ -116,19 +116,19 @@ pub(super) fn notes(context: &Context<'_>, object: &ManagedIdentity, before: &Ma
         let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
         let left = claims::reclaims(object) && clean && is_anothers(context, object);
         return left
-            .then(|| Note { reason: Reason::IdentityExists, message: provisioning::left_alone(&id) })
+            .then(|| Event { reason: Reason::IdentityExists, message: provisioning::left_alone(&id) })
             .into_iter()
             .collect();
     }
     let found = context.resolution.facts.as_ref().map(|facts| facts.client_id.as_str());
     let recreated = before.client_id.as_deref().filter(|known| {
         let anew = found.is_some_and(|found| !found.eq_ignore_ascii_case(known));
-        anew || (context.observed.gone() && claim(context.snapshot, object) != Claim::Gone)
+        anew || (context.observed.gone() && claim(context.snapshot, object) != ClaimState::Gone)
     });
     let assigned = context.settings.roles.is_some() && !object.spec.role_assignments.is_empty();
     let roles = if assigned { "no role but those of spec.roleAssignments" } else { "no role" };
     recreated
-        .map(|known| Note {
+        .map(|known| Event {
             reason: Reason::IdentityRecreated,
             message: format!(
                 "{id} (client ID {known}) was gone in Azure and is made anew; it has another client ID then, and {roles}: pods that run have the former client ID, so restart them"

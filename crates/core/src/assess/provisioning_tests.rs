@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::tests::{World, azure_identity, condition, failure, is, merged, object, ours};
 use super::*;
-use crate::provisioning::{CLUSTER_TAG, OBJECT_TAG, Step};
+use crate::provisioning::{CLUSTER_TAG, IdentityWrite, OBJECT_TAG};
 use ensign_api::conditions::ConditionType;
 
 const ABSENT: Reason = Reason::IdentityNotFound;
@@ -45,7 +45,7 @@ fn what_is_not_there_is_made_under_the_finalizer_and_nothing_is_written_under_it
     let mut world = provisioned(&json!({}));
     absent(&mut world);
     let assessment = world.assess();
-    assert!(matches!(assessment.identity_step, Some(Step::Create(_))));
+    assert!(matches!(assessment.identity_step, Some(IdentityWrite::Create(_))));
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Require);
     assert!(assessment.steps.is_empty());
     let resolved = |conditions: &[_]| condition(conditions, ConditionType::IdentityResolved);
@@ -78,7 +78,7 @@ fn tags_that_cannot_be_set_right_do_not_stop_those_who_use_the_identity() {
     let mut world = provisioned(&json!({"provision": {"tags": {"team": "shop"}}})).settled();
     world.observed.identity = Some(Ok(own()));
     world.observed.identity_write = Some(failure(Reason::ResourceLocked));
-    assert!(matches!(world.assess().identity_step, Some(Step::Update(_))));
+    assert!(matches!(world.assess().identity_step, Some(IdentityWrite::Update(_))));
     assert_eq!(world.identity_ready(), is("False", "ResourceLocked"));
     assert_eq!(world.ready(), is("True", "Ready"));
 }
@@ -97,7 +97,7 @@ fn an_identity_of_somebody_else_is_neither_written_nor_used() {
 
 #[test]
 fn ensigns_own_identity_is_not_taken_over() {
-    let mut world = provisioned(&json!({"provision": {"ifExists": "TakeOver"}}));
+    let mut world = provisioned(&json!({"provision": {"ifExists": "Adopt"}}));
     world.observed.identity = Some(Ok(AzureIdentity { client_id: "own".into(), ..azure_identity() }));
     let assessment = world.assess();
     assert_eq!((assessment.identity_step, assessment.steps), (None, Vec::new()));
@@ -106,7 +106,7 @@ fn ensigns_own_identity_is_not_taken_over() {
 
 #[test]
 fn an_identity_of_another_tenant_is_not_taken_over() {
-    let mut world = provisioned(&json!({"provision": {"ifExists": "TakeOver"}}));
+    let mut world = provisioned(&json!({"provision": {"ifExists": "Adopt"}}));
     world.observed.identity = Some(Ok(AzureIdentity { tenant_id: "other".into(), ..azure_identity() }));
     assert_eq!(world.assess().identity_step, None);
     assert_eq!(world.identity_ready(), is("False", "TenantMismatch"));
@@ -117,7 +117,7 @@ fn one_that_vanished_is_made_anew_and_said_to_be_once() {
     let mut world = provisioned(&json!({})).settled();
     absent(&mut world);
     let assessment = world.assess();
-    assert!(matches!(assessment.identity_step, Some(Step::Create(_))));
+    assert!(matches!(assessment.identity_step, Some(IdentityWrite::Create(_))));
     assert_eq!(events(&assessment), [Reason::IdentityRecreated]);
     assert_eq!(assessment.bindings[0].status.client_id, None, "nobody gets the former client ID any more");
 
@@ -159,7 +159,7 @@ fn a_deletion_takes_the_credentials_first_then_the_identity_then_the_finalizer()
 
     world.observed.credentials = Some(Ok(Vec::new()));
     let identity = world.assess();
-    assert_eq!((identity.identity_step, identity.steps.len()), (Some(Step::Delete), 0));
+    assert_eq!((identity.identity_step, identity.steps.len()), (Some(IdentityWrite::Delete), 0));
     assert_eq!(identity.identities[0].finalizer, Finalizer::Keep);
 
     absent(&mut world);
@@ -173,7 +173,10 @@ fn one_that_was_never_used_is_deleted_too() {
     let mut world = provisioned(&to_be_deleted()).delete_identity();
     world.observed.identity = Some(Ok(own()));
     let assessment = world.assess();
-    assert_eq!((assessment.identity_step, assessment.identities[0].finalizer), (Some(Step::Delete), Finalizer::Keep));
+    assert_eq!(
+        (assessment.identity_step, assessment.identities[0].finalizer),
+        (Some(IdentityWrite::Delete), Finalizer::Keep)
+    );
 }
 
 #[test]
@@ -239,7 +242,7 @@ fn an_identity_whose_binding_is_gone_goes_or_is_released_and_trusts_nobody() {
         assert_eq!(world.identity_ready(), is("False", reason));
         assert_eq!(world.ready(), is("False", "ClaimMismatch"), "a binding made anew has no claim");
         let [step] = &assessment.steps[..] else { panic!("one step: {:?}", assessment.steps) };
-        assert!(matches!(step.step, crate::credentials::plan::Step::Delete { .. }));
+        assert!(matches!(step.step, CredentialWrite::Delete { .. }));
         assert_eq!(assessment.identity_step, None, "the identity itself goes with its object");
     }
 }

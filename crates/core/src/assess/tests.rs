@@ -191,7 +191,7 @@ fn a_new_binding_is_planned_with_its_cause_and_both_finalizers() {
     let cause = Cause { namespace: "shop".into(), binding: "app".into(), uid: "mib".into(), grant: "team".into() };
     assert_eq!(
         assessment.steps,
-        [PlannedStep { step: Step::Put { credential: ours(), replaces: None }, cause: Some(cause) }]
+        [PlannedStep { step: CredentialWrite::Put { credential: ours(), replaces: None }, cause: Some(cause) }]
     );
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Require);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Require);
@@ -236,8 +236,8 @@ fn what_azure_confirmed_stands_while_azure_is_away() {
     assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but the operator is told");
 }
 
-fn waits_for_its_turn() -> Refusal {
-    Refusal::Paced { wait: Duration::from_secs(4) }
+fn waits_for_its_turn() -> Deferral {
+    Deferral::Paced { wait: Duration::from_secs(4) }
 }
 
 fn message(assessment: &Assessment, kind: ConditionType) -> String {
@@ -339,7 +339,7 @@ fn an_issuer_that_entra_cannot_reach_does_not_stop_a_revocation() {
     world.settings.issuer_refusal = Some("not public".into());
     world.observed.credentials = Some(Ok(vec![ours()]));
     let assessment = world.assess();
-    let delete = PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None };
+    let delete = PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
     assert_eq!(assessment.steps, [delete]);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
     world.observed.credentials = Some(Ok(Vec::new()));
@@ -411,7 +411,7 @@ fn a_changed_issuer_is_trusted_beside_the_former_one_until_its_last_token_has_ex
     world.observed.credentials = Some(Ok(vec![ours()]));
     let assessment = world.assess();
     let steps: Vec<_> = assessment.steps.iter().map(|planned| &planned.step).collect();
-    assert_eq!(steps, [&Step::Put { credential: new.clone(), replaces: None }]);
+    assert_eq!(steps, [&CredentialWrite::Put { credential: new.clone(), replaces: None }]);
     let status = &assessment.identities[0].status;
     assert_eq!(status.issuers.len(), 2, "both are recorded before the write");
 
@@ -421,7 +421,7 @@ fn a_changed_issuer_is_trusted_beside_the_former_one_until_its_last_token_has_ex
     let longest = i64::from(world.identity.spec.max_token_expiration_seconds);
     assert_eq!(world.assess_at(later(longest - 1)).steps, []);
     let expired = world.assess_at(later(longest));
-    let delete = PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None };
+    let delete = PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
     assert_eq!(expired.steps, [delete]);
     assert_eq!(expired.identities[0].status.issuers.len(), 2, "known as ours until it is gone");
     world.observed.credentials = Some(Ok(vec![new]));
@@ -433,7 +433,10 @@ fn a_revoked_grant_deletes_and_tells_the_binding_nothing_about_the_identity() {
     let mut world = World::new().settled();
     world.identity.spec.allowed_subjects.clear();
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None }]);
+    assert_eq!(
+        assessment.steps,
+        [PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
+    );
     let status = &assessment.bindings[0].status;
     assert_eq!((status.client_id.as_ref(), status.credential.as_ref()), (None, None));
     assert_eq!(assessment.bindings[0].notes[0].reason, Reason::NotAllowed);
@@ -579,7 +582,10 @@ fn an_identity_that_is_deleted_takes_every_credential_of_this_cluster_with_it() 
     let mut world = World::new().settled().delete_identity();
     world.observed.credentials = Some(Ok(vec![ours(), by_hand_elsewhere()]));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [PlannedStep { step: Step::Delete { credential: ours(), after: None }, cause: None }]);
+    assert_eq!(
+        assessment.steps,
+        [PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
+    );
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Keep);
     let ready = condition(&assessment.bindings[0].status.conditions, ConditionType::Ready);
     assert_eq!(ready, is("False", "ManagedIdentityNotFound"));

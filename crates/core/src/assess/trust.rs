@@ -11,7 +11,7 @@ use crate::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::credentials::issuers;
 use crate::credentials::names::Subject;
 use crate::credentials::ownership::{Credential, Owner};
-use crate::credentials::plan::{Inputs, Standing, Step, Wanted, plan};
+use crate::credentials::plan::{CredentialWrite, Inputs, TrustState, Wanted, plan};
 use crate::mutants::{self, Mutant};
 use ensign_api::conditions::Reason;
 use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
@@ -20,7 +20,7 @@ use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIde
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     pub(super) steps: Vec<PlannedStep>,
-    pub(super) standings: BTreeMap<Subject, Standing>,
+    pub(super) standings: BTreeMap<Subject, TrustState>,
     pub(super) counts: Option<CredentialCounts>,
     pub(super) wanted: BTreeSet<Subject>,
     /// Credentials in Azure that are ours; `None` while that is not known.
@@ -69,7 +69,7 @@ pub(super) fn decide(
     let mut trust = Trust { wanted: wanted.iter().map(|wanted| wanted.subject.clone()).collect(), ..Trust::default() };
 
     let refused = settings.issuer_refusal.as_ref().map(|refusal| {
-        let blocked = Standing::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
+        let blocked = TrustState::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
         trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect()
     });
     let Some(Ok(credentials)) = &observed.credentials else {
@@ -116,8 +116,8 @@ pub(super) fn decide(
         // Nothing new can be trusted, but what was trusted under a former issuer can be revoked.
         let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
         trust.steps.retain(|planned| match &planned.step {
-            Step::Put { .. } => false,
-            Step::Delete { credential, .. } => !wanted.contains(&credential.subject),
+            CredentialWrite::Put { .. } => false,
+            CredentialWrite::Delete { credential, .. } => !wanted.contains(&credential.subject),
         });
     }
     trust
@@ -141,8 +141,8 @@ fn unique(claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Vec<Wanted> {
         .collect()
 }
 
-fn cause(step: &Step, claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Option<Cause> {
-    let Step::Put { credential, .. } = step else { return None };
+fn cause(step: &CredentialWrite, claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Option<Cause> {
+    let CredentialWrite::Put { credential, .. } = step else { return None };
     let (namespace, binding, grant) = claims.iter().find(|(namespace, binding, _)| {
         Subject::new(*namespace, &binding.spec.service_account_name).to_string() == credential.subject
     })?;

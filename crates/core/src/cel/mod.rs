@@ -49,14 +49,14 @@ const PARAM_KIND: &str = "ManagedIdentityBinding";
 
 /// A kind of admission policy, of `admissionregistration.k8s.io/v1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum PolicyKind {
     /// `MutatingAdmissionPolicy`.
     Mutating,
     /// `ValidatingAdmissionPolicy`.
     Validating,
 }
 
-impl Kind {
+impl PolicyKind {
     /// The kind's name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: PolicyKind,
     /// Its name.
     pub name: &'static str,
     /// Its spec, with every default said: what is read back compares as written.
@@ -137,22 +137,26 @@ pub fn policies(form: Form<'_>) -> Vec<Policy> {
         }
     };
     let mut policies = vec![
-        Policy { kind: Kind::Validating, name: OUTCOME_POLICY, spec: outcome(labelled.as_ref()) },
-        Policy { kind: Kind::Validating, name: LABELLED_ENTRY, spec: judging(labelled.as_ref(), Pods::Labelled) },
-        Policy { kind: Kind::Validating, name: GRANTED_ENTRY, spec: judging(unlabelled.as_ref(), Pods::Unlabelled) },
-        Policy { kind: Kind::Mutating, name: LABELLED_ENTRY, spec: injecting(labelled.as_ref()) },
-        Policy { kind: Kind::Mutating, name: GRANTED_ENTRY, spec: injecting(unlabelled.as_ref()) },
+        Policy { kind: PolicyKind::Validating, name: OUTCOME_POLICY, spec: outcome(labelled.as_ref()) },
+        Policy { kind: PolicyKind::Validating, name: LABELLED_ENTRY, spec: judging(labelled.as_ref(), Pods::Labelled) },
+        Policy {
+            kind: PolicyKind::Validating,
+            name: GRANTED_ENTRY,
+            spec: judging(unlabelled.as_ref(), Pods::Unlabelled),
+        },
+        Policy { kind: PolicyKind::Mutating, name: LABELLED_ENTRY, spec: injecting(labelled.as_ref()) },
+        Policy { kind: PolicyKind::Mutating, name: GRANTED_ENTRY, spec: injecting(unlabelled.as_ref()) },
     ];
     let probe = match form {
         Form::Inert => without_params(injecting(None)),
         Form::Live { own, .. } => probe::spec(own, &mark(&policies)),
     };
-    policies.push(Policy { kind: Kind::Mutating, name: PROBE_POLICY, spec: probe });
+    policies.push(Policy { kind: PolicyKind::Mutating, name: PROBE_POLICY, spec: probe });
     policies
 }
 
 /// The policies that differ from what is there, or are missing, in the order of `wanted`.
-pub fn differs(wanted: &[Policy], current: impl Fn(Kind, &str) -> Option<Value>) -> Vec<&Policy> {
+pub fn differs(wanted: &[Policy], current: impl Fn(PolicyKind, &str) -> Option<Value>) -> Vec<&Policy> {
     wanted.iter().filter(|policy| current(policy.kind, policy.name).as_ref() != Some(&policy.spec)).collect()
 }
 
@@ -187,7 +191,7 @@ fn binding(policy: &Policy) -> Value {
     if policy.spec.get("paramKind").is_some() {
         spec.insert("paramRef".to_owned(), json!({"selector": {}, "parameterNotFoundAction": "Allow"}));
     }
-    if policy.kind == Kind::Validating {
+    if policy.kind == PolicyKind::Validating {
         spec.insert("validationActions".to_owned(), json!(["Deny"]));
     }
     object(policy.kind.binding(), policy.name, &Value::Object(spec))

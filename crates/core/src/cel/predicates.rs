@@ -70,7 +70,7 @@ fn selects() -> String {
     )
 }
 
-/// How far the controller has come with a binding, by the names of [`crate::admission::Standing`].
+/// How far the controller has come with a binding, by the names of [`crate::admission::BindingReadiness`].
 pub(super) fn standing() -> String {
     let accepted = |status| condition_is(ConditionType::Accepted, status);
     let known = |field| format!("params.status.?{field}.orValue('') != ''");

@@ -19,7 +19,7 @@ fn live(covered: &[&str]) -> Vec<Policy> {
     policies(Form::Live { config: &config(), own: "ensign-system", covered: &names(covered) })
 }
 
-fn spec(policies: &[Policy], kind: Kind, name: &str) -> Value {
+fn spec(policies: &[Policy], kind: PolicyKind, name: &str) -> Value {
     let found = policies.iter().find(|policy| policy.kind == kind && policy.name == name);
     found.unwrap_or_else(|| panic!("no {} {name}", kind.as_str())).spec.clone()
 }
@@ -46,7 +46,7 @@ fn each_policy_has_a_binding_of_its_name() {
         let of_kind = objects.iter().filter(|object| object["kind"] == kind);
         of_kind.filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned)).collect()
     };
-    for kind in [Kind::Mutating, Kind::Validating] {
+    for kind in [PolicyKind::Mutating, PolicyKind::Validating] {
         assert!(!named(&policies, kind.as_str()).is_empty());
         assert_eq!(named(&policies, kind.as_str()), named(&bindings, kind.binding()));
     }
@@ -58,7 +58,7 @@ fn each_policy_has_a_binding_of_its_name() {
 #[test]
 fn unlabelled_pods_are_matched_where_grants_are_and_labelled_ones_everywhere() {
     let policies = live(&["shop", "kube-system"]);
-    for kind in [Kind::Mutating, Kind::Validating] {
+    for kind in [PolicyKind::Mutating, PolicyKind::Validating] {
         let constraints = spec(&policies, kind, GRANTED_ENTRY)["matchConstraints"].clone();
         let only = json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop"]}]);
         assert_eq!(constraints["namespaceSelector"]["matchExpressions"], only, "excluded ones are not covered");
@@ -77,7 +77,7 @@ fn unlabelled_pods_are_matched_where_grants_are_and_labelled_ones_everywhere() {
 fn without_a_grant_unlabelled_pods_are_left_alone() {
     for covered in [&[][..], &["kube-system"]] {
         let policies = live(covered);
-        for kind in [Kind::Mutating, Kind::Validating] {
+        for kind in [PolicyKind::Mutating, PolicyKind::Validating] {
             assert!(matches_nothing(&spec(&policies, kind, GRANTED_ENTRY)));
             assert!(!matches_nothing(&spec(&policies, kind, LABELLED_ENTRY)));
         }
@@ -96,14 +96,14 @@ fn only_pods_at_their_creation_are_matched() {
 
 #[test]
 fn what_refuses_is_written_before_what_injects() {
-    let kinds: Vec<Kind> = live(&["shop"]).iter().map(|policy| policy.kind).collect();
+    let kinds: Vec<PolicyKind> = live(&["shop"]).iter().map(|policy| policy.kind).collect();
     assert!(kinds.is_sorted_by(|one, other| one >= other), "{kinds:?}");
 }
 
 #[test]
 fn a_binding_that_has_given_all_is_turned_away_before_it_is_patched_or_judged_again() {
     let policies = live(&["shop"]);
-    for kind in [Kind::Mutating, Kind::Validating] {
+    for kind in [PolicyKind::Mutating, PolicyKind::Validating] {
         for name in [GRANTED_ENTRY, LABELLED_ENTRY] {
             let conditions = spec(&policies, kind, name)["matchConditions"].clone();
             let last = conditions.as_array().unwrap().last().unwrap()["expression"].as_str().unwrap().to_owned();
@@ -114,7 +114,7 @@ fn a_binding_that_has_given_all_is_turned_away_before_it_is_patched_or_judged_ag
 
 #[test]
 fn the_guarantee_is_judged_by_the_outcome_and_never_by_an_annotation() {
-    let outcome = spec(&live(&["shop"]), Kind::Validating, OUTCOME_POLICY);
+    let outcome = spec(&live(&["shop"]), PolicyKind::Validating, OUTCOME_POLICY);
     assert_eq!(outcome.get("paramKind"), None);
     let text = outcome.to_string();
     for part in
@@ -127,7 +127,7 @@ fn the_guarantee_is_judged_by_the_outcome_and_never_by_an_annotation() {
 
 #[test]
 fn refusals_are_worded_as_by_the_webhook_with_expressions_in_place_of_values() {
-    let judge = spec(&live(&["shop"]), Kind::Validating, LABELLED_ENTRY);
+    let judge = spec(&live(&["shop"]), PolicyKind::Validating, LABELLED_ENTRY);
     let messages: Vec<&str> =
         judge["validations"].as_array().unwrap().iter().filter_map(|one| one["messageExpression"].as_str()).collect();
     let wanted = [
@@ -150,14 +150,14 @@ fn refusals_are_worded_as_by_the_webhook_with_expressions_in_place_of_values() {
 #[test]
 fn unlabelled_pods_are_refused_only_for_what_concerns_their_binding() {
     let policies = live(&["shop"]);
-    let count = |name| spec(&policies, Kind::Validating, name)["validations"].as_array().map(Vec::len);
+    let count = |name| spec(&policies, PolicyKind::Validating, name)["validations"].as_array().map(Vec::len);
     assert_eq!(count(GRANTED_ENTRY), Some(3));
     assert!(count(LABELLED_ENTRY) > count(GRANTED_ENTRY));
 }
 
 #[test]
 fn values_of_the_install_are_quoted() {
-    let text = spec(&live(&["shop"]), Kind::Mutating, GRANTED_ENTRY).to_string();
+    let text = spec(&live(&["shop"]), PolicyKind::Mutating, GRANTED_ENTRY).to_string();
     assert!(text.contains(r"api://it\\'s"), "{text}");
     assert!(text.contains(HELD_LABEL));
 }
@@ -175,7 +175,7 @@ fn the_mark_tells_policies_apart_and_the_probe_comes_last() {
 
 #[test]
 fn the_probe_is_for_dry_runs_in_the_own_namespace_and_can_not_be_in_the_way() {
-    let probe = spec(&live(&["shop"]), Kind::Mutating, PROBE_POLICY);
+    let probe = spec(&live(&["shop"]), PolicyKind::Mutating, PROBE_POLICY);
     assert_eq!(probe["failurePolicy"], "Ignore");
     assert_eq!(probe["matchConditions"][0]["expression"], "request.dryRun");
     let own = json!({"kubernetes.io/metadata.name": "ensign-system"});
@@ -185,9 +185,9 @@ fn the_probe_is_for_dry_runs_in_the_own_namespace_and_can_not_be_in_the_way() {
 #[test]
 fn what_is_as_it_should_be_is_not_written() {
     let wanted = live(&["shop"]);
-    let find = |kind: Kind, name: &str| Some(spec(&wanted, kind, name));
+    let find = |kind: PolicyKind, name: &str| Some(spec(&wanted, kind, name));
     assert!(differs(&wanted, find).is_empty());
-    let without_one = |kind: Kind, name: &str| find(kind, name).filter(|_| name != OUTCOME_POLICY);
+    let without_one = |kind: PolicyKind, name: &str| find(kind, name).filter(|_| name != OUTCOME_POLICY);
     let found: Vec<&str> = differs(&wanted, without_one).iter().map(|policy| policy.name).collect();
     assert_eq!(found, [OUTCOME_POLICY]);
     assert_eq!(differs(&wanted, |_, _| Some(json!({}))).len(), wanted.len());
@@ -197,6 +197,6 @@ fn what_is_as_it_should_be_is_not_written() {
 fn without_holding_no_pod_is_held() {
     let without = Config { hold: false, ..config() };
     let policies = policies(Form::Live { config: &without, own: "ensign-system", covered: &names(&["shop"]) });
-    let text = spec(&policies, Kind::Mutating, GRANTED_ENTRY).to_string();
+    let text = spec(&policies, PolicyKind::Mutating, GRANTED_ENTRY).to_string();
     assert!(!text.contains("startPolicy"), "{text}");
 }

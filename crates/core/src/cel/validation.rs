@@ -4,7 +4,7 @@ use super::Config;
 use super::already_injected;
 use super::literals::{slot, words};
 use super::predicates::{self, Variable};
-use crate::admission::{Binding, Standing, denial};
+use crate::admission::{Binding, BindingReadiness, denial};
 use ensign_api::conditions::ConditionType;
 use ensign_api::keys::TOKEN_VOLUME;
 use ensign_api::{
@@ -86,7 +86,7 @@ fn unless_injected(standing: &str) -> String {
 fn unresolved() -> Validation {
     let why = slot("why");
     let [unknown, known] =
-        [None, Some(why)].map(|why| said(&unfit(&Standing::Unresolved { why: why.map(Into::into) })));
+        [None, Some(why)].map(|why| said(&unfit(&BindingReadiness::Unresolved { why: why.map(Into::into) })));
     Validation {
         holds: "!(variables.covers && variables.standing == 'Unresolved')".to_owned(),
         otherwise: format!("variables.unresolved_reason == '' ? {unknown} : {known}"),
@@ -96,17 +96,17 @@ fn unresolved() -> Validation {
 fn pending() -> Validation {
     Validation {
         holds: "!(variables.covers && variables.standing == 'Pending')".to_owned(),
-        otherwise: said(&unfit(&Standing::Pending)),
+        otherwise: said(&unfit(&BindingReadiness::Pending)),
     }
 }
 
 fn not_accepted() -> Validation {
-    let standing = Standing::NotAccepted { reason: slot("reason").into(), message: slot("message").into() };
+    let standing = BindingReadiness::NotAccepted { reason: slot("reason").into(), message: slot("message").into() };
     Validation { holds: unless_injected("NotAccepted"), otherwise: said(&unfit(&standing)) }
 }
 
 fn deleting() -> Validation {
-    Validation { holds: unless_injected("Deleting"), otherwise: said(&unfit(&Standing::Deleting)) }
+    Validation { holds: unless_injected("Deleting"), otherwise: said(&unfit(&BindingReadiness::Deleting)) }
 }
 
 fn no_container() -> Validation {
@@ -160,7 +160,7 @@ fn binding(mode: InjectionMode) -> Binding {
     binding
 }
 
-fn unfit(standing: &Standing) -> String {
+fn unfit(standing: &BindingReadiness) -> String {
     let mut binding = binding(InjectionMode::Pods);
     binding.standing.clone_from(standing);
     denial::unfit(&binding, &slot("namespace")).message

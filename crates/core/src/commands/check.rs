@@ -12,7 +12,7 @@ const OLDEST_MINOR: u32 = 33;
 
 /// What a look meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Outcome {
+pub enum CheckResult {
     /// As it should be.
     Ok,
     /// It may be as it should be, or can't be looked at from here.
@@ -28,7 +28,7 @@ pub struct Check {
     /// What was looked at.
     pub check: &'static str,
     /// What it meant.
-    pub outcome: Outcome,
+    pub outcome: CheckResult,
     /// What was seen.
     pub said: String,
     /// Who has to do what.
@@ -39,23 +39,23 @@ pub struct Check {
 impl Check {
     /// It is as it should be.
     pub fn ok(check: &'static str, said: impl Into<String>) -> Self {
-        Self { check, outcome: Outcome::Ok, said: said.into(), cure: None }
+        Self { check, outcome: CheckResult::Ok, said: said.into(), cure: None }
     }
 
     /// It may not be.
     pub fn warn(check: &'static str, said: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { check, outcome: Outcome::Warn, said: said.into(), cure: Some(cure.into()) }
+        Self { check, outcome: CheckResult::Warn, said: said.into(), cure: Some(cure.into()) }
     }
 
     /// It is not.
     pub fn fail(check: &'static str, said: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { check, outcome: Outcome::Fail, said: said.into(), cure: Some(cure.into()) }
+        Self { check, outcome: CheckResult::Fail, said: said.into(), cure: Some(cure.into()) }
     }
 }
 
 /// Whether everything that was looked at works.
 pub fn passes(checks: &[Check]) -> bool {
-    checks.iter().all(|check| check.outcome != Outcome::Fail)
+    checks.iter().all(|check| check.outcome != CheckResult::Fail)
 }
 
 /// The API server answers with its version.
@@ -278,13 +278,13 @@ mod tests {
     };
 
     fn failed(check: &Check) -> String {
-        assert_eq!(check.outcome, Outcome::Fail, "{check:?}");
+        assert_eq!(check.outcome, CheckResult::Fail, "{check:?}");
         format!("{} {}", check.said, check.cure.as_deref().expect("each failure has a cure"))
     }
 
     #[test]
     fn a_lease_that_nobody_holds_or_renews_is_no_leader() {
-        assert_eq!(lease(Some("a"), Some(10), 15).outcome, Outcome::Ok);
+        assert_eq!(lease(Some("a"), Some(10), 15).outcome, CheckResult::Ok);
         failed(&lease(None, Some(1), 15));
         failed(&lease(Some(""), Some(1), 15));
         assert!(failed(&lease(Some("a"), Some(600), 15)).contains("600 s"));
@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn somebody_has_to_inject() {
-        assert_eq!(injection(Some(2), false).outcome, Outcome::Ok);
-        assert_eq!(injection(None, true).outcome, Outcome::Ok);
+        assert_eq!(injection(Some(2), false).outcome, CheckResult::Ok);
+        assert_eq!(injection(None, true).outcome, CheckResult::Ok);
         failed(&injection(Some(0), false));
         failed(&injection(None, false));
     }
@@ -304,7 +304,7 @@ mod tests {
         let document =
             |issuer: &str| Document { issuer: issuer.to_owned(), jwks_uri: "https://i.example/keys".to_owned() };
         let look = |answer| discovery("https://i.example", &answer);
-        assert_eq!(look(Ok((document("https://i.example"), 1))).outcome, Outcome::Ok);
+        assert_eq!(look(Ok((document("https://i.example"), 1))).outcome, CheckResult::Ok);
         assert!(failed(&look(Ok((document("https://i.example/"), 1)))).contains("last slash"));
         failed(&look(Ok((document("https://i.example"), 0))));
         assert!(failed(&look(Err("timed out".to_owned()))).contains("timed out"));
@@ -313,8 +313,8 @@ mod tests {
     #[test]
     fn an_issuer_that_entra_cannot_reach_fails_unless_that_is_wanted() {
         failed(&issuer_is_public("https://kubernetes.default.svc", false));
-        assert_eq!(issuer_is_public("https://kubernetes.default.svc", true).outcome, Outcome::Warn);
-        assert_eq!(issuer_is_public("https://i.example", false).outcome, Outcome::Ok);
+        assert_eq!(issuer_is_public("https://kubernetes.default.svc", true).outcome, CheckResult::Warn);
+        assert_eq!(issuer_is_public("https://i.example", false).outcome, CheckResult::Ok);
     }
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
             definition
         };
         let same: Vec<_> = wanted.iter().cloned().map(served).map(Some).collect();
-        assert_eq!(definitions(&same, &wanted).outcome, Outcome::Ok);
+        assert_eq!(definitions(&same, &wanted).outcome, CheckResult::Ok);
         let mut other = same.clone();
         other[0].as_mut().unwrap().spec.versions[0].schema = None;
         other[1] = None;

@@ -64,7 +64,7 @@ pub struct Stability {
 
 /// What a look at the API server's issuer meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum IssuerChange {
     /// It is the one that is believed.
     Same,
     /// It is another one, but not for long enough.
@@ -78,11 +78,11 @@ pub enum Look {
 pub struct Sightings {
     believed: String,
     stability: Stability,
-    candidate: Option<Candidate>,
+    candidate: Option<NewIssuer>,
 }
 
 #[derive(Clone, Debug)]
-struct Candidate {
+struct NewIssuer {
     issuer: String,
     looks: u32,
     since: Duration,
@@ -100,22 +100,22 @@ impl Sightings {
     }
 
     /// Takes a look in, at `now` of monotonic time. A look that failed says nothing and is not taken in.
-    pub fn saw(&mut self, issuer: &str, now: Duration) -> Look {
+    pub fn saw(&mut self, issuer: &str, now: Duration) -> IssuerChange {
         if issuer == self.believed {
             self.candidate = None;
-            return Look::Same;
+            return IssuerChange::Same;
         }
-        let fresh = Candidate { issuer: issuer.to_owned(), looks: 0, since: now };
+        let fresh = NewIssuer { issuer: issuer.to_owned(), looks: 0, since: now };
         let mut candidate = self.candidate.take().filter(|candidate| candidate.issuer == issuer).unwrap_or(fresh);
         candidate.looks += 1;
         let stands = now.saturating_sub(candidate.since) >= self.stability.time;
         let is_stable = stands && candidate.looks >= self.stability.looks;
         if is_stable || mutants::active(Mutant::IssuerBelievedAtOnce) {
             self.believed = candidate.issuer;
-            return Look::Changed;
+            return IssuerChange::Changed;
         }
         self.candidate = Some(candidate);
-        Look::Doubtful
+        IssuerChange::Doubtful
     }
 }
 
@@ -154,21 +154,21 @@ mod tests {
     #[test]
     fn a_new_issuer_is_believed_after_enough_looks_over_enough_time() {
         let mut sightings = sightings();
-        assert_eq!(sightings.saw("https://one", Duration::ZERO), Look::Same);
-        assert_eq!(sightings.saw("https://two", MINUTE), Look::Doubtful);
-        assert_eq!(sightings.saw("https://two", 2 * MINUTE), Look::Doubtful);
-        assert_eq!(sightings.saw("https://two", 3 * MINUTE), Look::Changed);
+        assert_eq!(sightings.saw("https://one", Duration::ZERO), IssuerChange::Same);
+        assert_eq!(sightings.saw("https://two", MINUTE), IssuerChange::Doubtful);
+        assert_eq!(sightings.saw("https://two", 2 * MINUTE), IssuerChange::Doubtful);
+        assert_eq!(sightings.saw("https://two", 3 * MINUTE), IssuerChange::Changed);
         assert_eq!(sightings.believed(), "https://two");
-        assert_eq!(sightings.saw("https://two", 4 * MINUTE), Look::Same);
+        assert_eq!(sightings.saw("https://two", 4 * MINUTE), IssuerChange::Same);
     }
 
     #[test]
     fn neither_many_looks_in_a_short_time_nor_few_in_a_long_one_are_enough() {
         let mut hasty = sightings();
-        assert!((0..100).all(|_| hasty.saw("https://two", MINUTE) == Look::Doubtful));
+        assert!((0..100).all(|_| hasty.saw("https://two", MINUTE) == IssuerChange::Doubtful));
         let mut rare = sightings();
         rare.saw("https://two", MINUTE);
-        assert_eq!(rare.saw("https://two", 60 * MINUTE), Look::Doubtful);
+        assert_eq!(rare.saw("https://two", 60 * MINUTE), IssuerChange::Doubtful);
     }
 
     #[test]
@@ -176,9 +176,9 @@ mod tests {
         let mut sightings = sightings();
         for (minute, issuer) in ["two", "two", "one", "two", "two", "three", "two", "two"].into_iter().enumerate() {
             let look = sightings.saw(&format!("https://{issuer}"), MINUTE * u32::try_from(minute).unwrap());
-            assert_ne!(look, Look::Changed, "minute {minute}");
+            assert_ne!(look, IssuerChange::Changed, "minute {minute}");
         }
-        assert_eq!(sightings.saw("https://two", 8 * MINUTE), Look::Changed);
+        assert_eq!(sightings.saw("https://two", 8 * MINUTE), IssuerChange::Changed);
     }
 
     #[test]

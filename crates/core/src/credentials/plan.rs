@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Subject;
 use super::ownership::{Cluster, Credential, Owner};
-use super::rollover::Swaps;
+use super::rollover::Rollover;
 use crate::mutants::{self, Mutant};
 use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MAX_CREDENTIALS_PER_IDENTITY};
@@ -39,7 +39,7 @@ pub struct Inputs<'a> {
 
 /// One write to Azure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum CredentialWrite {
     /// Create the credential, or set its audience right.
     Put {
         /// What is to stand.
@@ -56,7 +56,7 @@ pub enum Step {
     },
 }
 
-impl Step {
+impl CredentialWrite {
     /// The name of the credential that the step writes.
     pub fn name(&self) -> &str {
         let (Self::Put { credential, .. } | Self::Delete { credential, .. }) = self;
@@ -74,7 +74,7 @@ impl Step {
 
 /// Where a wanted subject stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum TrustState {
     /// A credential gives the trust.
     Given {
         /// Its name.
@@ -100,9 +100,9 @@ pub enum Standing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Writes, in the order in which they have to go out, one at a time.
-    pub steps: Vec<Step>,
+    pub steps: Vec<CredentialWrite>,
     /// Where each wanted subject stands.
-    pub standings: BTreeMap<Subject, Standing>,
+    pub standings: BTreeMap<Subject, TrustState>,
     /// The credentials that stand now, counted.
     pub counts: CredentialCounts,
 }
@@ -128,7 +128,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
                 standings.insert(wanted.subject.clone(), standing);
             }
             Found::Repair(step, name) => {
-                standings.insert(wanted.subject.clone(), Standing::Planned { name });
+                standings.insert(wanted.subject.clone(), TrustState::Planned { name });
                 puts.push(step);
             }
             Found::Lacking(step) => lacking.push((wanted, step)),
@@ -136,18 +136,20 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     }
     let (kept, unwanted): (Vec<&Credential>, Vec<&Credential>) =
         ours.iter().partition(|credential| keeps(inputs, credential, &wanted_subjects));
-    let mut deletes: Vec<Step> =
-        unwanted.iter().map(|unwanted| Step::Delete { credential: (*unwanted).clone(), after: None }).collect();
+    let mut deletes: Vec<CredentialWrite> = unwanted
+        .iter()
+        .map(|unwanted| CredentialWrite::Delete { credential: (*unwanted).clone(), after: None })
+        .collect();
     if mutants::active(Mutant::AdoptedDeleted) {
         let adopted = others.iter().filter(|other| other.issuer == inputs.cluster.issuer);
         let unwanted = adopted.filter(|other| !keeps(inputs, other, &wanted_subjects));
-        deletes.extend(unwanted.map(|other| Step::Delete { credential: (*other).clone(), after: None }));
+        deletes.extend(unwanted.map(|other| CredentialWrite::Delete { credential: (*other).clone(), after: None }));
     }
 
     // Who has a free slot, then who gets one that a credential of a former issuer gives up.
     let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
     // What is repaired under a name of ours was not counted as ours before.
-    let repairs = |put: &&Step| matches!(put, Step::Put { replaces: Some(there), .. } if others.contains(&there));
+    let repairs = |put: &&CredentialWrite| matches!(put, CredentialWrite::Put { replaces: Some(there), .. } if others.contains(&there));
     let share = (inputs.max_credentials as usize).saturating_sub(puts.iter().filter(repairs).count());
     let share = share.min(limit.saturating_sub(others.len()));
     let room = share.saturating_sub(kept.len()).min(lacking.len());
@@ -161,9 +163,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     });
     let short = lacking.split_off(room);
     let free_afterwards = limit.saturating_sub(kept.len() + others.len() + room);
-    let mut swaps = Swaps::new(former, free_afterwards);
+    let mut swaps = Rollover::new(former, free_afterwards);
     for (subject, standing) in &standings {
-        if let Standing::Given { name, .. } = standing {
+        if let TrustState::Given { name, .. } = standing {
             swaps.cover(&subject.to_string(), name);
         }
     }
@@ -180,7 +182,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         }
     }
     for (wanted, step) in &lacking {
-        standings.insert(wanted.subject.clone(), Standing::Planned { name: step.name().to_owned() });
+        standings.insert(wanted.subject.clone(), TrustState::Planned { name: step.name().to_owned() });
         swaps.cover(&wanted.subject.to_string(), step.name());
     }
     puts.extend(lacking.into_iter().map(|(_, step)| step));
@@ -191,7 +193,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         let standing = match swapped {
             Some(swap) => {
                 steps.extend(swap);
-                Standing::Planned { name }
+                TrustState::Planned { name }
             }
             None => quota_exceeded(inputs, counts),
         };
@@ -205,9 +207,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 }
 
 enum Found {
-    Standing(Standing),
-    Repair(Step, String),
-    Lacking(Step),
+    Standing(TrustState),
+    Repair(CredentialWrite, String),
+    Lacking(CredentialWrite),
 }
 
 fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&Credential]) -> Found {
@@ -222,17 +224,17 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
     if let Some(mine) = ours.iter().find(same_trust) {
         let name = mine.name.clone();
         return if mine.audiences == desired.audiences {
-            Found::Standing(Standing::Given { name, origin: CredentialOrigin::Created })
+            Found::Standing(TrustState::Given { name, origin: CredentialOrigin::Created })
         } else {
             // Its name may be that of the cluster's previous ID; Azure would not take the same trust twice.
             let credential = Credential { name: name.clone(), ..desired };
-            Found::Repair(Step::Put { credential, replaces: Some((*mine).clone()) }, name)
+            Found::Repair(CredentialWrite::Put { credential, replaces: Some((*mine).clone()) }, name)
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
         let right_audience = foreign.audiences == desired.audiences || mutants::active(Mutant::AudienceIgnored);
         return Found::Standing(if right_audience {
-            Standing::Given { name: foreign.name.clone(), origin: CredentialOrigin::Adopted }
+            TrustState::Given { name: foreign.name.clone(), origin: CredentialOrigin::Adopted }
         } else {
             wrong_audience(inputs.identity, foreign, &desired)
         });
@@ -245,20 +247,20 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name) && !inputs.wanted.iter().any(depends);
         return if written_by_us || mutants::active(Mutant::ForeignOverwritten) {
             let name = desired.name.clone();
-            Found::Repair(Step::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
+            Found::Repair(CredentialWrite::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
         } else {
             Found::Standing(name_taken(inputs.identity, occupant))
         };
     }
-    Found::Lacking(Step::Put { credential: desired, replaces: None })
+    Found::Lacking(CredentialWrite::Put { credential: desired, replaces: None })
 }
 
 /// A mistake of fault tests: what stands is written once more.
-fn written_again(inputs: &Inputs<'_>, standing: &Standing) -> Option<Step> {
-    let Standing::Given { name, .. } = standing else { return None };
+fn written_again(inputs: &Inputs<'_>, standing: &TrustState) -> Option<CredentialWrite> {
+    let TrustState::Given { name, .. } = standing else { return None };
     let there = inputs.existing.iter().find(|credential| credential.name == *name)?.clone();
     mutants::active(Mutant::EverythingWrittenAgain)
-        .then(|| Step::Put { credential: there.clone(), replaces: Some(there) })
+        .then(|| CredentialWrite::Put { credential: there.clone(), replaces: Some(there) })
 }
 
 /// Whether one of our own credentials stays.
@@ -269,14 +271,14 @@ fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>
 }
 
 /// Puts go first while they fit; a delete goes before the puts that need its slot.
-fn order(puts: Vec<Step>, deletes: Vec<Step>, mut free: usize) -> Vec<Step> {
+fn order(puts: Vec<CredentialWrite>, deletes: Vec<CredentialWrite>, mut free: usize) -> Vec<CredentialWrite> {
     if mutants::active(Mutant::DeleteBeforeCreate) {
         free = 0;
     }
     let mut steps = Vec::new();
     let mut deletes = deletes.into_iter();
     for put in puts {
-        let takes_slot = matches!(put, Step::Put { replaces: None, .. });
+        let takes_slot = matches!(put, CredentialWrite::Put { replaces: None, .. });
         if takes_slot && free == 0 {
             steps.extend(deletes.next());
             free += 1;
@@ -303,18 +305,18 @@ fn count(inputs: &Inputs<'_>, recorded: &[&str]) -> CredentialCounts {
 /// `Observe` never writes: what a write would have given is said to be missing.
 fn observe(inputs: &Inputs<'_>, plan: &mut Plan) {
     for step in std::mem::take(&mut plan.steps) {
-        let Step::Put { credential, .. } = step else { continue };
+        let CredentialWrite::Put { credential, .. } = step else { continue };
         if let Some(subject) = Subject::parse(&credential.subject) {
             let message = format!(
                 "credentialPolicy is Observe and no federated identity credential trusts {subject}: run {}",
                 az_create(inputs.identity, &credential)
             );
-            plan.standings.insert(subject, Standing::Blocked { reason: Reason::CredentialMissing, message });
+            plan.standings.insert(subject, TrustState::Blocked { reason: Reason::CredentialMissing, message });
         }
     }
 }
 
-fn quota_exceeded(inputs: &Inputs<'_>, counts: CredentialCounts) -> Standing {
+fn quota_exceeded(inputs: &Inputs<'_>, counts: CredentialCounts) -> TrustState {
     let CredentialCounts { this_cluster, other_clusters, foreign, limit } = counts;
     let total = this_cluster + other_clusters + foreign;
     let share = inputs.max_credentials;
@@ -329,10 +331,10 @@ fn quota_exceeded(inputs: &Inputs<'_>, counts: CredentialCounts) -> Standing {
         "{total}/{limit} federated identity credentials under {}: this cluster {this_cluster}, other clusters {other_clusters}, by hand {foreign}; {cure}",
         inputs.identity
     );
-    Standing::Blocked { reason: Reason::QuotaExceeded, message }
+    TrustState::Blocked { reason: Reason::QuotaExceeded, message }
 }
 
-fn wrong_audience(identity: &ArmId, found: &Credential, desired: &Credential) -> Standing {
+fn wrong_audience(identity: &ArmId, found: &Credential, desired: &Credential) -> TrustState {
     let message = format!(
         "federated identity credential {} already trusts {} but for audience {:?} instead of {:?}, and Ensign did not make it: remove it with {}",
         found.name,
@@ -341,10 +343,10 @@ fn wrong_audience(identity: &ArmId, found: &Credential, desired: &Credential) ->
         desired.audiences.join(", "),
         az_delete(identity, &found.name)
     );
-    Standing::Blocked { reason: Reason::CredentialConflict, message }
+    TrustState::Blocked { reason: Reason::CredentialConflict, message }
 }
 
-fn name_taken(identity: &ArmId, occupant: &Credential) -> Standing {
+fn name_taken(identity: &ArmId, occupant: &Credential) -> TrustState {
     let message = format!(
         "federated identity credential {} has the name that Ensign needs but trusts {:?} of issuer {:?}, and Ensign did not write that: remove it with {}",
         occupant.name,
@@ -352,7 +354,7 @@ fn name_taken(identity: &ArmId, occupant: &Credential) -> Standing {
         occupant.issuer,
         az_delete(identity, &occupant.name)
     );
-    Standing::Blocked { reason: Reason::CredentialConflict, message }
+    TrustState::Blocked { reason: Reason::CredentialConflict, message }
 }
 
 /// The command that deletes a credential by hand.

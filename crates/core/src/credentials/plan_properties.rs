@@ -114,10 +114,10 @@ impl Azure {
         Ok(())
     }
 
-    fn apply(&mut self, step: &Step) -> Result<(), &'static str> {
+    fn apply(&mut self, step: &CredentialWrite) -> Result<(), &'static str> {
         match step {
-            Step::Put { credential, .. } => self.put(credential),
-            Step::Delete { credential, .. } => {
+            CredentialWrite::Put { credential, .. } => self.put(credential),
+            CredentialWrite::Delete { credential, .. } => {
                 self.0.retain(|other| other.name != credential.name);
                 Ok(())
             }
@@ -207,7 +207,7 @@ proptest! {
     #[test]
     fn once_applied_a_plan_has_nothing_left_to_do_and_has_kept_its_word(mut case in any_case()) {
         let mut plan = case.plan();
-        let repairs = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::Put { replaces: Some(_), .. }));
+        let repairs = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, CredentialWrite::Put { replaces: Some(_), .. }));
         if repairs(&plan) {
             // What is repaired may make room in a second plan.
             for step in &plan.steps {
@@ -224,12 +224,12 @@ proptest! {
         for (subject, standing) in plan.standings {
             let now = &again.standings[&subject];
             let kept = match &standing {
-                Standing::Planned { name } => {
-                    *now == Standing::Given { name: name.clone(), origin: CredentialOrigin::Created }
+                TrustState::Planned { name } => {
+                    *now == TrustState::Given { name: name.clone(), origin: CredentialOrigin::Created }
                 }
-                Standing::Given { .. } => *now == standing,
-                Standing::Blocked { reason: before, .. } => {
-                    matches!(now, Standing::Blocked { reason, .. } if reason == before)
+                TrustState::Given { .. } => *now == standing,
+                TrustState::Blocked { reason: before, .. } => {
+                    matches!(now, TrustState::Blocked { reason, .. } if reason == before)
                 }
             };
             prop_assert!(kept, "{}: {:?}, then {:?}", subject, standing, now);
@@ -243,7 +243,7 @@ proptest! {
             let Some(there) = case.azure.0.iter().find(|there| there.name.eq_ignore_ascii_case(step.name())) else {
                 continue;
             };
-            let repaired = matches!(&step, Step::Put { replaces: Some(replaced), .. } if replaced == there);
+            let repaired = matches!(&step, CredentialWrite::Put { replaces: Some(replaced), .. } if replaced == there);
             prop_assert!(Case::is_ours(there) || (repaired && recorded.contains(&there.name)), "{:?}", step);
         }
     }
@@ -252,7 +252,7 @@ proptest! {
     fn only_what_is_wanted_is_ever_put(case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
         for step in case.plan().steps {
-            if let Step::Put { credential, .. } = step {
+            if let CredentialWrite::Put { credential, .. } = step {
                 prop_assert!(wanted.contains(&credential.subject));
                 prop_assert_eq!(&credential.issuer, &cluster().issuer);
                 prop_assert_eq!(credential.audiences, vec![AUDIENCE.to_owned()]);
@@ -278,7 +278,7 @@ proptest! {
         let plan = case.plan();
         // What is repaired had its slot before somebody edited it.
         let edited = plan.steps.iter().filter(|step| {
-            matches!(step, Step::Put { replaces: Some(there), .. } if !Case::is_ours(there))
+            matches!(step, CredentialWrite::Put { replaces: Some(there), .. } if !Case::is_ours(there))
         });
         let before = case.ours() + edited.count();
         for step in plan.steps {
@@ -303,7 +303,7 @@ proptest! {
         case.policy = CredentialPolicy::Observe;
         let plan = case.plan();
         prop_assert_eq!(plan.steps, vec![]);
-        let planned = plan.standings.values().any(|standing| matches!(standing, Standing::Planned { .. }));
+        let planned = plan.standings.values().any(|standing| matches!(standing, TrustState::Planned { .. }));
         prop_assert!(!planned, "{:?}", plan.standings);
     }
 
@@ -314,9 +314,9 @@ proptest! {
         let reversed = case.plan();
         let reasons = |plan: &Plan| -> Vec<String> {
             plan.standings.iter().map(|(subject, standing)| match standing {
-                Standing::Given { name, .. } => format!("{subject} given {name}"),
-                Standing::Planned { name } => format!("{subject} planned {name}"),
-                Standing::Blocked { reason, .. } => format!("{subject} {reason}"),
+                TrustState::Given { name, .. } => format!("{subject} given {name}"),
+                TrustState::Planned { name } => format!("{subject} planned {name}"),
+                TrustState::Blocked { reason, .. } => format!("{subject} {reason}"),
             }).collect()
         };
         prop_assert_eq!(reasons(&told), reasons(&reversed));

@@ -67,21 +67,21 @@ impl Case {
         })
     }
 
-    fn standing(&self, account: &str) -> Standing {
+    fn standing(&self, account: &str) -> TrustState {
         self.plan().standings[&Subject::new("shop", account)].clone()
     }
 }
 
-fn blocked(standing: &Standing) -> (Reason, &str) {
+fn blocked(standing: &TrustState) -> (Reason, &str) {
     match standing {
-        Standing::Blocked { reason, message } => (*reason, message),
+        TrustState::Blocked { reason, message } => (*reason, message),
         other => panic!("expected a blocked standing, found {other:?}"),
     }
 }
 
-fn apply(existing: &mut Vec<Credential>, step: &Step) {
+fn apply(existing: &mut Vec<Credential>, step: &CredentialWrite) {
     existing.retain(|credential| credential.name != step.name());
-    if let Step::Put { credential, .. } = step {
+    if let CredentialWrite::Put { credential, .. } = step {
         existing.push(credential.clone());
     }
 }
@@ -89,7 +89,7 @@ fn apply(existing: &mut Vec<Credential>, step: &Step) {
 #[test]
 fn a_missing_credential_is_put() {
     let plan = Case::new(vec![wanted("orders")], vec![]).plan();
-    assert_eq!(plan.steps, [Step::Put { credential: ours("orders"), replaces: None }]);
+    assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
 }
 
 #[test]
@@ -97,13 +97,13 @@ fn a_standing_credential_needs_no_write() {
     let case = Case::new(vec![wanted("orders")], vec![ours("orders")]);
     assert_eq!(case.plan().steps, []);
     let name = ours("orders").name;
-    assert_eq!(case.standing("orders"), Standing::Given { name, origin: CredentialOrigin::Created });
+    assert_eq!(case.standing("orders"), TrustState::Given { name, origin: CredentialOrigin::Created });
 }
 
 #[test]
 fn an_unwanted_credential_of_ours_goes() {
     let plan = Case::new(vec![], vec![ours("orders"), foreign(1)]).plan();
-    assert_eq!(plan.steps, [Step::Delete { credential: ours("orders"), after: None }]);
+    assert_eq!(plan.steps, [CredentialWrite::Delete { credential: ours("orders"), after: None }]);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_credential_by_hand_with_the_same_trust_is_adopted() {
     let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![by_hand]);
     assert_eq!(case.plan().steps, []);
-    let adopted = Standing::Given { name: "by-hand".into(), origin: CredentialOrigin::Adopted };
+    let adopted = TrustState::Given { name: "by-hand".into(), origin: CredentialOrigin::Adopted };
     assert_eq!(case.standing("orders"), adopted);
 }
 
@@ -136,7 +136,7 @@ fn a_foreign_credential_with_the_wrong_audience_blocks_and_is_named_with_its_cur
 fn our_own_credential_with_the_wrong_audience_is_repaired() {
     let edited = Credential { audiences: vec!["other".into()], ..ours("orders") };
     let plan = Case::new(vec![wanted("orders")], vec![edited.clone()]).plan();
-    assert_eq!(plan.steps, [Step::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_recorded_credential_that_somebody_edited_is_repaired() {
     let edited = Credential { subject: "system:serviceaccount:shop:other".into(), ..ours("orders") };
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let plan = Case::new(vec![recorded], vec![edited.clone()]).plan();
-    assert_eq!(plan.steps, [Step::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn an_edited_credential_on_which_another_binding_depends_by_now_is_left_alone() 
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
     assert_eq!(case.plan().steps, [], "its repair would take the trust from billing");
-    let adopted = Standing::Given { name: edited.name, origin: CredentialOrigin::Adopted };
+    let adopted = TrustState::Given { name: edited.name, origin: CredentialOrigin::Adopted };
     assert_eq!(case.standing("billing"), adopted);
     assert_eq!(blocked(&case.standing("orders")).0, Reason::CredentialConflict);
 }
@@ -172,7 +172,7 @@ fn a_credential_that_is_repaired_counts_towards_the_share() {
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let mut case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
     case.max_credentials = 1;
-    assert_eq!(case.plan().steps, [Step::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
     assert_eq!(blocked(&case.standing("billing")).0, Reason::QuotaExceeded);
 }
 
@@ -191,7 +191,7 @@ fn the_21st_credential_is_refused_before_any_write_and_says_who_has_the_slots() 
 fn the_share_of_this_cluster_is_not_exceeded() {
     let mut case = Case::new(vec![wanted("a"), wanted("b")], vec![]);
     case.max_credentials = 1;
-    assert_eq!(case.plan().steps, [Step::Put { credential: ours("a"), replaces: None }]);
+    assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("a"), replaces: None }]);
     let standing = case.standing("b");
     let (reason, message) = blocked(&standing);
     assert_eq!(reason, Reason::QuotaExceeded);
@@ -201,8 +201,8 @@ fn the_share_of_this_cluster_is_not_exceeded() {
 #[test]
 fn a_put_that_fits_goes_before_the_delete() {
     let plan = Case::new(vec![wanted("new")], vec![ours("old")]).plan();
-    assert_eq!(plan.steps[0], Step::Put { credential: ours("new"), replaces: None });
-    assert_eq!(plan.steps[1], Step::Delete { credential: ours("old"), after: None });
+    assert_eq!(plan.steps[0], CredentialWrite::Put { credential: ours("new"), replaces: None });
+    assert_eq!(plan.steps[1], CredentialWrite::Delete { credential: ours("old"), after: None });
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn a_put_that_does_not_fit_waits_for_the_delete() {
     let mut existing: Vec<_> = (0..19).map(foreign).collect();
     existing.push(ours("old"));
     let plan = Case::new(vec![wanted("new")], existing).plan();
-    assert_eq!(plan.steps[0], Step::Delete { credential: ours("old"), after: None });
-    assert_eq!(plan.steps[1], Step::Put { credential: ours("new"), replaces: None });
+    assert_eq!(plan.steps[0], CredentialWrite::Delete { credential: ours("old"), after: None });
+    assert_eq!(plan.steps[1], CredentialWrite::Put { credential: ours("new"), replaces: None });
 }
 
 #[test]
@@ -233,9 +233,9 @@ fn a_credential_of_the_old_issuer_stays_until_its_last_token_has_expired() {
     let before = Credential { name: former.credential_name(&subject), issuer: old.into(), ..ours("orders") };
     let mut case = Case::new(vec![wanted("orders")], vec![before.clone()]);
     case.retiring = vec![(old, false)];
-    assert_eq!(case.plan().steps, [Step::Put { credential: ours("orders"), replaces: None }]);
+    assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
     case.retiring = vec![(old, true)];
-    assert_eq!(case.plan().steps.last(), Some(&Step::Delete { credential: before, after: None }));
+    assert_eq!(case.plan().steps.last(), Some(&CredentialWrite::Delete { credential: before, after: None }));
 }
 
 const FORMER: &str = "https://issuer.example/0";
@@ -271,7 +271,7 @@ fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
         if !step.may_go(&case.existing) {
             break;
         }
-        let refused = matches!(step, Step::Put { replaces: None, .. }) && case.existing.len() == 20;
+        let refused = matches!(step, CredentialWrite::Put { replaces: None, .. }) && case.existing.len() == 20;
         assert!(!refused || !failing.is_empty(), "planned for, not left to Azure");
         if !refused && !failing.contains(step.name()) {
             apply(&mut case.existing, &step);
@@ -284,7 +284,7 @@ fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
 #[test]
 fn with_slots_for_both_old_and_new_stand_side_by_side() {
     let mut case = after_a_change(10, 0);
-    assert!(case.plan().steps.iter().all(|step| matches!(step, Step::Put { .. })));
+    assert!(case.plan().steps.iter().all(|step| matches!(step, CredentialWrite::Put { .. })));
     carry_out(&mut case, &BTreeSet::new());
     assert_eq!(case.existing.len(), 20);
 }
@@ -345,13 +345,13 @@ fn after_a_move_what_was_written_under_the_previous_id_is_kept_under_its_name() 
         policy: CredentialPolicy::Manage,
         max_credentials: 20,
     });
-    let given = Standing::Given { name: ours("orders").name, origin: CredentialOrigin::Created };
+    let given = TrustState::Given { name: ours("orders").name, origin: CredentialOrigin::Created };
     assert_eq!(plan.standings[&wanted[0].subject], given);
     let new = Credential { name: moved.credential_name(&wanted[2].subject), ..ours("new") };
     let expected = [
-        Step::Put { credential: ours("broken"), replaces: Some(existing[2].clone()) },
-        Step::Put { credential: new, replaces: None },
-        Step::Delete { credential: ours("gone"), after: None },
+        CredentialWrite::Put { credential: ours("broken"), replaces: Some(existing[2].clone()) },
+        CredentialWrite::Put { credential: new, replaces: None },
+        CredentialWrite::Delete { credential: ours("gone"), after: None },
     ];
     assert_eq!(plan.steps, expected);
 }
@@ -429,7 +429,7 @@ proptest! {
     fn wanted_trust_is_never_deleted(case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
         for step in case.plan().steps {
-            if let Step::Delete { credential, .. } = step {
+            if let CredentialWrite::Delete { credential, .. } = step {
                 prop_assert!(!wanted.contains(&credential.subject));
             }
         }

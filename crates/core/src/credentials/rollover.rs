@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::ownership::Credential;
-use super::plan::Step;
+use super::plan::CredentialWrite;
 
 /// A credential of a former issuer that may give way, and the credential that has to stand before.
 pub(crate) struct Covered<'a> {
@@ -14,13 +14,13 @@ pub(crate) struct Covered<'a> {
 
 impl Covered<'_> {
     /// The deletion of the former one.
-    pub(crate) fn give_way(self) -> Step {
-        Step::Delete { credential: self.former.clone(), after: Some(self.successor) }
+    pub(crate) fn give_way(self) -> CredentialWrite {
+        CredentialWrite::Delete { credential: self.former.clone(), after: Some(self.successor) }
     }
 }
 
-/// Swaps former credentials for new ones, one by one.
-pub(crate) struct Swaps<'a> {
+/// Rollover former credentials for new ones, one by one.
+pub(crate) struct Rollover<'a> {
     /// Former credentials that nothing covers yet.
     uncovered: Vec<&'a Credential>,
     covered: VecDeque<Covered<'a>>,
@@ -30,7 +30,7 @@ pub(crate) struct Swaps<'a> {
     last_gap: Option<String>,
 }
 
-impl<'a> Swaps<'a> {
+impl<'a> Rollover<'a> {
     pub(crate) fn new(former: Vec<&'a Credential>, free: usize) -> Self {
         Self { uncovered: former, covered: VecDeque::new(), free, last_gap: None }
     }
@@ -53,7 +53,7 @@ impl<'a> Swaps<'a> {
     }
 
     /// The steps that put a credential without taking one slot more in the end; `None` when nothing can give way.
-    pub(crate) fn swap(&mut self, subject: &str, name: &str, put: Step) -> Option<Vec<Step>> {
+    pub(crate) fn swap(&mut self, subject: &str, name: &str, put: CredentialWrite) -> Option<Vec<CredentialWrite>> {
         let own = self.uncovered.iter().position(|former| former.subject == subject);
         if self.free > 0
             && let Some(at) = own
@@ -71,6 +71,6 @@ impl<'a> Swaps<'a> {
         let credential = self.uncovered.swap_remove(own?).clone();
         self.cover(subject, name);
         let after = self.last_gap.replace(name.to_owned());
-        Some(vec![Step::Delete { credential, after }, put])
+        Some(vec![CredentialWrite::Delete { credential, after }, put])
     }
 }

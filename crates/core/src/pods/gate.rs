@@ -6,7 +6,7 @@
 
 use kube::ResourceExt;
 
-use crate::events::Note;
+use crate::events::Event;
 use ensign_api::conditions::{ConditionType, Reason, Severity, find, is_true};
 use ensign_api::keys::IDENTITY_GATE;
 use ensign_api::{ManagedIdentityBinding, StartPolicy};
@@ -43,12 +43,12 @@ pub enum Lifting {
     /// Its gate is lifted.
     Lift {
         /// Why, where that is not because its identity works.
-        notes: Vec<Note>,
+        notes: Vec<Event>,
     },
     /// It goes on waiting, until a binding changes.
     Wait {
         /// What for, one note for each reason.
-        notes: Vec<Note>,
+        notes: Vec<Event>,
     },
 }
 
@@ -61,7 +61,7 @@ impl Lifting {
 
 /// A binding that injected a pod, as the pod's annotation names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim<'a> {
+pub struct InjectedBinding<'a> {
     /// Name of the binding.
     pub binding: &'a str,
     /// The identity, as `kind/name`.
@@ -69,11 +69,11 @@ pub struct Claim<'a> {
 }
 
 /// Reads the annotation that injection wrote; what it does not mean is skipped.
-pub fn claims(injected_by: &str) -> impl Iterator<Item = Claim<'_>> {
+pub fn claims(injected_by: &str) -> impl Iterator<Item = InjectedBinding<'_>> {
     injected_by
         .split(',')
         .filter_map(|claim| claim.split_once('='))
-        .map(|(binding, identity)| Claim { binding, identity })
+        .map(|(binding, identity)| InjectedBinding { binding, identity })
 }
 
 /// Decides about a pod that has the gate, given its annotation and the bindings of its namespace by name.
@@ -85,9 +85,9 @@ pub fn lifting<'b>(injected_by: Option<&str>, binding: impl Fn(&str) -> Option<&
     }
     for claim in claims {
         match standing(&claim, binding(claim.binding)) {
-            Standing::Open => {}
-            Standing::Lost(note) => lost.push(note),
-            Standing::Waiting(note) => waiting.push(note),
+            BindingState::Open => {}
+            BindingState::Lost(note) => lost.push(note),
+            BindingState::Waiting(note) => waiting.push(note),
         }
     }
     if waiting.is_empty() {
@@ -98,15 +98,15 @@ pub fn lifting<'b>(injected_by: Option<&str>, binding: impl Fn(&str) -> Option<&
 }
 
 /// How a binding stands to a pod that it injected.
-enum Standing {
+enum BindingState {
     Open,
-    Waiting(Note),
-    Lost(Note),
+    Waiting(Event),
+    Lost(Event),
 }
 
-fn standing(claim: &Claim<'_>, binding: Option<&ManagedIdentityBinding>) -> Standing {
+fn standing(claim: &InjectedBinding<'_>, binding: Option<&ManagedIdentityBinding>) -> BindingState {
     let name = claim.binding;
-    let lost = |why: String| Standing::Lost(note(Reason::StartedWithoutIdentity, why));
+    let lost = |why: String| BindingState::Lost(note(Reason::StartedWithoutIdentity, why));
     let Some(binding) = binding.filter(|binding| identity_of(binding) == claim.identity) else {
         return lost(format!(
             "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, is gone, and Entra will refuse its token. Make the binding again, and then the pod"
@@ -125,16 +125,16 @@ fn standing(claim: &Claim<'_>, binding: Option<&ManagedIdentityBinding>) -> Stan
         ));
     }
     match Start::of(binding) {
-        Start::Works => Standing::Open,
+        Start::Works => BindingState::Open,
         Start::AtOnce => lost(format!(
             "the pod starts at once, as spec.injection.startPolicy of ManagedIdentityBinding {name} says; its identity may not work yet"
         )),
-        Start::Waits => Standing::Waiting(waiting(binding)),
+        Start::Waits => BindingState::Waiting(waiting(binding)),
     }
 }
 
 /// What keeps the identity from working is what the binding says of itself.
-fn waiting(binding: &ManagedIdentityBinding) -> Note {
+fn waiting(binding: &ManagedIdentityBinding) -> Event {
     let name = binding.name_any();
     let conditions = binding.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let ready = find(conditions, ConditionType::Ready).filter(|ready| ready.status != "True");
@@ -167,13 +167,13 @@ fn identity_of(binding: &ManagedIdentityBinding) -> String {
     format!("{}/{}", reference.kind.as_str(), reference.name)
 }
 
-fn note(reason: Reason, message: String) -> Note {
-    Note { reason, message }
+fn note(reason: Reason, message: String) -> Event {
+    Event { reason, message }
 }
 
 /// One note for each reason, in the order in which they came.
-fn by_reason(notes: Vec<Note>) -> Vec<Note> {
-    let mut merged: Vec<Note> = Vec::with_capacity(notes.len());
+fn by_reason(notes: Vec<Event>) -> Vec<Event> {
+    let mut merged: Vec<Event> = Vec::with_capacity(notes.len());
     for note in notes {
         match merged.iter_mut().find(|known| known.reason == note.reason) {
             Some(known) => known.message = format!("{}; {}", known.message, note.message),

@@ -56,7 +56,7 @@ fn lost(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> String {
 }
 
 /// What the pod waits for.
-fn waits(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> Vec<Note> {
+fn waits(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> Vec<Event> {
     match decide(injected_by, bindings) {
         Lifting::Wait { notes } => notes,
         Lifting::Lift { notes } => panic!("let go: {notes:?}"),

@@ -56,9 +56,9 @@ impl fmt::Display for Workload {
 
 /// Pods that were missed, by workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Missed(BTreeMap<Workload, usize>);
+pub struct UninjectedPods(BTreeMap<Workload, usize>);
 
-impl Missed {
+impl UninjectedPods {
     /// Takes in a pod of the binding's service account that has not ended. `containers` are the names of its containers
     /// and init containers; they are asked for only where [`depends_on_containers`] says so.
     pub fn look_at(&mut self, binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers: &[&str]) {
@@ -121,7 +121,7 @@ pub fn depends_on_containers(binding: &ManagedIdentityBinding) -> bool {
 }
 
 /// The verdict to tell: what a look found, or what status says while nobody has looked.
-pub fn verdict(found: Option<&Missed>, before: &[Condition], namespace: &str) -> Option<Verdict> {
+pub fn verdict(found: Option<&UninjectedPods>, before: &[Condition], namespace: &str) -> Option<Verdict> {
     match found {
         Some(found) => found.verdict(namespace),
         None => find(before, ConditionType::PodsInjected)

@@ -23,8 +23,8 @@ fn owned(name: &str, kind: &str, owner: &str, labels: &Value) -> ObjectMeta {
     pod(name, &json!({"labels": labels, "ownerReferences": [owner]}))
 }
 
-fn found(binding: &ManagedIdentityBinding, pods: &[ObjectMeta]) -> Missed {
-    let mut missed = Missed::default();
+fn found(binding: &ManagedIdentityBinding, pods: &[ObjectMeta]) -> UninjectedPods {
+    let mut missed = UninjectedPods::default();
     for pod in pods {
         missed.look_at(binding, pod, &["app"]);
     }
@@ -119,5 +119,5 @@ fn nothing_missed_is_no_condition_and_what_nobody_looked_at_stays() {
     )];
     assert_eq!(verdict(None, &before, "shop"), Some(said));
     assert_eq!(verdict(None, &[], "shop"), None);
-    assert_eq!(verdict(Some(&Missed::default()), &before, "shop"), None);
+    assert_eq!(verdict(Some(&UninjectedPods::default()), &before, "shop"), None);
 }

@@ -163,7 +163,7 @@ pub struct Permissions {
 }
 
 /// What becomes of an entry of the spec.
-enum Fate {
+enum EntryState {
     /// It can't be given.
     Refused(Verdict),
     /// It is not known yet whether and what can be given.
@@ -227,15 +227,15 @@ pub fn decide(inputs: &Inputs<'_>) -> Permissions {
         ours_left: made_any,
     };
     let Some(policy) = inputs.policy else { return unchanged(Some(disabled())) };
-    let fates: Vec<Fate> =
+    let fates: Vec<EntryState> =
         if asked { inputs.wanted.iter().map(|entry| fate(entry, policy, inputs)).collect() } else { Vec::new() };
-    let worst = |kind: fn(&Fate) -> Option<&Verdict>| fates.iter().find_map(kind).cloned();
+    let worst = |kind: fn(&EntryState) -> Option<&Verdict>| fates.iter().find_map(kind).cloned();
     let refused = worst(|fate| match fate {
-        Fate::Refused(verdict) => Some(verdict),
+        EntryState::Refused(verdict) => Some(verdict),
         _ => None,
     });
     let unresolved = worst(|fate| match fate {
-        Fate::Unresolved(verdict) => Some(verdict),
+        EntryState::Unresolved(verdict) => Some(verdict),
         _ => None,
     });
     // What passes by itself does not undo what Azure confirmed before.
@@ -251,7 +251,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Permissions {
     };
     let mut plan = Plan::new(inputs, existing);
     for (entry, fate) in inputs.wanted.iter().zip(&fates) {
-        if let (Fate::Wanted { scope, role, lookup }, Some(principal)) = (fate, inputs.principal) {
+        if let (EntryState::Wanted { scope, role, lookup }, Some(principal)) = (fate, inputs.principal) {
             plan.want(entry, (scope, role, lookup), principal);
         }
     }
@@ -268,24 +268,27 @@ pub fn decide(inputs: &Inputs<'_>) -> Permissions {
     Permissions { steps, records, verdict, lacking, ours_left }
 }
 
-fn fate(entry: &Entry, policy: &RolePolicy, inputs: &Inputs<'_>) -> Fate {
+fn fate(entry: &Entry, policy: &RolePolicy, inputs: &Inputs<'_>) -> EntryState {
     let scope: RoleScope = match entry.scope.parse() {
         Ok(scope) => scope,
         Err(error) => {
-            return Fate::Refused(Verdict::bad(Reason::InvalidSpec, format!("spec.roleAssignments: scope {error}")));
+            return EntryState::Refused(Verdict::bad(
+                Reason::InvalidSpec,
+                format!("spec.roleAssignments: scope {error}"),
+            ));
         }
     };
-    let refused = |message| Fate::Refused(Verdict::bad(Reason::RoleNotAllowed, message));
+    let refused = |message| EntryState::Refused(Verdict::bad(Reason::RoleNotAllowed, message));
     if let Some(message) = policy.refuse_scope(&scope, inputs.bounds) {
         return refused(message);
     }
     let lookup = Lookup::new(&scope, &entry.role_definition);
     match inputs.observed.definitions.get(&lookup) {
-        None => Fate::Unresolved(pending(format!("role {:?} is about to be looked up", entry.role_definition))),
-        Some(Err(failure)) => Fate::Unresolved(failure.verdict()),
+        None => EntryState::Unresolved(pending(format!("role {:?} is about to be looked up", entry.role_definition))),
+        Some(Err(failure)) => EntryState::Unresolved(failure.verdict()),
         Some(Ok(role)) => match policy.refuse_role(role) {
             Some(message) => refused(message),
-            None => Fate::Wanted { scope, role: role.id.clone(), lookup },
+            None => EntryState::Wanted { scope, role: role.id.clone(), lookup },
         },
     }
 }

@@ -48,7 +48,7 @@ impl Validity {
 
 /// The authorities as they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct CaState {
     /// The leaf that is served.
     pub leaf: Validity,
     /// The authority that signs.
@@ -72,7 +72,7 @@ pub enum Trust {
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RotationStep {
     /// All is well.
     Keep,
     /// Make a successor and have it trusted.
@@ -84,16 +84,16 @@ pub enum Step {
 }
 
 /// The next step at this time. `propagation` is how long API servers may take to act on what was written.
-pub fn step(standing: &Standing, now: Timestamp, propagation: Duration) -> Step {
+pub fn step(standing: &CaState, now: Timestamp, propagation: Duration) -> RotationStep {
     let ends_within = |left: Duration| standing.authority.until.duration_since(now) < signed(left);
     match standing.successor {
-        Some(Trust::Since(trusted)) if trusted >= propagation => Step::Switch,
-        Some(_) if ends_within(HAND_OVER_BEFORE) => Step::Switch,
-        None if standing.asked || ends_within(SUCCEED_BEFORE) => Step::Prepare,
+        Some(Trust::Since(trusted)) if trusted >= propagation => RotationStep::Switch,
+        Some(_) if ends_within(HAND_OVER_BEFORE) => RotationStep::Switch,
+        None if standing.asked || ends_within(SUCCEED_BEFORE) => RotationStep::Prepare,
         None if standing.predecessors && now.duration_since(standing.leaf.since) >= signed(BACKDATED + PRUNE_AFTER) => {
-            Step::Prune
+            RotationStep::Prune
         }
-        Some(_) | None => Step::Keep,
+        Some(_) | None => RotationStep::Keep,
     }
 }
 
@@ -112,9 +112,9 @@ mod tests {
         "2026-06-01T12:00:00Z".parse().unwrap()
     }
 
-    fn fresh() -> Standing {
+    fn fresh() -> CaState {
         let valid = |validity| Validity { since: made() - BACKDATED, until: made() + validity };
-        Standing {
+        CaState {
             leaf: valid(LEAF_VALIDITY),
             authority: valid(AUTHORITY_VALIDITY),
             successor: None,
@@ -123,76 +123,76 @@ mod tests {
         }
     }
 
-    fn next(standing: Standing, now: Timestamp) -> Step {
+    fn next(standing: CaState, now: Timestamp) -> RotationStep {
         step(&standing, now, 5 * MINUTE)
     }
 
     #[test]
     fn what_is_fresh_is_kept_for_nine_years() {
-        assert_eq!(next(fresh(), made()), Step::Keep);
-        assert_eq!(next(fresh(), made() + 9 * 365 * DAY - MINUTE), Step::Keep);
-        assert_eq!(next(fresh(), made() + 9 * 365 * DAY + MINUTE), Step::Prepare);
+        assert_eq!(next(fresh(), made()), RotationStep::Keep);
+        assert_eq!(next(fresh(), made() + 9 * 365 * DAY - MINUTE), RotationStep::Keep);
+        assert_eq!(next(fresh(), made() + 9 * 365 * DAY + MINUTE), RotationStep::Prepare);
     }
 
     #[test]
     fn whoever_asks_for_a_new_authority_gets_one() {
-        assert_eq!(next(Standing { asked: true, ..fresh() }, made()), Step::Prepare);
+        assert_eq!(next(CaState { asked: true, ..fresh() }, made()), RotationStep::Prepare);
     }
 
     #[test]
     fn a_successor_signs_only_once_it_has_been_trusted_for_a_while() {
-        let with = |trust| Standing { successor: Some(trust), asked: true, ..fresh() };
-        assert_eq!(next(with(Trust::None), made() + 9 * 365 * DAY), Step::Keep);
-        assert_eq!(next(with(Trust::Since(Duration::ZERO)), made()), Step::Keep);
-        assert_eq!(next(with(Trust::Since(4 * MINUTE)), made()), Step::Keep);
-        assert_eq!(next(with(Trust::Since(5 * MINUTE)), made()), Step::Switch);
+        let with = |trust| CaState { successor: Some(trust), asked: true, ..fresh() };
+        assert_eq!(next(with(Trust::None), made() + 9 * 365 * DAY), RotationStep::Keep);
+        assert_eq!(next(with(Trust::Since(Duration::ZERO)), made()), RotationStep::Keep);
+        assert_eq!(next(with(Trust::Since(4 * MINUTE)), made()), RotationStep::Keep);
+        assert_eq!(next(with(Trust::Since(5 * MINUTE)), made()), RotationStep::Switch);
     }
 
     #[test]
     fn an_authority_that_is_about_to_end_hands_over_whatever_is_known() {
-        let waiting = Standing { successor: Some(Trust::None), ..fresh() };
-        assert_eq!(next(waiting, made() + (10 * 365 - 31) * DAY), Step::Keep);
-        assert_eq!(next(waiting, made() + (10 * 365 - 29) * DAY), Step::Switch);
+        let waiting = CaState { successor: Some(Trust::None), ..fresh() };
+        assert_eq!(next(waiting, made() + (10 * 365 - 31) * DAY), RotationStep::Keep);
+        assert_eq!(next(waiting, made() + (10 * 365 - 29) * DAY), RotationStep::Switch);
     }
 
     #[test]
     fn a_predecessor_is_trusted_for_a_day_after_the_switch() {
-        let switched = Standing { predecessors: true, ..fresh() };
-        assert_eq!(next(switched, made() + DAY - MINUTE), Step::Keep);
-        assert_eq!(next(switched, made() + DAY), Step::Prune);
+        let switched = CaState { predecessors: true, ..fresh() };
+        assert_eq!(next(switched, made() + DAY - MINUTE), RotationStep::Keep);
+        assert_eq!(next(switched, made() + DAY), RotationStep::Prune);
     }
 
     #[test]
     fn a_clock_that_jumps_by_ten_minutes_changes_nothing_that_is_fresh() {
-        for standing in [fresh(), Standing { predecessors: true, ..fresh() }] {
+        for standing in [fresh(), CaState { predecessors: true, ..fresh() }] {
             for now in [made() - 10 * MINUTE, made() + 10 * MINUTE] {
-                assert_eq!(next(standing, now), Step::Keep);
+                assert_eq!(next(standing, now), RotationStep::Keep);
             }
         }
     }
 
     #[test]
     fn a_clock_that_is_a_year_behind_changes_nothing() {
-        for standing in [fresh(), Standing { predecessors: true, ..fresh() }] {
-            assert_eq!(next(standing, made() - 365 * DAY), Step::Keep);
+        for standing in [fresh(), CaState { predecessors: true, ..fresh() }] {
+            assert_eq!(next(standing, made() - 365 * DAY), RotationStep::Keep);
         }
     }
 
     #[test]
     fn a_whole_succession_takes_three_writes() {
-        let (mut standing, mut now, mut steps) = (Standing { asked: true, ..fresh() }, made(), Vec::new());
+        let (mut standing, mut now, mut steps) = (CaState { asked: true, ..fresh() }, made(), Vec::new());
         for _ in 0..100 {
             let taken = next(standing, now);
             match taken {
-                Step::Prepare => {
-                    standing = Standing { successor: Some(Trust::Since(Duration::ZERO)), asked: false, ..standing }
+                RotationStep::Prepare => {
+                    standing = CaState { successor: Some(Trust::Since(Duration::ZERO)), asked: false, ..standing }
                 }
-                Step::Switch => {
+                RotationStep::Switch => {
                     let leaf = Validity { since: now - BACKDATED, until: now + LEAF_VALIDITY };
-                    standing = Standing { leaf, successor: None, predecessors: true, ..standing };
+                    standing = CaState { leaf, successor: None, predecessors: true, ..standing };
                 }
-                Step::Prune => standing.predecessors = false,
-                Step::Keep => {
+                RotationStep::Prune => standing.predecessors = false,
+                RotationStep::Keep => {
                     now += 60 * MINUTE;
                     if let Some(Trust::Since(trusted)) = &mut standing.successor {
                         *trusted += 60 * MINUTE;
@@ -201,7 +201,7 @@ mod tests {
             }
             steps.push(taken);
         }
-        steps.retain(|step| *step != Step::Keep);
-        assert_eq!(steps, [Step::Prepare, Step::Switch, Step::Prune]);
+        steps.retain(|step| *step != RotationStep::Keep);
+        assert_eq!(steps, [RotationStep::Prepare, RotationStep::Switch, RotationStep::Prune]);
     }
 }

@@ -31,7 +31,7 @@ const SWEEP: usize = 1024;
 
 /// What a request is to the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     /// Reading one resource.
     Get,
     /// Reading a list.
@@ -40,7 +40,7 @@ pub enum Kind {
     Write,
 }
 
-impl Kind {
+impl RequestKind {
     /// Every kind that is meant where Azure speaks of reads, or of writes.
     fn alike(self) -> &'static [Self] {
         match self {
@@ -53,29 +53,29 @@ impl Kind {
 /// One of something for each kind of request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PerKind<T> {
-    /// Of [`Kind::Get`].
+    /// Of [`RequestKind::Get`].
     pub get: T,
-    /// Of [`Kind::List`].
+    /// Of [`RequestKind::List`].
     pub list: T,
-    /// Of [`Kind::Write`].
+    /// Of [`RequestKind::Write`].
     pub write: T,
 }
 
 impl<T> PerKind<T> {
     /// That of a kind.
-    pub fn of(&self, kind: Kind) -> &T {
+    pub fn of(&self, kind: RequestKind) -> &T {
         match kind {
-            Kind::Get => &self.get,
-            Kind::List => &self.list,
-            Kind::Write => &self.write,
+            RequestKind::Get => &self.get,
+            RequestKind::List => &self.list,
+            RequestKind::Write => &self.write,
         }
     }
 
-    fn of_mut(&mut self, kind: Kind) -> &mut T {
+    fn of_mut(&mut self, kind: RequestKind) -> &mut T {
         match kind {
-            Kind::Get => &mut self.get,
-            Kind::List => &mut self.list,
-            Kind::Write => &mut self.write,
+            RequestKind::Get => &mut self.get,
+            RequestKind::List => &mut self.list,
+            RequestKind::Write => &mut self.write,
         }
     }
 }
@@ -88,7 +88,7 @@ impl PerKind<Rate> {
 
 /// How fast requests may go out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
+pub struct RateLimits {
     /// Under one identity.
     pub identity: PerKind<Rate>,
     /// Under one subscription.
@@ -97,7 +97,7 @@ pub struct Limits {
     pub tenant: PerKind<Rate>,
 }
 
-impl Limits {
+impl RateLimits {
     /// What Azure publishes for managed identities. It says nothing of bursts: those are chosen so that a new identity's
     /// 20 credentials go out at once, and that reads together stay within the 250 that Resource Manager takes.
     pub const PUBLISHED: Self = Self {
@@ -122,7 +122,7 @@ impl Limits {
     }
 
     /// The most tokens that can ever be there at once.
-    fn most(&self, kind: Kind) -> u32 {
+    fn most(&self, kind: RequestKind) -> u32 {
         let rates = [&self.identity, &self.subscription, &self.tenant];
         rates.into_iter().map(|rates| rates.of(kind).burst()).min().unwrap_or(1)
     }
@@ -154,7 +154,7 @@ impl Scope {
 
 /// A request does not go out now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Deferral {
     /// It would go beyond the limits.
     Paced {
         /// How long until it should be tried again.
@@ -171,7 +171,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl Deferral {
     /// How long until the request should be tried again.
     pub fn wait(&self) -> Duration {
         match self {
@@ -193,7 +193,7 @@ impl Refusal {
 /// Decides which requests may go out.
 #[derive(Debug)]
 pub struct Pacer {
-    limits: Limits,
+    limits: RateLimits,
     identities: HashMap<String, Own>,
     subscriptions: HashMap<String, Shared>,
     tenant: Shared,
@@ -208,7 +208,7 @@ type Place = (Moment, u64);
 #[derive(Debug, Default)]
 struct Own {
     buckets: PerKind<Bucket>,
-    hold: Option<Hold>,
+    hold: Option<Pause>,
     promised: PerKind<Option<Place>>,
     /// Pages of the list that was begun last.
     pages: u32,
@@ -217,7 +217,7 @@ struct Own {
 }
 
 #[derive(Debug)]
-struct Hold {
+struct Pause {
     until: Moment,
     reason: Reason,
     message: String,
@@ -225,7 +225,7 @@ struct Hold {
 
 impl Own {
     fn is_idle(&self, now: Moment) -> bool {
-        let kinds = [Kind::Get, Kind::List, Kind::Write];
+        let kinds = [RequestKind::Get, RequestKind::List, RequestKind::Write];
         self.hold.as_ref().is_none_or(|hold| hold.until <= now)
             && kinds.iter().all(|kind| {
                 self.buckets.of(*kind).is_full(now)
@@ -247,7 +247,7 @@ struct Shared {
 
 impl Shared {
     /// How many tokens are promised to others than one who has this place, or none, and whose turn it is not yet.
-    fn before(&mut self, kind: Kind, place: Option<Place>, now: Moment) -> u32 {
+    fn before(&mut self, kind: RequestKind, place: Option<Place>, now: Moment) -> u32 {
         while let Some(first) = self.line.of(kind).keys().next().filter(|(moment, _)| *moment + PROMISE < now) {
             let first = *first;
             self.leave(kind, first);
@@ -260,14 +260,14 @@ impl Shared {
         }
     }
 
-    fn enter(&mut self, kind: Kind, place: Place, tokens: u32) {
+    fn enter(&mut self, kind: RequestKind, place: Place, tokens: u32) {
         self.line.of_mut(kind).insert(place, tokens);
         let promised = self.promised.of_mut(kind);
         *promised = promised.saturating_add(tokens);
     }
 
     /// Takes tokens off those that were promised; whether any are left.
-    fn redeem(&mut self, kind: Kind, place: Place, tokens: u32) -> bool {
+    fn redeem(&mut self, kind: RequestKind, place: Place, tokens: u32) -> bool {
         let Some(left) = self.line.of(kind).get(&place).map(|promised| promised.saturating_sub(tokens)) else {
             return false;
         };
@@ -278,7 +278,7 @@ impl Shared {
         left > 0
     }
 
-    fn leave(&mut self, kind: Kind, place: Place) {
+    fn leave(&mut self, kind: RequestKind, place: Place) {
         if let Some(tokens) = self.line.of_mut(kind).remove(&place) {
             let promised = self.promised.of_mut(kind);
             *promised = promised.saturating_sub(tokens);
@@ -288,7 +288,7 @@ impl Shared {
 
 impl Pacer {
     /// Nothing has gone out yet.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: RateLimits) -> Self {
         Self {
             limits,
             identities: HashMap::new(),
@@ -303,14 +303,14 @@ impl Pacer {
     ///
     /// A list may have several pages, of which `page` counts those before. Its first page takes tokens for as many as the
     /// identity had the last time: a list that stopped in the middle each time would never be whole.
-    pub fn ask(&mut self, id: &ArmId, kind: Kind, page: u32, now: Moment) -> Result<(), Refusal> {
+    pub fn ask(&mut self, id: &ArmId, kind: RequestKind, page: u32, now: Moment) -> Result<(), Deferral> {
         let own = self.identities.entry(id.key().to_owned()).or_default();
         let (pages, paid) = (own.pages.max(1), own.paid);
         if page > 0 {
             own.pages = pages.max(page + 1);
         }
         let tokens = match page {
-            0 if kind == Kind::List => pages.min(self.limits.most(kind)),
+            0 if kind == RequestKind::List => pages.min(self.limits.most(kind)),
             0 => 1,
             _ => 1_u32.saturating_sub(paid),
         };
@@ -318,7 +318,7 @@ impl Pacer {
         let Self { limits, identities, subscriptions, tenant, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
         let subscription = subscriptions.entry(id.subscription().to_lowercase()).or_default();
-        if kind == Kind::List {
+        if kind == RequestKind::List {
             (own.pages, own.paid) =
                 if page == 0 { (1, tokens.saturating_sub(1)) } else { (own.pages, paid.saturating_sub(1)) };
         }
@@ -337,21 +337,27 @@ impl Pacer {
 
     /// How many requests, of so many that are wanted, may go out now, at least one; takes nothing. If none may, several
     /// may when the wait is over.
-    pub fn room(&mut self, id: &ArmId, kind: Kind, wanted: u32, now: Moment) -> Result<u32, Refusal> {
+    pub fn room(&mut self, id: &ArmId, kind: RequestKind, wanted: u32, now: Moment) -> Result<u32, Deferral> {
         let worthwhile = wanted.clamp(1, BATCH.min(self.limits.most(kind)));
         self.look(id, kind, 1..=worthwhile, now).map(|room| room.min(wanted))
     }
 
     /// Whether so many requests may go out now that are of use together only; takes nothing. If not, they and the one that
     /// came before them may when the wait is over.
-    pub fn all(&mut self, id: &ArmId, kind: Kind, wanted: u32, now: Moment) -> Result<(), Refusal> {
+    pub fn all(&mut self, id: &ArmId, kind: RequestKind, wanted: u32, now: Moment) -> Result<(), Deferral> {
         let most = self.limits.most(kind);
         let wanted = wanted.min(most.saturating_sub(1)).max(1);
         self.look(id, kind, wanted..=(wanted + 1).min(most), now).map(drop)
     }
 
     /// How many tokens there are, if there are at least the lower number; else who asks waits for the higher one.
-    fn look(&mut self, id: &ArmId, kind: Kind, tokens: RangeInclusive<u32>, now: Moment) -> Result<u32, Refusal> {
+    fn look(
+        &mut self,
+        id: &ArmId,
+        kind: RequestKind,
+        tokens: RangeInclusive<u32>,
+        now: Moment,
+    ) -> Result<u32, Deferral> {
         let (enough, tokens) = (*tokens.start(), *tokens.end());
         self.sweep(now);
         let Self { limits, identities, subscriptions, tenant, promises, .. } = self;
@@ -373,14 +379,14 @@ impl Pacer {
         if pause.is_none() && (room >= enough || mutants::active(Mutant::LimitsForgotten)) {
             return Ok(room.max(enough));
         }
-        least = least.max(pause.as_ref().map_or(Duration::ZERO, Refusal::wait));
+        least = least.max(pause.as_ref().map_or(Duration::ZERO, Deferral::wait));
         let mut wait = waits.into_iter().fold(least, Duration::max);
         if waits.iter().any(|wait| !wait.is_zero()) {
             wait = keep_place(own, [subscription, tenant], waits, (kind, tokens), now, least..=wait, promises);
         }
         Err(match pause {
-            Some(Refusal::Held { reason, message, .. }) => Refusal::Held { wait, reason, message },
-            _ => Refusal::Paced { wait },
+            Some(Deferral::Held { reason, message, .. }) => Deferral::Held { wait, reason, message },
+            _ => Deferral::Paced { wait },
         })
     }
 
@@ -388,13 +394,13 @@ impl Pacer {
     pub fn hold(&mut self, id: &ArmId, until: Moment, reason: Reason, message: &str) {
         let own = self.identities.entry(id.key().to_owned()).or_default();
         if own.hold.as_ref().is_none_or(|hold| hold.until < until) {
-            own.hold = Some(Hold { until, reason, message: message.to_owned() });
+            own.hold = Some(Pause { until, reason, message: message.to_owned() });
         }
     }
 
     /// Azure answered a request of this kind that there were too many in this scope. Afterwards there is no burst: others
     /// use up the same limits.
-    pub fn throttled(&mut self, id: &ArmId, kind: Kind, scope: Scope, until: Moment) {
+    pub fn throttled(&mut self, id: &ArmId, kind: RequestKind, scope: Scope, until: Moment) {
         let Self { limits, identities, subscriptions, tenant, .. } = self;
         for kind in kind.alike() {
             let (bucket, rates) = match scope {
@@ -422,7 +428,7 @@ impl Pacer {
 }
 
 impl Shared {
-    fn throttle(&mut self, kind: Kind, until: Moment) -> &mut Bucket {
+    fn throttle(&mut self, kind: RequestKind, until: Moment) -> &mut Bucket {
         let throttled = self.throttled_until.of_mut(kind);
         *throttled = (*throttled).max(until);
         self.buckets.of_mut(kind)
@@ -430,7 +436,14 @@ impl Shared {
 }
 
 /// The pause that is on, if one is; of several the one that ends last.
-fn pause(id: &ArmId, kind: Kind, own: &Own, subscription: &Shared, tenant: &Shared, now: Moment) -> Option<Refusal> {
+fn pause(
+    id: &ArmId,
+    kind: RequestKind,
+    own: &Own,
+    subscription: &Shared,
+    tenant: &Shared,
+    now: Moment,
+) -> Option<Deferral> {
     let held = own.hold.as_ref().map(|hold| (hold.until, hold.reason, None));
     let throttled = [(subscription, Scope::Subscription), (tenant, Scope::Tenant)]
         .map(|(shared, scope)| Some((*shared.throttled_until.of(kind), Reason::Throttled, Some(scope))));
@@ -440,7 +453,7 @@ fn pause(id: &ArmId, kind: Kind, own: &Own, subscription: &Shared, tenant: &Shar
         Some(scope) => scope.message(id),
         None => own.hold.as_ref().map(|hold| hold.message.clone()).unwrap_or_default(),
     };
-    Some(Refusal::Held { wait: until.saturating_sub(now), reason, message })
+    Some(Deferral::Held { wait: until.saturating_sub(now), reason, message })
 }
 
 /// Gives the last of these places in line, or leaves one that is as good where it is; answers how long until its turn.
@@ -452,7 +465,7 @@ fn keep_place(
     own: &mut Own,
     mut shared: [&mut Shared; 2],
     [for_subscription, for_tenant]: [Duration; 2],
-    (kind, tokens): (Kind, u32),
+    (kind, tokens): (RequestKind, u32),
     now: Moment,
     waits: RangeInclusive<Duration>,
     promises: &mut u64,

@@ -16,23 +16,23 @@ fn id(subscription: u32, name: u32) -> ArmId {
 }
 
 fn pacer() -> Pacer {
-    Pacer::new(Limits::PUBLISHED)
+    Pacer::new(RateLimits::PUBLISHED)
 }
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn paced(answer: Result<(), Refusal>) -> Duration {
+fn paced(answer: Result<(), Deferral>) -> Duration {
     match answer {
-        Err(Refusal::Paced { wait }) => wait,
+        Err(Deferral::Paced { wait }) => wait,
         other => panic!("{other:?}"),
     }
 }
 
-fn held(answer: Result<(), Refusal>) -> (Duration, Reason, String) {
+fn held(answer: Result<(), Deferral>) -> (Duration, Reason, String) {
     match answer {
-        Err(Refusal::Held { wait, reason, message }) => (wait, reason, message),
+        Err(Deferral::Held { wait, reason, message }) => (wait, reason, message),
         other => panic!("{other:?}"),
     }
 }
@@ -41,7 +41,7 @@ fn held(answer: Result<(), Refusal>) -> (Duration, Reason, String) {
 fn drained(pacer: &mut Pacer, now: Moment) {
     for name in 0..10 {
         for _ in 0..20 {
-            assert_eq!(pacer.ask(&id(NEAR, 1000 + name), Kind::Write, 0, now), Ok(()));
+            assert_eq!(pacer.ask(&id(NEAR, 1000 + name), RequestKind::Write, 0, now), Ok(()));
         }
     }
 }
@@ -49,85 +49,85 @@ fn drained(pacer: &mut Pacer, now: Moment) {
 #[test]
 fn an_identity_has_its_burst_and_others_have_theirs() {
     let mut pacer = pacer();
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 100, seconds(0)), Ok(20));
+    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(20));
     for _ in 0..20 {
-        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
+        assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)), Ok(()));
     }
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))).as_secs(), 4);
-    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(0)), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(0)), Ok(()), "lists have their own");
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_secs(), 4);
+    assert_eq!(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(0)), Ok(()), "lists have their own");
 }
 
 #[test]
 fn a_subscription_has_its_burst_and_others_go_on() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))).as_millis(), 500);
-    assert_eq!(pacer.ask(&id(FAR, 1), Kind::Write, 0, seconds(0)), Ok(()));
+    assert_eq!(paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 500);
+    assert_eq!(pacer.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0)), Ok(()));
 }
 
 #[test]
 fn the_tenant_bounds_all_subscriptions() {
     let mut pacer = pacer();
     for number in 0..1000 {
-        assert_eq!(pacer.ask(&id(number / 100, number), Kind::Write, 0, seconds(0)), Ok(()));
+        assert_eq!(pacer.ask(&id(number / 100, number), RequestKind::Write, 0, seconds(0)), Ok(()));
     }
-    assert_eq!(paced(pacer.ask(&id(99, 1), Kind::Write, 0, seconds(0))).as_millis(), 100);
+    assert_eq!(paced(pacer.ask(&id(99, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 100);
 }
 
 #[test]
 fn a_share_divides_what_clusters_use_together_and_not_what_an_identity_has() {
-    let mut pacer = Pacer::new(Limits::PUBLISHED.shared(0.05));
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 100, seconds(0)), Ok(10));
-    assert_eq!(Limits::PUBLISHED.shared(0.05).identity, Limits::PUBLISHED.identity);
+    let mut pacer = Pacer::new(RateLimits::PUBLISHED.shared(0.05));
+    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(10));
+    assert_eq!(RateLimits::PUBLISHED.shared(0.05).identity, RateLimits::PUBLISHED.identity);
 }
 
 #[test]
 fn a_pause_of_an_identity_stops_everything_under_it_and_nothing_else() {
     let mut pacer = pacer();
     pacer.hold(&id(NEAR, 1), seconds(77), Reason::AzureUnavailable, "Azure has trouble");
-    for kind in [Kind::Get, Kind::List, Kind::Write] {
+    for kind in [RequestKind::Get, RequestKind::List, RequestKind::Write] {
         let answer = held(pacer.ask(&id(NEAR, 1), kind, 0, seconds(70)));
         assert_eq!(answer, (seconds(7), Reason::AzureUnavailable, "Azure has trouble".to_owned()));
         assert_eq!(pacer.ask(&id(NEAR, 2), kind, 0, seconds(70)), Ok(()));
     }
     pacer.hold(&id(NEAR, 1), seconds(75), Reason::Throttled, "shorter");
     assert_eq!(
-        held(pacer.ask(&id(NEAR, 1), Kind::Get, 0, seconds(70))).0,
+        held(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(70))).0,
         seconds(7),
         "a shorter one ends no longer one"
     );
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(77)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(77)), Ok(()));
 }
 
 #[test]
 fn a_pause_of_a_subscriptions_reads_stops_gets_and_lists_of_all_its_identities() {
     let mut pacer = pacer();
-    pacer.throttled(&id(NEAR, 1), Kind::Get, Scope::Subscription, seconds(600));
-    for kind in [Kind::Get, Kind::List] {
+    pacer.throttled(&id(NEAR, 1), RequestKind::Get, Scope::Subscription, seconds(600));
+    for kind in [RequestKind::Get, RequestKind::List] {
         let (wait, reason, message) = held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(100)));
         assert_eq!((wait, reason), (seconds(500), Reason::Throttled));
         assert!(message.contains("subscription 00000000-0000-0000-0000-000000000001"), "{message}");
         assert_eq!(held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(200))).2, message, "the same text each time");
         assert_eq!(pacer.ask(&id(FAR, 1), kind, 0, seconds(100)), Ok(()), "other subscriptions go on");
     }
-    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(100)), Ok(()), "and so do writes");
+    assert_eq!(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(100)), Ok(()), "and so do writes");
 }
 
 #[test]
 fn a_pause_of_the_tenant_stops_every_subscription() {
     let mut pacer = pacer();
-    pacer.throttled(&id(NEAR, 1), Kind::Write, Scope::Tenant, seconds(60));
-    assert_eq!(held(pacer.ask(&id(FAR, 1), Kind::Write, 0, seconds(0))).0, seconds(60));
-    assert_eq!(pacer.ask(&id(FAR, 1), Kind::List, 0, seconds(0)), Ok(()));
+    pacer.throttled(&id(NEAR, 1), RequestKind::Write, Scope::Tenant, seconds(60));
+    assert_eq!(held(pacer.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0))).0, seconds(60));
+    assert_eq!(pacer.ask(&id(FAR, 1), RequestKind::List, 0, seconds(0)), Ok(()));
 }
 
 #[test]
 fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
     let mut pacer = pacer();
-    pacer.throttled(&id(NEAR, 0), Kind::Write, Scope::Subscription, seconds(60));
+    pacer.throttled(&id(NEAR, 0), RequestKind::Write, Scope::Subscription, seconds(60));
     let waits: Vec<Duration> =
-        (0..5).map(|name| held(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0))).0).collect();
+        (0..5).map(|name| held(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0))).0).collect();
     assert_eq!(waits[0], seconds(60));
     for pair in waits.windows(2) {
         assert_eq!(pair[1].saturating_sub(pair[0]).as_millis(), 500);
@@ -138,13 +138,17 @@ fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
 fn who_waits_in_line_is_not_passed_by_who_comes_later() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
-    let first = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)));
-    let second = paced(pacer.ask(&id(NEAR, 2), Kind::Write, 0, seconds(0)));
+    let first = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
+    let second = paced(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)));
     assert_eq!(second.saturating_sub(first).as_millis(), 500);
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0))), first, "asking again changes no place");
-    paced(pacer.ask(&id(NEAR, 3), Kind::Write, 0, first));
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, first), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 2), Kind::Write, 0, second), Ok(()));
+    assert_eq!(
+        paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))),
+        first,
+        "asking again changes no place"
+    );
+    paced(pacer.ask(&id(NEAR, 3), RequestKind::Write, 0, first));
+    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, first), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, second), Ok(()));
 }
 
 #[test]
@@ -152,41 +156,41 @@ fn a_crowd_in_one_subscription_keeps_no_other_waiting() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     for name in 0..300 {
-        assert!(pacer.room(&id(NEAR, name), Kind::Write, 20, seconds(0)).is_err());
+        assert!(pacer.room(&id(NEAR, name), RequestKind::Write, 20, seconds(0)).is_err());
     }
-    assert_eq!(pacer.room(&id(FAR, 1), Kind::Write, 20, seconds(0)), Ok(20), "the tenant has 800 left");
+    assert_eq!(pacer.room(&id(FAR, 1), RequestKind::Write, 20, seconds(0)), Ok(20), "the tenant has 800 left");
 }
 
 #[test]
 fn who_has_waited_for_its_subscription_keeps_its_turn_there_while_it_waits_for_the_tenant() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
-    let turn = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, seconds(0)));
+    let turn = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
     for name in 2..40 {
-        paced(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0)));
+        paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
     // They use up what the tenant has.
     let mut others = (0..50).flat_map(|number| [(); 20].map(|()| id(FAR + number / 10, number)));
-    assert!(others.any(|id| pacer.ask(&id, Kind::Write, 0, turn).is_err()));
-    let wait = paced(pacer.ask(&id(NEAR, 1), Kind::Write, 0, turn));
+    assert!(others.any(|id| pacer.ask(&id, RequestKind::Write, 0, turn).is_err()));
+    let wait = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, turn));
     assert!(wait < seconds(1), "the tenant's next token but one: {wait:?}");
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, turn + wait), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, turn + wait), Ok(()));
 }
 
 #[test]
 fn who_wants_several_comes_back_for_several() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
-    let Err(first) = pacer.room(&id(NEAR, 1), Kind::Write, 20, seconds(0)) else { panic!("there is none") };
+    let Err(first) = pacer.room(&id(NEAR, 1), RequestKind::Write, 20, seconds(0)) else { panic!("there is none") };
     assert_eq!(first.wait().as_millis(), 2500, "five tokens");
-    let Err(second) = pacer.room(&id(NEAR, 2), Kind::Write, 2, seconds(0)) else { panic!("there is none") };
+    let Err(second) = pacer.room(&id(NEAR, 2), RequestKind::Write, 2, seconds(0)) else { panic!("there is none") };
     assert_eq!(second.wait().as_millis(), 3500, "two after them");
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::Write, 20, first.wait()), Ok(5));
+    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 20, first.wait()), Ok(5));
     for _ in 0..5 {
-        assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Write, 0, first.wait()), Ok(()));
+        assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, first.wait()), Ok(()));
     }
-    assert!(pacer.room(&id(NEAR, 1), Kind::Write, 20, first.wait()).is_err());
-    assert_eq!(pacer.room(&id(NEAR, 2), Kind::Write, 2, second.wait()), Ok(2));
+    assert!(pacer.room(&id(NEAR, 1), RequestKind::Write, 20, first.wait()).is_err());
+    assert_eq!(pacer.room(&id(NEAR, 2), RequestKind::Write, 2, second.wait()), Ok(2));
 }
 
 #[test]
@@ -194,15 +198,15 @@ fn who_does_not_come_loses_its_place() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     for name in 0..5 {
-        paced(pacer.ask(&id(NEAR, name), Kind::Write, 0, seconds(0)));
+        paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
     let later = seconds(3) + PROMISE;
-    assert_eq!(pacer.room(&id(NEAR, 9), Kind::Write, 100, later), Ok(20));
+    assert_eq!(pacer.room(&id(NEAR, 9), RequestKind::Write, 100, later), Ok(20));
 }
 
 /// A whole list of so many pages, or the refusal that ended it.
-fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Refusal> {
-    (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), Kind::List, page, now))
+fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Deferral> {
+    (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), RequestKind::List, page, now))
 }
 
 #[test]
@@ -225,19 +229,19 @@ fn a_list_of_several_pages_is_finished_however_few_tokens_there_are() {
 fn a_list_that_grew_or_shrank_takes_what_it_needs_from_the_second_time_on() {
     let mut pacer = pacer();
     assert_eq!(list(&mut pacer, 10, seconds(0)), Ok(()));
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, 100, seconds(0)), Ok(10));
+    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::List, 100, seconds(0)), Ok(10));
     assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
     assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
-    assert_eq!(pacer.room(&id(NEAR, 1), Kind::List, 100, seconds(1000)), Ok(9));
+    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::List, 100, seconds(1000)), Ok(9));
 }
 
 #[test]
 fn a_pause_ends_a_list_in_the_middle() {
     let mut pacer = pacer();
     assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::List, 0, seconds(1)), Ok(()));
-    pacer.throttled(&id(NEAR, 2), Kind::Get, Scope::Subscription, seconds(60));
-    held(pacer.ask(&id(NEAR, 1), Kind::List, 1, seconds(1)));
+    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(1)), Ok(()));
+    pacer.throttled(&id(NEAR, 2), RequestKind::Get, Scope::Subscription, seconds(60));
+    held(pacer.ask(&id(NEAR, 1), RequestKind::List, 1, seconds(1)));
 }
 
 #[test]
@@ -246,7 +250,7 @@ fn identities_that_are_left_alone_are_forgotten() {
     for number in 0..20_000 {
         // Ten a second is what the subscription's reads allow.
         let now = Duration::from_millis(100 * u64::from(number));
-        assert_eq!(pacer.ask(&id(NEAR, number), Kind::Get, 0, now + seconds(1)), Ok(()));
+        assert_eq!(pacer.ask(&id(NEAR, number), RequestKind::Get, 0, now + seconds(1)), Ok(()));
     }
     assert!(pacer.identities.len() <= 2 * SWEEP, "{}", pacer.identities.len());
 }
@@ -261,7 +265,7 @@ fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
     let (mut wrote, mut asked, mut end) = (BTreeMap::<u32, u32>::new(), 0_u32, Duration::ZERO);
     while let Some((now, name)) = coming.pop_first() {
         asked += 1;
-        match pacer.ask(&id(NEAR, name), Kind::Write, 0, now) {
+        match pacer.ask(&id(NEAR, name), RequestKind::Write, 0, now) {
             Ok(()) => {
                 let written = wrote.entry(name).or_default();
                 *written += 1;
@@ -297,9 +301,9 @@ fn crowds_in_several_subscriptions_get_through_at_the_limit() {
         turns += 1;
         let wanted = left.get_mut(&key).unwrap();
         let id = id(key.0, key.1);
-        let answer = pacer.room(&id, Kind::Write, *wanted, now).and_then(|room| {
+        let answer = pacer.room(&id, RequestKind::Write, *wanted, now).and_then(|room| {
             (0..room).try_for_each(|_| {
-                pacer.ask(&id, Kind::Write, 0, now)?;
+                pacer.ask(&id, RequestKind::Write, 0, now)?;
                 (*wanted, end) = (*wanted - 1, now);
                 Ok(())
             })
@@ -337,13 +341,13 @@ proptest! {
             list: Rate::known(burst, per_second),
             write: Rate::known(burst, per_second),
         };
-        let limits = Limits { identity: rate(3, 1.0), subscription: rate(8, 3.0), tenant: rate(12, 5.0) };
+        let limits = RateLimits { identity: rate(3, 1.0), subscription: rate(8, 3.0), tenant: rate(12, 5.0) };
         let (mut pacer, mut now) = (Pacer::new(limits), Duration::ZERO);
         let mut sent: BTreeMap<String, Vec<Moment>> = BTreeMap::new();
         for (pause, subscription, name) in steps {
             now += Duration::from_millis(pause);
             let id = id(subscription, name);
-            if pacer.ask(&id, Kind::Write, 0, now).is_ok() {
+            if pacer.ask(&id, RequestKind::Write, 0, now).is_ok() {
                 for scope in [id.key(), id.subscription(), "tenant"] {
                     sent.entry(scope.to_owned()).or_default().push(now);
                 }
@@ -365,25 +369,25 @@ fn requests_that_are_of_use_together_are_waited_for_together() {
     let mut pacer = pacer();
     let own = id(NEAR, 1);
     let per_token = seconds(2);
-    while pacer.ask(&own, Kind::Get, 0, seconds(0)).is_ok() {}
+    while pacer.ask(&own, RequestKind::Get, 0, seconds(0)).is_ok() {}
     let mut now = seconds(0);
     // Each time one request goes first; then three have to go.
     for _ in 0..3 {
-        let wait = paced(pacer.all(&own, Kind::Get, 3, now));
+        let wait = paced(pacer.all(&own, RequestKind::Get, 3, now));
         assert_eq!(wait.as_millis(), (per_token * 4).as_millis(), "the fourth has its own moment");
         now += wait;
-        assert_eq!(pacer.ask(&own, Kind::Get, 0, now), Ok(()));
-        assert_eq!(pacer.all(&own, Kind::Get, 3, now), Ok(()));
+        assert_eq!(pacer.ask(&own, RequestKind::Get, 0, now), Ok(()));
+        assert_eq!(pacer.all(&own, RequestKind::Get, 3, now), Ok(()));
         for _ in 0..3 {
-            assert_eq!(pacer.ask(&own, Kind::Get, 0, now), Ok(()));
+            assert_eq!(pacer.ask(&own, RequestKind::Get, 0, now), Ok(()));
         }
-        assert!(pacer.ask(&own, Kind::Get, 0, now).is_err());
+        assert!(pacer.ask(&own, RequestKind::Get, 0, now).is_err());
     }
 }
 
 #[test]
 fn more_than_there_can_ever_be_at_once_is_not_waited_for() {
     let mut pacer = pacer();
-    assert_eq!(pacer.ask(&id(NEAR, 1), Kind::Get, 0, seconds(0)), Ok(()));
-    assert_eq!(pacer.all(&id(NEAR, 1), Kind::Get, 100, seconds(0)), Ok(()));
+    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(0)), Ok(()));
+    assert_eq!(pacer.all(&id(NEAR, 1), RequestKind::Get, 100, seconds(0)), Ok(()));
 }

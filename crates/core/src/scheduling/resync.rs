@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::leader_election::Moment;
-use super::rate_limiter::Limits;
+use super::rate_limiter::RateLimits;
 use super::token_bucket::Rate;
 
 /// One of so many requests that the limits on lists allow goes into resyncs; the others are for what changes.
@@ -20,7 +20,7 @@ pub struct Sharers {
 
 /// The period of an identity's resync: what is wished for, stretched where the lists of all who share its limits would
 /// take more than their part of them.
-pub fn period(wished: Duration, sharers: Sharers, limits: &Limits) -> Duration {
+pub fn period(wished: Duration, sharers: Sharers, limits: &RateLimits) -> Duration {
     let needed = |count: usize, rate: Rate| {
         rate.interval().saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).saturating_mul(BUDGET)
     };
@@ -55,24 +55,24 @@ mod tests {
 
     #[test]
     fn a_few_identities_have_the_period_that_was_wished_for() {
-        assert_eq!(period(QUARTER, alone(1000), &Limits::PUBLISHED), QUARTER);
+        assert_eq!(period(QUARTER, alone(1000), &RateLimits::PUBLISHED), QUARTER);
     }
 
     #[test]
     fn many_identities_in_a_subscription_stretch_the_period_to_half_of_its_lists() {
-        let period = period(QUARTER, alone(10_000), &Limits::PUBLISHED);
+        let period = period(QUARTER, alone(10_000), &RateLimits::PUBLISHED);
         assert_eq!(period.as_secs(), 4000, "10,000 lists at half of 5 a second");
     }
 
     #[test]
     fn the_tenant_bounds_what_is_spread_over_many_subscriptions() {
         let sharers = Sharers { subscription: 100, tenant: 30_000 };
-        assert_eq!(period(QUARTER, sharers, &Limits::PUBLISHED).as_secs(), 4000);
+        assert_eq!(period(QUARTER, sharers, &RateLimits::PUBLISHED).as_secs(), 4000);
     }
 
     #[test]
     fn a_fleets_share_stretches_it_further() {
-        let limits = Limits::PUBLISHED.shared(0.1);
+        let limits = RateLimits::PUBLISHED.shared(0.1);
         assert_eq!(period(QUARTER, alone(1000), &limits).as_secs(), 4000);
     }
 

@@ -79,13 +79,13 @@ pub fn injected_ca(current: &MutatingWebhookConfiguration) -> Option<&[u8]> {
 
 /// Repairs of one and the same registration, and how long to wait with the next one.
 #[derive(Debug, Default)]
-pub struct Contest {
+pub struct Repairs {
     wanted: Vec<MutatingWebhook>,
     repairs: u32,
     last: Duration,
 }
 
-impl Contest {
+impl Repairs {
     /// How long to wait before these entries are written once more. Times are those of one monotonic clock.
     pub fn wait(&self, wanted: &[MutatingWebhook], now: Duration) -> Option<Duration> {
         if self.wanted != wanted || self.repairs < REPAIRS_AT_ONCE {

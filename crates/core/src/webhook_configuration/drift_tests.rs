@@ -217,7 +217,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn the_first_repairs_come_at_once_and_later_ones_ever_more_seldom() {
-    let (mut contest, mut now, mut waits) = (Contest::default(), Duration::ZERO, Vec::new());
+    let (mut contest, mut now, mut waits) = (Repairs::default(), Duration::ZERO, Vec::new());
     for _ in 0..16 {
         let wait = contest.wait(&wanted(), now).unwrap_or_default();
         waits.push(wait.as_secs());
@@ -230,14 +230,14 @@ fn the_first_repairs_come_at_once_and_later_ones_ever_more_seldom() {
 
 #[test]
 fn a_fight_is_one_from_the_third_repair_on() {
-    let mut contest = Contest::default();
+    let mut contest = Repairs::default();
     let fights: Vec<bool> = (0..5).map(|_| is_fight(contest.written(&wanted(), Duration::ZERO))).collect();
     assert_eq!(fights, [false, false, false, true, true]);
 }
 
 #[test]
 fn what_is_newly_wanted_is_written_at_once_even_in_a_fight() {
-    let mut contest = Contest::default();
+    let mut contest = Repairs::default();
     for _ in 0..10 {
         contest.written(&wanted(), Duration::ZERO);
     }
@@ -247,7 +247,7 @@ fn what_is_newly_wanted_is_written_at_once_even_in_a_fight() {
 
 #[test]
 fn a_repair_that_stood_for_long_ends_the_fight() {
-    let mut contest = Contest::default();
+    let mut contest = Repairs::default();
     for _ in 0..10 {
         contest.written(&wanted(), Duration::ZERO);
     }

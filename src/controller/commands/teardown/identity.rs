@@ -3,8 +3,8 @@
 use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
 use kube::ResourceExt;
 
-use super::{Demolition, Step};
-use crate::cache::snapshot::Gathered;
+use super::{Demolition, Progress};
+use crate::cache::snapshot::CacheView;
 use crate::engine::key::Key;
 use crate::identity::service_accounts;
 use crate::writers::azure::{self, WriteError, Writing};
@@ -32,8 +32,8 @@ struct Revoked {
     assessment: Assessment,
 }
 
-impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
-    pub(crate) async fn identity(&self, key: &Key, living: Gathered) -> IdentityReport {
+impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
+    pub(crate) async fn identity(&self, key: &Key, living: CacheView) -> IdentityReport {
         let id = living.id.clone();
         let wrote =
             living.owner().and_then(|owner| owner.status.as_ref()).is_some_and(|status| !status.issuers.is_empty());
@@ -82,7 +82,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
     }
 
     /// Deletes what this cluster wrote under the identity, if that is wanted; and says what stands.
-    async fn revoke(&self, id: Option<&ArmId>, gathered: &Gathered) -> Revoked {
+    async fn revoke(&self, id: Option<&ArmId>, gathered: &CacheView) -> Revoked {
         let settings = &self.config.settings;
         let mut deleted = Vec::new();
         let mut attempt = 0;
@@ -130,7 +130,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
             match (&failure, wait) {
                 (Some(failed), Some(wait)) => {
                     if let Next::Again(wait) = teardown::after(failed, wait, left) {
-                        (self.told)(Step::Waiting(wait, failed.message.clone()));
+                        (self.told)(Progress::Waiting(wait, failed.message.clone()));
                         self.config.clock.sleep_until(self.config.clock.monotonic() + wait).await;
                         continue;
                     }
@@ -158,7 +158,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
     /// keeps no other binding from it; identities are released once all bindings are.
     async fn release(
         &self,
-        gathered: &Gathered,
+        gathered: &CacheView,
         assessment: &Assessment,
         report: &mut IdentityReport,
     ) -> Result<(), KubeError> {

@@ -15,11 +15,11 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::snapshot::Gathered;
+use crate::cache::snapshot::CacheView;
 use crate::cache::{Cache, NamespaceFacts};
-use crate::engine::failpoints::Effects;
+use crate::engine::failpoints::Failpoints;
 use crate::engine::key::Key;
-use crate::engine::leader_election::{Election, LeaseConfig, Standing};
+use crate::engine::leader_election::{Election, Leadership, LeaseConfig};
 use crate::engine::write_gate::WriteGate;
 use crate::injection::policies;
 use crate::metrics::ControllerMetrics;
@@ -27,16 +27,16 @@ use crate::pods::ungate::{PAGE, gate_of};
 use crate::writers::kubernetes::{KubeError, KubeWriter, stop_deployment, within_deadline};
 use ensign_api::conditions::Reason;
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure::{ArmClient, Pace};
+use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::commands::teardown::{Disposal, Report};
-use ensign_core::events::Note;
+use ensign_core::events::Event;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::leader_election::Loss;
-use ensign_core::scheduling::rate_limiter::Limits;
+use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_core::webhook_configuration::drift::differs;
 use ensign_runtime::clock::SharedClock;
-use ensign_runtime::deserialize_guard::Guarded;
+use ensign_runtime::deserialize_guard::DeserializeGuard;
 use ensign_runtime::error_chain;
 
 /// Looks at the pods that are left to be let go; others may change them meanwhile.
@@ -61,7 +61,7 @@ pub struct TeardownConfig {
     /// Name of the `MutatingWebhookConfiguration`.
     pub registration: String,
     /// How fast requests to Azure may go out.
-    pub azure_limits: Limits,
+    pub azure_limits: RateLimits,
     /// Time.
     pub clock: SharedClock,
     /// How long to wait for the lease, and for what passes by itself.
@@ -70,7 +70,7 @@ pub struct TeardownConfig {
 
 /// What is being done, for whoever waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Progress {
     /// It waits until no controller leads.
     Leading,
     /// There is no namespace of Ensign's, so that no controller can run.
@@ -118,22 +118,22 @@ pub enum TeardownError {
 /// Takes Ensign down. What can't be done is in the report; repeating it goes on where it was.
 pub async fn teardown(
     config: TeardownConfig,
-    told: impl Fn(Step) + Send + Sync,
+    told: impl Fn(Progress) + Send + Sync,
     stop: CancellationToken,
 ) -> Result<Report, TeardownError> {
     if let Some(name) = &config.stop {
         let stopped = stop_deployment(&config.client, &config.namespace, name).await;
         stopped.map_err(|error| kubernetes("the controller can't be stopped", error))?;
     }
-    told(Step::Leading);
+    told(Progress::Leading);
     let (mut election, gate) = lead(&config, &told, &stop).await?;
-    let pace = Pace::new(config.azure_limits, config.clock.clone());
+    let pace = RateLimiter::new(config.azure_limits, config.clock.clone());
     let demolition = Demolition {
         arm: config.arm.clone().paced(pace.clone()),
         pace,
-        writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Effects::default()),
+        writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Failpoints::default()),
         gate: gate.clone(),
-        effects: Effects::default(),
+        effects: Failpoints::default(),
         metrics: ControllerMetrics::default(),
         deadline: config.clock.monotonic() + config.patience,
         spread: Spread::seeded(0),
@@ -167,7 +167,7 @@ async fn lost(election: Option<&mut Election>) -> Loss {
 /// Waits until this process leads. Without the namespace of the lease there is no controller to wait for.
 async fn lead(
     config: &TeardownConfig,
-    told: &(impl Fn(Step) + Send + Sync),
+    told: &(impl Fn(Progress) + Send + Sync),
     stop: &CancellationToken,
 ) -> Result<(Option<Election>, WriteGate), TeardownError> {
     let unlimited = || (None, WriteGate::unlimited(config.clock.clone()));
@@ -176,7 +176,7 @@ async fn lead(
     let (namespace, name) = (lease.namespace.clone(), lease.name.clone());
     let found = within_deadline(|| format!("reading Namespace {namespace}"), namespaces.get_opt(&namespace)).await;
     if found.map_err(|error| kubernetes("it is not known whether a controller runs", error))?.is_none() {
-        told(Step::NoNamespace);
+        told(Progress::NoNamespace);
         return Ok(unlimited());
     }
     let (election, gate) = Election::start(lease, config.clock.clone());
@@ -185,7 +185,7 @@ async fn lead(
     let leads = tokio::select! {
         biased;
         () = stop.cancelled() => Err(TeardownError::Stopped),
-        won = standing.wait_for(|standing| *standing == Standing::Leading) => Ok(won.is_ok()),
+        won = standing.wait_for(|standing| *standing == Leadership::Leading) => Ok(won.is_ok()),
         () = late => Ok(false),
     };
     match leads {
@@ -209,19 +209,19 @@ async fn lead(
 pub(crate) struct Demolition<'a, T> {
     pub(crate) config: &'a TeardownConfig,
     pub(crate) arm: ArmClient,
-    pub(crate) pace: Pace,
+    pub(crate) pace: RateLimiter,
     pub(crate) writer: KubeWriter,
     pub(crate) gate: WriteGate,
-    pub(crate) effects: Effects,
+    pub(crate) effects: Failpoints,
     pub(crate) metrics: ControllerMetrics,
     pub(crate) deadline: Instant,
     pub(crate) spread: Spread,
     pub(crate) told: &'a T,
 }
 
-impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
+impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
     async fn run(&self) -> Result<Report, TeardownError> {
-        (self.told)(Step::Injection);
+        (self.told)(Progress::Injection);
         self.end_injection().await.map_err(|error| {
             kubernetes(
                 "injection can't be ended; nothing was deleted, so that no pod is created without its identity",
@@ -229,7 +229,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
             )
         })?;
         let mut problems = Vec::new();
-        (self.told)(Step::Pods);
+        (self.told)(Progress::Pods);
         let pods_started = match self.start_pods().await {
             Ok(count) => count,
             Err(error) => {
@@ -250,8 +250,8 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
         let keys: Vec<Key> = cache.read().keys().into_iter().collect();
         let mut identities = Vec::new();
         for (number, key) in keys.iter().enumerate() {
-            (self.told)(Step::Identity(key.to_string(), number + 1, keys.len()));
-            let gathered = Gathered::new(&cache.read(), key, &self.config.settings);
+            (self.told)(Progress::Identity(key.to_string(), number + 1, keys.len()));
+            let gathered = CacheView::new(&cache.read(), key, &self.config.settings);
             if !gathered.is_empty() {
                 identities.push(self.identity(key, gathered).await);
             }
@@ -289,7 +289,7 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
                 break;
             }
             for (pod, gate) in held {
-                let note = Note {
+                let note = Event {
                     reason: Reason::StartedWithoutIdentity,
                     message: "Ensign is taken down in this cluster, so that nobody would let this pod go: a cluster operator has to install it again".to_owned(),
                 };
@@ -322,14 +322,14 @@ impl<T: Fn(Step) + Send + Sync> Demolition<'_, T> {
     /// Every object, read now; and names of those that can't be understood.
     async fn read(&self) -> Result<(Arc<Cache>, Vec<String>), KubeError> {
         let (cache, mut unread) = (Cache::default(), Vec::new());
-        for object in self.list::<Guarded<ManagedIdentity>>("ManagedIdentities").await? {
+        for object in self.list::<DeserializeGuard<ManagedIdentity>>("ManagedIdentities").await? {
             let name = object.name_any();
             match object.0 {
                 Ok(object) => drop(cache.identity_changed(&name, Some(object))),
                 Err(_) => unread.push(format!("ManagedIdentity {name}")),
             }
         }
-        for object in self.list::<Guarded<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
+        for object in self.list::<DeserializeGuard<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
             let name = (object.namespace().unwrap_or_default(), object.name_any());
             match object.0 {
                 Ok(object) => drop(cache.binding_changed(&Arc::new(name), Some(object))),
