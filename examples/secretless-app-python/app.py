@@ -1,9 +1,9 @@
-"""A program that has no secret: it asks Entra for an Azure token with nothing but what its pod was given.
+"""A program without a secret: it requests an Azure token from Entra with nothing but what its pod was given.
 
-Nothing here knows of Ensign. WorkloadIdentityCredential reads AZURE_CLIENT_ID, AZURE_TENANT_ID,
+Nothing here depends on Ensign. WorkloadIdentityCredential reads AZURE_CLIENT_ID, AZURE_TENANT_ID,
 AZURE_FEDERATED_TOKEN_FILE and AZURE_AUTHORITY_HOST, sends the pod's own service account token to Entra and
 gets an Azure token back. A real application would hand the credential to a client of Azure Storage or Key
-Vault; this one prints what Entra says it is: the claims of the token, never the token.
+Vault; this one prints the claims of the token, never the token.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-//! A program that has no secret: it asks Entra for an Azure token with nothing but what its pod was given.
+//! A program without a secret: it requests an Azure token from Entra with nothing but what its pod was given.
 //!
-//! Nothing here knows of Ensign. `WorkloadIdentityCredential` reads `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`,
+//! Nothing here depends on Ensign. `WorkloadIdentityCredential` reads `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`,
 //! `AZURE_FEDERATED_TOKEN_FILE` and `AZURE_AUTHORITY_HOST`, sends the pod's own service account token to Entra and
 //! gets an Azure token back. A real application would hand the credential to a client of Azure Storage or Key Vault;
-//! this one prints what Entra says it is: the claims of the token, never the token. Given the URL of a blob, it reads or
-//! writes that too, and prints what Azure Storage answers: who one is, and what one may, are two questions.
+//! this one prints the claims of the token, never the token. Given the URL of a blob, it also reads or writes the blob
+//! and prints the response of Azure Storage: authentication and authorization are two different things.
 
 // An example's output is its purpose, and a reader should not need a logging set-up to follow it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
