@@ -17,7 +17,7 @@ pub struct AzureMetrics {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    operation: Operation,
+    operation: &'static str,
     status: Status,
 }
 
@@ -112,7 +112,7 @@ impl AzureMetrics {
         );
         for operation in Operation::ALL {
             for status in Status::all() {
-                drop(self.requests.get_or_create(&RequestLabels { operation, status }));
+                drop(self.requests.get_or_create(&RequestLabels { operation: operation.as_str(), status }));
             }
         }
         for cause in [Cause::Limit, Cause::Pause] {
@@ -131,7 +131,7 @@ impl AzureMetrics {
             Err(cause) => Status::of_error(cause),
         };
         if let Some(status) = status {
-            self.requests.get_or_create(&RequestLabels { operation, status }).inc();
+            self.requests.get_or_create(&RequestLabels { operation: operation.as_str(), status }).inc();
         }
     }
 
@@ -176,11 +176,11 @@ mod tests {
         let text = registry.text().unwrap();
         assert_eq!(lines(&registry), before, "no answer makes a new series: {text}");
         for line in [
-            r#"ensign_arm_requests_total{operation="PutCredential",status="429"} 1"#,
-            r#"ensign_arm_requests_total{operation="PutCredential",status="4xx"} 95"#,
-            r#"ensign_arm_requests_total{operation="PutCredential",status="5xx"} 100"#,
-            r#"ensign_arm_requests_total{operation="ReadIdentity",status="2xx"} 1"#,
-            r#"ensign_arm_requests_total{operation="ReadIdentity",status="NoAnswer"} 1"#,
+            r#"ensign_arm_requests_total{operation="put_credential",status="429"} 1"#,
+            r#"ensign_arm_requests_total{operation="put_credential",status="4xx"} 95"#,
+            r#"ensign_arm_requests_total{operation="put_credential",status="5xx"} 100"#,
+            r#"ensign_arm_requests_total{operation="read_identity",status="2xx"} 1"#,
+            r#"ensign_arm_requests_total{operation="read_identity",status="NoAnswer"} 1"#,
             r#"ensign_arm_requests_postponed_total{cause="Limit"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing: {text}");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Severity, Verdict};
 
 /// A failed request to Azure, put into Ensign's words.
@@ -19,8 +18,7 @@ pub struct Failure {
 impl Failure {
     /// Whether Azure said that the identity does not exist. 403 and every unclear answer are not that.
     pub fn is_gone(&self) -> bool {
-        let forbidden = self.reason == Reason::Forbidden && mutants::active(Mutant::ForbiddenIsGone);
-        self.reason == Reason::IdentityNotFound || forbidden
+        self.reason == Reason::IdentityNotFound
     }
 
     /// Whether the failure passes by itself, so that what was confirmed before still stands.

@@ -6,12 +6,12 @@
 pub mod acceptance;
 pub mod admission;
 pub mod assess;
+pub mod azure_failures;
 pub mod cel;
 pub mod commands;
 pub mod credentials;
 pub mod events;
 pub mod failure;
-pub mod mutants;
 pub mod pods;
 pub mod provisioning;
 pub mod roles;

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use crate::assess::AzureIdentity;
 use crate::credentials::ownership::Cluster;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Verdict};
 use ensign_api::{ArmId, ClaimRef, IfExists, IsolationScope, ProvisionedIdentity, ReclaimPolicy};
 
@@ -88,7 +87,6 @@ impl Object<'_> {
         let clusters = [Some(&self.cluster.id), self.cluster.previous_id.as_ref()];
         match (value(CLUSTER_TAG), value(OBJECT_TAG)) {
             (Some(cluster), _) if !clusters.contains(&Some(cluster)) => Holder::OtherCluster,
-            (Some(_), Some(_)) if mutants::active(Mutant::OwnershipByClusterTag) => Holder::ThisObject,
             (Some(_), Some(uid)) if uid == self.uid => Holder::ThisObject,
             (Some(_), Some(_)) => Holder::OtherObject,
             (Some(_), None) | (None, _) => Holder::Nobody,
@@ -111,7 +109,7 @@ impl Object<'_> {
         let recorded = self.recorded_principal.is_some_and(|known| known.eq_ignore_ascii_case(&found.principal_id));
         let ours = holder == Holder::ThisObject || (holder == Holder::Nobody && recorded);
         let takes_over = self.spec.if_exists == IfExists::Adopt && holder != Holder::OtherCluster;
-        if !ours && !takes_over && !mutants::active(Mutant::IdentityTakenSilently) {
+        if !ours && !takes_over {
             return Upkeep { step: None, refusal: Some(self.exists(holder)) };
         }
         if !same_location(&found.location, &self.spec.location) {
@@ -134,9 +132,6 @@ impl Object<'_> {
 
     /// What to do about the identity when its object goes and nothing of ours is left under it.
     pub fn reclaim(&self, found: &AzureIdentity) -> Option<IdentityWrite> {
-        if mutants::active(Mutant::ForeignIdentityDeleted) {
-            return (self.spec.reclaim_policy == ReclaimPolicy::Delete).then_some(IdentityWrite::Delete);
-        }
         let ours = self.holder(&found.tags) == Holder::ThisObject;
         (ours && self.spec.reclaim_policy == ReclaimPolicy::Delete).then_some(IdentityWrite::Delete)
     }

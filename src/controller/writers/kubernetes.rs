@@ -27,7 +27,6 @@ use ensign_api::conditions::Severity;
 use ensign_api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
 use ensign_core::cel::{PROBE_LABEL, PROBE_QUESTION};
 use ensign_core::events::Event;
-use ensign_core::mutants::{self, Mutant};
 
 /// Deadline of one request to the API server.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
@@ -474,9 +473,6 @@ fn name_of<K: Writable>(object: &K) -> String {
 
 /// An object of the same name with another UID is another object.
 fn test_uid<K: Writable>(object: &K) -> Value {
-    if mutants::active(Mutant::UidIgnored) {
-        return json!({"op": "test", "path": "/kind", "value": K::kind(&())});
-    }
     json!({"op": "test", "path": "/metadata/uid", "value": object.uid()})
 }
 

@@ -7,7 +7,6 @@ use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
 use crate::credentials::names::{cluster_tag, hex, safe};
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Verdict};
 use ensign_api::{
     AllowedSubject, ClaimRef, IfExists, MAX_TOKEN_EXPIRATION_SECONDS, ManagedIdentity, ManagedIdentityBinding,
@@ -54,7 +53,7 @@ pub fn claim<'a>(
 
 /// Whether the claim is this very binding's.
 pub fn is_claimant(claim: &ClaimRef, namespace: &str, binding: &ManagedIdentityBinding) -> bool {
-    let same_uid = binding.metadata.uid.as_ref() == Some(&claim.uid) || mutants::active(Mutant::ClaimByName);
+    let same_uid = binding.metadata.uid.as_ref() == Some(&claim.uid);
     claim.namespace == namespace && claim.name == binding.name_any() && same_uid
 }
 

@@ -3,7 +3,6 @@
 use kube::ResourceExt;
 
 use super::scopes::AllowedScopes;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Verdict};
 use ensign_api::{ArmId, ManagedIdentity};
 
@@ -32,9 +31,6 @@ pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
 
 /// The object that owns the identity in Azure among those that name it: the oldest, then the first by name.
 pub fn owner<'a>(siblings: &[&'a ManagedIdentity]) -> Option<&'a ManagedIdentity> {
-    if mutants::active(Mutant::DuplicatesWrite) {
-        return siblings.iter().copied().min_by_key(|object| object.metadata.deletion_timestamp.is_none());
-    }
     siblings
         .iter()
         .copied()
@@ -52,8 +48,7 @@ pub fn accept(
         Ok(id) => id,
         Err(verdict) => return verdict,
     };
-    let others_may = mutants::active(Mutant::DuplicatesWrite);
-    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any() && !others_may) {
+    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any()) {
         let owner = owner.name_any();
         return Verdict::bad(
             Reason::DuplicateIdentity,

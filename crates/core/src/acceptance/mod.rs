@@ -16,7 +16,6 @@ use kube::ResourceExt;
 use self::claims::Classes;
 use self::conflicts::{Clash, clash};
 use crate::credentials::names::Subject;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{ConditionType, Reason, Verdict, is_true};
 use ensign_api::{AllowedSubject, ManagedIdentity, ManagedIdentityBinding};
 
@@ -189,10 +188,6 @@ fn authorize_one<'a>(
     if !identity.accepted.holds() {
         let message = format!("ManagedIdentity {name} is not accepted itself: {}", identity.accepted.message);
         return refused(Reason::ManagedIdentityNotAccepted, message);
-    }
-    if was_confirmed(binding) && mutants::active(Mutant::GrantNotRechecked) {
-        let grant = Some("once".to_owned());
-        return Acceptance { verdict: Verdict::good(Reason::Accepted, ""), grant };
     }
     let account = binding.spec.service_account_name.as_str();
     let own = Holder::Identity(name);

@@ -13,7 +13,6 @@ use crate::credentials::plan::{TrustState, az_delete};
 use crate::credentials::propagation::settled_at;
 use crate::events::{self, Event};
 use crate::failure::Failure;
-use crate::mutants::{self, Mutant};
 use crate::pods::uninjected;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::ABANDON_ANNOTATION;
@@ -173,9 +172,6 @@ fn credential(
                 let message = format!("federated identity credential {name} {when}");
                 Verdict::unknown(Reason::CredentialPending, message)
             };
-            if mutants::active(Mutant::ReadyBeforeConfirmed) {
-                return (Verdict::good(Reason::Confirmed, ""), None);
-            }
             let failure = context.observed.write_failures.get(name).or_else(|| context.observed.identity_failure());
             (failure.map_or_else(pending, Failure::verdict), None)
         }
@@ -200,7 +196,7 @@ pub(super) fn settles(context: &Context<'_>, status: &ManagedIdentityBindingStat
 fn standing(context: &Context<'_>, credential: &CredentialStatus) -> Verdict {
     let name = &credential.name;
     let settled = settled_at(credential.confirmed_since.0, context.settings.settle);
-    if settled > context.now && !mutants::active(Mutant::ReadyBeforeConfirmed) {
+    if settled > context.now {
         let message = format!("federated identity credential {name} stands; Entra gets until {settled} to learn of it");
         return Verdict::unknown(Reason::Settling, message);
     }
@@ -247,15 +243,10 @@ fn deleting(
 /// Whether the binding is let go on an operator's word, because Azure does not confirm.
 fn abandons(context: &Context<'_>, binding: &ManagedIdentityBinding, subject: &Subject) -> bool {
     binding.metadata.deletion_timestamp.is_some()
-        && (context.is_abandoned() || tenant_abandons(binding))
+        && context.is_abandoned()
         && context.observed.any_failure().is_some()
         && !context.observed.gone()
         && !context.trust.wanted.contains(subject)
-}
-
-/// Never: the annotation counts on a `ManagedIdentity` only.
-fn tenant_abandons(binding: &ManagedIdentityBinding) -> bool {
-    mutants::active(Mutant::TenantAbandons) && binding.annotations().contains_key(ABANDON_ANNOTATION)
 }
 
 /// The event that says what may be left in Azure.
@@ -275,7 +266,7 @@ fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBi
         let required = accepted && may_write && context.trust.wanted.contains(subject);
         return if required { Finalizer::Require } else { Finalizer::Keep };
     }
-    if abandons(context, binding, subject) || mutants::active(Mutant::ReleasedBeforeDelete) {
+    if abandons(context, binding, subject) {
         return Finalizer::Release;
     }
     let Some(left) = &context.trust.ours_left else {

@@ -10,7 +10,6 @@ use crate::acceptance::identities;
 use crate::credentials::issuers;
 use crate::events;
 use crate::events::Event;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::ABANDON_ANNOTATION;
 use ensign_api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
@@ -198,7 +197,7 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
     if context.permissions.ours_left {
         return Finalizer::Keep;
     }
-    if provisioning::is_left(context, object) && !mutants::active(Mutant::ReleasedBeforeIdentityDelete) {
+    if provisioning::is_left(context, object) {
         return Finalizer::Keep;
     }
     if never_wrote || clean { Finalizer::Release } else { Finalizer::Keep }

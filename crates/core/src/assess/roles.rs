@@ -2,7 +2,6 @@
 
 use super::identity_status::{Resolution, writes};
 use super::{Observed, Settings};
-use crate::mutants::{self, Mutant};
 use crate::roles::{self, Inputs, Maker, Permissions};
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, is_true};
@@ -50,10 +49,6 @@ pub(super) fn decide(
         return Permissions::default();
     };
     let mut permissions = roles::decide(&inputs);
-    if inputs.leaving && mutants::active(Mutant::RolesLeft) {
-        permissions.steps.clear();
-        permissions.ours_left = false;
-    }
     let foreign = resolution.verdict.reason == Reason::TenantMismatch;
     if foreign || (!inputs.leaving && (!accepted || resolution.facts.is_none())) {
         permissions.steps.clear();

@@ -12,7 +12,6 @@ use crate::credentials::issuers;
 use crate::credentials::names::Subject;
 use crate::credentials::ownership::{Credential, Owner};
 use crate::credentials::plan::{CredentialWrite, Inputs, TrustState, Wanted, plan};
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::Reason;
 use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
 
@@ -56,9 +55,7 @@ pub(super) fn decide(
 
     let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
         .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
-        .filter(|(_, _, binding)| {
-            binding.identity_name() == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
-        })
+        .filter(|(_, _, binding)| binding.identity_name() == owner.name_any())
         .filter_map(|(namespace, _, binding)| {
             let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
             Some((namespace, binding, acceptance.grant.as_deref().filter(|_| acceptance.verdict.holds())?))

@@ -5,7 +5,6 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::mutants::{self, Mutant};
 use ensign_api::{IssuerRecord, IssuerState};
 
 /// The records after `current` was found in use. The record precedes the first write under an issuer, so that a
@@ -39,7 +38,7 @@ pub fn retiring<'a>(
         .map(|record| {
             let retired = record.state == IssuerState::Retiring;
             let expired = retired && now.duration_since(record.since.0) >= lifetime;
-            (record.url.as_str(), expired || mutants::active(Mutant::OldIssuerDroppedAtOnce))
+            (record.url.as_str(), expired)
         })
         .collect()
 }
@@ -110,7 +109,7 @@ impl Sightings {
         candidate.looks += 1;
         let stands = now.saturating_sub(candidate.since) >= self.stability.time;
         let is_stable = stands && candidate.looks >= self.stability.looks;
-        if is_stable || mutants::active(Mutant::IssuerBelievedAtOnce) {
+        if is_stable {
             self.believed = candidate.issuer;
             return IssuerChange::Changed;
         }

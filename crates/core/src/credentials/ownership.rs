@@ -1,7 +1,6 @@
 //! Whose a federated identity credential is. What is not provably ours is never changed or deleted.
 
 use super::names::{Subject, cluster_tag, cluster_tag_of, credential_name};
-use crate::mutants::{self, Mutant};
 
 /// A federated identity credential as Azure returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,17 +51,13 @@ impl Cluster {
     /// Whose the credential is. It is this cluster's only if its name recomputes from its own issuer and subject, with
     /// the present or the previous ID, and the issuer is the present one or a recorded one.
     pub fn owner(&self, credential: &Credential, recorded_issuers: &[&str]) -> Owner {
-        let known = credential.issuer == self.issuer
-            || recorded_issuers.contains(&credential.issuer.as_str())
-            || mutants::active(Mutant::OwnershipWithoutIssuer);
+        let known = credential.issuer == self.issuer || recorded_issuers.contains(&credential.issuer.as_str());
         let subject = Subject::parse(&credential.subject);
         let recomputes = |id: &str| {
             subject.as_ref().is_some_and(|subject| credential_name(id, &credential.issuer, subject) == credential.name)
         };
         let ours = recomputes(&self.id) || self.previous_id.as_deref().is_some_and(recomputes);
-        let looks_like_ours = mutants::active(Mutant::OwnershipByPrefix)
-            && cluster_tag_of(&credential.name) == Some(&cluster_tag(&self.id));
-        if (known && ours) || looks_like_ours {
+        if known && ours {
             return Owner::ThisCluster;
         }
         if recomputes(&self.id) {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::names::Subject;
 use super::ownership::{Cluster, Credential, Owner};
 use super::rollover::Rollover;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MAX_CREDENTIALS_PER_IDENTITY};
 
@@ -123,10 +122,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let mut lacking = Vec::new();
     for wanted in inputs.wanted {
         match stand(inputs, wanted, &ours, &others) {
-            Found::Standing(standing) => {
-                puts.extend(written_again(inputs, &standing));
-                standings.insert(wanted.subject.clone(), standing);
-            }
+            Found::Standing(standing) => drop(standings.insert(wanted.subject.clone(), standing)),
             Found::Repair(step, name) => {
                 standings.insert(wanted.subject.clone(), TrustState::Planned { name });
                 puts.push(step);
@@ -140,11 +136,6 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         .iter()
         .map(|unwanted| CredentialWrite::Delete { credential: (*unwanted).clone(), after: None })
         .collect();
-    if mutants::active(Mutant::AdoptedDeleted) {
-        let adopted = others.iter().filter(|other| other.issuer == inputs.cluster.issuer);
-        let unwanted = adopted.filter(|other| !keeps(inputs, other, &wanted_subjects));
-        deletes.extend(unwanted.map(|other| CredentialWrite::Delete { credential: (*other).clone(), after: None }));
-    }
 
     // Who has a free slot, then who gets one that a credential of a former issuer gives up.
     let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
@@ -153,7 +144,6 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let share = (inputs.max_credentials as usize).saturating_sub(puts.iter().filter(repairs).count());
     let share = share.min(limit.saturating_sub(others.len()));
     let room = share.saturating_sub(kept.len()).min(lacking.len());
-    let room = if mutants::active(Mutant::LimitIgnored) { lacking.len() } else { room };
     let former: Vec<&Credential> =
         kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
     // Who has trust to lose comes first.
@@ -232,7 +222,7 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
-        let right_audience = foreign.audiences == desired.audiences || mutants::active(Mutant::AudienceIgnored);
+        let right_audience = foreign.audiences == desired.audiences;
         return Found::Standing(if right_audience {
             TrustState::Given { name: foreign.name.clone(), origin: CredentialOrigin::Adopted }
         } else {
@@ -245,7 +235,7 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         let depends =
             |other: &Wanted| occupant.issuer == desired.issuer && occupant.subject == other.subject.to_string();
         let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name) && !inputs.wanted.iter().any(depends);
-        return if written_by_us || mutants::active(Mutant::ForeignOverwritten) {
+        return if written_by_us {
             let name = desired.name.clone();
             Found::Repair(CredentialWrite::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
         } else {
@@ -253,14 +243,6 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
         };
     }
     Found::Lacking(CredentialWrite::Put { credential: desired, replaces: None })
-}
-
-/// A mistake of fault tests: what stands is written once more.
-fn written_again(inputs: &Inputs<'_>, standing: &TrustState) -> Option<CredentialWrite> {
-    let TrustState::Given { name, .. } = standing else { return None };
-    let there = inputs.existing.iter().find(|credential| credential.name == *name)?.clone();
-    mutants::active(Mutant::EverythingWrittenAgain)
-        .then(|| CredentialWrite::Put { credential: there.clone(), replaces: Some(there) })
 }
 
 /// Whether one of our own credentials stays.
@@ -272,9 +254,6 @@ fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>
 
 /// Puts go first while they fit; a delete goes before the puts that need its slot.
 fn order(puts: Vec<CredentialWrite>, deletes: Vec<CredentialWrite>, mut free: usize) -> Vec<CredentialWrite> {
-    if mutants::active(Mutant::DeleteBeforeCreate) {
-        free = 0;
-    }
     let mut steps = Vec::new();
     let mut deletes = deletes.into_iter();
     for put in puts {
