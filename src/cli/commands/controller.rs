@@ -233,7 +233,7 @@ async fn configure(
         readiness,
         leadership,
         issuer_watch: cluster.issuer_watch(),
-        effects: Failpoints::default(),
+        failpoints: Failpoints::default(),
         pods: args.holding.hold.then_some(PodSettings { excluded }),
         metrics,
     })

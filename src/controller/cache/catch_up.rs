@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::informers::Watched;
 use super::{Cache, Objects};
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
 use ensign_core::scheduling::resource_versions::{NoOrder, Versions};
 use ensign_runtime::clock::{SharedClock, deadline};

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 
 use crate::cluster::discovery::read_issuer;
 use crate::injection::policies;
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ArmId, ManagedIdentity, crds};
 use ensign_core::acceptance::identities;
 use ensign_core::commands::check::{self, Check};
