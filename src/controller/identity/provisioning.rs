@@ -91,7 +91,7 @@ impl Reconciler {
 
     /// Deletes the objects whose bindings are gone. Their finalizer has Azure cleaned up first.
     pub(crate) async fn reclaim(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
-        for outcome in assessment.identities.iter().filter(|outcome| outcome.goes) {
+        for outcome in assessment.identities.iter().filter(|outcome| outcome.should_delete) {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             if !preconditions::is_unclaimed(self.writer.client(), object).await? {
                 return Err(KubeError::Behind { act: format!("deleting ManagedIdentity {}", outcome.name) });

@@ -210,7 +210,7 @@ impl Reconciler {
         } else {
             assessment
         };
-        *settles = assessment.settles;
+        *settles = assessment.propagates_at;
         let refused = self.make(&gathered, &assessment).await?;
         observed.not_made = refused.as_ref().and_then(KubeError::refusal).map(str::to_owned);
         let assessment = match &observed.not_made {
@@ -421,7 +421,7 @@ impl Reconciler {
             let Some(object) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
             let action = if object.metadata.deletion_timestamp.is_some() { "Unbind" } else { "Bind" };
-            for note in &outcome.notes {
+            for note in &outcome.events {
                 self.writer.warn(object.as_ref(), note, action).await;
             }
             self.expect_looks(object, outcome);
@@ -430,7 +430,7 @@ impl Reconciler {
             let Some(object) = gathered.identity(&outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
             let action = if object.metadata.deletion_timestamp.is_some() { "Delete" } else { "Reconcile" };
-            for note in &outcome.notes {
+            for note in &outcome.events {
                 self.writer.warn(object.as_ref(), note, action).await;
             }
         }

@@ -1,12 +1,12 @@
-//! The whole decision for one identity: from what the cluster and Azure say, to writes and status.
+//! All decisions for one identity: from the state of the cluster and of Azure to writes and status.
 //!
 //! ```text
 //! Snapshot (Kubernetes) ─┐
-//! Observed (Azure)       ├─► assess ─► steps for Azure, status and finalizer of each object
+//! Observed (Azure)       ├─► assess ─► writes to Azure, status and finalizer of each object
 //! Settings, now ─────────┘
 //! ```
 //!
-//! A reconcile calls [`assess`] before its writes to plan them, and again after them to tell the truth in status.
+//! A reconcile calls [`assess`] before its writes to plan them, and again afterwards to report the result in status.
 
 mod binding_status;
 pub mod conditions;
@@ -48,39 +48,39 @@ use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityBinding
 pub struct Settings {
     /// The cluster as Azure sees it.
     pub cluster: Cluster,
-    /// Why Entra can't reach the issuer, if it can't.
+    /// Why Entra can't use the issuer; `None` if it can.
     pub issuer_refusal: Option<String>,
-    /// The Entra tenant of this install.
+    /// The Entra tenant that this install serves.
     pub tenant_id: Option<String>,
     /// The client ID of the controller's own identity.
     pub own_client_id: Option<String>,
-    /// How long a credential settles after Azure confirmed it, before pods are told that it works.
+    /// How long to wait after Azure confirmed a credential before it is reported as ready (`--propagation-delay`).
     pub settle: Duration,
     /// Where in Azure the controller may act.
     pub allowed_scopes: AllowedScopes,
-    /// Which roles the controller may assign; none at all where it is off.
+    /// Which roles the controller may assign; `None` while role assignments are disabled.
     pub roles: Option<RolePolicy>,
 }
 
-/// What Kubernetes says of everything that concerns one identity in Azure.
+/// The objects in Kubernetes that concern one identity in Azure.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot<'a> {
     /// Every `ManagedIdentity` that names the identity.
     pub identities: Vec<&'a ManagedIdentity>,
     /// Every namespace with a binding to one of them, by name.
     pub namespaces: BTreeMap<&'a str, NamespaceSnapshot<'a>>,
-    /// The other identities that bindings of those namespaces reference, by name.
+    /// The other `ManagedIdentity` objects that bindings of those namespaces reference, by name.
     pub others: BTreeMap<&'a str, IdentityFacts<'a>>,
-    /// The name under which bindings ask for an identity that no object has; then `identities` is empty.
+    /// The name of a `ManagedIdentity` that bindings reference and that does not exist; then `identities` is empty.
     pub missing: Option<&'a str>,
 }
 
-/// A namespace and everything in it that decisions need.
+/// A namespace and the objects in it that decisions need.
 #[derive(Clone, Debug)]
 pub struct NamespaceSnapshot<'a> {
     /// The namespace's labels.
     pub labels: &'a BTreeMap<String, String>,
-    /// Whether the namespace is going away.
+    /// Whether the namespace is being deleted.
     pub terminating: bool,
     /// Every binding in the namespace.
     pub bindings: Vec<&'a ManagedIdentityBinding>,
@@ -103,47 +103,47 @@ pub struct AzureIdentity {
     pub location: String,
     /// Tags.
     pub tags: BTreeMap<String, String>,
-    /// Where tokens of the identity can be asked for, where Azure says it.
+    /// Where tokens for the identity can be requested; `None` if Azure did not return it.
     pub isolation_scope: Option<String>,
 }
 
-/// What Azure said in this reconcile.
+/// What this reconcile observed, mostly in Azure.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The answer to GET of the identity; `None` when it was not asked.
+    /// The response to GET of the identity; `None` if no request was made.
     pub identity: Option<Result<AzureIdentity, Failure>>,
-    /// The answer to LIST of the credentials, brought up to date with every write since; `None` when not asked.
+    /// The response to LIST of the credentials, updated with every write since; `None` if no request was made.
     pub credentials: Option<Result<Vec<Credential>, Failure>>,
-    /// Names of credentials that Azure confirmed to have written, in this reconcile.
+    /// Names of the credentials whose write Azure confirmed in this reconcile.
     pub written: BTreeSet<String>,
-    /// The write of the identity itself, if it failed.
+    /// The failure of the write of the identity itself.
     pub identity_write: Option<Failure>,
-    /// Writes that failed, by the name of the credential.
+    /// Failures of credential writes, by the credential's name.
     pub write_failures: BTreeMap<String, Failure>,
-    /// What Azure said of the identity's roles.
+    /// The identity's role assignments as Azure returned them.
     pub roles: ObservedRoles,
-    /// What keeps a request from being sent that this reconcile would have needed.
+    /// Why a request that this reconcile needed was deferred.
     pub postponed: Option<Deferral>,
-    /// How the annotation of service accounts went, by namespace and name of the binding; not asked of Azure.
+    /// Results of annotating service accounts, by namespace and name of the binding; from Kubernetes.
     pub annotated: BTreeMap<(String, String), Annotated>,
-    /// Why the API server refuses the objects that bindings on classes would get; not asked of Azure.
+    /// Why the API server rejects the objects for bindings that reference a class; from Kubernetes.
     pub not_made: Option<String>,
-    /// Whether the upstream's webhook is registered beside one of Ensign's that injects the same pods; `None` when that is
-    /// not known. Not asked of Azure.
+    /// Whether the webhook of azure-workload-identity is registered too and injects the same pods; `None` if unknown. From
+    /// Kubernetes.
     pub upstream_webhook: Option<bool>,
-    /// Pods that were missed, by namespace and name of the binding, where somebody has looked; not asked of Azure.
+    /// Pods that were not injected, by namespace and name of the binding, once they were checked; from Kubernetes.
     pub missed: BTreeMap<(String, String), UninjectedPods>,
 }
 
 impl Observed {
-    /// The failure that keeps the identity from being in step, unless it passes by itself.
+    /// The failure that keeps the identity out of sync and that someone has to fix.
     pub fn failure(&self) -> Option<&Failure> {
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
         let failures = self.identity_write.iter().chain(listed).chain(self.write_failures.values());
         failures.into_iter().find(|failure| !failure.is_transient())
     }
 
-    /// The failure that keeps a deletion waiting, also one that passes by itself.
+    /// The failure that blocks a deletion, including one that is retried automatically.
     pub fn any_failure(&self) -> Option<&Failure> {
         let asked = self.identity.as_ref().and_then(|answer| answer.as_ref().err());
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
@@ -156,7 +156,7 @@ impl Observed {
             .next()
     }
 
-    /// The failure that says when to try again: one that passes by itself, rather than one that somebody has to cure.
+    /// The failure that determines when to retry: one that is retried automatically before one that someone has to fix.
     pub fn decisive_failure(&self) -> Option<&Failure> {
         let asked = self.identity_failure();
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
@@ -171,8 +171,8 @@ impl Observed {
         failures().find(|failure| failure.is_transient()).or_else(|| failures().next())
     }
 
-    /// Whether the identity was found to be the one that is known, as far as Azure says anything: it may have been made
-    /// anew since.
+    /// Whether credentials may be written: the identity was read in this reconcile, since it may have been recreated with
+    /// another principal, and the read did not fail with an error that is retried automatically.
     pub fn may_write(&self) -> bool {
         self.identity.is_some() && self.identity_failure().is_none_or(|failure| !failure.is_transient())
     }
@@ -181,27 +181,27 @@ impl Observed {
         self.identity.as_ref().and_then(|answer| answer.as_ref().err())
     }
 
-    /// Why something is not known that Azure was not asked for.
-    fn not_asked(&self) -> &'static str {
+    /// The message for what is unknown because no request to Azure was made.
+    fn pending_message(&self) -> &'static str {
         match self.postponed {
-            Some(_) => "Azure is asked as soon as the limits on requests to it allow",
-            None => "Azure has not been asked yet",
+            Some(_) => "waiting for Azure rate-limit budget",
+            None => "not read from Azure yet",
         }
     }
 
-    /// Whether Azure said that the identity does not exist.
+    /// Whether Azure reported that the identity does not exist.
     pub fn gone(&self) -> bool {
         self.identity.as_ref().and_then(|answer| answer.as_ref().err()).is_some_and(Failure::is_gone)
             || self.credentials.as_ref().and_then(|answer| answer.as_ref().err()).is_some_and(Failure::is_gone)
     }
 }
 
-/// A write to Azure and on whose behalf it is.
+/// A write to Azure and its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStep {
     /// The write.
     pub step: CredentialWrite,
-    /// The binding that wants it; none for a deletion that nobody wants to prevent.
+    /// The binding that requires it; `None` for deletions.
     pub cause: Option<Cause>,
 }
 
@@ -223,28 +223,28 @@ pub struct Cause {
 pub enum Finalizer {
     /// Leave it as it is.
     Keep,
-    /// It has to be there before the next write to Azure.
+    /// It has to be set before the next write to Azure.
     Require,
-    /// Nothing in Azure depends on the object any more.
+    /// Remove it: nothing in Azure depends on the object any more.
     Release,
 }
 
-/// What was decided of a `ManagedIdentity`.
+/// The decisions about a `ManagedIdentity`.
 #[derive(Clone, Debug)]
 pub struct IdentityOutcome {
     /// Its name.
     pub name: String,
     /// Its new status.
     pub status: ManagedIdentityStatus,
-    /// Its finalizer.
+    /// What to do with its finalizer.
     pub finalizer: Finalizer,
-    /// An event for each new problem.
-    pub notes: Vec<Event>,
-    /// Whether the object is to be deleted, because the binding that it is for is gone.
-    pub goes: bool,
+    /// Events to publish, one for each new problem.
+    pub events: Vec<Event>,
+    /// Whether to delete the object, because the binding that it was created for no longer exists.
+    pub should_delete: bool,
 }
 
-/// What was decided of a `ManagedIdentityBinding`.
+/// The decisions about a `ManagedIdentityBinding`.
 #[derive(Clone, Debug)]
 pub struct BindingOutcome {
     /// Its namespace.
@@ -253,42 +253,42 @@ pub struct BindingOutcome {
     pub name: String,
     /// Its new status.
     pub status: ManagedIdentityBindingStatus,
-    /// Its finalizer.
+    /// What to do with its finalizer.
     pub finalizer: Finalizer,
-    /// An event for each new problem.
-    pub notes: Vec<Event>,
-    /// What the service account should carry, if the binding ever asked.
+    /// Events to publish, one for each new problem.
+    pub events: Vec<Event>,
+    /// The annotations of the service account; `None` if the binding never requested them.
     pub annotations: Option<Annotations>,
 }
 
-/// Everything that was decided.
+/// All decisions about one identity.
 #[derive(Clone, Debug, Default)]
 pub struct Assessment {
-    /// The write of the identity itself, before any other.
+    /// The write of the identity itself; precedes all others.
     pub identity_step: Option<IdentityStep>,
-    /// Writes to Azure, in order, one at a time.
+    /// Writes of credentials, to be sent in order, one at a time.
     pub steps: Vec<PlannedStep>,
-    /// Writes of role assignments, in order, one at a time.
+    /// Writes of role assignments, to be sent in order, one at a time.
     pub role_steps: Vec<RoleStep>,
-    /// Objects that bindings on classes get.
+    /// `ManagedIdentity` objects to create for bindings that reference a class.
     pub wanted: Vec<ManagedIdentity>,
-    /// The identities' outcomes.
+    /// Per `ManagedIdentity`.
     pub identities: Vec<IdentityOutcome>,
-    /// The bindings' outcomes.
+    /// Per `ManagedIdentityBinding`.
     pub bindings: Vec<BindingOutcome>,
-    /// When the next credential has settled, if one has yet to.
-    pub settles: Option<Timestamp>,
+    /// When the next credential counts as propagated; `None` if none is propagating.
+    pub propagates_at: Option<Timestamp>,
 }
 
 /// Decides everything about one identity.
 pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings, now: Timestamp) -> Assessment {
     let owner = identities::owner(&snapshot.identities);
-    let upkeep = provisioning::upkeep(snapshot, owner, observed, settings);
-    let resolution = identity_status::resolve(owner, observed, settings, upkeep.refusal);
+    let plan = provisioning::plan(snapshot, owner, observed, settings);
+    let resolution = identity_status::resolve(owner, observed, settings, plan.blocker);
     let accepted = accept_identities(snapshot, &resolution, settings);
     let acceptances = accept_bindings(snapshot, &accepted);
     let trust = trust::decide(snapshot, owner, &resolution, &accepted, &acceptances, observed, settings, now);
-    let keeps_identity = upkeep.step.is_some() || provisioning::is_provisioned(owner, &resolution);
+    let keeps_identity = plan.step.is_some() || provisioning::is_provisioned(owner, &resolution);
     let is_accepted =
         |owner: &ManagedIdentity| accepted.get(owner.name_any().as_str()).is_some_and(|facts| facts.accepted.holds());
     let permissions = roles::decide(owner, owner.is_some_and(is_accepted), &resolution, observed, settings);
@@ -306,20 +306,20 @@ pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings,
         permissions,
     };
     let bindings = binding_status::outcomes(&context);
-    // What is in another tenant is nobody's to touch.
+    // Nothing in another tenant is written.
     let foreign = context.resolution.verdict.reason == Reason::TenantMismatch;
     Assessment {
-        identity_step: upkeep.step.or_else(|| provisioning::reclaim(&context)).filter(|_| !foreign),
-        wanted: provisioning::wanted(&context),
+        identity_step: plan.step.or_else(|| provisioning::reclaim(&context)).filter(|_| !foreign),
+        wanted: provisioning::desired_objects(&context),
         steps: context.trust.steps.clone(),
         role_steps: context.permissions.steps.clone(),
         identities: snapshot.identities.iter().map(|object| identity_status::outcome(&context, object)).collect(),
-        settles: bindings.iter().filter_map(|outcome| binding_status::settles(&context, &outcome.status)).min(),
+        propagates_at: bindings.iter().filter_map(|one| binding_status::propagates_at(&context, &one.status)).min(),
         bindings,
     }
 }
 
-/// Intermediate results that the outcomes are made from.
+/// Intermediate results that the outcomes are built from.
 struct Context<'a> {
     snapshot: &'a Snapshot<'a>,
     observed: &'a Observed,
@@ -330,13 +330,13 @@ struct Context<'a> {
     accepted: BTreeMap<&'a str, IdentityFacts<'a>>,
     acceptances: BTreeMap<&'a str, BTreeMap<String, Acceptance>>,
     trust: trust::Trust,
-    /// Whether the identity itself is, or is about to be, in Azure because of its owner.
+    /// Whether the identity itself exists in Azure because of its owner, or is about to be created.
     keeps_identity: bool,
     permissions: Permissions,
 }
 
 impl<'a> Context<'a> {
-    /// Bindings to one of this snapshot's identities, with their namespaces.
+    /// The bindings that reference one of the snapshot's identities, with their namespaces.
     fn bindings(&self) -> impl Iterator<Item = (&'a str, &'a NamespaceSnapshot<'a>, &'a ManagedIdentityBinding)> {
         bindings(self.snapshot)
     }
@@ -345,8 +345,8 @@ impl<'a> Context<'a> {
         self.acceptances.get(namespace)?.get(&binding.name_any())
     }
 
-    /// Whether a cluster operator gave the credentials in Azure up. Only `ManagedIdentity` is asked: app teams can't
-    /// write it.
+    /// Whether a cluster operator abandoned the credentials in Azure. The annotation counts on the `ManagedIdentity` only,
+    /// which app teams can't write.
     fn is_abandoned(&self) -> bool {
         self.owner.is_some_and(|owner| owner.annotations().get(ABANDON_ANNOTATION).is_some_and(|value| value == "true"))
     }
@@ -356,7 +356,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Bindings to one of the snapshot's identities, with their namespaces.
+/// The bindings that reference one of the snapshot's identities, with their namespaces.
 fn bindings<'a>(
     snapshot: &'a Snapshot<'a>,
 ) -> impl Iterator<Item = (&'a str, &'a NamespaceSnapshot<'a>, &'a ManagedIdentityBinding)> {
