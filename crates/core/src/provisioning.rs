@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::assess::AzureIdentity;
 use crate::credentials::ownership::Cluster;
 use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Verdict};
@@ -18,6 +17,25 @@ pub const CLUSTER_TAG: &str = "ensign.dev-cluster";
 pub const OBJECT_TAG: &str = "ensign.dev-object";
 /// Tag with the `namespace/name` of the binding that the identity is for; informational only.
 pub const BINDING_TAG: &str = "ensign.dev-binding";
+
+/// The identity as Azure describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureIdentity {
+    /// ARM resource ID as Azure returned it.
+    pub arm_id: String,
+    /// Client ID.
+    pub client_id: String,
+    /// Object ID of the service principal.
+    pub principal_id: String,
+    /// Entra tenant.
+    pub tenant_id: String,
+    /// Azure region.
+    pub location: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Where tokens for the identity can be requested; `None` if Azure did not return it.
+    pub isolation_scope: Option<String>,
+}
 
 /// An identity as it should be in Azure.
 #[derive(Clone, Debug, PartialEq, Eq)]

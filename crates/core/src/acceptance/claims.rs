@@ -39,7 +39,7 @@ pub enum ClaimState {
     /// The binding exists.
     Bound,
     /// The binding was deleted; a new one of the same name does not count.
-    Gone,
+    Deleted,
 }
 
 /// Whether the claimed binding exists; `bindings` returns the bindings of a namespace.
@@ -49,7 +49,7 @@ pub fn claim<'a>(
 ) -> ClaimState {
     let Some(claim) = &object.spec.claim_ref else { return ClaimState::None };
     let found = bindings(&claim.namespace).into_iter().any(|binding| is_claimant(claim, &claim.namespace, binding));
-    if found { ClaimState::Bound } else { ClaimState::Gone }
+    if found { ClaimState::Bound } else { ClaimState::Deleted }
 }
 
 /// Whether the claim names this binding, by namespace, name and UID.
@@ -81,10 +81,10 @@ pub fn claimed(object: &ManagedIdentity, claim: ClaimState) -> Option<Verdict> {
     Some(match claim {
         ClaimState::None => return None,
         ClaimState::Bound => Verdict::good(Reason::Bound, format!("the identity belongs to {binding}")),
-        ClaimState::Gone if reclaims(object) => {
+        ClaimState::Deleted if reclaims(object) => {
             Verdict::bad(Reason::Deleting, format!("{binding} was deleted, so the identity is deleted too"))
         }
-        ClaimState::Gone => Verdict::bad(
+        ClaimState::Deleted => Verdict::bad(
             Reason::Released,
             format!(
                 "{binding} was deleted, and the identity is kept; it serves no other binding. A cluster operator has to delete this object, or remove spec.claimRef to use the identity again"

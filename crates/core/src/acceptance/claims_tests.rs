@@ -89,10 +89,10 @@ fn an_identity_whose_binding_was_deleted_is_released_or_deleted() {
     let present = binding("orders", "1", "ManagedIdentityClass");
     let again = binding("orders", "2", "ManagedIdentityClass");
     assert_eq!(claim(&object, |_| vec![&present]), ClaimState::Bound);
-    assert_eq!(claim(&object, |_| vec![&again]), ClaimState::Gone, "a new binding of the same name is another");
-    assert_eq!(claimed(&object, ClaimState::Gone).unwrap().reason, Reason::Deleting);
+    assert_eq!(claim(&object, |_| vec![&again]), ClaimState::Deleted, "a new binding of the same name is another");
+    assert_eq!(claimed(&object, ClaimState::Deleted).unwrap().reason, Reason::Deleting);
     object.spec.provision.as_mut().unwrap().reclaim_policy = ReclaimPolicy::Retain;
-    assert_eq!(claimed(&object, ClaimState::Gone).unwrap().reason, Reason::Released);
+    assert_eq!(claimed(&object, ClaimState::Deleted).unwrap().reason, Reason::Released);
     assert_eq!(claimed(&object, ClaimState::Bound).unwrap().reason, Reason::Bound);
     object.spec.claim_ref = None;
     assert_eq!(claim(&object, |_| Vec::new()), ClaimState::None);

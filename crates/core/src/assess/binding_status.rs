@@ -4,9 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::conditions;
-use super::identity_status::{usable_arm_id, writes};
-use super::{BindingOutcome, Context, Finalizer, NamespaceSnapshot, service_account};
+use super::context::Context;
+use super::inputs::NamespaceSnapshot;
+use super::outcome::{BindingOutcome, Finalizer};
+use super::resolution::{usable_arm_id, writes};
+use super::{conditions, service_account};
 use crate::acceptance::claims;
 use crate::credentials::names::Subject;
 use crate::credentials::plan::{TrustState, az_delete};
@@ -153,7 +155,7 @@ fn credential(
 ) -> (Verdict, Option<CredentialStatus>) {
     let issuer = &context.settings.cluster.issuer;
     let confirmed = before.credential.as_ref().filter(|credential| credential.issuer == *issuer);
-    match context.trust.trust_states.get(subject) {
+    match context.trust.states.get(subject) {
         Some(TrustState::Given { name, origin }) => {
             // A credential that was rewritten, because it had been changed or deleted, has to propagate again.
             let is_known = |credential: &&CredentialStatus| credential.name == *name && credential.origin == *origin;
@@ -249,7 +251,7 @@ fn abandons(context: &Context<'_>, binding: &ManagedIdentityBinding, subject: &S
     binding.metadata.deletion_timestamp.is_some()
         && (context.is_abandoned() || tenant_abandons(binding))
         && context.observed.any_failure().is_some()
-        && !context.observed.gone()
+        && !context.observed.identity_missing()
         && !context.trust.wanted.contains(subject)
 }
 
@@ -279,7 +281,8 @@ fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBi
         return Finalizer::Release;
     }
     let Some(left) = &context.trust.ours_left else {
-        let nothing_to_delete = context.owner.is_none() || context.observed.gone() || never_wrote(context, binding);
+        let nothing_to_delete =
+            context.owner.is_none() || context.observed.identity_missing() || never_wrote(context, binding);
         return if nothing_to_delete { Finalizer::Release } else { Finalizer::Keep };
     };
     let still_trusted = left.iter().any(|credential| credential.subject == subject.to_string());

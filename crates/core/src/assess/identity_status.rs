@@ -1,83 +1,18 @@
-//! What is known about the identity in Azure, and the status of `ManagedIdentity`.
-
-use std::collections::BTreeMap;
+//! The status of `ManagedIdentity`.
 
 use kube::ResourceExt;
 
-use super::conditions;
-use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings, provisioning, upstream};
-use crate::acceptance::identities;
+use super::context::Context;
+use super::outcome::{Finalizer, IdentityOutcome};
+use super::resolution::writes;
+use super::{conditions, provisioning, upstream};
 use crate::credentials::issuers;
 use crate::events;
 use crate::events::Event;
 use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::ABANDON_ANNOTATION;
-use ensign_api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
-
-/// What is known about the identity in Azure.
-#[derive(Clone, Debug)]
-pub(super) struct Resolution {
-    /// The identity as Azure returned it, now or earlier; `None` if it can't be used.
-    pub(super) facts: Option<AzureIdentity>,
-    /// The condition `IdentityResolved`.
-    pub(super) verdict: Verdict,
-}
-
-/// Resolves the identity. `blocker` is why a provisioned identity can't be used, if so.
-pub(super) fn resolve(
-    owner: Option<&ManagedIdentity>,
-    observed: &Observed,
-    settings: &Settings,
-    blocker: Option<Verdict>,
-) -> Resolution {
-    let known = owner.and_then(known_facts);
-    let unresolved = |verdict| Resolution { facts: None, verdict };
-    let listed_gone = observed.credentials.as_ref().and_then(|answer| answer.as_ref().err()).filter(|f| f.is_gone());
-    let facts = match (&observed.identity, listed_gone) {
-        (Some(Ok(facts)), _) => facts.clone(),
-        (Some(Err(failure)), _) if failure.is_gone() => {
-            return unresolved(blocker.unwrap_or_else(|| failure.verdict()));
-        }
-        (_, Some(failure)) => return unresolved(failure.verdict()),
-        // Azure did not respond: what it returned before still holds.
-        (Some(Err(failure)), None) => match known {
-            Some(facts) => facts,
-            None => return unresolved(failure.verdict()),
-        },
-        (None, None) => match known {
-            Some(facts) => facts,
-            None => return unresolved(Verdict::unknown(Reason::Pending, observed.pending_message())),
-        },
-    };
-    let expected = settings.tenant_id.as_deref();
-    if let Some(tenant) = expected.filter(|tenant| !facts.tenant_id.eq_ignore_ascii_case(tenant)) {
-        let message = format!(
-            "{} is in Entra tenant {}, but Ensign in this cluster serves tenant {tenant}: a cluster operator has to name an identity in that tenant",
-            facts.arm_id, facts.tenant_id
-        );
-        return unresolved(Verdict::bad(Reason::TenantMismatch, message));
-    }
-    if let Some(blocker) = blocker {
-        return unresolved(blocker);
-    }
-    let verdict = Verdict::good(Reason::Resolved, format!("client ID {}", facts.client_id));
-    Resolution { facts: Some(facts), verdict }
-}
-
-/// The identity from the status, as Azure returned it earlier.
-fn known_facts(object: &ManagedIdentity) -> Option<AzureIdentity> {
-    let status = object.status.as_ref()?;
-    Some(AzureIdentity {
-        arm_id: status.arm_id.clone()?,
-        client_id: status.client_id.clone()?,
-        principal_id: status.principal_id.clone()?,
-        tenant_id: status.tenant_id.clone()?,
-        location: status.location.clone()?,
-        tags: BTreeMap::new(),
-        isolation_scope: None,
-    })
-}
+use ensign_api::{ManagedIdentity, ManagedIdentityStatus};
 
 pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> IdentityOutcome {
     let name = object.name_any();
@@ -153,7 +88,7 @@ fn fill(
         after.role_assignments.clone_from(&context.permissions.records);
     }
     after.credentials = context.trust.counts.or(before.credentials);
-    if context.observed.gone() {
+    if context.observed.identity_missing() {
         after.credentials = None;
     }
     if writes(object) && context.settings.issuer_refusal.is_none() && context.trust.wants_any() {
@@ -192,7 +127,7 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
     let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
     let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
     // Role assignments outlive their identity in Azure.
-    let nothing_left = context.observed.gone() && !context.permissions.ours_left;
+    let nothing_left = context.observed.identity_missing() && !context.permissions.ours_left;
     if !context.is_owner(object) || nothing_left || abandons(context, object) {
         return Finalizer::Release;
     }
@@ -243,20 +178,10 @@ fn abandoned(context: &Context<'_>, object: &ManagedIdentity) -> Event {
     }
 }
 
-/// Whether Ensign may write under the identity.
-pub(super) fn writes(object: &ManagedIdentity) -> bool {
-    object.credential_policy() == CredentialPolicy::Manage
-}
-
 fn count_accepted(context: &Context<'_>, name: &str) -> u32 {
     let accepted = context.bindings().filter(|(namespace, _, binding)| {
         binding.identity_name() == name
             && context.acceptance(namespace, binding).is_some_and(|acceptance| acceptance.verdict.holds())
     });
     u32::try_from(accepted.count()).unwrap_or(u32::MAX)
-}
-
-/// The ARM ID of the identity that the owner names; `None` without an owner, or if its spec is invalid.
-pub(super) fn usable_arm_id(owner: Option<&ManagedIdentity>) -> Option<ensign_api::ArmId> {
-    identities::arm_id(owner?).ok()
 }

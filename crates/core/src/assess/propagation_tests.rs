@@ -1,5 +1,7 @@
 //! Propagation of credentials, as whole reconciles decide about it.
 
+use std::time::Duration;
+
 use k8s_openapi::jiff::SignedDuration;
 
 use super::tests::{STAMP, World, failure, is, ours};

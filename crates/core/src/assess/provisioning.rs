@@ -2,7 +2,9 @@
 
 use kube::ResourceExt;
 
-use super::{Context, Observed, Settings, Snapshot};
+use super::context::Context;
+use super::inputs::{Observed, Settings, Snapshot};
+use super::resolution::{Resolution, usable_arm_id};
 use crate::acceptance::claims::{self, ClaimState};
 use crate::events::Event;
 use crate::failure::Failure;
@@ -17,8 +19,7 @@ pub(super) fn plan(
     observed: &Observed,
     settings: &Settings,
 ) -> IdentityPlan {
-    let Some((owner, id)) = owner.and_then(|owner| Some((owner, super::identity_status::usable_arm_id(Some(owner))?)))
-    else {
+    let Some((owner, id)) = owner.and_then(|owner| Some((owner, usable_arm_id(Some(owner))?))) else {
         return IdentityPlan::default();
     };
     let Some(object) = object(owner, &id, settings) else { return IdentityPlan::default() };
@@ -28,10 +29,10 @@ pub(super) fn plan(
     let claim = claim(snapshot, owner);
     match &observed.identity {
         // Nothing is created or updated for a binding that no longer exists.
-        Some(Ok(found)) if claim == ClaimState::Gone => IdentityPlan { step: None, ..object.update(found) },
+        Some(Ok(found)) if claim == ClaimState::Deleted => IdentityPlan { step: None, ..object.update(found) },
         Some(Ok(found)) if is_own(&found.client_id, settings) => IdentityPlan::default(),
         Some(Ok(found)) => object.update(found),
-        Some(Err(failure)) if failure.is_gone() && claim != ClaimState::Gone => {
+        Some(Err(failure)) if failure.is_gone() && claim != ClaimState::Deleted => {
             let plan = object.create();
             let blocker = observed.identity_write.as_ref().map(Failure::verdict).or(plan.blocker);
             IdentityPlan { blocker, ..plan }
@@ -45,7 +46,7 @@ fn is_own(client_id: &str, settings: &Settings) -> bool {
 }
 
 /// The inputs to decisions about the identity; `None` if Ensign does not provision it.
-pub(super) fn object<'a>(owner: &'a ManagedIdentity, id: &'a ArmId, settings: &'a Settings) -> Option<Object<'a>> {
+fn object<'a>(owner: &'a ManagedIdentity, id: &'a ArmId, settings: &'a Settings) -> Option<Object<'a>> {
     Some(Object {
         id,
         spec: owner.spec.provision.as_ref()?,
@@ -57,7 +58,7 @@ pub(super) fn object<'a>(owner: &'a ManagedIdentity, id: &'a ArmId, settings: &'
 }
 
 /// Whether the identity exists and Ensign provisions it.
-pub(super) fn is_provisioned(owner: Option<&ManagedIdentity>, resolution: &super::identity_status::Resolution) -> bool {
+pub(super) fn is_provisioned(owner: Option<&ManagedIdentity>, resolution: &Resolution) -> bool {
     owner.is_some_and(|owner| owner.spec.provision.is_some()) && resolution.facts.is_some()
 }
 
@@ -72,7 +73,7 @@ pub(super) fn claim(snapshot: &Snapshot<'_>, object: &ManagedIdentity) -> ClaimS
 /// provably the owner's.
 pub(super) fn reclaim(context: &Context<'_>) -> Option<IdentityWrite> {
     let owner = context.owner.filter(|owner| owner.metadata.deletion_timestamp.is_some())?;
-    let id = super::identity_status::usable_arm_id(Some(owner))?;
+    let id = usable_arm_id(Some(owner))?;
     let Some(Ok(found)) = &context.observed.identity else { return None };
     let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
     // Role assignments outlive their identity in Azure.
@@ -83,14 +84,14 @@ pub(super) fn reclaim(context: &Context<'_>) -> Option<IdentityWrite> {
 pub(super) fn is_left(context: &Context<'_>, object: &ManagedIdentity) -> bool {
     claims::reclaims(object)
         && context.is_owner(object)
-        && !context.observed.gone()
+        && !context.observed.identity_missing()
         && !is_not_provably_ours(context, object)
 }
 
 /// Whether the identity was read and its tags do not identify it as the object's.
 fn is_not_provably_ours(context: &Context<'_>, owner: &ManagedIdentity) -> bool {
     let Some(Ok(found)) = &context.observed.identity else { return false };
-    let Some(id) = super::identity_status::usable_arm_id(Some(owner)) else { return false };
+    let Some(id) = usable_arm_id(Some(owner)) else { return false };
     object(owner, &id, context.settings).is_none_or(|object| object.holder(&found.tags) != Holder::ThisObject)
 }
 
@@ -104,13 +105,12 @@ pub(super) fn claimed(context: &Context<'_>, object: &ManagedIdentity) -> Option
 pub(super) fn should_delete(context: &Context<'_>, object: &ManagedIdentity) -> bool {
     object.metadata.deletion_timestamp.is_none()
         && claims::reclaims(object)
-        && claim(context.snapshot, object) == ClaimState::Gone
+        && claim(context.snapshot, object) == ClaimState::Deleted
 }
 
 /// Events about the identity itself.
 pub(super) fn events(context: &Context<'_>, object: &ManagedIdentity, before: &ManagedIdentityStatus) -> Vec<Event> {
-    let Some(id) = super::identity_status::usable_arm_id(Some(object)).filter(|_| object.spec.provision.is_some())
-    else {
+    let Some(id) = usable_arm_id(Some(object)).filter(|_| object.spec.provision.is_some()) else {
         return Vec::new();
     };
     if !context.is_owner(object) {
@@ -127,7 +127,7 @@ pub(super) fn events(context: &Context<'_>, object: &ManagedIdentity, before: &M
     let found = context.resolution.facts.as_ref().map(|facts| facts.client_id.as_str());
     let recreated = before.client_id.as_deref().filter(|known| {
         let replaced = found.is_some_and(|found| !found.eq_ignore_ascii_case(known));
-        replaced || (context.observed.gone() && claim(context.snapshot, object) != ClaimState::Gone)
+        replaced || (context.observed.identity_missing() && claim(context.snapshot, object) != ClaimState::Deleted)
     });
     let assigned = context.settings.roles.is_some() && !object.spec.role_assignments.is_empty();
     let roles = if assigned { "only the roles in spec.roleAssignments" } else { "no roles" };

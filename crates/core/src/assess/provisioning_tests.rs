@@ -4,7 +4,10 @@ use serde_json::json;
 
 use super::tests::{World, azure_identity, condition, failure, is, merged, object, ours};
 use super::*;
+use crate::acceptance::claims::Classes;
+use crate::credentials::plan::CredentialWrite;
 use crate::provisioning::{CLUSTER_TAG, IdentityWrite, OBJECT_TAG};
+use crate::roles::RolePolicy;
 use ensign_api::conditions::ConditionType;
 
 const ABSENT: Reason = Reason::IdentityNotFound;

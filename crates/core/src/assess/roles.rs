@@ -1,7 +1,7 @@
 //! The role assignments of one identity, as part of its assessment.
 
-use super::identity_status::{Resolution, writes};
-use super::{Observed, Settings};
+use super::inputs::{Observed, Settings};
+use super::resolution::{Resolution, writes};
 use crate::mutants::{self, Mutant};
 use crate::roles::{self, Inputs, Maker, Permissions};
 use ensign_api::ManagedIdentity;

@@ -2,7 +2,9 @@
 
 use kube::ResourceExt;
 
-use super::Context;
+use super::context::Context;
+use super::inputs::Annotated;
+use super::outcome::Annotations;
 use crate::acceptance::age_key;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::{ManagedIdentityBinding, ManagedIdentityBindingStatus};
@@ -11,31 +13,6 @@ use ensign_api::{ManagedIdentityBinding, ManagedIdentityBindingStatus};
 pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
 /// Annotation from which tools of azure-workload-identity read the tenant.
 pub const TENANT_ID_ANNOTATION: &str = "azure.workload.identity/tenant-id";
-
-/// The desired annotations of a binding's service account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Annotations {
-    /// These values.
-    Present {
-        /// The client ID.
-        client_id: String,
-        /// The tenant.
-        tenant_id: String,
-    },
-    /// Remove Ensign's annotations.
-    Absent,
-}
-
-/// The result of annotating a service account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Annotated {
-    /// The annotations are as desired.
-    Done,
-    /// The service account does not exist.
-    NoServiceAccount,
-    /// Another field manager owns the annotations, with different values.
-    Clash(String),
-}
 
 /// The desired annotations of the binding's service account; `None` if they are not this binding's to write.
 pub(super) fn desired(

@@ -1,10 +1,19 @@
+use std::time::Duration;
+
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::acceptance::claims::Classes;
+use crate::acceptance::scopes::AllowedScopes;
 use crate::credentials::names::Subject;
-use ensign_api::conditions::{ConditionType, Reason, find};
+use crate::credentials::ownership::{Cluster, Credential};
+use crate::credentials::plan::CredentialWrite;
+use crate::failure::Failure;
+use crate::scheduling::rate_limiter::Deferral;
+use ensign_api::conditions::{ConditionType, find};
 use ensign_api::keys::CREDENTIALS_FINALIZER;
+use ensign_api::{ManagedIdentityBinding, ManagedIdentityStatus};
 
 const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
 const AUDIENCE: &str = "api://AzureADTokenExchange";

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::identity_status::{Resolution, usable_arm_id};
-use super::{Cause, Observed, PlannedStep, Settings, Snapshot, bindings};
+use super::inputs::{Observed, Settings, Snapshot, bindings};
+use super::outcome::{Cause, PlannedStep};
+use super::resolution::{Resolution, usable_arm_id};
 use crate::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::credentials::issuers;
 use crate::credentials::names::Subject;
-use crate::credentials::ownership::{Credential, Owner};
+use crate::credentials::ownership::{Cluster, Credential, Owner};
 use crate::credentials::plan::{CredentialWrite, Inputs, TrustState, Wanted, plan};
 use crate::mutants::{self, Mutant};
 use ensign_api::conditions::Reason;
@@ -20,7 +21,7 @@ use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIde
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     pub(super) steps: Vec<PlannedStep>,
-    pub(super) trust_states: BTreeMap<Subject, TrustState>,
+    pub(super) states: BTreeMap<Subject, TrustState>,
     pub(super) counts: Option<CredentialCounts>,
     pub(super) wanted: BTreeSet<Subject>,
     /// Our credentials in Azure; `None` if unknown.
@@ -36,6 +37,23 @@ pub(super) struct Trust {
 impl Trust {
     pub(super) fn wants_any(&self) -> bool {
         !self.wanted.is_empty()
+    }
+
+    /// Sorts the existing credentials by owner. `retiring` are the former issuers, each with whether its tokens have expired.
+    fn sort_by_owner(&mut self, credentials: &[Credential], retiring: &[(&str, bool)], cluster: &Cluster) {
+        let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
+        let ours: Vec<_> =
+            credentials.iter().filter(|credential| cluster.owner(credential, &known) == Owner::ThisCluster).collect();
+        self.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
+        let foreign = credentials.iter().filter(|credential| credential.issuer == cluster.issuer);
+        self.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
+        let shared = credentials.iter().filter(|found| cluster.owner(found, &known) == Owner::SharedId);
+        self.shared_id = Some(shared.cloned().collect());
+        self.expired_issuers = retiring
+            .iter()
+            .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
+            .map(|(issuer, _)| (*issuer).to_owned())
+            .collect();
     }
 }
 
@@ -73,29 +91,14 @@ pub(super) fn decide(
         trust.wanted.iter().map(|subject| (subject.clone(), state.clone())).collect()
     });
     let Some(Ok(credentials)) = &observed.credentials else {
-        trust.trust_states = blocked.unwrap_or_default();
+        trust.states = blocked.unwrap_or_default();
         return trust;
     };
 
     let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
     let longest = owner.spec.max_token_expiration_seconds;
     let retiring = issuers::retiring(&records, &settings.cluster.issuer, longest, now);
-    let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
-    let ours: Vec<_> = credentials
-        .iter()
-        .filter(|credential| settings.cluster.owner(credential, &known) == Owner::ThisCluster)
-        .collect();
-    trust.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
-    let foreign = credentials.iter().filter(|credential| credential.issuer == settings.cluster.issuer);
-    trust.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
-    let shared = credentials.iter().filter(|found| settings.cluster.owner(found, &known) == Owner::SharedId);
-    trust.shared_id = Some(shared.cloned().collect());
-    trust.expired_issuers = retiring
-        .iter()
-        .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
-        .map(|(issuer, _)| (*issuer).to_owned())
-        .collect();
-
+    trust.sort_by_owner(credentials, &retiring, &settings.cluster);
     let plan = plan(&Inputs {
         cluster: &settings.cluster,
         identity: &id,
@@ -106,13 +109,13 @@ pub(super) fn decide(
         max_credentials: owner.max_credentials(),
     });
     trust.counts = Some(plan.counts);
-    trust.trust_states = plan.trust_states;
+    trust.states = plan.trust_states;
     // An owner that is not accepted, or whose identity is not resolved, does not determine what is wanted.
     if deleting || (owner_accepted && resolution.facts.is_some()) {
         trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
     }
     if let Some(trust_states) = blocked {
-        trust.trust_states = trust_states;
+        trust.states = trust_states;
         // No new trust is possible, but trust under a former issuer can be revoked.
         let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
         trust.steps.retain(|planned| match &planned.step {

@@ -1,6 +1,6 @@
 //! Detects the webhook of azure-workload-identity, if it injects the same pods as Ensign's.
 
-use super::Observed;
+use super::inputs::Observed;
 use ensign_api::ManagedIdentityStatus;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 

@@ -38,18 +38,18 @@ pub struct Check {
 
 impl Check {
     /// A check that passed.
-    pub fn ok(check: &'static str, said: impl Into<String>) -> Self {
-        Self { check, outcome: CheckResult::Ok, said: said.into(), cure: None }
+    pub fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self { check, outcome: CheckResult::Ok, said: message.into(), cure: None }
     }
 
     /// A check with a warning.
-    pub fn warn(check: &'static str, said: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { check, outcome: CheckResult::Warn, said: said.into(), cure: Some(cure.into()) }
+    pub fn warn(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, outcome: CheckResult::Warn, said: message.into(), cure: Some(remedy.into()) }
     }
 
     /// A check that failed.
-    pub fn fail(check: &'static str, said: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self { check, outcome: CheckResult::Fail, said: said.into(), cure: Some(cure.into()) }
+    pub fn fail(check: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, outcome: CheckResult::Fail, said: message.into(), cure: Some(remedy.into()) }
     }
 }
 
@@ -85,8 +85,8 @@ pub fn definitions(found: &[Option<CustomResourceDefinition>], wanted: &[CustomR
         if !conditions.into_iter().any(|one| one.type_ == "Established" && one.status == "True") {
             problems.push(format!("{name} is not served yet"));
         }
-        let schema = |definition: &CustomResourceDefinition| {
-            let versions = definition.spec.versions.iter();
+        let schema = |crd: &CustomResourceDefinition| {
+            let versions = crd.spec.versions.iter();
             versions.map(|version| (version.name.clone(), version.schema.clone())).collect::<Vec<_>>()
         };
         if schema(found) != schema(wanted) {
@@ -106,17 +106,17 @@ pub fn definitions(found: &[Option<CustomResourceDefinition>], wanted: &[CustomR
 /// Checks that a controller is the leader.
 pub fn lease(holder: Option<&str>, renewed_seconds_ago: Option<i64>, duration_seconds: i64) -> Check {
     const CHECK: &str = "leader";
-    const CURE: &str = "see the controller's pods and their logs: `kubectl get pods -n ensign-system`";
+    const REMEDY: &str = "see the controller's pods and their logs: `kubectl get pods -n ensign-system`";
     let Some(holder) = holder.filter(|holder| !holder.is_empty()) else {
-        return Check::fail(CHECK, "no controller is the leader: the Lease has no holder", CURE);
+        return Check::fail(CHECK, "no controller is the leader: the Lease has no holder", REMEDY);
     };
     match renewed_seconds_ago {
         // Allow for clock skew between here and the holder.
         Some(ago) if ago <= duration_seconds.saturating_mul(2).saturating_add(30) => {
             Check::ok(CHECK, format!("{holder} is the leader"))
         }
-        Some(ago) => Check::fail(CHECK, format!("{holder} holds the Lease but has not renewed it for {ago} s"), CURE),
-        None => Check::fail(CHECK, format!("{holder} holds the Lease, but the Lease has no renewal time"), CURE),
+        Some(ago) => Check::fail(CHECK, format!("{holder} holds the Lease but has not renewed it for {ago} s"), REMEDY),
+        None => Check::fail(CHECK, format!("{holder} holds the Lease, but the Lease has no renewal time"), REMEDY),
     }
 }
 
@@ -163,10 +163,10 @@ pub struct Document {
 /// Checks the discovery document and the keys. `answer` is the document and the number of keys, or why they can't be read.
 pub fn discovery(issuer: &str, answer: &Result<(Document, usize), String>) -> Check {
     const CHECK: &str = "discovery";
-    const CURE: &str = "Entra reads it from the internet and without credentials: publish /.well-known/openid-configuration and the keys under the issuer's URL (on AKS: `az aks update --enable-oidc-issuer`)";
+    const REMEDY: &str = "Entra reads it from the internet and without credentials: publish /.well-known/openid-configuration and the keys under the issuer's URL (on AKS: `az aks update --enable-oidc-issuer`)";
     match answer {
         Err(problem) => {
-            Check::fail(CHECK, format!("the discovery document of {issuer} can't be read from here: {problem}"), CURE)
+            Check::fail(CHECK, format!("the discovery document of {issuer} can't be read from here: {problem}"), REMEDY)
         }
         Ok((document, _)) if document.issuer != issuer => Check::fail(
             CHECK,
@@ -176,7 +176,7 @@ pub fn discovery(issuer: &str, answer: &Result<(Document, usize), String>) -> Ch
             ),
             "make the API server's --service-account-issuer and the issuer in the published document identical, to the last slash",
         ),
-        Ok((document, 0)) => Check::fail(CHECK, format!("{} has no keys", document.jwks_uri), CURE),
+        Ok((document, 0)) => Check::fail(CHECK, format!("{} has no keys", document.jwks_uri), REMEDY),
         Ok((_, keys)) => Check::ok(CHECK, format!("readable from here, {keys} key(s)")),
     }
 }
@@ -344,11 +344,11 @@ mod tests {
 
     #[test]
     fn crds_of_another_version_are_distinguished_from_missing_ones() {
-        let wanted: Vec<_> = ensign_api::crds::all().into_iter().map(|(_, definition)| definition).collect();
-        let served = |mut definition: CustomResourceDefinition| {
+        let wanted: Vec<_> = ensign_api::crds::all().into_iter().map(|(_, crd)| crd).collect();
+        let served = |mut crd: CustomResourceDefinition| {
             let status = serde_json::json!({"conditions": [{"type": "Established", "status": "True"}]});
-            definition.status = serde_json::from_value(status).unwrap();
-            definition
+            crd.status = serde_json::from_value(status).unwrap();
+            crd
         };
         let same: Vec<_> = wanted.iter().cloned().map(served).map(Some).collect();
         assert_eq!(definitions(&same, &wanted).outcome, CheckResult::Ok);

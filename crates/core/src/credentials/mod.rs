@@ -7,3 +7,4 @@ pub mod ownership;
 pub mod plan;
 pub mod propagation;
 mod rollover;
+mod write;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::ownership::Credential;
-use super::plan::CredentialWrite;
+use super::write::CredentialWrite;
 
 /// A credential of a former issuer that may be deleted early, and the credential that has to be in place first.
 pub(crate) struct Covered<'a> {
