@@ -72,7 +72,7 @@ impl Pass<'_> {
             let Some(object) = self.view.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
             let action = if object.metadata.deletion_timestamp.is_some() { "Unbind" } else { "Bind" };
-            for event in &outcome.notes {
+            for event in &outcome.events {
                 writer.warn(object.as_ref(), event, action).await;
             }
             if let Some(scanner) = &self.reconciler.uninjected {
@@ -83,7 +83,7 @@ impl Pass<'_> {
             let Some(object) = self.view.identity(&outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
             let action = if object.metadata.deletion_timestamp.is_some() { "Delete" } else { "Reconcile" };
-            for event in &outcome.notes {
+            for event in &outcome.events {
                 writer.warn(object.as_ref(), event, action).await;
             }
         }

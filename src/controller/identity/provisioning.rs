@@ -73,7 +73,7 @@ impl Pass<'_> {
     /// Deletes the objects whose bindings were deleted. Their finalizer has Azure cleaned up first.
     pub(super) async fn delete_unclaimed_identities(&self) -> Result<(), ReconcileError> {
         let writer = &self.reconciler.writer;
-        for outcome in self.plan.identities.iter().filter(|outcome| outcome.goes) {
+        for outcome in self.plan.identities.iter().filter(|outcome| outcome.should_delete) {
             let Some(object) = self.view.identity(&outcome.name) else { continue };
             if !preconditions::is_unclaimed(writer.client(), object).await? {
                 return Err(ReconcileError::behind(format!("deleting ManagedIdentity {}", outcome.name)));

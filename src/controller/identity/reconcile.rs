@@ -47,7 +47,7 @@ impl IdentityReconciler {
             Err(error) => return (Err(error), None),
         };
         let done = run(&mut pass).await;
-        let propagates_at = pass.plan.settles;
+        let propagates_at = pass.plan.propagates_at;
         (done.map(|()| pass.outcome(key)), propagates_at)
     }
 
