@@ -11,11 +11,15 @@ if sys.version_info < (3, 9):
     sys.exit("Python 3.9 or newer is needed (this is %s)" % sys.version.split()[0])
 
 import argparse
+import json
+from typing import List
 
-from ensign_dev import build, children, control_plane, main, paths, preflight
+from ensign_dev import build, children, control_plane, main, mutants, paths, preflight
 from ensign_dev.progress import Progress
 
-REPORT = paths.ROOT / "target" / "faults" / "report.json"
+FOLDER = paths.ROOT / "target" / "faults"
+REPORT = FOLDER / "report.json"
+MUTANTS_REPORT = FOLDER / "mutants.json"
 MINUTE = 60
 TIMEOUT_SECONDS = 60 * MINUTE
 
@@ -23,17 +27,39 @@ TIMEOUT_SECONDS = 60 * MINUTE
 def faults() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", metavar="ID", help="run this plan alone")
+    parser.add_argument("--mutant", metavar="NAME", help="run this seeded mistake alone")
     parser.add_argument("--list", action="store_true", help="list the plans")
     options = parser.parse_args()
     preflight.require("test", control_plane.is_built())
-    cluster = build.cluster(Progress())
-    arguments = ["--list"] if options.list else ["--full", "--report", REPORT]
+    env = children.environment(build.cluster(Progress()).environment())
+    if options.list:
+        return plans(["--list"], env)
+    if options.mutant:
+        return with_mutants(["--mutant", options.mutant, *(["--plan", options.plan] if options.plan else [])], env)
     if options.plan:
-        arguments = ["--plan", options.plan]
-    else:
-        REPORT.unlink(missing_ok=True)
-    command = ["cargo", "test", "--locked", "--package", "ensign-faults", "--", *arguments]
-    return children.run(command, paths.ROOT, TIMEOUT_SECONDS, children.environment(cluster.environment()))
+        return plans(["--plan", options.plan], env)
+    for report in (REPORT, MUTANTS_REPORT):
+        report.unlink(missing_ok=True)
+    status = plans(["--full", "--report", str(REPORT)], env)
+    status = with_mutants(["--only-mutants", "--full", "--report", str(MUTANTS_REPORT)], env) or status
+    if REPORT.is_file() and MUTANTS_REPORT.is_file():
+        # One report has both: what the plans said, and which mistakes were caught.
+        report = json.loads(REPORT.read_text(encoding="utf-8"))
+        report["mutants"] = json.loads(MUTANTS_REPORT.read_text(encoding="utf-8"))["mutants"]
+        REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return status
+
+
+def plans(arguments: List[str], env: "dict[str, str]") -> int:
+    """The released source."""
+    command = ["cargo", "test", *build.SELECTION, "--test", "faults", "--", *arguments]
+    return children.run(command, paths.ROOT, TIMEOUT_SECONDS, env)
+
+
+def with_mutants(arguments: List[str], env: "dict[str, str]") -> int:
+    """The copy that has the seeded mistakes in it."""
+    program = mutants.compile_faults()
+    return children.run([program.path, *arguments], program.folder, TIMEOUT_SECONDS, {**env, **program.environment()})
 
 
 if __name__ == "__main__":

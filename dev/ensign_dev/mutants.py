@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, TextIO, Tuple
 
-from . import paths
+from . import build, children, paths, rust_tests
 from .failure import Failure
 
 CHANGES = paths.ROOT / "tests" / "faults" / "mutants" / "changes"
@@ -127,6 +127,18 @@ def manifest_of(root: Path, path: str) -> str:
 def with_switch(manifest: str) -> str:
     """The manifest with a dependency on the switch."""
     return manifest.replace("[dependencies]\n", "[dependencies]\nensign-mutants.workspace = true\n", 1)
+
+
+def compile_faults(errors: Optional[TextIO] = None) -> rust_tests.TestProgram:
+    """The fault tests, compiled from the copy. Dependencies are those of the source, as cargo has them already."""
+    manifest = prepare() / "Cargo.toml"
+    command = ["test", "--offline", "--manifest-path", str(manifest), "--workspace", "--test", "faults"]
+    env = children.environment({"CARGO_TARGET_DIR": paths.target_dir()})
+    messages = build.cargo([*command, "--features", "ensign-faults/mutants", "--no-run"], errors, env)
+    found = rust_tests.programs(messages)
+    if len(found) != 1:
+        raise Failure(f"expected one program of fault tests in {manifest.parent}, found {len(found)}")
+    return found[0]
 
 
 def prepare(workspace: Path = WORKSPACE) -> Path:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, TypeVar
 
-from . import azure_clients, build, children, chosen_cluster, control_plane, helm, paths, rust_tests
+from . import azure_clients, build, children, chosen_cluster, control_plane, helm, mutants, paths, rust_tests, tools
 from .failure import Failure
 from .output import Output
 from .progress import Progress
@@ -36,7 +36,7 @@ FAULTS_PACKAGE = "ensign-faults"
 # What only one step at a time may use: cargo's build folder, Go's compiler, and the demo's folder.
 CARGO, GO, DEMO = "cargo", "go", "demo"
 # They keep every core busy, which tests with deadlines would feel.
-COMPILERS = ("compile", "clippy", "docs", "doc-tests")
+COMPILERS = ("compile", "compile-mutants", "clippy", "docs", "doc-tests")
 CLUSTER = ("control-plane", "compile")
 # How tests are told where the programs are.
 VARIABLES = {"ensign": "ENSIGN_BIN", "ensign-azure-emulator": "ENSIGN_AZURE_EMULATOR_BIN"}
@@ -54,6 +54,7 @@ class Suite:
         self._helm: Optional[Path] = None
         self._programs: Dict[str, Path] = {}
         self._tests: List[TestProgram] = []
+        self._mutant_tests: Optional[TestProgram] = None
 
     def steps(self) -> List[Step]:
         """First what a failure is cheapest to learn of and what others need, then the longest, which others run beside."""
@@ -86,6 +87,7 @@ class Suite:
             cargo("docs", "lint", "the API documentation builds without a warning", self._docs),
             Step("image", "chart", "a container image is assembled, read back and run", self._image, ("compile",)),
             cargo("doc-tests", "unit", "the examples in the API documentation", self._doc_tests, "compile"),
+            cargo("compile-mutants", "faults", "a copy of the source with the seeded mistakes", self._compile_mutants, "compile"),
             self._clients("python-clients", "Python", self._python_clients),
             self._clients("javascript-clients", "JavaScript", self._javascript_clients),
         ]
@@ -100,7 +102,8 @@ class Suite:
             tests("integration", "integration", "everything against a real API server", self._named(INTEGRATION), *CLUSTER),
             tests("chart", "chart", "what the chart takes, makes, upgrades and removes", self._chart, *CLUSTER, "helm"),
             tests("cluster-wide", "integration", "what is for a whole cluster", self._named(CLUSTER_WIDE), *CLUSTER),
-            tests("faults", "faults", "a part of `make faults`: faults and seeded mistakes", self._faults, *CLUSTER),
+            tests("faults", "faults", "a part of `make faults`", self._faults, *CLUSTER),
+            tests("mutants", "faults", "some seeded mistakes are caught", self._mutants, *CLUSTER, "compile-mutants"),
             tests("rust-unit", "unit", "unit tests of every package", self._rust_unit, "compile"),
             tests("fixture", "integration", "the control plane keeps its promises", self._fixture, "control-plane"),
             self._demo("demo", "as `make demo` runs it", "webhook"),
@@ -121,19 +124,15 @@ class Suite:
             raise StepFailed(f"gofmt would change {shown}: run `make fmt`")
 
     def _typos(self, out: Output) -> None:
-        from . import tools
-
         _run(out, [_installed(tools.typos, out)], SHORT_TIMEOUT_SECONDS)
 
     def _actionlint(self, out: Output) -> None:
-        from . import tools
-
-        _run(out, [_installed(tools.actionlint, out)], SHORT_TIMEOUT_SECONDS)
+        # Without what else may be on this machine, so that the result is the same everywhere.
+        _run(out, [_installed(tools.actionlint, out), "-shellcheck=", "-pyflakes="], SHORT_TIMEOUT_SECONDS)
 
     def _deny(self, out: Output) -> None:
-        from . import tools
-
-        _run(out, [_installed(tools.cargo_deny, out), "check", "bans", "licenses", "sources"], SHORT_TIMEOUT_SECONDS)
+        deny: "List[children.Argument]" = [_installed(tools.cargo_deny, out), "--workspace", "check"]
+        _run(out, [*deny, "bans", "licenses", "sources"], SHORT_TIMEOUT_SECONDS)
 
     def _dev(self, out: Output) -> None:
         _unittest(out, "unit")
@@ -216,6 +215,19 @@ class Suite:
         if not found:
             raise StepFailed(f"the package {FAULTS_PACKAGE} has no test program")
         _all(out, found, self._given())
+
+    def _compile_mutants(self, out: Output) -> None:
+        try:
+            self._mutant_tests = mutants.compile_faults(out.errors)
+        except Failure as error:
+            raise StepFailed(str(error)) from error
+
+    def _mutants(self, out: Output) -> None:
+        if self._mutant_tests is None:
+            raise StepFailed("the fault tests with seeded mistakes were not compiled")
+        env = children.environment({**self._given(), **self._mutant_tests.environment()})
+        folder = self._mutant_tests.folder
+        _run(out, [self._mutant_tests.path, "--only-mutants"], TESTS_TIMEOUT_SECONDS, folder, env)
 
     def _fixture(self, out: Output) -> None:
         _unittest(out, "fixture", self._given())

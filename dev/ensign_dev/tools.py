@@ -87,7 +87,7 @@ def _cargo(name: str, version: str, progress: Progress) -> Path:
         objects = folder / "target"
         command: "List[children.Argument]" = ["cargo", *CARGO_INSTALL, "--root", folder, f"{name}@{version}"]
         env = children.environment({**CARGO_PROFILE, "CARGO_TARGET_DIR": objects})
-        if children.run(command, paths.ROOT, CARGO_TIMEOUT_SECONDS, env) != 0:
+        if children.run(command, paths.ROOT, CARGO_TIMEOUT_SECONDS, env, **progress.options()) != 0:
             raise Failure(f"could not install {name} {version}; cargo's words are above")
         shutil.rmtree(objects)
         _require(folder / "bin" / name)
