@@ -17,7 +17,7 @@ use crate::{Failure, processor_time, reviews};
 
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long whatever was sent may take in the end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -152,7 +152,7 @@ impl Tally {
 
 impl Load {
     async fn connections(&self, count: usize) -> Result<Vec<Connection>, Failure> {
-        timeout(PATIENCE, try_join_all((0..count).map(|_| self.server.connect()))).await?
+        timeout(TIMEOUT, try_join_all((0..count).map(|_| self.server.connect()))).await?
     }
 
     fn request(&self, number: usize) -> &[u8] {
@@ -181,7 +181,7 @@ impl Load {
                 }
             }
         });
-        timeout(lasting + PATIENCE, join_all(all)).await?;
+        timeout(lasting + TIMEOUT, join_all(all)).await?;
         self.report(&tally, started, server, client)
     }
 
@@ -206,7 +206,7 @@ impl Load {
             while started.elapsed() < due {
                 yield_now().await;
             }
-            let mut connection = timeout(PATIENCE, free.recv()).await?.ok_or("no connection is left")?;
+            let mut connection = timeout(TIMEOUT, free.recv()).await?.ok_or("no connection is left")?;
             let (tally, requests, give_back) = (Rc::clone(&tally), Rc::clone(&self.requests), give_back.clone());
             under_way.push(spawn_local(async move {
                 let number = tally.next();
@@ -218,7 +218,7 @@ impl Load {
             }));
         }
         for one in under_way {
-            timeout(PATIENCE, one).await??;
+            timeout(TIMEOUT, one).await??;
         }
         self.report(&tally, started, server, client)
     }
@@ -234,7 +234,7 @@ impl Load {
                     let answer = self.server.connect().await?.send(self.request(number)).await?;
                     Ok(answer.body)
                 };
-                let answer = timeout(PATIENCE, answer).await.unwrap_or_else(|late| Err(late.into()));
+                let answer = timeout(TIMEOUT, answer).await.unwrap_or_else(|late| Err(late.into()));
                 tally.note(answer, started);
             }
         });

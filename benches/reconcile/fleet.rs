@@ -23,7 +23,7 @@ const IDENTITIES_PER_SUBSCRIPTION: usize = 100;
 pub const GROUP: &str = "fleet";
 /// Requests at a time, where only the speed of the API server matters.
 pub const AT_ONCE: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// A fleet of its own: names and identities are no other fleet's.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct Fleet {
 
 /// One binding: namespace, name (which is its service account's too) and the number of its identity.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct BindingKey {
     pub namespace: String,
     pub name: String,
     pub identity: usize,
@@ -65,10 +65,10 @@ impl Fleet {
     }
 
     /// Where each binding is.
-    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+    pub fn keys(&self) -> impl Iterator<Item = BindingKey> + '_ {
         (0..self.bindings).map(|number| {
             let (identity, which) = (number / PER_IDENTITY, number % PER_IDENTITY);
-            Place {
+            BindingKey {
                 namespace: self.namespace(identity + which % SPREAD),
                 name: format!("app-{identity}-{which}"),
                 identity,
@@ -113,19 +113,19 @@ impl Fleet {
 
     /// Creates every binding.
     pub async fn bind(&self) {
-        each(self.places(), async |place| self.create(&place).await).await;
+        each(self.keys(), async |key| self.create(&key).await).await;
     }
 
-    pub async fn create(&self, place: &Place) {
+    pub async fn create(&self, key: &BindingKey) {
         let binding: ManagedIdentityBinding = object(json!({
-            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding", "metadata": {"name": place.name},
-            "spec": {"identityRef": {"name": self.identity(place.identity)}, "serviceAccountName": place.name},
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding", "metadata": {"name": key.name},
+            "spec": {"identityRef": {"name": self.identity(key.identity)}, "serviceAccountName": key.name},
         }));
-        self.api(place).create(&PostParams::default(), &binding).await.expect("create a binding");
+        self.api(key).create(&PostParams::default(), &binding).await.expect("create a binding");
     }
 
-    pub fn api(&self, place: &Place) -> Api<ManagedIdentityBinding> {
-        Api::namespaced(self.client.clone(), &place.namespace)
+    pub fn api(&self, key: &BindingKey) -> Api<ManagedIdentityBinding> {
+        Api::namespaced(self.client.clone(), &key.namespace)
     }
 
     /// Deletes every binding, which the controller that runs has to release, and then the rest of the fleet.
@@ -144,7 +144,7 @@ impl Fleet {
         let start = Instant::now();
         let ours = |found: &ManagedIdentity| found.name_any().starts_with(&format!("{}-", self.name));
         while identities.list(&everything.1).await.expect("list the identities").iter().any(ours) {
-            assert!(start.elapsed() < PATIENCE, "identities go once their credentials are gone");
+            assert!(start.elapsed() < TIMEOUT, "identities go once their credentials are gone");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert_eq!(self.trusted(azure), 0, "no credential outlives its binding");

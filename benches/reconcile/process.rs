@@ -17,13 +17,13 @@ pub const SYSTEM: &str = "ensign-system";
 pub const CONTROLLER: &str = "ensign-controller";
 pub const WEBHOOK: &str = "ensign-webhook";
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
-const GLANCE: Duration = Duration::from_millis(2);
-const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(2);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// The kernel counts processor time in hundredths of a second on every machine that this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Where processes run, and what they are started from.
-pub struct Workshop {
+pub struct Launcher {
     pub control_plane: &'static ControlPlane,
     pub folder: PathBuf,
     pub ensign: PathBuf,
@@ -51,7 +51,7 @@ pub struct Process {
     started: Instant,
 }
 
-impl Workshop {
+impl Launcher {
     /// Starts a controller with these flags besides those that say where everything is.
     pub fn controller(&self, azure: &Emulator, name: &str, flags: &[String]) -> Process {
         let info = azure.info();
@@ -139,11 +139,11 @@ impl Workshop {
 
 impl Process {
     /// Waits until it says that it is ready; answers how long that took from its start.
-    pub async fn ready(&mut self) -> Duration {
+    pub async fn wait_ready(&mut self) -> Duration {
         while !self.ready_file.exists() {
-            self.must_run();
-            assert!(self.started.elapsed() < PATIENCE, "{} gets ready", self.name);
-            tokio::time::sleep(GLANCE).await;
+            self.assert_running();
+            assert!(self.started.elapsed() < TIMEOUT, "{} gets ready", self.name);
+            tokio::time::sleep(POLL).await;
         }
         self.started.elapsed()
     }
@@ -167,11 +167,11 @@ impl Process {
     }
 
     /// Waits until a metric has reached a value.
-    pub async fn reaches(&mut self, name: &str, labels: &[&str], wanted: f64, patience: Duration) {
+    pub async fn wait_for_metric(&mut self, name: &str, labels: &[&str], wanted: f64, timeout: Duration) {
         let start = Instant::now();
         while self.metric(name, labels).await < wanted {
-            self.must_run();
-            assert!(start.elapsed() < patience, "{}: {name} reaches {wanted}", self.name);
+            self.assert_running();
+            assert!(start.elapsed() < timeout, "{}: {name} reaches {wanted}", self.name);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -193,7 +193,7 @@ impl Process {
     }
 
     /// From now on the peak is counted anew.
-    pub fn forget_peak(&self) {
+    pub fn reset_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("forget the peak");
     }
 
@@ -216,7 +216,7 @@ impl Process {
         assert!(status.success(), "{} stops cleanly: {status}", self.name);
     }
 
-    fn must_run(&mut self) {
+    fn assert_running(&mut self) {
         let ended = self.child.try_wait().expect("look at it");
         assert!(ended.is_none(), "{} ended: {ended:?}", self.name);
     }

@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::scene::{Place, pod};
+use crate::policy_namespace::{PolicyNamespace, pod};
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::wait_for;
 
@@ -24,11 +24,11 @@ impl Load {
         let (stopped, count, namespace) = (stop.clone(), created.clone(), namespace.to_owned());
         let thread = thread::spawn(move || {
             Runtime::new().expect("a runtime").block_on(async {
-                let place = Place { client: control_plane.client().await, name: namespace };
+                let namespace = PolicyNamespace { client: control_plane.client().await, name: namespace };
                 let asks = pod(&json!({"spec": {"serviceAccountName": "app"}}));
                 let mut seen = Vec::new();
                 while !stopped.load(Ordering::Relaxed) {
-                    seen.push(match place.dry_run(&asks).await {
+                    seen.push(match namespace.dry_run(&asks).await {
                         Ok(pod) if is_injected(&pod) => "injected".to_owned(),
                         Ok(pod) => format!("not injected: {pod}"),
                         Err(status) => format!("refused: {}", status.message),

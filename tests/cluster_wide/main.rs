@@ -5,17 +5,17 @@
 
 use ensign_core::cel::Mode;
 
-mod copies;
-mod cost;
+mod cel_cost;
+mod copied_policies;
 mod equivalence;
 mod expressions;
-mod killed;
+mod killed_controllers;
 mod load;
+mod mode_switch;
 #[path = "../outcomes/mod.rs"]
 mod outcomes;
+mod policy_namespace;
 mod registration;
-mod scene;
-mod switch;
 
 /// Who injects the pods of the tests that are about outcomes.
 const INJECTION: Mode = Mode::Policy;

@@ -11,14 +11,14 @@ use ensign_core::admission::{Binding, Config, Decision, Pod, admit};
 use ensign_core::mutants;
 use serde_json::{Value, json};
 
-use super::goals::{condition_of, text};
-use super::world::{AUDIENCE, World};
+use super::eventually::{condition_of, text};
+use super::harness::{AUDIENCE, Harness};
 
 const AUTHORITY: &str = "https://login.faults.test/";
 
 /// Everything that was broken, in words.
-pub fn judge(world: &World) -> Vec<String> {
-    let stored = world.cluster.list("ManagedIdentityBinding", &world.plan);
+pub fn judge(harness: &Harness) -> Vec<String> {
+    let stored = harness.cluster.list("ManagedIdentityBinding", &harness.plan);
     let pods: BTreeSet<(String, String)> = stored
         .iter()
         .map(|binding| {
@@ -28,7 +28,7 @@ pub fn judge(world: &World) -> Vec<String> {
             )
         })
         .collect();
-    mutants::activate(world.mutant);
+    mutants::activate(harness.mutant);
     let mut broken = Vec::new();
     for (namespace, account) in pods {
         let of_pod: Vec<&Value> = stored
@@ -39,7 +39,7 @@ pub fn judge(world: &World) -> Vec<String> {
             })
             .collect();
         for label in [true, false] {
-            if let Err(problem) = judge_pod(world, &namespace, &account, &of_pod, label) {
+            if let Err(problem) = judge_pod(harness, &namespace, &account, &of_pod, label) {
                 let labelled = if label { "labelled" } else { "unlabelled" };
                 broken.push(format!("O6: a {labelled} pod of {namespace}/{account}: {problem}"));
             }
@@ -49,7 +49,13 @@ pub fn judge(world: &World) -> Vec<String> {
     broken
 }
 
-fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value], label: bool) -> Result<(), String> {
+fn judge_pod(
+    harness: &Harness,
+    namespace: &str,
+    account: &str,
+    bindings: &[&Value],
+    label: bool,
+) -> Result<(), String> {
     let pod = pod(account, label);
     let decision = decide(&pod, namespace, bindings)?;
     let fit: Vec<&&Value> =
@@ -57,7 +63,7 @@ fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value],
     let unfit: Vec<&&Value> = bindings.iter().filter(|binding| !fit.contains(binding)).collect();
     if let Some(ready) = fit.first() {
         let wanted = client_id(ready).unwrap_or_default();
-        if let Some(real) = world.client_id_of(ready).filter(|real| real != wanted) {
+        if let Some(real) = harness.client_id_of(ready).filter(|real| real != wanted) {
             return Err(format!("status has client ID {wanted}, Azure {real}"));
         }
         let Decision::Patch { operations, .. } = decision else {

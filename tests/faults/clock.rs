@@ -43,7 +43,7 @@ impl FakeClock {
         *self.passed.borrow()
     }
 
-    pub fn pass(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         self.passed.send_modify(|passed| *passed += time);
     }
 

@@ -196,7 +196,7 @@ async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mute
         if let Some(history) = history {
             let mut object = value(&object);
             object["kind"] = kind.into();
-            history.take(&object, gone);
+            history.record(&object, gone);
         }
     }
 }

@@ -6,14 +6,14 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::clock::lock;
+use super::eventually::text;
 use super::gate::LABEL;
-use super::goals::text;
+use super::harness::{Checked, Harness};
 use super::history::Version;
-use super::world::{Checked, World};
 
 const CLASS: &str = "dedicated";
 
-impl World {
+impl Harness {
     fn place_in_azure(&self) -> Value {
         let info = self.azure.info();
         json!({"subscriptionID": info.subscription_id, "resourceGroup": info.resource_group, "location": info.location})
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// The name of the object that was made for the binding; the one that is there, if there were several.
-    pub fn made_for(&self, namespace: &str, name: &str) -> String {
+    pub fn object_created_for(&self, namespace: &str, name: &str) -> String {
         let wanted = (self.named(namespace), name.to_owned());
         let claim = |object: &Value| {
             let claim = &object["spec"]["claimRef"];
@@ -65,26 +65,26 @@ impl World {
         let all = self.history.all("ManagedIdentity");
         let of_binding = all.iter().filter_map(|versions| versions.last()).filter(|last| claim(&last.object) == wanted);
         let found: Vec<&Version> = of_binding.collect();
-        let living = found.iter().find(|last| !last.gone).or(found.last());
+        let living = found.iter().find(|last| !last.is_deleted).or(found.last());
         living.map_or_else(|| "mib-none".to_owned(), |last| last.name.clone())
     }
 
     /// Names of identities in Azure, without those that the stand-in begins with.
-    pub fn in_azure(&self) -> Vec<String> {
+    pub fn identities_in_azure(&self) -> Vec<String> {
         self.azure.with_state(|state| state.identities.values().map(|found| found.id.name.clone()).collect())
     }
 
     /// Waits until Azure has none of the plan's identities.
     pub fn azure_is_empty(&self) -> Checked {
-        self.until("Azure to have no identity", |world| {
-            let left = world.in_azure();
+        self.eventually("Azure to have no identity", |harness| {
+            let left = harness.identities_in_azure();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
         })
     }
 
     /// From now on the identity is somebody else's: these are its tags, and nobody of Ensign may write it.
-    pub fn give_away(&self, name: &str, tags: &[(&str, &str)]) {
-        lock(&self.not_ours).push((Timestamp::now(), name.to_lowercase()));
+    pub fn give_to_another_owner(&self, name: &str, tags: &[(&str, &str)]) {
+        lock(&self.foreign_identities).push((Timestamp::now(), name.to_lowercase()));
         let tags = tags.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect();
         let key = self.arm_id(name).key();
         self.azure.with_state(|state| state.identities.get_mut(&key).expect("the identity").tags = tags);
@@ -122,9 +122,9 @@ fn written(entry: &LogEntry) -> Option<String> {
 
 /// O3 of identities: each is made for a living object that holds it, and deleted for one that goes and takes it along;
 /// what is somebody else's is not touched.
-pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
+pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
     for entry in own {
-        let given_away = lock(&world.not_ours).iter().any(|(since, name)| {
+        let given_away = lock(&harness.foreign_identities).iter().any(|(since, name)| {
             *since < entry.time && entry.path.to_lowercase().contains(&format!("/userassignedidentities/{name}"))
         });
         let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
@@ -132,16 +132,16 @@ pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
             said("it is not provably ours");
         }
         let Some(name) = written(entry) else { continue };
-        let managed = world.history.at("ManagedIdentity", entry.time).into_iter();
+        let managed = harness.history.at("ManagedIdentity", entry.time).into_iter();
         let objects: Vec<Version> =
-            managed.filter(|found| !found.gone && name_in_azure(&found.object) == name).collect();
+            managed.filter(|found| !found.is_deleted && name_in_azure(&found.object) == name).collect();
         if entry.method == "PUT" {
-            let bindings = world.history.at("ManagedIdentityBinding", entry.time);
+            let bindings = harness.history.at("ManagedIdentityBinding", entry.time);
             let claimed = |object: &Value| {
                 let uid = &object["spec"]["claimRef"]["uid"];
-                uid.is_null() || bindings.iter().any(|binding| !binding.gone && *uid == binding.uid.as_str())
+                uid.is_null() || bindings.iter().any(|binding| !binding.is_deleted && *uid == binding.uid.as_str())
             };
-            if !objects.iter().any(|found| !found.is_leaving() && found.is_held() && claimed(&found.object)) {
+            if !objects.iter().any(|found| !found.is_deleting() && found.has_finalizer() && claimed(&found.object)) {
                 said("no living object that holds its finalizer asks for it");
             }
             let body = entry.body.clone().unwrap_or_default();
@@ -150,7 +150,9 @@ pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
             }
         } else {
             let takes_along = |found: &&Version| {
-                found.is_leaving() && found.is_held() && found.object["spec"]["provision"]["reclaimPolicy"] == "Delete"
+                found.is_deleting()
+                    && found.has_finalizer()
+                    && found.object["spec"]["provision"]["reclaimPolicy"] == "Delete"
             };
             if !objects.iter().any(|found| takes_along(&found)) {
                 said("no object that goes takes it along");

@@ -154,7 +154,7 @@ impl Gate {
     }
 
     /// The API server names this issuer from now on.
-    pub fn say_issuer(&self, issuer: &str) {
+    pub fn set_issuer(&self, issuer: &str) {
         *lock(&self.issuer) = Some(issuer.to_owned());
     }
 
@@ -294,7 +294,7 @@ impl Gate {
         if method != "GET" && !path.contains("/leases") {
             lock(&self.writes).push(format!("{method} {path} answered {}", parts.status));
             if let Ok(object) = serde_json::from_slice::<Value>(&body) {
-                self.history.take(&object, false);
+                self.history.record(&object, false);
             }
         }
         parts.headers.remove(http::header::CONTENT_LENGTH);

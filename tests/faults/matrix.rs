@@ -4,10 +4,10 @@ use ensign_controller::Phase;
 use serde_json::{Value, json};
 
 use super::gate::GateAction;
-use super::oracles::Licence;
+use super::harness::IN_TWO_MINUTES;
+use super::oracles::Allowances;
 use super::plan::{Fault, Plan};
 use super::scenarios::{self, Scenario};
-use super::world::IN_TWO_MINUTES;
 
 /// The reference run of a scenario.
 pub fn reference(scenario: &'static Scenario) -> Plan {
@@ -121,8 +121,8 @@ pub fn azure_failures() -> Vec<Plan> {
         let id = format!("azure/{operation}/timeout");
         let plan = plan_named(scenarios::named("delete"), &id, &[10], Fault::Azure(rule));
         // Nobody waits for such a write any longer, and it comes all the same.
-        let licence = Licence { stale_write: operation == "put", ..Licence::NONE };
-        plans.push(Plan { licence, ..plan });
+        let allowances = Allowances { stale_write: operation == "put", ..Allowances::NONE };
+        plans.push(Plan { allowances, ..plan });
     }
     plans
 }
@@ -199,7 +199,7 @@ fn plan_named(scenario: &'static Scenario, id: &str, rows: &[u32], fault: Fault)
         rows: rows.to_vec(),
         scenario,
         fault,
-        licence: Licence::NONE,
+        allowances: Allowances::NONE,
         compared: true,
         quick: false,
         alone: false,

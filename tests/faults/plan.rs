@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::admission;
 use super::clock::lock;
 use super::gate::{GateAction, GateRule};
-use super::oracles::{self, Licence};
+use super::harness::{Checked, Harness, RESYNC};
+use super::oracles::{self, Allowances};
 use super::probe::Strike;
 use super::scenarios::Scenario;
 use super::snapshot;
-use super::world::{Checked, RESYNC, World};
 
 const MARK: &str = "faults.ensign.test/mark";
 /// What is tried again is tried within this time.
@@ -51,7 +51,7 @@ pub struct Plan {
     pub rows: Vec<u32>,
     pub scenario: &'static Scenario,
     pub fault: Fault,
-    pub licence: Licence,
+    pub allowances: Allowances,
     /// Compare the end with the reference run of the scenario.
     pub compared: bool,
     /// Runs in `make test` too.
@@ -88,33 +88,33 @@ impl Plan {
     /// Runs the plan to its end and judges it.
     pub fn run(&self, mutant: Option<Mutant>, reference: Option<&End>) -> Outcome {
         let begun = Instant::now();
-        let world = World::new(&fresh(), mutant);
-        let count = self.install(&world);
+        let harness = Harness::new(&fresh(), mutant);
+        let count = self.install(&harness);
         let mut problems: Vec<String> = Vec::new();
         let mut end = None;
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&world)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&harness)));
         let ran = ran.unwrap_or_else(|panic| Err(format!("the scenario panicked: {}", panic_text(panic.as_ref()))));
-        if let Err(problem) = ran.and_then(|()| rest(&world)) {
+        if let Err(problem) = ran.and_then(|()| rest(&harness)) {
             problems.push(format!("O1/O4: {problem}"));
         } else {
-            let (puts, deletes) = oracles::counts(&world.azure_writes());
-            end = Some(End { snapshot: snapshot::take(&world), puts, deletes });
-            problems.extend(admission::judge(&world));
+            let (puts, deletes) = oracles::counts(&harness.azure_writes());
+            end = Some(End { snapshot: snapshot::take(&harness), puts, deletes });
+            problems.extend(admission::judge(&harness));
         }
         let fired = match &self.fault {
             Fault::None => true,
-            Fault::Azure(_) => world.azure.faults().iter().all(|rule| rule.fired > 0),
+            Fault::Azure(_) => harness.azure.faults().iter().all(|rule| rule.fired > 0),
             Fault::Kube(..) => count.load(Ordering::SeqCst) > 0,
-            _ => world.probe.struck() > 0,
+            _ => harness.probe.struck() > 0,
         };
-        if let Err(problem) = world.stop() {
+        if let Err(problem) = harness.stop() {
             problems.push(problem);
         }
-        problems.extend(oracles::judge(&world, self.licence));
+        problems.extend(oracles::judge(&harness, self.allowances));
         if let (Some(end), Some(reference)) = (&end, reference.filter(|_| self.compared)) {
             self.compare(end, reference, &mut problems);
         }
-        Outcome { problems, fired, points: world.probe.points(), end, took: begun.elapsed() }
+        Outcome { problems, fired, points: harness.probe.points(), end, took: begun.elapsed() }
     }
 
     /// O1 and O2: the end is the reference's, with as many deletes and at most one extra PUT for each fault.
@@ -122,7 +122,7 @@ impl Plan {
         if let Some(difference) = snapshot::difference("", &reference.snapshot, &end.snapshot) {
             problems.push(format!("O1: {difference}"));
         }
-        let repairs = usize::from(self.licence.stale_write);
+        let repairs = usize::from(self.allowances.stale_write);
         if end.deletes < reference.deletes || end.deletes > reference.deletes + repairs {
             problems.push(format!("O2: {} deletes instead of {}", end.deletes, reference.deletes));
         }
@@ -136,39 +136,39 @@ impl Plan {
         }
     }
 
-    fn install(&self, world: &Arc<World>) -> Arc<AtomicU64> {
+    fn install(&self, harness: &Arc<Harness>) -> Arc<AtomicU64> {
         let fired = Arc::new(AtomicU64::new(0));
         match &self.fault {
             Fault::None => {}
-            Fault::Crash(point, moment) => world.probe.strike_at(point, *moment, Strike::Crash),
-            Fault::AnswerLost(point) => on_the_way(world, point, "apply-then-drop", GateAction::ApplyThenDrop),
+            Fault::Crash(point, moment) => harness.probe.strike_at(point, *moment, Strike::Crash),
+            Fault::AnswerLost(point) => on_the_way(harness, point, "apply-then-drop", GateAction::ApplyThenDrop),
             Fault::Trouble(point) => {
                 let answer = GateAction::Answer { status: 500, retry_after: None };
-                on_the_way(world, point, "500", answer);
+                on_the_way(harness, point, "500", answer);
             }
             Fault::Conflict(point) if point.starts_with("add-finalizer") => {
-                let (inner, target) = (world.clone(), point.clone());
+                let (inner, target) = (harness.clone(), point.clone());
                 let meddle = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([MARK]))));
-                world.probe.strike_at(point, Phase::Before, meddle);
-                let (inner, target) = (world.clone(), point.clone());
+                harness.probe.strike_at(point, Phase::Before, meddle);
+                let (inner, target) = (harness.clone(), point.clone());
                 let undo = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([]))));
-                world.probe.strike_at(point, Phase::Answered, undo);
+                harness.probe.strike_at(point, Phase::Answered, undo);
             }
             Fault::Conflict(point) => {
-                on_the_way(world, point, "", GateAction::Answer { status: 409, retry_after: None });
+                on_the_way(harness, point, "", GateAction::Answer { status: 409, retry_after: None });
             }
             Fault::ClockJump(point, minutes) => {
-                let (clock, by) = (world.clock.clone(), k8s_openapi::jiff::SignedDuration::from_mins(*minutes));
+                let (clock, by) = (harness.clock.clone(), k8s_openapi::jiff::SignedDuration::from_mins(*minutes));
                 let jump = Strike::Do(Arc::new(move || clock.skew(by)));
-                world.probe.strike_at(point, Phase::Before, jump);
+                harness.probe.strike_at(point, Phase::Before, jump);
             }
             Fault::Azure(rules) => {
                 if rules.to_string().contains("delayMs") {
-                    *lock(&world.settled) = SLOW;
+                    *lock(&harness.real_time_limit) = SLOW;
                 }
-                world.azure_fails(rules);
+                harness.azure_fails(rules);
             }
-            Fault::Kube(method, contains, skip, times, action) => world.gate.rule(GateRule {
+            Fault::Kube(method, contains, skip, times, action) => harness.gate.rule(GateRule {
                 method,
                 contains: contains.clone(),
                 skip: *skip,
@@ -182,8 +182,8 @@ impl Plan {
 }
 
 /// Disturbs the one request of an effect, at the gate or in Azure.
-fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
-    let (inner, target) = (world.clone(), point.to_owned());
+fn on_the_way(harness: &Arc<Harness>, point: &str, azure: &str, gate: GateAction) {
+    let (inner, target) = (harness.clone(), point.to_owned());
     let azure = if azure == "500" { json!({"status": 500}) } else { json!(azure) };
     let disturb = move || match parse(&target) {
         Target::Azure(method) => {
@@ -196,13 +196,13 @@ fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
             inner.gate.rule(GateRule { method, contains, skip: 0, times: 1, action: gate.clone(), fired });
         }
     };
-    world.probe.strike_at(point, Phase::Before, Strike::Do(Arc::new(disturb)));
+    harness.probe.strike_at(point, Phase::Before, Strike::Do(Arc::new(disturb)));
 }
 
 /// Somebody else's finalizer: what is about to be written is out of date.
-fn mark(world: &World, point: &str, finalizers: &Value) {
+fn mark(harness: &Harness, point: &str, finalizers: &Value) {
     if let Target::Object { kind, namespace, name, .. } = parse(point) {
-        world.patch(&kind, &namespace, &name, &json!({"metadata": {"finalizers": finalizers}}));
+        harness.patch(&kind, &namespace, &name, &json!({"metadata": {"finalizers": finalizers}}));
     }
 }
 
@@ -240,44 +240,45 @@ fn parse(point: &str) -> Target {
 }
 
 /// O4: the right state stays, and nothing is written for two drift periods.
-fn rest(world: &World) -> Checked {
+fn rest(harness: &Harness) -> Checked {
     // They come back on the real clock.
-    world.happens("the watches to be there", |world| world.gate.is_watched())?;
+    harness.eventually_in_real_time("the watches to be there", |harness| harness.gate.is_watched())?;
     // A fault that is still to come comes with a later look, and after one that has come there are retries.
     let mut time = RETRIES;
     for _ in 0..4 {
-        let struck = strikes(world);
-        world.pass_slowly(time)?;
-        time = match strikes(world) {
+        let struck = strikes(harness);
+        harness.advance_in_steps(time)?;
+        time = match strikes(harness) {
             (_, true) => RESYNC * 5 / 4 + RETRIES,
             now if now == struck => break,
             _ => RETRIES,
         };
     }
-    let writes = || (world.kube_writes().len(), world.azure_writes().len());
-    let reads = || world.azure_log().len();
+    let writes = || (harness.kube_writes().len(), harness.azure_writes().len());
+    let reads = || harness.azure_log().len();
     let (before, looked) = (writes(), reads());
-    world.pass_slowly(RESYNC * 23 / 10)?;
-    let managed = world.cluster.list("ManagedIdentity", &world.plan);
+    harness.advance_in_steps(RESYNC * 23 / 10)?;
+    let managed = harness.cluster.list("ManagedIdentity", &harness.plan);
     if !managed.is_empty() {
         // Its time has come; on a busy machine it takes a moment.
-        let looked_at = world.happens("a look at Azure within two drift periods", |_| reads() > looked);
+        let looked_at =
+            harness.eventually_in_real_time("a look at Azure within two drift periods", |_| reads() > looked);
         looked_at.map_err(|problem| format!("O4: {problem}"))?;
-        world.quiet(Instant::now())?;
+        harness.wait_until_idle(Instant::now())?;
     }
     let after = writes();
     if after != before {
         return Err(format!(
             "O4: {before:?} writes to Kubernetes and Azure became {after:?} with nothing to do: {:?}",
-            world.kube_writes().iter().skip(before.0).collect::<Vec<_>>()
+            harness.kube_writes().iter().skip(before.0).collect::<Vec<_>>()
         ));
     }
     Ok(())
 }
 
 /// How often faults have struck in Azure, and whether more are to come.
-fn strikes(world: &World) -> (u64, bool) {
-    let rules = world.azure.faults();
+fn strikes(harness: &Harness) -> (u64, bool) {
+    let rules = harness.azure.faults();
     (rules.iter().map(|rule| rule.fired).sum(), rules.iter().any(|rule| rule.fired < rule.times))
 }
 

@@ -10,7 +10,7 @@ use ensign_controller::{Phase, Probe, SideEffect};
 use tokio::sync::Notify;
 
 use super::clock::lock;
-use super::freezer::Freezer;
+use super::pause::PauseSwitch;
 use super::snapshot::without_hashes;
 
 /// What happens at a moment.
@@ -19,7 +19,7 @@ pub enum Strike {
     /// The process is gone.
     Crash,
     /// The process stops where it is.
-    Freeze(Arc<Freezer>),
+    Pause(Arc<PauseSwitch>),
     /// Something happens, on a thread that may block, and the controller goes on.
     Do(Arc<dyn Fn() + Send + Sync>),
 }
@@ -113,7 +113,7 @@ impl Probe for FaultProbe {
             }
             match self.due(&point, moment) {
                 None => {}
-                Some(Strike::Freeze(freezer)) => freezer.freeze_here(),
+                Some(Strike::Pause(pause_switch)) => pause_switch.pause_here(),
                 Some(Strike::Do(act)) => {
                     let done = tokio::task::spawn_blocking(move || act()).await;
                     done.expect("what a plan does succeeds");

@@ -15,7 +15,7 @@ const ROWS: [std::ops::RangeInclusive<u32>; 2] = [1..=18, 22..=32];
 
 /// How a mutant ended.
 #[derive(Debug)]
-pub struct Killed {
+pub struct MutantResult {
     pub mutant: &'static str,
     pub by: Option<String>,
     pub how: Option<String>,
@@ -26,7 +26,7 @@ pub struct Killed {
 #[derive(Default)]
 pub struct Report {
     pub lock: Mutex<Vec<(String, Vec<u32>, Outcome)>>,
-    pub mutants: Mutex<Vec<Killed>>,
+    pub mutants: Mutex<Vec<MutantResult>>,
 }
 
 impl Report {

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::clock::lock;
 use super::dedicated::name_in_azure;
-use super::goals::text;
+use super::eventually::text;
+use super::harness::{Checked, Harness};
 use super::history::Version;
-use super::world::{Checked, World};
 
 pub const IDENTITY: &str = "ManagedIdentity";
 /// Who made what is foreign.
 const SOMEBODY: &str = "b0000000-0000-4000-8000-000000000001";
 
-impl World {
+impl Harness {
     fn group(&self) -> String {
         let info = self.azure.info();
         format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group)
@@ -54,10 +54,10 @@ impl World {
 
     /// Waits until Azure has so many role assignments that nobody made by hand.
     pub fn assigned(&self, count: usize) -> Checked {
-        self.until(&format!("{count} role assignment(s)"), |world| {
-            let foreign = lock(&world.by_hand).clone();
+        self.eventually(&format!("{count} role assignment(s)"), |harness| {
+            let foreign = lock(&harness.by_hand).clone();
             let found: Vec<RoleAssignment> =
-                world.assignments().into_values().filter(|one| !foreign.contains_key(&one.name)).collect();
+                harness.assignments().into_values().filter(|one| !foreign.contains_key(&one.name)).collect();
             if found.len() == count { Ok(()) } else { Err(format!("{found:?}")) }
         })
     }
@@ -120,13 +120,13 @@ fn assignment_of(entry: &LogEntry) -> Option<String> {
 
 /// What somebody is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Given {
+struct Assignment {
     role: String,
     scope: String,
     principal: String,
 }
 
-impl Given {
+impl Assignment {
     /// What a PUT gives.
     fn by(entry: &LogEntry) -> Self {
         let body = entry.body.clone().unwrap_or_default();
@@ -138,37 +138,37 @@ impl Given {
     }
 
     /// Whether a version of an object asks for it: a second, plain reading of the rule.
-    fn is_wanted_by(&self, world: &World, object: &Value) -> bool {
+    fn is_wanted_by(&self, harness: &Harness, object: &Value) -> bool {
         let entries = object["spec"]["roleAssignments"].as_array().cloned().unwrap_or_default();
         let own = object["status"]["principalID"].as_str().unwrap_or_default().to_lowercase() == self.principal;
         own && entries.iter().any(|entry| {
-            let role = world.azure.with_state(|state| guid(state, text(&entry["roleDefinition"])));
+            let role = harness.azure.with_state(|state| guid(state, text(&entry["roleDefinition"])));
             role == self.role && text(&entry["scope"]).to_lowercase() == self.scope
         })
     }
 }
 
 /// Living objects that ask for it, at a time.
-fn asking(world: &World, given: &Given, time: Timestamp) -> Vec<Version> {
-    let all = world.history.at(IDENTITY, time).into_iter();
-    all.filter(|found| !found.is_leaving() && given.is_wanted_by(world, &found.object)).collect()
+fn asking(harness: &Harness, given: &Assignment, time: Timestamp) -> Vec<Version> {
+    let all = harness.history.at(IDENTITY, time).into_iter();
+    all.filter(|found| !found.is_deleting() && given.is_wanted_by(harness, &found.object)).collect()
 }
 
 /// O3 of roles. Each is assigned for a living object that asks for it, holds its finalizer and has written the assignment
 /// down, in no scope above a resource group; what is taken away was assigned by us, and nobody asks for it any more. At the
 /// end what is ours is asked for, and what others made is as they made it.
-pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
-    let mut ours: BTreeMap<String, Given> = BTreeMap::new();
+pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
+    let mut ours: BTreeMap<String, Assignment> = BTreeMap::new();
     for entry in own {
         let Some(name) = assignment_of(entry) else { continue };
         let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
-        if lock(&world.by_hand).contains_key(&name) {
+        if lock(&harness.by_hand).contains_key(&name) {
             said("somebody else made it");
         }
         if entry.method == "PUT" {
-            let given = Given::by(entry);
-            let objects = asking(world, &given, entry.time);
-            let is_ready = |found: &&Version| found.is_held() && is_recorded(&found.object, &name);
+            let given = Assignment::by(entry);
+            let objects = asking(harness, &given, entry.time);
+            let is_ready = |found: &&Version| found.has_finalizer() && is_recorded(&found.object, &name);
             match objects.iter().find(is_ready) {
                 None if objects.is_empty() => said("no living object asks for it"),
                 None => said("it went out before the finalizer and the record of it"),
@@ -192,18 +192,18 @@ pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
         };
         // What others than the controller change is known here a moment late.
         let moments = [0, 10, 25, 50, 100, 200, 500].map(|millis| entry.time + SignedDuration::from_millis(millis));
-        if moments.into_iter().all(|time| !asking(world, given, time).is_empty()) {
+        if moments.into_iter().all(|time| !asking(harness, given, time).is_empty()) {
             said("a living object asks for it");
         }
     }
-    let there = world.assignments();
-    for (name, made) in lock(&world.by_hand).iter() {
+    let there = harness.assignments();
+    for (name, made) in lock(&harness.by_hand).iter() {
         if there.get(name) != Some(made) {
             broken.push(format!("O3: {name} was assigned by hand, and now it is {:?}", there.get(name)));
         }
     }
     for (name, given) in ours.iter().filter(|(name, _)| there.contains_key(*name)) {
-        if asking(world, given, Timestamp::now()).is_empty() {
+        if asking(harness, given, Timestamp::now()).is_empty() {
             broken.push(format!("O3: role assignment {name} is left, and no living object asks for it: {given:?}"));
         }
     }
@@ -215,16 +215,16 @@ fn is_recorded(object: &Value, name: &str) -> bool {
 }
 
 /// O5 of roles: `PermissionsReady=True` is said only when every role asked for was there, or had been a moment before.
-pub fn lies(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
-    let puts: Vec<(&LogEntry, Given)> = own
+pub fn untruthful_status(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
+    let puts: Vec<(&LogEntry, Assignment)> = own
         .iter()
         .filter(|entry| entry.method == "PUT" && assignment_of(entry).is_some())
-        .map(|e| (e, Given::by(e)))
+        .map(|e| (e, Assignment::by(e)))
         .collect();
-    for version in world.history.all(IDENTITY).iter().flatten() {
-        let ready = super::goals::condition_of(&version.object, "PermissionsReady");
+    for version in harness.history.all(IDENTITY).iter().flatten() {
+        let ready = super::eventually::condition_of(&version.object, "PermissionsReady");
         let current = version.object["status"]["observedGeneration"] == version.object["metadata"]["generation"];
-        if ready.is_none_or(|ready| ready["status"] != "True") || !current || version.is_leaving() {
+        if ready.is_none_or(|ready| ready["status"] != "True") || !current || version.is_deleting() {
             continue;
         }
         let records = version.object["status"]["roleAssignments"].as_array().cloned().unwrap_or_default();

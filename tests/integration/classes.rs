@@ -58,8 +58,8 @@ fn a_binding_on_a_class_has_an_identity_of_its_own_which_is_gone_with_it() {
 
     for (name, binding) in [("app", &app), ("other", &other)] {
         team.delete("mib", name);
-        team.wait_gone("mib", name);
-        team.wait_gone("mi", &made_for(binding));
+        team.wait_deleted("mib", name);
+        team.wait_deleted("mi", &made_for(binding));
     }
     assert_eq!(team.azure_identities(), before, "Azure is as it was");
     kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
@@ -72,7 +72,7 @@ fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_s
     team.apply(&team.asking("app", "app"));
     let first = team.wait_ready("app");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     let released = made_for(&first);
     team.wait_condition("mi", &released, "Ready", "False", "Released");
     let (kept, identity) = team.azure_identities().into_iter().next().expect("the identity stays");
@@ -100,7 +100,7 @@ fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_s
     assert_eq!(again["status"]["clientID"], first["status"]["clientID"]);
     for name in ["app", "by-name"] {
         team.delete("mib", name);
-        team.wait_gone("mib", name);
+        team.wait_deleted("mib", name);
     }
     for name in [released, made_for(&second)] {
         kubectl(team.ensign.control_plane, &["delete", "mi", &name]);
@@ -153,10 +153,10 @@ fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
 
     // Whose turn it is has it when there is room.
     owner.delete("mib", "app");
-    owner.wait_gone("mi", &made_for(&app));
+    owner.wait_deleted("mi", &made_for(&app));
     let more = owner.wait_ready("more");
     owner.delete("mib", "more");
-    owner.wait_gone("mi", &made_for(&more));
+    owner.wait_deleted("mi", &made_for(&more));
     assert!(owner.azure_identities().is_empty());
     kubectl(owner.ensign.control_plane, &["delete", "mic", &owner.name]);
 }
@@ -209,7 +209,7 @@ fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait
     });
     for (name, binding) in [("app", &app), ("late", &late)] {
         team.delete("mib", name);
-        team.wait_gone("mi", &made_for(binding));
+        team.wait_deleted("mi", &made_for(binding));
     }
     assert!(team.azure_identities().is_empty());
     kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
@@ -256,6 +256,6 @@ fn an_object_that_the_api_server_refuses_is_told_with_who_has_to_cure_it() {
     }
     let app = team.wait_ready("app");
     team.delete("mib", "app");
-    team.wait_gone("mi", &made_for(&app));
+    team.wait_deleted("mi", &made_for(&app));
     kubectl(control_plane, &["delete", "mic", &team.name]);
 }

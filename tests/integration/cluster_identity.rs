@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use ensign_testkit::clock::FakeClock;
 use ensign_testkit::objects::{Team, condition_of, kubectl, unique, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::testbed::{ReplicaOptions, Testbed};
 
 const FORMER: &str = "https://former.example/cluster";
 const EVERY: Duration = Duration::from_secs(60);
@@ -17,10 +17,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 #[test]
 fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_token_lifetime_later() {
-    let stage = Stage::enter();
-    let team = stage.team("issuer");
+    let testbed = Testbed::acquire();
+    let team = testbed.team("issuer");
     let before =
-        stage.start(&unique("before"), ReplicaOptions { issuer: Some(FORMER.into()), ..ReplicaOptions::default() });
+        testbed.start(&unique("before"), ReplicaOptions { issuer: Some(FORMER.into()), ..ReplicaOptions::default() });
     team.bind();
     team.wait_ready("app");
     before.stop().expect("it stops");
@@ -30,16 +30,16 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
     let clock = FakeClock::new();
     let watch = IssuerWatch { every: EVERY, allow_private: true };
     let name = unique("after");
-    let after = stage
+    let after = testbed
         .start(&name, ReplicaOptions { issuer_watch: Some(watch), clock: clock.clone(), ..ReplicaOptions::default() });
     // Discovery at the start is one look, and those of the watch follow.
     for look in 2..=3 {
-        wait_for("a look at the issuer", || (stage.looks_at_issuer(&name) == look).then_some(()));
+        wait_for("a look at the issuer", || (testbed.issuer_reads(&name) == look).then_some(()));
         assert_eq!(team.arm_writes(&name).len(), 0, "nothing is written while it is not sure who the cluster is");
-        assert_eq!(stage.kubernetes_writes(&name), Vec::<String>::new());
+        assert_eq!(testbed.kubernetes_writes(&name), Vec::<String>::new());
         clock.pass(EVERY);
     }
-    let present = stage.control_plane.issuer.clone();
+    let present = testbed.control_plane.issuer.clone();
     wait_for("both issuers to be trusted", || {
         let found = issuers();
         (found.len() == 2 && found.contains(&present) && found.contains(&FORMER.to_owned())).then_some(())
@@ -58,16 +58,16 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
 
 #[test]
 fn after_a_move_to_another_cluster_id_credentials_stay_until_their_bindings_go() {
-    let stage = Stage::enter();
-    let team = stage.team("moved");
-    let before = stage.start(&unique("before"), ReplicaOptions::default());
+    let testbed = Testbed::acquire();
+    let team = testbed.team("moved");
+    let before = testbed.start(&unique("before"), ReplicaOptions::default());
     team.bind();
     let name = team.wait_ready("app")["status"]["credential"]["name"].clone();
     before.stop().expect("it stops");
     let uid =
-        kubectl(stage.control_plane, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
+        kubectl(testbed.control_plane, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
     let replica = unique("moved");
-    let moved = stage.start(
+    let moved = testbed.start(
         &replica,
         ReplicaOptions { cluster_id: Some("moved".into()), previous_id: Some(uid), ..ReplicaOptions::default() },
     );
@@ -78,7 +78,7 @@ fn after_a_move_to_another_cluster_id_credentials_stay_until_their_bindings_go()
     team.unbind("app");
     let left = team.credentials();
     let subject = Subject::new(&team.name, "worker");
-    assert_eq!(left, [(stage.control_plane.issuer.clone(), credential_name("moved", &left[0].0, &subject))]);
+    assert_eq!(left, [(testbed.control_plane.issuer.clone(), credential_name("moved", &left[0].0, &subject))]);
     drop(moved);
 }
 
@@ -105,6 +105,6 @@ fn a_clone_with_a_copied_cluster_id_is_said_and_its_credentials_are_left_alone()
     let message = condition_of(&identity, "ClusterIDUnique").expect("a condition")["message"].to_string();
     assert!(message.contains(&name) && message.contains("--cluster-id"), "{message}");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(team.credentials(), [(name, subject.to_string())]);
 }

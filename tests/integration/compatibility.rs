@@ -5,12 +5,14 @@ use std::time::Duration;
 use ensign_api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
 use serde_json::{Value, json};
 
+use ensign_testkit::azure_workload_identity::{
+    AUTHORITY, CompatibilityWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode,
+};
 use ensign_testkit::clock::FakeClock;
-use ensign_testkit::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode};
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::{Team, apply, condition_of, kubectl, kubectl_with, unique, wait_for};
 use ensign_testkit::pods::{create, env, env_names};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::testbed::{ReplicaOptions, Testbed};
 use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
 
 const USE: &str = "azure.workload.identity/use";
@@ -31,14 +33,14 @@ struct Tenant {
 impl Tenant {
     /// With bindings: the namespace of a team.
     fn of(team: &Team) -> Self {
-        let tenant = Self { control_plane: CompatibleWebhook::shared().control_plane, namespace: team.name.clone() };
+        let tenant = Self { control_plane: CompatibilityWebhook::shared().control_plane, namespace: team.name.clone() };
         tenant.join();
         tenant.account("app", &json!({CLIENT_ID: ANNOTATED}));
         tenant
     }
 
     fn new(prefix: &str) -> Self {
-        let webhook = CompatibleWebhook::shared();
+        let webhook = CompatibilityWebhook::shared();
         let tenant = Self { control_plane: webhook.control_plane, namespace: unique(prefix) };
         kubectl(tenant.control_plane, &["create", "namespace", &tenant.namespace]);
         tenant.join();
@@ -314,7 +316,7 @@ fn a_pod_that_names_no_service_account_has_the_default_one() {
 /// The API server itself refuses such a pod before it asks, so that the webhook is asked as the API server would.
 #[tokio::test]
 async fn a_missing_service_account_refuses_the_pod_in_the_upstreams_words() {
-    let webhook = CompatibleWebhook::shared();
+    let webhook = CompatibilityWebhook::shared();
     let ca: k8s_openapi::ByteString = serde_json::from_value(json!(webhook.ca)).expect("base64");
     let ca = reqwest::Certificate::from_pem(&ca.0).expect("a certificate");
     let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30));
@@ -432,18 +434,18 @@ fn a_binding_that_is_not_allowed_leaves_the_pod_to_its_annotations_and_says_so()
 
 #[test]
 fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is_left_alone() {
-    let stage = Stage::enter();
-    let team = stage.team("c-upstream");
+    let testbed = Testbed::acquire();
+    let team = testbed.team("c-upstream");
     team.bind();
     let name = "azure-wi-webhook-mutating-webhook-configuration";
     let api = "admissionregistration.k8s.io/v1";
     let upstream = json!({"apiVersion": api, "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}});
-    apply(stage.control_plane, &upstream).expect("apply the upstream's registration");
+    apply(testbed.control_plane, &upstream).expect("apply the upstream's registration");
     let clock = FakeClock::new();
     let options =
         || ReplicaOptions { webhook: Some(in_compatibility_mode()), clock: clock.clone(), ..ReplicaOptions::default() };
     let replica = unique("upstream");
-    let running = stage.start(&replica, options());
+    let running = testbed.start(&replica, options());
     let said = |identity: &Value| condition_of(identity, "UpstreamWebhookAbsent").cloned();
     let identity = || team.get("mi", &team.name).expect("the identity");
     let condition = wait_for("the condition", || said(&identity()));
@@ -455,16 +457,16 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
     // A restart says nothing new.
     running.stop().expect("it stops");
     let replica = unique("upstream-again");
-    let running = stage.start(&replica, options());
+    let running = testbed.start(&replica, options());
     running.wait_ready();
     wait_for("its look at the identity", || (team.arm_lists(&replica) > 0).then_some(()));
-    kubectl(stage.control_plane, &["delete", "mutatingwebhookconfiguration", name]);
+    kubectl(testbed.control_plane, &["delete", "mutatingwebhookconfiguration", name]);
     wait_for("the condition to go", || {
         clock.pass(Duration::from_secs(900));
         said(&identity()).is_none().then_some(())
     });
     // Other tests leave objects behind, which a controller that starts looks at too.
-    let mut writes = stage.kubernetes_writes(&replica);
+    let mut writes = testbed.kubernetes_writes(&replica);
     writes.retain(|write| write.contains(&team.name));
     assert_eq!(writes.len(), 1, "the status without the condition, and nothing before: {writes:#?}");
     drop(running);

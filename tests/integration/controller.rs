@@ -4,8 +4,8 @@ use ensign_azure_emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
+use ensign_testkit::controller_process::OWN_CLIENT_ID;
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
-use ensign_testkit::process::OWN_CLIENT_ID;
 
 #[test]
 fn a_binding_gets_its_credential_and_is_ready() {
@@ -64,7 +64,7 @@ fn deleting_the_binding_deletes_its_credential() {
     team.apply(&team.binding("app", "app"));
     team.wait_ready("app");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(team.credentials(), [], "the binding goes only after its credential");
     team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
 }
@@ -79,10 +79,10 @@ fn two_bindings_of_one_service_account_share_a_credential_until_the_last_goes() 
     team.wait_ready("two");
     assert_eq!(team.credentials().len(), 1);
     team.delete("mib", "one");
-    team.wait_gone("mib", "one");
+    team.wait_deleted("mib", "one");
     assert_eq!(team.credentials().len(), 1);
     team.delete("mib", "two");
-    team.wait_gone("mib", "two");
+    team.wait_deleted("mib", "two");
     assert_eq!(team.credentials(), []);
 }
 
@@ -155,7 +155,7 @@ fn a_binding_whose_identity_does_not_exist_can_be_deleted() {
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
 }
 
 #[test]
@@ -165,11 +165,11 @@ fn deleting_the_managed_identity_revokes_its_bindings_first() {
     team.apply(&team.binding("app", "app"));
     team.wait_ready("app");
     team.delete("mi", &team.name);
-    team.wait_gone("mi", &team.name);
+    team.wait_deleted("mi", &team.name);
     assert_eq!(team.credentials(), []);
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn the_younger_of_two_objects_on_one_identity_is_a_duplicate() {
     team.apply(&binding);
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotAccepted");
     team.delete("mi", &twin_name);
-    team.wait_gone("mi", &twin_name);
+    team.wait_deleted("mi", &twin_name);
     assert_eq!(team.arm_writes(), 0, "the duplicate never writes, not even on deletion");
 }
 
@@ -243,7 +243,7 @@ fn a_credential_made_by_hand_is_adopted_and_left_alone() {
     assert_eq!(binding["status"]["credential"]["origin"], "Adopted");
     assert_eq!(binding["status"]["credential"]["name"], "by-hand");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(team.credentials(), [("by-hand".to_owned(), subject)]);
     assert_eq!(team.arm_writes(), 0);
 }
@@ -358,7 +358,7 @@ fn a_deletion_that_azure_forbids_waits_until_an_operator_gives_it_up() {
     wait_for("another try", || (team.arm_writes() > writes).then_some(()));
     assert!(team.get("mib", "app").is_some());
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "ensign.dev/abandon=true"]);
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(team.credentials().len(), 1, "it is left in Azure, and the event says so");
     wait_for("the event", || team.warnings("app").iter().any(|(reason, _)| reason == "Abandoned").then_some(()));
 }
@@ -395,7 +395,7 @@ fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
     assert_eq!(annotations()["azure.workload.identity/client-id"], bound["status"]["clientID"]);
     assert_eq!(annotations()["azure.workload.identity/tenant-id"], bound["status"]["tenantID"]);
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(annotations(), serde_json::Value::Null);
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 
-use ensign_testkit::compatible::{CompatibleWebhook, NAMESPACE_LABEL};
+use ensign_testkit::azure_workload_identity::{CompatibilityWebhook, NAMESPACE_LABEL};
 use ensign_testkit::objects::{Team, apply, kubectl, unique, wait_for};
 use ensign_testkit::pods::create;
 use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
@@ -270,7 +270,7 @@ async fn pods_that_are_taken_without_ensign_are_taken_with_it() {
 /// the API server asks no webhook about.
 fn prepare() -> (Team, Team, String) {
     let (team, compatible) = (Team::new("generated"), Team::named(COMPATIBLE_ONLY[2].to_owned()));
-    let (control_plane, plain) = (CompatibleWebhook::shared().control_plane, unique("generated-plain"));
+    let (control_plane, plain) = (CompatibilityWebhook::shared().control_plane, unique("generated-plain"));
     kubectl(control_plane, &["create", "namespace", &plain]);
     kubectl(control_plane, &["label", "namespace", &compatible.name, &format!("{NAMESPACE_LABEL}=true")]);
     for namespace in [&team.name, &compatible.name, &plain] {

@@ -1,4 +1,4 @@
-//! What people and scripts see with kubectl, at each stage of a binding's life.
+//! What people and scripts see with kubectl, at each testbed of a binding's life.
 
 use serde_json::json;
 

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use ensign_testkit::objects::{condition_of, unique, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::testbed::{ReplicaOptions, Testbed};
 
 /// What a process serves as text.
 fn text(register: impl FnOnce(&mut Registry)) -> String {
@@ -189,8 +189,8 @@ fn the_dashboard_uses_what_is_counted() {
 
 #[test]
 fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
-    let stage = Stage::enter();
-    let team = stage.team("trouble");
+    let testbed = Testbed::acquire();
+    let team = testbed.team("trouble");
     let matching = FaultMatch {
         kind: Some(Kind::ArmRead),
         path_contains: Some(format!("/{}", team.name)),
@@ -206,13 +206,13 @@ fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
     };
     let fault =
         FaultRule { matching, nth: 1, times: u64::MAX, action: FaultAction::Answer(answer), matched: 0, fired: 0 };
-    stage.azure.set_faults(vec![fault]);
+    testbed.azure.set_faults(vec![fault]);
     let metrics = ControllerMetrics::default();
     let mut registry = registry();
     metrics.register(&mut registry);
     let registry = Metrics::from(registry);
     let options = ReplicaOptions { metrics, ..ReplicaOptions::default() };
-    let controller = stage.start(&unique("trouble"), options);
+    let controller = testbed.start(&unique("trouble"), options);
     team.bind();
     wait_for("the failure to be counted and told", || {
         let text = registry.text().expect("text");
@@ -223,7 +223,7 @@ fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
         let told = ready == "AzureUnavailable" && text.contains(r#"kind="ManagedIdentity",reason="AzureUnavailable""#);
         (counted && told).then_some(())
     });
-    stage.azure.set_faults(Vec::new());
+    testbed.azure.set_faults(Vec::new());
     team.wait_ready("app");
     let count = |text: &str, line: &str| text.lines().any(|found| found == line);
     wait_for("what stands to be counted", || {

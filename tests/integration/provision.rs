@@ -31,7 +31,7 @@ fn an_identity_is_made_kept_and_deleted_with_its_object() {
     assert!(made.tags.contains_key("ensign.dev-cluster"));
 
     // Somebody changes tags, and another program adds one.
-    team.meddle(&name, |identity| {
+    team.change_in_azure(&name, |identity| {
         identity.tags.insert("cost-center".to_owned(), "8".to_owned());
         identity.tags.remove("ensign.dev-object");
         identity.tags.insert("audited".to_owned(), "yes".to_owned());
@@ -44,10 +44,10 @@ fn an_identity_is_made_kept_and_deleted_with_its_object() {
     });
 
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
     assert_eq!(team.azure_identities(), before, "Azure is as it was");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn an_identity_that_exists_is_left_alone_until_the_object_says_otherwise_and_sta
     assert!(team.azure_identities()[&name].tags.contains_key("ensign.dev-object"));
 
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
     let left = team.azure_identities().remove(&name).expect("it stays: Retain is the default");
     assert!(left.credentials.is_empty(), "and nobody is trusted any more");
     team.delete("mib", "app");
@@ -85,7 +85,7 @@ fn an_identity_that_vanished_is_made_anew_and_status_follows() {
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
     bind(&team, &name);
     let before = team.wait_ready("app")["status"]["clientID"].clone();
-    team.vanish(&name);
+    team.delete_in_azure(&name);
     team.touch(&name);
     let after = wait_for("another client ID", || {
         let binding = team.get("mib", "app")?;
@@ -99,7 +99,7 @@ fn an_identity_that_vanished_is_made_anew_and_status_follows() {
     assert!(told.contains("restart them"), "{told}");
     team.delete("mib", "app");
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
     let refused = team.wait_condition("mi", &nowhere, "IdentityResolved", "False", "ResourceGroupNotFound");
     assert!(message(&refused, "IdentityResolved").contains("az group create"), "{refused:#}");
     team.delete("mi", &nowhere);
-    team.wait_gone("mi", &nowhere);
+    team.wait_deleted("mi", &nowhere);
 
     let name = format!("{}-locked", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
@@ -125,7 +125,7 @@ fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
     assert!(message(&blocked, "Ready").contains("remove the lock"), "{blocked:#}");
     team.ensign.azure.with_state(|state| state.locks.retain(|found| *found != lock));
     team.touch(&name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
     assert!(team.azure_identities().is_empty());
 }
 
@@ -135,14 +135,14 @@ fn an_identity_that_is_not_provably_the_objects_own_outlives_it() {
     let name = format!("{}-own", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
     team.wait_condition("mi", &name, "Ready", "True", "Ready");
-    team.meddle(&name, |identity| {
+    team.change_in_azure(&name, |identity| {
         identity.tags.insert("ensign.dev-cluster".to_owned(), "another".to_owned());
     });
     // A look that began before would delete what was the object's own then.
     team.touch(&name);
     team.wait_condition("mi", &name, "IdentityResolved", "False", "IdentityExists");
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
     assert!(team.azure_identities().contains_key(&name));
     let left = |(_, reason, message): &(String, String, String)| {
         reason == "IdentityExists" && message.contains("az identity delete")

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::testbed::{ReplicaOptions, Testbed};
 
 const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
 const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";
@@ -85,9 +85,9 @@ fn a_role_that_is_asked_for_is_assigned_and_taken_away_with_the_object() {
     assert!(described.is_some_and(|text| text.contains(uid) && text.contains(name.as_str())));
     assert_eq!(writes(&team, &team.name), 1);
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     team.delete("mi", &team.name);
-    team.wait_gone("mi", &team.name);
+    team.wait_deleted("mi", &team.name);
     assert_eq!(assigned(&team), [], "the object goes only after its role assignments");
 }
 
@@ -121,7 +121,7 @@ fn an_equal_assignment_by_hand_is_used_and_kept() {
     let record = &found["status"]["roleAssignments"][0];
     assert_eq!((&record["name"], &record["origin"]), (&json!(name), &json!("Adopted")));
     team.delete("mi", &team.name);
-    team.wait_gone("mi", &team.name);
+    team.wait_deleted("mi", &team.name);
     assert_eq!(assigned(&team).len(), 1);
     assert_eq!(writes(&team, &team.name), 0);
 }
@@ -172,14 +172,14 @@ fn pods_wait_while_a_role_is_missing() {
 
 #[test]
 fn a_controller_whose_switch_is_off_assigns_nothing_and_says_so() {
-    let stage = Stage::enter();
-    let team = stage.team("role-off");
+    let testbed = Testbed::acquire();
+    let team = testbed.team("role-off");
     team.bind();
-    let info = stage.azure.info();
+    let info = testbed.azure.info();
     let scope = format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group);
     let patch = json!({"spec": {"roleAssignments": [{"roleDefinition": "Reader", "scope": scope}]}}).to_string();
-    kubectl(stage.control_plane, &["patch", "mi", &team.name, "--type=merge", "--patch", &patch]);
-    let replica = stage.start("off", ReplicaOptions::default());
+    kubectl(testbed.control_plane, &["patch", "mi", &team.name, "--type=merge", "--patch", &patch]);
+    let replica = testbed.start("off", ReplicaOptions::default());
     wait_for("the refusal", || {
         let condition = condition_of(&team.get("mi", &team.name)?, "PermissionsReady")?.clone();
         (condition["reason"] == "RoleAssignmentsDisabled"
@@ -187,9 +187,9 @@ fn a_controller_whose_switch_is_off_assigns_nothing_and_says_so() {
         .then_some(())
     });
     let of_roles = LogFilter { path: Some("Microsoft.Authorization".to_owned()), ..LogFilter::default() };
-    let asked = stage.azure.log(&of_roles);
+    let asked = testbed.azure.log(&of_roles);
     let own = |agent: &str| agent.contains("(off)");
     assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is even asked");
     replica.stop().expect("it stops");
-    kubectl(stage.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
+    kubectl(testbed.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
 }

@@ -19,16 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use ensign_testkit::ensign::FixedToken;
 use ensign_testkit::objects::{apply, apply_crds, condition_of, kubectl, unique, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage, StageLease};
+use ensign_testkit::testbed::{ReplicaOptions, Testbed, TestbedLease};
 
 /// Longer than any test waits.
 const PATIENT: Duration = Duration::from_secs(60);
 const LEASE_SECONDS: u64 = 600;
 
-/// One run of teardown on the stage, as a process of its own would do it.
+/// One run of teardown on the testbed, as a process of its own would do it.
 struct Run<'a> {
-    stage: &'a Stage,
-    lease: Option<&'a StageLease<'a>>,
+    testbed: &'a Testbed,
+    lease: Option<&'a TestbedLease<'a>>,
     registration: String,
     disposal: Disposal,
     patience: Duration,
@@ -38,10 +38,10 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(stage: &'a Stage, disposal: Disposal) -> Self {
+    fn new(testbed: &'a Testbed, disposal: Disposal) -> Self {
         let registration = unique("no-registration");
         Self {
-            stage,
+            testbed,
             lease: None,
             registration,
             disposal,
@@ -52,13 +52,13 @@ impl<'a> Run<'a> {
     }
 
     fn go(&self) -> Result<Report, TeardownError> {
-        let info = self.stage.azure.info();
+        let info = self.testbed.azure.info();
         let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
-        let credential = Arc::new(FixedToken(self.stage.azure.arm_token().expect("a token for ARM")));
+        let credential = Arc::new(FixedToken(self.testbed.azure.arm_token().expect("a token for ARM")));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            let client = self.stage.control_plane.client().await;
-            let mut config = self.stage.control_plane.config().await;
+            let client = self.testbed.control_plane.client().await;
+            let mut config = self.testbed.control_plane.config().await;
             config.default_retry = false;
             let lease_client = kube::Client::try_from(config).expect("a client");
             let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
@@ -109,7 +109,7 @@ fn of<'a>(report: &'a Report, name: &str) -> &'a IdentityReport {
 }
 
 /// A registration as the controller leaves it, with an entry of another program's. Neither asks about any namespace.
-fn registered(stage: &Stage) -> String {
+fn registered(testbed: &Testbed) -> String {
     let name = unique("registration");
     let entry = |entry: &str| {
         json!({
@@ -123,11 +123,11 @@ fn registered(stage: &Stage) -> String {
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": name}, "webhooks": [entry(LABELLED_ENTRY), entry("of-another.example.com")],
     });
-    apply(stage.control_plane, &object).expect("apply");
+    apply(testbed.control_plane, &object).expect("apply");
     name
 }
 
-fn forbid_writes(stage: &Stage, identity: &str) {
+fn forbid_writes(testbed: &Testbed, identity: &str) {
     let answer = FaultAnswer {
         status: 403,
         code: Some("AuthorizationFailed".to_owned()),
@@ -142,7 +142,7 @@ fn forbid_writes(stage: &Stage, identity: &str) {
         ..FaultMatch::default()
     };
     let action = FaultAction::Answer(answer);
-    stage.azure.set_faults(vec![FaultRule { matching, nth: 1, times: u64::MAX, action, matched: 0, fired: 0 }]);
+    testbed.azure.set_faults(vec![FaultRule { matching, nth: 1, times: u64::MAX, action, matched: 0, fired: 0 }]);
 }
 
 fn finalizers(object: &Value) -> usize {
@@ -151,18 +151,18 @@ fn finalizers(object: &Value) -> usize {
 
 #[test]
 fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_namespace() {
-    let stage = Stage::enter();
-    let lease = stage.lease(LEASE_SECONDS);
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(LEASE_SECONDS);
     lease.make();
-    let controller = stage.start(&unique("before-teardown"), ReplicaOptions::with_lease(&lease));
-    let team = stage.team("teardown");
+    let controller = testbed.start(&unique("before-teardown"), ReplicaOptions::with_lease(&lease));
+    let team = testbed.team("teardown");
     team.bind();
     let bound = team.wait_ready("app");
     let ours = bound["status"]["credential"]["name"].as_str().expect("a credential").to_owned();
     team.add_credential("by-hand", &bound["status"]["credential"]["issuer"], "system:serviceaccount:elsewhere:app");
-    team.hold_pod("held");
-    let registration = registered(&stage);
-    let mut run = Run { lease: Some(&lease), registration, ..Run::new(&stage, Disposal::Delete) };
+    team.create_gated_pod("held");
+    let registration = registered(&testbed);
+    let mut run = Run { lease: Some(&lease), registration, ..Run::new(&testbed, Disposal::Delete) };
 
     // A controller that leads is not worked against.
     run.patience = Duration::from_secs(2);
@@ -173,9 +173,9 @@ fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_
 
     // What Azure refuses is left, said, and holds its objects.
     run.patience = PATIENT;
-    forbid_writes(&stage, &team.name);
+    forbid_writes(&testbed, &team.name);
     let report = run.report();
-    stage.azure.set_faults(Vec::new());
+    testbed.azure.set_faults(Vec::new());
     let left = of(&report, &team.name);
     assert!(!report.is_complete() && left.problem.as_ref().is_some_and(|said| said.contains("az role assignment")));
     assert_eq!(left.remaining.iter().filter(|left| left.ours).count(), 1, "{left:#?}");
@@ -193,7 +193,7 @@ fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_
     assert!(binding["status"]["credential"].is_null());
     assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
     let arguments = ["get", "mutatingwebhookconfiguration", &run.registration, "--output", "json"];
-    let registration: Value = serde_json::from_str(&kubectl(stage.control_plane, &arguments)).expect("JSON");
+    let registration: Value = serde_json::from_str(&kubectl(testbed.control_plane, &arguments)).expect("JSON");
     let entries: Vec<&Value> =
         registration["webhooks"].as_array().expect("entries").iter().map(|e| &e["name"]).collect();
     assert_eq!(entries, ["of-another.example.com"]);
@@ -206,27 +206,27 @@ fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_
     assert!(writes > 0 && team.arm_writes("teardown").len() == writes);
 
     // Installed again, it serves again.
-    let again = stage.start(&unique("after-teardown"), ReplicaOptions::with_lease(&lease));
+    let again = testbed.start(&unique("after-teardown"), ReplicaOptions::with_lease(&lease));
     team.wait_ready("app");
     again.stop().expect("stops");
     run.report();
-    kubectl(stage.control_plane, &["delete", "namespace", &team.name, "--timeout=60s"]);
-    kubectl(stage.control_plane, &["delete", "mi", &team.name, "--timeout=60s"]);
+    kubectl(testbed.control_plane, &["delete", "namespace", &team.name, "--timeout=60s"]);
+    kubectl(testbed.control_plane, &["delete", "mi", &team.name, "--timeout=60s"]);
 }
 
 #[test]
 fn a_namespace_that_was_deleted_first_gets_free_and_what_is_abandoned_is_told() {
-    let stage = Stage::enter();
-    let controller = stage.start(&unique("gone-first"), ReplicaOptions::default());
-    let team = stage.team("abandoned");
+    let testbed = Testbed::acquire();
+    let controller = testbed.start(&unique("gone-first"), ReplicaOptions::default());
+    let team = testbed.team("abandoned");
     team.bind();
     team.wait_ready("app");
     controller.stop().expect("stops");
-    kubectl(stage.control_plane, &["delete", "namespace", &team.name, "--wait=false"]);
+    kubectl(testbed.control_plane, &["delete", "namespace", &team.name, "--wait=false"]);
     wait_for("the binding to wait", || {
         (!team.get("mib", "app")?["metadata"]["deletionTimestamp"].is_null()).then_some(())
     });
-    let report = Run::new(&stage, Disposal::Abandon).report();
+    let report = Run::new(&testbed, Disposal::Abandon).report();
     let left = of(&report, &team.name);
     assert_eq!((&left.problem, left.asked_azure), (&None, true));
     let [remaining] = &left.remaining[..] else { panic!("one credential remains: {left:#?}") };
@@ -234,15 +234,15 @@ fn a_namespace_that_was_deleted_first_gets_free_and_what_is_abandoned_is_told() 
     assert_eq!(team.credentials().len(), 1, "it is abandoned, not deleted");
     wait_for("the namespace to be gone", || {
         let arguments = ["get", "namespace", &team.name, "--ignore-not-found"];
-        kubectl(stage.control_plane, &arguments).trim().is_empty().then_some(())
+        kubectl(testbed.control_plane, &arguments).trim().is_empty().then_some(())
     });
 }
 
 #[test]
 fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
-    let stage = Stage::enter();
-    let controller = stage.start(&unique("meanwhile"), ReplicaOptions::default());
-    let team = stage.team("meanwhile");
+    let testbed = Testbed::acquire();
+    let controller = testbed.start(&unique("meanwhile"), ReplicaOptions::default());
+    let team = testbed.team("meanwhile");
     team.bind();
     team.bind_account("worker");
     team.wait_ready("app");
@@ -251,11 +251,11 @@ fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
     let meanwhile = |step: &TeardownStep| {
         if matches!(step, TeardownStep::Identity(name, ..) if name.ends_with(&format!("/{}", team.name))) {
             let strip = ["patch", "mib", "app", "--type=merge", "--patch", r#"{"metadata":{"finalizers":null}}"#];
-            kubectl(stage.control_plane, &[&strip[..], &["--namespace", &team.name]].concat());
+            kubectl(testbed.control_plane, &[&strip[..], &["--namespace", &team.name]].concat());
             team.unbind("app");
         }
     };
-    let report = Run { meanwhile: Box::new(meanwhile), ..Run::new(&stage, Disposal::Delete) }.report();
+    let report = Run { meanwhile: Box::new(meanwhile), ..Run::new(&testbed, Disposal::Delete) }.report();
     let done = of(&report, &team.name);
     assert_eq!((&done.problem, done.deleted.len()), (&None, 2), "{done:#?}");
     assert!(team.get("mib", "app").is_none() && team.credentials().is_empty());
@@ -265,27 +265,27 @@ fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
 
 #[test]
 fn definitions_that_were_deleted_first_get_free_and_without_them_there_is_nothing_to_do() {
-    let stage = Stage::enter();
-    let controller = stage.start(&unique("crds-first"), ReplicaOptions::default());
-    let team = stage.team("crds");
+    let testbed = Testbed::acquire();
+    let controller = testbed.start(&unique("crds-first"), ReplicaOptions::default());
+    let team = testbed.team("crds");
     team.bind();
     team.wait_ready("app");
     controller.stop().expect("stops");
     let definitions = ["managedidentities.ensign.dev", "managedidentitybindings.ensign.dev"];
-    kubectl(stage.control_plane, &[&["delete", "crd", "--wait=false"][..], &definitions].concat());
+    kubectl(testbed.control_plane, &[&["delete", "crd", "--wait=false"][..], &definitions].concat());
     wait_for("the binding to wait", || {
         (!team.get("mib", "app")?["metadata"]["deletionTimestamp"].is_null()).then_some(())
     });
-    let run = Run::new(&stage, Disposal::Delete);
+    let run = Run::new(&testbed, Disposal::Delete);
     let report = run.report();
     // Every object counts that other tests have left here, too.
     assert!(report.is_complete(), "{report:#?}");
     assert!(team.credentials().is_empty());
     wait_for("the definitions to be gone", || {
-        let found = kubectl(stage.control_plane, &[&["get", "crd", "--ignore-not-found"][..], &definitions].concat());
+        let found = kubectl(testbed.control_plane, &[&["get", "crd", "--ignore-not-found"][..], &definitions].concat());
         found.trim().is_empty().then_some(())
     });
     let report = run.report();
     assert!(report.is_complete() && report.identities.is_empty(), "{report:#?}");
-    apply_crds(stage.control_plane);
+    apply_crds(testbed.control_plane);
 }

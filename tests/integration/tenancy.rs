@@ -57,7 +57,7 @@ struct Change {
     state: State,
 }
 
-struct World {
+struct Tenants {
     ensign: &'static Ensign,
     client: Client,
     name: String,
@@ -65,11 +65,11 @@ struct World {
     changes: Vec<Change>,
 }
 
-impl World {
+impl Tenants {
     async fn new() -> Self {
         let ensign = Ensign::shared();
         let now = Timestamp::now();
-        let world = Self {
+        let tenants = Self {
             ensign,
             client: ensign.control_plane.client().await,
             name: unique("tenancy"),
@@ -77,16 +77,16 @@ impl World {
             changes: vec![Change { sent: now, known: now, state: State::default() }],
         };
         for tenant in 0..TENANTS {
-            ensign.azure_identity(&world.tenant(tenant), None, &[]);
-            world.make_namespace(tenant).await;
+            ensign.azure_identity(&tenants.tenant(tenant), None, &[]);
+            tenants.make_namespace(tenant).await;
             let identity: ManagedIdentity = object(json!({
                 "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
-                "metadata": {"name": world.tenant(tenant)},
-                "spec": {"existing": {"resourceID": ensign.arm_id(&world.tenant(tenant))}},
+                "metadata": {"name": tenants.tenant(tenant)},
+                "spec": {"existing": {"resourceID": ensign.arm_id(&tenants.tenant(tenant))}},
             }));
-            world.identities().create(&PostParams::default(), &identity).await.expect("create an identity");
+            tenants.identities().create(&PostParams::default(), &identity).await.expect("create an identity");
         }
-        world
+        tenants
     }
 
     fn tenant(&self, number: usize) -> String {
@@ -303,66 +303,67 @@ fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_tenant_ever_gets_an_identity_that_was_not_granted_to_it() {
-    let mut world = World::new().await;
+    let mut tenants = Tenants::new().await;
     for tenant in 0..TENANTS {
         for identity in 0..TENANTS {
             for account in [ACCOUNTS[0], ACCOUNTS[1], INTRUDER] {
-                world.bind(tenant, identity, account).await;
+                tenants.bind(tenant, identity, account).await;
             }
         }
     }
     // Some trust to begin with, so that there is something to lose.
     for identity in 0..TENANTS {
-        world.grant_to(identity, ACCOUNTS.map(|account| Grant::Named(identity, account)).to_vec()).await;
+        tenants.grant_to(identity, ACCOUNTS.map(|account| Grant::Named(identity, account)).to_vec()).await;
     }
     for identity in 0..TENANTS {
-        world.wait_settled(identity);
+        tenants.wait_settled(identity);
     }
     for change in 0..CHANGES {
-        let (tenant, identity, account) = (world.pick(TENANTS), world.pick(TENANTS), ACCOUNTS[world.pick(2)]);
+        let (tenant, identity, account) = (tenants.pick(TENANTS), tenants.pick(TENANTS), ACCOUNTS[tenants.pick(2)]);
         if change % 50 == 49 {
-            world.make_anew(tenant).await;
+            tenants.make_anew(tenant).await;
             continue;
         }
-        match world.pick(4) {
-            0 => world.unbind(tenant, identity, account).await,
-            1 => world.bind(tenant, identity, account).await,
-            2 => world.label(tenant).await,
-            _ => world.grant(identity).await,
+        match tenants.pick(4) {
+            0 => tenants.unbind(tenant, identity, account).await,
+            1 => tenants.bind(tenant, identity, account).await,
+            2 => tenants.label(tenant).await,
+            _ => tenants.grant(identity).await,
         }
     }
     let mut puts = 0;
     for identity in 0..TENANTS {
-        world.wait_settled(identity);
-        puts += world.judge(identity);
+        tenants.wait_settled(identity);
+        puts += tenants.judge(identity);
     }
     assert!(puts >= TENANTS * ACCOUNTS.len(), "the first grants gave trust: {puts}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_subject_is_not_written_again_until_it_is_granted_again() {
-    let mut world = World::new().await;
-    let identity = world.tenant(0);
+    let mut tenants = Tenants::new().await;
+    let identity = tenants.tenant(0);
     let own = || vec![Grant::Named(0, "app")];
-    world.grant_to(0, own()).await;
-    world.bind(0, 0, "app").await;
+    tenants.grant_to(0, own()).await;
+    tenants.bind(0, 0, "app").await;
     for _ in 0..5 {
-        world.wait_settled(0);
-        world.grant_to(0, Vec::new()).await;
-        world.wait_settled(0);
-        let puts =
-            |world: &World| world.ensign.arm_writes(&identity).iter().filter(|write| write.method == "PUT").count();
-        let before = puts(&world);
+        tenants.wait_settled(0);
+        tenants.grant_to(0, Vec::new()).await;
+        tenants.wait_settled(0);
+        let puts = |tenants: &Tenants| {
+            tenants.ensign.arm_writes(&identity).iter().filter(|write| write.method == "PUT").count()
+        };
+        let before = puts(&tenants);
         // Churn that makes the controller look at the identity again and again.
-        world.bind(0, 0, "worker").await;
-        let seen = world.ensign.arm_lists(&identity);
-        world.unbind(0, 0, "worker").await;
+        tenants.bind(0, 0, "worker").await;
+        let seen = tenants.ensign.arm_lists(&identity);
+        tenants.unbind(0, 0, "worker").await;
         tokio::task::block_in_place(|| {
-            wait_for("the controller to look again", || (world.ensign.arm_lists(&identity) > seen).then_some(()));
+            wait_for("the controller to look again", || (tenants.ensign.arm_lists(&identity) > seen).then_some(()));
         });
-        assert_eq!(puts(&world), before, "nothing is written without a grant");
-        world.grant_to(0, own()).await;
+        assert_eq!(puts(&tenants), before, "nothing is written without a grant");
+        tenants.grant_to(0, own()).await;
     }
-    world.wait_settled(0);
-    assert!(world.judge(0) >= 6);
+    tenants.wait_settled(0);
+    assert!(tenants.judge(0) >= 6);
 }

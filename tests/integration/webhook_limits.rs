@@ -11,15 +11,15 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::install::{Install, Process};
+use ensign_testkit::webhook_process::{Install, WebhookProcess};
 
 const MIB: usize = 1024 * 1024;
 /// How long a peer that should close, or answer, may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Webhook {
     install: Install,
-    process: Process,
+    process: WebhookProcess,
     address: SocketAddr,
 }
 
@@ -34,7 +34,7 @@ impl Webhook {
     fn client(&self) -> reqwest::Client {
         let ca = self.install.secret("ca.crt").expect("a CA");
         let ca = reqwest::Certificate::from_pem(ca.as_bytes()).expect("a certificate");
-        reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(PATIENCE).build().expect("a client")
+        reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(TIMEOUT).build().expect("a client")
     }
 
     async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Response {
@@ -56,7 +56,7 @@ impl Webhook {
         let name = ServerName::try_from("127.0.0.1").expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
         let stream = TcpStream::connect(self.address).expect("connect");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a deadline");
         StreamOwned::new(connection, stream)
     }
 }
@@ -103,7 +103,7 @@ async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed()
         let mut rest = Vec::new();
         let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
         // At the end there is nothing more, or a reset; before that, a TLS alert at most.
-        let _ = tokio::time::timeout(PATIENCE, read).await.expect("the server closes it");
+        let _ = tokio::time::timeout(TIMEOUT, read).await.expect("the server closes it");
     });
     futures::future::join_all(closed).await;
     assert!(is_allowed(webhook.post(&old, review(0)).await).await);

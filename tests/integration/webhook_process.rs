@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::install::Process;
 use ensign_testkit::objects::{apply, apply_crds, kubectl, unique, wait_for};
 use ensign_testkit::webhook::empty_secret;
+use ensign_testkit::webhook_process::WebhookProcess;
 
 fn install() -> (&'static ControlPlane, String) {
     let control_plane = ControlPlane::shared();
@@ -23,7 +23,8 @@ fn install() -> (&'static ControlPlane, String) {
 async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
-    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+    let mut webhook =
+        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let ready = webhook.ready();
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
@@ -53,7 +54,7 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     let flags = ["--tls-secret", &namespace, "--drain-seconds=0", "--log-format=json"];
-    let mut webhook = Process::start(control_plane, &namespace, &flags);
+    let mut webhook = WebhookProcess::start(control_plane, &namespace, &flags);
     let ready = webhook.ready();
     let url = ready["webhook_url"].as_str().expect("a URL");
     let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
@@ -85,7 +86,8 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
 #[test]
 fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
     let (control_plane, namespace) = install();
-    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+    let mut webhook =
+        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let way_out = format!("kubectl create secret generic {namespace} -n {namespace}");
     wait_for("the way out in the log", || webhook.log().contains(&way_out).then_some(()));
     assert!(!webhook.folder.path().join("ready.json").exists());

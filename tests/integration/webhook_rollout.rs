@@ -12,38 +12,38 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::install::{Balancer, Install, Process};
 use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
-use ensign_testkit::replica::{Replica, ReplicaOptions, Stage, StageTeam};
+use ensign_testkit::testbed::{Replica, ReplicaOptions, Testbed, TestbedTeam};
+use ensign_testkit::webhook_process::{Install, LoadBalancer, WebhookProcess};
 
 const CREATORS: usize = 50;
 
 /// Two replicas behind a balancer, a controller that has registered them, and a team whose pods get an identity.
 struct Cluster<'a> {
-    stage: &'a Stage,
+    testbed: &'a Testbed,
     install: Install,
-    balancer: Balancer,
-    replicas: Vec<Process>,
-    team: StageTeam<'a>,
+    balancer: LoadBalancer,
+    replicas: Vec<WebhookProcess>,
+    team: TestbedTeam<'a>,
     _controller: Replica,
 }
 
 impl<'a> Cluster<'a> {
-    fn start(stage: &'a Stage, prefix: &str) -> Self {
-        let install = Install::new(stage.control_plane, prefix);
-        let balancer = Balancer::start();
+    fn start(testbed: &'a Testbed, prefix: &str) -> Self {
+        let install = Install::new(testbed.control_plane, prefix);
+        let balancer = LoadBalancer::start();
         // Both at once: they race to fill the Secret.
         let mut replicas: Vec<_> = (0..2).map(|_| start_replica(&install)).collect();
         for replica in &mut replicas {
             balancer.add(replica.endpoint());
         }
         let webhook = Some(install.target(balancer.address));
-        let controller = stage.start(&unique(prefix), ReplicaOptions { webhook, ..ReplicaOptions::default() });
-        let team = stage.team(prefix);
-        kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
+        let controller = testbed.start(&unique(prefix), ReplicaOptions { webhook, ..ReplicaOptions::default() });
+        let team = testbed.team(prefix);
+        kubectl(testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
         team.bind();
         team.wait_ready("app");
-        let cluster = Self { stage, install, balancer, replicas, team, _controller: controller };
+        let cluster = Self { testbed, install, balancer, replicas, team, _controller: controller };
         wait_for("the API server to ask the webhook", || {
             cluster.create(&cluster.team.name, false).ok().filter(injected)
         });
@@ -54,9 +54,9 @@ impl<'a> Cluster<'a> {
     fn create(&self, namespace: &str, labelled: bool) -> Result<Value, String> {
         let pod = pod(namespace, labelled);
         let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
-        apply(self.stage.control_plane, &pod)?;
+        apply(self.testbed.control_plane, &pod)?;
         let arguments = ["get", "pod", &name, "--namespace", namespace, "--output", "json"];
-        Ok(serde_json::from_str(&kubectl(self.stage.control_plane, &arguments)).expect("a pod"))
+        Ok(serde_json::from_str(&kubectl(self.testbed.control_plane, &arguments)).expect("a pod"))
     }
 
     /// Restarts each replica in turn, and waits each time until pods were created before, meanwhile and after.
@@ -74,7 +74,7 @@ impl<'a> Cluster<'a> {
     }
 }
 
-fn start_replica(install: &Install) -> Process {
+fn start_replica(install: &Install) -> WebhookProcess {
     install.start(&["--drain-seconds=1", "--ca-propagation-seconds=1"])
 }
 
@@ -164,9 +164,9 @@ impl Creators {
 
 #[test]
 fn no_creation_fails_while_replicas_are_restarted_one_after_the_other() {
-    let stage = Stage::enter();
-    let mut cluster = Cluster::start(&stage, "roll");
-    let creators = Creators::start(stage.control_plane, &cluster.team.name);
+    let testbed = Testbed::acquire();
+    let mut cluster = Cluster::start(&testbed, "roll");
+    let creators = Creators::start(testbed.control_plane, &cluster.team.name);
     cluster.roll(&creators);
     let created = creators.finish();
     assert!(created >= 6 * 3 * CREATORS, "{created}");
@@ -175,14 +175,14 @@ fn no_creation_fails_while_replicas_are_restarted_one_after_the_other() {
 
 #[test]
 fn no_creation_fails_while_the_authority_is_replaced() {
-    let stage = Stage::enter();
-    let mut cluster = Cluster::start(&stage, "rotate-live");
+    let testbed = Testbed::acquire();
+    let mut cluster = Cluster::start(&testbed, "rotate-live");
     let trusted = || cluster.install.entry(LABELLED_ENTRY).expect("an entry")["clientConfig"]["caBundle"].clone();
     let (before, leaf) = (trusted(), cluster.install.secret("tls.crt"));
-    let creators = Creators::start(stage.control_plane, &cluster.team.name);
+    let creators = Creators::start(testbed.control_plane, &cluster.team.name);
     creators.wait_for_more();
     let (name, annotation) = (&cluster.install.name, format!("{ROTATE_AUTHORITY_ANNOTATION}=now"));
-    kubectl(stage.control_plane, &["annotate", "secret", name, &annotation, "--namespace", name]);
+    kubectl(testbed.control_plane, &["annotate", "secret", name, &annotation, "--namespace", name]);
     wait_for("the new authority to sign", || (cluster.install.secret("tls.crt") != leaf).then_some(()));
     assert_ne!(trusted(), before, "it was registered first");
     assert_eq!(cluster.install.secret("next-ca.key"), None);
@@ -195,8 +195,8 @@ fn no_creation_fails_while_the_authority_is_replaced() {
 
 #[test]
 fn a_ca_bundle_that_somebody_wipes_is_put_back() {
-    let stage = Stage::enter();
-    let cluster = Cluster::start(&stage, "wipe");
+    let testbed = Testbed::acquire();
+    let cluster = Cluster::start(&testbed, "wipe");
     for entry in [GRANTED_ENTRY, LABELLED_ENTRY] {
         let entries = cluster.install.registration()["webhooks"].as_array().expect("entries").clone();
         let index = entries.iter().position(|found| found["name"] == entry).expect("the entry");
@@ -212,11 +212,11 @@ fn a_ca_bundle_that_somebody_wipes_is_put_back() {
 
 #[test]
 fn without_any_replica_other_namespaces_go_on_and_granted_ones_refuse_with_the_reason() {
-    let stage = Stage::enter();
-    let mut cluster = Cluster::start(&stage, "gone");
+    let testbed = Testbed::acquire();
+    let mut cluster = Cluster::start(&testbed, "gone");
     let elsewhere = unique("elsewhere");
-    kubectl(stage.control_plane, &["create", "namespace", &elsewhere]);
-    kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &elsewhere]);
+    kubectl(testbed.control_plane, &["create", "namespace", &elsewhere]);
+    kubectl(testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &elsewhere]);
     for replica in &mut cluster.replicas {
         assert!(replica.terminate().success());
     }
@@ -228,12 +228,12 @@ fn without_any_replica_other_namespaces_go_on_and_granted_ones_refuse_with_the_r
     }
 
     // A namespace that is granted meanwhile goes on too, until there is somebody to ask.
-    let late = stage.team("late");
-    kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &late.name]);
+    let late = testbed.team("late");
+    kubectl(testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &late.name]);
     let asked = cluster.balancer.turned_away();
     late.bind();
     wait_for("the controller to look for the webhook", || (cluster.balancer.turned_away() > asked).then_some(()));
-    let is_asked = |team: &StageTeam<'_>| {
+    let is_asked = |team: &TestbedTeam<'_>| {
         let entry = cluster.install.entry(GRANTED_ENTRY).map(|entry| entry["namespaceSelector"].to_string());
         entry.is_some_and(|entry| entry.contains(&format!("\"{}\"", team.name)))
     };
@@ -242,7 +242,7 @@ fn without_any_replica_other_namespaces_go_on_and_granted_ones_refuse_with_the_r
 
     // What is taken away needs nobody to answer.
     let nobody = ["patch", "mi", &cluster.team.name, "--type=merge", "--patch", r#"{"spec":{"allowedSubjects":[]}}"#];
-    kubectl(stage.control_plane, &nobody);
+    kubectl(testbed.control_plane, &nobody);
     wait_for("the namespace to be let go", || (!is_asked(&cluster.team)).then_some(()));
     wait_for("its pods to be created", || cluster.create(&cluster.team.name, false).ok());
     assert!(!is_asked(&late));

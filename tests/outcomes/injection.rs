@@ -186,7 +186,7 @@ fn a_deleted_binding_injects_no_more() {
     let (team, _) = bound_team("deleted");
     team.created(&pod(&team.name, &labelled()));
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     wait_for("the deletion to be known", || {
         let admitted = team.dry_run(&pod(&team.name, &json!({}))).expect("admitted");
         env(&admitted["spec"]["containers"][0]).is_empty().then_some(())

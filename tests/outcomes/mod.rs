@@ -4,12 +4,12 @@
 //! The program that these tests are part of says which, in `crate::INJECTION`. Where an outcome is not the same, the
 //! difference is one of docs/injection-policy.md.
 
-mod fresh;
-mod holding;
+mod denials;
+mod deployment_before_binding;
+mod gating;
 mod injection;
-mod missed;
-mod refusals;
-mod rounds;
+mod new_bindings;
+mod uninjected;
 
 use ensign_api::keys::TOKEN_VOLUME;
 use ensign_core::cel::Mode;
@@ -24,7 +24,7 @@ use ensign_testkit::pods::{is_injected, pod};
 fn install() -> &'static Ensign {
     match INJECTION {
         Mode::Webhook => Ensign::shared(),
-        Mode::Policy => Ensign::by_policies(),
+        Mode::Policy => Ensign::with_policies(),
     }
 }
 

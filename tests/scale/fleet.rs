@@ -17,7 +17,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::process::{Controller, USER, World};
+use ensign_testkit::controller_process::{ControllerProcess, Environment, USER};
 
 pub const IDENTITIES: usize = 50;
 const PER_IDENTITY: usize = 20;
@@ -25,8 +25,8 @@ pub const BINDINGS: usize = IDENTITIES * PER_IDENTITY;
 const SUBSCRIPTIONS: usize = 5;
 const NAMESPACES: usize = 20;
 /// How long everything together may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(600);
-const GLANCE: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(100);
 const GROUP: &str = "fleet";
 
 /// How fast a controller asks Azure.
@@ -60,18 +60,18 @@ impl Fleet {
         let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
         let azure = Emulator::start(options).expect("start the stand-in for Azure");
         let fleet = Self { control_plane, azure, client: control_plane.client().await, name, folder };
-        fleet.world().install(&Self::subscription(0), GROUP);
+        fleet.environment().install(&Self::subscription(0), GROUP);
         fleet.fill_azure();
         fleet.fill_kubernetes().await;
         fleet
     }
 
-    fn world(&self) -> World<'_> {
-        World { control_plane: self.control_plane, azure: &self.azure, folder: self.folder.join("controller") }
+    fn environment(&self) -> Environment<'_> {
+        Environment { control_plane: self.control_plane, azure: &self.azure, folder: self.folder.join("controller") }
     }
 
     /// Starts a controller.
-    pub fn controller(&self, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> Controller {
+    pub fn controller(&self, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> ControllerProcess {
         let [resync_seconds, lease_seconds] = [resync_seconds, lease_seconds].map(|seconds| seconds.to_string());
         let mut flags =
             vec!["--resync-seconds", resync_seconds.as_str(), "--lease-duration-seconds", lease_seconds.as_str()];
@@ -82,7 +82,7 @@ impl Fleet {
         if pace == Pace::Unbounded {
             flags.extend(limits.iter().map(String::as_str));
         }
-        Controller::start(&self.world(), &flags)
+        ControllerProcess::start(&self.environment(), &flags)
     }
 
     fn subscription(number: usize) -> String {
@@ -190,8 +190,8 @@ impl Fleet {
         let api: Api<ManagedIdentityBinding> = Api::all(self.client.clone());
         let start = Instant::now();
         while !api.list(&ListParams::default()).await.expect("list the bindings").items.is_empty() {
-            assert!(start.elapsed() < PATIENCE, "bindings go once their credentials are gone");
-            tokio::time::sleep(GLANCE).await;
+            assert!(start.elapsed() < TIMEOUT, "bindings go once their credentials are gone");
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -231,12 +231,12 @@ impl Fleet {
                 return;
             }
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < TIMEOUT,
                 "{} of {BINDINGS} are ready; one that is not: {:#?}",
                 ready.len(),
                 waiting.first().map(|binding| &binding.status)
             );
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -254,7 +254,7 @@ impl Fleet {
     pub async fn wait_for_more_writes(&self, more: usize) {
         let (start, writes, seen) = (Instant::now(), self.azure_writes().len(), self.log_position());
         while self.azure_writes().len() < writes + more || self.log_position() == seen {
-            assert!(start.elapsed() < PATIENCE, "the controller writes on");
+            assert!(start.elapsed() < TIMEOUT, "the controller writes on");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -284,8 +284,8 @@ impl Fleet {
         let mut last = self.kubernetes_writes();
         let mut since = Instant::now();
         while since.elapsed() < Duration::from_secs(3) {
-            assert!(start.elapsed() < PATIENCE, "it never comes to rest");
-            tokio::time::sleep(GLANCE).await;
+            assert!(start.elapsed() < TIMEOUT, "it never comes to rest");
+            tokio::time::sleep(POLL).await;
             let now = self.kubernetes_writes();
             if now != last {
                 (last, since) = (now, Instant::now());
@@ -319,8 +319,8 @@ impl Fleet {
             if lists.iter().collect::<BTreeSet<_>>().len() == IDENTITIES {
                 return lists;
             }
-            assert!(start.elapsed() < PATIENCE, "a resync looks at every identity: {}", lists.len());
-            std::thread::sleep(GLANCE);
+            assert!(start.elapsed() < TIMEOUT, "a resync looks at every identity: {}", lists.len());
+            std::thread::sleep(POLL);
         }
     }
 }

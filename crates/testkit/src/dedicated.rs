@@ -60,13 +60,13 @@ impl Team {
     }
 
     /// Changes an identity in Azure behind Ensign's back.
-    pub fn meddle(&self, name: &str, change: impl FnOnce(&mut Identity)) {
+    pub fn change_in_azure(&self, name: &str, change: impl FnOnce(&mut Identity)) {
         self.ensign.azure.with_state(|state| {
             change(state.identities.values_mut().find(|found| found.id.name == name).expect("an identity"));
         });
     }
 
-    pub fn vanish(&self, name: &str) {
+    pub fn delete_in_azure(&self, name: &str) {
         self.ensign.azure.with_state(|state| state.identities.retain(|_, found| found.id.name != name));
     }
 

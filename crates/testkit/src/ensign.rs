@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::control_plane::ControlPlane;
+use super::controller_process::OWN_CLIENT_ID;
 use super::objects::{apply_crds, wait_for};
 use super::policies::{self, Policies};
-use super::process::OWN_CLIENT_ID;
 use super::webhook::Webhook;
 
 /// The stand-in for Entra sees a credential at once.
@@ -54,23 +54,23 @@ impl Ensign {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Ensign> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let (control_plane, azure) = Self::world(ControlPlane::shared(), "azure");
+            let (control_plane, azure) = Self::start_azure(ControlPlane::shared(), "azure");
             let webhook = Webhook::start(control_plane, &azure.info().authority_host, SystemClock::shared());
             Self::started(control_plane, azure, Some(webhook))
         })
     }
 
     /// The same where no process of Ensign is asked about pods.
-    pub fn by_policies() -> &'static Self {
+    pub fn with_policies() -> &'static Self {
         static SHARED: OnceLock<Ensign> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let (control_plane, azure) = Self::world(ControlPlane::with_policies(), "azure-by-policies");
+            let (control_plane, azure) = Self::start_azure(ControlPlane::with_policies(), "azure-by-policies");
             Policies::leave_to_controllers(control_plane);
             Self::started(control_plane, azure, None)
         })
     }
 
-    fn world(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
+    fn start_azure(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
         apply_crds(control_plane);
         let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
         let data_dir = Some(super::paths::scratch().join(folder));

@@ -9,19 +9,19 @@
 )]
 
 pub mod audit;
+pub mod azure_workload_identity;
 pub mod chosen_cluster;
 pub mod clock;
-pub mod compatible;
 pub mod control_plane;
+pub mod controller_process;
 pub mod dedicated;
 pub mod ensign;
-pub mod holding;
-pub mod install;
+pub mod gating;
 pub mod objects;
 pub mod paths;
 pub mod pods;
 pub mod policies;
-pub mod process;
-pub mod replica;
 mod team_pods;
+pub mod testbed;
 pub mod webhook;
+pub mod webhook_process;

@@ -12,8 +12,8 @@ use super::control_plane::ControlPlane;
 use super::ensign::Ensign;
 
 /// How long a fact may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
-const GLANCE: Duration = Duration::from_millis(25);
+const TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(25);
 
 /// Waits until `look` finds something.
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
@@ -26,8 +26,8 @@ fn wait_or_show<T>(what: &str, mut look: impl FnMut() -> Option<T>, show: impl F
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}\n{}", show());
-        std::thread::sleep(GLANCE);
+        assert!(start.elapsed() < TIMEOUT, "waited {TIMEOUT:?} in vain for {what}\n{}", show());
+        std::thread::sleep(POLL);
     }
 }
 
@@ -176,7 +176,7 @@ impl Team {
         self.wait_condition("mib", name, "Ready", "True", "Ready")
     }
 
-    pub fn wait_gone(&self, kind: &str, name: &str) {
+    pub fn wait_deleted(&self, kind: &str, name: &str) {
         wait_for(&format!("{kind} {name} to be gone"), || self.get(kind, name).is_none().then_some(()));
     }
 

@@ -55,6 +55,6 @@ pub fn gates(pod: &Value) -> Vec<&str> {
 }
 
 /// Whether gate and label are there.
-pub fn is_held(pod: &Value) -> bool {
+pub fn is_gated(pod: &Value) -> bool {
     gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][HELD_LABEL] == "true"
 }

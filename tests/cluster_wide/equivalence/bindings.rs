@@ -6,7 +6,7 @@ use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
 use super::pods::{CONTAINERS, TIERS};
-use crate::scene::{binding, condition};
+use crate::policy_namespace::{binding, condition};
 
 fn selector() -> impl Strategy<Value = Value> {
     let with_values = (select(vec!["In", "NotIn"]), subsequence(TIERS.to_vec(), 1..=2))
@@ -53,7 +53,7 @@ fn status() -> impl Strategy<Value = (Value, Value)> {
     ]
 }
 
-/// The binding at a place of its round. As the controller accepts them: names of variables differ, lifetimes don't.
+/// The binding at a namespace of its round. As the controller accepts them: names of variables differ, lifetimes don't.
 fn generated_binding(at: usize, seconds: u32) -> impl Strategy<Value = Value> {
     let account = prop_oneof![12 => Just("orders"), 1 => Just("other"), 1 => Just("default")];
     let filter = || prop::option::weighted(0.3, subsequence(CONTAINERS.to_vec(), 1..=4));

@@ -13,7 +13,7 @@ use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::pods::UPSTREAM_VOLUME;
-use crate::scene::config;
+use crate::policy_namespace::config;
 use ensign_testkit::webhook::AUDIENCE;
 
 /// Differences that are explained, with how often each was seen. docs/injection-policy.md has the reasons.
@@ -148,14 +148,14 @@ pub(super) fn difference(
             (policy != webhook).then(|| format!("stored by the policy {policy:#}\nand by the webhook {webhook:#}"))
         }
         (Err(policy), Err(webhook)) => {
-            let place = policy.message.replace(policy_namespace, webhook_namespace);
+            let namespace = policy.message.replace(policy_namespace, webhook_namespace);
             if policy.reason == "Invalid" && policy.message.contains("is invalid") && reason(&webhook.message).is_some()
             {
                 explained.invalid_anyway += 1;
                 return None;
             }
-            let (Some(said), Some(wanted)) = (reason(&place), reason(&webhook.message)) else {
-                return (place != webhook.message).then(|| format!("{place}\nand {}", webhook.message));
+            let (Some(said), Some(wanted)) = (reason(&namespace), reason(&webhook.message)) else {
+                return (namespace != webhook.message).then(|| format!("{namespace}\nand {}", webhook.message));
             };
             if policy.code != webhook.code {
                 return Some(format!("code {} and {}", policy.code, webhook.code));

@@ -156,9 +156,10 @@ pub(super) fn pod() -> impl Strategy<Value = Value> {
                 "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"},
                 "spec": {"containers": apps, "automountServiceAccountToken": automount},
             });
-            let mut set = |place: &str, value: Value| {
+            let mut set = |namespace: &str, value: Value| {
                 if !value.is_null() && value != json!([]) {
-                    pod[&place[..place.find('.').unwrap()]][&place[place.find('.').unwrap() + 1..]] = value;
+                    pod[&namespace[..namespace.find('.').unwrap()]][&namespace[namespace.find('.').unwrap() + 1..]] =
+                        value;
                 }
             };
             set("metadata.labels", labels);
