@@ -13,7 +13,8 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use crate::client::{Connection, Server};
-use crate::{Failure, processor_time, reviews};
+use crate::{Failure, reviews};
+use ensign_testkit::processor_time;
 
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long whatever was sent may take in the end.
@@ -160,7 +161,7 @@ impl Load {
     }
 
     fn server_time(&self) -> Result<Option<Duration>, Failure> {
-        self.pid.map(processor_time::of).transpose()
+        Ok(self.pid.map(processor_time::of_live_threads).transpose()?)
     }
 
     async fn closed(&self, connections: usize, lasting: Duration) -> Result<Value, Failure> {
@@ -171,7 +172,7 @@ impl Load {
 
     async fn turns(&self, open: &mut [Connection], lasting: Duration) -> Result<Value, Failure> {
         let tally = Tally::default();
-        let (server, client) = (self.server_time()?, processor_time::of(std::process::id())?);
+        let (server, client) = (self.server_time()?, processor_time::of_live_threads(std::process::id())?);
         let started = Instant::now();
         let all = open.iter_mut().map(|connection| async {
             while started.elapsed() < lasting {
@@ -195,7 +196,7 @@ impl Load {
             give_back.send(connection)?;
         }
         let tally = Rc::new(Tally::default());
-        let (server, client) = (self.server_time()?, processor_time::of(std::process::id())?);
+        let (server, client) = (self.server_time()?, processor_time::of_live_threads(std::process::id())?);
         let started = Instant::now();
         let mut under_way = Vec::new();
         for number in 0.. {
@@ -225,7 +226,7 @@ impl Load {
 
     async fn burst(&self, connections: usize) -> Result<Value, Failure> {
         let tally = Tally::default();
-        let (server, client) = (self.server_time()?, processor_time::of(std::process::id())?);
+        let (server, client) = (self.server_time()?, processor_time::of_live_threads(std::process::id())?);
         let started = Instant::now();
         let all = (0..connections).map(|number| {
             let tally = &tally;
@@ -251,7 +252,7 @@ impl Load {
     ) -> Result<Value, Failure> {
         let took = started.elapsed();
         let server = self.server_time()?.zip(server).map(|(after, before)| after.saturating_sub(before));
-        let client = processor_time::of(std::process::id())?.saturating_sub(client);
+        let client = processor_time::of_live_threads(std::process::id())?.saturating_sub(client);
         Ok(tally.report(took, server, client))
     }
 }

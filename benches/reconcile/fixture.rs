@@ -9,8 +9,11 @@ use kube::Client;
 use crate::Args;
 use crate::audit::{Audit, Counts};
 use crate::fleet::{Fleet, PER_IDENTITY, install};
-use crate::process::{CONTROLLER, Launcher, Process, cpu_seconds_in};
+use crate::process::{CONTROLLER, Launcher, Process};
+use ensign_testkit::azure::start_emulator;
 use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::paths::empty_scratch;
+use ensign_testkit::processor_time;
 
 /// How long everything may take at most.
 const TIMEOUT: Duration = Duration::from_secs(900);
@@ -33,17 +36,13 @@ impl Fixture {
         let started = Instant::now();
         ensign_runtime::tls::install_provider();
         let control_plane = ControlPlane::shared();
-        let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-reconcile");
-        // What an earlier run left speaks of another cluster.
-        let _ = std::fs::remove_dir_all(&folder);
-        let azure = Emulator::start(EmulatorOptions {
-            issuer_ca_pems: vec![ca],
+        let folder = empty_scratch("run");
+        let options = EmulatorOptions {
             data_dir: Some(folder.join("azure")),
             write_latency_ms: args.write_latency_ms,
             ..EmulatorOptions::default()
-        })
-        .expect("start the stand-in for Azure");
+        };
+        let azure = start_emulator(control_plane, options);
         install(control_plane, &azure);
         let audit_log = control_plane.kubeconfig.parent().unwrap_or(Path::new("")).join("audit.log");
         let launcher =
@@ -115,7 +114,8 @@ impl Fixture {
 
     /// Processor time so far of the API server and what is behind it.
     pub fn cluster_cpu_seconds(&self) -> f64 {
-        cpu_seconds_in(self.control_plane.kubeconfig.parent().unwrap_or(Path::new("")))
+        let folder = self.control_plane.kubeconfig.parent().unwrap_or(Path::new(""));
+        processor_time::of_processes_in(folder).as_secs_f64()
     }
 
     /// Waits until the controller has seen its own word that every binding of the fleet is ready.

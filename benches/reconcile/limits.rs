@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
-use azure_core::time::OffsetDateTime;
 use ensign_azure::ArmClient;
 use ensign_controller;
 use ensign_controller::{Config, ControllerMetrics, Failpoints};
@@ -26,8 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{Fixture, seconds};
 use crate::fleet::{Fleet, arm_counts, arm_log, log_position};
-use crate::simulated_clock::{SimulatedClock, UnderWay};
+use crate::pending_requests::PendingRequests;
+use ensign_testkit::azure::FixedToken;
+use ensign_testkit::clock::FakeClock;
 
+/// Deadlines within one step are reached at its end: each stillness takes real time, and ten thousand would take very much.
+/// A wait can be too long by as much, and a whole run too.
+const STEP: Duration = Duration::from_millis(500);
 /// For so long nothing may have happened before the clock goes on.
 const STILL: Duration = Duration::from_millis(40);
 /// What the cluster does in that time where it does nothing, with what the kernel's counting may add: where it does more, it
@@ -41,18 +44,18 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     fleet.prepare(&fixture.azure).await;
     fleet.bind().await;
     fixture.progress(&format!("{} bindings made", fleet.bindings));
-    let clock = SimulatedClock::new();
+    let clock = FakeClock::new();
     fixture.azure.limit_requests(Some(clock.clone()));
     let (seen, begun) = (log_position(&fixture.azure), Instant::now());
-    let (stop, under_way) = (CancellationToken::new(), UnderWay::default());
-    let config = config(fixture, clock.clone(), &under_way).await;
+    let (stop, pending) = (CancellationToken::new(), PendingRequests::default());
+    let config = config(fixture, clock.clone(), &pending).await;
     let running = tokio::spawn(ensign_controller::run(config, stop.clone()));
     let mut said = Instant::now();
     while fleet.trusted(&fixture.azure) < fleet.bindings {
         assert!(begun.elapsed() < TIMEOUT && !running.is_finished(), "every credential is written");
-        stillness(fixture, &clock, &under_way).await;
+        stillness(fixture, &clock, &pending).await;
         if fleet.trusted(&fixture.azure) < fleet.bindings {
-            clock.go_on();
+            advance_to_next_deadline(&clock);
         }
         if said.elapsed() > Duration::from_secs(10) {
             fixture.progress(&format!(
@@ -82,8 +85,8 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
 
 /// Waits until nothing has been asked or waited for anew for a moment, every request has its answer, and the cluster has
 /// nothing left to do.
-async fn stillness(fixture: &Fixture, clock: &SimulatedClock, under_way: &UnderWay) {
-    let look = || (fixture.azure.requests(), under_way.counts(), clock.sleeps());
+async fn stillness(fixture: &Fixture, clock: &FakeClock, pending: &PendingRequests) {
+    let look = || (fixture.azure.requests(), pending.counts(), clock.sleeps());
     let (mut last, mut since, mut worked) = (look(), Instant::now(), None);
     loop {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -104,6 +107,13 @@ async fn stillness(fixture: &Fixture, clock: &SimulatedClock, under_way: &UnderW
     }
 }
 
+/// Advances to the next deadline that is waited for, rounded up to the end of its step.
+fn advance_to_next_deadline(clock: &FakeClock) {
+    let Some(wake) = clock.next_wake().filter(|wake| !wake.is_zero()) else { return };
+    let steps = (clock.passed() + wake).as_nanos().div_ceil(STEP.as_nanos());
+    clock.advance(STEP * u32::try_from(steps).unwrap_or(u32::MAX) - clock.passed());
+}
+
 /// What the published limits cost at least, however the work is done: one PUT for each binding, one LIST for each identity,
 /// and one GET, each by the bucket that takes longest.
 fn floor(fleet: &Fleet) -> Duration {
@@ -120,9 +130,9 @@ fn floor(fleet: &Fleet) -> Duration {
     Duration::from_secs_f64(times.fold(0.0, f64::max))
 }
 
-async fn config(fixture: &Fixture, clock: SharedClock, under_way: &UnderWay) -> Config {
+async fn config(fixture: &Fixture, clock: SharedClock, pending: &PendingRequests) -> Config {
     let kube = ClientBuilder::try_from(fixture.control_plane.config().await).expect("a client");
-    let client = kube.with_layer(under_way).build();
+    let client = kube.with_layer(pending).build();
     let info = fixture.azure.info();
     let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
     let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
@@ -153,21 +163,5 @@ async fn config(fixture: &Fixture, clock: SharedClock, under_way: &UnderWay) -> 
         effects: Failpoints::default(),
         pods: None,
         metrics: ControllerMetrics::default(),
-    }
-}
-
-/// A credential that always has the same token.
-#[derive(Debug)]
-struct FixedToken(String);
-
-#[async_trait::async_trait]
-impl TokenCredential for FixedToken {
-    async fn get_token(
-        &self,
-        _scopes: &[&str],
-        _options: Option<TokenRequestOptions<'_>>,
-    ) -> azure_core::Result<AccessToken> {
-        let expires_on = OffsetDateTime::now_utc() + azure_core::time::Duration::hours(12);
-        Ok(AccessToken::new(self.0.clone(), expires_on))
     }
 }

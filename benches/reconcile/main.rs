@@ -20,10 +20,10 @@ mod fleet;
 mod limits;
 mod memory;
 mod one;
+mod pending_requests;
 mod process;
 mod reconcile;
 mod restart;
-mod simulated_clock;
 mod soak;
 mod steady;
 

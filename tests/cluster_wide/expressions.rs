@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::policy_namespace::{AUTHORITY, PolicyNamespace, binding, condition, config, pod, until};
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::objects::unique;
 use ensign_testkit::pods::{env, labelled};
 use ensign_testkit::policies::Policies;
 use ensign_testkit::testbed::Testbed;
-use ensign_testkit::webhook::AUDIENCE;
 
 const SENTINEL: &str = "sentinel";
 

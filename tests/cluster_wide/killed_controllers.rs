@@ -1,13 +1,12 @@
 //! Every process of Ensign killed while the API server injects by itself.
 
-use std::path::Path;
-
 use ensign_azure_emulator::LogFilter;
 use serde_json::{Value, json};
 
 use crate::load::Load;
-use ensign_testkit::controller_process::{ControllerProcess, Environment, USER};
+use ensign_testkit::controller_process::{ControllerProcess, Environment, USER, install};
 use ensign_testkit::objects::{kubectl, wait_for};
+use ensign_testkit::paths::empty_scratch;
 use ensign_testkit::pods::{create, is_injected, pod};
 use ensign_testkit::policies::Policies;
 use ensign_testkit::testbed::{Testbed, TestbedTeam};
@@ -45,12 +44,9 @@ fn pods_are_injected_with_every_process_killed_and_a_new_one_finds_nothing_to_wr
     let testbed = Testbed::acquire();
     let control_plane = testbed.control_plane;
     let _policies = Policies::install(control_plane);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("killed");
-    // What an earlier run left speaks of another cluster.
-    let _ = std::fs::remove_dir_all(&folder);
-    let environment = Environment { control_plane, azure: testbed.azure, folder };
+    let environment = Environment { control_plane, azure: testbed.azure, folder: empty_scratch("killed-controllers") };
     let info = testbed.azure.info();
-    environment.install(&info.subscription_id, &info.resource_group);
+    install(control_plane, testbed.azure, &info.subscription_id, &info.resource_group);
     let [team, late] = ["killed", "killed-late"].map(|prefix| testbed.team(prefix));
     for team in [&team, &late] {
         kubectl(control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);

@@ -11,7 +11,8 @@ use crate::policy_namespace::{AUTHORITY, PolicyNamespace, config, pod};
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::{kubectl, unique, wait_for};
 use ensign_testkit::policies::Policies;
-use ensign_testkit::testbed::{Replica, ReplicaOptions, Testbed};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::Testbed;
 use ensign_testkit::webhook::{NAME, Webhook};
 
 fn start(testbed: &Testbed, webhook: &Webhook, name: &str, mode: Mode) -> Replica {

@@ -8,7 +8,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch
 use kube::core::Status;
 use serde_json::{Value, json};
 
-use ensign_testkit::webhook::AUDIENCE;
+use ensign_testkit::azure::AUDIENCE;
 
 /// What injected pods get.
 pub const AUTHORITY: &str = "https://login.example/";

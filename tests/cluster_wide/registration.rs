@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use ensign_testkit::clock::FakeClock;
 use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
-use ensign_testkit::testbed::{Replica, ReplicaOptions, Testbed};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::Testbed;
 use ensign_testkit::webhook_process::{Install, LoadBalancer};
 
 /// An install whose Secret is filled already, without a webhook.
@@ -265,12 +266,12 @@ fn a_rival_that_takes_away_is_answered_ever_more_seldom() {
     }
     assert_eq!(testbed.registrations(&name), 4);
     for (wait, total) in [(1, 5), (2, 6), (4, 7)] {
-        clock.pass(Duration::from_secs(wait));
+        clock.advance(Duration::from_secs(wait));
         wait_for("the next repair", || {
             // A look that was under way when the time passed counts from its end. The clock stands again once the repair is
             // there: the rival takes its time, which must not be that of the repair after.
             let repaired = testbed.registrations(&name) >= total;
-            (!repaired).then(|| clock.pass(Duration::from_millis(20)));
+            (!repaired).then(|| clock.advance(Duration::from_millis(20)));
             repaired.then_some(())
         });
         wait_for("the rival's answer", || (rival.changes() >= total).then_some(()));
@@ -278,6 +279,6 @@ fn a_rival_that_takes_away_is_answered_ever_more_seldom() {
         assert_eq!(testbed.registrations(&name), total);
     }
     drop(rival);
-    clock.pass(Duration::from_secs(8));
+    clock.advance(Duration::from_secs(8));
     wait_for("peace", || (install.entry(LABELLED_ENTRY)?["failurePolicy"] == "Fail").then_some(()));
 }

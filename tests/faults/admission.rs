@@ -12,7 +12,9 @@ use ensign_core::mutants;
 use serde_json::{Value, json};
 
 use super::eventually::{condition_of, text};
-use super::harness::{AUDIENCE, Harness};
+use ensign_testkit::azure::AUDIENCE;
+
+use super::harness::Harness;
 
 const AUTHORITY: &str = "https://login.faults.test/";
 

@@ -12,9 +12,9 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::clock::lock;
 use super::gate::LABEL;
 use super::history::History;
+use super::lock::lock;
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::apply_crds;
 

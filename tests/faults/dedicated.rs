@@ -5,11 +5,11 @@ use ensign_core::provisioning::OBJECT_TAG;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::clock::lock;
 use super::eventually::text;
 use super::gate::LABEL;
 use super::harness::{Checked, Harness};
 use super::history::Version;
+use super::lock::lock;
 
 const CLASS: &str = "dedicated";
 

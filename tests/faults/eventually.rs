@@ -66,9 +66,7 @@ impl Harness {
     }
 }
 
-pub fn condition_of<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
-}
+pub use ensign_testkit::objects::condition_of;
 
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()

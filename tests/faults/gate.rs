@@ -22,8 +22,8 @@ use tower::{BoxError, Service};
 use layer::AnyResponse;
 pub use layer::GateLayer;
 
-use super::clock::lock;
 use super::history::History;
+use super::lock::lock;
 
 pub const LABEL: &str = "faults.ensign.test/plan";
 const COLLECTIONS: [&str; 4] = [

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ensign_azure_emulator::state::roles::RoleAssignment;
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, Subscription};
+use ensign_azure_emulator::state::{Credential, Identity, IdentityId, Subscription};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign_core::credentials::names::Subject;
 use ensign_core::credentials::ownership::Cluster as AzureCluster;
@@ -14,7 +14,10 @@ use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::clock::{FakeClock, lock};
+use super::lock::lock;
+use ensign_testkit::azure::{self, AUDIENCE};
+use ensign_testkit::clock::FakeClock;
+
 use super::cluster::Cluster;
 use super::dedicated::{name_in_azure, references};
 use super::gate::{Gate, LABEL};
@@ -25,7 +28,6 @@ use super::tcp_proxy::TcpProxy;
 use super::token_credential::CountedCredential;
 
 pub const ISSUER: &str = "https://issuer.faults.test/one";
-pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 pub const CLUSTER_ID: &str = "faults";
 /// Another subscription than the stand-in's own.
 pub const FAR_SUBSCRIPTION: &str = "fa500000-0000-4000-8000-0000000000fa";
@@ -236,15 +238,10 @@ impl Harness {
         let id = self.arm_id(name);
         let guid = |what: &str| uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{what}/{name}").as_bytes());
         let identity = Identity {
-            location: self.azure.info().location.clone(),
-            tags: BTreeMap::new(),
-            isolation_scope: "None".to_owned(),
             client_id: guid("client").to_string(),
             principal_id: guid("principal").to_string(),
-            arm_rights: ArmRights::None,
-            created_at: Timestamp::UNIX_EPOCH,
             credentials: credentials.iter().map(|one| (one.name.to_lowercase(), one.clone())).collect(),
-            id,
+            ..azure::identity(id, &self.azure.info().location)
         };
         for one in credentials {
             self.note(name, Some(one), &one.name);
@@ -362,8 +359,14 @@ impl Harness {
     /// Starts another controller on a machine of its own.
     pub fn start_second(self: &Arc<Self>) -> Arc<Replica> {
         let name = format!("{}-second", self.plan);
-        let second =
-            Arc::new(replica(self.cluster, &name, &self.plan, &self.history, &self.azure, self.clock.beside()));
+        let second = Arc::new(replica(
+            self.cluster,
+            &name,
+            &self.plan,
+            &self.history,
+            &self.azure,
+            self.clock.on_another_machine(),
+        ));
         lock(&self.replicas).push(second.clone());
         second.start(self);
         second
@@ -398,12 +401,12 @@ fn replica(
     plan: &str,
     history: &Arc<History>,
     azure: &Emulator,
-    clock: FakeClock,
+    clock: Arc<FakeClock>,
 ) -> Replica {
     let gate = Arc::new(Gate::new(plan.to_owned(), history.clone()));
     let probe = Arc::new(FaultProbe::new(format!("{plan}-")));
     let proxy = TcpProxy::start(cluster, &azure.info().arm_endpoint);
-    Replica::new(name, Arc::new(clock), gate, probe, proxy)
+    Replica::new(name, clock, gate, probe, proxy)
 }
 
 impl Drop for Harness {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::clock::lock;
+use super::lock::lock;
 
 pub const FINALIZER: &str = "ensign.dev/credentials";
 

@@ -12,13 +12,13 @@
 
 mod admission;
 mod cases;
-mod clock;
 mod cluster;
 mod dedicated;
 mod eventually;
 mod gate;
 mod harness;
 mod history;
+mod lock;
 mod matrix;
 mod mutant_coverage;
 mod oracles;

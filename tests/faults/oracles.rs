@@ -7,11 +7,11 @@ use ensign_core::credentials::names::Subject;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::clock::lock;
 use super::dedicated;
 use super::eventually::{condition_of, text};
 use super::harness::Harness;
 use super::history::Version;
+use super::lock::lock;
 use super::roles;
 
 /// What a plan may do that others may not.

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::clock::lock;
+use super::lock::lock;
 
 /// Freezes the one thread that a controller runs on.
 #[derive(Default)]

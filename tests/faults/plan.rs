@@ -9,9 +9,9 @@ use ensign_core::mutants::Mutant;
 use serde_json::{Value, json};
 
 use super::admission;
-use super::clock::lock;
 use super::gate::{GateAction, GateRule};
 use super::harness::{Checked, Harness, RESYNC};
+use super::lock::lock;
 use super::oracles::{self, Allowances};
 use super::probe::Strike;
 use super::scenarios::Scenario;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use ensign_controller::{Phase, Probe, SideEffect};
 use tokio::sync::Notify;
 
-use super::clock::lock;
+use super::lock::lock;
 use super::pause::PauseSwitch;
 use super::snapshot::without_hashes;
 

@@ -23,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
-use super::clock::{FakeClock, lock};
+use ensign_testkit::clock::FakeClock;
+
 use super::gate::{Gate, GateLayer};
 use super::harness::{Checked, Harness, RESYNC};
+use super::lock::lock;
 use super::pause::PauseSwitch;
 use super::probe::FaultProbe;
 use super::tcp_proxy::TcpProxy;

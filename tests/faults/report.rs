@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::clock::lock;
+use super::lock::lock;
 use super::plan::Outcome;
 
 /// Rows of the matrix that these plans are about. The others are about the webhook.

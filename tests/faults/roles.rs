@@ -8,11 +8,11 @@ use ensign_azure_emulator::state::roles::{Permission, RoleAssignment, RoleDefini
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::clock::lock;
 use super::dedicated::name_in_azure;
 use super::eventually::text;
 use super::harness::{Checked, Harness};
 use super::history::Version;
+use super::lock::lock;
 
 pub const IDENTITY: &str = "ManagedIdentity";
 /// Who made what is foreign.

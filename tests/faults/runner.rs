@@ -8,7 +8,7 @@ use std::time::Instant;
 use ensign_core::mutants::Mutant;
 
 use super::cases;
-use super::clock::lock;
+use super::lock::lock;
 use super::matrix;
 use super::mutant_coverage;
 use super::plan::{End, Outcome, Plan};

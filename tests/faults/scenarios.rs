@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::clock::lock;
-use super::harness::{AUDIENCE, Checked, Harness};
+use super::lock::lock;
+use ensign_testkit::azure::AUDIENCE;
+
+use super::harness::{Checked, Harness};
 
 const BINDING: &str = "ManagedIdentityBinding";
 const IDENTITY: &str = "ManagedIdentity";

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::clock::lock;
 use super::harness::{Checked, Harness};
+use super::lock::lock;
 
 /// No fact takes longer on the real clock, however busy the machine.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions}
 use azure_core::error::{Error, ErrorKind};
 use azure_core::time::OffsetDateTime;
 
-use super::clock::lock;
+use super::lock::lock;
 
 /// Gives tokens, or none, and counts how often it was asked.
 #[derive(Debug)]

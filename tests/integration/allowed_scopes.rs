@@ -4,7 +4,8 @@ use ensign_azure_emulator::LogFilter;
 use ensign_core::acceptance::scopes::AllowedScopes;
 
 use ensign_testkit::objects::{condition_of, kubectl, wait_for};
-use ensign_testkit::testbed::{ReplicaOptions, Testbed};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
 
 const ELSEWHERE: &str = "/subscriptions/00000000-0000-0000-0000-000000000001";
 

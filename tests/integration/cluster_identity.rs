@@ -9,7 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use ensign_testkit::clock::FakeClock;
 use ensign_testkit::objects::{Team, condition_of, kubectl, unique, wait_for};
-use ensign_testkit::testbed::{ReplicaOptions, Testbed};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
 
 const FORMER: &str = "https://former.example/cluster";
 const EVERY: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
         wait_for("a look at the issuer", || (testbed.issuer_reads(&name) == look).then_some(()));
         assert_eq!(team.arm_writes(&name).len(), 0, "nothing is written while it is not sure who the cluster is");
         assert_eq!(testbed.kubernetes_writes(&name), Vec::<String>::new());
-        clock.pass(EVERY);
+        clock.advance(EVERY);
     }
     let present = testbed.control_plane.issuer.clone();
     wait_for("both issuers to be trusted", || {
@@ -51,7 +52,7 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
     let states: Vec<_> =
         identity["status"]["issuers"].as_array().expect("records").iter().map(|record| &record["state"]).collect();
     assert_eq!(states, ["Retiring", "Current"]);
-    clock.pass(DAY);
+    clock.advance(DAY);
     wait_for("the former one to go", || (issuers() == [present.as_str()]).then_some(()));
     drop(after);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ensign_api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
 use serde_json::{Value, json};
 
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::azure_workload_identity::{
     AUTHORITY, CompatibilityWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode,
 };
@@ -12,8 +13,9 @@ use ensign_testkit::clock::FakeClock;
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::{Team, apply, condition_of, kubectl, kubectl_with, unique, wait_for};
 use ensign_testkit::pods::{create, env, env_names};
-use ensign_testkit::testbed::{ReplicaOptions, Testbed};
-use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
+use ensign_testkit::webhook::COMPATIBLE_ONLY;
 
 const USE: &str = "azure.workload.identity/use";
 const CLIENT_ID: &str = "azure.workload.identity/client-id";
@@ -462,7 +464,7 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
     wait_for("its look at the identity", || (team.arm_lists(&replica) > 0).then_some(()));
     kubectl(testbed.control_plane, &["delete", "mutatingwebhookconfiguration", name]);
     wait_for("the condition to go", || {
-        clock.pass(Duration::from_secs(900));
+        clock.advance(Duration::from_secs(900));
         said(&identity()).is_none().then_some(())
     });
     // Other tests leave objects behind, which a controller that starts looks at too.

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::azure_workload_identity::{CompatibilityWebhook, NAMESPACE_LABEL};
 use ensign_testkit::objects::{Team, apply, kubectl, unique, wait_for};
 use ensign_testkit::pods::create;
-use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
+use ensign_testkit::webhook::COMPATIBLE_ONLY;
 
 const PODS: usize = 300;
 const AT_A_TIME: usize = 8;

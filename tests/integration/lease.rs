@@ -4,7 +4,8 @@ use ensign_azure_emulator::{Delay, FaultAction, FaultMatch, FaultRule};
 use serde_json::json;
 
 use ensign_testkit::objects::{unique, wait_for};
-use ensign_testkit::testbed::{Replica, ReplicaOptions, Testbed, TestbedLease};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::{Testbed, TestbedLease};
 
 /// Soon over when its holder is paused.
 const SHORT_SECONDS: u64 = 3;
@@ -22,7 +23,7 @@ struct Pair {
 
 impl Pair {
     fn start(testbed: &Testbed, lease: &TestbedLease<'_>) -> Self {
-        lease.make();
+        lease.create();
         let names = (unique("first"), unique("second"));
         let first = testbed.start(&names.0, ReplicaOptions::with_lease(lease));
         lease.wait_holder(&names.0);

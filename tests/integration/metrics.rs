@@ -13,7 +13,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use ensign_testkit::objects::{condition_of, unique, wait_for};
-use ensign_testkit::testbed::{ReplicaOptions, Testbed};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
 
 /// What a process serves as text.
 fn text(register: impl FnOnce(&mut Registry)) -> String {

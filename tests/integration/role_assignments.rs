@@ -6,7 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
-use ensign_testkit::testbed::{ReplicaOptions, Testbed};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
 
 const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
 const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";

@@ -17,9 +17,10 @@ use ensign_runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use ensign_testkit::ensign::FixedToken;
+use ensign_testkit::azure::FixedToken;
 use ensign_testkit::objects::{apply, apply_crds, condition_of, kubectl, unique, wait_for};
-use ensign_testkit::testbed::{ReplicaOptions, Testbed, TestbedLease};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::{Testbed, TestbedLease};
 
 /// Longer than any test waits.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -153,7 +154,7 @@ fn finalizers(object: &Value) -> usize {
 fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_namespace() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(LEASE_SECONDS);
-    lease.make();
+    lease.create();
     let controller = testbed.start(&unique("before-teardown"), ReplicaOptions::with_lease(&lease));
     let team = testbed.team("teardown");
     team.bind();

@@ -268,18 +268,18 @@ async fn a_new_authority_signs_only_after_it_has_been_registered_for_a_while() {
 
     // As long as the registration does not have it, no time is long enough.
     for _ in 0..3 {
-        clock.pass(PROPAGATION);
+        clock.advance(PROPAGATION);
         keeper.settle().await.expect("waits");
     }
     assert_eq!(install.stored().await, prepared);
     install.register(prepared.ca_certificate());
     keeper.settle().await.expect("seen");
-    clock.pass(PROPAGATION.saturating_sub(Duration::from_secs(1)));
+    clock.advance(PROPAGATION.saturating_sub(Duration::from_secs(1)));
     keeper.settle().await.expect("waits");
     assert_eq!(install.stored().await, prepared, "API servers may not have read it yet");
     assert_eq!(leaf(&resolver), served);
 
-    clock.pass(Duration::from_secs(1));
+    clock.advance(Duration::from_secs(1));
     keeper.settle().await.expect("switched");
     let switched = install.stored().await;
     assert!(switched.successor().is_none() && switched.has_predecessors());
@@ -306,7 +306,7 @@ async fn replicas_that_race_for_a_new_authority_agree_on_one() {
             outcome.expect("settled");
         }
         install.register(install.stored().await.ca_certificate());
-        clock.pass(PROPAGATION);
+        clock.advance(PROPAGATION);
     }
     let leaves: Vec<_> = replicas.iter().map(|(_, resolver)| leaf(resolver)).collect();
     assert!(leaves.iter().all(|other| *other == leaves[0]), "all serve the same");
@@ -329,7 +329,7 @@ async fn a_clock_that_jumps_replaces_nothing() {
     let stored = install.stored().await;
     for jump in [10 * 60, 366 * 24 * 60 * 60, 20 * 366 * 24 * 60 * 60] {
         let clock = FakeClock::new();
-        clock.pass(Duration::from_secs(jump));
+        clock.advance(Duration::from_secs(jump));
         let (mut keeper, resolver) = install.keeper_on(&clock);
         keeper.settle().await.expect("settled");
         assert!(resolver.current().is_some(), "the API server's clock says that it is valid");

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
-use ensign_testkit::testbed::{Replica, ReplicaOptions, Testbed, TestbedTeam};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::{Testbed, TestbedTeam};
 use ensign_testkit::webhook_process::{Install, LoadBalancer, WebhookProcess};
 
 const CREATORS: usize = 50;

@@ -10,6 +10,7 @@ use crate::INJECTION;
 use ensign_testkit::gating::{GatingTestbed, SETTLE};
 use ensign_testkit::objects::{apply_all, kubectl, unique};
 use ensign_testkit::pods::{gates, is_gated, is_injected};
+use ensign_testkit::testbed::Testbed;
 
 /// Azure takes 20 credentials under an identity.
 const BATCH: usize = 20;
@@ -27,15 +28,14 @@ impl Batch<'_> {
 
     fn each(&self, object: impl Fn(&str) -> Value) {
         let objects: Vec<Value> = self.namespaces().iter().map(|namespace| object(namespace)).collect();
-        apply_all(self.testbed.testbed.control_plane, &objects);
+        apply_all(self.testbed.control_plane, &objects);
     }
 
     /// Objects of the batch by namespace.
     fn list(&self, kind: &str) -> BTreeMap<String, Vec<Value>> {
         let selector = format!("batch={}", self.name);
         let arguments = ["get", kind, "--all-namespaces", "--selector", &selector, "--output", "json"];
-        let list: Value =
-            serde_json::from_str(&kubectl(self.testbed.testbed.control_plane, &arguments)).expect("a list");
+        let list: Value = serde_json::from_str(&kubectl(self.testbed.control_plane, &arguments)).expect("a list");
         let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for item in list["items"].as_array().cloned().unwrap_or_default() {
             found.entry(item["metadata"]["namespace"].as_str().unwrap_or_default().to_owned()).or_default().push(item);
@@ -66,7 +66,7 @@ fn a_deployment_before_its_binding_comes_up_injected_held_and_released_by_itself
         Mode::Policy => 1,
     };
     for _ in 0..batches {
-        let identity = testbed.testbed.team("rounds");
+        let identity = Testbed::team(&testbed, "rounds");
         let batch = Batch { testbed: &testbed, name: identity.name.clone() };
         let labels = json!({"batch": batch.name});
         batch.each(
@@ -103,7 +103,7 @@ fn a_deployment_before_its_binding_comes_up_injected_held_and_released_by_itself
         for pod in held.values() {
             assert!(is_injected(pod) && is_gated(pod), "{pod:#}");
         }
-        testbed.clock.pass(SETTLE);
+        testbed.clock.advance(SETTLE);
         let released = batch.wait_each("the pods to be released", "pods", |pod| gates(pod).is_empty());
         for (namespace, pod) in &released {
             assert_eq!(pod["metadata"]["uid"], held[namespace]["metadata"]["uid"], "the very pod");

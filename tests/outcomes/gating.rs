@@ -24,13 +24,12 @@ fn a_pod_that_is_held_survives_a_restart_of_the_controller_and_says_what_it_wait
         "{kind}: {text}"
     );
     assert_eq!(controller.stop(), Ok(()));
-    testbed.clock.pass(SETTLE);
-    assert!(is_gated(&team.get(&pod)), "nobody is there to let it go");
+    testbed.clock.advance(SETTLE);
+    assert!(is_gated(&team.get_pod(&pod)), "nobody is there to let it go");
     let name = unique("restarted");
     let _controller = testbed.start(&name);
     team.wait_ungated(&pod);
-    let lifts =
-        testbed.testbed.kubernetes_writes(&name).into_iter().filter(|write| write.contains(&format!("/pods/{pod}")));
+    let lifts = testbed.kubernetes_writes(&name).into_iter().filter(|write| write.contains(&format!("/pods/{pod}")));
     assert_eq!(lifts.count(), 1, "gate and label go in one write");
 }
 
@@ -42,7 +41,7 @@ fn the_gates_of_others_stay() {
     team.bind();
     let quota = "example.com/quota";
     let pod = team.gated_pod(&json!({"spec": {"schedulingGates": [{"name": quota}]}}));
-    testbed.clock.pass(SETTLE);
+    testbed.clock.advance(SETTLE);
     assert_eq!(gates(&team.wait_ungated(&pod)), [quota]);
 }
 
@@ -53,7 +52,7 @@ fn a_pod_whose_binding_is_deleted_is_let_go_with_an_event() {
     let team = testbed.team("deleted");
     team.bind();
     let pod = team.gated_pod(&json!({}));
-    team.team.unbind("app");
+    team.unbind("app");
     team.wait_ungated(&pod);
     let (kind, text) = team.wait_event(&pod, "StartedWithoutIdentity");
     assert!(kind == "Warning" && text.contains("Entra will refuse its token"), "{kind}: {text}");
@@ -66,7 +65,7 @@ fn a_pod_whose_binding_is_refused_is_let_go_with_the_reason() {
     let team = testbed.team("refused");
     team.bind();
     let pod = team.gated_pod(&json!({}));
-    team.team.grant(&json!([]));
+    team.grant(&json!([]));
     team.wait_ungated(&pod);
     let (_, text) = team.wait_event(&pod, "StartedWithoutIdentity");
     assert!(text.contains("is not accepted any more (NotAllowed)"), "{text}");
@@ -89,9 +88,9 @@ fn a_pod_that_only_a_person_can_help_waits_and_says_so_once() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("stuck"));
     let team = testbed.team("stuck");
-    team.team.bind_observed();
+    team.bind_observed();
     testbed.wait_for("the binding to say what is missing", || {
-        let binding = team.team.get("mib", "app")?;
+        let binding = team.get("mib", "app")?;
         binding["status"]["conditions"].to_string().contains("CredentialMissing").then_some(())
     });
     let pod = team.gated_pod(&json!({}));
@@ -102,7 +101,7 @@ fn a_pod_that_only_a_person_can_help_waits_and_says_so_once() {
     );
     // Everything that could make it say the same again.
     team.patch("pod", &pod, &json!({"metadata": {"annotations": {"looked": "again"}}}));
-    testbed.clock.pass(SETTLE / 2);
+    testbed.clock.advance(SETTLE / 2);
     team.patch("mib", "app", &json!({"spec": {"injection": {"startPolicy": "Immediate"}}}));
     team.wait_ungated(&pod);
     assert_eq!(team.events(&pod).iter().filter(|(_, reason, _)| reason == "CredentialMissing").count(), 1);
@@ -141,7 +140,7 @@ fn a_held_pod_whose_label_a_tenant_took_away_is_found_and_let_go() {
     // No controller sees how this label goes.
     strip(&unseen);
     let _controller = testbed.start(&unique("stripped"));
-    testbed.clock.pass(SETTLE);
+    testbed.clock.advance(SETTLE);
     team.wait_ungated(&seen);
     team.wait_ungated(&unseen);
 }
@@ -164,8 +163,8 @@ fn the_label_alone_says_nothing_and_a_gate_that_a_user_set_is_lifted() {
     // The pod that came first has been looked at by now.
     let labelled_name = labelled["metadata"]["name"].as_str().expect("a name");
     let written = |write: &String| write.contains(&format!("/pods/{labelled_name}"));
-    assert!(!testbed.testbed.kubernetes_writes(&name).iter().any(written));
-    assert_eq!(team.get(labelled_name)["metadata"]["labels"][HELD_LABEL], "true");
+    assert!(!testbed.kubernetes_writes(&name).iter().any(written));
+    assert_eq!(team.get_pod(labelled_name)["metadata"]["labels"][HELD_LABEL], "true");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{bound_team, granted_team, team};
 use crate::INJECTION;
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
 use ensign_testkit::pods::{create, env, env_names, labelled, pod};
-use ensign_testkit::webhook::AUDIENCE;
 
 #[test]
 fn a_pod_that_a_ready_binding_matches_is_injected() {

@@ -1,23 +1,24 @@
 //! Fifty identities in five subscriptions, with twenty bindings each.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ensign_api::conditions::{ConditionType, is_true};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::state::{Credential, IdentityId, ResourceGroup, Subscription};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign_core::credentials::names::Subject;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
+use ensign_testkit::azure;
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::controller_process::{ControllerProcess, Environment, USER};
+use ensign_testkit::controller_process::{ControllerProcess, Environment, USER, install};
+use ensign_testkit::paths::empty_scratch;
 
 pub const IDENTITIES: usize = 50;
 const PER_IDENTITY: usize = 20;
@@ -51,16 +52,12 @@ pub struct Fleet {
 impl Fleet {
     pub async fn create() -> Self {
         let control_plane = ControlPlane::shared();
-        let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
         let name = "fleet".to_owned();
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
-        // What an earlier run left speaks of another cluster.
-        let _ = std::fs::remove_dir_all(&folder);
-        let data_dir = Some(folder.join("azure"));
-        let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
-        let azure = Emulator::start(options).expect("start the stand-in for Azure");
+        let folder = empty_scratch(&name);
+        let options = EmulatorOptions { data_dir: Some(folder.join("azure")), ..EmulatorOptions::default() };
+        let azure = azure::start_emulator(control_plane, options);
         let fleet = Self { control_plane, azure, client: control_plane.client().await, name, folder };
-        fleet.environment().install(&Self::subscription(0), GROUP);
+        install(control_plane, &fleet.azure, &Self::subscription(0), GROUP);
         fleet.fill_azure();
         fleet.fill_kubernetes().await;
         fleet
@@ -121,19 +118,8 @@ impl Fleet {
                 let tenant_id = info.tenant_id.clone();
                 state.subscriptions.insert(id.clone(), Subscription { id, tenant_id, resource_groups });
             }
-            let plain = |id: IdentityId, client_id: String| Identity {
-                id,
-                location: info.location.clone(),
-                tags: BTreeMap::new(),
-                isolation_scope: "None".to_owned(),
-                client_id,
-                principal_id: uuid::Uuid::new_v4().to_string(),
-                arm_rights: ArmRights::None,
-                created_at: Timestamp::UNIX_EPOCH,
-                credentials: BTreeMap::new(),
-            };
             for number in 0..IDENTITIES {
-                let identity = plain(self.id(number), uuid::Uuid::new_v4().to_string());
+                let identity = azure::identity(self.id(number), &info.location);
                 state.identities.insert(identity.id.key(), identity);
             }
         });
@@ -151,11 +137,7 @@ impl Fleet {
             let grants: Vec<Value> = (0..NAMESPACES)
                 .map(|n| json!({"name": format!("n{n}"), "namespace": self.namespace(n), "serviceAccounts": ["*"]}))
                 .collect();
-            let id = format!(
-                "/subscriptions/{}/resourceGroups/{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
-                Self::subscription(number),
-                self.identity(number)
-            );
+            let id = azure::arm_id(&self.id(number));
             let identity: ManagedIdentity = object(json!({
                 "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": self.identity(number)},
                 "spec": {"existing": {"resourceID": id}, "allowedSubjects": grants},
@@ -325,7 +307,6 @@ impl Fleet {
     }
 }
 
-/// The control plane with the definitions and the controller's rights.
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("an object")
 }

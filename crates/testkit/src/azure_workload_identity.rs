@@ -19,9 +19,10 @@ use ensign_webhook::server::limits::RequestLimits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::azure::AUDIENCE;
 use super::control_plane::ControlPlane;
 use super::objects::{apply, apply_crds, kubectl, wait_for};
-use super::webhook::{AUDIENCE, empty_secret};
+use super::webhook::empty_secret;
 
 /// Before the name of the other webhook in the order in which the API server asks them.
 const NAME: &str = "ensign-compatibility-tests";

@@ -1,9 +1,8 @@
-//! The real `ensign controller`, as its own service account, with exactly the rights of dev/manifests.
+//! The real `ensign controller` as a process, with the service account and the RBAC rules of dev/manifests.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,22 +10,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ensign_azure_emulator::Emulator;
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
-use k8s_openapi::jiff::Timestamp;
-use kube::config::Kubeconfig;
-use serde_json::json;
+use ensign_azure_emulator::state::{ArmRights, Identity, IdentityId};
 
+use super::azure::{self, AUDIENCE};
 use super::control_plane::ControlPlane;
+use super::service_account::{CONTROLLER, user, write_kubeconfig, write_token};
 
 /// Client ID of the controller's own identity.
 pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
 /// The controller's user at the API server.
 pub const USER: &str = "system:serviceaccount:ensign-system:ensign-controller";
-
-/// The namespace that everything of an install is in.
-const SYSTEM: &str = "ensign-system";
-const ACCOUNT: &str = "ensign-controller";
-const AUDIENCE: &str = "api://AzureADTokenExchange";
 const POLL: Duration = Duration::from_millis(50);
 
 /// Where controllers run.
@@ -37,58 +30,41 @@ pub struct Environment<'a> {
     pub folder: PathBuf,
 }
 
-impl Environment<'_> {
-    /// Makes what whoever installs makes, in the cluster and in Azure.
-    pub fn install(&self, subscription: &str, resource_group: &str) {
-        for arguments in [
-            &["apply", "--filename", "crds"][..],
-            &["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"],
-            &["apply", "--filename", "dev/manifests"],
-        ] {
-            let done = self
-                .control_plane
-                .kubectl()
-                .args(arguments)
-                .current_dir(super::paths::REPOSITORY)
-                .output()
-                .expect("run kubectl");
-            assert!(done.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-        }
-        let credential = Credential {
-            name: "bootstrap".to_owned(),
-            issuer: self.control_plane.issuer.clone(),
-            subject: USER.to_owned(),
-            audiences: vec![AUDIENCE.to_owned()],
-            written_at: Timestamp::UNIX_EPOCH,
-        };
-        let own = Identity {
-            id: IdentityId {
-                subscription: subscription.to_owned(),
-                resource_group: resource_group.to_owned(),
-                name: ACCOUNT.to_owned(),
-            },
-            location: self.azure.info().location.clone(),
-            tags: BTreeMap::new(),
-            isolation_scope: "None".to_owned(),
-            client_id: OWN_CLIENT_ID.to_owned(),
-            principal_id: uuid::Uuid::new_v4().to_string(),
-            arm_rights: ArmRights::All,
-            created_at: Timestamp::UNIX_EPOCH,
-            credentials: [(credential.name.clone(), credential)].into(),
-        };
-        self.azure.with_state(|state| state.identities.insert(own.id.key(), own));
+/// Creates what an install consists of: CRDs and manifests in the cluster, and the controller's own identity in Azure.
+pub fn install(control_plane: &ControlPlane, azure: &Emulator, subscription: &str, resource_group: &str) {
+    for arguments in [
+        &["apply", "--filename", "crds"][..],
+        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"],
+        &["apply", "--filename", "dev/manifests"],
+    ] {
+        let mut command = control_plane.kubectl();
+        let done = command.args(arguments).current_dir(super::paths::REPOSITORY).output().expect("run kubectl");
+        assert!(done.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
+    let trust = azure::credential("bootstrap", &control_plane.issuer, &user(CONTROLLER));
+    let id = IdentityId {
+        subscription: subscription.to_owned(),
+        resource_group: resource_group.to_owned(),
+        name: CONTROLLER.to_owned(),
+    };
+    let own = Identity {
+        client_id: OWN_CLIENT_ID.to_owned(),
+        arm_rights: ArmRights::All,
+        credentials: [(trust.name.clone(), trust)].into(),
+        ..azure::identity(id, &azure.info().location)
+    };
+    azure.with_state(|state| state.identities.insert(own.id.key(), own));
 }
 
-/// A controller that is started again when it ends by itself, as a kubelet would: one that has lost its Lease ends.
+/// A controller, restarted when it exits, as a kubelet would: it exits when it loses its Lease.
 pub struct ControllerProcess {
     running: Arc<Running>,
-    keeper: Option<JoinHandle<()>>,
+    supervisor: Option<JoinHandle<()>>,
 }
 
 struct Running {
     child: Mutex<Child>,
-    over: AtomicBool,
+    stopping: AtomicBool,
 }
 
 impl ControllerProcess {
@@ -96,62 +72,63 @@ impl ControllerProcess {
         let mut command = command(environment);
         command.args(flags);
         let child = command.spawn().expect("start the controller");
-        let running = Arc::new(Running { child: Mutex::new(child), over: AtomicBool::new(false) });
-        let kept = running.clone();
-        let keeper = std::thread::spawn(move || {
-            while !kept.over.load(Ordering::Acquire) {
-                let mut child = kept.child.lock().expect("nobody panicked");
-                if !kept.over.load(Ordering::Acquire) && child.try_wait().expect("look at the controller").is_some() {
+        let running = Arc::new(Running { child: Mutex::new(child), stopping: AtomicBool::new(false) });
+        let supervised = running.clone();
+        let supervisor = std::thread::spawn(move || {
+            while !supervised.stopping.load(Ordering::Acquire) {
+                let mut child = supervised.child.lock().expect("no thread panicked");
+                if !supervised.stopping.load(Ordering::Acquire)
+                    && child.try_wait().expect("poll the controller").is_some()
+                {
                     *child = command.spawn().expect("start the controller again");
                 }
                 drop(child);
                 std::thread::sleep(POLL);
             }
         });
-        Self { running, keeper: Some(keeper) }
+        Self { running, supervisor: Some(supervisor) }
     }
 
-    /// SIGKILL: it gets no chance to finish anything. Answers the signal that ended it: it may have ended by itself.
+    /// SIGKILL: it gets no chance to finish anything. Returns the signal that ended it, since it may have exited before.
     pub fn kill(self) -> Option<i32> {
-        self.running.over.store(true, Ordering::Release);
-        let mut child = self.running.child.lock().expect("nobody panicked");
+        self.running.stopping.store(true, Ordering::Release);
+        let mut child = self.running.child.lock().expect("no thread panicked");
         child.kill().expect("kill the controller");
-        child.wait().expect("it ended").signal()
+        child.wait().expect("wait for the controller").signal()
     }
 
-    /// SIGTERM: it finishes what it is at.
+    /// SIGTERM: it finishes the write in progress.
     pub fn stop(self) {
-        self.running.over.store(true, Ordering::Release);
-        let mut child = self.running.child.lock().expect("nobody panicked");
+        self.running.stopping.store(true, Ordering::Release);
+        let mut child = self.running.child.lock().expect("no thread panicked");
         let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("run kill");
         assert!(sent.success());
-        assert!(child.wait().expect("it ended").success(), "it stops cleanly");
+        assert!(child.wait().expect("wait for the controller").success(), "the controller shuts down cleanly");
     }
 }
 
 impl Drop for ControllerProcess {
     fn drop(&mut self) {
-        self.running.over.store(true, Ordering::Release);
+        self.running.stopping.store(true, Ordering::Release);
         if let Ok(mut child) = self.running.child.lock() {
-            // It may have ended already.
+            // It may have exited already.
             let _ = child.kill();
             let _ = child.wait();
         }
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
+        if let Some(supervisor) = self.supervisor.take() {
+            let _ = supervisor.join();
         }
     }
 }
 
 fn command(environment: &Environment<'_>) -> Command {
-    let folder = &environment.folder;
-    fs::create_dir_all(folder).expect("make a folder");
-    let token_file = folder.join("azure-token");
-    if !token_file.exists() {
-        fs::write(&token_file, token(environment, Some(AUDIENCE))).expect("keep a token");
-    }
-    let info = environment.azure.info();
-    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).expect("a log");
+    let Environment { control_plane, azure, folder } = environment;
+    fs::create_dir_all(folder).expect("create a folder");
+    let (token_file, kubeconfig) = (folder.join("azure-token"), folder.join("kubeconfig.json"));
+    write_token(control_plane, CONTROLLER, Some(AUDIENCE), &token_file);
+    write_kubeconfig(control_plane, CONTROLLER, &kubeconfig);
+    let info = azure.info();
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).expect("open a log");
     let mut command = Command::new(super::paths::ensign());
     command
         .args(["controller", "--azure-cloud", "custom", "--allow-private-issuer"])
@@ -159,7 +136,7 @@ fn command(environment: &Environment<'_>) -> Command {
         .arg("--azure-ca-file")
         .arg(&info.ca_file)
         .args(["--health-listen", "127.0.0.1:0", "--webhook-url", "https://127.0.0.1:1"])
-        .env("KUBECONFIG", kubeconfig(environment, folder))
+        .env("KUBECONFIG", kubeconfig)
         .env("AZURE_CLIENT_ID", OWN_CLIENT_ID)
         .env("AZURE_TENANT_ID", &info.tenant_id)
         .env("AZURE_FEDERATED_TOKEN_FILE", token_file)
@@ -168,33 +145,4 @@ fn command(environment: &Environment<'_>) -> Command {
         .stdout(Stdio::null())
         .stderr(log);
     command
-}
-
-fn kubeconfig(environment: &Environment<'_>, folder: &Path) -> PathBuf {
-    let path = folder.join("kubeconfig.json");
-    if !path.exists() {
-        let admin = Kubeconfig::read_from(&environment.control_plane.kubeconfig).expect("read the kubeconfig");
-        let server = admin.clusters[0].cluster.as_ref().and_then(|cluster| cluster.server.clone());
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {
-                "server": server, "certificate-authority": environment.control_plane.ca_file,
-            }}],
-            "users": [{"name": "test", "user": {"token": token(environment, None)}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        });
-        fs::write(&path, config.to_string()).expect("keep a kubeconfig");
-    }
-    path
-}
-
-fn token(environment: &Environment<'_>, audience: Option<&str>) -> String {
-    let mut command = environment.control_plane.kubectl();
-    command.args(["create", "token", ACCOUNT, "--namespace", SYSTEM, "--duration", "2h"]);
-    if let Some(audience) = audience {
-        command.args(["--audience", audience]);
-    }
-    let done = command.output().expect("run kubectl");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).expect("a token").trim().to_owned()
 }

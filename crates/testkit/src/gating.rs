@@ -1,7 +1,8 @@
-//! A testbed where pods are held, by the webhook or by policies, on a clock that stands until a test moves it: a pod that is
-//! held stays so for as long as the test likes.
+//! A testbed whose simulated clock does not advance on its own, so that a pod that the webhook or a policy gates stays gated
+//! until the test advances the clock by the propagation delay.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,19 +15,20 @@ use super::clock::FakeClock;
 use super::objects::{condition_of, kubectl, wait_for};
 use super::pods::{create, gates, is_gated, labelled, pod};
 use super::policies::{self, Policies};
-use super::testbed::{Replica, ReplicaOptions, Testbed, TestbedTeam};
+use super::replica::{Replica, ReplicaOptions};
+use super::testbed::{Testbed, TestbedTeam};
 use super::webhook::Webhook;
 
-/// Far more than the clock moves while a test waits for something else.
+/// The propagation delay: far more than the clock advances while a test waits for something else.
 pub const SETTLE: Duration = Duration::from_secs(3_600);
-/// How much the clock moves at each glance, so that whatever is retried is retried.
+/// How far the clock advances with each poll, so that failures are retried.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Azure, a cluster and whoever injects, without a controller.
+/// A cluster, an emulator and, unless policies inject, a webhook; without a controller.
 pub struct GatingTestbed {
-    pub testbed: Testbed,
+    testbed: Testbed,
     pub clock: Arc<FakeClock>,
-    /// None where the API server injects by itself.
+    /// None where policies inject.
     webhook: Option<&'static Webhook>,
 }
 
@@ -49,7 +51,7 @@ impl GatingTestbed {
         Self { testbed, clock, webhook }
     }
 
-    /// Starts a controller, and waits until the API server refuses labelled pods that nobody injects.
+    /// Starts a controller, and waits until labelled pods without a binding are denied.
     pub fn start(&self, name: &str) -> Replica {
         let webhook = self.webhook.map(Webhook::target);
         let injection = webhook.is_none().then(|| policies::target(&self.testbed.azure.info().authority_host));
@@ -65,18 +67,18 @@ impl GatingTestbed {
         self.wait_for("the controller to be ready", || replica.is_ready().then_some(()));
         let mut probe = pod("default", &labelled());
         probe["spec"]["serviceAccountName"] = json!("default");
-        self.wait_for("labelled pods to be refused", || {
-            let refusal = create(self.testbed.control_plane, &probe, &["--dry-run=server"]).err()?;
-            refusal.contains("Create a ManagedIdentityBinding").then_some(())
+        self.wait_for("labelled pods to be denied", || {
+            let denial = create(self.testbed.control_plane, &probe, &["--dry-run=server"]).err()?;
+            denial.contains("Create a ManagedIdentityBinding").then_some(())
         });
         replica
     }
 
-    /// Waits for a fact, while the clock moves a little.
-    pub fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    /// Waits for a condition, while the clock advances a little.
+    pub fn wait_for<T>(&self, what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
         wait_for(what, || {
-            self.clock.pass(TICK);
-            look()
+            self.clock.advance(TICK);
+            poll()
         })
     }
 
@@ -84,21 +86,21 @@ impl GatingTestbed {
     pub fn team(&self, prefix: &str) -> GatingTeam<'_> {
         let team = self.testbed.team(prefix);
         kubectl(self.testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
-        GatingTeam { team, testbed: self }
+        GatingTeam { team, gating: self }
     }
 }
 
-/// One team's world on the testbed.
+/// A namespace with an identity on the testbed.
 pub struct GatingTeam<'a> {
-    pub team: TestbedTeam<'a>,
-    testbed: &'a GatingTestbed,
+    team: TestbedTeam<'a>,
+    gating: &'a GatingTestbed,
 }
 
 impl GatingTeam<'_> {
-    /// Binds the service account and waits until the credential stands, which settles while the clock does not move.
+    /// Binds the service account and waits until its credential exists, which then propagates until the clock advances.
     pub fn bind(&self) {
         self.team.bind();
-        self.testbed.wait_for("the credential to stand", || {
+        self.gating.wait_for("the credential to exist", || {
             let binding = self.team.get("mib", "app")?;
             (condition_of(&binding, "Ready")?["reason"] == "Settling").then_some(())
         });
@@ -112,33 +114,33 @@ impl GatingTeam<'_> {
     }
 
     pub fn create(&self, pod: &Value, flags: &[&str]) -> Result<Value, String> {
-        create(self.testbed.testbed.control_plane, pod, flags)
+        create(self.gating.control_plane, pod, flags)
     }
 
-    /// Creates a pod, as soon as whoever injects knows of its binding, that is held; answers its name.
+    /// Creates a gated pod, as soon as it is admitted because its binding is known. Returns its name.
     pub fn gated_pod(&self, change: &Value) -> String {
         let pod = self.pod(change);
-        let made = self.testbed.wait_for("the pod to be admitted", || self.create(&pod, &[]).ok());
+        let made = self.gating.wait_for("the pod to be admitted", || self.create(&pod, &[]).ok());
         assert!(is_gated(&made), "{made:#}");
         made["metadata"]["name"].as_str().expect("a name").to_owned()
     }
 
-    pub fn get(&self, pod: &str) -> Value {
+    pub fn get_pod(&self, pod: &str) -> Value {
         self.team.get("pod", pod).expect("the pod")
     }
 
     /// Waits until the pod has neither gate nor label of Ensign's.
     pub fn wait_ungated(&self, pod: &str) -> Value {
-        self.testbed.wait_for(&format!("pod {pod} to be let go"), || {
-            let found = self.get(pod);
+        self.gating.wait_for(&format!("pod {pod} to be ungated"), || {
+            let found = self.get_pod(pod);
             (!gates(&found).contains(&IDENTITY_GATE) && found["metadata"]["labels"].get(HELD_LABEL).is_none())
                 .then_some(found)
         })
     }
 
-    /// Waits for an event of this reason on the pod; answers its type and text.
+    /// Waits for an event with this reason on the pod. Returns its type and text.
     pub fn wait_event(&self, pod: &str, reason: &str) -> (String, String) {
-        self.testbed.wait_for(&format!("event {reason} on pod {pod}"), || {
+        self.gating.wait_for(&format!("event {reason} on pod {pod}"), || {
             self.events(pod).into_iter().find(|(_, found, _)| found == reason).map(|(kind, _, text)| (kind, text))
         })
     }
@@ -147,7 +149,7 @@ impl GatingTeam<'_> {
     pub fn events(&self, pod: &str) -> Vec<(String, String, String)> {
         let arguments = ["get", "events", "--namespace", &self.team.name, "--output", "json"];
         let list: Value =
-            serde_json::from_str(&kubectl(self.testbed.testbed.control_plane, &arguments)).expect("a list of events");
+            serde_json::from_str(&kubectl(self.gating.control_plane, &arguments)).expect("a list of events");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let events = list["items"].as_array().cloned().unwrap_or_default();
         events
@@ -162,6 +164,22 @@ impl GatingTeam<'_> {
     pub fn patch(&self, kind: &str, name: &str, patch: &Value) {
         let patch = patch.to_string();
         let arguments = ["patch", kind, name, "--namespace", &self.team.name, "--type", "merge", "--patch", &patch];
-        kubectl(self.testbed.testbed.control_plane, &arguments);
+        kubectl(self.gating.control_plane, &arguments);
+    }
+}
+
+impl Deref for GatingTestbed {
+    type Target = Testbed;
+
+    fn deref(&self) -> &Testbed {
+        &self.testbed
+    }
+}
+
+impl<'a> Deref for GatingTeam<'a> {
+    type Target = TestbedTeam<'a>;
+
+    fn deref(&self) -> &TestbedTeam<'a> {
+        &self.team
     }
 }

@@ -13,9 +13,10 @@ use ensign_core::cel::{self, Form, Mode};
 use ensign_core::webhook_configuration::excluded_namespaces;
 use serde_json::{Value, json};
 
+use super::azure::AUDIENCE;
 use super::control_plane::ControlPlane;
 use super::objects::{apply_all, apply_crds, replace_all};
-use super::webhook::{AUDIENCE, NAME};
+use super::webhook::NAME;
 
 /// What is known of the policies of control planes, by their kubeconfigs.
 static STATES: Mutex<BTreeMap<PathBuf, State>> = Mutex::new(BTreeMap::new());

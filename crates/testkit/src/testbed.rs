@@ -1,84 +1,55 @@
-//! Controllers of a test's own, on a control plane where no other controller acts. Each has a thread to itself, so that
-//! it can be paused as a whole, as a process that the kernel stops.
+//! A control plane and an emulator where no controller runs, for tests that start their own.
 
-use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ensign_azure::ArmClient;
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
+use ensign_azure_emulator::state::{Credential, IdentityId};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
-use ensign_controller;
-use ensign_controller::{
-    Config, ControllerMetrics, Failpoints, InjectionTarget, IssuerWatch, LeaseConfig, PodSettings, WebhookTarget,
-};
-use ensign_core::acceptance::scopes::AllowedScopes;
-use ensign_core::assess::Settings;
-use ensign_core::credentials::ownership::Cluster;
-use ensign_core::roles::RolePolicy;
-use ensign_core::scheduling::backoff::Spread;
-use ensign_core::scheduling::rate_limiter::RateLimits;
-use ensign_runtime::clock::{Clock, SharedClock, SystemClock};
-use ensign_runtime::health::Readiness;
-use http::HeaderValue;
-use http::header::USER_AGENT;
-use k8s_openapi::jiff::Timestamp;
+use ensign_runtime::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::azure;
 use super::control_plane::ControlPlane;
-use super::ensign::FixedToken;
 use super::objects::{apply, apply_crds, condition_of, kubectl, unique, wait_for};
+use super::replica::{Replica, ReplicaOptions};
 
-/// A cluster and an Azure without a controller. One test has them at a time: each controller acts on all objects.
+/// Held by one test at a time, because each controller acts on all objects.
 pub struct Testbed {
     pub control_plane: &'static ControlPlane,
     pub azure: &'static Emulator,
-    _turn: MutexGuard<'static, ()>,
+    _lock: MutexGuard<'static, ()>,
 }
 
 impl Testbed {
     pub fn acquire() -> Self {
         static AZURE: OnceLock<Emulator> = OnceLock::new();
-        static TURN: Mutex<()> = Mutex::new(());
-        // A test that failed has left nothing that the next one would mind.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        static LOCK: Mutex<()> = Mutex::new(());
+        // A failed test leaves nothing that disturbs the next one.
+        let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let control_plane = ControlPlane::separate();
         let azure = AZURE.get_or_init(|| {
             apply_crds(control_plane);
-            let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
-            let options = EmulatorOptions { issuer_ca_pems: vec![ca], ..EmulatorOptions::default() };
-            Emulator::start(options).expect("start the stand-in for Azure")
+            azure::start_emulator(control_plane, EmulatorOptions::default())
         });
-        Self { control_plane, azure, _turn: turn }
+        Self { control_plane, azure, _lock: lock }
     }
 
     /// A namespace and an identity in Azure with the same unique name, and the objects that bind its service account.
     pub fn team(&self, prefix: &str) -> TestbedTeam<'_> {
         let name = unique(prefix);
-        let info = self.azure.info();
-        let id = IdentityId {
-            subscription: info.subscription_id.clone(),
-            resource_group: info.resource_group.clone(),
-            name: name.clone(),
-        };
-        let identity = Identity {
-            location: info.location.clone(),
-            tags: BTreeMap::new(),
-            isolation_scope: "None".to_owned(),
-            client_id: Uuid::new_v4().to_string(),
-            principal_id: Uuid::new_v4().to_string(),
-            arm_rights: ArmRights::None,
-            created_at: Timestamp::UNIX_EPOCH,
-            credentials: BTreeMap::new(),
-            id,
-        };
+        let id = self.azure_id(&name);
+        let identity = azure::identity(id, &self.azure.info().location);
         self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
         kubectl(self.control_plane, &["create", "namespace", &name]);
         TestbedTeam { testbed: self, name }
+    }
+
+    fn azure_id(&self, name: &str) -> IdentityId {
+        let info = self.azure.info();
+        IdentityId {
+            subscription: info.subscription_id.clone(),
+            resource_group: info.resource_group.clone(),
+            name: name.to_owned(),
+        }
     }
 
     /// A lease that no other test has.
@@ -91,13 +62,13 @@ impl Testbed {
         Replica::start(self, name, options)
     }
 
-    /// How often the issuer was looked at by a controller.
+    /// How often a controller read the issuer.
     pub fn issuer_reads(&self, replica: &str) -> usize {
-        let is_look = |event: &Value| event["requestURI"] == "/.well-known/openid-configuration";
-        self.requests(replica).iter().filter(|event| is_look(event)).count()
+        let is_read = |event: &Value| event["requestURI"] == "/.well-known/openid-configuration";
+        self.requests(replica).iter().filter(|event| is_read(event)).count()
     }
 
-    /// How often a controller wrote the registration of a webhook, and was not too late.
+    /// How often a controller successfully updated a webhook configuration.
     pub fn registrations(&self, replica: &str) -> usize {
         let is_write = |event: &Value| {
             event["verb"] == "update"
@@ -107,17 +78,17 @@ impl Testbed {
         self.requests(replica).iter().filter(|event| is_write(event)).count()
     }
 
-    /// How often a controller read the registration of a webhook.
+    /// How often a controller read a webhook configuration.
     pub fn registration_reads(&self, replica: &str) -> usize {
-        let is_look =
+        let is_read =
             |event: &Value| event["verb"] == "get" && event["objectRef"]["resource"] == "mutatingwebhookconfigurations";
-        self.requests(replica).iter().filter(|event| is_look(event)).count()
+        self.requests(replica).iter().filter(|event| is_read(event)).count()
     }
 
     /// How often a controller read the lease.
     pub fn lease_reads(&self, replica: &str) -> usize {
-        let is_look = |event: &Value| event["verb"] == "get" && event["objectRef"]["resource"] == "leases";
-        self.requests(replica).iter().filter(|event| is_look(event)).count()
+        let is_read = |event: &Value| event["verb"] == "get" && event["objectRef"]["resource"] == "leases";
+        self.requests(replica).iter().filter(|event| is_read(event)).count()
     }
 
     /// What a controller wrote to Kubernetes apart from the lease.
@@ -135,7 +106,7 @@ impl Testbed {
     }
 }
 
-/// One team's world on the testbed.
+/// A namespace and an identity on the testbed.
 pub struct TestbedTeam<'a> {
     testbed: &'a Testbed,
     pub name: String,
@@ -152,7 +123,7 @@ impl TestbedTeam<'_> {
         self.grant(&self.whole_namespace());
     }
 
-    /// The same, but nothing is written to Azure.
+    /// The same with the policy `Observe`: nothing is written to Azure.
     pub fn bind_observed(&self) {
         self.managed_identity("Observe", &self.whole_namespace());
         self.bind_account("app");
@@ -162,17 +133,13 @@ impl TestbedTeam<'_> {
         json!([{"name": "team", "namespace": self.name, "serviceAccounts": ["*"]}])
     }
 
-    /// Says who may use the identity.
+    /// Sets who may use the identity.
     pub fn grant(&self, allowed: &Value) {
         self.managed_identity("Manage", allowed);
     }
 
     fn managed_identity(&self, policy: &str, allowed: &Value) {
-        let info = self.testbed.azure.info();
-        let id = format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
-            info.subscription_id, info.resource_group, self.name
-        );
+        let id = azure::arm_id(&self.testbed.azure_id(&self.name));
         self.apply(&json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": self.name},
             "spec": {"existing": {"resourceID": id, "credentialPolicy": policy}, "allowedSubjects": allowed},
@@ -219,20 +186,16 @@ impl TestbedTeam<'_> {
 
     /// Puts a credential under the identity, as another program would.
     pub fn add_credential(&self, name: &str, issuer: &Value, subject: &str) {
-        let credential = Credential {
-            name: name.to_owned(),
-            issuer: issuer.as_str().expect("an issuer").to_owned(),
-            subject: subject.to_owned(),
-            audiences: vec!["api://AzureADTokenExchange".to_owned()],
-            written_at: SystemClock.now(),
-        };
+        let issuer = issuer.as_str().expect("an issuer");
+        let written_at = SystemClock.now();
+        let credential = Credential { written_at, ..azure::credential(name, issuer, subject) };
         self.testbed.azure.with_state(|state| {
             let found = state.identities.values_mut().find(|found| found.id.name == self.name).expect("an identity");
             found.credentials.insert(name.to_owned(), credential);
         });
     }
 
-    /// Makes a pod that is held.
+    /// Creates a gated pod.
     pub fn create_gated_pod(&self, name: &str) {
         wait_for("the default service account", || {
             let arguments = ["get", "serviceaccount", "default", "--namespace", &self.name, "--ignore-not-found"];
@@ -254,12 +217,12 @@ impl TestbedTeam<'_> {
         pod["spec"]["schedulingGates"].as_array().map_or(0, Vec::len)
     }
 
-    /// Writes that ARM saw under the identity from the controller of this name.
+    /// Writes to ARM under the identity by the controller of this name.
     pub fn arm_writes(&self, replica: &str) -> Vec<LogEntry> {
         self.arm_requests("arm-write", replica)
     }
 
-    /// How often the controller of this name asked ARM for the credentials under the identity.
+    /// How often the controller of this name listed the identity's credentials.
     pub fn arm_lists(&self, replica: &str) -> usize {
         self.arm_requests("arm-read", replica).len()
     }
@@ -284,8 +247,8 @@ pub struct TestbedLease<'a> {
 }
 
 impl TestbedLease<'_> {
-    /// Makes the object as an install does: empty.
-    pub fn make(&self) {
+    /// Creates the object as an install does: empty.
+    pub fn create(&self) {
         self.write(&json!({}));
     }
 
@@ -318,191 +281,4 @@ impl TestbedLease<'_> {
     pub fn wait_holder(&self, name: &str) {
         wait_for(&format!("{name} to hold the lease"), || (self.holder().as_deref() == Some(name)).then_some(()));
     }
-}
-
-/// What a test says of its controller.
-pub struct ReplicaOptions {
-    /// Name and duration of the lease.
-    pub lease: Option<(String, u64)>,
-    pub clock: SharedClock,
-    /// The issuer, instead of the one that is discovered.
-    pub issuer: Option<String>,
-    pub issuer_watch: Option<IssuerWatch>,
-    /// The cluster's ID and the one it had before.
-    pub cluster_id: Option<String>,
-    pub previous_id: Option<String>,
-    /// Who injects.
-    pub injection: Option<InjectionTarget>,
-    pub allowed_scopes: AllowedScopes,
-    pub roles: Option<RolePolicy>,
-    /// What it does about pods, and the webhook that it registers.
-    pub pods: Option<PodSettings>,
-    /// How long credentials settle.
-    pub settle: Duration,
-    pub webhook: Option<WebhookTarget>,
-    pub metrics: ControllerMetrics,
-}
-
-impl Default for ReplicaOptions {
-    fn default() -> Self {
-        Self {
-            lease: None,
-            clock: SystemClock::shared(),
-            issuer: None,
-            issuer_watch: None,
-            cluster_id: None,
-            previous_id: None,
-            injection: None,
-            allowed_scopes: AllowedScopes::default(),
-            roles: None,
-            pods: None,
-            settle: Duration::ZERO,
-            webhook: None,
-            metrics: ControllerMetrics::default(),
-        }
-    }
-}
-
-impl ReplicaOptions {
-    pub fn with_lease(lease: &TestbedLease<'_>) -> Self {
-        Self { lease: Some((lease.name.clone(), lease.duration_seconds)), ..Self::default() }
-    }
-}
-
-/// A controller.
-pub struct Replica {
-    stop: CancellationToken,
-    readiness: Readiness,
-    pauses: tokio::sync::mpsc::UnboundedSender<PauseRequest>,
-    thread: Option<JoinHandle<Result<(), String>>>,
-}
-
-struct PauseRequest {
-    paused: Sender<()>,
-    resume: Receiver<()>,
-}
-
-impl Replica {
-    fn start(testbed: &Testbed, name: &str, options: ReplicaOptions) -> Self {
-        let (stop, readiness) = (CancellationToken::new(), Readiness::default());
-        let (pauses, mut requested_pauses) = tokio::sync::mpsc::unbounded_channel::<PauseRequest>();
-        let info = testbed.azure.info();
-        let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
-        let credential = Arc::new(FixedToken(testbed.azure.arm_token().expect("a token for ARM")));
-        let tenant_id = Some(info.tenant_id.clone());
-        let (control_plane, name) = (testbed.control_plane, name.to_owned());
-        let (ready, stopped) = (readiness.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                tokio::spawn(async move {
-                    while let Some(pause) = requested_pauses.recv().await {
-                        let _ = pause.paused.send(());
-                        // Blocks the only thread of this controller.
-                        let _ = pause.resume.recv();
-                    }
-                });
-                ensign_runtime::tls::install_provider();
-                let mut config = control_plane.config().await;
-                config.headers.push((USER_AGENT, HeaderValue::from_str(&name).expect("a header")));
-                let client = kube::Client::try_from(config.clone()).expect("make a client");
-                config.default_retry = false;
-                let lease_client = kube::Client::try_from(config).expect("make a client");
-                let (id, issuer) = ensign_controller::discover(&client, options.cluster_id, options.issuer)
-                    .await
-                    .expect("learn the cluster");
-                let arm = ArmClient::new(&cloud, &connection, credential, &name).expect("a client of ARM");
-                let arm = arm.bounded(options.allowed_scopes.clone());
-                let leadership = options.lease.map(|(lease, duration_seconds)| LeaseConfig {
-                    client: lease_client,
-                    namespace: "default".to_owned(),
-                    name: lease,
-                    identity: format!("{name}_{}", Uuid::new_v4()),
-                    duration_seconds,
-                });
-                let config = Config {
-                    client,
-                    arm,
-                    settings: Settings {
-                        cluster: Cluster {
-                            id,
-                            previous_id: options.previous_id,
-                            issuer,
-                            audience: cloud.token_audience,
-                        },
-                        issuer_refusal: None,
-                        tenant_id,
-                        own_client_id: None,
-                        allowed_scopes: options.allowed_scopes.clone(),
-                        roles: options.roles.clone(),
-                        settle: options.settle,
-                    },
-                    resync: Duration::from_secs(900),
-                    azure_limits: RateLimits::PUBLISHED,
-                    spread: Spread::seeded(1),
-                    concurrency: 4,
-                    webhook: options.webhook,
-                    injection: options.injection,
-                    clock: options.clock,
-                    instance: Some(name),
-                    readiness: ready,
-                    leadership,
-                    issuer_watch: options.issuer_watch,
-                    effects: Failpoints::default(),
-                    pods: options.pods,
-                    metrics: options.metrics,
-                };
-                ensign_controller::run(config, stopped).await.map_err(|error| format!("{error}: {error:?}"))
-            })
-        });
-        Self { stop, readiness, pauses, thread: Some(thread) }
-    }
-
-    pub fn is_ready(&self) -> bool {
-        self.readiness.get()
-    }
-
-    pub fn wait_ready(&self) {
-        wait_for("a controller to be ready", || self.is_ready().then_some(()));
-    }
-
-    /// Stops the controller's thread where it is, until the answer is dropped.
-    pub fn pause(&self) -> PausedReplica {
-        let (paused, is_paused) = channel();
-        let (resume, resumed) = channel();
-        assert!(self.pauses.send(PauseRequest { paused, resume: resumed }).is_ok(), "the controller runs");
-        is_paused.recv().expect("the controller is paused");
-        PausedReplica { _resume: resume }
-    }
-
-    /// Stops it as SIGTERM does.
-    pub fn stop(mut self) -> Result<(), String> {
-        self.stop.cancel();
-        self.join()
-    }
-
-    /// Waits until it ends by itself.
-    pub fn wait_exit(mut self) -> Result<(), String> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), String> {
-        let thread = self.thread.take().expect("joined once");
-        wait_for("a controller to end", || thread.is_finished().then_some(()));
-        thread.join().expect("no controller panics")
-    }
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A controller that does nothing at all. Dropped, it goes on.
-pub struct PausedReplica {
-    _resume: Sender<()>,
 }

@@ -16,6 +16,7 @@ use ensign_webhook::server::limits::RequestLimits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::azure::AUDIENCE;
 use super::control_plane::ControlPlane;
 use super::objects::{apply, wait_for};
 
@@ -25,9 +26,6 @@ pub const NAME: &str = "ensign-integration-tests";
 /// Namespaces that are left to the webhook in compatibility mode: two webhooks of Ensign in one would set each other's
 /// annotation right.
 pub const COMPATIBLE_ONLY: [&str; 3] = ["compatible-allowed", "compatible-denied", "compatible-generated"];
-/// The audience that pods' tokens get.
-pub const AUDIENCE: &str = "api://AzureADTokenExchange";
-
 /// A running webhook.
 pub struct Webhook {
     address: SocketAddr,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::pods::UPSTREAM_VOLUME;
 use crate::policy_namespace::config;
-use ensign_testkit::webhook::AUDIENCE;
+use ensign_testkit::azure::AUDIENCE;
 
 /// Differences that are explained, with how often each was seen. docs/injection-policy.md has the reasons.
 #[derive(Debug, Default)]

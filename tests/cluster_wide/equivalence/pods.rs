@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
-use ensign_testkit::webhook::AUDIENCE;
+use ensign_testkit::azure::AUDIENCE;
 
 pub(super) const CONTAINERS: [&str; 5] = ["init0", "init1", "app0", "app1", "app2"];
 pub(super) const TIERS: [&str; 3] = ["web", "db", ""];

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ensign_azure_emulator::state::{DenyPolicy, Lock, LockLevel};
 use serde_json::json;
 
-use super::super::clock::lock;
 use super::super::eventually::condition_of;
 use super::super::harness::{Checked, Harness, RESYNC};
+use super::super::lock::lock;
 use super::super::scenarios::begin;
 use super::{BINDING, bound};
 

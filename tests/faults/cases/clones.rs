@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::clock::lock;
 use super::super::harness::{CLUSTER_ID, Checked, Harness, RESYNC};
+use super::super::lock::lock;
 use super::super::oracles;
 use super::{BINDING, IDENTITY, bound};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
 
-use super::super::clock::lock;
 use super::super::harness::{Checked, Harness, ISSUER};
+use super::super::lock::lock;
 use super::super::scenarios::rolled_over;
 use super::{IDENTITY, bound};
 

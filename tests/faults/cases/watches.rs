@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::clock::lock;
 use super::super::eventually::condition_of;
 use super::super::gate::{GateAction, GateRule};
 use super::super::harness::{Checked, Harness};
+use super::super::lock::lock;
 use super::super::scenarios::begin;
 use super::{BINDING, BINDINGS, IDENTITIES, NAMESPACES, azure_not_written, bound};
 
