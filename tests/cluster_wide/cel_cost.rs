@@ -100,7 +100,7 @@ fn largest_binding(at: usize, change: &Value) -> Value {
 }
 
 #[test]
-fn the_largest_pod_with_the_largest_bindings_stays_inside_the_budget() {
+fn the_largest_pod_with_the_largest_bindings_stays_within_the_cel_budget() {
     let testbed = Testbed::acquire();
     let policies = Policies::install(testbed.control_plane);
     let name = unique("cost");

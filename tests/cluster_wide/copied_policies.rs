@@ -65,7 +65,7 @@ fn a_copy_that_lacks_something_gets_it() {
 }
 
 #[test]
-fn a_copy_with_something_in_the_way_of_the_token_is_refused() {
+fn a_copy_with_a_conflicting_mount_is_denied() {
     let testbed = testbed();
     let mut copy = copied(&testbed.admitted(&labelled()));
     let below = format!("{TOKEN_MOUNT_PATH}/token");

@@ -163,7 +163,7 @@ fn several_bindings_each_add_their_client_id_and_share_one_token() {
 }
 
 #[test]
-fn selectors_mean_what_they_mean_in_kubernetes() {
+fn selectors_have_the_semantics_of_kubernetes() {
     let testbed = PolicyTestbed::create();
     let expression = |operator: &str, values: &[&str]| {
         json!({"matchExpressions": [
@@ -205,7 +205,7 @@ fn selectors_mean_what_they_mean_in_kubernetes() {
 }
 
 #[test]
-fn pods_that_no_binding_serves_are_left_alone() {
+fn pods_without_a_binding_are_unchanged() {
     let testbed = PolicyTestbed::create();
     let refused = condition("Accepted", "False", "NotAllowed", "ask");
     testbed.bind(&[
@@ -223,7 +223,7 @@ fn pods_that_no_binding_serves_are_left_alone() {
 }
 
 #[test]
-fn pods_that_opt_out_or_mirror_a_static_pod_are_left_alone() {
+fn pods_that_opt_out_and_mirror_pods_are_unchanged() {
     let testbed = PolicyTestbed::create();
     testbed.bind(&[binding("first", &json!({})), binding("waits", &json!({"status": {"clientID": null}}))]);
     let admitted = testbed.admitted(&json!({"metadata": {"labels": {INJECT_LABEL: "false"}}}));
@@ -234,7 +234,7 @@ fn pods_that_opt_out_or_mirror_a_static_pod_are_left_alone() {
 }
 
 #[test]
-fn pods_are_held_until_the_credential_works_unless_the_binding_or_the_node_says_otherwise() {
+fn pods_are_gated_until_the_credential_works_unless_immediate_or_bound_to_a_node() {
     let testbed = PolicyTestbed::create();
     let waits = |policy: &str, ready: &str| {
         let conditions =
@@ -267,7 +267,7 @@ fn pods_are_held_until_the_credential_works_unless_the_binding_or_the_node_says_
 }
 
 #[test]
-fn a_gate_that_a_pod_brings_along_gets_its_label() {
+fn a_gate_set_by_the_user_gets_its_label() {
     let testbed = PolicyTestbed::create();
     testbed.bind(&[binding("app", &json!({}))]);
     let admitted = testbed.admitted(&json!({"spec": {"schedulingGates": [{"name": IDENTITY_GATE}]}}));
@@ -275,7 +275,7 @@ fn a_gate_that_a_pod_brings_along_gets_its_label() {
 }
 
 #[test]
-fn an_identity_that_is_not_resolved_refuses_pods_in_the_words_of_the_webhook() {
+fn pods_of_an_unresolved_identity_are_denied_with_the_webhooks_message() {
     let testbed = PolicyTestbed::create();
     let why = condition("IdentityResolved", "False", "IdentityNotFound", "Azure has no such\nidentity");
     let accepted = condition("Accepted", "True", "Accepted", "");
@@ -298,7 +298,7 @@ fn an_identity_that_is_not_resolved_refuses_pods_in_the_words_of_the_webhook() {
 }
 
 #[test]
-fn a_labelled_pod_is_refused_with_the_reason_of_its_binding() {
+fn a_labelled_pod_is_denied_with_the_reason_of_its_binding() {
     let testbed = PolicyTestbed::create();
     let refused = condition("Accepted", "False", "NotAllowed", "ask the owner");
     let cases = [
@@ -324,7 +324,7 @@ fn a_labelled_pod_is_refused_with_the_reason_of_its_binding() {
 }
 
 #[test]
-fn a_labelled_pod_without_any_binding_is_refused_in_every_namespace_but_excluded_ones() {
+fn a_labelled_pod_without_a_binding_is_denied_except_in_excluded_namespaces() {
     let testbed = PolicyTestbed::create();
     testbed.bind(&[]);
     let elsewhere = unique("without-grant");
@@ -357,7 +357,7 @@ fn an_annotation_is_no_proof_of_injection() {
 }
 
 #[test]
-fn what_is_in_the_way_of_the_token_refuses_the_pod() {
+fn a_conflicting_mount_denies_the_pod() {
     let testbed = PolicyTestbed::create();
     let chooses = json!({"spec": {"injection": {"containers": {"include": ["app"]}}}});
     testbed.bind(&[binding("app", &chooses)]);
@@ -403,7 +403,7 @@ fn what_is_in_the_way_of_the_token_refuses_the_pod() {
 }
 
 #[test]
-fn a_volume_of_the_tokens_name_refuses_the_pod_unless_it_is_the_token() {
+fn a_volume_with_the_reserved_name_denies_the_pod_unless_it_is_the_token() {
     let testbed = PolicyTestbed::create();
     testbed.bind(&[binding("app", &json!({}))]);
     let with = |volume: Value| json!({"spec": {"volumes": [volume]}});

@@ -54,7 +54,7 @@ fn policy_writes(control_plane: &ControlPlane, replica: &str) -> usize {
 }
 
 #[test]
-fn changing_over_under_load_loses_no_injection() {
+fn switching_modes_under_load_loses_no_injection() {
     let testbed = Testbed::acquire();
     let control_plane = testbed.control_plane;
     let _policies = Policies::install(control_plane);

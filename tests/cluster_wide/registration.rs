@@ -54,7 +54,7 @@ fn wait_for_a_look(testbed: &Testbed, controller: &str, install: &Install) {
 }
 
 #[test]
-fn it_is_filled_in_once_the_webhook_answers_and_not_before() {
+fn the_registration_is_filled_in_only_once_the_webhook_responds() {
     let testbed = Testbed::acquire();
     let install = Install::new(testbed.control_plane, "probe");
     let balancer = LoadBalancer::start();
@@ -72,7 +72,7 @@ fn it_is_filled_in_once_the_webhook_answers_and_not_before() {
 }
 
 #[test]
-fn a_webhook_whose_certificate_is_of_another_authority_counts_as_none() {
+fn a_webhook_with_a_certificate_of_another_ca_counts_as_unreachable() {
     let testbed = Testbed::acquire();
     let (install, other) = (filled(&testbed, "untrusted"), Install::new(testbed.control_plane, "other"));
     let balancer = LoadBalancer::start();
@@ -86,7 +86,7 @@ fn a_webhook_whose_certificate_is_of_another_authority_counts_as_none() {
 }
 
 #[test]
-fn every_entry_is_taken_by_the_api_server_as_it_was_meant() {
+fn the_api_server_stores_every_webhook_entry_unchanged() {
     let testbed = Testbed::acquire();
     let install = filled(&testbed, "entries");
     let team = testbed.team("entries-team");
@@ -114,7 +114,7 @@ fn every_entry_is_taken_by_the_api_server_as_it_was_meant() {
 }
 
 #[test]
-fn where_another_program_injects_the_ca_it_is_left_to_it() {
+fn an_externally_injected_ca_is_left_to_that_program() {
     let testbed = Testbed::acquire();
     let install = Install::new(testbed.control_plane, "external");
     let team = testbed.team("external-team");
@@ -142,7 +142,7 @@ fn where_another_program_injects_the_ca_it_is_left_to_it() {
 }
 
 #[test]
-fn it_goes_with_the_namespace_of_the_webhook_so_that_no_pod_waits_for_nobody() {
+fn the_registration_is_emptied_when_the_webhooks_namespace_is_deleted() {
     let testbed = Testbed::acquire();
     let install = filled(&testbed, "going");
     let _controller = start(&testbed, &unique("going"), unseen(&install));
@@ -207,7 +207,7 @@ fn enforcer(registration: &Value) -> Option<Value> {
 }
 
 #[test]
-fn a_rival_that_adds_to_selectors_is_not_fought() {
+fn changes_of_another_program_to_selectors_are_kept() {
     let testbed = Testbed::acquire();
     let install = filled(&testbed, "enforcer");
     let rival = Rival::start(&install, enforcer);
@@ -251,7 +251,7 @@ fn saboteur(registration: &Value) -> Option<Value> {
 }
 
 #[test]
-fn a_rival_that_takes_away_is_answered_ever_more_seldom() {
+fn removals_by_another_program_are_repaired_with_backoff() {
     let testbed = Testbed::acquire();
     let install = filled(&testbed, "saboteur");
     let clock = FakeClock::new();

@@ -17,7 +17,7 @@ fn limited() -> ReplicaOptions {
 }
 
 #[test]
-fn outside_of_its_scopes_a_controller_asks_azure_nothing_and_a_deletion_waits_for_an_operator() {
+fn outside_its_scopes_a_controller_sends_nothing_and_a_deletion_waits_for_an_operator() {
     let testbed = Testbed::acquire();
     let team = testbed.team("scopes");
     team.bind();

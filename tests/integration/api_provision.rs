@@ -58,7 +58,7 @@ fn delete(kind: &str, object: &Value) {
 }
 
 #[test]
-fn whatever_could_lead_elsewhere_in_azure_is_refused() {
+fn path_tricks_in_azure_names_are_rejected() {
     let tricks = [
         ("subscriptionID", "x"),
         ("subscriptionID", "00000000-0000-0000-0000-0000000000aa/resourceGroups/other"),
@@ -87,7 +87,7 @@ fn whatever_could_lead_elsewhere_in_azure_is_refused() {
 }
 
 #[test]
-fn what_azure_takes_is_accepted_and_defaults_are_filled_in() {
+fn valid_objects_are_accepted_and_defaulted() {
     let object = identity(&json!({"provision": with(provision(), "tags", &json!({"cost-center": "7", "a:b c": ""}))}));
     apply(control_plane(), &object).expect("apply");
     let spec = &stored("mi", &object)["spec"];
@@ -106,7 +106,7 @@ fn what_azure_takes_is_accepted_and_defaults_are_filled_in() {
 }
 
 #[test]
-fn tags_that_azure_refuses_or_that_are_ensigns_own_are_refused() {
+fn invalid_and_reserved_tags_are_rejected() {
     for name in ["a/b", "a?b", "a%b", "", "ensign.dev-cluster", "Ensign.Dev-object", &"x".repeat(513)] {
         let object = identity(&json!({"provision": with(provision(), "tags", &json!({name: "x"}))}));
         refused(&object, &["spec.provision.tags", "names of tags"]);
@@ -118,7 +118,7 @@ fn tags_that_azure_refuses_or_that_are_ensigns_own_are_refused() {
 }
 
 #[test]
-fn where_an_identity_is_cannot_be_changed() {
+fn the_location_of_an_identity_is_immutable() {
     let object = identity(&json!({"provision": provision()}));
     apply(control_plane(), &object).expect("apply");
     let others = [
@@ -165,7 +165,7 @@ fn a_claim_can_be_removed_but_not_given_to_another() {
 }
 
 #[test]
-fn of_a_class_only_who_may_use_it_can_be_changed() {
+fn only_the_grants_of_a_class_are_mutable() {
     let object = class(&json!({"provision": class_provision(), "roleAssignments": [
         {"roleDefinition": "Reader", "scope": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg")}]}));
     apply(control_plane(), &object).expect("apply");
@@ -191,7 +191,7 @@ fn of_a_class_only_who_may_use_it_can_be_changed() {
 }
 
 #[test]
-fn the_names_of_a_class_keep_to_what_azure_takes() {
+fn names_from_a_class_are_valid_in_azure() {
     for template in ["", "-x", "{pod}", "a{b", "a.b", "{namespace}/{binding}", "a b", &"x".repeat(101)] {
         let object = class(&json!({"provision": with(class_provision(), "nameTemplate", &json!(template))}));
         refused(&object, &["spec.provision.nameTemplate"]);
@@ -199,7 +199,7 @@ fn the_names_of_a_class_keep_to_what_azure_takes() {
 }
 
 #[test]
-fn grants_of_a_class_have_the_shape_of_those_of_an_identity() {
+fn grants_of_a_class_are_validated_like_those_of_an_identity() {
     let object = class(&json!({"provision": class_provision(), "allowedSubjects": [
         {"name": "a", "namespaceSelector": {}, "serviceAccounts": ["*"]}]}));
     refused(&object, &["namespaceSelector must not be empty"]);
@@ -240,7 +240,7 @@ fn scopes_of_roles_are_arm_ids_without_tricks() {
 }
 
 #[test]
-fn a_class_prints_where_its_identities_are_made() {
+fn a_class_prints_where_its_identities_are_created() {
     let object = class(&json!({"provision": class_provision()}));
     apply(control_plane(), &object).expect("apply");
     let printed = kubectl(control_plane(), &["get", "mic", "--output", "wide"]);

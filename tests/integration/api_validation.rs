@@ -42,7 +42,7 @@ fn refused(object: &Value, says: &[&str]) {
 }
 
 #[test]
-fn a_malformed_resource_id_is_refused() {
+fn a_malformed_resource_id_is_rejected() {
     for id in [
         "orders",
         "/subscriptions/x",
@@ -82,12 +82,12 @@ fn the_schema_and_the_code_agree_on_resource_ids() {
 }
 
 #[test]
-fn neither_existing_nor_provision_is_refused() {
+fn neither_existing_nor_provision_is_rejected() {
     refused(&identity(&json!({})), &["spec.existing", "exactly one of spec.existing and spec.provision"]);
 }
 
 #[test]
-fn both_existing_and_provision_are_refused() {
+fn both_existing_and_provision_are_rejected() {
     let provision = json!({
         "subscriptionID": "00000000-0000-0000-0000-000000000001", "resourceGroup": "rg", "location": "westeurope",
         "name": "validation",
@@ -97,13 +97,13 @@ fn both_existing_and_provision_are_refused() {
 }
 
 #[test]
-fn an_empty_namespace_selector_is_refused() {
+fn an_empty_namespace_selector_is_rejected() {
     let object = allowed(&json!({"name": "a", "namespaceSelector": {}, "serviceAccounts": ["*"]}));
     refused(&object, &["namespaceSelector must not be empty"]);
 }
 
 #[test]
-fn both_or_neither_of_namespace_and_selector_are_refused() {
+fn both_or_neither_of_namespace_and_selector_are_rejected() {
     let selector = json!({"matchLabels": {"a": "b"}});
     let both = json!({"name": "a", "namespace": "shop", "namespaceSelector": selector, "serviceAccounts": ["*"]});
     let neither = json!({"name": "a", "serviceAccounts": ["*"]});
@@ -113,39 +113,39 @@ fn both_or_neither_of_namespace_and_selector_are_refused() {
 }
 
 #[test]
-fn a_star_beside_names_is_refused() {
+fn a_star_beside_names_is_rejected() {
     let object = allowed(&json!({"name": "a", "namespace": "shop", "serviceAccounts": ["*", "orders"]}));
     refused(&object, &["serviceAccounts", "single entry"]);
 }
 
 #[test]
-fn two_grants_of_one_name_are_refused() {
+fn two_grants_with_the_same_name_are_rejected() {
     let grant = json!({"name": "a", "namespace": "shop", "serviceAccounts": ["*"]});
     let object = identity(&json!({"existing": existing(), "allowedSubjects": [grant, grant]}));
     refused(&object, &["spec.allowedSubjects", "Duplicate value"]);
 }
 
 #[test]
-fn an_operator_without_values_is_refused() {
+fn an_operator_without_values_is_rejected() {
     let selector = json!({"matchExpressions": [{"key": "team", "operator": "In"}]});
     let object = allowed(&json!({"name": "a", "namespaceSelector": selector, "serviceAccounts": ["*"]}));
     refused(&object, &["values must be set for In and NotIn"]);
 }
 
 #[test]
-fn an_empty_service_account_name_is_refused() {
+fn an_empty_service_account_name_is_rejected() {
     let object = binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": ""}));
     refused(&object, &["spec.serviceAccountName"]);
 }
 
 #[test]
-fn an_unknown_kind_of_reference_is_refused() {
+fn an_unknown_kind_of_reference_is_rejected() {
     let object = binding(&json!({"identityRef": {"kind": "Secret", "name": "x"}, "serviceAccountName": "app"}));
     refused(&object, &["spec.identityRef.kind", "Unsupported value"]);
 }
 
 #[test]
-fn a_token_lifetime_outside_of_its_bounds_is_refused() {
+fn a_token_lifetime_out_of_range_is_rejected() {
     for seconds in [3599, 86401] {
         refused(
             &with_injection(&json!({"tokenExpirationSeconds": seconds})),
@@ -155,13 +155,13 @@ fn a_token_lifetime_outside_of_its_bounds_is_refused() {
 }
 
 #[test]
-fn a_client_id_variable_that_is_none_or_another_of_ours_is_refused() {
+fn an_invalid_or_reserved_client_id_variable_is_rejected() {
     refused(&with_injection(&json!({"clientIDEnv": "1X"})), &["spec.injection.clientIDEnv"]);
     refused(&with_injection(&json!({"clientIDEnv": "AZURE_TENANT_ID"})), &["spec.injection.clientIDEnv"]);
 }
 
 #[test]
-fn references_are_immutable_and_the_refusal_says_what_to_do() {
+fn references_are_immutable_and_the_error_names_the_remedy() {
     let mut object = binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": "app"}));
     apply(control_plane(), &object).expect("apply");
     object["spec"]["identityRef"]["name"] = json!("somebody");
@@ -196,7 +196,7 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
-fn the_printed_columns_answer_the_first_questions() {
+fn the_printed_columns_show_the_essentials() {
     let columns = |kind: &str| {
         let arguments = ["get", kind, "--all-namespaces", "--output", "wide"];
         kubectl(control_plane(), &arguments).lines().next().unwrap_or_default().to_owned()

@@ -89,18 +89,18 @@ fn invariant_1_decisions_are_pure() {
 }
 
 #[test]
-fn invariant_2_the_kinds_know_nothing_above_them() {
+fn invariant_2_the_api_depends_on_nothing_above_it() {
     is_not_built_from("ensign-api", INPUT_AND_OUTPUT);
     is_not_built_from("ensign-api", &["ensign-core"]);
 }
 
 #[test]
-fn no_released_program_contains_what_is_for_tests() {
+fn no_released_program_contains_test_code() {
     is_not_built_from("ensign", TESTS_ONLY);
 }
 
 #[test]
-fn the_processes_do_not_know_each_other() {
+fn controller_and_webhook_do_not_depend_on_each_other() {
     is_not_built_from("ensign-controller", &["ensign-webhook", "ensign"]);
     is_not_built_from("ensign-webhook", &["ensign-controller", "ensign"]);
     is_not_built_from("ensign-azure", &["kube-client", "ensign-controller", "ensign-webhook"]);

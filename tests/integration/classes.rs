@@ -22,7 +22,7 @@ fn claimed(team: &Team) -> Vec<String> {
 }
 
 #[test]
-fn a_binding_on_a_class_has_an_identity_of_its_own_which_is_gone_with_it() {
+fn a_binding_to_a_class_gets_its_own_identity_which_is_deleted_with_it() {
     let team = Team::new("dedicated");
     let before = team.azure_identities();
     team.apply(&team.class(&json!({"provision": {"tags": {"cost-center": "7"}}})));
@@ -66,7 +66,7 @@ fn a_binding_on_a_class_has_an_identity_of_its_own_which_is_gone_with_it() {
 }
 
 #[test]
-fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_so() {
+fn a_retained_identity_is_released_and_serves_no_binding_until_an_operator_decides() {
     let team = Team::new("retained");
     team.apply(&team.class(&json!({"reclaimPolicy": "Retain"})));
     team.apply(&team.asking("app", "app"));
@@ -110,7 +110,7 @@ fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_s
 }
 
 #[test]
-fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
+fn a_tenant_cannot_get_more_than_its_class_allows() {
     let (owner, thief) = (Team::new("owner"), Team::new("thief"));
     owner.apply(&owner.class(&json!({"maxPerNamespace": 1})));
     owner.apply(&owner.asking("app", "app"));
@@ -162,7 +162,7 @@ fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
 }
 
 #[test]
-fn a_claim_that_is_copied_to_another_binding_is_refused_by_its_uid() {
+fn a_claim_copied_to_another_binding_is_rejected_by_its_uid() {
     let team = Team::new("copied");
     team.apply(&team.binding("app", "app"));
     let uid = team.get("mib", "app").expect("the binding")["metadata"]["uid"].clone();
@@ -182,7 +182,7 @@ fn a_claim_that_is_copied_to_another_binding_is_refused_by_its_uid() {
 }
 
 #[test]
-fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait() {
+fn deleting_a_class_keeps_its_identities_and_creating_one_serves_waiting_bindings() {
     let team = Team::new("class-goes");
     let class = team.class(&json!({}));
     team.apply(&class);
@@ -216,7 +216,7 @@ fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait
 }
 
 #[test]
-fn an_object_that_the_api_server_refuses_is_told_with_who_has_to_cure_it() {
+fn a_denied_object_is_reported_with_who_has_to_act() {
     let team = Team::new("not-made");
     let (control_plane, name) = (team.ensign.control_plane, format!("{}.example.com", team.name));
     let policy = json!({

@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[test]
-fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_token_lifetime_later() {
+fn a_new_issuer_is_accepted_once_stable_and_the_previous_credential_deleted_a_token_lifetime_later() {
     let testbed = Testbed::acquire();
     let team = testbed.team("issuer");
     let before =
@@ -58,7 +58,7 @@ fn a_new_issuer_is_believed_once_seen_stably_and_the_former_credential_goes_a_to
 }
 
 #[test]
-fn after_a_move_to_another_cluster_id_credentials_stay_until_their_bindings_go() {
+fn after_a_cluster_id_change_credentials_stay_until_their_bindings_are_deleted() {
     let testbed = Testbed::acquire();
     let team = testbed.team("moved");
     let before = testbed.start(&unique("before"), ReplicaOptions::default());
@@ -84,7 +84,7 @@ fn after_a_move_to_another_cluster_id_credentials_stay_until_their_bindings_go()
 }
 
 #[test]
-fn a_clone_with_a_copied_cluster_id_is_said_and_its_credentials_are_left_alone() {
+fn a_clone_with_a_copied_cluster_id_is_reported_and_its_credentials_are_unchanged() {
     let team = Team::new("clone");
     let control_plane = team.ensign.control_plane;
     let uid = kubectl(control_plane, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);

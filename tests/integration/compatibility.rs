@@ -117,7 +117,7 @@ fn by(pod: &Value) -> &str {
 }
 
 #[test]
-fn the_label_counts_on_the_pod_only_and_with_the_value_true_only() {
+fn only_the_pods_own_label_with_the_value_true_counts() {
     let tenant = Tenant::new("c-label");
     for value in [json!(null), json!("false"), json!("True"), json!("1")] {
         let pod = tenant.admitted(&json!({"metadata": {"labels": {USE: value}}}));
@@ -133,7 +133,7 @@ fn the_label_counts_on_the_pod_only_and_with_the_value_true_only() {
 }
 
 #[test]
-fn the_variables_come_in_their_order_with_their_values() {
+fn the_variables_are_injected_in_order_with_their_values() {
     let tenant = Tenant::new("c-env");
     let pod = tenant.admitted(&json!({"spec": {"containers": [
         {"name": "app", "image": "app:1", "env": [{"name": "FIRST", "value": "1"}]},
@@ -153,7 +153,7 @@ fn the_variables_come_in_their_order_with_their_values() {
 }
 
 #[test]
-fn a_variable_that_is_there_is_kept_and_a_difference_is_said() {
+fn an_existing_variable_is_kept_and_a_difference_warned_about() {
     let tenant = Tenant::new("c-kept");
     let change = json!({"spec": {"containers": [{"name": "app", "image": "app:1", "env": [
         {"name": "AZURE_CLIENT_ID", "value": "mine"}, {"name": "AZURE_AUTHORITY_HOST", "value": AUTHORITY},
@@ -241,7 +241,7 @@ fn a_client_id_from_env_from_is_not_hidden_by_an_empty_one() {
 }
 
 #[test]
-fn the_tenant_is_the_service_accounts_else_the_configured_one_and_an_empty_one_is_left_out() {
+fn the_tenant_comes_from_the_service_account_then_the_configuration_and_an_empty_one_is_omitted() {
     let tenant = Tenant::new("c-tenant");
     tenant.account("own", &json!({CLIENT_ID: ANNOTATED, TENANT_ID: "own-tenant"}));
     tenant.account("empty", &json!({CLIENT_ID: ANNOTATED, TENANT_ID: ""}));
@@ -252,7 +252,7 @@ fn the_tenant_is_the_service_accounts_else_the_configured_one_and_an_empty_one_i
 }
 
 #[test]
-fn the_lifetime_of_the_token_is_the_pods_else_the_service_accounts_else_an_hour() {
+fn the_token_lifetime_comes_from_the_pod_then_the_service_account_then_one_hour() {
     let tenant = Tenant::new("c-lifetime");
     tenant.account("day", &json!({CLIENT_ID: ANNOTATED, EXPIRATION: "86400"}));
     tenant.account("empty", &json!({CLIENT_ID: ANNOTATED, EXPIRATION: ""}));
@@ -268,7 +268,7 @@ fn the_lifetime_of_the_token_is_the_pods_else_the_service_accounts_else_an_hour(
 }
 
 #[test]
-fn a_lifetime_that_is_no_number_from_3600_to_86400_refuses_the_pod() {
+fn a_token_lifetime_outside_3600_to_86400_denies_the_pod() {
     let tenant = Tenant::new("c-refused");
     for value in ["3599", "86401", "1h"] {
         let said = tenant.refused(&json!({"metadata": {"annotations": {EXPIRATION: value}}}));
@@ -280,7 +280,7 @@ fn a_lifetime_that_is_no_number_from_3600_to_86400_refuses_the_pod() {
 }
 
 #[test]
-fn skipped_containers_are_left_alone() {
+fn skipped_containers_are_unchanged() {
     let tenant = Tenant::new("c-skip");
     let pod = tenant.admitted(&json!({
         "metadata": {"annotations": {SKIP: " init ;proxy;; "}},
@@ -296,7 +296,7 @@ fn skipped_containers_are_left_alone() {
 }
 
 #[test]
-fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation_and_a_port_alone_means_nothing() {
+fn the_proxy_sidecar_annotation_denies_the_pod_and_a_port_alone_has_no_effect() {
     let tenant = Tenant::new("c-proxy");
     for value in ["true", "false", ""] {
         let said = tenant.refused(&json!({"metadata": {"annotations": {PROXY: value}}}));
@@ -306,7 +306,7 @@ fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation_and_a_port_alo
 }
 
 #[test]
-fn a_pod_that_names_no_service_account_has_the_default_one() {
+fn a_pod_without_a_service_account_uses_the_default_one() {
     let tenant = Tenant::new("c-default");
     let annotation = format!("{CLIENT_ID}=default-client");
     let arguments = ["annotate", "serviceaccount", "default", "--namespace", &tenant.namespace, &annotation];
@@ -317,7 +317,7 @@ fn a_pod_that_names_no_service_account_has_the_default_one() {
 
 /// The API server itself refuses such a pod before it asks, so that the webhook is asked as the API server would.
 #[tokio::test]
-async fn a_missing_service_account_refuses_the_pod_in_the_upstreams_words() {
+async fn a_missing_service_account_denies_the_pod_with_the_upstream_message() {
     let webhook = CompatibilityWebhook::shared();
     let ca: k8s_openapi::ByteString = serde_json::from_value(json!(webhook.ca)).expect("base64");
     let ca = reqwest::Certificate::from_pem(&ca.0).expect("a certificate");
@@ -342,7 +342,7 @@ async fn a_missing_service_account_refuses_the_pod_in_the_upstreams_words() {
 }
 
 #[test]
-fn a_service_account_that_was_made_a_moment_ago_counts_at_once() {
+fn a_new_service_account_is_used_immediately() {
     let tenant = Tenant::new("c-fresh");
     for round in 0..8 {
         let account = format!("fresh-{round}");
@@ -353,7 +353,7 @@ fn a_service_account_that_was_made_a_moment_ago_counts_at_once() {
 }
 
 #[test]
-fn whatever_else_a_pod_has_stays_as_it_was() {
+fn everything_else_in_a_pod_is_unchanged() {
     let tenant = Tenant::new("c-unknown");
     let with = |label: &str| {
         let metadata = json!({"labels": {USE: label, "app": "web"}, "annotations": {"team.example/a": "b"}});
@@ -386,7 +386,7 @@ fn whatever_else_a_pod_has_stays_as_it_was() {
 }
 
 #[test]
-fn an_injected_pod_that_is_created_again_stays_as_it_is() {
+fn a_copy_of_an_injected_pod_is_admitted_unchanged() {
     let tenant = Tenant::new("c-again");
     let first = tenant.admitted(&json!({}));
     let mut copy = first.clone();
@@ -401,7 +401,7 @@ fn an_injected_pod_that_is_created_again_stays_as_it_is() {
 }
 
 #[test]
-fn a_binding_wins_over_the_annotations_and_the_pod_says_so() {
+fn a_binding_takes_precedence_over_annotations_and_the_pod_records_it() {
     let team = Team::named(COMPATIBLE_ONLY[0].to_owned());
     let tenant = Tenant::of(&team);
     assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED, "before there is a binding");
@@ -420,7 +420,7 @@ fn a_binding_wins_over_the_annotations_and_the_pod_says_so() {
 }
 
 #[test]
-fn a_binding_that_is_not_allowed_leaves_the_pod_to_its_annotations_and_says_so() {
+fn with_a_rejected_binding_the_annotations_apply_and_a_warning_reports_it() {
     let team = Team::named(COMPATIBLE_ONLY[1].to_owned());
     let tenant = Tenant::of(&team);
     let mut identity = team.identity();
@@ -435,7 +435,7 @@ fn a_binding_that_is_not_allowed_leaves_the_pod_to_its_annotations_and_says_so()
 }
 
 #[test]
-fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is_left_alone() {
+fn the_upstream_webhook_is_reported_once_until_removed_and_never_changed() {
     let testbed = Testbed::acquire();
     let team = testbed.team("c-upstream");
     team.bind();

@@ -28,7 +28,7 @@ fn a_binding_gets_its_credential_and_is_ready() {
 }
 
 #[test]
-fn the_finalizer_is_there_before_the_first_write_and_the_record_of_the_issuer_too() {
+fn finalizer_and_issuer_record_precede_the_first_write() {
     let team = Team::new("order");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
@@ -70,7 +70,7 @@ fn deleting_the_binding_deletes_its_credential() {
 }
 
 #[test]
-fn two_bindings_of_one_service_account_share_a_credential_until_the_last_goes() {
+fn two_bindings_of_one_service_account_share_a_credential_until_the_last_is_deleted() {
     let team = Team::new("share");
     team.apply(&team.identity());
     team.apply(&team.binding("one", "app"));
@@ -87,7 +87,7 @@ fn two_bindings_of_one_service_account_share_a_credential_until_the_last_goes() 
 }
 
 #[test]
-fn a_binding_that_no_grant_covers_is_refused_and_nothing_is_written_to_azure() {
+fn a_binding_without_a_grant_is_rejected_and_nothing_is_written_to_azure() {
     let team = Team::new("denied");
     let mut identity = team.identity();
     identity["spec"]["allowedSubjects"] = json!([]);
@@ -108,7 +108,7 @@ fn a_binding_that_no_grant_covers_is_refused_and_nothing_is_written_to_azure() {
 }
 
 #[test]
-fn a_grant_that_is_added_lets_a_refused_binding_in_and_one_that_is_removed_revokes_it() {
+fn adding_a_grant_accepts_a_rejected_binding_and_removing_it_revokes_the_trust() {
     let team = Team::new("grant");
     let mut without = team.identity();
     without["spec"]["allowedSubjects"] = json!([]);
@@ -123,7 +123,7 @@ fn a_grant_that_is_added_lets_a_refused_binding_in_and_one_that_is_removed_revok
 }
 
 #[test]
-fn a_label_that_leaves_the_namespace_revokes() {
+fn removing_the_namespace_label_revokes_the_trust() {
     let team = Team::new("label");
     let mut identity = team.identity();
     identity["spec"]["allowedSubjects"] = json!([
@@ -141,7 +141,7 @@ fn a_label_that_leaves_the_namespace_revokes() {
 }
 
 #[test]
-fn a_binding_before_its_identity_says_so_and_recovers() {
+fn a_binding_before_its_identity_reports_it_and_recovers() {
     let team = Team::new("early");
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
@@ -173,7 +173,7 @@ fn deleting_the_managed_identity_revokes_its_bindings_first() {
 }
 
 #[test]
-fn an_identity_that_azure_does_not_have_is_said_and_found_when_it_comes() {
+fn a_missing_identity_is_reported_and_found_once_it_exists() {
     let team = Team::new("missing");
     let mut identity = team.identity();
     let absent = format!("{}-absent", team.name);
@@ -211,7 +211,7 @@ fn the_younger_of_two_objects_on_one_identity_is_a_duplicate() {
 }
 
 #[test]
-fn a_conflict_names_the_winner_and_is_solved_by_its_deletion() {
+fn a_conflict_names_the_winner_and_is_resolved_by_its_deletion() {
     let team = Team::new("conflict");
     let other = Team::new("conflict-other");
     team.apply(&team.identity());
@@ -233,7 +233,7 @@ fn a_conflict_names_the_winner_and_is_solved_by_its_deletion() {
 }
 
 #[test]
-fn a_credential_made_by_hand_is_adopted_and_left_alone() {
+fn a_credential_created_by_hand_is_adopted_and_unchanged() {
     let team = Team::new("adopt");
     let subject = format!("system:serviceaccount:{}:app", team.name);
     team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
@@ -296,7 +296,7 @@ fn a_restart_changes_nothing_in_azure_or_kubernetes() {
 }
 
 #[test]
-fn ensigns_own_identity_is_never_handed_out() {
+fn ensigns_own_identity_is_never_used_for_workloads() {
     let team = Team::new("own");
     team.ensign.azure_identity(&team.name, Some(OWN_CLIENT_ID), &[]);
     team.apply(&team.identity());
@@ -307,7 +307,7 @@ fn ensigns_own_identity_is_never_handed_out() {
 }
 
 #[test]
-fn observe_writes_nothing_and_becomes_ready_when_somebody_runs_the_command() {
+fn observe_writes_nothing_and_becomes_ready_once_the_command_is_run() {
     let team = Team::new("observe");
     let mut identity = team.identity();
     identity["spec"]["existing"]["credentialPolicy"] = json!("Observe");
@@ -342,7 +342,7 @@ fn a_lock_and_a_policy_have_their_own_reasons() {
 }
 
 #[test]
-fn a_deletion_that_azure_forbids_waits_until_an_operator_gives_it_up() {
+fn a_deletion_that_azure_forbids_waits_until_an_operator_abandons_it() {
     let team = Team::new("abandon");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
@@ -364,7 +364,7 @@ fn a_deletion_that_azure_forbids_waits_until_an_operator_gives_it_up() {
 }
 
 #[test]
-fn a_stripped_finalizer_saves_no_credential() {
+fn removing_the_finalizer_does_not_keep_the_credential() {
     let team = Team::new("strip");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
@@ -383,7 +383,7 @@ fn a_stripped_finalizer_saves_no_credential() {
 }
 
 #[test]
-fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
+fn a_service_account_is_annotated_on_request_and_cleaned_up_afterwards() {
     let team = Team::new("annotate");
     kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
     team.apply(&team.identity());
@@ -400,7 +400,7 @@ fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
 }
 
 #[test]
-fn annotations_that_somebody_else_owns_are_left_and_said() {
+fn annotations_of_another_owner_are_kept_and_reported() {
     let team = Team::new("owned");
     kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
     let by_helm =
@@ -417,7 +417,7 @@ fn annotations_that_somebody_else_owns_are_left_and_said() {
 }
 
 #[test]
-fn a_revocation_over_a_credential_made_by_hand_says_that_trust_remains() {
+fn revoking_a_credential_created_by_hand_reports_that_trust_remains() {
     let team = Team::new("remains");
     let subject = format!("system:serviceaccount:{}:app", team.name);
     team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
@@ -430,7 +430,7 @@ fn a_revocation_over_a_credential_made_by_hand_says_that_trust_remains() {
 }
 
 #[test]
-fn the_21st_credential_is_refused_with_the_count_and_written_when_a_slot_frees() {
+fn the_21st_credential_is_rejected_with_the_count_and_written_when_a_slot_is_freed() {
     let team = Team::new("quota");
     let taken: Vec<_> = (0..20)
         .map(|n| Credential { name: format!("hand-{n}"), ..by_hand(&team, &format!("repo:org/app-{n}")) })

@@ -149,7 +149,7 @@ fn make_ground(control_plane: &ControlPlane, documents: &[String]) {
 }
 
 #[test]
-fn the_api_server_takes_every_object_of_the_docs() {
+fn the_api_server_accepts_every_object_of_the_docs() {
     let control_plane = Ensign::shared().control_plane;
     let mine: Vec<(String, String)> = blocks()
         .into_iter()
@@ -172,7 +172,7 @@ fn the_api_server_takes_every_object_of_the_docs() {
 }
 
 #[test]
-fn an_object_that_is_wrong_is_refused_here_too() {
+fn an_invalid_object_is_rejected_here_too() {
     let control_plane = Ensign::shared().control_plane;
     let wrong = documents(
         "apiVersion: ensign.dev/v1alpha1\nkind: ManagedIdentity\nmetadata:\n  name: wrong\nspec:\n  existing:\n    resourceId: <guid>\n",
@@ -183,7 +183,7 @@ fn an_object_that_is_wrong_is_refused_here_too() {
 }
 
 #[test]
-fn what_is_not_applied_says_why() {
+fn blocks_that_are_not_applied_say_why() {
     let mut wrong = Vec::new();
     for block in blocks() {
         let apis: Vec<&str> = values_of(&block.text, "apiVersion:").collect();

@@ -101,7 +101,7 @@ async fn the_sdk_exchanges_a_workloads_token() {
 }
 
 #[tokio::test]
-async fn the_sdk_is_refused_with_entras_code() {
+async fn the_sdk_gets_entras_error_codes() {
     let issuer = Issuer::start();
     let emulator = emulator(&issuer, EmulatorOptions::default());
     let stranger = credential(&emulator, &issuer.token("system:serviceaccount:shop:somebody-else"));
@@ -111,7 +111,7 @@ async fn the_sdk_is_refused_with_entras_code() {
 }
 
 #[tokio::test]
-async fn an_issuer_is_believed_once_its_ca_is_trusted() {
+async fn an_issuer_is_accepted_once_its_ca_is_trusted() {
     let (issuer, other) = (Issuer::start(), Issuer::start());
     let seed = emulator(&issuer, EmulatorOptions::default()).state();
     let issuer_ca_pems = vec![other.ca_pem.clone()];
@@ -140,7 +140,7 @@ impl Clock for Moved {
 }
 
 #[tokio::test]
-async fn a_credential_gives_tokens_when_its_propagation_time_has_passed() {
+async fn a_credential_works_once_its_propagation_delay_has_passed() {
     let issuer = Issuer::start();
     let clock = Arc::new(Moved(Mutex::new(Timestamp::now())));
     let emulator = emulator(
@@ -154,7 +154,7 @@ async fn a_credential_gives_tokens_when_its_propagation_time_has_passed() {
 }
 
 #[tokio::test]
-async fn arm_takes_the_administrators_token_and_refuses_the_workloads() {
+async fn arm_accepts_the_administrators_token_and_rejects_the_workloads() {
     let issuer = Issuer::start();
     let emulator = emulator(&issuer, EmulatorOptions::default());
     let get = |token: String| http(&emulator).get(identity_url(&emulator)).bearer_auth(token).send();
@@ -172,7 +172,7 @@ async fn arm_takes_the_administrators_token_and_refuses_the_workloads() {
 }
 
 #[tokio::test]
-async fn a_stand_in_does_not_take_another_ones_tokens() {
+async fn an_emulator_rejects_the_tokens_of_another() {
     let [one, two] = [(), ()].map(|()| Emulator::start(EmulatorOptions::default()).unwrap());
     let request = http(&one).get(identity_url(&one)).bearer_auth(two.arm_token().unwrap());
     assert_eq!(request.send().await.unwrap().status(), 401);
@@ -201,7 +201,7 @@ async fn a_fault_can_be_scripted_and_counted() {
 }
 
 #[tokio::test]
-async fn a_dropped_stand_in_listens_no_more_and_leaves_nothing_behind() {
+async fn a_dropped_emulator_stops_listening_and_leaves_no_files() {
     let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
     let info = emulator.info().clone();
     let [before, after] = [http(&emulator), http(&emulator)];
@@ -212,7 +212,7 @@ async fn a_dropped_stand_in_listens_no_more_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_stand_in_that_cannot_start_says_which_flag_is_wrong() {
+fn an_emulator_that_cannot_start_names_the_wrong_flag() {
     let running = Emulator::start(EmulatorOptions::default()).unwrap();
     let address = running.info().arm_endpoint.trim_start_matches("https://").parse().unwrap();
     let folder = tempfile::tempdir().unwrap();

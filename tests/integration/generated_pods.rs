@@ -244,7 +244,7 @@ fn both<'a>(before: &'a Value, after: &'a Value) -> impl Iterator<Item = (&'a Va
 }
 
 #[tokio::test]
-async fn pods_that_are_taken_without_ensign_are_taken_with_it() {
+async fn pods_that_are_admitted_without_ensign_are_admitted_with_it() {
     let (team, compatible, plain) = tokio::task::spawn_blocking(prepare).await.expect("namespaces");
     let control_plane = team.ensign.control_plane;
     let client = control_plane.client().await;

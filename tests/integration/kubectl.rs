@@ -39,7 +39,7 @@ fn wait_told(team: &Team, kind: &str, name: &str, reason: &str, cure: &str) {
 }
 
 #[test]
-fn kubectl_wait_works_on_both_kinds_and_ends_when_the_trust_stands() {
+fn kubectl_wait_works_on_both_kinds_and_returns_once_the_credential_exists() {
     let team = Team::new("kubectl-wait");
     team.apply(&team.binding("app", "app"));
     assert!(!wait_until_ready(&team, "mib/app", "1s"), "there is no identity yet");
@@ -55,7 +55,7 @@ fn kubectl_wait_works_on_both_kinds_and_ends_when_the_trust_stands() {
 }
 
 #[test]
-fn kubectl_describe_and_get_say_at_each_stage_what_is_missing_and_who_has_to_do_what() {
+fn kubectl_describe_and_get_report_at_each_stage_what_is_missing_and_who_has_to_act() {
     let team = Team::new("kubectl-stages");
     let name = team.name.clone();
 

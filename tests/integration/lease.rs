@@ -34,7 +34,7 @@ impl Pair {
 }
 
 #[test]
-fn of_two_controllers_one_leads_and_only_it_writes_while_the_other_is_ready() {
+fn of_two_controllers_only_the_leader_writes_and_the_standby_is_ready() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(STEADY_SECONDS);
     let Pair { first, second, names } = Pair::start(&testbed, &lease);
@@ -64,7 +64,7 @@ fn of_two_controllers_one_leads_and_only_it_writes_while_the_other_is_ready() {
 }
 
 #[test]
-fn a_leader_that_stops_hands_over_at_once() {
+fn a_graceful_shutdown_hands_over_immediately() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(LONG_SECONDS);
     let Pair { first, second, names } = Pair::start(&testbed, &lease);
@@ -79,7 +79,7 @@ fn a_leader_that_stops_hands_over_at_once() {
 }
 
 #[test]
-fn a_controller_that_stands_by_stops_without_touching_the_lease() {
+fn a_standby_shuts_down_without_touching_the_lease() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(LONG_SECONDS);
     let Pair { first, second, names } = Pair::start(&testbed, &lease);
@@ -89,7 +89,7 @@ fn a_controller_that_stands_by_stops_without_touching_the_lease() {
 }
 
 #[test]
-fn a_frozen_leader_is_superseded_and_writes_nothing_when_it_thaws() {
+fn a_paused_leader_is_replaced_and_writes_nothing_when_resumed() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(SHORT_SECONDS);
     let Pair { first, second, names } = Pair::start(&testbed, &lease);
@@ -115,7 +115,7 @@ fn a_frozen_leader_is_superseded_and_writes_nothing_when_it_thaws() {
 }
 
 #[test]
-fn of_a_leader_that_is_frozen_in_the_middle_of_a_put_at_most_that_put_comes_late() {
+fn at_most_the_put_in_flight_of_a_paused_leader_arrives_late() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(SHORT_SECONDS);
     let Pair { first, second, names } = Pair::start(&testbed, &lease);
@@ -151,7 +151,7 @@ fn of_a_leader_that_is_frozen_in_the_middle_of_a_put_at_most_that_put_comes_late
 }
 
 #[test]
-fn a_deleted_lease_is_made_again_by_the_leader_which_stays() {
+fn a_deleted_lease_is_recreated_by_the_leader_which_keeps_leading() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(STEADY_SECONDS);
     let Pair { first, second, names } = Pair::start(&testbed, &lease);
@@ -165,7 +165,7 @@ fn a_deleted_lease_is_made_again_by_the_leader_which_stays() {
 }
 
 #[test]
-fn without_a_lease_a_single_controller_makes_one_and_leads_once_it_has_stood_for_its_duration() {
+fn without_a_lease_a_controller_creates_one_and_leads_after_its_duration() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(SHORT_SECONDS);
     let name = unique("only");
@@ -178,7 +178,7 @@ fn without_a_lease_a_single_controller_makes_one_and_leads_once_it_has_stood_for
 }
 
 #[test]
-fn nobody_leads_over_a_malformed_lease_until_it_is_deleted() {
+fn no_controller_leads_with_a_malformed_lease_until_it_is_deleted() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(SHORT_SECONDS);
     lease.write(&json!({"holderIdentity": "somebody"}));

@@ -68,7 +68,7 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_page_and_the_processes_agree() {
+fn the_metrics_page_and_the_processes_agree() {
     let page = read("docs/metrics.md");
     let rows = page.lines().filter(|line| line.starts_with("| `ensign_"));
     let listed: BTreeSet<(String, String, BTreeSet<String>)> = rows
@@ -140,7 +140,7 @@ fn shown<'a>(text: &'a str, open: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn alerts_use_what_is_counted_and_say_where_to_read_on() {
+fn alerts_use_existing_metrics_and_link_to_their_runbook() {
     let file: Value = serde_saphyr::from_str(&read("charts/ensign/files/alerts.yaml")).expect("YAML");
     let rules: Vec<&Value> = file["groups"]
         .as_array()
@@ -168,7 +168,7 @@ fn alerts_use_what_is_counted_and_say_where_to_read_on() {
 }
 
 #[test]
-fn the_dashboard_uses_what_is_counted() {
+fn the_dashboard_uses_existing_metrics() {
     let dashboard: Value = serde_json::from_str(&read("charts/ensign/files/dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let mut seen = BTreeSet::new();
@@ -189,7 +189,7 @@ fn the_dashboard_uses_what_is_counted() {
 }
 
 #[test]
-fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
+fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
     let testbed = Testbed::acquire();
     let team = testbed.team("trouble");
     let matching = FaultMatch {

@@ -16,7 +16,7 @@ fn bind(team: &Team, identity: &str) {
 }
 
 #[test]
-fn an_identity_is_made_kept_and_deleted_with_its_object() {
+fn an_identity_is_created_repaired_and_deleted_with_its_object() {
     let team = Team::new("provision");
     let before = team.azure_identities();
     let name = format!("{}-own", team.name);
@@ -51,7 +51,7 @@ fn an_identity_is_made_kept_and_deleted_with_its_object() {
 }
 
 #[test]
-fn an_identity_that_exists_is_left_alone_until_the_object_says_otherwise_and_stays_unless_it_says_so() {
+fn an_existing_identity_is_unchanged_until_adopted_and_kept_unless_reclaimed() {
     let team = Team::new("take-over");
     let name = format!("{}-there", team.name);
     team.ensign.azure_identity(&name, None, &[]);
@@ -79,7 +79,7 @@ fn an_identity_that_exists_is_left_alone_until_the_object_says_otherwise_and_sta
 }
 
 #[test]
-fn an_identity_that_vanished_is_made_anew_and_status_follows() {
+fn an_identity_deleted_in_azure_is_recreated_and_status_follows() {
     let team = Team::new("recreate");
     let name = format!("{}-own", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
@@ -103,7 +103,7 @@ fn an_identity_that_vanished_is_made_anew_and_status_follows() {
 }
 
 #[test]
-fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
+fn errors_from_azure_are_reported_with_a_remedy_and_a_lock_blocks_a_deletion() {
     let team = Team::new("refusals");
     let nowhere = format!("{}-nowhere", team.name);
     team.apply(&team.provisioned(&nowhere, &json!({"resourceGroup": "nowhere"})));
@@ -130,7 +130,7 @@ fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
 }
 
 #[test]
-fn an_identity_that_is_not_provably_the_objects_own_outlives_it() {
+fn an_identity_that_is_not_provably_owned_outlives_its_object() {
     let team = Team::new("not-ours");
     let name = format!("{}-own", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
@@ -152,7 +152,7 @@ fn an_identity_that_is_not_provably_the_objects_own_outlives_it() {
 }
 
 #[test]
-fn an_identity_in_another_region_is_told_and_left() {
+fn an_identity_in_another_region_is_reported_and_unchanged() {
     let team = Team::new("region");
     let name = format!("{}-own", team.name);
     team.ensign.azure_identity(&name, None, &[]);

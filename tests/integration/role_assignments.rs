@@ -71,7 +71,7 @@ fn assign_by_hand(team: &Team, name: &str) {
 }
 
 #[test]
-fn a_role_that_is_asked_for_is_assigned_and_taken_away_with_the_object() {
+fn a_requested_role_is_assigned_and_unassigned_with_the_object() {
     let team = Team::new("role");
     team.apply(&asking(&team, &[("Storage Blob Data Reader", &account(&team))]));
     team.apply(&team.binding("app", "app"));
@@ -93,7 +93,7 @@ fn a_role_that_is_asked_for_is_assigned_and_taken_away_with_the_object() {
 }
 
 #[test]
-fn a_role_that_somebody_takes_away_is_given_again_and_one_that_is_not_wanted_any_more_goes() {
+fn a_deleted_role_assignment_is_recreated_and_an_unwanted_one_deleted() {
     let team = Team::new("role-drift");
     let mut identity = asking(&team, &[("Storage Blob Data Reader", &account(&team)), ("Reader", &account(&team))]);
     team.apply(&identity);
@@ -111,7 +111,7 @@ fn a_role_that_somebody_takes_away_is_given_again_and_one_that_is_not_wanted_any
 }
 
 #[test]
-fn an_equal_assignment_by_hand_is_used_and_kept() {
+fn an_equal_assignment_created_by_hand_is_used_and_kept() {
     let team = Team::new("role-by-hand");
     let name = uuid::Uuid::new_v4().to_string();
     let identity =
@@ -128,7 +128,7 @@ fn an_equal_assignment_by_hand_is_used_and_kept() {
 }
 
 #[test]
-fn no_attempt_to_get_at_more_leads_to_a_write() {
+fn attempts_at_privilege_escalation_lead_to_no_write() {
     let team = Team::new("role-more");
     let subscription = group(&team).split("/resourceGroups").next().expect("a subscription").to_owned();
     let group = group(&team);
@@ -172,7 +172,7 @@ fn pods_wait_while_a_role_is_missing() {
 }
 
 #[test]
-fn a_controller_whose_switch_is_off_assigns_nothing_and_says_so() {
+fn with_role_assignments_disabled_nothing_is_assigned_and_a_condition_reports_it() {
     let testbed = Testbed::acquire();
     let team = testbed.team("role-off");
     team.bind();

@@ -151,7 +151,7 @@ fn finalizers(object: &Value) -> usize {
 }
 
 #[test]
-fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_namespace() {
+fn teardown_revokes_this_clusters_credentials_keeps_others_and_releases_namespaces() {
     let testbed = Testbed::acquire();
     let lease = testbed.lease(LEASE_SECONDS);
     lease.create();
@@ -216,7 +216,7 @@ fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_
 }
 
 #[test]
-fn a_namespace_that_was_deleted_first_gets_free_and_what_is_abandoned_is_told() {
+fn a_namespace_deleted_first_is_released_and_abandoned_credentials_are_reported() {
     let testbed = Testbed::acquire();
     let controller = testbed.start(&unique("gone-first"), ReplicaOptions::default());
     let team = testbed.team("abandoned");
@@ -240,7 +240,7 @@ fn a_namespace_that_was_deleted_first_gets_free_and_what_is_abandoned_is_told() 
 }
 
 #[test]
-fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
+fn a_binding_deleted_meanwhile_does_not_block_the_release() {
     let testbed = Testbed::acquire();
     let controller = testbed.start(&unique("meanwhile"), ReplicaOptions::default());
     let team = testbed.team("meanwhile");
@@ -265,7 +265,7 @@ fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
 }
 
 #[test]
-fn definitions_that_were_deleted_first_get_free_and_without_them_there_is_nothing_to_do() {
+fn crds_deleted_first_are_released_and_without_them_there_is_nothing_to_do() {
     let testbed = Testbed::acquire();
     let controller = testbed.start(&unique("crds-first"), ReplicaOptions::default());
     let team = testbed.team("crds");

@@ -340,7 +340,7 @@ async fn no_tenant_ever_gets_an_identity_that_was_not_granted_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_subject_is_not_written_again_until_it_is_granted_again() {
+async fn a_revoked_subject_is_written_again_only_after_a_new_grant() {
     let mut tenants = Tenants::new().await;
     let identity = tenants.tenant(0);
     let own = || vec![Grant::Named(0, "app")];

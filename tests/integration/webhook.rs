@@ -8,7 +8,7 @@ use ensign_testkit::pods::{create, pod};
 use ensign_testkit::webhook::NAME;
 
 #[test]
-fn it_is_shown_pods_of_granted_namespaces_and_no_others() {
+fn only_pods_of_granted_namespaces_are_sent_to_the_webhook() {
     let (granted, plain) = (granted_team("shown"), team("not-shown"));
     let asked = |team: &Team| {
         let control_plane = team.ensign.control_plane;
@@ -27,7 +27,7 @@ fn it_is_shown_pods_of_granted_namespaces_and_no_others() {
 }
 
 #[test]
-fn selector_expressions_of_others_stay_in_the_registration() {
+fn selector_expressions_of_other_programs_are_kept() {
     let team = granted_team("rival");
     let foreign = json!({"key": "rival.example/skip", "operator": "DoesNotExist"});
     let read = || -> Value {

@@ -98,7 +98,7 @@ fn leaf(resolver: &Resolver) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same() {
+async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same_certificate() {
     let install = Install::new("race").await;
     let replicas: Vec<_> = (0..5).map(|_| install.keeper()).collect();
     let resolvers: Vec<_> = replicas.iter().map(|(_, resolver)| Arc::clone(resolver)).collect();
@@ -139,7 +139,7 @@ async fn entries_and_labels_of_others_in_the_secret_stay() {
 }
 
 #[tokio::test]
-async fn an_absent_secret_is_named_and_never_created() {
+async fn a_missing_secret_is_named_and_never_created() {
     let install = Install::new("absent").await;
     kubectl(install.control_plane, &["delete", "secret", &install.name, "--namespace", &install.name]);
     let (mut keeper, resolver) = install.keeper();
@@ -152,7 +152,7 @@ async fn an_absent_secret_is_named_and_never_created() {
 }
 
 #[tokio::test]
-async fn a_secret_that_comes_late_is_filled_and_one_that_is_wiped_gets_back_what_is_served() {
+async fn a_secret_created_late_is_filled_and_a_wiped_one_restored() {
     let install = Install::new("wiped").await;
     kubectl(install.control_plane, &["delete", "secret", &install.name, "--namespace", &install.name]);
     let (keeper, resolver) = install.keeper();
@@ -169,7 +169,7 @@ async fn a_secret_that_comes_late_is_filled_and_one_that_is_wiped_gets_back_what
 }
 
 #[tokio::test]
-async fn what_another_replica_writes_is_served_without_a_restart() {
+async fn a_certificate_written_by_another_replica_is_served_without_a_restart() {
     let install = Install::new("reload").await;
     let (keeper, resolver) = install.keeper();
     let running = tokio::spawn(keeper.run());
@@ -187,7 +187,7 @@ async fn what_another_replica_writes_is_served_without_a_restart() {
 }
 
 #[tokio::test]
-async fn certificates_of_somebody_else_are_served_and_never_overwritten() {
+async fn certificates_of_another_program_are_served_and_never_overwritten() {
     let install = Install::new("foreign").await;
     install.keeper().0.settle().await.expect("settled");
     install.change(json!({CA_PRIVATE_KEY_KEY: null})).await;
@@ -204,7 +204,7 @@ async fn certificates_of_somebody_else_are_served_and_never_overwritten() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_secret_is_replaced() {
+async fn invalid_data_in_the_secret_is_replaced() {
     let install = Install::new("garbage").await;
     let garbage = [CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, PRIVATE_KEY_KEY]
         .map(|key| (key.to_owned(), json!("eA==")));
@@ -251,7 +251,7 @@ impl Install {
 }
 
 #[tokio::test]
-async fn a_new_authority_signs_only_after_it_has_been_registered_for_a_while() {
+async fn a_new_ca_signs_only_after_it_has_been_registered_for_a_while() {
     let install = Install::new("rotate").await;
     let clock = FakeClock::new();
     let (mut keeper, resolver) = install.keeper_on(&clock);
@@ -289,7 +289,7 @@ async fn a_new_authority_signs_only_after_it_has_been_registered_for_a_while() {
 }
 
 #[tokio::test]
-async fn replicas_that_race_for_a_new_authority_agree_on_one() {
+async fn replicas_that_race_for_a_new_ca_agree_on_one() {
     let install = Install::new("race-rotate").await;
     let clock = FakeClock::new();
     let mut replicas: Vec<_> = (0..4).map(|_| install.keeper_on(&clock)).collect();
@@ -338,7 +338,7 @@ async fn a_clock_that_jumps_replaces_nothing() {
 }
 
 #[tokio::test]
-async fn expired_certificates_are_replaced_and_so_is_an_expired_authority() {
+async fn an_expired_certificate_and_an_expired_ca_are_replaced() {
     let install = Install::new("expired").await;
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
@@ -358,7 +358,7 @@ async fn expired_certificates_are_replaced_and_so_is_an_expired_authority() {
 }
 
 #[tokio::test]
-async fn an_authority_that_ends_within_a_year_gets_a_successor() {
+async fn a_ca_that_expires_within_a_year_gets_a_successor() {
     let install = Install::new("successor").await;
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
@@ -374,7 +374,7 @@ async fn an_authority_that_ends_within_a_year_gets_a_successor() {
 }
 
 #[tokio::test]
-async fn files_of_somebody_else_are_served_and_followed_and_garbage_changes_nothing() {
+async fn certificate_files_are_served_and_reloaded_and_invalid_ones_ignored() {
     let folder = tempfile::tempdir().expect("a folder");
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();

@@ -80,7 +80,7 @@ async fn is_allowed(response: reqwest::Response) -> bool {
 }
 
 #[tokio::test]
-async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed() {
+async fn thousands_of_silent_connections_block_no_client_and_are_closed() {
     let webhook = Webhook::start("silent", &[]);
     let before = webhook.process.memory_mib();
     let old = webhook.client();
@@ -112,7 +112,7 @@ async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed()
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_is_kept_longer_than_a_silent_one() {
+async fn an_idle_connection_is_kept_longer_than_a_silent_one() {
     let webhook = Webhook::start("rest", &[]);
     let body = review(0);
     let head = format!(
@@ -144,7 +144,7 @@ async fn a_connection_that_rests_is_kept_longer_than_a_silent_one() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_too_slow_or_too_deep_is_refused_with_its_status() {
+async fn too_large_too_slow_and_too_deep_requests_are_rejected_with_their_status() {
     let webhook = Webhook::start("refused", &[]);
     let client = webhook.client();
     assert_eq!(webhook.post(&client, vec![b' '; 5 * MIB]).await.status(), 413);
@@ -164,7 +164,7 @@ async fn what_is_too_large_too_slow_or_too_deep_is_refused_with_its_status() {
 }
 
 #[tokio::test]
-async fn many_large_requests_at_once_use_so_much_memory_and_no_more() {
+async fn many_concurrent_large_requests_use_bounded_memory() {
     let webhook = Webhook::start("large", &["--request-memory-mib=16"]);
     let client = webhook.client();
     assert!(is_allowed(webhook.post(&client, review(0)).await).await);

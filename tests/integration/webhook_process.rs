@@ -20,7 +20,7 @@ fn install() -> (&'static ControlPlane, String) {
 }
 
 #[tokio::test]
-async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
+async fn invalid_requests_get_a_4xx_and_a_log_line_and_sigterm_shuts_down_gracefully() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     let mut webhook =
@@ -50,7 +50,7 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
 }
 
 #[tokio::test]
-async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_about() {
+async fn json_logs_name_the_object_and_the_request() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     let flags = ["--tls-secret", &namespace, "--drain-seconds=0", "--log-format=json"];
@@ -84,7 +84,7 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
 }
 
 #[test]
-fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
+fn without_its_secret_the_webhook_explains_how_to_create_it_and_continues_once_it_exists() {
     let (control_plane, namespace) = install();
     let mut webhook =
         WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
@@ -96,7 +96,7 @@ fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
 }
 
 #[test]
-fn flags_that_cannot_be_used_are_named_all_at_once() {
+fn all_invalid_flags_are_named_at_once() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ensign"))
         .args(["webhook", "--namespace=Upper", "--tls-san=a b", "--azure-cloud=custom"])
         .stderr(Stdio::piped())

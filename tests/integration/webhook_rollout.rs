@@ -175,7 +175,7 @@ fn no_creation_fails_while_replicas_are_restarted_one_after_the_other() {
 }
 
 #[test]
-fn no_creation_fails_while_the_authority_is_replaced() {
+fn no_creation_fails_while_the_ca_is_rotated() {
     let testbed = Testbed::acquire();
     let mut cluster = Cluster::start(&testbed, "rotate-live");
     let trusted = || cluster.install.entry(LABELLED_ENTRY).expect("an entry")["clientConfig"]["caBundle"].clone();
@@ -195,7 +195,7 @@ fn no_creation_fails_while_the_authority_is_replaced() {
 }
 
 #[test]
-fn a_ca_bundle_that_somebody_wipes_is_put_back() {
+fn a_wiped_ca_bundle_is_restored() {
     let testbed = Testbed::acquire();
     let cluster = Cluster::start(&testbed, "wipe");
     for entry in [GRANTED_ENTRY, LABELLED_ENTRY] {
@@ -212,7 +212,7 @@ fn a_ca_bundle_that_somebody_wipes_is_put_back() {
 }
 
 #[test]
-fn without_any_replica_other_namespaces_go_on_and_granted_ones_refuse_with_the_reason() {
+fn without_replicas_other_namespaces_work_and_granted_ones_deny_with_the_reason() {
     let testbed = Testbed::acquire();
     let mut cluster = Cluster::start(&testbed, "gone");
     let elsewhere = unique("elsewhere");

@@ -8,7 +8,7 @@ use ensign_testkit::objects::wait_for;
 use ensign_testkit::pods::{env, labelled, pod};
 
 #[test]
-fn a_labelled_pod_without_a_binding_is_refused_in_any_namespace() {
+fn a_labelled_pod_without_a_binding_is_denied_in_any_namespace() {
     // That labelled pods are judged at all is known of a granted namespace.
     let (_, elsewhere) = (granted_team("anywhere"), team("labelled-elsewhere"));
     let asks = pod(&elsewhere.name, &labelled());
@@ -19,7 +19,7 @@ fn a_labelled_pod_without_a_binding_is_refused_in_any_namespace() {
 }
 
 #[test]
-fn a_binding_that_is_not_accepted_refuses_labelled_pods_with_its_reason_and_leaves_others_alone() {
+fn labelled_pods_of_a_rejected_binding_are_denied_with_its_reason_and_others_admitted_unchanged() {
     let team = granted_team("refused");
     let mut identity = team.identity();
     identity["spec"]["allowedSubjects"][0]["serviceAccounts"] = json!(["probe"]);
@@ -34,7 +34,7 @@ fn a_binding_that_is_not_accepted_refuses_labelled_pods_with_its_reason_and_leav
 }
 
 #[test]
-fn an_identity_that_is_not_resolved_refuses_pods_and_says_what_to_do() {
+fn pods_of_an_unresolved_identity_are_denied_with_the_remedy() {
     let team = granted_team("unresolved");
     let (absent, other) = (format!("{}-absent", team.name), format!("{}-other", team.name));
     let mut identity = team.identity();
@@ -51,7 +51,7 @@ fn an_identity_that_is_not_resolved_refuses_pods_and_says_what_to_do() {
 }
 
 #[test]
-fn what_is_in_the_way_of_the_token_refuses_the_pod_and_is_named() {
+fn a_conflicting_mount_denies_the_pod_and_is_named() {
     let (team, _) = bound_team("clash");
     team.injected(&pod(&team.name, &json!({})));
     let mounts = json!([{"name": "data", "mountPath": TOKEN_MOUNT_PATH}]);
@@ -66,7 +66,7 @@ fn what_is_in_the_way_of_the_token_refuses_the_pod_and_is_named() {
 }
 
 #[test]
-fn a_labelled_pod_right_behind_its_binding_is_injected_as_soon_as_the_binding_is_accepted() {
+fn a_labelled_pod_right_after_its_binding_is_injected_once_the_binding_is_accepted() {
     let team = granted_team("helm");
     team.apply(&team.binding("app", "app"));
     // As a Deployment does it: refused until the controller has judged the binding, and then injected.

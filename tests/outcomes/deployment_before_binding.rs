@@ -58,7 +58,7 @@ impl Batch<'_> {
 /// race could spoil, which is whether whoever injects knows of the binding by the time of the pod, is a matter of the webhook's
 /// own cache there; here a pod is refused until the policies' watch has brought it.
 #[test]
-fn a_deployment_before_its_binding_comes_up_injected_held_and_released_by_itself() {
+fn a_deployment_before_its_binding_starts_injected_and_gated_without_manual_steps() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("rounds"));
     let batches = match INJECTION {

@@ -12,7 +12,7 @@ use ensign_testkit::objects::unique;
 use ensign_testkit::pods::{gates, is_gated, is_injected};
 
 #[test]
-fn a_pod_that_is_held_survives_a_restart_of_the_controller_and_says_what_it_waits_for() {
+fn a_gated_pod_survives_a_controller_restart_and_reports_what_it_waits_for() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let controller = testbed.start(&unique("restart"));
     let team = testbed.team("restart");
@@ -34,7 +34,7 @@ fn a_pod_that_is_held_survives_a_restart_of_the_controller_and_says_what_it_wait
 }
 
 #[test]
-fn the_gates_of_others_stay() {
+fn other_scheduling_gates_are_kept() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("gates"));
     let team = testbed.team("gates");
@@ -46,7 +46,7 @@ fn the_gates_of_others_stay() {
 }
 
 #[test]
-fn a_pod_whose_binding_is_deleted_is_let_go_with_an_event() {
+fn a_pod_whose_binding_is_deleted_is_ungated_with_an_event() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("deleted"));
     let team = testbed.team("deleted");
@@ -59,7 +59,7 @@ fn a_pod_whose_binding_is_deleted_is_let_go_with_an_event() {
 }
 
 #[test]
-fn a_pod_whose_binding_is_refused_is_let_go_with_the_reason() {
+fn a_pod_whose_binding_is_rejected_is_ungated_with_the_reason() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("refused"));
     let team = testbed.team("refused");
@@ -72,7 +72,7 @@ fn a_pod_whose_binding_is_refused_is_let_go_with_the_reason() {
 }
 
 #[test]
-fn a_binding_that_becomes_immediate_lets_its_pods_go() {
+fn a_binding_that_becomes_immediate_ungates_its_pods() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("immediate"));
     let team = testbed.team("immediate");
@@ -84,7 +84,7 @@ fn a_binding_that_becomes_immediate_lets_its_pods_go() {
 }
 
 #[test]
-fn a_pod_that_only_a_person_can_help_waits_and_says_so_once() {
+fn a_pod_that_needs_human_action_waits_and_reports_it_once() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("stuck"));
     let team = testbed.team("stuck");
@@ -108,7 +108,7 @@ fn a_pod_that_only_a_person_can_help_waits_and_says_so_once() {
 }
 
 #[test]
-fn a_pod_that_names_its_node_is_never_held_and_the_webhook_tells_its_creator() {
+fn a_pod_with_a_node_name_is_never_gated_and_the_webhook_warns_about_it() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("node"));
     let team = testbed.team("node");
@@ -128,7 +128,7 @@ fn a_pod_that_names_its_node_is_never_held_and_the_webhook_tells_its_creator() {
 }
 
 #[test]
-fn a_held_pod_whose_label_a_tenant_took_away_is_found_and_let_go() {
+fn a_gated_pod_whose_label_a_tenant_removed_is_found_and_ungated() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let controller = testbed.start(&unique("stripped"));
     let team = testbed.team("stripped");
@@ -146,7 +146,7 @@ fn a_held_pod_whose_label_a_tenant_took_away_is_found_and_let_go() {
 }
 
 #[test]
-fn the_label_alone_says_nothing_and_a_gate_that_a_user_set_is_lifted() {
+fn the_label_alone_has_no_effect_and_a_gate_set_by_a_user_is_removed() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let name = unique("spoofed");
     let _controller = testbed.start(&name);
@@ -168,7 +168,7 @@ fn the_label_alone_says_nothing_and_a_gate_that_a_user_set_is_lifted() {
 }
 
 #[test]
-fn an_annotation_that_a_tenant_wrote_strands_nothing() {
+fn an_annotation_written_by_a_tenant_blocks_no_pod() {
     let testbed = GatingTestbed::acquire(INJECTION);
     let _controller = testbed.start(&unique("annotated"));
     let team = testbed.team("annotated");

@@ -47,7 +47,7 @@ fn an_unmatched_pod_of_a_granted_namespace_is_as_it_would_be_without_ensign() {
 }
 
 #[test]
-fn a_pod_that_opts_out_is_left_alone() {
+fn a_pod_that_opts_out_is_unchanged() {
     let (team, _) = bound_team("out");
     team.injected(&pod(&team.name, &json!({})));
     let admitted = team.dry_run(&pod(&team.name, &json!({"metadata": {"labels": {INJECT_LABEL: "false"}}})));
@@ -116,7 +116,7 @@ fn each_container_gets_the_identities_that_choose_it_and_all_share_one_token() {
 }
 
 #[test]
-fn a_dry_run_answers_as_a_creation_does_and_a_name_may_be_generated() {
+fn a_dry_run_equals_a_creation_also_with_a_generated_name() {
     let (team, _) = bound_team("generated");
     let pod = pod(&team.name, &json!({"metadata": {"name": null, "generateName": "web-"}}));
     let tried = team.injected(&pod);
@@ -127,7 +127,7 @@ fn a_dry_run_answers_as_a_creation_does_and_a_name_may_be_generated() {
 }
 
 #[test]
-fn an_injected_pod_that_is_created_again_stays_as_it_is() {
+fn a_copy_of_an_injected_pod_is_admitted_unchanged() {
     let (team, _) = bound_team("again");
     let first = team.created(&pod(&team.name, &labelled()));
     let mut copy = pod(&team.name, &labelled());
@@ -164,7 +164,7 @@ fn pods_of_a_deployment_are_injected() {
 }
 
 #[test]
-fn a_known_identity_is_injected_while_azure_is_away() {
+fn a_known_identity_is_injected_while_azure_is_unavailable() {
     let (team, binding) = bound_team("away");
     let rule = json!([{
         "match": {"pathContains": format!("/{}", team.name)}, "times": 1_000_000, "action": {"status": 503},
@@ -195,7 +195,7 @@ fn a_deleted_binding_injects_no_more() {
 }
 
 #[test]
-fn a_client_id_that_is_there_is_kept_and_the_webhook_says_so_to_whoever_creates_the_pod() {
+fn an_existing_client_id_is_kept_and_the_webhook_warns_about_it() {
     let (team, _) = bound_team("kept");
     let change = json!({
         "metadata": {"labels": {INJECT_LABEL: "true"}},

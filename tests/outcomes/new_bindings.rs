@@ -22,7 +22,7 @@ fn client_id(object: &Value) -> &str {
 }
 
 #[test]
-fn a_binding_that_is_accepted_is_never_missed_however_fresh() {
+fn pods_of_an_accepted_binding_are_always_injected_however_new_it_is() {
     let team = granted_team("fresh");
     for number in 0..10 {
         let account = format!("app-{number}");
@@ -49,7 +49,7 @@ fn a_binding_that_is_accepted_is_never_missed_however_fresh() {
 }
 
 #[test]
-fn a_pod_right_behind_its_binding_is_injected_right_or_refused_with_the_reason() {
+fn a_pod_right_after_its_binding_is_injected_correctly_or_denied_with_the_reason() {
     let team = granted_team("behind");
     for number in 0..10 {
         let account = format!("app-{number}");

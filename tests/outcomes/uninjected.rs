@@ -7,7 +7,7 @@ use super::team;
 use ensign_testkit::objects::{condition_of, wait_for};
 
 #[test]
-fn pods_that_came_before_their_binding_are_named_with_their_cure_until_they_are_made_anew() {
+fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() {
     let team = team("missed");
     team.deployment("api", &json!({}));
     team.deployment("out", &json!({INJECT_LABEL: "false"}));
@@ -54,7 +54,7 @@ fn pods_that_came_before_their_binding_are_named_with_their_cure_until_they_are_
 }
 
 #[test]
-fn pods_whose_containers_the_binding_does_not_choose_were_not_missed() {
+fn pods_without_a_chosen_container_do_not_count_as_uninjected() {
     let team = team("unchosen");
     team.deployment("api", &json!({}));
     team.apply(&team.identity());

@@ -26,7 +26,7 @@ const STEADY_LEASE_SECONDS: u64 = 30;
 const SHORT_LEASE_SECONDS: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_bindings_converge_rest_go_and_survive_being_killed() {
+async fn a_thousand_bindings_converge_stay_in_sync_are_deleted_and_survive_kills() {
     let fleet = Fleet::create().await;
 
     fleet.azure.limit_requests(Some(SystemClock::shared()));

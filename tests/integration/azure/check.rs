@@ -64,7 +64,7 @@ fn install(cluster: &ControlPlane) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_works_is_said_to_work() {
+async fn passing_checks_are_reported_as_passed() {
     let azure = Azure::start();
     let cluster = ControlPlane::shared();
     let name = install(cluster);
@@ -88,7 +88,7 @@ async fn what_works_is_said_to_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_work_has_its_cure() {
+async fn failing_checks_name_the_remedy() {
     let azure = Azure::start();
     let cluster = ControlPlane::shared();
     apply_crds(cluster);

@@ -50,7 +50,7 @@ fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_gone_cluster_left_is_listed_and_deleted_and_nothing_else_is() {
+async fn only_orphans_of_a_deleted_cluster_are_listed_and_deleted() {
     let azure = Azure::start();
     let (gone, alive, by_hand) = (written("gone", None), written("alive", None), written("gone2", Some("by-hand")));
     put(&azure, &[gone.clone(), alive.clone(), by_hand.clone()]);
@@ -73,7 +73,7 @@ async fn what_a_gone_cluster_left_is_listed_and_deleted_and_nothing_else_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_the_kubeconfig_names_is_refused() {
+async fn orphans_of_the_current_cluster_are_not_deleted() {
     let azure = Azure::start();
     let cluster = ControlPlane::shared();
     let uid = kubectl(cluster, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
@@ -86,7 +86,7 @@ async fn a_cluster_that_the_kubeconfig_names_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_looked_at_is_said_and_fails() {
+async fn what_cannot_be_read_is_reported_and_fails() {
     let azure = Azure::start();
     azure.allow(["Microsoft.ManagedIdentity/userAssignedIdentities/read".to_owned()]);
     let (status, found, said) = run(&azure, &["--cluster-id=gone"], None);

@@ -76,7 +76,7 @@ async fn requests_to_entra_and_to_arm_go_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn hosts_that_are_excepted_are_reached_without_the_proxy() {
+async fn no_proxy_hosts_are_reached_directly() {
     for (except, through) in
         [("localhost", vec!["127.0.0.1"]), ("10.0.0.0/8, 127.0.0.0/8", vec!["localhost"]), ("*", vec![])]
     {
@@ -88,7 +88,7 @@ async fn hosts_that_are_excepted_are_reached_without_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_asks_for_a_password_gets_it() {
+async fn a_proxy_with_a_password_receives_it() {
     let (azure, proxy) = (Azure::start(), Proxy::start().await);
     let client = azure.client(&proxy.connection(&azure, "ensign:secret@", ""));
     client.get_identity(&azure.orders()).await.expect("the identity");
@@ -100,7 +100,7 @@ async fn a_proxy_that_asks_for_a_password_gets_it() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_answer_is_no_way_round_it_and_its_password_is_not_told() {
+async fn an_unreachable_proxy_is_not_bypassed_and_its_password_not_logged() {
     let azure = Azure::start();
     let gone = Proxy { address: "127.0.0.1:9".to_owned(), asked: Arc::default() };
     let client = azure.client(&gone.connection(&azure, "ensign:canary@", ""));

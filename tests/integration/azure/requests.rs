@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Azure, credential, refusal};
 
 #[tokio::test]
-async fn the_id_that_an_error_and_the_audit_record_tell_is_the_one_that_arm_saw() {
+async fn errors_and_audit_records_contain_the_request_id_that_arm_received() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     let id = Uuid::new_v4();

@@ -107,28 +107,28 @@ async fn is_exactly_enough(azure: &Azure, actions: &BTreeSet<String>, everything
 }
 
 #[tokio::test]
-async fn the_role_to_bind_is_enough_and_each_of_its_actions_is_needed() {
+async fn the_role_for_bindings_is_sufficient_and_minimal() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     is_exactly_enough(&azure, &printed("bind"), async || bind(&client, &azure).await).await;
 }
 
 #[tokio::test]
-async fn the_role_to_provision_is_enough_and_each_of_its_actions_is_needed() {
+async fn the_role_for_provisioning_is_sufficient_and_minimal() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     is_exactly_enough(&azure, &printed("provision"), async || provision(&client, &azure).await).await;
 }
 
 #[tokio::test]
-async fn the_role_to_assign_roles_is_enough_and_each_of_its_actions_is_needed() {
+async fn the_role_for_role_assignments_is_sufficient_and_minimal() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     is_exactly_enough(&azure, &printed("role-assignments"), async || assign(&client, &azure).await).await;
 }
 
 #[tokio::test]
-async fn no_operation_is_without_a_role() {
+async fn every_operation_is_covered_by_a_role() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     let (bound, made) = (bind(&client, &azure).await, provision(&client, &azure).await);
@@ -138,7 +138,7 @@ async fn no_operation_is_without_a_role() {
 }
 
 #[tokio::test]
-async fn the_role_to_observe_reads_and_writes_nothing() {
+async fn the_role_for_observe_is_read_only() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     azure.allow(printed("observe"));

@@ -24,7 +24,7 @@ fn get(testbed: &Testbed, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn it_stops_the_controller_empties_policies_and_revokes_what_a_script_says_yes_to() {
+fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentials() {
     let testbed = Testbed::acquire();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let azure = {

@@ -7,7 +7,7 @@ use ensign_core::acceptance::scopes::AllowedScopes;
 use super::{Azure, credential, refusal};
 
 #[tokio::test]
-async fn a_token_that_arm_refuses_is_replaced_and_the_request_repeated_once() {
+async fn a_token_that_arm_rejects_is_refreshed_and_the_request_retried_once() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     client.get_identity(&azure.orders()).await.expect("a first token");
@@ -20,7 +20,7 @@ async fn a_token_that_arm_refuses_is_replaced_and_the_request_repeated_once() {
 }
 
 #[tokio::test]
-async fn a_write_that_was_refused_for_its_token_arrives_once_and_whole() {
+async fn a_write_with_a_rejected_token_is_retried_once_with_its_body() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     azure.answer(Kind::ArmWrite, 1, refusal(401, "InvalidAuthenticationToken", "no"));
@@ -30,7 +30,7 @@ async fn a_write_that_was_refused_for_its_token_arrives_once_and_whole() {
 }
 
 #[tokio::test]
-async fn a_new_token_that_is_refused_too_ends_the_call() {
+async fn a_second_rejected_token_fails_the_call() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     azure.answer(Kind::ArmRead, 2, refusal(401, "InvalidAuthenticationToken", "no"));
@@ -42,7 +42,7 @@ async fn a_new_token_that_is_refused_too_ends_the_call() {
 }
 
 #[tokio::test]
-async fn what_is_forbidden_or_missing_is_not_asked_again() {
+async fn forbidden_and_missing_are_not_retried() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     for (status, code) in [(403, "AuthorizationFailed"), (404, "ResourceNotFound")] {
@@ -54,7 +54,7 @@ async fn what_is_forbidden_or_missing_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn outside_of_its_scopes_a_client_sends_nothing() {
+async fn outside_its_scopes_a_client_sends_nothing() {
     let azure = Azure::start();
     let scope = "/subscriptions/00000000-0000-0000-0000-000000000001".parse().expect("a scope");
     let client = azure.client(&azure.connection()).bounded(AllowedScopes::new([scope]));
