@@ -135,10 +135,10 @@ async fn config(fixture: &Fixture, clock: SharedClock, pending: &PendingRequests
     let client = kube.with_layer(pending).build();
     let info = fixture.azure.info();
     let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
-    let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
+    let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("discover the cluster");
     let token = Arc::new(FixedToken(fixture.azure.arm_token().expect("a token")));
     Config {
-        arm: ArmClient::new(&cloud, &connection, token, &cluster_tag(&id)).expect("a client of ARM"),
+        arm: ArmClient::new(&cloud, &connection, token, &cluster_tag(&id)).expect("create an ARM client"),
         client,
         settings: Settings {
             cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },

@@ -53,7 +53,7 @@ async fn soak_webhook(fixture: &Fixture, fleet: &Fleet, webhook: &Process, wante
                 }
                 let body = bodies[usize::try_from(number).unwrap_or_default() % bodies.len()].clone();
                 let request = client.post(&url).header("content-type", "application/json").body(body);
-                let answer = request.send().await.expect("ask the webhook").text().await.expect("an answer");
+                let answer = request.send().await.expect("ask the webhook").text().await.expect("a response");
                 injected.fetch_add(u64::from(answer.contains("\"patch\"")), Ordering::Relaxed);
             }
         });

@@ -17,5 +17,5 @@ mod outcomes;
 mod policy_namespace;
 mod registration;
 
-/// Who injects the pods of the tests that are about outcomes.
+/// Whether the webhook or policies inject the pods of `tests/outcomes`.
 const INJECTION: Mode = Mode::Policy;

@@ -63,7 +63,7 @@ fn the_registration_is_filled_in_only_once_the_webhook_responds() {
     early.ready();
     assert!(early.terminate().success());
     let _controller = start(&testbed, &unique("probe"), install.target(balancer.address));
-    wait_for("the controller to look for the webhook", || (balancer.turned_away() > 1).then_some(()));
+    wait_for("the controller to probe the webhook", || (balancer.turned_away() > 1).then_some(()));
     assert!(install.registration()["webhooks"].is_null());
 
     let mut webhook = install.start(&["--drain-seconds=0"]);

@@ -79,7 +79,7 @@ impl Harness {
     pub fn new(plan: &str, mutant: Option<Mutant>) -> Arc<Self> {
         let options =
             EmulatorOptions { write_latency_ms: 2, token_lifetime_seconds: 30 * 86_400, ..EmulatorOptions::default() };
-        let azure = Arc::new(Emulator::start(options).expect("start the stand-in for Azure"));
+        let azure = Arc::new(Emulator::start(options).expect("start the Azure emulator"));
         Self::beside(plan, mutant, azure, CLUSTER_ID)
     }
 

@@ -146,8 +146,8 @@ impl Replica {
         let info = harness.azure.info();
         let cloud = CloudArgs { azure_arm_endpoint: Some(self.proxy.endpoint()), ..info.cloud() };
         let cloud = cloud.resolve().expect("a cloud");
-        let arm =
-            ArmClient::new(&cloud, &info.connection(), harness.tokens.clone(), &self.name).expect("a client of ARM");
+        let arm = ArmClient::new(&cloud, &info.connection(), harness.tokens.clone(), &self.name)
+            .expect("create an ARM client");
         let lease_seconds = *lock(&harness.lease_seconds);
         let leadership = match lease_seconds {
             None => None,

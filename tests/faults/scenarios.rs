@@ -280,8 +280,9 @@ fn namespace(harness: &Arc<Harness>) -> Checked {
     })?;
     harness.binding_deleted("other", "app")?;
     harness.trusts("orders", &[("shop", "app")])?;
-    harness
-        .eventually_in_real_time("the namespace to be gone", |harness| harness.live("Namespace", "", "other").is_none())
+    harness.eventually_in_real_time("the namespace to be deleted", |harness| {
+        harness.live("Namespace", "", "other").is_none()
+    })
 }
 
 fn pages(harness: &Arc<Harness>) -> Checked {

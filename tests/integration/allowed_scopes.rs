@@ -1,4 +1,4 @@
-//! A controller that is limited to some scopes of Azure, after one that was not.
+//! A controller with allowed scopes, after one without.
 
 use ensign_azure_emulator::LogFilter;
 use ensign_core::acceptance::scopes::AllowedScopes;
@@ -23,7 +23,7 @@ fn outside_its_scopes_a_controller_sends_nothing_and_a_deletion_waits_for_an_ope
     team.bind();
     let before = testbed.start("unbounded", ReplicaOptions::default());
     team.wait_ready("app");
-    before.stop().expect("it stops");
+    before.stop().expect("the controller stops");
     assert_eq!(team.credentials().len(), 1);
 
     let replica = testbed.start("bounded", limited());
@@ -31,26 +31,26 @@ fn outside_its_scopes_a_controller_sends_nothing_and_a_deletion_waits_for_an_ope
         let found = condition_of(&team.get(kind, name)?, condition)?.clone();
         (found["status"] == "False").then(|| found["reason"].as_str().unwrap_or_default().to_owned())
     };
-    wait_for("the identity to be refused", || {
+    wait_for("the identity to be rejected", || {
         (reason("mi", &team.name, "Accepted")? == "ScopeNotAllowed").then_some(())
     });
-    wait_for("the binding to say so", || {
+    wait_for("the binding to report it", || {
         (reason("mib", "app", "Accepted")? == "ManagedIdentityNotAccepted").then_some(())
     });
 
     kubectl(testbed.control_plane, &["delete", "mib", "app", "--namespace", &team.name, "--wait=false"]);
     wait_for("the deletion to be blocked", || (reason("mib", "app", "Ready")? == "DeletionBlocked").then_some(()));
-    assert_eq!(team.credentials().len(), 1, "what was written still stands");
+    assert_eq!(team.credentials().len(), 1, "the existing credential is kept");
 
     kubectl(testbed.control_plane, &["annotate", "mi", &team.name, "ensign.dev/abandon=true"]);
-    wait_for("the binding to be let go", || team.get("mib", "app").is_none().then_some(()));
-    assert_eq!(team.credentials().len(), 1, "and Azure was left alone");
-    assert_eq!(replica_requests(&testbed, "bounded"), 0, "nothing was read there either");
-    replica.stop().expect("it stops");
+    wait_for("the binding to be released", || team.get("mib", "app").is_none().then_some(()));
+    assert_eq!(team.credentials().len(), 1, "and Azure is unchanged");
+    assert_eq!(replica_requests(&testbed, "bounded"), 0, "nothing was read either");
+    replica.stop().expect("the controller stops");
     kubectl(testbed.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
 }
 
-/// How many requests a controller sent to ARM.
+/// How many requests a controller has sent to ARM.
 fn replica_requests(testbed: &Testbed, replica: &str) -> usize {
     let entries = testbed.azure.log(&LogFilter::default());
     let agent = format!("({replica})");

@@ -1,4 +1,4 @@
-//! What the API server refuses of identities that Ensign makes, and of classes of them.
+//! Validation of provisioned identities and of classes by the API server.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn control_plane() -> &'static ControlPlane {
     Ensign::shared().control_plane
 }
 
-/// Outside of every grant and every test's Azure: no controller makes anything of these objects.
+/// Outside every grant and every emulator: no controller acts on these objects.
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-0000000000aa";
 
 fn provision() -> Value {
@@ -38,7 +38,7 @@ fn claim(uid: &str) -> Value {
     json!({"namespace": "shop", "name": "orders", "uid": uid})
 }
 
-/// The object is refused, and the refusal says each of the words.
+/// Checks that the object is rejected with an error that contains each of the words.
 #[track_caller]
 fn refused(object: &Value, says: &[&str]) {
     let refusal = apply(control_plane(), object).expect_err("it has to be refused");

@@ -1,4 +1,4 @@
-//! What the API server refuses at `kubectl apply`, with the name of the field.
+//! What the API server rejects, with the name of the field.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ fn with_injection(injection: &Value) -> Value {
     binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": "app", "injection": injection}))
 }
 
-/// The object is refused, and the refusal says each of the words.
+/// Checks that the object is rejected with an error that contains each of the words.
 fn refused(object: &Value, says: &[&str]) {
     let refusal = apply(control_plane(), object).expect_err("it has to be refused");
     for word in says {

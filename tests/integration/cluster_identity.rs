@@ -1,4 +1,4 @@
-//! Who the cluster is to Azure: its issuer and its ID, and what happens when they change or are copied.
+//! The cluster's issuer and ID, and what happens when they change or are copied.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn a_new_issuer_is_accepted_once_stable_and_the_previous_credential_deleted_a_to
         testbed.start(&unique("before"), ReplicaOptions { issuer: Some(FORMER.into()), ..ReplicaOptions::default() });
     team.bind();
     team.wait_ready("app");
-    before.stop().expect("it stops");
+    before.stop().expect("the controller stops");
     let issuers = || team.credentials().into_iter().map(|(issuer, _)| issuer).collect::<Vec<_>>();
     assert_eq!(issuers(), [FORMER]);
 
@@ -33,10 +33,10 @@ fn a_new_issuer_is_accepted_once_stable_and_the_previous_credential_deleted_a_to
     let name = unique("after");
     let after = testbed
         .start(&name, ReplicaOptions { issuer_watch: Some(watch), clock: clock.clone(), ..ReplicaOptions::default() });
-    // Discovery at the start is one look, and those of the watch follow.
+    // Discovery at startup reads the issuer once; the checks follow.
     for look in 2..=3 {
-        wait_for("a look at the issuer", || (testbed.issuer_reads(&name) == look).then_some(()));
-        assert_eq!(team.arm_writes(&name).len(), 0, "nothing is written while it is not sure who the cluster is");
+        wait_for("a check of the issuer", || (testbed.issuer_reads(&name) == look).then_some(()));
+        assert_eq!(team.arm_writes(&name).len(), 0, "nothing is written while the issuer is uncertain");
         assert_eq!(testbed.kubernetes_writes(&name), Vec::<String>::new());
         clock.advance(EVERY);
     }
@@ -53,7 +53,7 @@ fn a_new_issuer_is_accepted_once_stable_and_the_previous_credential_deleted_a_to
         identity["status"]["issuers"].as_array().expect("records").iter().map(|record| &record["state"]).collect();
     assert_eq!(states, ["Retiring", "Current"]);
     clock.advance(DAY);
-    wait_for("the former one to go", || (issuers() == [present.as_str()]).then_some(()));
+    wait_for("the previous one to be deleted", || (issuers() == [present.as_str()]).then_some(()));
     drop(after);
 }
 
@@ -64,7 +64,7 @@ fn after_a_cluster_id_change_credentials_stay_until_their_bindings_are_deleted()
     let before = testbed.start(&unique("before"), ReplicaOptions::default());
     team.bind();
     let name = team.wait_ready("app")["status"]["credential"]["name"].clone();
-    before.stop().expect("it stops");
+    before.stop().expect("the controller stops");
     let uid =
         kubectl(testbed.control_plane, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
     let replica = unique("moved");
@@ -75,7 +75,7 @@ fn after_a_cluster_id_change_credentials_stay_until_their_bindings_are_deleted()
     team.bind_account("worker");
     team.wait_ready("worker");
     assert_eq!(team.wait_ready("app")["status"]["credential"]["name"], name);
-    assert_eq!(team.arm_writes(&replica).len(), 1, "the one for the new binding");
+    assert_eq!(team.arm_writes(&replica).len(), 1, "only that of the new binding");
     team.unbind("app");
     let left = team.credentials();
     let subject = Subject::new(&team.name, "worker");

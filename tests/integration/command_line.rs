@@ -1,4 +1,4 @@
-//! What every command keeps to: exit statuses, help, version, completion, and logs.
+//! What all commands have in common: exit statuses, help, version, completion, and logs.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! Compatibility mode behind a real API server: what pods of azure-workload-identity may rely on, each rule a test.
+//! Compatibility mode behind a real API server: one test for each rule that pods of azure-workload-identity rely on.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ const PROXY: &str = "azure.workload.identity/inject-proxy-sidecar";
 const PROXY_PORT: &str = "azure.workload.identity/proxy-sidecar-port";
 const ANNOTATED: &str = "c11e0000-0000-4000-8000-0000000000c1";
 
-/// A namespace of the mode's own, as a cluster that switches has it: service account `app`, annotated.
+/// A namespace for compatibility mode, as in a cluster that migrates, with the annotated service account `app`.
 struct Tenant {
     control_plane: &'static ControlPlane,
     namespace: String,
 }
 
 impl Tenant {
-    /// With bindings: the namespace of a team.
+    /// The namespace of a team, which can have bindings.
     fn of(team: &Team) -> Self {
         let tenant = Self { control_plane: CompatibilityWebhook::shared().control_plane, namespace: team.name.clone() };
         tenant.join();
@@ -50,13 +50,13 @@ impl Tenant {
         tenant
     }
 
-    /// From now on the API server asks about pods of the namespace.
+    /// From now on the API server sends pods of the namespace to the webhook.
     fn join(&self) {
         let label = format!("{NAMESPACE_LABEL}=true");
         kubectl(self.control_plane, &["label", "namespace", &self.namespace, &label]);
         let probe =
             self.pod(&json!({"metadata": {"annotations": {PROXY: "true"}}, "spec": {"serviceAccountName": "default"}}));
-        wait_for("the API server to ask the webhook", || {
+        wait_for("the API server to call the webhook", || {
             self.dry_run(&probe).err().filter(|said| said.contains("compatible-pods.ensign.dev"))
         });
     }
@@ -81,7 +81,7 @@ impl Tenant {
         pod
     }
 
-    /// The pod as the API server would store it, or why not.
+    /// The pod as the API server would store it, or the error.
     fn dry_run(&self, pod: &Value) -> Result<Value, String> {
         create(self.control_plane, pod, &["--dry-run=server"])
     }
@@ -94,7 +94,7 @@ impl Tenant {
         self.dry_run(&self.pod(change)).expect_err("refused")
     }
 
-    /// What `kubectl create` warns about.
+    /// The warning of `kubectl create`.
     fn warning(&self, change: &Value) -> Option<String> {
         create(self.control_plane, &self.pod(change), &["--dry-run=server", "--warnings-as-errors"]).err()
     }
@@ -315,7 +315,7 @@ fn a_pod_without_a_service_account_uses_the_default_one() {
     assert_eq!(env(app(&pod))[0], ("AZURE_CLIENT_ID", "default-client"));
 }
 
-/// The API server itself refuses such a pod before it asks, so that the webhook is asked as the API server would.
+/// The API server rejects such a pod before it calls webhooks, so this test calls the webhook itself.
 #[tokio::test]
 async fn a_missing_service_account_denies_the_pod_with_the_upstream_message() {
     let webhook = CompatibilityWebhook::shared();
@@ -335,7 +335,7 @@ async fn a_missing_service_account_denies_the_pod_with_the_upstream_message() {
         },
     });
     let answer: Value =
-        client.post(&webhook.url).json(&review).send().await.expect("an answer").json().await.expect("a review");
+        client.post(&webhook.url).json(&review).send().await.expect("a response").json().await.expect("a review");
     assert_eq!(answer["response"]["allowed"], false);
     let said = answer["response"]["status"]["message"].as_str().expect("a message");
     assert!(said.contains("serviceaccounts \"nobody\" not found"), "{said}");
@@ -404,11 +404,11 @@ fn a_copy_of_an_injected_pod_is_admitted_unchanged() {
 fn a_binding_takes_precedence_over_annotations_and_the_pod_records_it() {
     let team = Team::named(COMPATIBLE_ONLY[0].to_owned());
     let tenant = Tenant::of(&team);
-    assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED, "before there is a binding");
+    assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED, "before the binding exists");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
     let binding = team.wait_ready("app");
-    let pod = wait_for("the webhook to learn of the binding", || {
+    let pod = wait_for("the webhook to know the binding", || {
         let pod = tenant.admitted(&json!({}));
         by(&pod).starts_with("app=").then_some(pod)
     });
@@ -428,7 +428,7 @@ fn with_a_rejected_binding_the_annotations_apply_and_a_warning_reports_it() {
     team.apply(&identity);
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
-    wait_for("the webhook to learn of the refusal", || {
+    wait_for("the webhook to know that the binding is rejected", || {
         tenant.warning(&json!({})).filter(|said| said.contains("is not accepted (NotAllowed)"))
     });
     assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED);
@@ -442,7 +442,7 @@ fn the_upstream_webhook_is_reported_once_until_removed_and_never_changed() {
     let name = "azure-wi-webhook-mutating-webhook-configuration";
     let api = "admissionregistration.k8s.io/v1";
     let upstream = json!({"apiVersion": api, "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}});
-    apply(testbed.control_plane, &upstream).expect("apply the upstream's registration");
+    apply(testbed.control_plane, &upstream).expect("apply the upstream's webhook configuration");
     let clock = FakeClock::new();
     let options =
         || ReplicaOptions { webhook: Some(in_compatibility_mode()), clock: clock.clone(), ..ReplicaOptions::default() };
@@ -456,18 +456,18 @@ fn the_upstream_webhook_is_reported_once_until_removed_and_never_changed() {
     team.wait_ready("app");
     assert_eq!(condition_of(&identity(), "Ready").map(|ready| &ready["status"]), Some(&json!("True")));
 
-    // A restart says nothing new.
-    running.stop().expect("it stops");
+    // A restart reports nothing new.
+    running.stop().expect("the controller stops");
     let replica = unique("upstream-again");
     let running = testbed.start(&replica, options());
     running.wait_ready();
-    wait_for("its look at the identity", || (team.arm_lists(&replica) > 0).then_some(()));
+    wait_for("it to check the identity", || (team.arm_lists(&replica) > 0).then_some(()));
     kubectl(testbed.control_plane, &["delete", "mutatingwebhookconfiguration", name]);
-    wait_for("the condition to go", || {
+    wait_for("the condition to be removed", || {
         clock.advance(Duration::from_secs(900));
         said(&identity()).is_none().then_some(())
     });
-    // Other tests leave objects behind, which a controller that starts looks at too.
+    // Other tests leave objects behind, which a new controller checks as well.
     let mut writes = testbed.kubernetes_writes(&replica);
     writes.retain(|write| write.contains(&team.name));
     assert_eq!(writes.len(), 1, "the status without the condition, and nothing before: {writes:#?}");

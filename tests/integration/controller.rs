@@ -1,4 +1,4 @@
-//! The controller on a real API server, against Azure's stand-in.
+//! The controller on a real API server, against the emulator.
 
 use ensign_azure_emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
 use k8s_openapi::jiff::Timestamp;
@@ -37,7 +37,7 @@ fn finalizer_and_issuer_record_precede_the_first_write() {
     let identity = team.get("mi", &team.name).expect("the identity");
     assert_eq!(identity["metadata"]["finalizers"], json!(["ensign.dev/credentials"]));
     assert_eq!(identity["status"]["issuers"][0]["url"], team.ensign.control_plane.issuer);
-    // The order of arrival, from the API server's own record and Azure's.
+    // The order of arrival, from the audit log and the emulator's log.
     let put = team.ensign.arm_writes(&team.name)[0].time;
     let patched = |kind: &str, name: &str, subresource: Option<&str>| {
         wait_for("the audit record of a patch", || {
@@ -65,7 +65,7 @@ fn deleting_the_binding_deletes_its_credential() {
     team.wait_ready("app");
     team.delete("mib", "app");
     team.wait_deleted("mib", "app");
-    assert_eq!(team.credentials(), [], "the binding goes only after its credential");
+    assert_eq!(team.credentials(), [], "the binding is deleted only after its credential");
     team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
 }
 
@@ -99,10 +99,10 @@ fn a_binding_without_a_grant_is_rejected_and_nothing_is_written_to_azure() {
     assert!(message.contains("a cluster operator has to add an entry to its spec.allowedSubjects"), "{message}");
     assert!(message.contains(&format!("service account app of namespace {}", team.name)), "{message}");
     assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["status"], "True");
-    assert_eq!(binding["status"].get("clientID"), None, "a refused binding learns nothing");
+    assert_eq!(binding["status"].get("clientID"), None, "a rejected binding gets no client ID");
     wait_for("one Warning event", || (team.warnings("app").len() == 1).then_some(()));
     assert_eq!(team.warnings("app")[0].0, "NotAllowed");
-    // Azure is looked at for the identity itself; once that is done, everything that would be written is.
+    // The identity itself is checked in Azure; after that, everything to be written has been written.
     team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
     assert_eq!(team.arm_writes(), 0);
 }
@@ -184,7 +184,7 @@ fn a_missing_identity_is_reported_and_found_once_it_exists() {
     assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["reason"], "IdentityNotFound");
     assert_eq!(team.ensign.arm_writes(&absent).len(), 0);
     team.ensign.azure_identity(&absent, None, &[]);
-    // Touching the object asks for a look right away.
+    // Touching the object triggers a check immediately.
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
     team.wait_ready("app");
 }
@@ -218,7 +218,7 @@ fn a_conflict_names_the_winner_and_is_resolved_by_its_deletion() {
     let mut audit = other.identity();
     audit["spec"]["allowedSubjects"][0]["namespace"] = json!(team.name);
     other.apply(&audit);
-    // The name decides between bindings of the same second.
+    // Between bindings of the same second, the name decides.
     team.apply(&team.binding("a-first", "app"));
     team.wait_ready("a-first");
     let mut second = team.binding("b-second", "app");
@@ -283,8 +283,8 @@ fn a_restart_changes_nothing_in_azure_or_kubernetes() {
     let binding = team.get("mib", "app").expect("the binding");
     let (writes, lists) = (team.arm_writes(), team.ensign.arm_lists(&team.name));
     team.ensign.restart_controller();
-    wait_for("the new controller to look", || (team.ensign.arm_lists(&team.name) > lists).then_some(()));
-    // The look is over once the next change of the same identity has been dealt with.
+    wait_for("the new controller to check the identity", || (team.ensign.arm_lists(&team.name) > lists).then_some(()));
+    // That check is over once the next change of the same identity has been handled.
     team.apply(&team.binding("later", "app"));
     team.wait_ready("later");
     assert_eq!(team.arm_writes(), writes);
@@ -351,15 +351,15 @@ fn a_deletion_that_azure_forbids_waits_until_an_operator_abandons_it() {
     team.ensign.azure.with_state(|state| state.locks.push(Lock { scope, level: LockLevel::CanNotDelete }));
     team.delete("mib", "app");
     team.wait_condition("mib", "app", "Ready", "False", "DeletionBlocked");
-    // A tenant's own annotation is not asked.
+    // A tenant's own annotation is ignored.
     let annotate = ["annotate", "--namespace", &team.name, "mib", "app", "ensign.dev/abandon=true"];
     kubectl(team.ensign.control_plane, &annotate);
     let writes = team.arm_writes();
-    wait_for("another try", || (team.arm_writes() > writes).then_some(()));
+    wait_for("a retry", || (team.arm_writes() > writes).then_some(()));
     assert!(team.get("mib", "app").is_some());
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "ensign.dev/abandon=true"]);
     team.wait_deleted("mib", "app");
-    assert_eq!(team.credentials().len(), 1, "it is left in Azure, and the event says so");
+    assert_eq!(team.credentials().len(), 1, "it is left in Azure, and an event reports it");
     wait_for("the event", || team.warnings("app").iter().any(|(reason, _)| reason == "Abandoned").then_some(()));
 }
 
@@ -372,14 +372,14 @@ fn removing_the_finalizer_does_not_keep_the_credential() {
     let strip = ["patch", "mib", "app", "--namespace", &team.name, "--type=json", "--patch"];
     let patch = r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#;
     kubectl(team.ensign.control_plane, &[&strip[..], &[patch]].concat());
-    wait_for("the finalizer to come back", || {
+    wait_for("the finalizer to be restored", || {
         let binding = team.get("mib", "app")?;
         (binding["metadata"]["finalizers"] == json!(["ensign.dev/credentials"])).then_some(())
     });
-    // Stripped and deleted in one breath, before the controller can put it back.
+    // Removed and deleted at once, before the controller can restore it.
     team.delete("mib", "app");
     kubectl(team.ensign.control_plane, &["delete", "mib", "app", "--namespace", &team.name, "--ignore-not-found"]);
-    wait_for("the credential to go", || team.credentials().is_empty().then_some(()));
+    wait_for("the credential to be deleted", || team.credentials().is_empty().then_some(()));
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn the_21st_credential_is_rejected_with_the_count_and_written_when_a_slot_is_fre
     let binding = team.wait_condition("mib", "app", "CredentialReady", "False", "QuotaExceeded");
     let message = condition_of(&binding, "CredentialReady").expect("a condition")["message"].clone();
     assert!(message.as_str().expect("a message").starts_with("20/20"), "{message}");
-    assert_eq!(team.arm_writes(), 0, "it is not even tried");
+    assert_eq!(team.arm_writes(), 0, "no attempt is made");
     team.ensign.azure_identity_with(&team.name, &taken[1..]);
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
     team.wait_ready("app");

@@ -1,4 +1,4 @@
-//! The Azure stand-in in process, judged by `azure_identity`.
+//! The Azure emulator in this process, tested with `azure_identity`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 pub mod issuer;
@@ -29,7 +29,7 @@ fn document(document: Value) -> StateDocument {
     serde_json::from_value(document).unwrap()
 }
 
-/// A stand-in whose identity `orders` trusts the issuer's subject.
+/// An emulator whose identity `orders` trusts the issuer's subject.
 fn emulator(issuer: &Issuer, options: EmulatorOptions) -> Emulator {
     let credential = json!({"name": "trust", "issuer": issuer.url, "subject": SUBJECT});
     Emulator::start(EmulatorOptions {
@@ -45,7 +45,7 @@ fn http(emulator: &Emulator) -> reqwest::Client {
     reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 
-/// The SDK's own credential for `orders`, with a token file as the kubelet writes it and an editor leaves it.
+/// The SDK's own credential for `orders`, with a token file as the kubelet or an editor writes it.
 fn credential(emulator: &Emulator, token: &str) -> Arc<WorkloadIdentityCredential> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
@@ -66,7 +66,7 @@ fn credential(emulator: &Emulator, token: &str) -> Arc<WorkloadIdentityCredentia
     .unwrap()
 }
 
-/// The AADSTS code that the SDK was refused with.
+/// The AADSTS code of the error that the SDK got.
 async fn refusal(credential: &WorkloadIdentityCredential) -> String {
     let error = credential.get_token(&[SCOPE], None).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Credential), "{error:?}");
@@ -122,7 +122,7 @@ async fn an_issuer_is_accepted_once_its_ca_is_trusted() {
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }
 
-/// A clock that is moved by hand.
+/// A clock that the test sets.
 struct Moved(Mutex<Timestamp>);
 
 impl Clock for Moved {
@@ -191,7 +191,7 @@ async fn a_fault_can_be_scripted_and_counted() {
         fired: 0,
     }]);
     let delete = || http(&emulator).delete(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap()).send();
-    assert!(delete().await.is_err(), "the answer is lost");
+    assert!(delete().await.is_err(), "the response is lost");
     assert!(emulator.state().identities.is_empty(), "but the deletion is not");
     assert_eq!(delete().await.unwrap().status(), 204);
     assert_eq!((emulator.faults()[0].matched, emulator.faults()[0].fired), (2, 1));

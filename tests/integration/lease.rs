@@ -1,4 +1,4 @@
-//! Several controllers on one cluster: one leads.
+//! Leader election between several controllers.
 
 use ensign_azure_emulator::{Delay, FaultAction, FaultMatch, FaultRule};
 use serde_json::json;
@@ -7,11 +7,11 @@ use ensign_testkit::objects::{unique, wait_for};
 use ensign_testkit::replica::{Replica, ReplicaOptions};
 use ensign_testkit::testbed::{Testbed, TestbedLease};
 
-/// Soon over when its holder is paused.
+/// Expires soon after its holder is paused.
 const SHORT_SECONDS: u64 = 3;
-/// Soon renewed, but not lost on a busy machine.
+/// Renewed often, but not lost on a busy machine.
 const STEADY_SECONDS: u64 = 12;
-/// Nobody waits for the end of this one: whoever takes over was let.
+/// No test waits for this one to expire.
 const LONG_SECONDS: u64 = 600;
 
 /// Two controllers, the first of which leads.
@@ -45,7 +45,7 @@ fn of_two_controllers_only_the_leader_writes_and_the_standby_is_ready() {
         let identity = team.get("mi", &team.name)?;
         (identity["status"]["bindings"] == 1 && identity["status"]["credentials"]["thisCluster"] == 1).then_some(())
     });
-    // The lease goes on being renewed, and nothing else is written.
+    // The lease is still renewed, and nothing else is written.
     let version = || lease.get().map(|lease| lease["metadata"]["resourceVersion"].clone());
     let writes = testbed.kubernetes_writes(&names.0);
     for _ in 0..3 {
@@ -59,7 +59,7 @@ fn of_two_controllers_only_the_leader_writes_and_the_standby_is_ready() {
     assert!(first.is_ready() && second.is_ready());
     assert_eq!(lease.holder(), Some(names.0));
     let lease = lease.get().expect("the lease");
-    assert_eq!(lease["metadata"]["labels"]["kept"], "yes", "what others wrote to the object stays");
+    assert_eq!(lease["metadata"]["labels"]["kept"], "yes", "labels of others are kept");
     assert_eq!(lease["spec"]["leaseDurationSeconds"], STEADY_SECONDS);
 }
 
@@ -75,7 +75,7 @@ fn a_graceful_shutdown_hands_over_immediately() {
     team.wait_ready("app");
     assert_eq!((team.arm_writes(&names.0).len(), team.arm_writes(&names.1).len()), (0, 1));
     assert_eq!(second.stop(), Ok(()));
-    assert_eq!(lease.holder(), None, "the last one gives it back too");
+    assert_eq!(lease.holder(), None, "the last one releases it too");
 }
 
 #[test]
@@ -97,12 +97,12 @@ fn a_paused_leader_is_replaced_and_writes_nothing_when_resumed() {
     team.bind();
     team.wait_ready("app");
     let paused = first.pause();
-    // Work that the paused one would do as soon as it could.
+    // Work that the paused one would do as soon as it resumed.
     team.bind_account("worker");
     lease.wait_holder(&names.1);
     team.wait_ready("worker");
     team.unbind("app");
-    // What was on its way when it froze has arrived long since.
+    // What was in flight when it was paused has arrived long ago.
     let (arm_before, before) = (team.arm_writes(&names.0).len(), testbed.kubernetes_writes(&names.0));
     drop(paused);
     let ended = first.wait_exit().expect_err("it has lost");
@@ -184,7 +184,7 @@ fn no_controller_leads_with_a_malformed_lease_until_it_is_deleted() {
     lease.write(&json!({"holderIdentity": "somebody"}));
     let name = unique("only");
     let only = testbed.start(&name, ReplicaOptions::with_lease(&lease));
-    wait_for("the lease to be looked at twice", || (testbed.lease_reads(&name) >= 2).then_some(()));
+    wait_for("the lease to be read twice", || (testbed.lease_reads(&name) >= 2).then_some(()));
     assert!(!only.is_ready());
     assert_eq!(lease.holder().as_deref(), Some("somebody"));
     lease.delete();

@@ -1,4 +1,4 @@
-//! docs/metrics.md lists what the processes count: no more and no less. Alerts and the dashboard use that and nothing else.
+//! docs/metrics.md lists exactly the metrics of the processes; alerts and the dashboard use only those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ use ensign_testkit::objects::{condition_of, unique, wait_for};
 use ensign_testkit::replica::ReplicaOptions;
 use ensign_testkit::testbed::Testbed;
 
-/// What a process serves as text.
+/// The metrics of a process as text.
 fn text(register: impl FnOnce(&mut Registry)) -> String {
     let mut registry = registry();
     register(&mut registry);
@@ -57,7 +57,7 @@ fn served(text: &str) -> BTreeMap<(String, String), BTreeMap<String, BTreeSet<St
                     labels.entry(label.to_owned()).or_default().insert(value.trim_matches('"').to_owned());
                 }
             }
-            assert!(samples > 0, "{name} has no sample before anything happened");
+            assert!(samples > 0, "{name} has no sample at startup");
             ((name, kind.to_owned()), labels)
         })
         .collect()
@@ -89,7 +89,7 @@ fn the_metrics_page_and_the_processes_agree() {
 /// A label and the values that a selector asks for.
 type Matcher = (String, Vec<String>);
 
-/// The names of metrics in an expression, each with what its selector asks of labels.
+/// The names of metrics in an expression, each with its label selector.
 fn used(expression: &str) -> Vec<(String, Vec<Matcher>)> {
     let mut found = Vec::new();
     for (at, _) in expression.match_indices("ensign_") {
@@ -106,7 +106,7 @@ fn used(expression: &str) -> Vec<(String, Vec<Matcher>)> {
     found
 }
 
-/// Every metric of the expression exists, and has the labels and values that it is asked for.
+/// Checks that every metric of the expression exists, with the labels and values that it selects.
 fn holds(expression: &str, labels_shown: &[&str]) {
     let counted: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = [controller(), webhook()]
         .iter()
@@ -134,7 +134,7 @@ fn holds(expression: &str, labels_shown: &[&str]) {
     }
 }
 
-/// The labels that a text shows, between `open` and `}}`.
+/// The labels that a text refers to, between `open` and `}}`.
 fn shown<'a>(text: &'a str, open: &str) -> Vec<&'a str> {
     text.split(open).skip(1).filter_map(|rest| rest.split("}}").next()).map(str::trim).collect()
 }
@@ -215,7 +215,7 @@ fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
     let options = ReplicaOptions { metrics, ..ReplicaOptions::default() };
     let controller = testbed.start(&unique("trouble"), options);
     team.bind();
-    wait_for("the failure to be counted and told", || {
+    wait_for("the failure to be counted and reported", || {
         let text = registry.text().expect("text");
         assert!(controller.is_ready(), "it stays ready");
         let failed = r#"ensign_arm_requests_total{operation="ReadIdentity",status="5xx"}"#;
@@ -227,10 +227,10 @@ fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
     testbed.azure.set_faults(Vec::new());
     team.wait_ready("app");
     let count = |text: &str, line: &str| text.lines().any(|found| found == line);
-    wait_for("what stands to be counted", || {
+    wait_for("the objects to be counted", || {
         let text = registry.text().expect("text");
         let written = r#"ensign_credential_writes_total{kind="Create",outcome="Confirmed"} 1"#;
-        // A reason that no object has any more is left out.
+        // A reason that no object has any more is omitted.
         let cured = !text.contains(r#"reason="AzureUnavailable""#);
         (count(&text, written) && count(&text, "ensign_leader 1") && cured).then_some(())
     });

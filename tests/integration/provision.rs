@@ -1,4 +1,4 @@
-//! Identities that Ensign makes, keeps and deletes, on the real API server and Azure's stand-in.
+//! Identities that Ensign creates, repairs and deletes, on the real API server and the emulator.
 
 use serde_json::{Value, json};
 
@@ -30,14 +30,14 @@ fn an_identity_is_created_repaired_and_deleted_with_its_object() {
     assert_eq!(made.tags["ensign.dev-object"], object["metadata"]["uid"].as_str().expect("a UID"));
     assert!(made.tags.contains_key("ensign.dev-cluster"));
 
-    // Somebody changes tags, and another program adds one.
+    // A user changes tags, and another program adds one.
     team.change_in_azure(&name, |identity| {
         identity.tags.insert("cost-center".to_owned(), "8".to_owned());
         identity.tags.remove("ensign.dev-object");
         identity.tags.insert("audited".to_owned(), "yes".to_owned());
     });
     team.touch(&name);
-    wait_for("the tags to be set right", || {
+    wait_for("the tags to be repaired", || {
         let tags = team.azure_identities().remove(&name)?.tags;
         let right = tags["cost-center"] == "7" && tags.contains_key("ensign.dev-object");
         (right && tags["audited"] == "yes").then_some(())
@@ -45,7 +45,7 @@ fn an_identity_is_created_repaired_and_deleted_with_its_object() {
 
     team.delete("mi", &name);
     team.wait_deleted("mi", &name);
-    assert_eq!(team.azure_identities(), before, "Azure is as it was");
+    assert_eq!(team.azure_identities(), before, "Azure is unchanged");
     team.delete("mib", "app");
     team.wait_deleted("mib", "app");
 }
@@ -73,8 +73,8 @@ fn an_existing_identity_is_unchanged_until_adopted_and_kept_unless_reclaimed() {
 
     team.delete("mi", &name);
     team.wait_deleted("mi", &name);
-    let left = team.azure_identities().remove(&name).expect("it stays: Retain is the default");
-    assert!(left.credentials.is_empty(), "and nobody is trusted any more");
+    let left = team.azure_identities().remove(&name).expect("it is kept: Retain is the default");
+    assert!(left.credentials.is_empty(), "and no subject is trusted any more");
     team.delete("mib", "app");
 }
 
@@ -138,7 +138,7 @@ fn an_identity_that_is_not_provably_owned_outlives_its_object() {
     team.change_in_azure(&name, |identity| {
         identity.tags.insert("ensign.dev-cluster".to_owned(), "another".to_owned());
     });
-    // A look that began before would delete what was the object's own then.
+    // A check that began before would delete what the object owned then.
     team.touch(&name);
     team.wait_condition("mi", &name, "IdentityResolved", "False", "IdentityExists");
     team.delete("mi", &name);

@@ -1,4 +1,4 @@
-//! Roles that identities are given in Azure.
+//! Role assignments of identities.
 
 use ensign_azure_emulator::LogFilter;
 use ensign_azure_emulator::state::roles::RoleAssignment;
@@ -17,7 +17,7 @@ fn group(team: &Team) -> String {
     format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group)
 }
 
-/// A storage account of the team's own.
+/// The team's storage account.
 fn account(team: &Team) -> String {
     format!("{}/providers/Microsoft.Storage/storageAccounts/{}", group(team), team.name)
 }
@@ -36,7 +36,7 @@ fn principal(team: &Team) -> String {
     })
 }
 
-/// What the team's identity is assigned, as `(name, role, scope)`.
+/// The role assignments of the team's identity, as `(name, role, scope)`.
 fn assigned(team: &Team) -> Vec<(String, String, String)> {
     let principal = principal(team);
     team.ensign.azure.with_state(|state| {
@@ -45,7 +45,7 @@ fn assigned(team: &Team) -> Vec<(String, String, String)> {
     })
 }
 
-/// Writes of role assignments of which the path has this part.
+/// Writes of role assignments whose path contains this text.
 fn writes(team: &Team, part: &str) -> usize {
     let kind = Some("arm-write".to_owned());
     let entries =
@@ -89,7 +89,7 @@ fn a_requested_role_is_assigned_and_unassigned_with_the_object() {
     team.wait_deleted("mib", "app");
     team.delete("mi", &team.name);
     team.wait_deleted("mi", &team.name);
-    assert_eq!(assigned(&team), [], "the object goes only after its role assignments");
+    assert_eq!(assigned(&team), [], "the object is deleted only after its role assignments");
 }
 
 #[test]
@@ -103,10 +103,10 @@ fn a_deleted_role_assignment_is_recreated_and_an_unwanted_one_deleted() {
     team.ensign.azure.with_state(|state| state.role_assignments.retain(|name, _| *name != before[0].0));
     identity["spec"]["maxTokenExpirationSeconds"] = json!(7200);
     team.apply(&identity);
-    wait_for("the role to be given again", || (assigned(&team) == before).then_some(()));
+    wait_for("the role assignment to be recreated", || (assigned(&team) == before).then_some(()));
     identity["spec"]["roleAssignments"] = json!([{"roleDefinition": "Reader", "scope": account(&team)}]);
     team.apply(&identity);
-    wait_for("the other role to be taken away", || (assigned(&team).len() == 1).then_some(()));
+    wait_for("the other role assignment to be deleted", || (assigned(&team).len() == 1).then_some(()));
     assert_ne!(assigned(&team)[0].1, BLOB_READER);
 }
 
@@ -190,7 +190,7 @@ fn with_role_assignments_disabled_nothing_is_assigned_and_a_condition_reports_it
     let of_roles = LogFilter { path: Some("Microsoft.Authorization".to_owned()), ..LogFilter::default() };
     let asked = testbed.azure.log(&of_roles);
     let own = |agent: &str| agent.contains("(off)");
-    assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is even asked");
-    replica.stop().expect("it stops");
+    assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is sent");
+    replica.stop().expect("the controller stops");
     kubectl(testbed.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
 }

@@ -1,4 +1,4 @@
-//! Ensign is taken down, in every order that people try: nothing is left that blocks pods, holds a namespace or is trusted.
+//! Teardown in every order that users try: nothing is left that blocks pods, blocks a namespace, or is trusted.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use ensign_testkit::testbed::{Testbed, TestbedLease};
 const PATIENT: Duration = Duration::from_secs(60);
 const LEASE_SECONDS: u64 = 600;
 
-/// One run of teardown on the testbed, as a process of its own would do it.
+/// One run of teardown on the testbed, as a separate process would do it.
 struct Run<'a> {
     testbed: &'a Testbed,
     lease: Option<&'a TestbedLease<'a>>,
@@ -34,7 +34,7 @@ struct Run<'a> {
     disposal: Disposal,
     patience: Duration,
     steps: Arc<Mutex<Vec<TeardownStep>>>,
-    /// What others do while a step begins.
+    /// Called when a step begins.
     meanwhile: Box<dyn Fn(&TeardownStep) + Send + Sync + 'a>,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Run<'a> {
             let mut config = self.testbed.control_plane.config().await;
             config.default_retry = false;
             let lease_client = kube::Client::try_from(config).expect("a client");
-            let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
+            let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("discover the cluster");
             let leadership = self.lease.map(|lease| LeaseConfig {
                 client: lease_client,
                 namespace: "default".to_owned(),
@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
             });
             let config = TeardownConfig {
                 client,
-                arm: ArmClient::new(&cloud, &connection, credential, "teardown").expect("a client of ARM"),
+                arm: ArmClient::new(&cloud, &connection, credential, "teardown").expect("create an ARM client"),
                 settings: Settings {
                     cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
                     issuer_refusal: None,
@@ -100,7 +100,7 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) -> Report {
-        self.go().expect("it goes through")
+        self.go().expect("teardown succeeds")
     }
 }
 
@@ -109,7 +109,7 @@ fn of<'a>(report: &'a Report, name: &str) -> &'a IdentityReport {
     found.unwrap_or_else(|| panic!("{name} is not in {report:#?}"))
 }
 
-/// A registration as the controller leaves it, with an entry of another program's. Neither asks about any namespace.
+/// A webhook configuration as the controller leaves it, with an entry of another program. Neither matches a namespace.
 fn registered(testbed: &Testbed) -> String {
     let name = unique("registration");
     let entry = |entry: &str| {
@@ -165,14 +165,14 @@ fn teardown_revokes_this_clusters_credentials_keeps_others_and_releases_namespac
     let registration = registered(&testbed);
     let mut run = Run { lease: Some(&lease), registration, ..Run::new(&testbed, Disposal::Delete) };
 
-    // A controller that leads is not worked against.
+    // Teardown does not start while a controller leads.
     run.patience = Duration::from_secs(2);
     let refused = run.go().expect_err("a controller leads").to_string();
     assert!(refused.contains("before-teardown") && refused.contains("kubectl scale deployment"), "{refused}");
     assert_eq!(team.credentials().len(), 2);
     controller.stop().expect("stops");
 
-    // What Azure refuses is left, said, and holds its objects.
+    // What Azure forbids to delete is kept and reported, and its objects keep their finalizers.
     run.patience = PATIENT;
     forbid_writes(&testbed, &team.name);
     let report = run.report();
@@ -181,32 +181,32 @@ fn teardown_revokes_this_clusters_credentials_keeps_others_and_releases_namespac
     assert!(!report.is_complete() && left.problem.as_ref().is_some_and(|said| said.contains("az role assignment")));
     assert_eq!(left.remaining.iter().filter(|left| left.ours).count(), 1, "{left:#?}");
     assert_eq!(finalizers(&team.get("mib", "app").expect("the binding")), 1);
-    assert_eq!(team.gates("held"), 0, "nobody would let it go");
+    assert_eq!(team.gates("held"), 0, "no controller would ungate it");
 
-    // Again, and it goes on.
+    // A second run continues.
     let report = run.report();
     let done = of(&report, &team.name);
     assert_eq!((&done.problem, &done.deleted), (&None, &vec![ours]), "{done:#?}");
     assert_eq!(done.remaining.iter().map(|left| left.name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
     assert_eq!(team.credentials().iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
-    let binding = team.get("mib", "app").expect("objects stay");
+    let binding = team.get("mib", "app").expect("objects are kept");
     assert_eq!(condition_of(&binding, "Ready").expect("a condition")["reason"], "TornDown");
     assert!(binding["status"]["credential"].is_null());
-    assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
+    assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it is kept")), 0);
     let arguments = ["get", "mutatingwebhookconfiguration", &run.registration, "--output", "json"];
     let registration: Value = serde_json::from_str(&kubectl(testbed.control_plane, &arguments)).expect("JSON");
     let entries: Vec<&Value> =
         registration["webhooks"].as_array().expect("entries").iter().map(|e| &e["name"]).collect();
     assert_eq!(entries, ["of-another.example.com"]);
-    assert_eq!(lease.holder(), None, "the lease is given back");
+    assert_eq!(lease.holder(), None, "the lease is released");
 
-    // Once more changes nothing.
+    // A third run changes nothing.
     let writes = team.arm_writes("teardown").len();
     let report = run.report();
     assert!(of(&report, &team.name).deleted.is_empty());
     assert!(writes > 0 && team.arm_writes("teardown").len() == writes);
 
-    // Installed again, it serves again.
+    // After a reinstall it works again.
     let again = testbed.start(&unique("after-teardown"), ReplicaOptions::with_lease(&lease));
     team.wait_ready("app");
     again.stop().expect("stops");
@@ -233,7 +233,7 @@ fn a_namespace_deleted_first_is_released_and_abandoned_credentials_are_reported(
     let [remaining] = &left.remaining[..] else { panic!("one credential remains: {left:#?}") };
     assert!(remaining.ours && remaining.command.contains(&format!("--name {}", remaining.name)), "{remaining:?}");
     assert_eq!(team.credentials().len(), 1, "it is abandoned, not deleted");
-    wait_for("the namespace to be gone", || {
+    wait_for("the namespace to be deleted", || {
         let arguments = ["get", "namespace", &team.name, "--ignore-not-found"];
         kubectl(testbed.control_plane, &arguments).trim().is_empty().then_some(())
     });
@@ -260,8 +260,8 @@ fn a_binding_deleted_meanwhile_does_not_block_the_release() {
     let done = of(&report, &team.name);
     assert_eq!((&done.problem, done.deleted.len()), (&None, 2), "{done:#?}");
     assert!(team.get("mib", "app").is_none() && team.credentials().is_empty());
-    let worker = team.get("mib", "worker").expect("it stays");
-    assert_eq!(finalizers(&worker) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
+    let worker = team.get("mib", "worker").expect("it is kept");
+    assert_eq!(finalizers(&worker) + finalizers(&team.get("mi", &team.name).expect("it is kept")), 0);
 }
 
 #[test]
@@ -279,10 +279,10 @@ fn crds_deleted_first_are_released_and_without_them_there_is_nothing_to_do() {
     });
     let run = Run::new(&testbed, Disposal::Delete);
     let report = run.report();
-    // Every object counts that other tests have left here, too.
+    // Objects that other tests have left count as well.
     assert!(report.is_complete(), "{report:#?}");
     assert!(team.credentials().is_empty());
-    wait_for("the definitions to be gone", || {
+    wait_for("the CRDs to be deleted", || {
         let found = kubectl(testbed.control_plane, &[&["get", "crd", "--ignore-not-found"][..], &definitions].concat());
         found.trim().is_empty().then_some(())
     });

@@ -1,4 +1,4 @@
-//! The webhook behind a real API server: when it is asked. What becomes of pods is in `tests/outcomes`.
+//! When the API server calls the webhook. What happens to pods is in `tests/outcomes`.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ fn selector_expressions_of_other_programs_are_kept() {
     let patch = json!([{"op": "add", "path": list, "value": foreign}]).to_string();
     let arguments = ["patch", "mutatingwebhookconfiguration", NAME, "--type", "json", "--patch", &patch];
     kubectl(team.ensign.control_plane, &arguments);
-    // A new grant makes the controller write; what the rival added is still there.
+    // A new grant makes the controller write; the change of the other program is kept.
     let late = granted_team("rival-late");
     let entries = read()["webhooks"].clone();
     let entry = entries.as_array().expect("entries").iter().find(|entry| entry["name"] == "pods.ensign.dev");

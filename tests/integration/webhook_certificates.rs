@@ -81,7 +81,7 @@ impl Install {
     }
 }
 
-/// Waits for a fact without holding up the keeper, which runs on the same thread.
+/// Waits for a condition without blocking the keeper, which runs on the same thread.
 async fn eventually(what: &str, fact: impl AsyncFn() -> bool) {
     let waiting = async {
         while !fact().await {
@@ -162,7 +162,7 @@ async fn a_secret_created_late_is_filled_and_a_wiped_one_restored() {
     let (served, stored) = (leaf(&resolver), install.stored().await);
 
     install.change(json!(null)).await;
-    // The watch tells the keeper; what it restores is what clients trust.
+    // The watch notifies the keeper, which restores what clients trust.
     eventually("the Secret to be restored", async || install.stored().await == stored).await;
     assert_eq!(leaf(&resolver), served);
     running.abort();
@@ -175,7 +175,7 @@ async fn a_certificate_written_by_another_replica_is_served_without_a_restart() 
     let running = tokio::spawn(keeper.run());
     resolver.loaded().await;
     let before = leaf(&resolver);
-    // A replica with another name replaces the leaf; the older one follows and does not fight.
+    // A replica with another name replaces the leaf certificate; the older one follows instead of replacing it again.
     let (mut newer, newest) = install.keeper_for(&["127.0.0.1", "new.example"]);
     newer.settle().await.expect("settled");
     eventually("the new leaf to be served", async || leaf(&resolver) != before).await;
@@ -217,7 +217,7 @@ async fn invalid_data_in_the_secret_is_replaced() {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Install {
-    /// Registers a webhook that is trusted by this CA bundle, as the controller does.
+    /// Registers a webhook with this CA bundle, as the controller does.
     fn register(&self, ca_bundle: &[u8]) {
         let ca_bundle = k8s_openapi::ByteString(ca_bundle.to_vec());
         let object = json!({
@@ -242,7 +242,7 @@ impl Install {
         secret.metadata.annotations.is_some_and(|all| all.contains_key(ROTATE_AUTHORITY_ANNOTATION))
     }
 
-    /// A keeper on a clock of the test.
+    /// A keeper with the test's clock.
     fn keeper_on(&self, clock: &Arc<FakeClock>) -> (Keeper, Arc<Resolver>) {
         let resolver = Resolver::new(Arc::new(aws_lc_rs::default_provider()));
         let clock: SharedClock = clock.clone();
@@ -263,10 +263,10 @@ async fn a_new_ca_signs_only_after_it_has_been_registered_for_a_while() {
     keeper.settle().await.expect("prepared");
     let prepared = install.stored().await;
     assert!(prepared.successor().is_some());
-    assert!(prepared.ca_certificate().starts_with(first.ca_certificate()), "both are trusted, the old one signs");
-    assert!(!install.is_asked().await, "it is asked for once");
+    assert!(prepared.ca_certificate().starts_with(first.ca_certificate()), "both are trusted, the old one still signs");
+    assert!(!install.is_asked().await, "the rotation was requested once");
 
-    // As long as the registration does not have it, no time is long enough.
+    // While it is not registered, it does not sign, however long it takes.
     for _ in 0..3 {
         clock.advance(PROPAGATION);
         keeper.settle().await.expect("waits");
@@ -285,7 +285,7 @@ async fn a_new_ca_signs_only_after_it_has_been_registered_for_a_while() {
     assert!(switched.successor().is_none() && switched.has_predecessors());
     assert_ne!(leaf(&resolver), served);
     keeper.settle().await.expect("rests");
-    assert_eq!(install.stored().await, switched, "the old one is trusted on, for replicas that are late");
+    assert_eq!(install.stored().await, switched, "the old one stays trusted, for replicas that are late");
 }
 
 #[tokio::test]
@@ -299,7 +299,7 @@ async fn replicas_that_race_for_a_new_ca_agree_on_one() {
     install.register(install.stored().await.ca_certificate());
     install.ask_for_a_new_authority().await;
     let before = install.updates_once_there(1);
-    // The registration follows the Secret, as the controller has it do; everybody looks again and again meanwhile.
+    // The webhook configuration follows the Secret, as the controller makes it do, while all replicas poll.
     for _ in 0..4 {
         let looks = replicas.iter_mut().map(|(keeper, _)| keeper.settle());
         for outcome in futures::future::join_all(looks).await {
@@ -311,11 +311,11 @@ async fn replicas_that_race_for_a_new_ca_agree_on_one() {
     let leaves: Vec<_> = replicas.iter().map(|(_, resolver)| leaf(resolver)).collect();
     assert!(leaves.iter().all(|other| *other == leaves[0]), "all serve the same");
     assert!(install.stored().await.successor().is_none());
-    assert_eq!(install.updates_once_there(before + 2), before + 2, "one write for each step");
+    assert_eq!(install.updates_once_there(before + 2), before + 2, "one write per step");
 }
 
 impl Install {
-    /// How many updates of the Secret succeeded, once it is so many.
+    /// Waits for this many successful updates of the Secret; returns their number.
     fn updates_once_there(&self, count: usize) -> usize {
         let successes = || self.updates().iter().filter(|status| **status == 200).count();
         wait_for("the audit records of the updates", || (successes() >= count).then(successes))
@@ -332,7 +332,7 @@ async fn a_clock_that_jumps_replaces_nothing() {
         clock.advance(Duration::from_secs(jump));
         let (mut keeper, resolver) = install.keeper_on(&clock);
         keeper.settle().await.expect("settled");
-        assert!(resolver.current().is_some(), "the API server's clock says that it is valid");
+        assert!(resolver.current().is_some(), "it is valid by the API server's clock");
         assert_eq!(install.stored().await, stored);
     }
 }

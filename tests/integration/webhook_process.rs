@@ -28,8 +28,8 @@ async fn invalid_requests_get_a_4xx_and_a_log_line_and_sigterm_shuts_down_gracef
     let ready = webhook.ready();
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
-    assert_eq!(reqwest::get(&health).await.expect("an answer").status(), 200);
-    let metrics = reqwest::get(health.replace("/readyz", "/metrics")).await.expect("an answer");
+    assert_eq!(reqwest::get(&health).await.expect("a response").status(), 200);
+    let metrics = reqwest::get(health.replace("/readyz", "/metrics")).await.expect("a response");
     assert!(metrics.text().await.expect("text").contains("# TYPE ensign_admissions counter"));
 
     let output = "jsonpath={.data.ca\\.crt}";
@@ -39,7 +39,7 @@ async fn invalid_requests_get_a_4xx_and_a_log_line_and_sigterm_shuts_down_gracef
     let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30));
     let client = client.build().expect("a client");
     let garbage = client.post(url).header("content-type", "application/json").body("{\"c4nary\": [");
-    assert_eq!(garbage.send().await.expect("an answer").status(), 400);
+    assert_eq!(garbage.send().await.expect("a response").status(), 400);
     let log = webhook.log();
     assert_eq!(log.lines().filter(|line| line.contains("request rejected")).count(), 1, "{log}");
     assert!(!log.contains("c4nary"), "{log}");
@@ -71,7 +71,7 @@ async fn json_logs_name_the_object_and_the_request() {
         },
     });
     let sent = client.post(url).header("content-type", "application/json").body(review.to_string());
-    assert_eq!(sent.send().await.expect("an answer").status(), 200);
+    assert_eq!(sent.send().await.expect("a response").status(), 200);
     let log = webhook.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
     let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the refusal");
@@ -89,7 +89,7 @@ fn without_its_secret_the_webhook_explains_how_to_create_it_and_continues_once_i
     let mut webhook =
         WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let way_out = format!("kubectl create secret generic {namespace} -n {namespace}");
-    wait_for("the way out in the log", || webhook.log().contains(&way_out).then_some(()));
+    wait_for("the remedy in the log", || webhook.log().contains(&way_out).then_some(()));
     assert!(!webhook.folder.path().join("ready.json").exists());
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     webhook.ready();
@@ -104,7 +104,7 @@ fn all_invalid_flags_are_named_at_once() {
         .expect("start the webhook");
     let mut said = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("read");
-    assert!(!child.wait().expect("it ends").success());
+    assert!(!child.wait().expect("an exit status").success());
     for flag in ["--namespace", "--tls-san", "--azure-authority-host"] {
         assert!(said.contains(flag), "{flag} is missing: {said}");
     }

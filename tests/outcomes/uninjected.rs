@@ -46,7 +46,7 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
     // A change of the spec asks for a look right away.
     let patch = json!({"spec": {"injection": {"tokenExpirationSeconds": 7200}}}).to_string();
     team.kubectl(&["patch", "mib", "app", "--type", "merge", "--patch", &patch]);
-    wait_for("the condition to go", || {
+    wait_for("the condition to be removed", || {
         let binding = team.get("mib", "app")?;
         condition_of(&binding, "PodsInjected").is_none().then_some(())
     });

@@ -110,7 +110,7 @@ impl ControlPlane {
     pub fn command(&self, line: &str) {
         let mut leash = self.own().leash.lock().expect("no command panicked");
         writeln!(leash.0, "{line}").and_then(|()| leash.0.flush()).expect("give a command");
-        let answer = read_line(&mut leash.1).expect("an answer");
+        let answer = read_line(&mut leash.1).expect("a response");
         assert!(answer["error"].is_null(), "{line}: {answer}");
     }
 

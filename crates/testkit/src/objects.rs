@@ -74,7 +74,7 @@ pub fn kubectl_with(control_plane: &ControlPlane, arguments: &[&str], input: &st
         .spawn()
         .expect("run kubectl");
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("write to kubectl");
-    let done = child.wait_with_output().expect("kubectl ends");
+    let done = child.wait_with_output().expect("wait for kubectl");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
 }

@@ -1,4 +1,4 @@
-//! Tokens as canaries: whatever repeats them, in whatever answer, they are in no error, no condition and no log.
+//! Tokens as canaries: whichever response repeats them, they appear in no error, no condition and no log.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Everything that can be told of an error: to logs, to a condition, and to whoever debugs.
+/// Every text that is made from an error: for logs, for a condition, and for debugging.
 fn told(error: &ArmError) -> String {
     let chain = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let chain: Vec<String> = chain.map(|error| format!("{error} {error:?} {error:#?}")).collect();
@@ -46,12 +46,12 @@ fn told(error: &ArmError) -> String {
 fn assert_silent(text: &str, what: &str) {
     for token in [ASSERTION, BEARER] {
         for part in token.split('.').skip(1) {
-            assert!(!text.contains(part), "{what} tells a token: {text}");
+            assert!(!text.contains(part), "{what} contains a token: {text}");
         }
     }
 }
 
-/// What Entra, ARM, or something between could answer that repeats a token.
+/// Responses of Entra, of ARM, or of something between that repeat a token.
 fn repeating(token: &str) -> Vec<FaultAnswer> {
     let long = format!("{}{token}", "x".repeat(390));
     vec![
@@ -111,6 +111,6 @@ async fn no_token_reaches_a_log_an_error_or_a_condition() {
 
     let logged = String::from_utf8(lines.0.lock().expect("no writer panicked").clone()).expect("text");
     assert_silent(&logged, "the log");
-    assert!(redacted > 10, "the answers did repeat tokens: {redacted}");
-    assert!(logged.contains("[redacted]") && logged.contains("TRACE"), "the log has what is looked for");
+    assert!(redacted > 10, "the responses did repeat tokens: {redacted}");
+    assert!(logged.contains("[redacted]") && logged.contains("TRACE"), "the log contains the responses");
 }

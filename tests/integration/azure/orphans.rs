@@ -1,4 +1,4 @@
-//! `ensign orphans` as a process: what a cluster that is gone has left is found and deleted, and nothing else.
+//! `ensign orphans` as a process: what a deleted cluster has left is found and deleted, and nothing else.
 
 use ensign_azure_emulator::state::Credential;
 use ensign_core::credentials::names::{Subject, credential_name};
@@ -25,14 +25,14 @@ fn written(cluster: &str, name: Option<&str>) -> Credential {
 
 fn put(azure: &Azure, credentials: &[Credential]) {
     azure.emulator.with_state(|state| {
-        let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it is there");
+        let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it exists");
         orders.credentials.extend(credentials.iter().map(|one| (one.name.clone(), one.clone())));
     });
 }
 
 fn standing(azure: &Azure) -> Vec<String> {
     azure.emulator.with_state(|state| {
-        let orders = state.identities.values().find(|found| found.id.name == "orders").expect("it is there");
+        let orders = state.identities.values().find(|found| found.id.name == "orders").expect("it exists");
         orders.credentials.keys().cloned().collect()
     })
 }
@@ -46,7 +46,7 @@ fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32,
     }
     let done = command.output().expect("run ensign");
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    (done.status.code().expect("it ends"), serde_json::from_slice(&done.stdout).unwrap_or_default(), said)
+    (done.status.code().expect("an exit status"), serde_json::from_slice(&done.stdout).unwrap_or_default(), said)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,11 +60,11 @@ async fn only_orphans_of_a_deleted_cluster_are_listed_and_deleted() {
     assert!(said.contains("no cluster was asked"), "{said}");
     let names: Vec<&Value> = found["orphans"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
     assert_eq!(names, [&gone.name], "{found:#}");
-    assert_eq!(found["identities"], 2, "the whole subscription was looked at");
+    assert_eq!(found["identities"], 2, "the whole subscription was searched");
 
     let delete = ["--cluster-id=gone", "--delete", "--issuer", ISSUER];
     let (status, _, said) = run(&azure, &delete, None);
-    assert_eq!((status, standing(&azure).len()), (2, 3), "nobody said yes: {said}");
+    assert_eq!((status, standing(&azure).len()), (2, 3), "without --yes: {said}");
     let (status, done, said) = run(&azure, &[&delete[..], &["--yes"]].concat(), None);
     assert_eq!((status, &done["deleted"][0]), (0, &Value::from(gone.name)), "{said}");
     let mut left = vec![alive.name, by_hand.name];

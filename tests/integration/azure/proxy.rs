@@ -1,4 +1,4 @@
-//! Through a proxy: to Entra and to ARM alike, and around it where that is asked for.
+//! Requests to Entra and to ARM go through a proxy, except for hosts that bypass it.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use super::Azure;
 /// A request line with its headers.
 type Request = Vec<String>;
 
-/// A proxy that takes `CONNECT` and keeps what it was asked.
+/// A proxy that accepts `CONNECT` and records the requests.
 struct Proxy {
     address: String,
     asked: Arc<Mutex<Vec<Request>>>,
@@ -33,7 +33,7 @@ impl Proxy {
         Self { address, asked }
     }
 
-    /// The hosts that somebody asked for, in order, each once.
+    /// The requested hosts in order, each once.
     fn hosts(&self) -> Vec<String> {
         let asked = self.asked.lock().expect("no proxy panicked");
         let host = |request: &Request| request[0].trim_start_matches("CONNECT ").split(':').next().map(str::to_owned);
@@ -108,5 +108,5 @@ async fn an_unreachable_proxy_is_not_bypassed_and_its_password_not_logged() {
     assert_eq!(error.failure(None).reason, Reason::CredentialUnavailable);
     let told = format!("{error:?} {} {}", error.cause, error.failure(None).message);
     assert!(!told.contains("canary"), "{told}");
-    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "nothing went past the proxy");
+    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "nothing bypassed the proxy");
 }

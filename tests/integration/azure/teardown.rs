@@ -1,4 +1,4 @@
-//! `ensign teardown` as a process, with the SDK's own credential, on a cluster in which no controller acts.
+//! `ensign teardown` as a process, with the SDK's own credential, on a cluster where no controller runs.
 
 use std::process::Output;
 
@@ -50,7 +50,7 @@ fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentia
     for object in [lease, deployment].into_iter().chain(inert()).chain(bindings()) {
         apply(control_plane, &object).expect("apply");
     }
-    // Objects of other tests, in another Azure, are let go.
+    // Objects of other tests, in another Azure, are abandoned.
     let done = run(&testbed, &azure, &name, &["--credentials=abandon", "--yes", "--timeout-seconds=60"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     for kind in ["mib", "mi"] {
@@ -68,7 +68,7 @@ fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentia
     };
     let standing = |change: Option<&Credential>| {
         azure.emulator.with_state(|state| {
-            let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it is there");
+            let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it exists");
             orders.credentials.extend(change.map(|one| (one.name.clone(), one.clone())));
             orders.credentials.keys().cloned().collect::<Vec<_>>()
         })
@@ -94,7 +94,7 @@ fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentia
 
     let delete = ["--credentials=delete", "--stop-controller=ensign-controller"];
     let done = run(&testbed, &azure, &name, &delete);
-    assert_eq!(done.status.code(), Some(2), "a script has to say yes");
+    assert_eq!(done.status.code(), Some(2), "a script has to pass --yes");
     assert_eq!(standing(None), std::slice::from_ref(&written.name));
 
     let done = run(&testbed, &azure, &name, &[&delete[..], &["--yes"]].concat());

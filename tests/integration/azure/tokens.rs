@@ -1,4 +1,4 @@
-//! A token that ARM refuses before its time.
+//! Tokens that ARM rejects before they expire.
 
 use ensign_api::conditions::Reason;
 use ensign_azure_emulator::Kind;
@@ -14,8 +14,8 @@ async fn a_token_that_arm_rejects_is_refreshed_and_the_request_retried_once() {
     azure.answer(Kind::ArmRead, 1, refusal(401, "ExpiredAuthenticationToken", "no"));
     client.get_identity(&azure.orders()).await.expect("a second token");
     assert_eq!(azure.statuses(Kind::ArmRead), [200, 401, 200]);
-    assert_eq!(azure.statuses(Kind::Token), [200, 200], "the first one was kept until it was refused");
-    client.get_identity(&azure.orders()).await.expect("the second token serves on");
+    assert_eq!(azure.statuses(Kind::Token), [200, 200], "the first one was reused until it was rejected");
+    client.get_identity(&azure.orders()).await.expect("the second token is reused");
     assert_eq!(azure.requests(Kind::Token).len(), 2);
 }
 
@@ -37,8 +37,8 @@ async fn a_second_rejected_token_fails_the_call() {
     let error = client.list_credentials(&azure.orders()).await.unwrap_err();
     let failure = error.failure(None);
     assert_eq!((failure.reason, failure.is_gone()), (Reason::CredentialUnavailable, false));
-    assert_eq!(azure.statuses(Kind::ArmRead), [401, 401], "once, not on and on");
-    assert!(client.list_credentials(&azure.orders()).await.is_ok(), "and the next call starts afresh");
+    assert_eq!(azure.statuses(Kind::ArmRead), [401, 401], "one retry");
+    assert!(client.list_credentials(&azure.orders()).await.is_ok(), "and the next call starts over");
 }
 
 #[tokio::test]
@@ -68,5 +68,5 @@ async fn outside_its_scopes_a_client_sends_nothing() {
     for error in errors {
         assert_eq!(error.failure(None).reason, Reason::ScopeNotAllowed, "{error}");
     }
-    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "not even a token was asked for");
+    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "not even a token was requested");
 }
