@@ -143,7 +143,7 @@ impl Fixture {
         let mut last = of_interest(&self.audit.of(account));
         let mut since = Instant::now();
         while since.elapsed() < Duration::from_secs(2) {
-            assert!(start.elapsed() < TIMEOUT, "it never comes to rest");
+            assert!(start.elapsed() < TIMEOUT, "the writes do not stop");
             tokio::time::sleep(Duration::from_millis(200)).await;
             let now = of_interest(&self.audit.of(account));
             if now != last {

@@ -193,7 +193,7 @@ pub fn arm_log(azure: &Emulator, since: u64) -> Vec<LogEntry> {
     log
 }
 
-/// The number of the last request that Azure saw.
+/// The number of the last request to Azure.
 pub fn log_position(azure: &Emulator) -> u64 {
     azure.requests().0
 }

@@ -68,7 +68,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     }
     let passed = clock.passed();
     stop.cancel();
-    running.await.expect("the controller ran").expect("the controller stopped");
+    running.await.expect("run the controller").expect("join the controller");
     fixture.azure.limit_requests(None);
     fixture.ready_fleet = Some(fleet.clone());
     let floor = floor(&fleet);

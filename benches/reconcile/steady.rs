@@ -11,7 +11,7 @@ use crate::fixture::Fixture;
 use crate::fleet::{arm_log, log_position};
 use crate::process::CONTROLLER;
 
-/// The shortest that the controller takes.
+/// The shortest that the controller accepts.
 const RESYNC_SECONDS: u64 = 10;
 
 pub async fn measure(fixture: &mut Fixture) -> Value {

@@ -1,4 +1,4 @@
-//! The worst that the definitions allow stays inside the API server's budget for expressions.
+//! The most expensive objects that the CRDs allow stay within the API server's CEL budget.
 
 use ensign_api::keys::INJECT_LABEL;
 use serde_json::{Value, json};
@@ -12,10 +12,10 @@ use ensign_testkit::testbed::Testbed;
 
 const BINDINGS: usize = 50;
 const CONTAINERS: usize = 30;
-/// Nothing bounds these but the size of a request. Few pods have as many.
+/// Bounded only by the size of a request. Few pods have as many.
 const ENV_PER_CONTAINER: usize = 100;
 const MOUNTS_PER_CONTAINER: usize = 20;
-/// Bounds of the definitions.
+/// Bounds of the CRDs.
 const LABELS: usize = 16;
 const EXPRESSIONS: usize = 16;
 const VALUES: usize = 32;
@@ -34,7 +34,7 @@ fn key(number: usize) -> String {
     format!("{host}/{}", long("key", number))
 }
 
-/// The largest selector, which selects the pod, and looks at every value before it does.
+/// The largest selector that selects the pod only after comparing every value.
 fn selector() -> Value {
     let labels: serde_json::Map<_, _> = (0..LABELS).map(|at| (key(at), json!(long("value", at)))).collect();
     let expressions: Vec<Value> = (0..EXPRESSIONS)
@@ -119,7 +119,7 @@ fn the_largest_pod_with_the_largest_bindings_stays_within_the_cel_budget() {
                 assert_eq!(variables, ENV_PER_CONTAINER + BINDINGS + 3, "every binding chose every container");
             }
         }
-        // Refusing is no dearer: the words are put together from what has been looked at.
+        // Denying costs no more: the message consists of what has been evaluated.
         namespace.clear().await;
         for at in 0..BINDINGS {
             namespace.bind(&largest_binding(at, &json!({"status": {"clientID": null}}))).await;

@@ -1,5 +1,5 @@
-//! Copies of injected pods: policies that have nothing more to do turn a pod away before they look closely, and must not
-//! turn away one that lacks something, whatever its annotation says.
+//! Copies of injected pods: policies skip a pod early when nothing is left to inject, and must not
+//! skip one that lacks something, whatever its annotation says.
 
 use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::expressions::PolicyTestbed;
 use crate::policy_namespace::{binding, condition};
 use ensign_testkit::pods::{env, env_names, is_gated, labelled};
 
-/// Two bindings, whose pods are held.
+/// A testbed with two bindings, whose pods are gated.
 fn testbed() -> PolicyTestbed {
     let testbed = PolicyTestbed::create();
     let waits = json!({"conditions": [condition("Accepted", "True", "Accepted", "")]});
@@ -57,7 +57,7 @@ fn a_copy_that_lacks_something_gets_it() {
     assert!(is_gated(&admitted), "{admitted:#}");
     let admitted = lacks(&format!("/metadata/labels/{}", HELD_LABEL.replace('/', "~1")), json!("false"));
     assert!(is_gated(&admitted), "{admitted:#}");
-    // As a webhook would add it that is asked later.
+    // As a webhook that is called later would add it.
     let app = whole["spec"]["containers"][0].clone();
     let admitted = lacks("/spec/containers", json!([app, {"name": "sidecar", "image": "x"}]));
     assert_eq!(env(&admitted["spec"]["containers"][1]).len(), 5, "{admitted:#}");

@@ -1,4 +1,4 @@
-//! Admission policies on a real API server, one expression at a time. Nothing of Ensign runs.
+//! Admission policies on a real API server, one expression at a time. No process of Ensign runs.
 
 use ensign_api::keys::{
     HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
@@ -16,7 +16,7 @@ use ensign_testkit::testbed::Testbed;
 
 const SENTINEL: &str = "sentinel";
 
-/// A namespace whose policies are live, and the testbed, on which one test is at a time.
+/// A namespace with active policies, on the testbed, which one test uses at a time.
 pub struct PolicyTestbed {
     namespace: PolicyNamespace,
     runtime: Runtime,
@@ -38,7 +38,7 @@ impl PolicyTestbed {
         Self { namespace, runtime, _policies: policies, _testbed: testbed }
     }
 
-    /// Makes bindings and waits until every policy knows them: watches keep the order.
+    /// Creates bindings and waits until every policy knows them: watches keep the order.
     pub fn bind(&self, bindings: &[Value]) {
         self.runtime.block_on(async {
             for object in bindings {
@@ -69,13 +69,13 @@ impl Drop for PolicyTestbed {
     }
 }
 
-/// Makes a last binding, first unresolved, then resolved, and waits until both kinds of policies have seen that.
+/// Creates a last binding, first unresolved, then resolved, and waits until both kinds of policies know it.
 pub async fn settle(namespace: &PolicyNamespace) {
     let name = unique(SENTINEL);
     let change = json!({"spec": {"serviceAccountName": SENTINEL}, "status": {"clientID": null}});
     namespace.bind(&binding(&name, &change)).await;
     let asks = pod(&json!({"spec": {"serviceAccountName": SENTINEL}}));
-    until("the judging policies to know the last binding", || async {
+    until("the validating policies to know the last binding", || async {
         namespace.dry_run(&asks).await.err().filter(|status| status.message.contains("is not known yet"))
     })
     .await;
@@ -93,7 +93,7 @@ fn is_injected(pod: &Value) -> bool {
     pod["spec"]["containers"].as_array().into_iter().flatten().any(|container| !env(container).is_empty())
 }
 
-/// Whether a refusal is that of the policy without parameters. Which of two policies speaks first is up to the API server.
+/// Whether a denial is that of the policy without parameters. Which of two policies denies first is up to the API server.
 fn is_general(refusal: &str) -> bool {
     refusal.contains("injected-pods.ensign.dev") && refusal.contains("that is ready covers it")
 }
@@ -152,7 +152,7 @@ fn several_bindings_each_add_their_client_id_and_share_one_token() {
     assert_eq!(names(&init[0]), with(&["SECOND"]));
     assert_eq!(names(&init[1]), with(&["THIRD"]));
     assert_eq!(names(&app[0]), with(&["MINE", "SECOND", "THIRD"]));
-    assert!(env(&app[0]).contains(&("SECOND", "kept")), "what is there is kept");
+    assert!(env(&app[0]).contains(&("SECOND", "kept")), "existing variables are kept");
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(2));
     assert_eq!(app[0]["volumeMounts"].as_array().map(Vec::len), Some(2));
     let by = admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str().expect("an annotation");
@@ -228,7 +228,7 @@ fn pods_that_opt_out_and_mirror_pods_are_unchanged() {
     testbed.bind(&[binding("first", &json!({})), binding("waits", &json!({"status": {"clientID": null}}))]);
     let admitted = testbed.admitted(&json!({"metadata": {"labels": {INJECT_LABEL: "false"}}}));
     assert!(!is_injected(&admitted));
-    // Only a node may make a mirror pod; that it is refused is not Ensign's word.
+    // Only a node may create a mirror pod; it is not Ensign that denies it.
     let mirror = testbed.refusal(&json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}));
     assert!(!mirror.contains("ensign.dev"), "{mirror}");
 }
@@ -353,7 +353,7 @@ fn an_annotation_is_no_proof_of_injection() {
     testbed.bind(&[binding("app", &json!({}))]);
     let admitted = testbed.admitted(&claims);
     let by = &admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION];
-    assert_eq!(*by, "app=ManagedIdentity/id-app", "what was claimed is gone");
+    assert_eq!(*by, "app=ManagedIdentity/id-app", "the forged annotation is replaced");
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_conflicting_mount_denies_the_pod() {
             "{refusal}"
         );
     }
-    // Nobody's business where no identity is injected.
+    // Without injection, they do not matter.
     let mut elsewhere = mounting(json!({"name": "data", "mountPath": TOKEN_MOUNT_PATH}));
     elsewhere["spec"]["serviceAccountName"] = json!("other");
     testbed.admitted(&elsewhere);

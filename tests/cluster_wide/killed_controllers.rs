@@ -1,4 +1,4 @@
-//! Every process of Ensign killed while the API server injects by itself.
+//! All controllers killed while admission policies inject.
 
 use ensign_azure_emulator::LogFilter;
 use serde_json::{Value, json};
@@ -12,12 +12,12 @@ use ensign_testkit::policies::Policies;
 use ensign_testkit::testbed::{Testbed, TestbedTeam};
 
 const SIGKILL: i32 = 9;
-/// Replicas of the controller: one leads, one waits. There is no other process where policies inject.
+/// Replicas of the controller: a leader and a standby. In policy mode there is no other process.
 const REPLICAS: usize = 2;
-/// How many pods are created with nobody there, at the least.
+/// The least number of pods that are created without any process.
 const PODS: usize = 50;
 
-/// Writes of controllers but those of their lease, in the order of arrival.
+/// Writes of controllers other than those of their lease, in the order of arrival.
 fn writes(testbed: &Testbed) -> Vec<String> {
     let events = testbed.control_plane.audit_events_with(USER);
     let is_write = |event: &&Value| {
@@ -28,14 +28,14 @@ fn writes(testbed: &Testbed) -> Vec<String> {
     events.iter().filter(is_write).map(|event| format!("{} {}", event["verb"], event["requestURI"])).collect()
 }
 
-/// How often ARM was asked for the credentials of a team's identity, or to change one, by whatever process.
+/// How many requests about the credentials of a team's identity ARM received, from any process.
 fn arm_requests(testbed: &Testbed, team: &TestbedTeam<'_>, kind: &str) -> usize {
     let path = Some(format!("/{}/federatedIdentityCredentials", team.name));
     testbed.azure.log(&LogFilter { kind: Some(kind.to_owned()), path, ..LogFilter::default() }).len()
 }
 
 fn start(environment: &Environment<'_>) -> ControllerProcess {
-    // Short, because it has to end before the next one leads; not so short that a busy machine loses it.
+    // Short, because it has to expire before the next one leads; not so short that a busy machine loses it.
     ControllerProcess::start(environment, &["--injection=policy", "--settle-seconds=0", "--lease-duration-seconds=5"])
 }
 
@@ -84,10 +84,10 @@ fn pods_are_injected_with_every_process_killed_and_a_new_one_finds_nothing_to_wr
     let (written, looks) = (writes(&testbed).len(), arm_requests(&testbed, &team, "arm-read"));
     let put = arm_requests(&testbed, &team, "arm-write");
     let again = start(&environment);
-    wait_for("the new controller to look at the identity", || {
+    wait_for("the new controller to check the identity", || {
         (arm_requests(&testbed, &team, "arm-read") > looks).then_some(())
     });
-    // What comes now is written; that it is shows that the new controller is past everything else.
+    // Once the next change is handled, the new controller has handled everything before it.
     late.bind_account("app");
     late.wait_ready("app");
     let new = writes(&testbed).split_off(written);

@@ -1,6 +1,6 @@
-//! What is for a whole cluster, so that these tests have one of their own, and one of them at a time: admission policies,
-//! whose refusals tests of the webhook would hear, and the webhook's registration, which follows everybody's grants. What is
-//! about the outcome for pods alone has a second cluster, where a controller has the API server inject all the time.
+//! Tests of what affects a whole cluster, one at a time on their own control plane: admission policies,
+//! whose denials would affect tests of the webhook, and the webhook configuration, which depends on all grants. The tests in
+//! `tests/outcomes` have a second control plane, where a controller keeps the policies filled in.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 use ensign_core::cel::Mode;

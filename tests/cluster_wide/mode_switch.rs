@@ -1,4 +1,4 @@
-//! Changing over between the webhook and the policies while pods are created.
+//! Switching between the webhook and the policies while pods are created.
 
 use ensign_controller::InjectionTarget;
 use ensign_core::cel::{self, Mode};
@@ -34,7 +34,7 @@ fn webhooks(control_plane: &ControlPlane) -> usize {
     object["webhooks"].as_array().map_or(0, Vec::len)
 }
 
-/// Whether the policies of the manifest are as they were made.
+/// Whether the policies are as the manifest creates them.
 fn are_inert(control_plane: &ControlPlane) -> bool {
     cel::policies(cel::Form::Inert).iter().all(|wanted| {
         let text = kubectl(control_plane, &["get", wanted.kind.plural(), wanted.name, "--output", "json"]);
@@ -43,7 +43,7 @@ fn are_inert(control_plane: &ControlPlane) -> bool {
     })
 }
 
-/// How often the admission policies were written by a controller.
+/// How often a controller wrote the admission policies.
 fn policy_writes(control_plane: &ControlPlane, replica: &str) -> usize {
     let events = control_plane.audit_events_with(&format!("\"userAgent\":\"{replica}\""));
     let is_write = |event: &&Value| {
@@ -72,18 +72,18 @@ fn switching_modes_under_load_loses_no_injection() {
     let by_webhook = start(&testbed, &webhook, &name, Mode::Webhook);
     team.wait_ready("app");
     wait_for("a pod to be injected by the webhook", injected);
-    wait_for("no policy to do anything", || are_inert(control_plane).then_some(()));
+    wait_for("all policies to be inert", || are_inert(control_plane).then_some(()));
 
     let load = Load::start(control_plane, &team.name);
     by_webhook.stop().expect("stops");
     let name = unique("by-policy");
     let by_policy = start(&testbed, &webhook, &name, Mode::Policy);
-    wait_for("the webhook to be registered no longer", || (webhooks(control_plane) == 0).then_some(()));
+    wait_for("the webhook to be unregistered", || (webhooks(control_plane) == 0).then_some(()));
     wait_for("a pod to be injected by policies", injected);
     assert!(load.end_without_loss() > 0);
     assert!(policy_writes(control_plane, &name) >= 6);
 
-    // A controller that finds everything as it should be writes nothing.
+    // A controller that finds everything in sync writes nothing.
     by_policy.stop().expect("stops");
     let name = unique("at-rest");
     let at_rest = start(&testbed, &webhook, &name, Mode::Policy);
@@ -91,7 +91,7 @@ fn switching_modes_under_load_loses_no_injection() {
     team.bind_account("second");
     team.wait_ready("second");
     assert_eq!(policy_writes(control_plane, &name), 0);
-    // One that somebody changed is repaired.
+    // A changed one is repaired.
     kubectl(
         control_plane,
         &["patch", "mutatingadmissionpolicy", "pods.ensign.dev", "--type", "json", "--patch", &damaged],

@@ -1,4 +1,4 @@
-//! Admission policies on the control plane where no controller acts, and bindings whose status the test writes.
+//! A namespace for admission policies without a controller: the test itself writes the status of bindings.
 
 use ensign_api::ManagedIdentityBinding;
 use ensign_core::admission::Config;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use ensign_testkit::azure::AUDIENCE;
 
-/// What injected pods get.
+/// The Entra authority that injected pods get.
 pub const AUTHORITY: &str = "https://login.example/";
 
-/// What pods are given, with these namespaces left alone besides kube-system.
+/// The settings of the policies, with these namespaces excluded besides kube-system.
 pub fn config(excluded: &[&str]) -> Config {
     let excluded = excluded.iter().chain(&["kube-system"]).map(|name| (*name).to_owned()).collect();
     Config {
@@ -33,7 +33,7 @@ pub struct PolicyNamespace {
 }
 
 impl PolicyNamespace {
-    /// Makes the namespace and its service accounts.
+    /// Creates the namespace and its service accounts.
     pub async fn create(client: &Client, name: &str, accounts: &[&str]) -> Self {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace");
@@ -42,7 +42,7 @@ impl PolicyNamespace {
         let api: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
         for account in accounts {
             let account = serde_json::from_value(json!({"metadata": {"name": account}})).expect("a service account");
-            // The one that every namespace has may be there by now.
+            // The default one may exist already.
             let made = api.create(&PostParams::default(), &account).await;
             assert!(made.is_ok() || api.get_opt(account.metadata.name.as_deref().unwrap()).await.unwrap().is_some());
         }
@@ -53,7 +53,7 @@ impl PolicyNamespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
-    /// Makes a binding as its object says, with its status; one with a deletion timestamp is being deleted.
+    /// Creates a binding with its status; one with a deletion timestamp is deleted afterwards.
     pub async fn bind(&self, object: &Value) {
         let api = self.bindings();
         let mut fresh = object.clone();
@@ -80,25 +80,25 @@ impl PolicyNamespace {
         self.bindings().patch_status(name, &PatchParams::default(), &patch).await.expect("write the status");
     }
 
-    /// Removes a binding.
+    /// Deletes a binding.
     pub async fn unbind(&self, name: &str) {
         self.bindings().delete(name, &DeleteParams::default()).await.expect("delete the binding");
     }
 
-    /// Removes every binding.
+    /// Deletes every binding.
     pub async fn clear(&self) {
         let api = self.bindings();
         for binding in api.list(&ListParams::default()).await.expect("list the bindings") {
             let name = binding.metadata.name.as_deref().expect("a name");
             let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
             api.patch(name, &PatchParams::default(), &released).await.expect("release the binding");
-            // One that was being deleted is gone by now.
+            // One that was being deleted does not exist any more.
             let gone = api.delete(name, &DeleteParams::default()).await;
             assert!(gone.is_ok() || api.get_opt(name).await.expect("look").is_none());
         }
     }
 
-    /// The pod as it would be stored, or why not.
+    /// The pod as it would be stored, or the error.
     pub async fn dry_run(&self, pod: &Value) -> Result<Value, Status> {
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let resource = ApiResource::erase::<Pod>(&());
@@ -112,14 +112,14 @@ impl PolicyNamespace {
     }
 }
 
-/// Waits until a question has an answer.
+/// Polls until there is a result.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let start = std::time::Instant::now();
     loop {
         if let Some(found) = ask().await {
             return found;
         }
-        assert!(start.elapsed().as_secs() < 60, "waited in vain for {what}");
+        assert!(start.elapsed().as_secs() < 60, "not within 60 s: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The webhook's registration between the controller and other programs, on a real API server.
+//! The webhook configuration between the controller and other programs, on a real API server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use ensign_testkit::replica::{Replica, ReplicaOptions};
 use ensign_testkit::testbed::Testbed;
 use ensign_testkit::webhook_process::{Install, LoadBalancer};
 
-/// An install whose Secret is filled already, without a webhook.
+/// An install without a webhook, whose Secret is filled.
 fn filled(testbed: &Testbed, prefix: &str) -> Install {
     let install = Install::new(testbed.control_plane, prefix);
     let names = ["127.0.0.1".to_owned()];
@@ -32,7 +32,7 @@ fn filled(testbed: &Testbed, prefix: &str) -> Install {
     install
 }
 
-/// How a controller registers it that does not look whether it answers.
+/// The settings of a controller that registers the webhook without probing it.
 fn unseen(install: &Install) -> WebhookTarget {
     WebhookTarget { probe: None, ..install.target("127.0.0.1:1".parse().expect("an address")) }
 }
@@ -41,15 +41,15 @@ fn start(testbed: &Testbed, name: &str, target: WebhookTarget) -> Replica {
     testbed.start(name, ReplicaOptions { webhook: Some(target), ..ReplicaOptions::default() })
 }
 
-/// Waits until the controller has looked at the registration, and has taken in what it found.
+/// Waits until the controller has checked the webhook configuration and applied the result.
 fn wait_for_a_look(testbed: &Testbed, controller: &str, install: &Install) {
-    // The second look begins after the first one has ended, with all that it wrote.
+    // The second check begins after the first one has finished, including its writes.
     for _ in 0..2 {
         let before = testbed.registration_reads(controller);
         let touch = format!("touched={}", unique("touch"));
         let arguments = ["annotate", "--overwrite", "mutatingwebhookconfiguration", &install.name, &touch];
         kubectl(testbed.control_plane, &arguments);
-        wait_for("the controller to look", || (testbed.registration_reads(controller) > before).then_some(()));
+        wait_for("the controller to check", || (testbed.registration_reads(controller) > before).then_some(()));
     }
 }
 
@@ -58,7 +58,7 @@ fn the_registration_is_filled_in_only_once_the_webhook_responds() {
     let testbed = Testbed::acquire();
     let install = Install::new(testbed.control_plane, "probe");
     let balancer = LoadBalancer::start();
-    // A replica fills the Secret and goes again.
+    // A replica fills the Secret and exits.
     let mut early = install.start(&["--drain-seconds=0"]);
     early.ready();
     assert!(early.terminate().success());
@@ -81,7 +81,7 @@ fn a_webhook_with_a_certificate_of_another_ca_counts_as_unreachable() {
     balancer.add(backend);
     let before = balancer.accepted();
     let _controller = start(&testbed, &unique("untrusted"), install.target(balancer.address));
-    wait_for("the controller to look twice", || (balancer.accepted() > before + 1).then_some(()));
+    wait_for("the controller to probe twice", || (balancer.accepted() > before + 1).then_some(()));
     assert!(install.registration()["webhooks"].is_null());
 }
 
@@ -110,7 +110,7 @@ fn the_api_server_stores_every_webhook_entry_unchanged() {
     wait_for_a_look(&testbed, &name, &install);
     let settled = testbed.registrations(&name);
     wait_for_a_look(&testbed, &name, &install);
-    assert_eq!(testbed.registrations(&name), settled, "what the API server made of it is no difference");
+    assert_eq!(testbed.registrations(&name), settled, "defaults of the API server are no difference");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn an_externally_injected_ca_is_left_to_that_program() {
     let _controller = start(&testbed, &name, WebhookTarget { ca: CaInjection::External, ..unseen(&install) });
     let nowhere = json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [""]}]);
     let entry = wait_for("an entry to inject a CA into", || install.entry(GRANTED_ENTRY));
-    assert_eq!(entry["namespaceSelector"]["matchExpressions"], nowhere, "nobody is asked as long as there is none");
+    assert_eq!(entry["namespaceSelector"]["matchExpressions"], nowhere, "no pod is sent to the webhook without a CA");
 
     let ca = Bundle::default()
         .repaired(None, &["x.example".to_owned()], Timestamp::now(), &aws_lc_rs::default_provider())
@@ -132,7 +132,7 @@ fn an_externally_injected_ca_is_left_to_that_program() {
     let count = install.registration()["webhooks"].as_array().expect("entries").len();
     let inject = |index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": ca});
     install.patch_registration(&Value::Array((0..count).map(inject).collect()));
-    wait_for("the namespace to be asked about", || {
+    wait_for("the namespace to be selected", || {
         let entry = install.entry(GRANTED_ENTRY)?;
         entry["namespaceSelector"].to_string().contains(&team.name).then_some(())
     });
@@ -148,10 +148,10 @@ fn the_registration_is_emptied_when_the_webhooks_namespace_is_deleted() {
     let _controller = start(&testbed, &unique("going"), unseen(&install));
     wait_for("the registration", || install.entry(LABELLED_ENTRY));
     kubectl(testbed.control_plane, &["delete", "namespace", &install.name, "--timeout=60s"]);
-    wait_for("nobody to be sent to the webhook", || install.entry(LABELLED_ENTRY).is_none().then_some(()));
+    wait_for("no pod to be sent to the webhook", || install.entry(LABELLED_ENTRY).is_none().then_some(()));
 }
 
-/// A program that changes the registration whenever it is not as it likes.
+/// Another program that changes the webhook configuration whenever it differs from what it wants.
 struct Rival {
     stop: Arc<AtomicBool>,
     changes: Arc<AtomicUsize>,
@@ -189,7 +189,7 @@ impl Drop for Rival {
     }
 }
 
-/// What the admissions enforcer of AKS adds to each entry.
+/// Adds what the admissions enforcer of AKS adds to each entry.
 fn enforcer(registration: &Value) -> Option<Value> {
     let wanted = [
         json!({"key": "kubernetes.azure.com/managedby", "operator": "NotIn", "values": ["aks"]}),
@@ -229,9 +229,9 @@ fn changes_of_another_program_to_selectors_are_kept() {
     for _ in 0..3 {
         wait_for_a_look(&testbed, &name, &install);
     }
-    assert_eq!((testbed.registrations(&name), rival.changes()), (ours, theirs), "both rest");
+    assert_eq!((testbed.registrations(&name), rival.changes()), (ours, theirs), "both come to rest");
 
-    // What changes on our side keeps what is theirs.
+    // Changes of Ensign keep those of the other program.
     let late = testbed.team("enforcer-late");
     late.bind();
     wait_for("the new namespace", || {
@@ -240,7 +240,7 @@ fn changes_of_another_program_to_selectors_are_kept() {
     });
 }
 
-/// Takes away what is Ensign's, of every entry at once: one change for each repair, however many entries there are.
+/// Removes Ensign's settings from every entry at once: one change per repair, however many entries there are.
 fn saboteur(registration: &Value) -> Option<Value> {
     let entries = registration["webhooks"].as_array()?.iter().enumerate();
     let closed = entries.filter(|(_, entry)| entry["failurePolicy"] == "Fail");
@@ -259,8 +259,8 @@ fn removals_by_another_program_are_repaired_with_backoff() {
     let options = ReplicaOptions { webhook: Some(unseen(&install)), clock: clock.clone(), ..ReplicaOptions::default() };
     let _controller = testbed.start(&name, options);
     let rival = Rival::start(&install, saboteur);
-    // Written, repaired three times at once, and then no more before its time.
-    wait_for("the fight", || (testbed.registrations(&name) == 4 && rival.changes() == 4).then_some(()));
+    // Written, repaired three times immediately, and then only after the backoff.
+    wait_for("the first repairs", || (testbed.registrations(&name) == 4 && rival.changes() == 4).then_some(()));
     for _ in 0..3 {
         wait_for_a_look(&testbed, &name, &install);
     }
@@ -268,17 +268,19 @@ fn removals_by_another_program_are_repaired_with_backoff() {
     for (wait, total) in [(1, 5), (2, 6), (4, 7)] {
         clock.advance(Duration::from_secs(wait));
         wait_for("the next repair", || {
-            // A look that was under way when the time passed counts from its end. The clock stands again once the repair is
-            // there: the rival takes its time, which must not be that of the repair after.
+            // For a check in progress when the clock advanced, the backoff counts from its end. The clock stops once the repair is
+            // done: the other program takes time, which must not count towards the next repair.
             let repaired = testbed.registrations(&name) >= total;
             (!repaired).then(|| clock.advance(Duration::from_millis(20)));
             repaired.then_some(())
         });
-        wait_for("the rival's answer", || (rival.changes() >= total).then_some(()));
+        wait_for("the other program's next change", || (rival.changes() >= total).then_some(()));
         wait_for_a_look(&testbed, &name, &install);
         assert_eq!(testbed.registrations(&name), total);
     }
     drop(rival);
     clock.advance(Duration::from_secs(8));
-    wait_for("peace", || (install.entry(LABELLED_ENTRY)?["failurePolicy"] == "Fail").then_some(()));
+    wait_for("the entry to stay repaired", || {
+        (install.entry(LABELLED_ENTRY)?["failurePolicy"] == "Fail").then_some(())
+    });
 }

@@ -1,4 +1,4 @@
-//! Facts that a plan waits for.
+//! Conditions that a plan waits for.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::harness::{Checked, Harness};
 const BINDING: &str = "ManagedIdentityBinding";
 
 impl Harness {
-    /// Waits until the binding is ready, of its present generation.
+    /// Waits until the binding is ready at its current generation.
     pub fn ready(&self, namespace: &str, name: &str) -> Checked {
         self.condition(BINDING, namespace, name, "Ready", "True", "Ready")
     }
@@ -36,18 +36,18 @@ impl Harness {
             let object = harness.live(kind, namespace, name).ok_or("there is no such object")?;
             let found = condition_of(&object, condition);
             let observed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
-            let said = found.map(|found| {
+            let found = found.map(|found| {
                 format!("{}/{}: {}", text(&found["status"]), text(&found["reason"]), text(&found["message"]))
             });
             let holds = found.is_some_and(|found| found["status"] == status && found["reason"] == reason);
-            if holds && observed { Ok(()) } else { Err(format!("it is {said:?}, observed: {observed}")) }
+            if holds && observed { Ok(()) } else { Err(format!("it is {found:?}, observed: {observed}")) }
         })
     }
 
     pub fn deleted(&self, kind: &str, namespace: &str, name: &str) -> Checked {
-        self.eventually(&format!("{kind} {namespace}/{name} to be gone"), |harness| {
+        self.eventually(&format!("{kind} {namespace}/{name} to be deleted"), |harness| {
             let left = harness.live(kind, namespace, name);
-            left.map_or(Ok(()), |left| Err(format!("it is there: {}", left["metadata"])))
+            left.map_or(Ok(()), |left| Err(format!("it exists: {}", left["metadata"])))
         })
     }
 
@@ -55,11 +55,11 @@ impl Harness {
         self.deleted(BINDING, namespace, name)
     }
 
-    /// Waits until exactly these service accounts are trusted by credentials under the identity.
+    /// Waits until the identity has credentials for exactly these service accounts.
     pub fn trusts(&self, identity: &str, accounts: &[(&str, &str)]) -> Checked {
         let wanted: BTreeSet<String> =
             accounts.iter().map(|(namespace, account)| self.subject(namespace, account).to_string()).collect();
-        self.eventually(&format!("{identity} to trust {wanted:?} alone"), |harness| {
+        self.eventually(&format!("{identity} to trust exactly {wanted:?}"), |harness| {
             let found: BTreeSet<String> = harness.credentials(identity).into_iter().map(|one| one.subject).collect();
             if found == wanted { Ok(()) } else { Err(format!("it trusts {found:?}")) }
         })

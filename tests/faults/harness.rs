@@ -1,4 +1,4 @@
-//! One plan's harness: names of its own, an Azure of its own, and the controllers between the two.
+//! What one plan runs in: its own names, its own emulator, and its controllers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -29,17 +29,17 @@ use super::token_credential::CountedCredential;
 
 pub const ISSUER: &str = "https://issuer.faults.test/one";
 pub const CLUSTER_ID: &str = "faults";
-/// Another subscription than the stand-in's own.
+/// A second subscription.
 pub const FAR_SUBSCRIPTION: &str = "fa500000-0000-4000-8000-0000000000fa";
-/// In scripts for Azure: the date in two minutes.
+/// Placeholder in scripts for Azure: the date in two minutes.
 pub const IN_TWO_MINUTES: &str = "in two minutes";
 pub const RESYNC: Duration = Duration::from_secs(900);
-/// After so long nothing is on its way any more that does not wait for the plan's clock.
+/// After so long, everything in flight waits for the plan's clock.
 pub const REAL_TIME_LIMIT: Duration = Duration::from_secs(10);
-/// How far a plan got, as an error says it.
+/// The result of a step; an error says what is wrong.
 pub type Checked = Result<(), String>;
 
-/// One plan's harness.
+/// What one plan runs in.
 pub struct Harness {
     pub plan: String,
     pub cluster: &'static Cluster,
@@ -53,26 +53,26 @@ pub struct Harness {
     pub tokens: Arc<CountedCredential>,
     pub mutant: Option<Mutant>,
     pub issuer: Mutex<String>,
-    /// How often controllers look at the issuer, if they do.
+    /// How often controllers check the issuer, if they do.
     pub issuer_check: Mutex<Option<Duration>>,
-    /// The lease that controllers need, if they need one.
+    /// The lease duration, if controllers elect a leader.
     pub lease_seconds: Mutex<Option<u64>>,
-    /// The longest that a goal may take after the last fault, on the plan's clock.
+    /// The longest that a condition may take after the last fault, on the plan's clock.
     pub patience: Mutex<Duration>,
-    /// After so long on the real clock, nothing comes any more.
+    /// After so long in real time, nothing more is expected to happen.
     pub real_time_limit: Mutex<Duration>,
     replicas: Mutex<Vec<Arc<Replica>>>,
-    /// What Azure's log had counted at moments of the plan's clock.
+    /// The number of requests to Azure at moments of the plan's clock.
     pub moments: Mutex<Vec<(u64, Duration)>>,
-    /// Things done to Azure behind the controller's back: when, under which identity, to which credential.
+    /// Changes in Azure out of band: when, under which identity, to which credential.
     pub out_of_band: Mutex<Vec<OutOfBandChange>>,
-    /// Identities that are somebody else's, and since when.
+    /// Identities of another owner, and since when.
     pub foreign_identities: Mutex<Vec<(Timestamp, String)>>,
-    /// Role assignments that somebody made by hand, by their GUIDs.
+    /// Role assignments created by hand, by their GUIDs.
     pub by_hand: Mutex<BTreeMap<String, RoleAssignment>>,
 }
 
-/// When, under which identity, what stands from then on, and under which name.
+/// Time, identity, the credential from then on, and its name.
 type OutOfBandChange = (Timestamp, String, Option<Credential>, String);
 
 impl Harness {
@@ -83,7 +83,7 @@ impl Harness {
         Self::beside(plan, mutant, azure, CLUSTER_ID)
     }
 
-    /// A harness that shares its Azure with another.
+    /// A harness that shares its emulator with another.
     pub fn beside(plan: &str, mutant: Option<Mutant>, azure: Arc<Emulator>, cluster_id: &str) -> Arc<Self> {
         let cluster = Cluster::shared();
         let history = cluster.history(plan);
@@ -125,7 +125,7 @@ impl Harness {
         self.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}));
     }
 
-    /// Makes an identity in Azure and a `ManagedIdentity` that lets every service account of namespace `shop` use it.
+    /// Creates an identity in Azure, and a `ManagedIdentity` that lets every service account of namespace `shop` use it.
     pub fn identity(&self, name: &str) {
         self.azure_identity(name, &[]);
         self.managed_identity(name, name, &json!([self.grant("shop")]), &json!({}));
@@ -157,7 +157,7 @@ impl Harness {
         }));
     }
 
-    /// A binding to an object whose name is not one of the plan's.
+    /// A binding to an object whose name lacks the plan's prefix.
     pub fn binding_named(&self, namespace: &str, name: &str, identity: &str, account: &str) {
         self.create(&json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding",
@@ -180,7 +180,7 @@ impl Harness {
         self.history.record(&made, false);
     }
 
-    /// Tries to change an object of the cluster; whether the API server lets it.
+    /// Tries to change a cluster-scoped object; returns whether the API server accepts it.
     pub fn try_patch(&self, kind: &str, name: &str, patch: &Value) -> bool {
         let answer = self.cluster.try_patch(kind, "", &self.named(name), patch);
         let Some(mut made) = answer else { return false };
@@ -205,13 +205,13 @@ impl Harness {
     fn place(&self, kind: &str, namespace: &str, name: &str) -> (String, String) {
         match kind {
             "ManagedIdentityBinding" => (self.named(namespace), name.to_owned()),
-            // One that was made for a binding goes by the binding's name.
+            // One that was created for a binding is addressed by the binding's name.
             "ManagedIdentity" if !namespace.is_empty() => (String::new(), self.object_created_for(namespace, name)),
             _ => (String::new(), self.named(name)),
         }
     }
 
-    /// The client ID that Azure gave to the identity that a binding names, if both are there.
+    /// The client ID, in Azure, of the identity that a binding refers to, if both exist.
     pub fn client_id_of(&self, binding: &Value) -> Option<String> {
         let all = self.history.all("ManagedIdentity");
         let living = all.iter().filter_map(|versions| versions.last()).filter(|last| !last.is_deleted);
@@ -223,7 +223,7 @@ impl Harness {
 
     // Azure
 
-    /// Where an identity is in ARM; those whose names begin with `far` are in a subscription of their own.
+    /// The ARM ID of an identity; those whose names begin with `far` are in another subscription.
     pub fn arm_id(&self, name: &str) -> IdentityId {
         let info = self.azure.info();
         let far = name.starts_with("far");
@@ -262,7 +262,7 @@ impl Harness {
         }
     }
 
-    /// Sets or removes a credential behind the controller's back.
+    /// Sets or removes a credential out of band.
     pub fn change_out_of_band(&self, identity: &str, name: &str, credential: Option<Credential>) {
         let key = self.arm_id(identity).key();
         self.note(identity, credential.as_ref(), name);
@@ -292,12 +292,12 @@ impl Harness {
         }
     }
 
-    /// The name that the controller gives to the credential of a service account.
+    /// The name of the controller's credential for a service account.
     pub fn credential_name(&self, namespace: &str, account: &str) -> String {
         self.azure_cluster().credential_name(&self.subject(namespace, account))
     }
 
-    /// A credential for a service account of the plan's cluster, as somebody else may have made it.
+    /// A credential for a service account of the plan's cluster, as another program may have created it.
     pub fn credential(&self, name: &str, namespace: &str, account: &str) -> Credential {
         Credential {
             name: name.to_owned(),
@@ -328,7 +328,7 @@ impl Harness {
         self.azure.log(&LogFilter::default())
     }
 
-    /// Writes that ARM saw, with the number of those before.
+    /// Every write to ARM.
     pub fn azure_writes(&self) -> Vec<LogEntry> {
         self.azure.log(&LogFilter { kind: Some("arm-write".to_owned()), ..LogFilter::default() })
     }
@@ -340,7 +340,7 @@ impl Harness {
         self.first().start(self);
     }
 
-    /// The controller that every plan has.
+    /// The first controller, which every plan has.
     pub fn first(&self) -> Arc<Replica> {
         lock(&self.replicas)[0].clone()
     }
@@ -349,14 +349,14 @@ impl Harness {
         lock(&self.replicas).clone()
     }
 
-    /// Lets controllers stand for election, and makes their lease as an install does: empty.
+    /// Makes controllers elect a leader, and creates their lease as an install does: empty.
     pub fn elect(&self, lease_seconds: u64) {
         *lock(&self.lease_seconds) = Some(lease_seconds);
         let metadata = json!({"name": self.named("lease"), "namespace": "default"});
         self.cluster.create(&json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}));
     }
 
-    /// Starts another controller on a machine of its own.
+    /// Starts a second controller on another machine.
     pub fn start_second(self: &Arc<Self>) -> Arc<Replica> {
         let name = format!("{}-second", self.plan);
         let second = Arc::new(replica(
@@ -379,7 +379,7 @@ impl Harness {
         holder.rsplit_once('_').map(|(name, _)| name.to_owned())
     }
 
-    /// The API server says that this is its issuer, and controllers look now and then.
+    /// Makes controllers check the issuer in intervals, and the API server report it.
     pub fn watch_issuer(&self, every: Duration) {
         *lock(&self.issuer_check) = Some(every);
         self.gate.set_issuer(&lock(&self.issuer));
@@ -389,7 +389,7 @@ impl Harness {
         self.replicas().iter().try_for_each(|replica| replica.stop())
     }
 
-    /// What controllers wrote to Kubernetes, or tried to.
+    /// The writes of controllers to Kubernetes, including failed ones.
     pub fn kube_writes(&self) -> Vec<String> {
         self.replicas().iter().flat_map(|replica| replica.gate.writes()).collect()
     }

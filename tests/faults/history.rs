@@ -1,4 +1,4 @@
-//! What every object of a plan looked like, and when: the truth that the oracles judge by.
+//! Every version of a plan's objects with its time: what the oracles judge by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -18,10 +18,10 @@ pub struct Version {
     pub name: String,
     pub uid: String,
     pub revision: u64,
-    /// By this time at the latest the version stood.
+    /// The version existed by this time at the latest.
     pub known: Timestamp,
     pub object: Value,
-    /// The object is no more.
+    /// The object was deleted.
     pub is_deleted: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct History {
 }
 
 impl History {
-    /// Takes in what the API server said of an object; the earliest time counts.
+    /// Records a version of an object; the earliest time counts.
     pub fn record(&self, object: &Value, is_deleted: bool) {
         let known = Timestamp::now();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -71,7 +71,7 @@ impl History {
         let mut all = lock(&self.versions);
         let key = (version.kind.clone(), version.namespace.clone(), version.name.clone());
         let versions = all.entry(key).or_default();
-        // The answer to the write that removes an object has the revision of the version before.
+        // The response to the write that removes an object has the revision of the version before.
         if let Err(at) =
             versions.binary_search_by_key(&(revision, version.is_deleted), |one| (one.revision, one.is_deleted))
         {
@@ -79,7 +79,7 @@ impl History {
         }
     }
 
-    /// Takes in a list that was asked for at a time: of a kind only these objects, by namespace and name, were there.
+    /// Records a list that was requested at a time: only these objects of a kind, by namespace and name, existed.
     pub fn listed(&self, kind: &str, asked: Timestamp, there: &BTreeSet<(String, String)>) {
         let mut all = lock(&self.versions);
         for ((of, namespace, name), versions) in all.iter_mut() {
@@ -92,19 +92,19 @@ impl History {
         }
     }
 
-    /// How much was taken in; it stands while nothing happens.
+    /// How many versions were recorded: unchanged while nothing happens.
     pub fn recorded(&self) -> u64 {
         *lock(&self.recorded)
     }
 
-    /// The last revision of any object of a kind that is still there.
+    /// The latest revision of any existing object of a kind.
     pub fn latest(&self, kind: &str) -> u64 {
         let all = lock(&self.versions);
         let last = all.iter().filter(|((found, _, _), _)| found == kind).filter_map(|(_, versions)| versions.last());
         last.filter(|last| !last.is_deleted).map(|last| last.revision).max().unwrap_or_default()
     }
 
-    /// The last version of an object that is still there.
+    /// The last version of an object, if it exists.
     pub fn live(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let all = lock(&self.versions);
         let last = all.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned()))?.last()?;

@@ -1,6 +1,6 @@
-//! Faults of every kind, and the oracles that judge how the controller survives them.
+//! The controller under faults of every kind, and the oracles that judge the outcome.
 //!
-//! Without arguments a representative part runs; `make faults` runs all of it.
+//! Without arguments, a representative subset runs; `make faults` runs everything.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,

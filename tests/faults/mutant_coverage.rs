@@ -1,11 +1,11 @@
-//! Which plans should catch which mutant.
+//! Which plans have to catch which mutant.
 
 use ensign_core::mutants::Mutant;
 
-/// Mutants of the part that `make test` runs.
+/// The mutants that `make test` runs.
 pub const QUICK: &[Mutant] = &[Mutant::FinalizerAfterPut, Mutant::FreshnessSkipped, Mutant::ReleasedBeforeDelete];
 
-/// Plans by name, or by the beginning of their name; the first that notices ends it.
+/// Plans by ID, or by the beginning of their ID; they run until one catches the mutant.
 pub fn of(mutant: Mutant) -> &'static [&'static str] {
     match mutant {
         Mutant::FinalizerAfterPut | Mutant::EverythingWrittenAgain | Mutant::StatusAlwaysWritten => {

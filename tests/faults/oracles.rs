@@ -1,4 +1,4 @@
-//! What must be true of every plan, whatever the fault (O3, O5 and O7; the others compare with the reference run).
+//! What must be true of every plan, whatever the fault (O3, O5 and O7; O1 and O2 compare with the reference run).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,32 +14,32 @@ use super::history::Version;
 use super::lock::lock;
 use super::roles;
 
-/// What a plan may do that others may not.
+/// What a plan permits that others do not.
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each permission stands by itself")]
+#[allow(clippy::struct_excessive_bools, reason = "the permissions are independent")]
 pub struct Allowances {
-    /// One write may be behind what Kubernetes says: the plan changed it between the last look and the write, or the write
-    /// came to Azure late. What it brought is deleted once more.
+    /// One write may be stale: the plan changed the objects between the last read and the write, or the write
+    /// reached Azure late. What it created is deleted again.
     pub stale_write: bool,
-    /// A tenant took finalizers off.
+    /// A tenant removed finalizers.
     pub stripped: bool,
     /// Another cluster writes to the same identity.
     pub rivals: bool,
-    /// An operator gave up what Azure did not confirm.
+    /// An operator abandoned what Azure did not confirm.
     pub abandoned: bool,
 }
 
 impl Allowances {
-    /// Nothing that others may not.
+    /// Permits nothing.
     pub const NONE: Self = Self { stale_write: false, stripped: false, rivals: false, abandoned: false };
 }
 
 const CONCURRENT: &str = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity";
 
-/// A credential's place: the identity's name and its own, in lower case.
+/// A credential's key: the identity's name and its own, in lower case.
 type Place = (String, String);
 
-/// What stood in Azure, and when: true from the answer of a PUT to the arrival of a DELETE.
+/// Which credentials existed in Azure, and when: from the response to a PUT until the arrival of a DELETE.
 struct Timeline {
     events: BTreeMap<Place, Vec<(Timestamp, Option<StoredCredential>)>>,
 }
@@ -91,7 +91,7 @@ impl Timeline {
     }
 }
 
-/// Whether the write changed something in Azure, whatever was answered.
+/// Whether the write changed something in Azure, whatever the response.
 fn took_effect(entry: &LogEntry) -> bool {
     let status = entry.applied_status.or(if entry.fault.is_none() { entry.status } else { None });
     match entry.method.as_str() {
@@ -115,14 +115,14 @@ pub fn counts(log: &[LogEntry]) -> (usize, usize) {
     (count("PUT"), count("DELETE"))
 }
 
-/// Everything that was broken, in words.
+/// Returns what was broken.
 pub fn judge(harness: &Harness, allowances: Allowances) -> Vec<String> {
     let log: Vec<LogEntry> = harness.azure_writes().into_iter().filter(|entry| place(entry).is_some()).collect();
     let timeline = Timeline::new(harness, &log);
     let mut broken = Vec::new();
     let mut excused = usize::from(allowances.stale_write);
     let own: Vec<LogEntry> = log.iter().filter(|entry| is_of(harness, entry)).cloned().collect();
-    // Where the write that came late went: between a deletion and its finalizer is late, too.
+    // The credentials of late writes, also of those between a deletion and the release of its finalizer.
     let mut late: BTreeSet<Place> = BTreeSet::new();
     for entry in own.iter().filter(|entry| took_effect(entry)) {
         if allowances.stale_write && entry.method == "PUT" && is_slow(entry) {
@@ -152,7 +152,7 @@ pub fn judge(harness: &Harness, allowances: Allowances) -> Vec<String> {
     broken
 }
 
-/// O3: a live binding and a grant allow the write, and what it touches is ours.
+/// O3: a live binding and a grant permit the write, and what it touches is ours.
 fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Option<String> {
     let (identity, name) = place(entry)?;
     let before = timeline.at(&(identity.clone(), name.clone()), entry.time - SignedDuration::from_nanos(1));
@@ -162,7 +162,7 @@ fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Opt
         let subject = Subject::parse(&before.subject);
         let recomputes = subject.is_some_and(|subject| ours.credential_name(&subject).to_lowercase() == name);
         if !recomputes || before.issuer != ours.issuer {
-            // Our own credential that somebody edited may be set right; anything else foreign may not be touched.
+            // Our own credential that was edited may be repaired; nothing else foreign may be touched.
             if entry.method == "DELETE" || !was_ours(timeline, &(identity.clone(), name.clone())) {
                 return said("it is not provably ours");
             }
@@ -173,26 +173,26 @@ fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Opt
         let subject = Subject::parse(text(&body["properties"]["subject"]))?;
         let allowed = claims(harness, &identity, &subject, entry.time);
         if allowed.is_empty() {
-            return said("no living binding with a grant asks for it");
+            return said("no live binding with a grant wants it");
         }
         let held = allowed.iter().any(|(binding, managed)| binding.has_finalizer() && managed.has_finalizer());
-        return if held { None } else { said("it went out before the finalizers") };
+        return if held { None } else { said("it was sent before the finalizers were set") };
     }
     let before = before?;
     let subject = Subject::parse(&before.subject)?;
-    // What others than the controller change is known here a moment late.
+    // Changes by others than the controller are recorded with a short delay.
     let after = [10, 25, 50, 100, 200, 500]
         .map(|millis| claims(harness, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
     let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
     let mut wanted = claims(harness, &identity, &subject, entry.time).into_iter();
     let current = before.issuer == *lock(&harness.issuer);
     if current && wanted.any(|(binding, _)| binding.has_finalizer() && stays(&binding.uid)) {
-        return said("a living binding wants it");
+        return said("a live binding wants it");
     }
     None
 }
 
-/// Whether a controller of this plan's cluster sent it.
+/// Whether a controller of this plan sent it.
 fn is_of(harness: &Harness, entry: &LogEntry) -> bool {
     let agent = entry.user_agent.as_deref().unwrap_or_default();
     harness.replicas().iter().any(|replica| agent.contains(&format!("({})", replica.name)))
@@ -205,7 +205,7 @@ fn was_ours(timeline: &Timeline, place: &Place) -> bool {
         .is_some_and(|events| events.iter().any(|(_, stood)| stood.as_ref().is_some_and(|stood| !stood.foreign)))
 }
 
-/// Living bindings for the subject, each with the living `ManagedIdentity` that grants it, at a time.
+/// The live bindings of the subject at a time, each with the live `ManagedIdentity` that grants it.
 fn claims(harness: &Harness, identity: &str, subject: &Subject, time: Timestamp) -> Vec<(Version, Version)> {
     let identities: Vec<Version> = harness
         .history
@@ -226,7 +226,7 @@ fn claims(harness: &Harness, identity: &str, subject: &Subject, time: Timestamp)
         if binding.is_deleting() || !speaks {
             continue;
         }
-        // A class that is there has a say as well.
+        // An existing class has to grant it as well.
         let by_class = spec["identityRef"]["kind"] == "ManagedIdentityClass";
         let class = classes.iter().find(|class| by_class && spec["identityRef"]["name"] == class.name.as_str());
         let allowed = class.is_none_or(|class| class.is_deleted || grants(&class.object, subject, &labels));
@@ -238,7 +238,7 @@ fn claims(harness: &Harness, identity: &str, subject: &Subject, time: Timestamp)
     claims
 }
 
-/// Whether an entry of `allowedSubjects` covers the subject: a second, plain reading of the rule.
+/// Whether an entry of `allowedSubjects` covers the subject: an independent, simple implementation of the rule.
 fn grants(managed: &Value, subject: &Subject, labels: &Value) -> bool {
     let entries = managed["spec"]["allowedSubjects"].as_array();
     entries.is_some_and(|entries| {
@@ -256,7 +256,7 @@ fn grants(managed: &Value, subject: &Subject, labels: &Value) -> bool {
     })
 }
 
-/// O3: one write at a time under one identity.
+/// O3: one write at a time per identity.
 fn one_at_a_time(log: &[LogEntry], broken: &mut Vec<String>) {
     let mut last: BTreeMap<String, &LogEntry> = BTreeMap::new();
     for entry in log {
@@ -265,17 +265,17 @@ fn one_at_a_time(log: &[LogEntry], broken: &mut Vec<String>) {
             && before.finished > entry.time
             && !is_slow(before)
         {
-            broken.push(format!("O3: two writes under {identity} at a time"));
+            broken.push(format!("O3: two concurrent writes under {identity}"));
         }
     }
 }
 
-/// Whether the plan kept the write back.
+/// Whether the plan delayed the write.
 fn is_slow(entry: &LogEntry) -> bool {
     entry.fault.as_ref().is_some_and(|fault| fault.contains("delayMs"))
 }
 
-/// O3: no credential of ours outlives the finalizer that stands for it, but for one that a late write brought.
+/// O3: no credential of ours outlives its finalizer, except for one that a late write created.
 fn outlived_credentials(harness: &Harness, timeline: &Timeline, late: &BTreeSet<Place>, broken: &mut Vec<String>) {
     for versions in harness.history.all("ManagedIdentityBinding") {
         for pair in versions.windows(2) {
@@ -309,7 +309,7 @@ fn concerns(harness: &Harness, binding: &Version, identity: &str, time: Timestam
         .any(|managed| dedicated::name_in_azure(&managed.object) == identity)
 }
 
-/// O5: `Ready=True` means that Azure confirmed it, and status speaks of the generation that it has seen.
+/// O5: `Ready=True` means that Azure confirmed it, and `observedGeneration` is never ahead.
 fn untruthful_status(harness: &Harness, timeline: &Timeline, broken: &mut Vec<String>) {
     for kind in ["ManagedIdentity", "ManagedIdentityBinding"] {
         for versions in harness.history.all(kind) {
@@ -318,7 +318,7 @@ fn untruthful_status(harness: &Harness, timeline: &Timeline, broken: &mut Vec<St
                 let (status, generation) =
                     (&version.object["status"], version.object["metadata"]["generation"].as_i64());
                 if status["observedGeneration"].as_i64() > generation {
-                    broken.push(format!("O5: {} observed a generation to come", version.name));
+                    broken.push(format!("O5: {} has an observedGeneration that is ahead", version.name));
                 }
                 let ready = condition_of(&version.object, "Ready").is_some_and(|ready| ready["status"] == "True");
                 if ready && !was_ready && kind == "ManagedIdentityBinding" {
@@ -327,7 +327,7 @@ fn untruthful_status(harness: &Harness, timeline: &Timeline, broken: &mut Vec<St
                         .places()
                         .any(|place| place.1 == name && existed_recently(timeline, place, version.known));
                     if !stood {
-                        broken.push(format!("O5: {} is Ready, but credential {name:?} does not stand", version.name));
+                        broken.push(format!("O5: {} is Ready, but credential {name:?} does not exist", version.name));
                     }
                 }
                 was_ready = ready;
@@ -336,7 +336,7 @@ fn untruthful_status(harness: &Harness, timeline: &Timeline, broken: &mut Vec<St
     }
 }
 
-/// Whether the credential stood when, or shortly before, status said so; somebody may have taken it away just then.
+/// Whether the credential existed when status reported it, or shortly before: it may have been deleted out of band just then.
 fn existed_recently(timeline: &Timeline, place: &Place, time: Timestamp) -> bool {
     timeline.at(place, time).is_some()
         || timeline.at(place, time - SignedDuration::from_millis(200)).is_some_and(|_| {
@@ -345,13 +345,13 @@ fn existed_recently(timeline: &Timeline, place: &Place, time: Timestamp) -> bool
         })
 }
 
-/// O7: no 429 and no 409 of our own making, and no 400: what Azure can't take, its limit of 20 included, is planned before.
+/// O7: no 429, 409 or 400 because of Ensign itself: Azure's limits, such as that of 20 credentials, are planned for.
 fn self_inflicted_errors(harness: &Harness, allowances: Allowances, broken: &mut Vec<String>) {
     let lock_or_policy = ["ScopeLocked", "ReadOnlyDisabledSubscription"];
     for entry in harness.azure_log().iter().filter(|entry| is_of(harness, entry)) {
         let refused = entry.fault.is_none() && matches!(entry.status, Some(400 | 409 | 429));
         let code = entry.error_code.as_deref().unwrap_or_default();
-        // Two clusters know nothing of each other.
+        // Two clusters do not know of each other.
         let met = allowances.rivals && (code == CONCURRENT || entry.status == Some(400));
         if refused && !met && !lock_or_policy.contains(&code) {
             broken.push(format!("O7: {} {} was answered {code}", entry.method, entry.path));
@@ -359,7 +359,7 @@ fn self_inflicted_errors(harness: &Harness, allowances: Allowances, broken: &mut
     }
 }
 
-/// O7: nothing in its scope goes out before the pause that Azure asked for has passed: an identity, or the reads or writes
+/// O7: no request is sent during a pause that Azure asked for in its scope: an identity, or the reads or writes
 /// of a subscription.
 fn requests_during_pauses(harness: &Harness, broken: &mut Vec<String>) {
     let log: Vec<LogEntry> =
@@ -380,7 +380,7 @@ fn requests_during_pauses(harness: &Harness, broken: &mut Vec<String>) {
             entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
         let Some(pause) = pause(&fault, entry.time) else { continue };
         let wide = fault["code"] == "SubscriptionRequestsThrottled";
-        // What was on its way when the answer came could not know of it.
+        // Requests in flight at the time of the response could not know of it.
         let heard = entry.finished + SignedDuration::from_millis(50);
         let concerns = |next: &&LogEntry| {
             let same = subscription(next) == subscription(entry) && next.kind == entry.kind;
@@ -390,12 +390,12 @@ fn requests_during_pauses(harness: &Harness, broken: &mut Vec<String>) {
         if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)
             && told.insert(next.seq)
         {
-            broken.push(format!("O7: {} {} came before the pause of {pause:?} was over", next.method, next.path));
+            broken.push(format!("O7: {} {} was sent during a pause of {pause:?}", next.method, next.path));
         }
     }
 }
 
-/// What `Retry-After` asks for, a little less than that where it is a date.
+/// The duration of `Retry-After`; for a date, slightly less.
 fn pause(fault: &Value, now: Timestamp) -> Option<std::time::Duration> {
     let after = fault["retryAfter"].as_str()?;
     if let Ok(seconds) = after.parse::<u64>() {

@@ -1,4 +1,4 @@
-//! Stops a controller as a whole where it is, as the kernel stops a process, and lets it go on later.
+//! Pauses a controller as a whole, like a process that the kernel stops, and resumes it later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::lock::lock;
 
-/// Freezes the one thread that a controller runs on.
+/// Pauses the single thread that a controller runs on.
 #[derive(Default)]
 pub struct PauseSwitch {
     wanted: Mutex<bool>,
@@ -17,7 +17,7 @@ pub struct PauseSwitch {
 }
 
 impl PauseSwitch {
-    /// Asks for the freeze, which comes as soon as the controller's runtime gets to it.
+    /// Requests the pause, which begins as soon as the controller's runtime polls [`Self::run`].
     pub fn pause(&self) {
         *lock(&self.wanted) = true;
         self.told.notify_one();
@@ -32,13 +32,13 @@ impl PauseSwitch {
         self.frozen.load(Ordering::SeqCst)
     }
 
-    /// Freezes the thread that calls it at this very moment.
+    /// Pauses the calling thread immediately.
     pub fn pause_here(&self) {
         *lock(&self.wanted) = true;
         self.block();
     }
 
-    /// On the controller's runtime: obeys.
+    /// Runs on the controller's runtime and executes requested pauses.
     pub async fn run(&self) {
         loop {
             self.told.notified().await;

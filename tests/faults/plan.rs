@@ -18,21 +18,21 @@ use super::scenarios::Scenario;
 use super::snapshot;
 
 const MARK: &str = "faults.ensign.test/mark";
-/// What is tried again is tried within this time.
+/// Retries happen within this time.
 const RETRIES: Duration = Duration::from_secs(700);
-/// A request that nobody answers is given up within this real time.
+/// A request without a response times out within this real time.
 const SLOW: Duration = Duration::from_secs(45);
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone)]
 pub enum Fault {
     /// Nothing: the reference run.
     None,
-    /// The process is gone at a moment of an effect.
+    /// The process crashes at a moment of an effect.
     Crash(String, Phase),
-    /// The effect happens, and its answer is lost.
+    /// The effect is applied, and its response is lost.
     AnswerLost(String),
-    /// The effect is refused by the server itself, which has trouble of its own.
+    /// The server responds with 500.
     Trouble(String),
     /// The controller sees a conflict: the object changed since it was read.
     Conflict(String),
@@ -40,7 +40,7 @@ pub enum Fault {
     ClockJump(String, i64),
     /// A script for Azure.
     Azure(Value),
-    /// A rule for the gate: method, parts of the target, how many pass first, how many fail, and how.
+    /// A rule for the gate: method, texts in the target, how many pass first, how many fail, and how.
     Kube(&'static str, Vec<String>, u32, u32, GateAction),
 }
 
@@ -52,18 +52,18 @@ pub struct Plan {
     pub scenario: &'static Scenario,
     pub fault: Fault,
     pub allowances: Allowances,
-    /// Compare the end with the reference run of the scenario.
+    /// Compare the end with that of the reference run.
     pub compared: bool,
-    /// Runs in `make test` too.
+    /// Runs in `make test` as well.
     pub quick: bool,
-    /// Disturbs every other plan, so that it has the control plane to itself.
+    /// Disturbs every other plan, so it runs alone.
     pub alone: bool,
 }
 
-/// What a run of a plan came to.
+/// The outcome of a plan.
 pub struct Outcome {
     pub problems: Vec<String>,
-    /// The fault did happen.
+    /// The fault occurred.
     pub fired: bool,
     pub points: Vec<String>,
     pub end: Option<End>,
@@ -78,7 +78,7 @@ pub struct End {
     pub deletes: usize,
 }
 
-/// A name that no other run has.
+/// A name that no other run uses.
 fn fresh() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     format!("p{:04}", COUNTER.fetch_add(1, Ordering::Relaxed))
@@ -117,7 +117,7 @@ impl Plan {
         Outcome { problems, fired, points: harness.probe.points(), end, took: begun.elapsed() }
     }
 
-    /// O1 and O2: the end is the reference's, with as many deletes and at most one extra PUT for each fault.
+    /// O1 and O2: the end state equals the reference's, with as many deletes and at most one additional PUT per fault.
     fn compare(&self, end: &End, reference: &End, problems: &mut Vec<String>) {
         if let Some(difference) = snapshot::difference("", &reference.snapshot, &end.snapshot) {
             problems.push(format!("O1: {difference}"));
@@ -181,7 +181,7 @@ impl Plan {
     }
 }
 
-/// Disturbs the one request of an effect, at the gate or in Azure.
+/// Disturbs the request of an effect, at the gate or in Azure.
 fn on_the_way(harness: &Arc<Harness>, point: &str, azure: &str, gate: GateAction) {
     let (inner, target) = (harness.clone(), point.to_owned());
     let azure = if azure == "500" { json!({"status": 500}) } else { json!(azure) };
@@ -199,14 +199,14 @@ fn on_the_way(harness: &Arc<Harness>, point: &str, azure: &str, gate: GateAction
     harness.probe.strike_at(point, Phase::Before, Strike::Do(Arc::new(disturb)));
 }
 
-/// Somebody else's finalizer: what is about to be written is out of date.
+/// Sets a foreign finalizer, so that what is about to be written is out of date.
 fn mark(harness: &Harness, point: &str, finalizers: &Value) {
     if let Target::Object { kind, namespace, name, .. } = parse(point) {
         harness.patch(&kind, &namespace, &name, &json!({"metadata": {"finalizers": finalizers}}));
     }
 }
 
-/// What an effect is done to, read from its point.
+/// The target of an effect, parsed from its point.
 enum Target {
     Azure(&'static str),
     Object { kind: String, namespace: String, name: String, path: String, method: &'static str, status: bool },
@@ -225,7 +225,7 @@ fn parse(point: &str) -> Target {
     let (namespace, name) = object.split_once('/').unwrap_or(("", object));
     let path = match kind.as_str() {
         _ if namespace.is_empty() => format!("-{name}"),
-        // It is named after a UID.
+        // Its name contains a UID.
         "ManagedIdentity" if act == "make" => "/managedidentities".to_owned(),
         "ManagedIdentity" => "/managedidentities/mib-".to_owned(),
         _ => format!("-{namespace}/managedidentitybindings/{name}"),
@@ -239,11 +239,11 @@ fn parse(point: &str) -> Target {
     Target::Object { kind, namespace: namespace.to_owned(), name: name.to_owned(), path, method, status }
 }
 
-/// O4: the right state stays, and nothing is written for two drift periods.
+/// O4: the right state stays, and nothing is written for two drift check intervals.
 fn rest(harness: &Harness) -> Checked {
-    // They come back on the real clock.
-    harness.eventually_in_real_time("the watches to be there", |harness| harness.gate.is_watched())?;
-    // A fault that is still to come comes with a later look, and after one that has come there are retries.
+    // Watches reconnect in real time.
+    harness.eventually_in_real_time("the watches to be open", |harness| harness.gate.is_watched())?;
+    // A pending fault occurs at a later check, and after a fault there are retries.
     let mut time = RETRIES;
     for _ in 0..4 {
         let struck = strikes(harness);
@@ -260,9 +260,9 @@ fn rest(harness: &Harness) -> Checked {
     harness.advance_in_steps(RESYNC * 23 / 10)?;
     let managed = harness.cluster.list("ManagedIdentity", &harness.plan);
     if !managed.is_empty() {
-        // Its time has come; on a busy machine it takes a moment.
+        // The check is due; on a busy machine it takes a moment.
         let looked_at =
-            harness.eventually_in_real_time("a look at Azure within two drift periods", |_| reads() > looked);
+            harness.eventually_in_real_time("a check of Azure within two drift check intervals", |_| reads() > looked);
         looked_at.map_err(|problem| format!("O4: {problem}"))?;
         harness.wait_until_idle(Instant::now())?;
     }

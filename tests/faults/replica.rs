@@ -1,4 +1,4 @@
-//! One controller of a plan, with what stands between it and the harness. It starts again whenever it ends.
+//! One controller of a plan, with what is between it and its servers. It is restarted whenever it exits.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -34,15 +34,15 @@ use super::tcp_proxy::TcpProxy;
 
 /// A controller.
 pub struct Replica {
-    /// Who it is to ARM and to the other candidates; no other controller has the name.
+    /// Its unique name, to ARM and in the leader election.
     pub name: String,
     pub clock: Arc<FakeClock>,
     pub gate: Arc<Gate>,
     pub probe: Arc<FaultProbe>,
     pub pause_switch: Arc<PauseSwitch>,
-    /// Its way to ARM.
+    /// Its connection to ARM.
     pub proxy: Arc<TcpProxy>,
-    /// Whether the controller of now has seen everything.
+    /// The readiness of the current process.
     readiness: Mutex<Readiness>,
     running: Mutex<Option<Running>>,
     lives: AtomicU32,
@@ -76,7 +76,7 @@ impl Replica {
         }
     }
 
-    /// Starts it; when it crashes, or ends because it lost the lease, it starts again, as a kubelet would see to.
+    /// Starts it. When it crashes, or exits because it lost the lease, it is restarted, as by a kubelet.
     pub fn start(self: &Arc<Self>, harness: &Arc<Harness>) {
         let stop = CancellationToken::new();
         let (replica, harness, stopped) = (self.clone(), harness.clone(), stop.clone());
@@ -109,7 +109,7 @@ impl Replica {
                 () = self.pause_switch.run() => {}
             }
         });
-        // Everything that the controller held in memory goes with its runtime.
+        // The memory of the controller is dropped with its runtime.
         runtime.shutdown_background();
     }
 
@@ -119,23 +119,23 @@ impl Replica {
         self.gate.release();
         self.proxy.release();
         self.pause_switch.resume();
-        // What waits for the plan's clock would wait for ever.
+        // Otherwise, sleeping tasks would wait forever.
         self.clock.advance(Duration::from_secs(3600));
         self.probe.crash_now();
         running.thread.join().map_err(|_| format!("controller {} panicked", self.name))
     }
 
-    /// How often it ended because it led no longer.
+    /// How often it exited because it lost leadership.
     pub fn losses(&self) -> usize {
         self.losses.load(Ordering::SeqCst)
     }
 
-    /// Whether it runs and could do something.
+    /// Whether it runs and is not paused.
     pub fn is_alive(&self) -> bool {
         lock(&self.running).is_some() && !self.pause_switch.is_paused()
     }
 
-    /// Whether it has yet to see everything.
+    /// Whether it is not ready yet.
     pub fn is_starting(&self) -> bool {
         self.is_alive() && (!lock(&self.readiness).get() || self.probe.is_down())
     }
@@ -190,20 +190,20 @@ impl Replica {
         ensign_controller::run(config, stop).await
     }
 
-    /// Its own, so that two of them part after they met, and the same in each run.
+    /// A jitter of its own, so that two controllers diverge, and the same in each run.
     fn spread(&self) -> Spread {
         Spread::seeded(self.name.bytes().fold(7, |seed, byte| seed.rotate_left(8) ^ u64::from(byte)))
     }
 
-    /// The client that a controller has by default, with the gate under its retries, or without any retry.
+    /// The controller's default client, with the gate below its retries, or without retries.
     async fn client(&self, harness: &Harness, retries: bool) -> kube::Client {
         ensign_runtime::tls::install_provider();
         let kubeconfig = Kubeconfig::read_from(&harness.cluster.control_plane.kubeconfig).expect("read the kubeconfig");
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("understand the kubeconfig");
+            .expect("parse the kubeconfig");
         config.default_retry = false;
-        let builder = ClientBuilder::try_from(config).expect("make a client");
+        let builder = ClientBuilder::try_from(config).expect("create a client");
         let builder = builder.with_layer(&BufferLayer::new(1024)).with_layer(&GateLayer(self.gate.clone()));
         if retries {
             builder.with_layer(&RetryLayer::new(RetryPolicy::server_retry())).build()

@@ -1,4 +1,4 @@
-//! What came out, for people and as JSON.
+//! The results, for people and as JSON.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::lock::lock;
 use super::plan::Outcome;
 
-/// Rows of the matrix that these plans are about. The others are about the webhook.
+/// The rows of the matrix that these plans cover. The others concern the webhook.
 const ROWS: [std::ops::RangeInclusive<u32>; 2] = [1..=18, 22..=32];
 
-/// How a mutant ended.
+/// The result for a mutant.
 #[derive(Debug)]
 pub struct MutantResult {
     pub mutant: &'static str,
@@ -22,7 +22,7 @@ pub struct MutantResult {
     pub tried: Vec<String>,
 }
 
-/// Everything that was run.
+/// The results of all runs.
 #[derive(Default)]
 pub struct Report {
     pub lock: Mutex<Vec<(String, Vec<u32>, Outcome)>>,
@@ -30,7 +30,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Says how it went, and writes it down; whether all is as it must be.
+    /// Prints and writes the results; returns whether everything passed.
     pub fn finish(&self, took: Duration, to: Option<&Path>, full: bool) -> bool {
         let runs = lock(&self.lock);
         let mutants = lock(&self.mutants);
@@ -81,7 +81,7 @@ impl Report {
         });
         if let Some(path) = to {
             let folder = path.parent().expect("a folder");
-            std::fs::create_dir_all(folder).expect("make the folder of the report");
+            std::fs::create_dir_all(folder).expect("create the folder of the report");
             std::fs::write(path, format!("{document:#}\n")).expect("write the report");
             println!("report: {}", path.display());
         }

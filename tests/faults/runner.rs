@@ -1,4 +1,4 @@
-//! Runs references, plans and mutants, several at a time.
+//! Runs reference runs, plans and mutants, several at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use super::plan::{End, Outcome, Plan};
 use super::report::{MutantResult, Report};
 use super::scenarios::{self, Scenario};
 
-/// Plans that run at a time: they wait more than they work.
+/// Plans that run concurrently: they wait more than they work.
 const JOBS: usize = 8;
-/// A point that another run of the scenario did not come to is tried again this often.
+/// How often a plan is repeated whose point was not reached.
 const TRIES: usize = 3;
 
-/// What the caller wants.
+/// The command line.
 #[derive(Default)]
 pub struct Options {
     full: bool,
@@ -32,7 +32,7 @@ pub struct Options {
     jobs: Option<usize>,
 }
 
-/// Whether mutants run too.
+/// Whether mutants run as well.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Mutants {
     #[default]
@@ -57,7 +57,7 @@ impl Options {
                 "--mutant" => {
                     let name = value()?;
                     let found = Mutant::ALL.iter().find(|mutant| mutant.as_str() == name);
-                    options.mutant = Some(*found.ok_or(format!("there is no mutant {name}"))?);
+                    options.mutant = Some(*found.ok_or(format!("unknown mutant {name}"))?);
                 }
                 other => return Err(format!("unknown argument {other}")),
             }
@@ -91,7 +91,7 @@ impl Options {
     }
 }
 
-/// Plans that are known to survive without a mutant, or not.
+/// Which plans survive without a mutant, as far as known.
 #[derive(Default)]
 struct Survived(Mutex<BTreeMap<String, bool>>);
 
@@ -109,7 +109,7 @@ impl Survived {
 /// Reference runs by scenario: their points and their ends.
 type References = BTreeMap<&'static str, (Vec<String>, End)>;
 
-/// Runs what is wished for; whether all is as it must be.
+/// Runs what was requested; returns whether everything passed.
 pub fn run(options: &Options) -> bool {
     let begun = Instant::now();
     let jobs = options.jobs.unwrap_or(JOBS);
@@ -143,7 +143,7 @@ pub fn run(options: &Options) -> bool {
     let run_one = |number: usize, plan: &Plan| {
         let outcome = attempt(plan, &references);
         if (number + 1).is_multiple_of(50) {
-            println!("{} of {total} plans begun, {} s", number + 1, begun.elapsed().as_secs());
+            println!("{} of {total} plans started, {} s", number + 1, begun.elapsed().as_secs());
         }
         print_failure(plan, &outcome);
         lock(&report.lock).push((plan.id.clone(), plan.rows.clone(), outcome));
@@ -218,7 +218,7 @@ fn print_failure(plan: &Plan, outcome: &Outcome) {
     );
 }
 
-/// Runs a mutant on the plans that should catch it, until one does.
+/// Runs the plans that should catch a mutant, until one does.
 fn kill(
     mutant: Mutant,
     plans: &[Plan],
@@ -235,7 +235,7 @@ fn kill(
         let extra = scenarios::ALL.iter().filter(|scenario| format!("{}/reference", scenario.name) == wanted);
         let extra: Vec<Plan> = extra.map(matrix::reference).collect();
         for plan in plans.iter().filter(starts).chain(&extra) {
-            // A plan that breaks without the mutant too says nothing about it.
+            // A plan that also fails without the mutant proves nothing.
             if !survived.of(plan, references) {
                 continue;
             }
@@ -252,7 +252,7 @@ fn kill(
     killed
 }
 
-/// Does something with each, several at a time.
+/// Processes each item, several at a time.
 fn for_each<T: Send>(all: Vec<T>, jobs: usize, act: impl Fn(usize, T) + Sync) {
     let queue: Mutex<VecDeque<(usize, T)>> = Mutex::new(all.into_iter().enumerate().collect());
     std::thread::scope(|scope| {

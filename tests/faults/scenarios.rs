@@ -1,4 +1,4 @@
-//! What users and operators do while faults happen. Each step waits for the truth that it should come to.
+//! What users and operators do while faults occur. Each step waits for its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const IDENTITY: &str = "ManagedIdentity";
 pub struct Scenario {
     pub name: &'static str,
     pub run: fn(&Arc<Harness>) -> Checked,
-    /// Rows of the matrix that it is about, whatever else fails.
+    /// The rows of the matrix that it covers, whatever the fault.
     pub rows: &'static [u32],
 }
 
@@ -229,7 +229,7 @@ fn issuer(harness: &Arc<Harness>) -> Checked {
     rolled_over(harness, &old)
 }
 
-/// The new issuer's credential comes beside the old one, which goes when the last token of its issuer has expired.
+/// The new issuer's credential is created beside the old one, which is deleted when the last token of its issuer has expired.
 pub fn rolled_over(harness: &Arc<Harness>, old: &str) -> Checked {
     let new = harness.credential_name("shop", "app");
     let stand = |harness: &Harness| -> Vec<String> {
@@ -246,13 +246,13 @@ pub fn rolled_over(harness: &Arc<Harness>, old: &str) -> Checked {
     })?;
     harness.advance_in_steps(Duration::from_secs(3000))?;
     if !stand(harness).iter().any(|name| name == old) {
-        return Err("the old credential went before the last token of its issuer".to_owned());
+        return Err("the old credential was deleted before the last token of its issuer expired".to_owned());
     }
-    harness.eventually("the old credential to go", |harness| {
+    harness.eventually("the old credential to be deleted", |harness| {
         let found = stand(harness);
         if found == [new.clone()] { Ok(()) } else { Err(format!("{found:?}")) }
     })?;
-    harness.eventually("the record of the old issuer to go", |harness| {
+    harness.eventually("the record of the old issuer to be removed", |harness| {
         let identity = harness.live(IDENTITY, "", "orders").unwrap_or_default();
         let records = identity["status"]["issuers"].as_array().map_or(0, Vec::len);
         if records == 1 { Ok(()) } else { Err(format!("{records} records")) }
@@ -321,13 +321,13 @@ fn dedicated(harness: &Arc<Harness>) -> Checked {
     harness.ready("shop", "app")?;
     harness.delete(BINDING, "shop", "app");
     harness.binding_deleted("shop", "app")?;
-    harness.eventually("the object to go with its binding", |harness| {
-        if harness.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
+    harness.eventually("the object to be deleted with its binding", |harness| {
+        if harness.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it exists".to_owned()) }
     })?;
     harness.azure_is_empty()
 }
 
-/// Roles come with the object, one goes while it lives, and the others go before it.
+/// Roles are assigned with the object, one is unassigned while it exists, and the others before it is deleted.
 fn roles(harness: &Arc<Harness>) -> Checked {
     harness.namespace("shop", &json!({}));
     harness.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
@@ -349,7 +349,7 @@ fn roles(harness: &Arc<Harness>) -> Checked {
     harness.binding_deleted("shop", "app")
 }
 
-/// An identity with a role, made for a binding and gone with it.
+/// An identity with a role, created for a binding and deleted with it.
 fn dedicated_roles(harness: &Arc<Harness>) -> Checked {
     harness.namespace("shop", &json!({}));
     harness.class(&json!({"roleAssignments": [harness.two_roles()[1]]}));
@@ -359,8 +359,8 @@ fn dedicated_roles(harness: &Arc<Harness>) -> Checked {
     harness.assigned(1)?;
     harness.delete(BINDING, "shop", "app");
     harness.binding_deleted("shop", "app")?;
-    harness.eventually("the object to go with its binding", |harness| {
-        if harness.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
+    harness.eventually("the object to be deleted with its binding", |harness| {
+        if harness.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it exists".to_owned()) }
     })?;
     harness.azure_is_empty()?;
     harness.assigned(0)

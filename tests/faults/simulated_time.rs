@@ -1,37 +1,37 @@
-//! How a plan waits: for stillness, for a fact, for a moment of its clock.
+//! How a plan waits on its simulated clock: until nothing happens, for a condition, or for a time.
 
 use std::time::{Duration, Instant};
 
 use super::harness::{Checked, Harness};
 use super::lock::lock;
 
-/// No fact takes longer on the real clock, however busy the machine.
+/// No condition takes longer in real time, however busy the machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// A controller does nothing when nothing happened for this long, on a machine that lets everybody run at once.
+/// A controller counts as idle after this long without activity, on a machine that is not busy.
 const QUIET: Duration = Duration::from_millis(60);
-/// How many times as long as this thread somebody else may have to wait for a processor.
+/// How much longer than this thread another one may have to wait for a processor.
 const UNFAIR: u32 = 4;
-/// A request to Azure that is not answered for so long waits for something that a plan holds back.
+/// A request to Azure without a response for so long waits for something that the plan holds.
 const STUCK: Duration = Duration::from_millis(400);
-/// A watch that is open brings what was written within this time, on a machine that lets everybody run at once.
+/// An open watch delivers a change within this time, on a machine that is not busy.
 const BEHIND: Duration = Duration::from_millis(600);
 const POLL: Duration = Duration::from_millis(5);
 
-/// What is going on.
+/// What is happening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// Controllers that start, and their requests to Kubernetes that are under way.
+    /// Controllers that are starting, and requests to Kubernetes in flight.
     busy: usize,
-    /// Requests to Azure that are under way.
+    /// Requests to Azure in flight.
     asking: u64,
-    /// A watch still has to bring what was written.
+    /// A watch has yet to deliver a change.
     behind: bool,
-    /// Stands while nothing happens.
+    /// Unchanged while nothing happens.
     counted: u64,
 }
 
 impl Harness {
-    /// Waits until the controllers do nothing, then lets time pass until `goal` holds.
+    /// Waits until the controllers are idle, then advances the clock until `goal` holds.
     pub fn eventually(&self, what: &str, goal: impl Fn(&Self) -> Checked) -> Checked {
         let (begun, from) = (Instant::now(), self.clock.passed());
         let patience = *lock(&self.patience);
@@ -39,12 +39,12 @@ impl Harness {
             self.wait_until_idle(Instant::now())?;
             let Err(missing) = goal(self) else { return Ok(()) };
             if begun.elapsed() > 5 * TIMEOUT {
-                return Err(format!("{what}: not after {} s on the real clock: {missing}", begun.elapsed().as_secs()));
+                return Err(format!("{what}: not after {} s of real time: {missing}", begun.elapsed().as_secs()));
             }
             let used = self.clock.passed().saturating_sub(from);
             match self.next_wake().filter(|wake| used + *wake <= patience) {
                 Some(wake) => self.advance(wake),
-                // What still comes comes on the real clock: an answer, a watch.
+                // What is still expected, such as a response or a watch, needs real time.
                 None if begun.elapsed() < *lock(&self.real_time_limit) => std::thread::sleep(POLL),
                 None => {
                     let (used, most) = (used.as_secs(), patience.as_secs());
@@ -54,26 +54,26 @@ impl Harness {
         }
     }
 
-    /// Waits for something that others than the controllers do: the plan's clock stands.
+    /// Waits for something that needs only real time: the plan's clock does not advance.
     pub fn eventually_in_real_time(&self, what: &str, fact: impl Fn(&Self) -> bool) -> Checked {
         let begun = Instant::now();
         while !fact(self) {
             if begun.elapsed() > TIMEOUT {
-                return Err(format!("waited {} s in vain for {what}", TIMEOUT.as_secs()));
+                return Err(format!("not within {} s of real time: {what}", TIMEOUT.as_secs()));
             }
             std::thread::sleep(POLL);
         }
         Ok(())
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub fn advance(&self, time: Duration) {
         let (arrived, _) = self.azure.requests();
         lock(&self.moments).push((arrived, self.clock.passed()));
         self.clock.advance(time);
     }
 
-    /// Lets this much time pass, stopping wherever somebody waits for a moment in it.
+    /// Advances the clock by this much, stopping at every deadline that is waited for.
     pub fn advance_in_steps(&self, time: Duration) -> Checked {
         let end = self.clock.passed() + time;
         loop {
@@ -86,7 +86,7 @@ impl Harness {
         }
     }
 
-    /// How far away the earliest moment is that a controller waits for. One that is frozen waits for nothing.
+    /// The time until the earliest deadline that a controller waits for; a paused one does not count.
     pub fn next_wake(&self) -> Option<Duration> {
         self.replicas()
             .iter()
@@ -95,11 +95,11 @@ impl Harness {
             .min()
     }
 
-    /// Waits until nothing happens.
+    /// Waits until the controllers are idle.
     pub fn wait_until_idle(&self, begun: Instant) -> Checked {
         let mut last = self.activity();
         let mut since = Instant::now();
-        // On a machine that is busy with other things, whoever has something to do waits for a processor first, as this does.
+        // On a busy machine, other threads have to wait for a processor as this one does.
         let mut late = Duration::ZERO;
         loop {
             let asleep = Instant::now();

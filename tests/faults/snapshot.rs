@@ -1,4 +1,4 @@
-//! The end of a plan, without what differs between two runs: times, UIDs, revisions, and the plan's own names.
+//! The end state of a plan, without what differs between runs: times, UIDs, revisions, and the plan's names.
 
 use serde_json::{Map, Value, json};
 
@@ -8,10 +8,10 @@ use super::roles;
 
 const TIMES: [&str; 3] = ["lastTransitionTime", "confirmedSince", "since"];
 
-/// Every object and every credential, in a form that can be compared.
+/// Every object and every credential, in a comparable form.
 pub fn take(harness: &Harness) -> Value {
     let mut objects = Map::new();
-    // UIDs, and what is made of them, differ between two runs.
+    // UIDs, and what is derived from them, differ between runs.
     let mut unlike: Vec<(String, String)> = Vec::new();
     for kind in ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"] {
         for object in harness.cluster.list(kind, &harness.plan) {
@@ -73,7 +73,7 @@ fn strip(value: &mut Value) {
     }
 }
 
-/// Credential names of ours without the hash at their end, which covers the plan's names.
+/// Removes the hash at the end of Ensign's names, which depends on the plan's names.
 pub fn without_hashes(text: &str) -> String {
     let mut parts = text.split("ensign-");
     let mut plain = parts.next().unwrap_or_default().to_owned();

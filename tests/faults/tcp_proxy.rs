@@ -1,4 +1,4 @@
-//! The network between a controller and ARM, which can keep what was sent on its way.
+//! A proxy between a controller and ARM, which can delay what was sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 /// The first bytes of TLS records that are not application data: a change of the cipher, and a handshake.
 const HANDSHAKE: [u8; 2] = [20, 22];
 
-/// Carries bytes to ARM and back. What is held arrives later, whoever has gone meanwhile.
+/// Forwards bytes to ARM and back. Held bytes arrive later, even if the sender has gone.
 pub struct TcpProxy {
     address: SocketAddr,
     held: watch::Sender<bool>,
@@ -34,7 +34,7 @@ impl TcpProxy {
         cluster.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a listener");
             let mut connections = JoinSet::new();
-            // The task ends with the first connection that is asked for after the proxy has gone.
+            // The task ends with the first connection after the proxy was dropped.
             while let Ok((client, _)) = listener.accept().await {
                 let Some(proxy) = weak.upgrade() else { return };
                 let server = TcpStream::connect(&to).await.expect("connect to ARM");
@@ -47,12 +47,12 @@ impl TcpProxy {
         proxy
     }
 
-    /// ARM, as it is found at the near end.
+    /// The endpoint of ARM through the proxy.
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Nothing arrives at ARM until [`TcpProxy::release`].
+    /// Holds everything that is sent to ARM until [`TcpProxy::release`].
     pub fn hold(&self) {
         self.held.send_replace(true);
     }
@@ -61,7 +61,7 @@ impl TcpProxy {
         self.held.send_replace(false);
     }
 
-    /// Whether something is kept on its way.
+    /// Whether something is held.
     pub fn is_holding(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
@@ -69,7 +69,7 @@ impl TcpProxy {
     async fn carry(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, may_wait: bool) {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            // What begins a connection passes, so that it is a request that waits.
+            // Handshakes pass, so that it is a request that waits.
             if may_wait && !HANDSHAKE.contains(&buffer[0]) && *self.held.borrow() {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 let _ = self.held.subscribe().wait_for(|held| !held).await;
@@ -79,7 +79,7 @@ impl TcpProxy {
                 break;
             }
         }
-        // The other direction may still have something to say.
+        // The other direction may still send.
         let _ = to.shutdown().await;
     }
 }

@@ -1,4 +1,4 @@
-//! The controller's own credential.
+//! The controller's own credential for ARM.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use azure_core::time::OffsetDateTime;
 
 use super::lock::lock;
 
-/// Gives tokens, or none, and counts how often it was asked.
+/// Returns a token, or fails, and counts the requests.
 #[derive(Debug)]
 pub struct CountedCredential {
     token: String,
@@ -22,12 +22,12 @@ impl CountedCredential {
         Self { token, asked: AtomicUsize::new(0), failing: Mutex::new(false) }
     }
 
-    /// How often somebody asked for a token.
+    /// How often a token was requested.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Entra refuses from now on, or no longer.
+    /// Makes Entra fail, or work again.
     pub fn fail(&self, failing: bool) {
         *lock(&self.failing) = failing;
     }

@@ -88,9 +88,7 @@ async fn eventually(what: &str, fact: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"));
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("not within 60 s: {what}"));
 }
 
 fn leaf(resolver: &Resolver) -> Vec<u8> {

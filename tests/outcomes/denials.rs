@@ -1,4 +1,4 @@
-//! Pods that are refused, with who has to do what.
+//! Pods that are denied with the remedy.
 
 use ensign_api::keys::{TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::json;
@@ -9,7 +9,7 @@ use ensign_testkit::pods::{env, labelled, pod};
 
 #[test]
 fn a_labelled_pod_without_a_binding_is_denied_in_any_namespace() {
-    // That labelled pods are judged at all is known of a granted namespace.
+    // A granted namespace shows that labelled pods are validated.
     let (_, elsewhere) = (granted_team("anywhere"), team("labelled-elsewhere"));
     let asks = pod(&elsewhere.name, &labelled());
     let refusal = elsewhere.create(&asks).expect_err("refused");
@@ -69,7 +69,7 @@ fn a_conflicting_mount_denies_the_pod_and_is_named() {
 fn a_labelled_pod_right_after_its_binding_is_injected_once_the_binding_is_accepted() {
     let team = granted_team("helm");
     team.apply(&team.binding("app", "app"));
-    // As a Deployment does it: refused until the controller has judged the binding, and then injected.
+    // As for a Deployment: denied until the controller has accepted the binding, and then injected.
     let asks = pod(&team.name, &labelled());
     let admitted = wait_for("the pod to be admitted", || match team.create(&asks) {
         Ok(admitted) => Some(admitted),

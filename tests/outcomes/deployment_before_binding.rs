@@ -1,4 +1,4 @@
-//! A Deployment before its binding, as Helm applies them: with a real `ReplicaSet` controller, and with no human step.
+//! A Deployment before its binding, as Helm may apply them: with a real `ReplicaSet` controller, without manual steps.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use ensign_testkit::objects::{apply_all, kubectl, unique};
 use ensign_testkit::pods::{gates, is_gated, is_injected};
 use ensign_testkit::testbed::Testbed;
 
-/// Azure takes 20 credentials under an identity.
+/// Azure allows 20 credentials per identity.
 const BATCH: usize = 20;
 
-/// Everything of a batch is labelled with its name.
+/// A batch of namespaces, whose objects are labelled with its name.
 struct Batch<'a> {
     testbed: &'a GatingTestbed,
     name: String,
@@ -43,7 +43,7 @@ impl Batch<'_> {
         found
     }
 
-    /// Waits until each namespace has one object of the kind that is as it should be.
+    /// Waits until each namespace has exactly one object of the kind, and it fits.
     fn wait_each(&self, what: &str, kind: &str, fits: impl Fn(&Value) -> bool) -> BTreeMap<String, Value> {
         self.testbed.wait_for(what, || {
             let found = self.list(kind);
@@ -54,9 +54,9 @@ impl Batch<'_> {
     }
 }
 
-/// A batch at a time: a hundred rounds where the webhook injects, and twenty where the API server does so by itself. What a
-/// race could spoil, which is whether whoever injects knows of the binding by the time of the pod, is a matter of the webhook's
-/// own cache there; here a pod is refused until the policies' watch has brought it.
+/// A batch at a time: a hundred rounds with the webhook, and twenty with policies. The race is
+/// whether the webhook's cache has the binding by the time of the pod;
+/// policies deny a pod until their watch has delivered it.
 #[test]
 fn a_deployment_before_its_binding_starts_injected_and_gated_without_manual_steps() {
     let testbed = GatingTestbed::acquire(INJECTION);
@@ -87,7 +87,7 @@ fn a_deployment_before_its_binding_starts_injected_and_gated_without_manual_step
                 },
             })
         });
-        batch.wait_each("the pods to be refused", "replicasets", |set| {
+        batch.wait_each("the pods to be denied", "replicasets", |set| {
             set["status"]["conditions"].to_string().contains("Create a ManagedIdentityBinding")
         });
         identity
@@ -104,9 +104,9 @@ fn a_deployment_before_its_binding_starts_injected_and_gated_without_manual_step
             assert!(is_injected(pod) && is_gated(pod), "{pod:#}");
         }
         testbed.clock.advance(SETTLE);
-        let released = batch.wait_each("the pods to be released", "pods", |pod| gates(pod).is_empty());
+        let released = batch.wait_each("the pods to be ungated", "pods", |pod| gates(pod).is_empty());
         for (namespace, pod) in &released {
-            assert_eq!(pod["metadata"]["uid"], held[namespace]["metadata"]["uid"], "the very pod");
+            assert_eq!(pod["metadata"]["uid"], held[namespace]["metadata"]["uid"], "the same pod");
             assert!(is_injected(pod) && pod["metadata"]["labels"].get(HELD_LABEL).is_none(), "{pod:#}");
         }
     }

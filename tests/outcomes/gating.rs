@@ -1,6 +1,6 @@
-//! Pods that are held until their identity works, and let go by the controller.
+//! Pods that are gated until their identity works, and ungated by the controller.
 //!
-//! The clock stands until a test moves it, so that every pod that is made meanwhile is held.
+//! The clock does not advance on its own, so every pod that is created meanwhile is gated.
 
 use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::cel::Mode;
@@ -25,12 +25,12 @@ fn a_gated_pod_survives_a_controller_restart_and_reports_what_it_waits_for() {
     );
     assert_eq!(controller.stop(), Ok(()));
     testbed.clock.advance(SETTLE);
-    assert!(is_gated(&team.get_pod(&pod)), "nobody is there to let it go");
+    assert!(is_gated(&team.get_pod(&pod)), "no controller runs that could ungate it");
     let name = unique("restarted");
     let _controller = testbed.start(&name);
     team.wait_ungated(&pod);
     let lifts = testbed.kubernetes_writes(&name).into_iter().filter(|write| write.contains(&format!("/pods/{pod}")));
-    assert_eq!(lifts.count(), 1, "gate and label go in one write");
+    assert_eq!(lifts.count(), 1, "gate and label are removed in one write");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_pod_that_needs_human_action_waits_and_reports_it_once() {
         kind == "Warning" && text.contains("somebody has to act") && text.contains("az identity"),
         "{kind}: {text}"
     );
-    // Everything that could make it say the same again.
+    // Everything that could make it report the same again.
     team.patch("pod", &pod, &json!({"metadata": {"annotations": {"looked": "again"}}}));
     testbed.clock.advance(SETTLE / 2);
     team.patch("mib", "app", &json!({"spec": {"injection": {"startPolicy": "Immediate"}}}));
@@ -137,7 +137,7 @@ fn a_gated_pod_whose_label_a_tenant_removed_is_found_and_ungated() {
     let strip = |pod: &str| team.patch("pod", pod, &json!({"metadata": {"labels": {HELD_LABEL: null}}}));
     strip(&seen);
     assert_eq!(controller.stop(), Ok(()));
-    // No controller sees how this label goes.
+    // No controller sees the removal of this label.
     strip(&unseen);
     let _controller = testbed.start(&unique("stripped"));
     testbed.clock.advance(SETTLE);
@@ -160,7 +160,7 @@ fn the_label_alone_has_no_effect_and_a_gate_set_by_a_user_is_removed() {
     let gated = gated["metadata"]["name"].as_str().expect("a name").to_owned();
     team.wait_ungated(&gated);
     assert!(team.wait_event(&gated, "StartedWithoutIdentity").1.contains("do not set it"));
-    // The pod that came first has been looked at by now.
+    // The first pod has been checked by now.
     let labelled_name = labelled["metadata"]["name"].as_str().expect("a name");
     let written = |write: &String| write.contains(&format!("/pods/{labelled_name}"));
     assert!(!testbed.kubernetes_writes(&name).iter().any(written));

@@ -1,4 +1,4 @@
-//! Pods that get their identity, and what they get.
+//! Pods that are injected, and what is injected.
 
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 use ensign_core::cel::Mode;
@@ -111,7 +111,7 @@ fn each_container_gets_the_identities_that_choose_it_and_all_share_one_token() {
             TOKEN_VOLUME
         );
     }
-    assert_eq!(env(&app[0])[0], ("MINE", "1"), "what is there stays first");
+    assert_eq!(env(&app[0])[0], ("MINE", "1"), "existing variables stay first");
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(2));
 }
 
@@ -171,9 +171,11 @@ fn a_known_identity_is_injected_while_azure_is_unavailable() {
     }]);
     team.ensign.azure.set_faults(serde_json::from_value(rule).expect("a rule"));
     let before = team.ensign.arm_lists(&team.name);
-    // An annotation makes the controller look.
+    // An annotation triggers a check.
     kubectl(team.ensign.control_plane, &["annotate", "managedidentity", &team.name, "look=again"]);
-    wait_for("the controller to find Azure away", || (team.ensign.arm_lists(&team.name) > before + 1).then_some(()));
+    wait_for("the controller to find Azure unavailable", || {
+        (team.ensign.arm_lists(&team.name) > before + 1).then_some(())
+    });
     let admitted = team.created(&pod(&team.name, &labelled()));
     team.ensign.azure.set_faults(Vec::new());
     assert_eq!(env(&admitted["spec"]["containers"][0])[0].1, binding["status"]["clientID"]);
@@ -187,11 +189,11 @@ fn a_deleted_binding_injects_no_more() {
     team.created(&pod(&team.name, &labelled()));
     team.delete("mib", "app");
     team.wait_deleted("mib", "app");
-    wait_for("the deletion to be known", || {
+    wait_for("the deletion to take effect", || {
         let admitted = team.dry_run(&pod(&team.name, &json!({}))).expect("admitted");
         env(&admitted["spec"]["containers"][0]).is_empty().then_some(())
     });
-    team.dry_run(&pod(&team.name, &labelled())).expect_err("a labelled pod is refused");
+    team.dry_run(&pod(&team.name, &labelled())).expect_err("a labelled pod is denied");
 }
 
 #[test]
@@ -204,7 +206,7 @@ fn an_existing_client_id_is_kept_and_the_webhook_warns_about_it() {
     let admitted = team.created(&pod(&team.name, &change));
     let variables = env(&admitted["spec"]["containers"][0]);
     assert_eq!((variables.len(), variables[0]), (4, ("AZURE_CLIENT_ID", "mine")));
-    // As an error, kubectl shows the warning where this test reads.
+    // As an error, kubectl prints the warning where this test reads it.
     let said = create(team.ensign.control_plane, &pod(&team.name, &change), &["--warnings-as-errors"]);
     match INJECTION {
         Mode::Webhook => {

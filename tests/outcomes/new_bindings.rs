@@ -1,4 +1,4 @@
-//! Bindings that are made a moment before their pods.
+//! Bindings that are created a moment before their pods.
 
 use std::thread;
 
@@ -28,14 +28,14 @@ fn pods_of_an_accepted_binding_are_always_injected_however_new_it_is() {
         let account = format!("app-{number}");
         team.account(&account);
         team.apply(&team.binding(&account, &account));
-        let binding = wait_for("the binding to be judged", || {
+        let binding = wait_for("the binding to be assessed", || {
             team.get("mib", &account).filter(|binding| binding["status"]["clientID"].is_string())
         });
         let asks = labelled_pod(&team, &account);
         let stored = match INJECTION {
-            // What the API server shows to anybody, the webhook has to know, whether its watch has brought it or not.
-            Mode::Webhook => team.create(&asks).expect("admitted at the first try"),
-            // Policies know what their watch has brought, and refuse until then: docs/injection-policy.md.
+            // The webhook has to know every binding that the API server has, also before its watch delivers it.
+            Mode::Webhook => team.create(&asks).expect("admitted at the first attempt"),
+            // Policies know only what their watch has delivered, and deny until then: docs/injection-policy.md.
             Mode::Policy => wait_for("the pod to be admitted", || match team.create(&asks) {
                 Ok(stored) => Some(stored),
                 Err(refusal) => {
@@ -67,7 +67,7 @@ fn a_pod_right_after_its_binding_is_injected_correctly_or_denied_with_the_reason
                 assert_eq!(env(&stored["spec"]["containers"][0])[0], ("AZURE_CLIENT_ID", client_id(&known)));
             }
             Err(refusal) => {
-                assert!(says(&asks, &refusal, &account), "it says what it is about: {refusal}");
+                assert!(says(&asks, &refusal, &account), "the denial names the cause: {refusal}");
                 assert!(refusal.contains(&account), "{refusal}");
             }
         }

@@ -1,4 +1,4 @@
-//! Pods that were admitted before their binding could inject them are found, on the real API server.
+//! Pods that were admitted before their binding, and so are not injected, are reported.
 
 use ensign_api::keys::INJECT_LABEL;
 use serde_json::{Value, json};
@@ -17,9 +17,9 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
         let patch = json!({"status": {"phase": "Succeeded"}}).to_string();
         team.kubectl(&["patch", "pod", name, "--subresource", "status", "--type", "merge", "--patch", &patch]);
     }
-    // A ReplicaSet replaces pods that have ended, and these replacements would be missed as well.
+    // A ReplicaSet replaces pods that have ended, and the replacements would count as uninjected as well.
     team.kubectl(&["scale", "deployment", "done", "--replicas=0"]);
-    wait_for("only ended pods to be left", || {
+    wait_for("only completed pods to be left", || {
         team.pods("done").iter().all(|pod| pod["status"]["phase"] == "Succeeded").then_some(())
     });
     team.apply(&team.identity());
@@ -37,13 +37,13 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
 
     wait_for("the restarted pods to be injected", || {
         team.kubectl(&["rollout", "restart", "deployment/api"]);
-        // Nobody ends pods here: there is no kubelet.
+        // There is no kubelet that would terminate pods.
         team.kubectl(&["delete", "pods", "--selector", "app=api", "--force", "--grace-period=0"]);
         let injected = |pod: &Value| pod["spec"]["containers"][0]["env"].is_array();
         wait_for("new pods", || (!team.pods("api").is_empty()).then_some(()));
         team.pods("api").iter().all(injected).then_some(())
     });
-    // A change of the spec asks for a look right away.
+    // A change of the spec triggers a check immediately.
     let patch = json!({"spec": {"injection": {"tokenExpirationSeconds": 7200}}}).to_string();
     team.kubectl(&["patch", "mib", "app", "--type", "merge", "--patch", &patch]);
     wait_for("the condition to be removed", || {
@@ -62,7 +62,7 @@ fn pods_without_a_chosen_container_do_not_count_as_uninjected() {
     elsewhere["spec"]["injection"] = json!({"containers": {"include": ["sidecar"]}, "clientIDEnv": "OTHER_CLIENT_ID"});
     team.apply(&elsewhere);
     team.wait_ready("elsewhere");
-    // The look at this one comes after the look at that one.
+    // This binding is checked after that one.
     let mut here = team.binding("here", "app");
     here["spec"]["injection"] = json!({"containers": {"include": ["app"]}});
     team.apply(&here);

@@ -25,27 +25,27 @@ const PER_IDENTITY: usize = 20;
 pub const BINDINGS: usize = IDENTITIES * PER_IDENTITY;
 const SUBSCRIPTIONS: usize = 5;
 const NAMESPACES: usize = 20;
-/// How long everything together may take on a busy machine before the test gives up.
+/// How long everything together may take on a busy machine before the test fails.
 const TIMEOUT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(100);
 const GROUP: &str = "fleet";
 
-/// How fast a controller asks Azure.
+/// The rate limits of a controller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// As Azure's published limits allow.
+    /// Azure's published rate limits.
     Published,
-    /// As fast as it can.
+    /// No effective limits.
     Unbounded,
 }
 
-/// A fleet of its own: names, identities and Azure are no other fleet's.
+/// A fleet of bindings with its own emulator.
 pub struct Fleet {
     pub control_plane: &'static ControlPlane,
     pub azure: Emulator,
     pub client: Client,
     pub name: String,
-    /// Files of this run.
+    /// The folder for files of this run.
     pub folder: PathBuf,
 }
 
@@ -172,18 +172,18 @@ impl Fleet {
         let api: Api<ManagedIdentityBinding> = Api::all(self.client.clone());
         let start = Instant::now();
         while !api.list(&ListParams::default()).await.expect("list the bindings").items.is_empty() {
-            assert!(start.elapsed() < TIMEOUT, "bindings go once their credentials are gone");
+            assert!(start.elapsed() < TIMEOUT, "bindings are deleted once their credentials are");
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Identity and subject of everything that should be trusted.
+    /// Identity and subject of every credential that should exist.
     pub fn expected(&self) -> BTreeSet<(String, String)> {
         let of = |number: usize| self.subjects(number).map(move |subject| (self.identity(number), subject.to_string()));
         (0..IDENTITIES).flat_map(of).collect()
     }
 
-    /// Identity and subject of everything that is trusted.
+    /// Identity and subject of every credential that exists.
     pub fn trusted(&self) -> BTreeSet<(String, String)> {
         self.azure.with_state(|state| {
             let fleet = state.identities.values().filter(|identity| identity.id.name.starts_with(&self.name));
@@ -227,46 +227,46 @@ impl Fleet {
         self.azure.log(&LogFilter { kind: Some(kind.to_owned()), path, ..LogFilter::default() })
     }
 
-    /// Every write that ARM saw.
+    /// Every write to ARM.
     pub fn azure_writes(&self) -> Vec<LogEntry> {
         self.log("arm-write")
     }
 
-    /// Waits until ARM has seen so many more writes, and at least one request.
+    /// Waits until ARM has received this many more writes, and at least one request.
     pub async fn wait_for_more_writes(&self, more: usize) {
         let (start, writes, seen) = (Instant::now(), self.azure_writes().len(), self.log_position());
         while self.azure_writes().len() < writes + more || self.log_position() == seen {
-            assert!(start.elapsed() < TIMEOUT, "the controller writes on");
+            assert!(start.elapsed() < TIMEOUT, "the controller continues to write");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Requests that were refused because there were too many.
+    /// Requests that were throttled with 429.
     pub fn refused_for_limits(&self) -> Vec<LogEntry> {
         let mut log = self.azure.log(&LogFilter::default());
         log.retain(|entry| entry.status == Some(429));
         log
     }
 
-    /// Every LIST of credentials that ARM saw.
+    /// Every LIST of credentials.
     pub fn azure_lists(&self) -> Vec<LogEntry> {
         let mut reads = self.log("arm-read");
         reads.retain(|read| read.path.ends_with("/federatedIdentityCredentials"));
         reads
     }
 
-    /// The number of the last request that Azure saw.
+    /// The number of the last request to Azure.
     pub fn log_position(&self) -> u64 {
         self.azure.log(&LogFilter::default()).last().map_or(0, |entry| entry.seq)
     }
 
-    /// Waits until nothing has been written to Kubernetes for a moment.
+    /// Waits until nothing has been written to Kubernetes for three seconds.
     pub async fn wait_for_rest(&self) {
         let start = Instant::now();
         let mut last = self.kubernetes_writes();
         let mut since = Instant::now();
         while since.elapsed() < Duration::from_secs(3) {
-            assert!(start.elapsed() < TIMEOUT, "it never comes to rest");
+            assert!(start.elapsed() < TIMEOUT, "the writes do not stop");
             tokio::time::sleep(POLL).await;
             let now = self.kubernetes_writes();
             if now != last {
@@ -275,7 +275,7 @@ impl Fleet {
         }
     }
 
-    /// How many writes but those of its Lease the API server has seen from the controller.
+    /// How many writes the controller has sent to the API server, without those of its Lease.
     pub fn kubernetes_writes(&self) -> usize {
         let is_write = |event: &Value| {
             let verb = event["verb"].as_str().unwrap_or_default();
@@ -288,7 +288,7 @@ impl Fleet {
             .count()
     }
 
-    /// Waits until every identity was listed after `seen`; answers the identity of each LIST since.
+    /// Waits until every identity was listed after `seen`; returns the identity of each LIST since.
     pub fn wait_for_lists_of_every_identity(&self, seen: u64) -> Vec<String> {
         let start = Instant::now();
         loop {
@@ -301,7 +301,7 @@ impl Fleet {
             if lists.iter().collect::<BTreeSet<_>>().len() == IDENTITIES {
                 return lists;
             }
-            assert!(start.elapsed() < TIMEOUT, "a resync looks at every identity: {}", lists.len());
+            assert!(start.elapsed() < TIMEOUT, "every identity is checked in an interval: {}", lists.len());
             std::thread::sleep(POLL);
         }
     }

@@ -1,4 +1,4 @@
-//! A webhook in compatibility mode, which the API server asks about the pods of namespaces that ask for it.
+//! A webhook in compatibility mode, which the API server calls for the pods of labelled namespaces.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,16 +24,16 @@ use super::control_plane::ControlPlane;
 use super::objects::{apply, apply_crds, kubectl, wait_for};
 use super::webhook::empty_secret;
 
-/// Before the name of the other webhook in the order in which the API server asks them.
+/// Sorts before the name of the other webhook, so that the API server calls it first.
 const NAME: &str = "ensign-compatibility-tests";
-/// Label of the namespaces whose pods it is asked about.
+/// The label of namespaces whose pods are sent to it.
 pub const NAMESPACE_LABEL: &str = "compatibility-tests";
-/// The tenant of service accounts that name none.
+/// The tenant of service accounts without one of their own.
 pub const TENANT: &str = "7e000000-0000-4000-8000-0000000000c0";
-/// The authority that pods get.
+/// The Entra authority that pods get.
 pub const AUTHORITY: &str = "https://login.example/";
 
-/// The webhook, registered.
+/// The registered webhook.
 pub struct CompatibilityWebhook {
     pub control_plane: &'static ControlPlane,
     pub url: String,
@@ -42,7 +42,7 @@ pub struct CompatibilityWebhook {
 }
 
 impl CompatibilityWebhook {
-    /// What all tests share.
+    /// Shared by all tests.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<CompatibilityWebhook> = OnceLock::new();
         SHARED.get_or_init(|| {
@@ -74,7 +74,7 @@ impl CompatibilityWebhook {
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
             "metadata": {"name": NAME}, "webhooks": [webhook],
         });
-        apply(self.control_plane, &configuration).expect("apply the registration");
+        apply(self.control_plane, &configuration).expect("apply the webhook configuration");
     }
 }
 
@@ -107,14 +107,14 @@ fn start(control_plane: &'static ControlPlane) -> String {
             let client = control_plane.client().await;
             let stop = CancellationToken::new();
             let run = ensign_webhook::run(client, options, listener, ready, SystemClock::shared(), stop);
-            run.await.expect("the webhook runs");
+            run.await.expect("run the webhook");
         });
     });
     wait_for("the webhook to be ready", || readiness.get().then_some(()));
     format!("https://{address}{MUTATE_PODS_PATH}")
 }
 
-/// A webhook that is nowhere: what is asked of it is only its mode.
+/// A webhook that does not listen: only its mode matters.
 pub fn in_compatibility_mode() -> WebhookTarget {
     WebhookTarget {
         configuration: "none".to_owned(),

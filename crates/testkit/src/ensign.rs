@@ -150,7 +150,7 @@ impl Ensign {
         let running = self.controller.lock().expect("no restart panicked").take();
         if let Some(running) = running {
             running.stop.cancel();
-            running.thread.join().expect("the controller stopped");
+            running.thread.join().expect("join the controller");
         }
         self.start_controller();
     }
@@ -201,7 +201,7 @@ impl Ensign {
                     pods: Some(PodSettings { excluded: BTreeSet::new() }),
                     metrics: ControllerMetrics::default(),
                 };
-                ensign_controller::run(config, stopped).await.expect("the controller ran");
+                ensign_controller::run(config, stopped).await.expect("run the controller");
             });
         });
         wait_for("the controller to be ready", || readiness.get().then_some(()));

@@ -52,7 +52,7 @@ impl Testbed {
         }
     }
 
-    /// A lease that no other test has.
+    /// A lease that no other test uses.
     pub fn lease(&self, duration_seconds: u64) -> TestbedLease<'_> {
         TestbedLease { testbed: self, name: unique("lease"), duration_seconds }
     }
@@ -91,7 +91,7 @@ impl Testbed {
         self.requests(replica).iter().filter(|event| is_read(event)).count()
     }
 
-    /// What a controller wrote to Kubernetes apart from the lease.
+    /// The writes of a controller to Kubernetes, except for the lease.
     pub fn kubernetes_writes(&self, replica: &str) -> Vec<String> {
         let writes = |event: &Value| !["get", "list", "watch"].iter().any(|verb| event["verb"] == *verb);
         let events = self.requests(replica).into_iter();
@@ -184,7 +184,7 @@ impl TestbedTeam<'_> {
         })
     }
 
-    /// Puts a credential under the identity, as another program would.
+    /// Adds a credential to the identity, as another program would.
     pub fn add_credential(&self, name: &str, issuer: &Value, subject: &str) {
         let issuer = issuer.as_str().expect("an issuer");
         let written_at = SystemClock.now();

@@ -1,4 +1,4 @@
-//! An install of the webhook as its processes, and what stands before them.
+//! The real `ensign webhook` as processes, and a load balancer in front of them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use super::control_plane::ControlPlane;
 use super::objects::{apply, apply_crds, kubectl, unique, wait_for};
 use super::webhook::empty_secret;
 
-/// What an install makes: a namespace, a Secret and a registration, all of one unique name.
+/// What an install creates: a namespace, a Secret and a webhook configuration, all with one unique name.
 pub struct Install {
     pub control_plane: &'static ControlPlane,
     pub name: String,
@@ -36,7 +36,7 @@ impl Install {
         Self { control_plane, name }
     }
 
-    /// How a controller registers the webhook at this address.
+    /// The settings with which a controller registers the webhook at this address.
     pub fn target(&self, address: SocketAddr) -> WebhookTarget {
         WebhookTarget {
             configuration: self.name.clone(),
@@ -81,7 +81,7 @@ impl Install {
 
 impl Drop for Install {
     fn drop(&mut self) {
-        // Left behind, it would refuse the pods of other tests.
+        // Left behind, it would deny the pods of other tests.
         let arguments = ["delete", "mutatingwebhookconfiguration", &self.name, "--ignore-not-found"];
         let _ = self.control_plane.kubectl().args(arguments).output();
     }
@@ -110,17 +110,17 @@ impl WebhookProcess {
         Self { child, folder }
     }
 
-    /// Waits until it is ready; answers its addresses.
+    /// Waits until it is ready; returns its addresses.
     pub fn ready(&mut self) -> Value {
         let path: PathBuf = self.folder.path().join("ready.json");
         wait_for("the webhook to be ready", || {
-            let ended = self.child.try_wait().expect("look at the process");
+            let ended = self.child.try_wait().expect("poll the process");
             assert!(ended.is_none(), "{ended:?}: {}", self.log());
             serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok()
         })
     }
 
-    /// Waits until it is ready; answers where it is.
+    /// Waits until it is ready; returns where it listens.
     pub fn endpoint(&mut self) -> Backend {
         let ready = self.ready();
         let url = ready["webhook_url"].as_str().expect("a URL");
@@ -140,30 +140,30 @@ impl WebhookProcess {
         line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).expect("a number") / 1024
     }
 
-    /// Stops it as a kubelet does, and waits for its end.
+    /// Stops it as a kubelet does, and waits until it exits.
     pub fn terminate(&mut self) -> ExitStatus {
         let signal = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(signal.expect("run kill").success());
-        wait_for("the process to end", || self.child.try_wait().expect("look at the process"))
+        wait_for("the process to exit", || self.child.try_wait().expect("poll the process"))
     }
 }
 
 impl Drop for WebhookProcess {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Where a replica is.
+/// The addresses of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend {
     pub webhook: SocketAddr,
     pub health: SocketAddr,
 }
 
-/// Stands before replicas as a Service does: new connections go to those that are ready, open ones stay where they are.
+/// Distributes connections like a Service: new ones go to ready replicas, open ones stay where they are.
 pub struct LoadBalancer {
     pub address: SocketAddr,
     backends: Arc<Mutex<Vec<Backend>>>,
@@ -207,17 +207,17 @@ impl LoadBalancer {
     /// Sends connections to this replica too, and waits until it is ready.
     pub fn add(&self, backend: Backend) {
         self.backends.lock().expect("no panic").push(backend);
-        wait_for("the balancer to see the replica", || {
+        wait_for("the load balancer to see the replica", || {
             self.ready.lock().expect("no panic").contains(&backend.webhook).then_some(())
         });
     }
 
-    /// How many connections there were.
+    /// How many connections were accepted.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many connections found no replica.
+    /// How many connections were closed because no replica was ready.
     pub fn turned_away(&self) -> usize {
         self.turned_away.load(Ordering::Relaxed)
     }

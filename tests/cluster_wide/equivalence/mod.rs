@@ -1,5 +1,5 @@
-//! The same pods and bindings, through the webhook and through the policies, on one API server: what is stored is the
-//! same, but for what docs/injection-policy.md lists. Two namespaces with the same bindings; each mode has one.
+//! The same pods and bindings with the webhook and with policies, on one API server: what is stored is the
+//! same, except for what docs/injection-policy.md lists. Each mode has a namespace with the same bindings.
 
 mod bindings;
 mod difference;
@@ -86,7 +86,7 @@ fn webhook_and_policies_store_the_same_pods() {
         println!("{} pods: {seen:?}; explained differences: {explained:?}", ROUNDS * PODS_PER_ROUND);
         unregister(&client).await;
         let count = unexplained.len();
-        assert!(unexplained.is_empty(), "{count} unexplained differences, the first: {}", unexplained[0]);
+        assert!(unexplained.is_empty(), "{count} unexpected differences, the first: {}", unexplained[0]);
         for kind in ["injected", "held", "left alone", "refused"] {
             assert!(seen.get(kind).is_some_and(|count| *count > ROUNDS), "too few pods are {kind}: {seen:?}");
         }
@@ -105,7 +105,7 @@ fn kind_of(result: &Result<Value, Status>) -> &'static str {
     }
 }
 
-/// Registers the webhook as the controller does, for one of the two namespaces.
+/// Registers the webhook for one of the two namespaces, as the controller does.
 async fn register(client: &kube::Client, webhook: &Webhook, covered: &str, excluded: &str) {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAME);
     let ca = crate::policy_namespace::until("the webhook's certificate", || async {

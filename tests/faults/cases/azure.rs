@@ -1,4 +1,4 @@
-//! Rows 7, 12, 14 and 31: answers of Azure that a script of single failures does not cover.
+//! Rows 7, 12, 14 and 31: responses of Azure that single scripted failures do not cover.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ fn lifted(harness: &Arc<Harness>, reason: &str, lift: impl Fn()) -> Checked {
     harness.advance_in_steps(Duration::from_secs(3600))?;
     let tries = harness.azure_writes().len() - before;
     if tries == 0 || tries > 30 {
-        return Err(format!("{tries} tries in an hour"));
+        return Err(format!("{tries} attempts in an hour"));
     }
     lift();
     harness.ready("shop", "more")
@@ -77,7 +77,7 @@ pub(super) fn denied_by_azure_policy(harness: &Arc<Harness>) -> Checked {
     harness.trusts("orders", &[("shop", "app"), ("shop", "more")])
 }
 
-/// The parent of a credential that was just written is not to be found for a while.
+/// The identity of a credential that was just written is not found for a while.
 pub(super) fn a_list_without_a_parent_causes_no_write_storm(harness: &Arc<Harness>) -> Checked {
     begin(harness)?;
     let list = json!({"method": "GET", "pathContains": "federatedIdentityCredentials?"});
@@ -110,7 +110,7 @@ pub(super) fn a_list_with_deleted_credentials_causes_no_write_storm(harness: &Ar
     if writes > 4 { Err(format!("{writes} writes for one deletion")) } else { harness.trusts("orders", &[]) }
 }
 
-/// One refusal of the token costs one new token, and nobody notices.
+/// A rejected token is refreshed once, and no condition reports it.
 pub(super) fn a_refused_token_is_refreshed_once(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
     let asked = harness.tokens.asked();
@@ -122,12 +122,12 @@ pub(super) fn a_refused_token_is_refreshed_once(harness: &Arc<Harness>) -> Check
         harness.delete(BINDING, "shop", "more");
         harness.binding_deleted("shop", "more")?;
         if harness.azure.faults().iter().any(|rule| rule.fired == 0) {
-            return Err(format!("{matching} was not refused"));
+            return Err(format!("{matching} was not rejected"));
         }
     }
     let refreshed = harness.tokens.asked() - asked;
     if refreshed != 3 {
-        return Err(format!("{refreshed} new tokens for 3 refusals"));
+        return Err(format!("{refreshed} new tokens for 3 rejections"));
     }
     let versions = harness.history.all(BINDING);
     let complained = versions.iter().flatten().find(|version| {
@@ -135,30 +135,31 @@ pub(super) fn a_refused_token_is_refreshed_once(harness: &Arc<Harness>) -> Check
         ready.is_some_and(|ready| ready["reason"] == "CredentialUnavailable")
     });
     match complained {
-        Some(version) => Err(format!("a token that was refused once was a problem: {}", version.object["status"])),
+        Some(version) => Err(format!("a token that was rejected once was reported: {}", version.object["status"])),
         None => harness.trusts("orders", &[("shop", "app")]),
     }
 }
 
-/// Entra gives no token for hours: nothing is released, nobody is asked in a storm, and everything goes on afterwards.
+/// Entra returns no token for hours: nothing is released, requests are limited, and everything continues afterwards.
 pub(super) fn no_token_does_not_mean_deleted(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
     harness.tokens.fail(true);
-    // A controller that starts has no token yet.
+    // A controller that has just started has no token yet.
     harness.probe.crash_now();
     harness.delete(BINDING, "shop", "app");
     let asked = harness.tokens.asked();
     harness.advance_in_steps(Duration::from_secs(3 * 3600))?;
-    let binding = harness.live(BINDING, "shop", "app").ok_or("the binding was released though Azure was not asked")?;
+    let binding =
+        harness.live(BINDING, "shop", "app").ok_or("the binding was released without a confirmation from Azure")?;
     let ready = condition_of(&binding, "Ready").ok_or("no condition")?;
     if ready["reason"] != "DeletionBlocked" {
-        return Err(format!("nobody is told why the deletion takes long: {ready}"));
+        return Err(format!("no condition says why the deletion takes long: {ready}"));
     }
     let asked = harness.tokens.asked() - asked;
     if asked > 200 {
-        return Err(format!("Entra was asked {asked} times in three hours"));
+        return Err(format!("{asked} token requests in three hours"));
     }
-    // The last failure was a while ago, and the next try is up to five minutes away.
+    // The next attempt is up to five minutes away.
     *lock(&harness.patience) = Duration::from_secs(3600);
     harness.tokens.fail(false);
     harness.binding_deleted("shop", "app")?;

@@ -1,4 +1,4 @@
-//! Row 29: clusters with a copied ID, on the same identities in Azure.
+//! Row 29: clusters with a copied cluster ID that use the same identities in Azure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const STEPS: usize = 120;
 const ACCOUNTS: [&str; 4] = ["app", "worker", "batch", "web"];
 const NAMES: [&str; 2] = ["orders", "audit"];
 
-/// A cluster beside the plan's own, with an issuer of its own, on the same Azure.
+/// Another cluster with its own issuer, on the same emulator.
 fn another(harness: &Harness, letter: &str, cluster_id: &str) -> Arc<Harness> {
     let name = format!("{}{letter}", harness.plan);
     let twin = Harness::beside(&name, harness.mutant, harness.azure.clone(), cluster_id);
@@ -35,7 +35,7 @@ pub(super) fn cloned_cluster(harness: &Arc<Harness>) -> Checked {
     judged(&twin)
 }
 
-/// The oracles of a harness that is not the plan's own.
+/// Judges a harness that is not the plan's own.
 fn judged(harness: &Harness) -> Checked {
     let allowances = oracles::Allowances { rivals: true, ..oracles::Allowances::NONE };
     let broken = oracles::judge(harness, allowances);
@@ -49,7 +49,7 @@ fn beside(harness: &Arc<Harness>, twin: &Arc<Harness>) -> Checked {
     let stand = |wanted: &[String]| {
         let found: Vec<String> = harness.credentials("orders").into_iter().map(|found| found.subject).collect();
         let right = wanted.len() == found.len() && wanted.iter().all(|one| found.contains(one));
-        if right { Ok(()) } else { Err(format!("{found:?} stand instead of {wanted:?}")) }
+        if right { Ok(()) } else { Err(format!("{found:?} exist instead of {wanted:?}")) }
     };
     for one in [harness, twin] {
         one.probe.crash_now();
@@ -58,7 +58,7 @@ fn beside(harness: &Arc<Harness>, twin: &Arc<Harness>) -> Checked {
         one.condition(IDENTITY, "", "orders", "ClusterIDUnique", "False", "ClusterIDShared")?;
         let warnings = one.probe.points().iter().filter(|point| point.starts_with("event ManagedIdentity ")).count();
         if warnings != 1 {
-            return Err(format!("{warnings} events say that the ID is shared"));
+            return Err(format!("{warnings} events report that the ID is shared"));
         }
     }
     if harness.azure_writes().len() != 2 {
@@ -69,7 +69,7 @@ fn beside(harness: &Arc<Harness>, twin: &Arc<Harness>) -> Checked {
     stand(&both[1..])
 }
 
-/// A cluster, its clone, and one with an ID of its own bind, revoke, crash and rest at random on two identities.
+/// A cluster, its clone, and one with another ID bind, revoke, crash and wait at random on two identities.
 pub(super) fn three_clusters_share_identities(harness: &Arc<Harness>) -> Checked {
     harness.namespace("shop", &json!({}));
     for name in NAMES {
@@ -116,7 +116,7 @@ fn long_run(all: &[Arc<Harness>]) -> Checked {
             one.patch(IDENTITY, "", name, &json!({"spec": {"allowedSubjects": [one.grant("shop")]}}));
         }
     }
-    // They met in Azure and wait for each other, each on its own clock.
+    // They conflicted in Azure and back off, each on its own clock.
     for round in 0..3 {
         for one in all {
             one.advance_in_steps(RESYNC * 5 / 4).map_err(|problem| format!("round {round}: {problem}"))?;
@@ -130,7 +130,7 @@ fn long_run(all: &[Arc<Harness>]) -> Checked {
     Ok(())
 }
 
-/// Under the identity exactly what the cluster's bindings ask for stands of this cluster.
+/// Checks that the identity has exactly the credentials that the cluster's bindings want.
 fn matches_bindings(harness: &Harness, identity: &str) -> Checked {
     let issuer = lock(&harness.issuer).clone();
     let found = harness.credentials(identity).into_iter().filter(|one| one.issuer == issuer).map(|one| one.subject);
@@ -140,5 +140,5 @@ fn matches_bindings(harness: &Harness, identity: &str) -> Checked {
     let mut wanted: Vec<String> = bound.collect();
     found.sort();
     wanted.sort();
-    if found == wanted { Ok(()) } else { Err(format!("{}: {found:?} stand instead of {wanted:?}", harness.plan)) }
+    if found == wanted { Ok(()) } else { Err(format!("{}: {found:?} exist instead of {wanted:?}", harness.plan)) }
 }

@@ -1,4 +1,4 @@
-//! Identities that Ensign makes: whose they are, and what becomes of them.
+//! Provisioned identities: who owns them, and their lifecycle.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn made(harness: &Arc<Harness>) -> Checked {
 pub(super) fn a_foreign_identity_is_unchanged(harness: &Arc<Harness>) -> Checked {
     harness.namespace("shop", &json!({}));
     harness.azure_identity("made", &[]);
-    // Another object of the same cluster made it.
+    // Another object of the same cluster created it.
     harness.give_to_another_owner("made", &[(CLUSTER_TAG, &harness.cluster_id.clone()), (OBJECT_TAG, "another")]);
     harness.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
     harness.start();
@@ -66,7 +66,7 @@ pub(super) fn an_identity_deleted_out_of_band_is_recreated(harness: &Arc<Harness
     })?;
     harness.ready("shop", "app")?;
     let told = harness.probe.points().iter().any(|point| point.starts_with("event ManagedIdentity made"));
-    if told { Ok(()) } else { Err("nobody is told that pods have to be restarted".to_owned()) }
+    if told { Ok(()) } else { Err("no event says that pods have to be restarted".to_owned()) }
 }
 
 pub(super) fn a_failing_identity_deletion_keeps_the_object(harness: &Arc<Harness>) -> Checked {
@@ -89,7 +89,7 @@ pub(super) fn an_identity_quota_is_reported_and_recovered_from(harness: &Arc<Har
     let asked = harness.azure_writes().len();
     harness.advance_in_steps(std::time::Duration::from_secs(3600))?;
     if harness.azure_writes().len() > asked + 20 {
-        return Err("an hour of refusals is no reason for a storm".to_owned());
+        return Err("too many requests in an hour of denials".to_owned());
     }
     harness.azure_fails(&json!([]));
     harness.ready("shop", "app")
@@ -119,7 +119,7 @@ pub(super) fn an_old_list_lacks_the_claimant(harness: &Arc<Harness>) -> Checked 
     let old = harness.gate.last_list(BINDINGS);
     harness.asking("app", "app");
     harness.ready("shop", "app")?;
-    // Nothing is to be written under the identity that could be found out to be wrong before.
+    // No write under the identity may reveal the stale list before.
     let own = harness
         .identities_in_azure()
         .into_iter()

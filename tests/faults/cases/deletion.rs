@@ -1,4 +1,4 @@
-//! Rows 10, 25 and 30: what a deletion waits for, and what ends it.
+//! Rows 10, 25 and 30: what a deletion waits for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,15 @@ fn held_while(harness: &Arc<Harness>, answer: &serde_json::Value) -> Checked {
     harness.azure_fails(&json!([{"match": {"method": "GET"}, "times": 100_000, "action": answer}]));
     harness.delete(BINDING, "shop", "app");
     harness.advance_in_steps(Duration::from_secs(3 * 3600))?;
-    let binding = harness.live(BINDING, "shop", "app").ok_or("the binding was released though Azure was not asked")?;
+    let binding =
+        harness.live(BINDING, "shop", "app").ok_or("the binding was released without a confirmation from Azure")?;
     if condition_of(&binding, "Ready").is_none_or(|ready| ready["reason"] != "DeletionBlocked") {
-        return Err(format!("nobody is told why the deletion takes long: {}", binding["status"]));
+        return Err(format!("no condition says why the deletion takes long: {}", binding["status"]));
     }
     harness.trusts("orders", &[("shop", "app")])?;
     let asked = harness.azure_log().len();
     if asked > 250 {
-        return Err(format!("{asked} requests in three hours of trouble"));
+        return Err(format!("{asked} requests in three hours of failures"));
     }
     harness.azure_fails(&json!([]));
     harness.binding_deleted("shop", "app")?;
@@ -55,8 +56,9 @@ pub(super) fn stripped_finalizer(harness: &Arc<Harness>) -> Checked {
     harness.patch(BINDING, "shop", "app", &json!({"metadata": {"finalizers": []}}));
     harness.delete(BINDING, "shop", "app");
     harness.gate.release();
-    harness
-        .eventually_in_real_time("the binding to be gone", |harness| harness.live(BINDING, "shop", "app").is_none())?;
+    harness.eventually_in_real_time("the binding to be deleted", |harness| {
+        harness.live(BINDING, "shop", "app").is_none()
+    })?;
     harness.trusts("orders", &[])
 }
 
@@ -77,7 +79,7 @@ pub(super) fn no_response_does_not_mean_deleted(harness: &Arc<Harness>) -> Check
     held_while(harness, &json!("drop-before"))
 }
 
-/// The way out that only a cluster operator has.
+/// Abandoning is only up to cluster operators.
 pub(super) fn an_operator_abandons(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
     harness.azure_fails(&json!([{"match": {"method": "DELETE"}, "times": 100_000, "action": {"status": 403, "code": "AuthorizationFailed"}}]));
@@ -85,14 +87,14 @@ pub(super) fn an_operator_abandons(harness: &Arc<Harness>) -> Checked {
     harness.condition(BINDING, "shop", "app", "Ready", "False", "DeletionBlocked")?;
     harness.patch(IDENTITY, "", "orders", &json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}}));
     harness.binding_deleted("shop", "app")?;
-    // Somebody is told what is left, and it is left.
+    // An event reports what is left, and it is left.
     let told = harness.probe.points().iter().any(|point| point.starts_with("event ManagedIdentityBinding shop/app"));
     if !told {
-        return Err("nobody is told that the credential may be left".to_owned());
+        return Err("no event says that the credential may be left".to_owned());
     }
     harness.trusts("orders", &[("shop", "app")])?;
     harness.patch(IDENTITY, "", "orders", &json!({"metadata": {"annotations": {"ensign.dev/abandon": null}}}));
     harness.azure_fails(&json!([]));
-    // Azure can be asked again: what was given up is ours, and goes.
+    // Azure works again: what was abandoned is ours, and is deleted.
     harness.trusts("orders", &[])
 }

@@ -1,4 +1,4 @@
-//! Rows 9, 24, 26, 28, 29 and 32: what others have, and what slots are there for.
+//! Rows 9, 24, 26, 28, 29 and 32: foreign credentials, drift and quotas.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) fn drift_is_repaired_once(harness: &Arc<Harness>) -> Checked {
         let before = harness.azure_writes().len();
         harness.change_out_of_band("orders", &name, edited);
         harness.advance_in_steps(RESYNC * 5 / 4)?;
-        // On a busy machine the look that is due may not have begun yet.
+        // On a busy machine the check that is due may not have begun yet.
         harness.eventually_in_real_time("a repair", |harness| harness.azure_writes().len() > before)?;
         harness.wait_until_idle(std::time::Instant::now())?;
         let writes = harness.azure_writes().len() - before;
@@ -79,11 +79,11 @@ pub(super) fn a_foreign_credential_under_our_name_is_unchanged(harness: &Arc<Har
 
 pub(super) fn create_precedes_delete(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
-    // Azure comes back when both are wanted.
+    // Azure works again when both are wanted.
     harness.azure_fails(&json!([{"match": {"method": "GET"}, "times": 1000, "action": {"status": 503}}]));
     harness.delete(BINDING, "shop", "app");
     harness.binding("shop", "more", "orders", "more");
-    harness.eventually_in_real_time("the new binding to be seen", |harness| {
+    harness.eventually_in_real_time("the new binding to have a status", |harness| {
         harness.live(BINDING, "shop", "more").is_some_and(|binding| binding["status"].is_object())
     })?;
     harness.wait_until_idle(std::time::Instant::now())?;
@@ -110,5 +110,5 @@ pub(super) fn own_prefix_is_not_ownership(harness: &Arc<Harness>) -> Checked {
     harness.delete(BINDING, "shop", "app");
     harness.binding_deleted("shop", "app")?;
     let left = harness.credentials("orders").len();
-    if left == 2 { Ok(()) } else { Err(format!("{left} foreign credentials are left of 2")) }
+    if left == 2 { Ok(()) } else { Err(format!("{left} of 2 foreign credentials are left")) }
 }

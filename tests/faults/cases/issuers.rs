@@ -1,4 +1,4 @@
-//! Row 27, and what wall clocks do to it: the cluster's issuer changes, is seen unstably first, or only seems to.
+//! Row 27 and its wall clocks: the cluster's issuer changes, alternates first, or only seems to change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,17 @@ use super::super::scenarios::rolled_over;
 use super::{IDENTITY, bound};
 
 const NEW: &str = "https://issuer.faults.test/two";
-/// How often the controller looks; three looks in a row make a new issuer believed.
+/// The issuer check interval; a new issuer is accepted after three checks in a row.
 const LOOK: Duration = Duration::from_secs(300);
 
-/// Something that would be written at once, if the issuer were sure.
+/// Checks that nothing was written, as it would be if the issuer were certain.
 fn nothing_new(harness: &Harness, before: usize) -> Checked {
     let writes = harness.azure_writes();
-    if writes.len() == before { Ok(()) } else { Err(format!("written for a passing sight: {:?}", &writes[before..])) }
+    if writes.len() == before {
+        Ok(())
+    } else {
+        Err(format!("written for an uncertain issuer: {:?}", &writes[before..]))
+    }
 }
 
 fn names(harness: &Harness) -> Vec<String> {
@@ -31,14 +35,14 @@ pub(super) fn an_alternating_issuer(harness: &Arc<Harness>) -> Checked {
     harness.patch(IDENTITY, "", "orders", &json!({"spec": {"maxTokenExpirationSeconds": 3600}}));
     harness.ready("shop", "app")?;
     let (old, before) = (harness.credential_name("shop", "app"), harness.azure_writes().len());
-    // API servers are restarted one by one, and each look meets another one.
+    // API servers are restarted one by one, and each check reaches another one.
     for seen in [NEW, ISSUER, NEW, NEW, ISSUER, NEW, ISSUER] {
         harness.gate.set_issuer(seen);
         harness.advance_in_steps(LOOK)?;
         nothing_new(harness, before)?;
     }
     harness.gate.set_issuer(NEW);
-    harness.eventually("the new issuer to be believed", |harness| {
+    harness.eventually("the new issuer to be accepted", |harness| {
         if harness.azure_writes().len() > before { Ok(()) } else { Err("nothing is written".to_owned()) }
     })?;
     NEW.clone_into(&mut lock(&harness.issuer));
@@ -49,7 +53,7 @@ pub(super) fn an_uncertain_issuer_at_startup(harness: &Arc<Harness>) -> Checked 
     harness.watch_issuer(LOOK);
     bound(harness)?;
     let before = harness.azure_writes().len();
-    // The controller starts anew and meets the one API server that is ahead of the others, or was set up wrongly.
+    // The controller restarts and reaches an API server that is ahead of the others, or misconfigured.
     NEW.clone_into(&mut lock(&harness.issuer));
     harness.gate.set_issuer(NEW);
     harness.probe.crash_now();
@@ -63,11 +67,11 @@ pub(super) fn an_uncertain_issuer_at_startup(harness: &Arc<Harness>) -> Checked 
     if names(harness).contains(&harness.credential_name("shop", "more")) {
         Ok(())
     } else {
-        Err(format!("written for the passing issuer: {:?}", names(harness)))
+        Err(format!("written for the uncertain issuer: {:?}", names(harness)))
     }
 }
 
-/// The wall clock is for records and for people: its jumps write nothing, revoke nothing, and stop nothing.
+/// The wall clock is only used for records: its jumps write nothing, revoke nothing, and block nothing.
 pub(super) fn wall_clock_jumps_change_nothing(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
     let before = harness.azure_writes().len();

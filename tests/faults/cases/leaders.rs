@@ -1,4 +1,4 @@
-//! Row 6, and the leases of row 22: two controllers, one of which leads, stops where it is, and comes back.
+//! Row 6, and the leases of row 22: of two controllers, the leader is paused and resumed.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,7 +14,7 @@ use super::super::probe::Strike;
 use super::super::replica::Replica;
 use super::{BINDING, BINDINGS};
 
-/// As long as it may be, so that little of the plan's time goes into renewals.
+/// As long as allowed, so that there are few renewals in the plan's time.
 const LEASE_SECONDS: u64 = 600;
 
 /// Two controllers, the first of which leads.
@@ -38,14 +38,14 @@ fn leads(replica: &Arc<Replica>) -> impl Fn(&Harness) -> Checked + use<> {
     }
 }
 
-/// Writes that ARM saw from the controller.
+/// How many writes ARM received from the controller.
 fn sent_by(harness: &Harness, replica: &Replica) -> usize {
     let agent = format!("({})", replica.name);
     let from_it = |agent_of: Option<&str>| agent_of.is_some_and(|found| found.contains(&agent));
     harness.azure_writes().iter().filter(|entry| from_it(entry.user_agent.as_deref())).count()
 }
 
-/// What only the second can do now, up to the end of the binding.
+/// The second controller leads, and reconciles the binding until it is deleted.
 fn second_takes_over(harness: &Arc<Harness>, second: &Arc<Replica>) -> Checked {
     harness.eventually("the second to lead", leads(second))?;
     harness.ready("shop", "app")?;
@@ -56,12 +56,12 @@ fn second_takes_over(harness: &Arc<Harness>, second: &Arc<Replica>) -> Checked {
 
 fn resume(harness: &Harness, first: &Replica) -> Checked {
     first.pause_switch.resume();
-    harness.eventually("the first to know that it leads no longer", |_| {
-        if first.losses() == 1 { Ok(()) } else { Err("it goes on".to_owned()) }
+    harness.eventually("the first to notice that it lost leadership", |_| {
+        if first.losses() == 1 { Ok(()) } else { Err("it continues".to_owned()) }
     })
 }
 
-/// The second still leads, and works.
+/// The second controller still leads, and works.
 fn goes_on(harness: &Arc<Harness>, second: &Arc<Replica>) -> Checked {
     harness.binding("shop", "later", "orders", "later");
     harness.ready("shop", "later")?;
@@ -69,18 +69,18 @@ fn goes_on(harness: &Arc<Harness>, second: &Arc<Replica>) -> Checked {
     harness.trusts("orders", &[("shop", "later")])
 }
 
-/// The PUT of the first controller is on its way to ARM, and is kept there.
+/// The PUT of the first controller is sent, and held before it reaches ARM.
 fn put_on_its_way(harness: &Arc<Harness>, first: &Arc<Replica>) -> Checked {
     let proxy = first.proxy.clone();
     harness.probe.strike_at("put", Phase::Before, Strike::Do(Arc::new(move || proxy.hold())));
     harness.binding("shop", "app", "orders", "app");
-    harness.eventually_in_real_time("the PUT to be on its way", |_| first.proxy.is_holding())
+    harness.eventually_in_real_time("the PUT to be in flight", |_| first.proxy.is_holding())
 }
 
-/// Lets what is on its way arrive. On a machine so busy that ARM has closed the idle connection, nothing does.
+/// Lets the held PUT arrive, unless the emulator has closed the idle connection on a very busy machine.
 fn late_put(harness: &Harness, first: &Replica) -> Checked {
     first.proxy.release();
-    harness.eventually_in_real_time("the proxy to be empty", |_| !first.proxy.is_holding())?;
+    harness.eventually_in_real_time("the proxy to hold nothing", |_| !first.proxy.is_holding())?;
     harness.wait_until_idle(Instant::now())
 }
 
@@ -88,12 +88,12 @@ pub(super) fn paused_before_a_put(harness: &Arc<Harness>) -> Checked {
     let (first, second) = pair(harness)?;
     harness.probe.strike_at("put", Phase::Before, Strike::Pause(first.pause_switch.clone()));
     harness.binding("shop", "app", "orders", "app");
-    harness.eventually_in_real_time("the first to be frozen", |_| first.pause_switch.is_paused())?;
+    harness.eventually_in_real_time("the first to be paused", |_| first.pause_switch.is_paused())?;
     second_takes_over(harness, &second)?;
     let before = first.gate.writes();
     resume(harness, &first)?;
     if sent_by(harness, &first) > 0 || first.gate.writes() != before {
-        return Err(format!("the first wrote after it was superseded: {:?}", first.gate.writes()));
+        return Err(format!("the first wrote after it was replaced: {:?}", first.gate.writes()));
     }
     goes_on(harness, &second)
 }
@@ -102,15 +102,15 @@ pub(super) fn paused_during_a_put(harness: &Arc<Harness>) -> Checked {
     let (first, second) = pair(harness)?;
     put_on_its_way(harness, &first)?;
     first.pause_switch.pause();
-    harness.eventually_in_real_time("the first to be frozen", |_| first.pause_switch.is_paused())?;
+    harness.eventually_in_real_time("the first to be paused", |_| first.pause_switch.is_paused())?;
     second_takes_over(harness, &second)?;
     let before = first.gate.writes();
     resume(harness, &first)?;
-    // Nothing can call back what is on its way.
+    // What is in flight can't be cancelled.
     late_put(harness, &first)?;
     harness.trusts("orders", &[])?;
     if sent_by(harness, &first) > 1 || first.gate.writes() != before {
-        return Err("more than the one write came late".to_owned());
+        return Err("more than one write came late".to_owned());
     }
     goes_on(harness, &second)
 }
@@ -119,18 +119,18 @@ pub(super) fn paused_before_the_response(harness: &Arc<Harness>) -> Checked {
     let (first, second) = pair(harness)?;
     harness.probe.strike_at("put", Phase::Applied, Strike::Pause(first.pause_switch.clone()));
     harness.binding("shop", "app", "orders", "app");
-    harness.eventually_in_real_time("the first to be frozen", |_| first.pause_switch.is_paused())?;
+    harness.eventually_in_real_time("the first to be paused", |_| first.pause_switch.is_paused())?;
     let before = first.gate.writes();
     harness.eventually("the second to lead", leads(&second))?;
     harness.ready("shop", "app")?;
     if sent_by(harness, &second) != 0 {
-        return Err("what the first had written was written again".to_owned());
+        return Err("the second wrote what the first had written".to_owned());
     }
     harness.delete(BINDING, "shop", "app");
     harness.binding_deleted("shop", "app")?;
     resume(harness, &first)?;
     if first.gate.writes() != before {
-        return Err(format!("the first told of it after it was superseded: {:?}", first.gate.writes()));
+        return Err(format!("the first wrote a status after it was replaced: {:?}", first.gate.writes()));
     }
     goes_on(harness, &second)
 }
@@ -139,7 +139,7 @@ pub(super) fn a_write_is_abandoned_before_the_lease_expires(harness: &Arc<Harnes
     let (first, second) = pair(harness)?;
     put_on_its_way(harness, &first)?;
     let from = harness.clock.passed();
-    // The first can't renew any more, though it runs.
+    // The first runs, but can't renew the lease.
     first.gate.rule(GateRule {
         method: "PUT",
         contains: vec!["/leases/".to_owned()],
@@ -148,8 +148,8 @@ pub(super) fn a_write_is_abandoned_before_the_lease_expires(harness: &Arc<Harnes
         action: GateAction::DropBefore,
         fired: Arc::new(AtomicU64::new(0)),
     });
-    harness.eventually("the first to give up", |_| {
-        if first.losses() == 1 { Ok(()) } else { Err("it waits for its PUT".to_owned()) }
+    harness.eventually("the first to exit", |_| {
+        if first.losses() == 1 { Ok(()) } else { Err("it still waits for its PUT".to_owned()) }
     })?;
     if harness.clock.passed() >= from + Duration::from_secs(LEASE_SECONDS) || leads(&second)(harness).is_ok() {
         return Err("the write outlived the lease".to_owned());
@@ -169,7 +169,7 @@ pub(super) fn a_new_leader_reads_what_its_watch_did_not_deliver(harness: &Arc<Ha
     harness.binding("shop", "app", "orders", "app");
     harness.ready("shop", "app")?;
     first.pause_switch.pause();
-    harness.eventually_in_real_time("the first to be frozen", |_| first.pause_switch.is_paused())?;
+    harness.eventually_in_real_time("the first to be paused", |_| first.pause_switch.is_paused())?;
     second_takes_over(harness, &second)?;
     if sent_by(harness, &first) != 1 {
         return Err("the first wrote more than the credential".to_owned());

@@ -1,4 +1,4 @@
-//! The rows of the matrix that no generated plan covers: scenarios with a fault of their own inside.
+//! Rows of the matrix that no generated plan covers: scenarios that contain a fault of their own.
 
 mod azure;
 mod clones;
@@ -34,7 +34,7 @@ struct Case {
     stripped: bool,
     rivals: bool,
     abandoned: bool,
-    /// The plan disturbs all others.
+    /// It disturbs all other plans.
     alone: bool,
     /// Too long for `make test`.
     long: bool,
@@ -129,7 +129,7 @@ cases! {
     [], roles::a_copied_claim_gets_no_identity_and_no_role;
 }
 
-/// A plan for each scenario of these files.
+/// A plan for each case.
 pub fn plans() -> Vec<Plan> {
     let plan = |case: &'static Case| Plan {
         id: case.scenario.name.replace('_', "-"),
@@ -156,10 +156,10 @@ fn bound(harness: &Arc<Harness>) -> Checked {
     harness.identity_ready("orders")
 }
 
-/// Nothing is written to Azure while a drift period passes.
+/// Checks that nothing is written to Azure within a drift check interval.
 fn azure_not_written(harness: &Harness) -> Checked {
     let before = harness.azure_writes().len();
     harness.advance_in_steps(RESYNC * 5 / 4)?;
     let after = harness.azure_writes();
-    if after.len() == before { Ok(()) } else { Err(format!("written on an old word: {:?}", &after[before..])) }
+    if after.len() == before { Ok(()) } else { Err(format!("written because of stale data: {:?}", &after[before..])) }
 }

@@ -1,4 +1,4 @@
-//! Row 7: pauses that Azure asks for, and limits that it never has to remind of.
+//! Row 7: pauses that Azure asks for, and its rate limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::super::harness::{Checked, Harness};
 use super::super::scenarios::begin;
 use super::{BINDING, IDENTITY, bound};
 
-/// Every identity of the subscription hears of a pause that Azure asked one of them for.
+/// A pause that Azure asks for at one identity applies to all identities of the subscription.
 pub(super) fn a_pause_applies_to_the_whole_subscription(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
     harness.identity("audit");
@@ -25,14 +25,14 @@ pub(super) fn a_pause_applies_to_the_whole_subscription(harness: &Arc<Harness>) 
     }
     let more = harness.azure_log().len() - asked;
     if more > 0 {
-        return Err(format!("{more} requests before the pause was over"));
+        return Err(format!("{more} requests during the pause"));
     }
     harness.ready("shop", "one")?;
     harness.ready("shop", "more-two")?;
     harness.trusts("audit", &[("shop", "one"), ("shop", "two")])
 }
 
-/// Azure asks for a pause of the subscription's reads, as soon as something is read.
+/// Makes Azure ask for a pause of the subscription's reads at the next read.
 fn pause_reads(harness: &Arc<Harness>, pause: Duration) -> Checked {
     let code = "SubscriptionRequestsThrottled";
     let action = json!({"status": 429, "code": code, "retryAfter": pause.as_secs().to_string()});
@@ -41,7 +41,7 @@ fn pause_reads(harness: &Arc<Harness>, pause: Duration) -> Checked {
     harness.not_ready("shop", "unlucky", "Throttled")
 }
 
-/// What Kubernetes alone decides is decided and told while Azure may not be asked.
+/// What does not depend on Azure is decided and reported during a pause.
 pub(super) fn kubernetes_continues_during_a_pause(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
     harness.namespace("elsewhere", &json!({}));
@@ -52,8 +52,8 @@ pub(super) fn kubernetes_continues_during_a_pause(harness: &Arc<Harness>) -> Che
     harness.binding("shop", "friend", "orders", "friend");
     harness.condition(BINDING, "shop", "friend", "Accepted", "True", "Accepted")?;
     harness.delete(BINDING, "shop", "app");
-    harness.eventually("the deletion to say what it waits for", |harness| {
-        let left = harness.live(BINDING, "shop", "app").ok_or("it was released though Azure was not asked")?;
+    harness.eventually("the deletion to report what it waits for", |harness| {
+        let left = harness.live(BINDING, "shop", "app").ok_or("it was released without a confirmation from Azure")?;
         let ready = condition_of(&left, "Ready");
         let blocked = ready.is_some_and(|ready| ready["reason"] == "DeletionBlocked");
         if blocked { Ok(()) } else { Err(format!("{ready:?}")) }
@@ -61,13 +61,13 @@ pub(super) fn kubernetes_continues_during_a_pause(harness: &Arc<Harness>) -> Che
     harness.patch(IDENTITY, "", "orders", &json!({"spec": {"allowedSubjects": []}}));
     harness.not_ready("shop", "friend", "NotAllowed")?;
     if harness.clock.passed() >= from + Duration::from_secs(60) {
-        return Err("what Kubernetes alone decides waited for Azure".to_owned());
+        return Err("what does not depend on Azure waited for Azure".to_owned());
     }
     harness.binding_deleted("shop", "app")?;
     harness.trusts("orders", &[])
 }
 
-/// More is asked for than Azure's limits let through at once, and Azure never has to refuse.
+/// More is wanted than Azure's rate limits allow at once, and Azure never has to throttle.
 pub(super) fn rate_limits_are_respected(harness: &Arc<Harness>) -> Checked {
     const ALL: u32 = 20;
     const AGAIN: u32 = 8;
@@ -81,10 +81,10 @@ pub(super) fn rate_limits_are_respected(harness: &Arc<Harness>) -> Checked {
     (0..AGAIN).try_for_each(|number| harness.binding_deleted("shop", &name(number)))?;
     (0..AGAIN).for_each(|number| harness.binding("shop", &name(number), "orders", &name(number)));
     (0..AGAIN).try_for_each(|number| harness.ready("shop", &name(number)))?;
-    // One write in four seconds, and some time for the last of a batch.
+    // One write per four seconds, and some time for the last of a batch.
     let (took, limit) = (harness.clock.passed().saturating_sub(from), Duration::from_secs(4) * (2 * AGAIN));
     if took > limit * 2 {
-        return Err(format!("{took:?} for what the limit allows in {limit:?}"));
+        return Err(format!("{took:?} for what the rate limit allows in {limit:?}"));
     }
     Ok(())
 }

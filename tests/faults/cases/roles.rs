@@ -1,4 +1,4 @@
-//! Roles of identities: drift, what others assigned, objects that go, and attempts to get at more.
+//! Role assignments: drift, foreign ones, deletion, and attempts at privilege escalation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::super::gate::LABEL;
 use super::super::harness::{Checked, Harness, RESYNC};
 use super::{BINDING, IDENTITIES, IDENTITY, azure_not_written};
 
-/// An identity that Ensign makes, with two roles.
+/// A provisioned identity with two roles.
 fn made(harness: &Arc<Harness>) -> Checked {
     harness.namespace("shop", &json!({}));
     harness.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
@@ -29,15 +29,15 @@ pub(super) fn a_deleted_role_assignment_is_recreated_once(harness: &Arc<Harness>
         let written = harness.role_writes().len();
         harness.azure.with_state(|state| state.role_assignments.remove(name));
         harness.advance_in_steps(RESYNC * 5 / 4)?;
-        // On a busy machine the look that is due may not have begun yet.
+        // On a busy machine the check that is due may not have begun yet.
         harness.eventually_in_real_time("a repair", |harness| harness.role_writes().len() > written)?;
         harness.wait_until_idle(Instant::now())?;
         let writes = harness.role_writes().len() - written;
         if writes != 1 {
-            return Err(format!("{writes} writes for one role that was taken away"));
+            return Err(format!("{writes} writes for one deleted role assignment"));
         }
         if !harness.assignments().keys().eq(before.keys()) {
-            return Err("the role was not given again under its name".to_owned());
+            return Err("the role assignment was not recreated under its name".to_owned());
         }
     }
     harness.roles_ready("made")
@@ -46,7 +46,7 @@ pub(super) fn a_deleted_role_assignment_is_recreated_once(harness: &Arc<Harness>
 pub(super) fn foreign_role_assignments_are_unchanged(harness: &Arc<Harness>) -> Checked {
     harness.namespace("shop", &json!({}));
     harness.identity("orders");
-    // One is equal to what is asked for; the others are something else to the same identity.
+    // One equals what is wanted; the other is another role of the same identity.
     harness.assign_by_hand(1, "orders", "Storage Blob Data Reader", &harness.storage().to_uppercase());
     harness.assign_by_hand(2, "orders", "Contributor", &harness.storage());
     harness.start();
@@ -56,7 +56,7 @@ pub(super) fn foreign_role_assignments_are_unchanged(harness: &Arc<Harness>) -> 
     harness.assigned(1)?;
     let object = harness.live(IDENTITY, "", "orders").unwrap_or_default();
     if object["status"]["roleAssignments"][1]["origin"] != "Adopted" {
-        return Err(format!("the equal assignment is not used: {}", object["status"]["roleAssignments"]));
+        return Err(format!("the equal assignment is not adopted: {}", object["status"]["roleAssignments"]));
     }
     azure_not_written(harness)?;
     harness.ask_for_roles("orders", &json!([]));
@@ -73,10 +73,10 @@ pub(super) fn an_object_waits_until_its_role_assignments_are_deleted(harness: &A
     harness.azure_fails(&json!([{"match": {}, "times": 1_000_000, "action": {"status": 503}}]));
     harness.delete(IDENTITY, "", "made");
     harness.advance_in_steps(Duration::from_secs(2 * 3600))?;
-    let object = harness.live(IDENTITY, "", "made").ok_or("the object went though Azure had its roles")?;
+    let object = harness.live(IDENTITY, "", "made").ok_or("the object was deleted before its role assignments")?;
     let ready = condition_of(&object, "Ready").ok_or("no condition")?;
     if ready["reason"] != "DeletionBlocked" {
-        return Err(format!("nobody is told why the deletion takes long: {ready}"));
+        return Err(format!("no condition says why the deletion takes long: {ready}"));
     }
     harness.azure_fails(&json!([]));
     harness.deleted(IDENTITY, "", "made")?;
@@ -92,11 +92,11 @@ pub(super) fn a_role_assignment_that_cannot_be_deleted_keeps_the_object(harness:
     harness.delete(IDENTITY, "", "made");
     harness.advance_in_steps(Duration::from_secs(2 * 3600))?;
     if harness.identities_in_azure() != ["made"] {
-        return Err("the identity went before its roles".to_owned());
+        return Err("the identity was deleted before its role assignments".to_owned());
     }
-    harness.live(IDENTITY, "", "made").ok_or("the object went before its roles")?;
+    harness.live(IDENTITY, "", "made").ok_or("the object was deleted before its role assignments")?;
     if harness.role_writes().len() > 80 {
-        return Err("two hours of refusals are no reason for a storm".to_owned());
+        return Err("too many requests in two hours of denials".to_owned());
     }
     harness.azure_fails(&json!([]));
     harness.deleted(IDENTITY, "", "made")?;
@@ -104,7 +104,7 @@ pub(super) fn a_role_assignment_that_cannot_be_deleted_keeps_the_object(harness:
     harness.assigned(0)
 }
 
-/// The identity goes by hand: what it was assigned is left in Azure, and goes with its record.
+/// The identity is deleted by hand: its assignments are left in Azure, and are deleted with their record.
 pub(super) fn role_assignments_of_a_deleted_identity_are_deleted(harness: &Arc<Harness>) -> Checked {
     made(harness)?;
     let before = harness.assignments();
@@ -188,7 +188,7 @@ pub(super) fn privilege_escalation_is_never_written(harness: &Arc<Harness>) -> C
         let asked: Value = json!([{"roleDefinition": role, "scope": scope}]);
         if harness.try_patch(IDENTITY, "made", &json!({"spec": {"roleAssignments": asked}})) {
             refused_here += 1;
-            harness.eventually(&format!("{role} in {scope} to be refused"), |harness| {
+            harness.eventually(&format!("{role} in {scope} to be rejected"), |harness| {
                 let object = harness.live(IDENTITY, "", "made").ok_or("there is no such object")?;
                 let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
                 let said = condition_of(&object, "PermissionsReady").cloned().unwrap_or_default();
@@ -197,9 +197,9 @@ pub(super) fn privilege_escalation_is_never_written(harness: &Arc<Harness>) -> C
             })?;
         }
     }
-    // Some are refused by the API server already.
+    // The API server rejects some of them already.
     if refused_here < 12 {
-        return Err(format!("only {refused_here} attempts came to the controller"));
+        return Err(format!("only {refused_here} attempts reached the controller"));
     }
     if harness.role_writes().is_empty() { Ok(()) } else { Err(format!("{:?}", harness.role_writes())) }
 }
@@ -231,10 +231,10 @@ pub(super) fn a_copied_claim_gets_no_identity_and_no_role(harness: &Arc<Harness>
     harness.not_ready("shop", "thief", "ClaimMismatch")?;
     harness.advance_in_steps(RESYNC * 5 / 4)?;
     let after = harness.azure_writes();
-    if after.len() == written { Ok(()) } else { Err(format!("a copied claim is written: {:?}", &after[written..])) }
+    if after.len() == written { Ok(()) } else { Err(format!("written for a copied claim: {:?}", &after[written..])) }
 }
 
-/// An identity that was given away has roles that Ensign assigned; those are its own still.
+/// Ensign still owns the role assignments of an identity that has a new owner.
 pub(super) fn role_assignments_are_deleted_though_the_identity_has_a_new_owner(harness: &Arc<Harness>) -> Checked {
     made(harness)?;
     harness.give_to_another_owner("made", &[(CLUSTER_TAG, "another"), (OBJECT_TAG, "another")]);

@@ -1,4 +1,4 @@
-//! Rows 3, 4 and 5: what happened while the watch was held, or before an old list.
+//! Rows 3, 4 and 5: changes while the watch was held, or after an old list.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ pub(super) fn restart_onto(harness: &Arc<Harness>, list: &bytes::Bytes) {
 
 pub(super) fn old_list_contains_a_deleted_binding(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
-    // The list of a controller that starts now has the binding.
+    // The list of a controller that starts now contains the binding.
     harness.probe.crash_now();
     harness.advance_in_steps(RESYNC * 5 / 4)?;
     let old = harness.gate.last_list(BINDINGS);
@@ -89,7 +89,7 @@ pub(super) fn old_list_contains_a_deleted_binding(harness: &Arc<Harness>) -> Che
     restart_onto(harness, &old);
     azure_not_written(harness)?;
     harness.gate.release();
-    harness.eventually("the binding to be forgotten", |_| Ok(()))?;
+    harness.eventually("the controllers to be idle", |_| Ok(()))?;
     harness.trusts("orders", &[])
 }
 
@@ -116,20 +116,20 @@ pub(super) fn created_and_deleted_unseen(harness: &Arc<Harness>) -> Checked {
     harness.gate.release();
     harness.advance_in_steps(RESYNC * 5 / 4)?;
     if harness.azure_writes().len() != before {
-        return Err("something was written for a binding that came and went".to_owned());
+        return Err("something was written for a short-lived binding".to_owned());
     }
     harness.trusts("orders", &[("shop", "app")])
 }
 
 pub(super) fn same_name_new_uid_unseen(harness: &Arc<Harness>) -> Checked {
     bound(harness)?;
-    // Azure is away, so that the deletion is seen and can't be done; somebody else does it.
+    // Azure is unavailable, so that the deletion is seen but can't be finished; another program finishes it.
     harness.azure_fails(&json!([{"match": {"method": "GET"}, "times": 1000, "action": {"status": 503}}]));
     harness.delete(BINDING, "shop", "app");
     harness.wait_until_idle(std::time::Instant::now())?;
     harness.gate.hold(&[BINDINGS]);
     harness.patch(BINDING, "shop", "app", &json!({"metadata": {"finalizers": []}}));
-    harness.eventually_in_real_time("the old binding to be gone", |harness| {
+    harness.eventually_in_real_time("the old binding to be deleted", |harness| {
         harness.live(BINDING, "shop", "app").is_none()
     })?;
     harness.change_out_of_band("orders", &harness.credential_name("shop", "app"), None);
@@ -140,10 +140,10 @@ pub(super) fn same_name_new_uid_unseen(harness: &Arc<Harness>) -> Checked {
     harness.advance_in_steps(RESYNC * 5 / 4)?;
     let now = harness.live(BINDING, "shop", "app").unwrap_or_default();
     if now["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
-        return Err("the finalizer of another object of the same name was taken off".to_owned());
+        return Err("the finalizer of the new object of the same name was removed".to_owned());
     }
     if !now["status"]["conditions"].is_null() {
-        return Err("another object of the same name got the status".to_owned());
+        return Err("the new object of the same name got the status".to_owned());
     }
     harness.gate.release();
     harness.ready("shop", "app")?;

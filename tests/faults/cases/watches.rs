@@ -1,4 +1,4 @@
-//! Rows 16 and 18: watches that break, hang, are too old, or bring nonsense.
+//! Rows 16 and 18: watches that break, hang, expire, or deliver invalid objects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn watches_cut_and_expired(harness: &Arc<Harness>) -> Checked {
         });
         harness.gate.cut();
         harness.binding("shop", account, "orders", account);
-        // The watches come back on the real clock.
+        // Watches reconnect in real time.
         harness.eventually_in_real_time("the binding to be ready", |harness| {
             let binding = harness.live(BINDING, "shop", account).unwrap_or_default();
             condition_of(&binding, "Ready").is_some_and(|ready| ready["status"] == "True")
@@ -40,7 +40,7 @@ pub(super) fn half_open_watch(harness: &Arc<Harness>) -> Checked {
     azure_not_written(harness)?;
     harness.gate.cut();
     harness.gate.release();
-    harness.eventually_in_real_time("the new binding to be seen", |harness| {
+    harness.eventually_in_real_time("the new binding to have a status", |harness| {
         harness.live(BINDING, "shop", "more").is_some_and(|binding| binding["status"].is_object())
     })?;
     harness.ready("shop", "more")?;
@@ -62,10 +62,10 @@ pub(super) fn an_invalid_object_affects_only_itself(harness: &Arc<Harness>) -> C
     harness.trusts("orders", &[("shop", "later")])
 }
 
-/// A watch that failed is tried again within this real time.
+/// A failed watch is retried within this real time.
 const BACK: Duration = Duration::from_secs(45);
 
-/// What happened while the API server was away is found when it is back.
+/// Changes while the API server was unavailable are found afterwards.
 fn restarted(harness: &Arc<Harness>, compacted: bool) -> Checked {
     bound(harness)?;
     harness.gate.hold(&[BINDINGS, IDENTITIES, NAMESPACES]);
@@ -76,17 +76,17 @@ fn restarted(harness: &Arc<Harness>, compacted: bool) -> Checked {
     }
     harness.cluster.restart_api_server();
     harness.gate.release();
-    // The watches come back on the real clock.
-    harness.eventually_in_real_time("the new binding to be seen", |harness| {
+    // Watches reconnect in real time.
+    harness.eventually_in_real_time("the new binding to have a status", |harness| {
         harness.live(BINDING, "shop", "more").is_some_and(|binding| binding["status"].is_object())
     })?;
-    harness.eventually_in_real_time("the watches to be there again", |harness| harness.gate.is_watched())?;
+    harness.eventually_in_real_time("the watches to be open again", |harness| harness.gate.is_watched())?;
     *lock(&harness.real_time_limit) = BACK;
     harness.ready("shop", "more")?;
     harness.binding_deleted("shop", "app")?;
     harness.trusts("orders", &[("shop", "more")])?;
     if compacted && harness.gate.expired() == 0 {
-        return Err("no watch was told that it is too old".to_owned());
+        return Err("no watch expired".to_owned());
     }
     Ok(())
 }
