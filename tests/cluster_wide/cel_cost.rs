@@ -125,7 +125,7 @@ fn the_largest_pod_with_the_largest_bindings_stays_within_the_cel_budget() {
             namespace.bind(&largest_binding(at, &json!({"status": {"clientID": null}}))).await;
         }
         settle(&namespace).await;
-        let refusal = namespace.dry_run(&largest_pod()).await.expect_err("refused").message;
+        let refusal = namespace.dry_run(&largest_pod()).await.expect_err("denied").message;
         assert!(refusal.contains("is not known yet") || refusal.contains("that is ready covers it"), "{refusal}");
         namespace.clear().await;
     });

@@ -72,6 +72,6 @@ fn a_copy_with_a_conflicting_mount_is_denied() {
     copy["spec"]["volumes"].as_array_mut().expect("volumes").push(json!({"name": "data", "emptyDir": {}}));
     let mounts = copy["spec"]["containers"][0]["volumeMounts"].as_array_mut().expect("mounts");
     mounts.push(json!({"name": "data", "mountPath": below}));
-    let refusal = testbed.dry_run(&copy).expect_err("refused");
+    let refusal = testbed.dry_run(&copy).expect_err("denied");
     assert!(refusal.contains(&format!("mounts volume \"data\" at \"{below}\", in the way")), "{refusal}");
 }

@@ -57,7 +57,7 @@ impl PolicyTestbed {
     }
 
     pub fn refusal(&self, change: &Value) -> String {
-        self.dry_run(&pod(change)).expect_err("refused")
+        self.dry_run(&pod(change)).expect_err("denied")
     }
 }
 
@@ -293,7 +293,7 @@ fn pods_of_an_unresolved_identity_are_denied_with_the_webhooks_message() {
     );
     let labelled = testbed.refusal(&labelled());
     assert!(labelled.ends_with(&wanted) || is_general(&labelled), "{labelled}");
-    let status = testbed.runtime.block_on(testbed.namespace.dry_run(&pod(&json!({})))).expect_err("refused");
+    let status = testbed.runtime.block_on(testbed.namespace.dry_run(&pod(&json!({})))).expect_err("denied");
     assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
 }
 
@@ -315,7 +315,7 @@ fn a_labelled_pod_is_denied_with_the_reason_of_its_binding() {
     for (change, wanted) in cases {
         testbed.runtime.block_on(testbed.namespace.clear());
         testbed.bind(&[binding("app", &change)]);
-        let status = testbed.runtime.block_on(testbed.namespace.dry_run(&pod(&labelled()))).expect_err("refused");
+        let status = testbed.runtime.block_on(testbed.namespace.dry_run(&pod(&labelled()))).expect_err("denied");
         assert!(is_general(&status.message) || status.message.contains(wanted), "{wanted}: {}", status.message);
         assert!(status.message.contains("ensign.dev"), "{}", status.message);
         let unlabelled = testbed.admitted(&json!({}));
@@ -330,7 +330,7 @@ fn a_labelled_pod_without_a_binding_is_denied_except_in_excluded_namespaces() {
     let elsewhere = unique("without-grant");
     let client = testbed.namespace.client.clone();
     let elsewhere = testbed.runtime.block_on(PolicyNamespace::create(&client, &elsewhere, &["orders"]));
-    let refusal = testbed.runtime.block_on(elsewhere.dry_run(&pod(&labelled()))).expect_err("refused").message;
+    let refusal = testbed.runtime.block_on(elsewhere.dry_run(&pod(&labelled()))).expect_err("denied").message;
     for part in
         ["injected-pods.ensign.dev", "Create a ManagedIdentityBinding in namespace", "spec.serviceAccountName: orders"]
     {

@@ -31,7 +31,7 @@ impl Load {
                     seen.push(match namespace.dry_run(&asks).await {
                         Ok(pod) if is_injected(&pod) => "injected".to_owned(),
                         Ok(pod) => format!("not injected: {pod}"),
-                        Err(status) => format!("refused: {}", status.message),
+                        Err(status) => format!("denied: {}", status.message),
                     });
                     count.store(seen.len(), Ordering::Relaxed);
                 }

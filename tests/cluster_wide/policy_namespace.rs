@@ -94,7 +94,7 @@ impl PolicyNamespace {
             api.patch(name, &PatchParams::default(), &released).await.expect("release the binding");
             // One that was being deleted does not exist any more.
             let gone = api.delete(name, &DeleteParams::default()).await;
-            assert!(gone.is_ok() || api.get_opt(name).await.expect("look").is_none());
+            assert!(gone.is_ok() || api.get_opt(name).await.expect("get the binding").is_none());
         }
     }
 

@@ -24,7 +24,7 @@ fn filled(testbed: &Testbed, prefix: &str) -> Install {
     let names = ["127.0.0.1".to_owned()];
     let made = Bundle::default().repaired(None, &names, Timestamp::now(), &aws_lc_rs::default_provider());
     let mut data = std::collections::BTreeMap::new();
-    made.expect("made").0.write(&mut data);
+    made.expect("create certificates").0.write(&mut data);
     let name = &install.name;
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": name}, "data": data});
@@ -33,7 +33,7 @@ fn filled(testbed: &Testbed, prefix: &str) -> Install {
 }
 
 /// The settings of a controller that registers the webhook without probing it.
-fn unseen(install: &Install) -> WebhookTarget {
+fn without_probe(install: &Install) -> WebhookTarget {
     WebhookTarget { probe: None, ..install.target("127.0.0.1:1".parse().expect("an address")) }
 }
 
@@ -42,7 +42,7 @@ fn start(testbed: &Testbed, name: &str, target: WebhookTarget) -> Replica {
 }
 
 /// Waits until the controller has checked the webhook configuration and applied the result.
-fn wait_for_a_look(testbed: &Testbed, controller: &str, install: &Install) {
+fn wait_for_check(testbed: &Testbed, controller: &str, install: &Install) {
     // The second check begins after the first one has finished, including its writes.
     for _ in 0..2 {
         let before = testbed.registration_reads(controller);
@@ -92,7 +92,7 @@ fn the_api_server_stores_every_webhook_entry_unchanged() {
     let team = testbed.team("entries-team");
     team.bind();
     let name = unique("entries");
-    let _controller = start(&testbed, &name, WebhookTarget { compatibility: true, ..unseen(&install) });
+    let _controller = start(&testbed, &name, WebhookTarget { compatibility: true, ..without_probe(&install) });
     wait_for("every entry", || {
         [GRANTED_ENTRY, LABELLED_ENTRY, COMPATIBLE_ENTRY]
             .iter()
@@ -107,9 +107,9 @@ fn the_api_server_stores_every_webhook_entry_unchanged() {
         assert!(entry["namespaceSelector"].to_string().contains("kube-system"), "{entry:#}");
     }
     team.wait_ready("app");
-    wait_for_a_look(&testbed, &name, &install);
+    wait_for_check(&testbed, &name, &install);
     let settled = testbed.registrations(&name);
-    wait_for_a_look(&testbed, &name, &install);
+    wait_for_check(&testbed, &name, &install);
     assert_eq!(testbed.registrations(&name), settled, "defaults of the API server are no difference");
 }
 
@@ -120,14 +120,14 @@ fn an_externally_injected_ca_is_left_to_that_program() {
     let team = testbed.team("external-team");
     team.bind();
     let name = unique("external");
-    let _controller = start(&testbed, &name, WebhookTarget { ca: CaInjection::External, ..unseen(&install) });
+    let _controller = start(&testbed, &name, WebhookTarget { ca: CaInjection::External, ..without_probe(&install) });
     let nowhere = json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [""]}]);
     let entry = wait_for("an entry to inject a CA into", || install.entry(GRANTED_ENTRY));
     assert_eq!(entry["namespaceSelector"]["matchExpressions"], nowhere, "no pod is sent to the webhook without a CA");
 
     let ca = Bundle::default()
         .repaired(None, &["x.example".to_owned()], Timestamp::now(), &aws_lc_rs::default_provider())
-        .expect("made");
+        .expect("create certificates");
     let ca = json!(k8s_openapi::ByteString(ca.0.ca_certificate().to_vec()));
     let count = install.registration()["webhooks"].as_array().expect("entries").len();
     let inject = |index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": ca});
@@ -145,20 +145,20 @@ fn an_externally_injected_ca_is_left_to_that_program() {
 fn the_registration_is_emptied_when_the_webhooks_namespace_is_deleted() {
     let testbed = Testbed::acquire();
     let install = filled(&testbed, "going");
-    let _controller = start(&testbed, &unique("going"), unseen(&install));
+    let _controller = start(&testbed, &unique("going"), without_probe(&install));
     wait_for("the registration", || install.entry(LABELLED_ENTRY));
     kubectl(testbed.control_plane, &["delete", "namespace", &install.name, "--timeout=60s"]);
     wait_for("no pod to be sent to the webhook", || install.entry(LABELLED_ENTRY).is_none().then_some(()));
 }
 
 /// Another program that changes the webhook configuration whenever it differs from what it wants.
-struct Rival {
+struct OtherProgram {
     stop: Arc<AtomicBool>,
     changes: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Rival {
+impl OtherProgram {
     fn start(install: &Install, patch_for: impl Fn(&Value) -> Option<Value> + Send + 'static) -> Self {
         let (stop, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&changes));
@@ -182,7 +182,7 @@ impl Rival {
     }
 }
 
-impl Drop for Rival {
+impl Drop for OtherProgram {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.take().map(JoinHandle::join);
@@ -210,9 +210,9 @@ fn enforcer(registration: &Value) -> Option<Value> {
 fn changes_of_another_program_to_selectors_are_kept() {
     let testbed = Testbed::acquire();
     let install = filled(&testbed, "enforcer");
-    let rival = Rival::start(&install, enforcer);
+    let other_program = OtherProgram::start(&install, enforcer);
     let name = unique("enforcer");
-    let _controller = start(&testbed, &name, unseen(&install));
+    let _controller = start(&testbed, &name, without_probe(&install));
     let team = testbed.team("enforcer-team");
     team.bind();
     let is_settled = || {
@@ -224,12 +224,12 @@ fn changes_of_another_program_to_selectors_are_kept() {
     };
     wait_for("both to have what they want", is_settled);
     team.wait_ready("app");
-    wait_for_a_look(&testbed, &name, &install);
-    let (ours, theirs) = (testbed.registrations(&name), rival.changes());
+    wait_for_check(&testbed, &name, &install);
+    let (ours, theirs) = (testbed.registrations(&name), other_program.changes());
     for _ in 0..3 {
-        wait_for_a_look(&testbed, &name, &install);
+        wait_for_check(&testbed, &name, &install);
     }
-    assert_eq!((testbed.registrations(&name), rival.changes()), (ours, theirs), "both come to rest");
+    assert_eq!((testbed.registrations(&name), other_program.changes()), (ours, theirs), "both come to rest");
 
     // Changes of Ensign keep those of the other program.
     let late = testbed.team("enforcer-late");
@@ -256,13 +256,14 @@ fn removals_by_another_program_are_repaired_with_backoff() {
     let install = filled(&testbed, "saboteur");
     let clock = FakeClock::new();
     let name = unique("saboteur");
-    let options = ReplicaOptions { webhook: Some(unseen(&install)), clock: clock.clone(), ..ReplicaOptions::default() };
+    let options =
+        ReplicaOptions { webhook: Some(without_probe(&install)), clock: clock.clone(), ..ReplicaOptions::default() };
     let _controller = testbed.start(&name, options);
-    let rival = Rival::start(&install, saboteur);
+    let other_program = OtherProgram::start(&install, saboteur);
     // Written, repaired three times immediately, and then only after the backoff.
-    wait_for("the first repairs", || (testbed.registrations(&name) == 4 && rival.changes() == 4).then_some(()));
+    wait_for("the first repairs", || (testbed.registrations(&name) == 4 && other_program.changes() == 4).then_some(()));
     for _ in 0..3 {
-        wait_for_a_look(&testbed, &name, &install);
+        wait_for_check(&testbed, &name, &install);
     }
     assert_eq!(testbed.registrations(&name), 4);
     for (wait, total) in [(1, 5), (2, 6), (4, 7)] {
@@ -274,11 +275,11 @@ fn removals_by_another_program_are_repaired_with_backoff() {
             (!repaired).then(|| clock.advance(Duration::from_millis(20)));
             repaired.then_some(())
         });
-        wait_for("the other program's next change", || (rival.changes() >= total).then_some(()));
-        wait_for_a_look(&testbed, &name, &install);
+        wait_for("the other program's next change", || (other_program.changes() >= total).then_some(()));
+        wait_for_check(&testbed, &name, &install);
         assert_eq!(testbed.registrations(&name), total);
     }
-    drop(rival);
+    drop(other_program);
     clock.advance(Duration::from_secs(8));
     wait_for("the entry to stay repaired", || {
         (install.entry(LABELLED_ENTRY)?["failurePolicy"] == "Fail").then_some(())

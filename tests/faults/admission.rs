@@ -90,9 +90,9 @@ fn judge_pod(
             let reason = unfit.iter().find_map(|binding| condition_of(binding, "Accepted"));
             let reason = reason.filter(|reason| reason["status"] == "False").map(|reason| text(&reason["reason"]));
             // One that is being deleted is denied for that reason.
-            let leaving = unfit.iter().any(|binding| binding["metadata"]["deletionTimestamp"].is_string());
-            let says_why = leaving || reason.is_none_or(|reason| refusal.message.contains(reason));
-            if named && says_why { Ok(()) } else { Err(format!("denied without the reason: {}", refusal.message)) }
+            let deleting = unfit.iter().any(|binding| binding["metadata"]["deletionTimestamp"].is_string());
+            let names_reason = deleting || reason.is_none_or(|reason| refusal.message.contains(reason));
+            if named && names_reason { Ok(()) } else { Err(format!("denied without the reason: {}", refusal.message)) }
         }
         Decision::Allow { .. } if !label => Ok(()),
         other => Err(format!("no binding can inject, but the decision was {other:?}")),
@@ -130,8 +130,8 @@ fn decide(pod: &Value, namespace: &str, bindings: &[&Value]) -> Result<Decision,
 }
 
 fn is_accepted(binding: &Value) -> bool {
-    let leaving = binding["metadata"]["deletionTimestamp"].is_string();
-    !leaving && condition_of(binding, "Accepted").is_some_and(|accepted| accepted["status"] == "True")
+    let deleting = binding["metadata"]["deletionTimestamp"].is_string();
+    !deleting && condition_of(binding, "Accepted").is_some_and(|accepted| accepted["status"] == "True")
 }
 
 fn client_id(binding: &Value) -> Option<&str> {

@@ -127,9 +127,9 @@ pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
         let given_away = lock(&harness.foreign_identities).iter().any(|(since, name)| {
             *since < entry.time && entry.path.to_lowercase().contains(&format!("/userassignedidentities/{name}"))
         });
-        let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
+        let mut problem = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
         if given_away {
-            said("it is not provably ours");
+            problem("it is not provably ours");
         }
         let Some(name) = written(entry) else { continue };
         let managed = harness.history.at("ManagedIdentity", entry.time).into_iter();
@@ -142,11 +142,11 @@ pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
                 uid.is_null() || bindings.iter().any(|binding| !binding.is_deleted && *uid == binding.uid.as_str())
             };
             if !objects.iter().any(|found| !found.is_deleting() && found.has_finalizer() && claimed(&found.object)) {
-                said("no live object with its finalizer wants it");
+                problem("no live object with its finalizer wants it");
             }
             let body = entry.body.clone().unwrap_or_default();
             if !objects.iter().any(|found| body["tags"][OBJECT_TAG] == found.uid.as_str()) {
-                said("its tags do not name its owner");
+                problem("its tags do not name its owner");
             }
         } else {
             let takes_along = |found: &&Version| {
@@ -155,7 +155,7 @@ pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
                     && found.object["spec"]["provision"]["reclaimPolicy"] == "Delete"
             };
             if !objects.iter().any(|found| takes_along(&found)) {
-                said("no object that is being deleted reclaims it");
+                problem("no object that is being deleted reclaims it");
             }
         }
     }

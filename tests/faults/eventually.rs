@@ -36,10 +36,10 @@ impl Harness {
             let object = harness.live(kind, namespace, name).ok_or("there is no such object")?;
             let found = condition_of(&object, condition);
             let observed = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            let holds = found.is_some_and(|found| found["status"] == status && found["reason"] == reason);
             let found = found.map(|found| {
                 format!("{}/{}: {}", text(&found["status"]), text(&found["reason"]), text(&found["message"]))
             });
-            let holds = found.is_some_and(|found| found["status"] == status && found["reason"] == reason);
             if holds && observed { Ok(()) } else { Err(format!("it is {found:?}, observed: {observed}")) }
         })
     }

@@ -55,22 +55,22 @@ impl Timeline {
     fn new(harness: &Harness, log: &[LogEntry]) -> Self {
         let mut events: BTreeMap<Place, Vec<(Timestamp, Option<StoredCredential>)>> = BTreeMap::new();
         for (time, identity, credential, name) in lock(&harness.out_of_band).iter() {
-            let stood = credential.as_ref().map(|credential| StoredCredential {
+            let stored = credential.as_ref().map(|credential| StoredCredential {
                 issuer: credential.issuer.clone(),
                 subject: credential.subject.clone(),
                 foreign: true,
             });
-            events.entry((identity.to_lowercase(), name.to_lowercase())).or_default().push((*time, stood));
+            events.entry((identity.to_lowercase(), name.to_lowercase())).or_default().push((*time, stored));
         }
         for entry in log.iter().filter(|entry| took_effect(entry)) {
             let Some(place) = place(entry) else { continue };
             let event = match entry.method.as_str() {
                 "PUT" => {
                     let body = entry.body.clone().unwrap_or_default();
-                    let said = |name: &str| text(&body["properties"][name]).to_owned();
+                    let problem = |name: &str| text(&body["properties"][name]).to_owned();
                     let foreign = !is_of(harness, entry);
-                    let stood = StoredCredential { issuer: said("issuer"), subject: said("subject"), foreign };
-                    (entry.finished, Some(stood))
+                    let stored = StoredCredential { issuer: problem("issuer"), subject: problem("subject"), foreign };
+                    (entry.finished, Some(stored))
                 }
                 _ => (entry.time, None),
             };
@@ -156,7 +156,7 @@ pub fn judge(harness: &Harness, allowances: Allowances) -> Vec<String> {
 fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Option<String> {
     let (identity, name) = place(entry)?;
     let before = timeline.at(&(identity.clone(), name.clone()), entry.time - SignedDuration::from_nanos(1));
-    let said = |why: &str| Some(format!("O3: {} of {name} under {identity}: {why}", entry.method));
+    let problem = |why: &str| Some(format!("O3: {} of {name} under {identity}: {why}", entry.method));
     if let Some(before) = before.filter(|before| before.foreign) {
         let ours = harness.azure_cluster();
         let subject = Subject::parse(&before.subject);
@@ -164,7 +164,7 @@ fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Opt
         if !recomputes || before.issuer != ours.issuer {
             // Our own credential that was edited may be repaired; nothing else foreign may be touched.
             if entry.method == "DELETE" || !was_ours(timeline, &(identity.clone(), name.clone())) {
-                return said("it is not provably ours");
+                return problem("it is not provably ours");
             }
         }
     }
@@ -173,10 +173,10 @@ fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Opt
         let subject = Subject::parse(text(&body["properties"]["subject"]))?;
         let allowed = claims(harness, &identity, &subject, entry.time);
         if allowed.is_empty() {
-            return said("no live binding with a grant wants it");
+            return problem("no live binding with a grant wants it");
         }
         let held = allowed.iter().any(|(binding, managed)| binding.has_finalizer() && managed.has_finalizer());
-        return if held { None } else { said("it was sent before the finalizers were set") };
+        return if held { None } else { problem("it was sent before the finalizers were set") };
     }
     let before = before?;
     let subject = Subject::parse(&before.subject)?;
@@ -187,7 +187,7 @@ fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Opt
     let mut wanted = claims(harness, &identity, &subject, entry.time).into_iter();
     let current = before.issuer == *lock(&harness.issuer);
     if current && wanted.any(|(binding, _)| binding.has_finalizer() && stays(&binding.uid)) {
-        return said("a live binding wants it");
+        return problem("a live binding wants it");
     }
     None
 }
@@ -202,7 +202,7 @@ fn was_ours(timeline: &Timeline, place: &Place) -> bool {
     timeline
         .events
         .get(place)
-        .is_some_and(|events| events.iter().any(|(_, stood)| stood.as_ref().is_some_and(|stood| !stood.foreign)))
+        .is_some_and(|events| events.iter().any(|(_, stored)| stored.as_ref().is_some_and(|stored| !stored.foreign)))
 }
 
 /// The live bindings of the subject at a time, each with the live `ManagedIdentity` that grants it.
@@ -221,9 +221,9 @@ fn claims(harness: &Harness, identity: &str, subject: &Subject, time: Timestamp)
     let mut claims = Vec::new();
     for binding in bindings {
         let spec = &binding.object["spec"];
-        let speaks =
+        let concerns =
             binding.namespace == subject.namespace && spec["serviceAccountName"] == subject.service_account.as_str();
-        if binding.is_deleting() || !speaks {
+        if binding.is_deleting() || !concerns {
             continue;
         }
         // An existing class has to grant it as well.
@@ -286,10 +286,10 @@ fn outlived_credentials(harness: &Harness, timeline: &Timeline, late: &BTreeSet<
             let account = text(&before.object["spec"]["serviceAccountName"]);
             let subject = Subject::new(before.namespace.clone(), account);
             for place in timeline.places().filter(|place| !late.contains(*place)) {
-                let Some(stood) = timeline.at(place, after.known).filter(|stood| !stood.foreign) else { continue };
+                let Some(stored) = timeline.at(place, after.known).filter(|stored| !stored.foreign) else { continue };
                 let heirs = claims(harness, &place.0, &subject, after.known);
                 let inherited = heirs.iter().any(|(heir, _)| heir.has_finalizer() && heir.uid != before.uid);
-                if stood.subject == subject.to_string()
+                if stored.subject == subject.to_string()
                     && concerns(harness, before, &place.0, after.known)
                     && !inherited
                 {
@@ -323,10 +323,10 @@ fn untruthful_status(harness: &Harness, timeline: &Timeline, broken: &mut Vec<St
                 let ready = condition_of(&version.object, "Ready").is_some_and(|ready| ready["status"] == "True");
                 if ready && !was_ready && kind == "ManagedIdentityBinding" {
                     let name = text(&status["credential"]["name"]).to_lowercase();
-                    let stood = timeline
+                    let stored = timeline
                         .places()
                         .any(|place| place.1 == name && existed_recently(timeline, place, version.known));
-                    if !stood {
+                    if !stored {
                         broken.push(format!("O5: {} is Ready, but credential {name:?} does not exist", version.name));
                     }
                 }
@@ -341,7 +341,7 @@ fn existed_recently(timeline: &Timeline, place: &Place, time: Timestamp) -> bool
     timeline.at(place, time).is_some()
         || timeline.at(place, time - SignedDuration::from_millis(200)).is_some_and(|_| {
             let removed = timeline.events.get(place).and_then(|events| events.iter().rfind(|(when, _)| *when <= time));
-            removed.is_some_and(|(_, stood)| stood.is_none())
+            removed.is_some_and(|(_, stored)| stored.is_none())
         })
 }
 
@@ -374,7 +374,7 @@ fn requests_during_pauses(harness: &Harness, broken: &mut Vec<String>) {
         lower.split("/federatedidentitycredentials").next().unwrap_or_default().to_owned()
     };
     let subscription = |entry: &LogEntry| entry.path.to_lowercase().split('/').nth(2).map(str::to_owned);
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for (index, entry) in log.iter().enumerate() {
         let fault: Value =
             entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
@@ -388,7 +388,7 @@ fn requests_during_pauses(harness: &Harness, broken: &mut Vec<String>) {
         };
         let next = log[index + 1..].iter().find(concerns);
         if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)
-            && told.insert(next.seq)
+            && reported.insert(next.seq)
         {
             broken.push(format!("O7: {} {} was sent during a pause of {pause:?}", next.method, next.path));
         }

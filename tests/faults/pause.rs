@@ -12,7 +12,7 @@ use super::lock::lock;
 pub struct PauseSwitch {
     wanted: Mutex<bool>,
     resumed: Condvar,
-    told: Notify,
+    reported: Notify,
     frozen: AtomicBool,
 }
 
@@ -20,7 +20,7 @@ impl PauseSwitch {
     /// Requests the pause, which begins as soon as the controller's runtime polls [`Self::run`].
     pub fn pause(&self) {
         *lock(&self.wanted) = true;
-        self.told.notify_one();
+        self.reported.notify_one();
     }
 
     pub fn resume(&self) {
@@ -41,7 +41,7 @@ impl PauseSwitch {
     /// Runs on the controller's runtime and executes requested pauses.
     pub async fn run(&self) {
         loop {
-            self.told.notified().await;
+            self.reported.notified().await;
             self.block();
         }
     }

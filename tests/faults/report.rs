@@ -35,7 +35,7 @@ impl Report {
         let runs = lock(&self.lock);
         let mutants = lock(&self.mutants);
         let ran: Vec<_> = runs.iter().filter(|(_, _, outcome)| outcome.fired || !outcome.problems.is_empty()).collect();
-        let missed: Vec<&str> = runs
+        let never_struck: Vec<&str> = runs
             .iter()
             .filter(|(_, _, outcome)| !outcome.fired && outcome.problems.is_empty())
             .map(|(id, ..)| id.as_str())
@@ -56,9 +56,9 @@ impl Report {
             mutants.iter().filter(|killed| killed.by.is_none()).map(|killed| killed.mutant).collect();
 
         let survived = ran.len() - broken.len();
-        println!("{} plans, {survived} survived, {} never struck, {} s", ran.len(), missed.len(), took.as_secs());
+        println!("{} plans, {survived} survived, {} never struck, {} s", ran.len(), never_struck.len(), took.as_secs());
         println!("{} mutants, {caught} caught", mutants.len());
-        for (title, list) in [("broken", &broken), ("never struck", &missed), ("not caught", &uncaught)] {
+        for (title, list) in [("broken", &broken), ("never struck", &never_struck), ("not caught", &uncaught)] {
             if !list.is_empty() {
                 println!("{title}: {}", list.join(", "));
             }
@@ -75,7 +75,7 @@ impl Report {
             .map(|killed| json!({"mutant": killed.mutant, "caught_by": killed.by, "how": killed.how}))
             .collect();
         let document = json!({
-            "plans": ran.len(), "survived": survived, "broken": broken, "never_struck": missed, "rows": rows,
+            "plans": ran.len(), "survived": survived, "broken": broken, "never_struck": never_struck, "rows": rows,
             "rows_without_a_plan": unrun, "seconds": took.as_secs(),
             "mutants": {"made": mutants.len(), "caught": caught, "each": killed},
         });
@@ -86,6 +86,6 @@ impl Report {
             println!("report: {}", path.display());
         }
         let complete = !full || unrun.is_empty();
-        complete && broken.is_empty() && uncaught.is_empty() && missed.is_empty()
+        complete && broken.is_empty() && uncaught.is_empty() && never_struck.is_empty()
     }
 }

@@ -130,11 +130,11 @@ impl Assignment {
     /// What a PUT assigns.
     fn by(entry: &LogEntry) -> Self {
         let body = entry.body.clone().unwrap_or_default();
-        let said = |name: &str| text(&body["properties"][name]).to_lowercase();
-        let role = said("roleDefinitionId");
+        let problem = |name: &str| text(&body["properties"][name]).to_lowercase();
+        let role = problem("roleDefinitionId");
         let lower = entry.path.to_lowercase();
         let scope = lower.split("/providers/microsoft.authorization/").next().unwrap_or_default().to_owned();
-        Self { role: role.rsplit('/').next().unwrap_or_default().to_owned(), scope, principal: said("principalId") }
+        Self { role: role.rsplit('/').next().unwrap_or_default().to_owned(), scope, principal: problem("principalId") }
     }
 
     /// Whether a version of an object wants it: an independent, simple implementation of the rule.
@@ -161,39 +161,39 @@ pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
     let mut ours: BTreeMap<String, Assignment> = BTreeMap::new();
     for entry in own {
         let Some(name) = assignment_of(entry) else { continue };
-        let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
+        let mut problem = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
         if lock(&harness.by_hand).contains_key(&name) {
-            said("it was created by hand");
+            problem("it was created by hand");
         }
         if entry.method == "PUT" {
             let given = Assignment::by(entry);
             let objects = asking(harness, &given, entry.time);
             let is_ready = |found: &&Version| found.has_finalizer() && is_recorded(&found.object, &name);
             match objects.iter().find(is_ready) {
-                None if objects.is_empty() => said("no live object wants it"),
-                None => said("it was sent before the finalizer and its record were written"),
+                None if objects.is_empty() => problem("no live object wants it"),
+                None => problem("it was sent before the finalizer and its record were written"),
                 Some(found) => {
                     let body = entry.body.clone().unwrap_or_default();
                     let description = text(&body["properties"]["description"]).to_lowercase();
                     if !description.contains(&found.uid) || !description.contains(&name) {
-                        said("it does not name its owner");
+                        problem("it does not name its owner");
                     }
                 }
             }
             if !given.scope.contains("/resourcegroups/") {
-                said("its scope is above a resource group");
+                problem("its scope is above a resource group");
             }
             ours.insert(name, given);
             continue;
         }
         let Some(given) = ours.get(&name) else {
-            said("it was not assigned by us");
+            problem("it was not assigned by us");
             continue;
         };
         // Changes by others than the controller are recorded with a short delay.
         let moments = [0, 10, 25, 50, 100, 200, 500].map(|millis| entry.time + SignedDuration::from_millis(millis));
         if moments.into_iter().all(|time| !asking(harness, given, time).is_empty()) {
-            said("a live object wants it");
+            problem("a live object wants it");
         }
     }
     let there = harness.assignments();

@@ -40,10 +40,10 @@ fn claim(uid: &str) -> Value {
 
 /// Checks that the object is rejected with an error that contains each of the words.
 #[track_caller]
-fn refused(object: &Value, says: &[&str]) {
-    let refusal = apply(control_plane(), object).expect_err("it has to be refused");
+fn rejected(object: &Value, says: &[&str]) {
+    let rejection = apply(control_plane(), object).expect_err("it has to be refused");
     for word in says {
-        assert!(refusal.contains(word), "{word:?} is missing in: {refusal}");
+        assert!(rejection.contains(word), "{word:?} is missing in: {rejection}");
     }
 }
 
@@ -78,10 +78,10 @@ fn path_tricks_in_azure_names_are_rejected() {
     ];
     for (field, value) in tricks {
         let object = identity(&json!({"provision": with(provision(), field, &json!(value))}));
-        refused(&object, &[&format!("spec.provision.{field}")]);
+        rejected(&object, &[&format!("spec.provision.{field}")]);
         if field != "name" {
             let object = class(&json!({"provision": with(class_provision(), field, &json!(value))}));
-            refused(&object, &[&format!("spec.provision.{field}")]);
+            rejected(&object, &[&format!("spec.provision.{field}")]);
         }
     }
 }
@@ -109,12 +109,12 @@ fn valid_objects_are_accepted_and_defaulted() {
 fn invalid_and_reserved_tags_are_rejected() {
     for name in ["a/b", "a?b", "a%b", "", "ensign.dev-cluster", "Ensign.Dev-object", &"x".repeat(513)] {
         let object = identity(&json!({"provision": with(provision(), "tags", &json!({name: "x"}))}));
-        refused(&object, &["spec.provision.tags", "names of tags"]);
+        rejected(&object, &["spec.provision.tags", "names of tags"]);
     }
     let long = json!({"a": "x".repeat(257)});
-    refused(&identity(&json!({"provision": with(provision(), "tags", &long)})), &["spec.provision.tags"]);
+    rejected(&identity(&json!({"provision": with(provision(), "tags", &long)})), &["spec.provision.tags"]);
     let object = class(&json!({"provision": with(class_provision(), "tags", &json!({"ensign.dev-cluster": "x"}))}));
-    refused(&object, &["spec.provision.tags", "Ensign keeps for its own"]);
+    rejected(&object, &["spec.provision.tags", "Ensign keeps for its own"]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn the_location_of_an_identity_is_immutable() {
     for (field, value) in others {
         let mut changed = object.clone();
         changed["spec"]["provision"][field] = value;
-        refused(&changed, &[&format!("spec.provision.{field}"), "immutable"]);
+        rejected(&changed, &[&format!("spec.provision.{field}"), "immutable"]);
     }
     for (field, value) in
         [("tags", json!({"a": "b"})), ("reclaimPolicy", json!("Delete")), ("ifExists", json!("Adopt"))]
@@ -142,7 +142,7 @@ fn the_location_of_an_identity_is_immutable() {
     }
     let mut elsewhere = object.clone();
     elsewhere["spec"] = json!({"existing": {"resourceID": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x12")}});
-    refused(&elsewhere, &["can't become one of spec.provision"]);
+    rejected(&elsewhere, &["can't become one of spec.provision"]);
     delete("mi", &object);
 }
 
@@ -152,10 +152,10 @@ fn a_claim_can_be_removed_but_not_given_to_another() {
     apply(control_plane(), &object).expect("apply");
     let mut stolen = object.clone();
     stolen["spec"]["claimRef"] = claim("2");
-    refused(&stolen, &["spec.claimRef", "not changed to another binding"]);
+    rejected(&stolen, &["spec.claimRef", "not changed to another binding"]);
     let mut renamed = object.clone();
     renamed["spec"]["className"] = json!("d");
-    refused(&renamed, &["spec.className", "immutable"]);
+    rejected(&renamed, &["spec.className", "immutable"]);
     let name = object["metadata"]["name"].as_str().expect("a name");
     kubectl(
         control_plane(),
@@ -181,7 +181,7 @@ fn only_the_grants_of_a_class_are_mutable() {
             *whole.pointer_mut(path).expect("a field") = value;
             whole["spec"].clone()
         };
-        refused(&changed, &[field, "immutable"]);
+        rejected(&changed, &[field, "immutable"]);
     }
     let mut changed = object.clone();
     changed["spec"]["maxPerNamespace"] = json!(3);
@@ -194,7 +194,7 @@ fn only_the_grants_of_a_class_are_mutable() {
 fn names_from_a_class_are_valid_in_azure() {
     for template in ["", "-x", "{pod}", "a{b", "a.b", "{namespace}/{binding}", "a b", &"x".repeat(101)] {
         let object = class(&json!({"provision": with(class_provision(), "nameTemplate", &json!(template))}));
-        refused(&object, &["spec.provision.nameTemplate"]);
+        rejected(&object, &["spec.provision.nameTemplate"]);
     }
 }
 
@@ -202,8 +202,8 @@ fn names_from_a_class_are_valid_in_azure() {
 fn grants_of_a_class_are_validated_like_those_of_an_identity() {
     let object = class(&json!({"provision": class_provision(), "allowedSubjects": [
         {"name": "a", "namespaceSelector": {}, "serviceAccounts": ["*"]}]}));
-    refused(&object, &["namespaceSelector must not be empty"]);
-    refused(&class(&json!({"provision": class_provision(), "maxPerNamespace": 0})), &["spec.maxPerNamespace"]);
+    rejected(&object, &["namespaceSelector must not be empty"]);
+    rejected(&class(&json!({"provision": class_provision(), "maxPerNamespace": 0})), &["spec.maxPerNamespace"]);
 }
 
 #[test]
@@ -223,14 +223,14 @@ fn scopes_of_roles_are_arm_ids_without_tricks() {
         &format!("{group} "),
     ] {
         let object = identity(&json!({"provision": provision(), "roleAssignments": assignment("Reader", scope)}));
-        refused(&object, &["spec.roleAssignments[0].scope"]);
+        rejected(&object, &["spec.roleAssignments[0].scope"]);
     }
     for role in ["", "it's", "a ", "x\n"] {
         let object = identity(&json!({"provision": provision(), "roleAssignments": assignment(role, &group)}));
-        refused(&object, &["spec.roleAssignments[0].roleDefinition"]);
+        rejected(&object, &["spec.roleAssignments[0].roleDefinition"]);
     }
     let twice = json!([assignment("Reader", &group)[0], assignment("Reader", &group)[0]]);
-    refused(&identity(&json!({"provision": provision(), "roleAssignments": twice})), &["Duplicate value"]);
+    rejected(&identity(&json!({"provision": provision(), "roleAssignments": twice})), &["Duplicate value"]);
     for role in ["Storage Blob Data Reader", "acdd72a7-3385-48ef-bd42-f606fba81ae7", "R"] {
         let vault = format!("{group}/providers/Microsoft.KeyVault/vaults/v");
         let object = identity(&json!({"provision": provision(), "roleAssignments": assignment(role, &vault)}));

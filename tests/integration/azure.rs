@@ -146,7 +146,7 @@ fn rule(kind: Kind, times: u64, answer: FaultAnswer) -> FaultRule {
     FaultRule { matching, nth: 1, times, action: FaultAction::Answer(answer), matched: 0, fired: 0 }
 }
 
-fn refusal(status: u16, code: &str, message: &str) -> FaultAnswer {
+fn error_response(status: u16, code: &str, message: &str) -> FaultAnswer {
     FaultAnswer {
         status,
         code: Some(code.to_owned()),
@@ -158,7 +158,7 @@ fn refusal(status: u16, code: &str, message: &str) -> FaultAnswer {
 }
 
 fn body(status: u16, body: Value) -> FaultAnswer {
-    FaultAnswer { body: Some(body), ..refusal(status, "", "") }
+    FaultAnswer { body: Some(body), ..error_response(status, "", "") }
 }
 
 /// What Ensign would write for a service account.

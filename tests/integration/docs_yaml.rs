@@ -159,16 +159,16 @@ fn the_api_server_accepts_every_object_of_the_docs() {
     assert!(mine.len() > 10, "the test reads the wrong folder");
     let texts: Vec<String> = mine.iter().map(|(_, text)| text.clone()).collect();
     make_ground(control_plane, &texts);
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for (place, text) in mine {
         // Whether a pod gets its identity is for other tests; no binding of the docs exists here.
         let text = text.replace("ensign.dev/inject: \"true\"", "ensign.dev/inject: \"false\"");
         let arguments = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"];
-        if let Err(refusal) = kubectl(control_plane, &arguments, &text) {
-            refused.push(format!("{place}: {refusal}"));
+        if let Err(error) = kubectl(control_plane, &arguments, &text) {
+            rejected.push(format!("{place}: {error}"));
         }
     }
-    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(rejected.is_empty(), "{}", rejected.join("\n"));
 }
 
 #[test]
@@ -178,8 +178,8 @@ fn an_invalid_object_is_rejected_here_too() {
         "apiVersion: ensign.dev/v1alpha1\nkind: ManagedIdentity\nmetadata:\n  name: wrong\nspec:\n  existing:\n    resourceId: <guid>\n",
     );
     let arguments = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"];
-    let refusal = kubectl(control_plane, &arguments, &wrong[0]).expect_err("a typo is refused");
-    assert!(refusal.contains("resourceId"), "{refusal}");
+    let error = kubectl(control_plane, &arguments, &wrong[0]).expect_err("a typo is refused");
+    assert!(error.contains("resourceId"), "{error}");
 }
 
 #[test]

@@ -67,13 +67,13 @@ fn credential(emulator: &Emulator, token: &str) -> Arc<WorkloadIdentityCredentia
 }
 
 /// The AADSTS code of the error that the SDK got.
-async fn refusal(credential: &WorkloadIdentityCredential) -> String {
+async fn error_code(credential: &WorkloadIdentityCredential) -> String {
     let error = credential.get_token(&[SCOPE], None).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Credential), "{error:?}");
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<azure_core::Error>().unwrap();
     match source.kind() {
         ErrorKind::HttpResponse { error_code: Some(code), .. } => code.clone(),
-        other => panic!("not an answer: {other:?}"),
+        other => panic!("not an error: {other:?}"),
     }
 }
 
@@ -105,9 +105,9 @@ async fn the_sdk_gets_entras_error_codes() {
     let issuer = Issuer::start();
     let emulator = emulator(&issuer, EmulatorOptions::default());
     let stranger = credential(&emulator, &issuer.token("system:serviceaccount:shop:somebody-else"));
-    assert_eq!(refusal(&stranger).await, "700213");
+    assert_eq!(error_code(&stranger).await, "700213");
     let garbage = credential(&emulator, "rubbish");
-    assert_eq!(refusal(&garbage).await, "50027");
+    assert_eq!(error_code(&garbage).await, "50027");
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn an_issuer_is_accepted_once_its_ca_is_trusted() {
     let issuer_ca_pems = vec![other.ca_pem.clone()];
     let emulator = Emulator::start(EmulatorOptions { seed, issuer_ca_pems, ..EmulatorOptions::default() }).unwrap();
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(refusal(&workload).await, "90061", "another CA is trusted");
+    assert_eq!(error_code(&workload).await, "90061", "another CA is trusted");
     emulator.trust_issuer_ca(&issuer.ca_pem).unwrap();
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }
@@ -148,7 +148,7 @@ async fn a_credential_works_once_its_propagation_delay_has_passed() {
         EmulatorOptions { propagation_seconds: 60, clock: clock.clone(), ..EmulatorOptions::default() },
     );
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(refusal(&workload).await, "70021");
+    assert_eq!(error_code(&workload).await, "70021");
     *clock.0.lock().unwrap() += SignedDuration::from_secs(60);
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }

@@ -179,7 +179,7 @@ async fn dry_run(client: &Client, namespace: &str, pod: &Value) -> Result<Value,
     match client.request::<Value>(request).await {
         Ok(pod) => Ok(pod),
         Err(kube::Error::Api(status)) => Err(status.message.clone()),
-        Err(error) => panic!("no answer: {error}"),
+        Err(error) => panic!("no response: {error}"),
     }
 }
 
@@ -213,7 +213,7 @@ async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> F
         {
             return Fate::Completed;
         }
-        (Err(said), Ok(_)) => panic!("refused before, taken after: {said}\n{pod:#}"),
+        (Err(said), Ok(_)) => panic!("denied before, admitted after: {said}\n{pod:#}"),
     };
     assert!(after["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str().is_some_and(|by| by != "x"), "{after:#}");
     for list in ["initContainers", "containers"] {
@@ -230,8 +230,9 @@ async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> F
         "name": "pod", "labels": after["metadata"]["labels"], "annotations": after["metadata"]["annotations"],
     });
     again["metadata"] = metadata;
-    let again =
-        dry_run(client, injecting, &again).await.unwrap_or_else(|said| panic!("not taken again: {said}\n{after:#}"));
+    let again = dry_run(client, injecting, &again)
+        .await
+        .unwrap_or_else(|said| panic!("a second admission fails: {said}\n{after:#}"));
     assert_eq!(again["spec"], after["spec"], "a second admission changes the pod");
     assert_eq!(again["metadata"]["annotations"], after["metadata"]["annotations"]);
     Fate::Injected

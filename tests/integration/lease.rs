@@ -41,7 +41,7 @@ fn of_two_controllers_only_the_leader_writes_and_the_standby_is_ready() {
     let team = testbed.team("leads");
     team.bind();
     team.wait_ready("app");
-    wait_for("the status to settle", || {
+    wait_for("the status to be written", || {
         let identity = team.get("mi", &team.name)?;
         (identity["status"]["bindings"] == 1 && identity["status"]["credentials"]["thisCluster"] == 1).then_some(())
     });

@@ -116,7 +116,7 @@ fn holds(expression: &str, labels_shown: &[&str]) {
     let used = used(expression);
     assert!(!used.is_empty(), "{expression} uses no metric of Ensign");
     for (name, matchers) in &used {
-        let labels = counted.get(name).unwrap_or_else(|| panic!("nobody counts {name}: {expression}"));
+        let labels = counted.get(name).unwrap_or_else(|| panic!("there is no metric {name}: {expression}"));
         for (label, values) in matchers {
             let known = labels.get(label).unwrap_or_else(|| panic!("{name} has no label {label}: {expression}"));
             for value in values {

@@ -147,7 +147,7 @@ fn attempts_at_privilege_escalation_lead_to_no_write() {
         ("Reader", format!("{group}/resourceGroups/{}", team.name)),
     ] {
         team.apply(&asking(&team, &[(role, &scope)]));
-        wait_for("a refusal", || {
+        wait_for("a rejection", || {
             let identity = team.get("mi", &team.name)?;
             let condition = condition_of(&identity, "PermissionsReady")?.clone();
             let current = identity["status"]["observedGeneration"] == identity["metadata"]["generation"];
@@ -181,7 +181,7 @@ fn with_role_assignments_disabled_nothing_is_assigned_and_a_condition_reports_it
     let patch = json!({"spec": {"roleAssignments": [{"roleDefinition": "Reader", "scope": scope}]}}).to_string();
     kubectl(testbed.control_plane, &["patch", "mi", &team.name, "--type=merge", "--patch", &patch]);
     let replica = testbed.start("off", ReplicaOptions::default());
-    wait_for("the refusal", || {
+    wait_for("the rejection", || {
         let condition = condition_of(&team.get("mi", &team.name)?, "PermissionsReady")?.clone();
         (condition["reason"] == "RoleAssignmentsDisabled"
             && condition["message"].as_str()?.contains("--role-assignments"))

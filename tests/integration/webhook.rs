@@ -10,7 +10,7 @@ use ensign_testkit::webhook::NAME;
 #[test]
 fn only_pods_of_granted_namespaces_are_sent_to_the_webhook() {
     let (granted, plain) = (granted_team("shown"), team("not-shown"));
-    let asked = |team: &Team| {
+    let is_called_for = |team: &Team| {
         let control_plane = team.ensign.control_plane;
         create(control_plane, &pod(&team.name, &json!({})), &[]).expect("admitted");
         wait_for("the audit record of the pod", || {
@@ -22,8 +22,8 @@ fn only_pods_of_granted_namespaces_are_sent_to_the_webhook() {
             Some(annotations.values().any(|value| value.as_str().is_some_and(|text| text.contains(NAME))))
         })
     };
-    assert!(asked(&granted));
-    assert!(!asked(&plain));
+    assert!(is_called_for(&granted));
+    assert!(!is_called_for(&plain));
 }
 
 #[test]

@@ -102,7 +102,7 @@ async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same_certific
     let resolvers: Vec<_> = replicas.iter().map(|(_, resolver)| Arc::clone(resolver)).collect();
     let settled = replicas.into_iter().map(|(mut keeper, _)| async move { keeper.settle().await });
     for outcome in futures::future::join_all(settled).await {
-        outcome.expect("settled");
+        outcome.expect("update the Secret");
     }
     let leaves: Vec<_> = resolvers.iter().map(|resolver| leaf(resolver)).collect();
     assert!(leaves.iter().all(|other| *other == leaves[0]));
@@ -116,10 +116,10 @@ async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same_certific
 #[tokio::test]
 async fn a_second_start_writes_nothing() {
     let install = Install::new("restart").await;
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     let before = install.stored().await;
     let (mut keeper, resolver) = install.keeper();
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, before);
     assert!(resolver.current().is_some());
     assert_eq!(wait_for("the audit record", || Some(install.updates()).filter(|all| !all.is_empty())), [200]);
@@ -130,7 +130,7 @@ async fn entries_and_labels_of_others_in_the_secret_stay() {
     let install = Install::new("others").await;
     install.change(json!({"other": "eA=="})).await;
     kubectl(install.control_plane, &["label", "secret", &install.name, "kept=yes", "--namespace", &install.name]);
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     let secret = install.secrets().get(&install.name).await.expect("the Secret");
     assert_eq!(secret.data.expect("data")["other"].0, b"x");
     assert_eq!(secret.metadata.labels.expect("labels")["kept"], "yes");
@@ -146,7 +146,7 @@ async fn a_missing_secret_is_named_and_never_created() {
     let way_out = format!("kubectl create secret generic {0} -n {0}", install.name);
     assert!(error.to_string().contains(&way_out), "{error}");
     assert!(resolver.current().is_none());
-    assert!(install.secrets().get_opt(&install.name).await.expect("asked").is_none());
+    assert!(install.secrets().get_opt(&install.name).await.expect("get the Secret").is_none());
 }
 
 #[tokio::test]
@@ -175,11 +175,11 @@ async fn a_certificate_written_by_another_replica_is_served_without_a_restart() 
     let before = leaf(&resolver);
     // A replica with another name replaces the leaf certificate; the older one follows instead of replacing it again.
     let (mut newer, newest) = install.keeper_for(&["127.0.0.1", "new.example"]);
-    newer.settle().await.expect("settled");
+    newer.settle().await.expect("update the Secret");
     eventually("the new leaf to be served", async || leaf(&resolver) != before).await;
     assert_eq!(leaf(&resolver), leaf(&newest));
     let stored = install.stored().await;
-    newer.settle().await.expect("settled");
+    newer.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, stored);
     running.abort();
 }
@@ -187,11 +187,11 @@ async fn a_certificate_written_by_another_replica_is_served_without_a_restart() 
 #[tokio::test]
 async fn certificates_of_another_program_are_served_and_never_overwritten() {
     let install = Install::new("foreign").await;
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     install.change(json!({CA_PRIVATE_KEY_KEY: null})).await;
     let stored = install.stored().await;
     let (mut keeper, resolver) = install.keeper();
-    keeper.settle().await.expect("served");
+    keeper.settle().await.expect("update the Secret");
     assert!(resolver.current().is_some());
 
     let (mut other, resolver) = install.keeper_for(&["other.example"]);
@@ -208,7 +208,7 @@ async fn invalid_data_in_the_secret_is_replaced() {
         .map(|key| (key.to_owned(), json!("eA==")));
     install.change(serde_json::Value::Object(garbage.into_iter().collect())).await;
     let (mut keeper, resolver) = install.keeper();
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     assert!(resolver.current().is_some());
 }
 
@@ -235,7 +235,7 @@ impl Install {
         self.secrets().patch(&self.name, &PatchParams::default(), &change).await.expect("annotate the Secret");
     }
 
-    async fn is_asked(&self) -> bool {
+    async fn is_rotation_requested(&self) -> bool {
         let secret = self.secrets().get(&self.name).await.expect("the Secret");
         secret.metadata.annotations.is_some_and(|all| all.contains_key(ROTATE_AUTHORITY_ANNOTATION))
     }
@@ -253,36 +253,36 @@ async fn a_new_ca_signs_only_after_it_has_been_registered_for_a_while() {
     let install = Install::new("rotate").await;
     let clock = FakeClock::new();
     let (mut keeper, resolver) = install.keeper_on(&clock);
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     let (first, served) = (install.stored().await, leaf(&resolver));
     install.register(first.ca_certificate());
 
     install.ask_for_a_new_authority().await;
-    keeper.settle().await.expect("prepared");
+    keeper.settle().await.expect("update the Secret");
     let prepared = install.stored().await;
     assert!(prepared.successor().is_some());
     assert!(prepared.ca_certificate().starts_with(first.ca_certificate()), "both are trusted, the old one still signs");
-    assert!(!install.is_asked().await, "the rotation was requested once");
+    assert!(!install.is_rotation_requested().await, "the rotation was requested once");
 
     // While it is not registered, it does not sign, however long it takes.
     for _ in 0..3 {
         clock.advance(PROPAGATION);
-        keeper.settle().await.expect("waits");
+        keeper.settle().await.expect("update the Secret");
     }
     assert_eq!(install.stored().await, prepared);
     install.register(prepared.ca_certificate());
-    keeper.settle().await.expect("seen");
+    keeper.settle().await.expect("update the Secret");
     clock.advance(PROPAGATION.saturating_sub(Duration::from_secs(1)));
-    keeper.settle().await.expect("waits");
+    keeper.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, prepared, "API servers may not have read it yet");
     assert_eq!(leaf(&resolver), served);
 
     clock.advance(Duration::from_secs(1));
-    keeper.settle().await.expect("switched");
+    keeper.settle().await.expect("update the Secret");
     let switched = install.stored().await;
     assert!(switched.successor().is_none() && switched.has_predecessors());
     assert_ne!(leaf(&resolver), served);
-    keeper.settle().await.expect("rests");
+    keeper.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, switched, "the old one stays trusted, for replicas that are late");
 }
 
@@ -292,7 +292,7 @@ async fn replicas_that_race_for_a_new_ca_agree_on_one() {
     let clock = FakeClock::new();
     let mut replicas: Vec<_> = (0..4).map(|_| install.keeper_on(&clock)).collect();
     for (keeper, _) in &mut replicas {
-        keeper.settle().await.expect("settled");
+        keeper.settle().await.expect("update the Secret");
     }
     install.register(install.stored().await.ca_certificate());
     install.ask_for_a_new_authority().await;
@@ -301,7 +301,7 @@ async fn replicas_that_race_for_a_new_ca_agree_on_one() {
     for _ in 0..4 {
         let looks = replicas.iter_mut().map(|(keeper, _)| keeper.settle());
         for outcome in futures::future::join_all(looks).await {
-            outcome.expect("settled");
+            outcome.expect("update the Secret");
         }
         install.register(install.stored().await.ca_certificate());
         clock.advance(PROPAGATION);
@@ -323,13 +323,13 @@ impl Install {
 #[tokio::test]
 async fn a_clock_that_jumps_replaces_nothing() {
     let install = Install::new("jump").await;
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     let stored = install.stored().await;
     for jump in [10 * 60, 366 * 24 * 60 * 60, 20 * 366 * 24 * 60 * 60] {
         let clock = FakeClock::new();
         clock.advance(Duration::from_secs(jump));
         let (mut keeper, resolver) = install.keeper_on(&clock);
-        keeper.settle().await.expect("settled");
+        keeper.settle().await.expect("update the Secret");
         assert!(resolver.current().is_some(), "it is valid by the API server's clock");
         assert_eq!(install.stored().await, stored);
     }
@@ -342,12 +342,12 @@ async fn an_expired_certificate_and_an_expired_ca_are_replaced() {
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
     let now = k8s_openapi::jiff::Timestamp::now();
     for (age, same_authority) in [(DAY * 100, true), (DAY * 4000, false)] {
-        let (old, _) = Bundle::default().repaired(None, &names, now - age, &provider).expect("made");
+        let (old, _) = Bundle::default().repaired(None, &names, now - age, &provider).expect("create certificates");
         let mut data = std::collections::BTreeMap::new();
         old.write(&mut data);
         install.change(json!(data)).await;
         let (mut keeper, resolver) = install.keeper();
-        keeper.settle().await.expect("settled");
+        keeper.settle().await.expect("update the Secret");
         let stored = install.stored().await;
         assert_eq!(stored.ca_certificate() == old.ca_certificate(), same_authority);
         assert!(stored.flawless(&names, now, &provider).is_some());
@@ -361,13 +361,13 @@ async fn a_ca_that_expires_within_a_year_gets_a_successor() {
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
     let now = k8s_openapi::jiff::Timestamp::now();
-    let (old, _) = Bundle::default().repaired(None, &names, now - DAY * 3400, &provider).expect("made");
+    let (old, _) = Bundle::default().repaired(None, &names, now - DAY * 3400, &provider).expect("create certificates");
     let old = old.with_new_leaf(&names, now).expect("renewed");
     let mut data = std::collections::BTreeMap::new();
     old.write(&mut data);
     install.change(json!(data)).await;
     let (mut keeper, _) = install.keeper();
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     assert!(install.stored().await.successor().is_some());
 }
 
@@ -389,16 +389,16 @@ async fn certificate_files_are_served_and_reloaded_and_invalid_ones_ignored() {
     };
     let make = || {
         let now = k8s_openapi::jiff::Timestamp::now();
-        Bundle::default().repaired(None, &names, now, &provider).expect("made").0
+        Bundle::default().repaired(None, &names, now, &provider).expect("create certificates").0
     };
     write(&make());
-    directory.look().await.expect("served");
+    directory.look().await.expect("read the certificate");
     let first = leaf(&resolver);
     std::fs::write(folder.path().join(PRIVATE_KEY_KEY), "garbage").expect("write");
     let error = directory.look().await.expect_err("garbage");
     assert!(!format!("{error:?}").contains("garbage"));
     assert_eq!(leaf(&resolver), first);
     write(&make());
-    directory.look().await.expect("served");
+    directory.look().await.expect("read the certificate");
     assert_ne!(leaf(&resolver), first);
 }

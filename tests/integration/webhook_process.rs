@@ -74,7 +74,7 @@ async fn json_logs_name_the_object_and_the_request() {
     assert_eq!(sent.send().await.expect("a response").status(), 200);
     let log = webhook.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
-    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the refusal");
+    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the denial");
     for (key, value) in
         [("request_id", "the-request"), ("namespace", "shop"), ("pod", "orders-0"), ("service_account", "orders")]
     {

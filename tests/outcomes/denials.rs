@@ -3,7 +3,7 @@
 use ensign_api::keys::{TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::json;
 
-use super::{bound_team, granted_team, refused, says, team};
+use super::{bound_team, granted_team, is_denied_with, team, wait_denied};
 use ensign_testkit::objects::wait_for;
 use ensign_testkit::pods::{env, labelled, pod};
 
@@ -12,9 +12,9 @@ fn a_labelled_pod_without_a_binding_is_denied_in_any_namespace() {
     // A granted namespace shows that labelled pods are validated.
     let (_, elsewhere) = (granted_team("anywhere"), team("labelled-elsewhere"));
     let asks = pod(&elsewhere.name, &labelled());
-    let refusal = elsewhere.create(&asks).expect_err("refused");
+    let refusal = elsewhere.create(&asks).expect_err("denied");
     for part in ["Create a ManagedIdentityBinding", "spec.serviceAccountName: app"] {
-        assert!(says(&asks, &refusal, part) && refusal.contains(part), "{part} is missing: {refusal}");
+        assert!(is_denied_with(&asks, &refusal, part) && refusal.contains(part), "{part} is missing: {refusal}");
     }
 }
 
@@ -27,8 +27,8 @@ fn labelled_pods_of_a_rejected_binding_are_denied_with_its_reason_and_others_adm
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
     let asks = pod(&team.name, &labelled());
-    refused(&team, &asks, "is not accepted (NotAllowed)");
-    refused(&team, &asks, "spec.allowedSubjects");
+    wait_denied(&team, &asks, "is not accepted (NotAllowed)");
+    wait_denied(&team, &asks, "spec.allowedSubjects");
     let admitted = team.create(&pod(&team.name, &json!({}))).expect("admitted");
     assert!(env(&admitted["spec"]["containers"][0]).is_empty());
 }
@@ -46,8 +46,8 @@ fn pods_of_an_unresolved_identity_are_denied_with_the_remedy() {
     team.apply(&binding);
     team.wait_condition("mib", "app", "IdentityResolved", "False", "IdentityNotFound");
     let asks = pod(&team.name, &json!({}));
-    let refusal = refused(&team, &asks, "the client ID of ManagedIdentity/");
-    assert!(says(&asks, &refusal, &format!("kubectl describe mib app -n {}", team.name)), "{refusal}");
+    let refusal = wait_denied(&team, &asks, "the client ID of ManagedIdentity/");
+    assert!(is_denied_with(&asks, &refusal, &format!("kubectl describe mib app -n {}", team.name)), "{refusal}");
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn a_conflicting_mount_denies_the_pod_and_is_named() {
         "containers": [{"name": "app", "image": "x", "volumeMounts": mounts}],
     }});
     let wanted = format!("container \"app\" mounts volume \"data\" at \"{TOKEN_MOUNT_PATH}\", in the way");
-    refused(&team, &pod(&team.name, &mounting), &wanted);
+    wait_denied(&team, &pod(&team.name, &mounting), &wanted);
     let volume = json!({"spec": {"volumes": [{"name": TOKEN_VOLUME, "emptyDir": {}}]}});
-    refused(&team, &pod(&team.name, &volume), "rename the volume");
+    wait_denied(&team, &pod(&team.name, &volume), "rename the volume");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_labelled_pod_right_after_its_binding_is_injected_once_the_binding_is_accept
     let admitted = wait_for("the pod to be admitted", || match team.create(&asks) {
         Ok(admitted) => Some(admitted),
         Err(refusal) => {
-            assert!(says(&asks, &refusal, "app"), "{refusal}");
+            assert!(is_denied_with(&asks, &refusal, "app"), "{refusal}");
             None
         }
     });

@@ -68,15 +68,15 @@ fn bound_team(prefix: &str) -> (Team, Value) {
 }
 
 /// Waits until the pod is denied with this message.
-fn refused(team: &Team, object: &Value, wanted: &str) -> String {
+fn wait_denied(team: &Team, object: &Value, wanted: &str) -> String {
     wait_for(&format!("the pod to be denied: {wanted}"), || {
-        team.dry_run(object).err().filter(|refusal| says(object, refusal, wanted))
+        team.dry_run(object).err().filter(|refusal| is_denied_with(object, refusal, wanted))
     })
 }
 
 /// Whether Ensign denied the pod, with this message. The API server returns one of several denials, so
 /// for a labelled pod it may be only that no ready binding covers it.
-fn says(pod: &Value, refusal: &str, wanted: &str) -> bool {
+fn is_denied_with(pod: &Value, refusal: &str, wanted: &str) -> bool {
     let [by_webhook, by_policy] = ["denied the request: ", "denied request: "].map(|words| refusal.contains(words));
     match INJECTION {
         Mode::Webhook => by_webhook && refusal.contains(wanted),

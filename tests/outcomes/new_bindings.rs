@@ -5,7 +5,7 @@ use std::thread;
 use ensign_core::cel::Mode;
 use serde_json::Value;
 
-use super::{granted_team, says};
+use super::{granted_team, is_denied_with};
 use crate::INJECTION;
 use ensign_testkit::objects::{Team, apply, wait_for};
 use ensign_testkit::pods::{env, labelled, pod};
@@ -39,7 +39,7 @@ fn pods_of_an_accepted_binding_are_always_injected_however_new_it_is() {
             Mode::Policy => wait_for("the pod to be admitted", || match team.create(&asks) {
                 Ok(stored) => Some(stored),
                 Err(refusal) => {
-                    assert!(says(&asks, &refusal, &account), "{refusal}");
+                    assert!(is_denied_with(&asks, &refusal, &account), "{refusal}");
                     None
                 }
             }),
@@ -67,7 +67,7 @@ fn a_pod_right_after_its_binding_is_injected_correctly_or_denied_with_the_reason
                 assert_eq!(env(&stored["spec"]["containers"][0])[0], ("AZURE_CLIENT_ID", client_id(&known)));
             }
             Err(refusal) => {
-                assert!(says(&asks, &refusal, &account), "the denial names the cause: {refusal}");
+                assert!(is_denied_with(&asks, &refusal, &account), "the denial names the cause: {refusal}");
                 assert!(refusal.contains(&account), "{refusal}");
             }
         }

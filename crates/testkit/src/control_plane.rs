@@ -23,7 +23,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use super::audit::AuditLog;
-use super::chosen_cluster::refusal;
+use super::chosen_cluster::rejection;
 
 use super::paths::{self, REPOSITORY as ROOT};
 
@@ -44,7 +44,7 @@ pub struct ControlPlane {
 struct Own {
     audit_log: AuditLog,
     /// Commands are written to it; closing it stops the control plane.
-    leash: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl ControlPlane {
@@ -108,9 +108,9 @@ impl ControlPlane {
     /// Executes a command such as `restart kube-apiserver`, and waits until it is done.
     #[allow(dead_code, reason = "the fault tests restart components")]
     pub fn command(&self, line: &str) {
-        let mut leash = self.own().leash.lock().expect("no command panicked");
-        writeln!(leash.0, "{line}").and_then(|()| leash.0.flush()).expect("send a command");
-        let answer = read_line(&mut leash.1).expect("a response");
+        let mut pipes = self.own().pipes.lock().expect("no command panicked");
+        writeln!(pipes.0, "{line}").and_then(|()| pipes.0.flush()).expect("send a command");
+        let answer = read_line(&mut pipes.1).expect("a response");
         assert!(answer["error"].is_null(), "{line}: {answer}");
     }
 
@@ -162,7 +162,7 @@ impl ControlPlane {
             ca_file: text("ca_file").into(),
             issuer: text("issuer"),
             kubectl,
-            own: Some(Own { audit_log: AuditLog::new(text("audit_log").into()), leash: Mutex::new((stdin, stdout)) }),
+            own: Some(Own { audit_log: AuditLog::new(text("audit_log").into()), pipes: Mutex::new((stdin, stdout)) }),
         })
     }
 
@@ -171,8 +171,8 @@ impl ControlPlane {
         let ask = |arguments: &[&str]| output(kubectl(&kubectl_path, &kubeconfig).args(arguments));
         let view = ["config", "view", "--raw", "--minify", "--flatten", "--output"];
         let server = ask(&[&view[..], &["jsonpath={.clusters[0].cluster.server}"]].concat())?;
-        if let Some(refusal) = refusal(&server, env::var("ENSIGN_TEST_ALLOW_REMOTE").ok().as_deref()) {
-            return Err(refusal);
+        if let Some(rejection) = rejection(&server, env::var("ENSIGN_TEST_ALLOW_REMOTE").ok().as_deref()) {
+            return Err(rejection);
         }
         let ca = r#"go-template={{index (index .clusters 0).cluster "certificate-authority-data" | base64decode}}"#;
         let ca_file = paths::scratch().join("chosen-cluster-ca.crt");

@@ -16,14 +16,14 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(25);
 
 /// Polls until there is a result.
-pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_or_show(what, look, String::new)
+pub fn wait_for<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
+    wait_or_show(what, poll, String::new)
 }
 
-fn wait_or_show<T>(what: &str, mut look: impl FnMut() -> Option<T>, show: impl Fn() -> String) -> T {
+fn wait_or_show<T>(what: &str, mut poll: impl FnMut() -> Option<T>, show: impl Fn() -> String) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
         assert!(start.elapsed() < TIMEOUT, "not within {TIMEOUT:?}: {what}\n{}", show());
@@ -163,13 +163,13 @@ impl Team {
 
     /// Waits until a condition of the object has a status and a reason; returns the whole object.
     pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, status: &str, reason: &str) -> Value {
-        let look = || {
+        let poll = || {
             let object = self.get(kind, name)?;
             let found = condition_of(&object, condition)?;
             (found["status"] == status && found["reason"] == reason).then(|| object.clone())
         };
         let show = || format!("{:#}", self.get(kind, name).map_or(Value::Null, |object| object["status"].clone()));
-        wait_or_show(&format!("{kind} {name} to have {condition}={status}/{reason}"), look, show)
+        wait_or_show(&format!("{kind} {name} to have {condition}={status}/{reason}"), poll, show)
     }
 
     pub fn wait_ready(&self, name: &str) -> Value {

@@ -178,11 +178,11 @@ impl LoadBalancer {
         let address = listener.local_addr().expect("an address");
         let (backends, ready) = (Arc::new(Mutex::new(Vec::<Backend>::new())), Arc::new(Mutex::new(Vec::new())));
         let (turned_away, accepted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (probed, told) = (Arc::clone(&backends), Arc::clone(&ready));
+        let (probed, updated) = (Arc::clone(&backends), Arc::clone(&ready));
         std::thread::spawn(move || {
             loop {
                 let all = probed.lock().expect("no panic").clone();
-                *told.lock().expect("no panic") =
+                *updated.lock().expect("no panic") =
                     all.iter().filter(|one| is_ready(one.health)).map(|one| one.webhook).collect();
                 std::thread::sleep(Duration::from_millis(50));
             }

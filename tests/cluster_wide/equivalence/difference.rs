@@ -178,9 +178,9 @@ pub(super) fn difference(
                 explained.brings_its_own += 1;
                 return None;
             }
-            Some(format!("only the webhook refuses: {}", webhook.message))
+            Some(format!("only the webhook denies: {}", webhook.message))
         }
-        (Err(policy), Ok(_)) => Some(format!("only the policy refuses: {}", policy.message)),
+        (Err(policy), Ok(_)) => Some(format!("only the policy denies: {}", policy.message)),
     }
 }
 

@@ -65,8 +65,8 @@ pub(super) fn an_identity_deleted_out_of_band_is_recreated(harness: &Arc<Harness
         }
     })?;
     harness.ready("shop", "app")?;
-    let told = harness.probe.points().iter().any(|point| point.starts_with("event ManagedIdentity made"));
-    if told { Ok(()) } else { Err("no event says that pods have to be restarted".to_owned()) }
+    let reported = harness.probe.points().iter().any(|point| point.starts_with("event ManagedIdentity made"));
+    if reported { Ok(()) } else { Err("no event says that pods have to be restarted".to_owned()) }
 }
 
 pub(super) fn a_failing_identity_deletion_keeps_the_object(harness: &Arc<Harness>) -> Checked {

@@ -88,8 +88,9 @@ pub(super) fn an_operator_abandons(harness: &Arc<Harness>) -> Checked {
     harness.patch(IDENTITY, "", "orders", &json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}}));
     harness.binding_deleted("shop", "app")?;
     // An event reports what is left, and it is left.
-    let told = harness.probe.points().iter().any(|point| point.starts_with("event ManagedIdentityBinding shop/app"));
-    if !told {
+    let reported =
+        harness.probe.points().iter().any(|point| point.starts_with("event ManagedIdentityBinding shop/app"));
+    if !reported {
         return Err("no event says that the credential may be left".to_owned());
     }
     harness.trusts("orders", &[("shop", "app")])?;

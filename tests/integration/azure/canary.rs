@@ -8,7 +8,7 @@ use ensign_azure_emulator::{FaultAnswer, Kind};
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Azure, body, credential, refusal, rule};
+use super::{Azure, body, credential, error_response, rule};
 
 const ASSERTION: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhc3NlcnRpb24tY2FuYXJ5In0.YXNzZXJ0aW9uLXNpZ25hdHVyZQ";
 const BEARER: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJiZWFyZXItY2FuYXJ5In0.YmVhcmVyLXNpZ25hdHVyZQ";
@@ -55,12 +55,12 @@ fn assert_silent(text: &str, what: &str) {
 fn repeating(token: &str) -> Vec<FaultAnswer> {
     let long = format!("{}{token}", "x".repeat(390));
     vec![
-        refusal(401, "InvalidAuthenticationToken", &format!("The access token {token} is invalid.")),
-        refusal(400, "BadRequest", &format!("Authorization: Bearer {token}")),
-        refusal(403, "AuthorizationFailed", token),
-        refusal(409, token, "the code repeats it"),
-        refusal(500, "InternalServerError", &format!("{{\"client_assertion\":\"{token}\"}}")),
-        refusal(400, "BadRequest", &long),
+        error_response(401, "InvalidAuthenticationToken", &format!("The access token {token} is invalid.")),
+        error_response(400, "BadRequest", &format!("Authorization: Bearer {token}")),
+        error_response(403, "AuthorizationFailed", token),
+        error_response(409, token, "the code repeats it"),
+        error_response(500, "InternalServerError", &format!("{{\"client_assertion\":\"{token}\"}}")),
+        error_response(400, "BadRequest", &long),
         body(
             400,
             json!({"error": "invalid_client", "error_codes": [50027], "error_description":

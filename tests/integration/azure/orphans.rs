@@ -30,7 +30,7 @@ fn put(azure: &Azure, credentials: &[Credential]) {
     });
 }
 
-fn standing(azure: &Azure) -> Vec<String> {
+fn existing(azure: &Azure) -> Vec<String> {
     azure.emulator.with_state(|state| {
         let orders = state.identities.values().find(|found| found.id.name == "orders").expect("it exists");
         orders.credentials.keys().cloned().collect()
@@ -64,12 +64,12 @@ async fn only_orphans_of_a_deleted_cluster_are_listed_and_deleted() {
 
     let delete = ["--cluster-id=gone", "--delete", "--issuer", ISSUER];
     let (status, _, said) = run(&azure, &delete, None);
-    assert_eq!((status, standing(&azure).len()), (2, 3), "without --yes: {said}");
+    assert_eq!((status, existing(&azure).len()), (2, 3), "without --yes: {said}");
     let (status, done, said) = run(&azure, &[&delete[..], &["--yes"]].concat(), None);
     assert_eq!((status, &done["deleted"][0]), (0, &Value::from(gone.name)), "{said}");
     let mut left = vec![alive.name, by_hand.name];
     left.sort();
-    assert_eq!(standing(&azure), left);
+    assert_eq!(existing(&azure), left);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn orphans_of_the_current_cluster_are_not_deleted() {
     let (status, _, said) = run(&azure, &[&id, "--delete", "--yes", "--issuer", ISSUER], Some(cluster));
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("not gone") && said.contains("ensign teardown"), "{said}");
-    assert_eq!(standing(&azure).len(), 1);
+    assert_eq!(existing(&azure).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

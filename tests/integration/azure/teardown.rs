@@ -66,14 +66,14 @@ fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentia
         audiences: vec!["api://AzureADTokenExchange".to_owned()],
         written_at: SystemClock.now(),
     };
-    let standing = |change: Option<&Credential>| {
+    let existing = |change: Option<&Credential>| {
         azure.emulator.with_state(|state| {
             let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it exists");
             orders.credentials.extend(change.map(|one| (one.name.clone(), one.clone())));
             orders.credentials.keys().cloned().collect::<Vec<_>>()
         })
     };
-    standing(Some(&written));
+    existing(Some(&written));
     let api = "ensign.dev/v1alpha1";
     let held = json!(["ensign.dev/credentials"]);
     let identity = json!({
@@ -95,14 +95,14 @@ fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentia
     let delete = ["--credentials=delete", "--stop-controller=ensign-controller"];
     let done = run(&testbed, &azure, &name, &delete);
     assert_eq!(done.status.code(), Some(2), "a script has to pass --yes");
-    assert_eq!(standing(None), std::slice::from_ref(&written.name));
+    assert_eq!(existing(None), std::slice::from_ref(&written.name));
 
     let done = run(&testbed, &azure, &name, &[&delete[..], &["--yes"]].concat());
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(0), "{said}");
     let report: Value = serde_json::from_slice(&done.stdout).expect("JSON and nothing else");
     assert_eq!(report["identities"][0]["deleted"], json!([written.name]), "{report:#}");
-    assert!(standing(None).is_empty());
+    assert!(existing(None).is_empty());
     assert_eq!(get(&testbed, &["deployment", "ensign-controller", "--namespace", &name])["spec"]["replicas"], 0);
     for (kind, object) in [("mi", name.as_str()), ("mib", "app")] {
         assert!(get(&testbed, &[kind, object, "--namespace", &name])["metadata"]["finalizers"].is_null(), "{kind}");
