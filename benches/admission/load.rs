@@ -13,11 +13,12 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use crate::client::{Connection, Server};
-use crate::{Failure, processor_time, reviews};
+use crate::{Failure, reviews};
+use ensign_testkit::processor_time;
 
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long whatever was sent may take in the end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -152,7 +153,7 @@ impl Tally {
 
 impl Load {
     async fn connections(&self, count: usize) -> Result<Vec<Connection>, Failure> {
-        timeout(PATIENCE, try_join_all((0..count).map(|_| self.server.connect()))).await?
+        timeout(TIMEOUT, try_join_all((0..count).map(|_| self.server.connect()))).await?
     }
 
     fn request(&self, number: usize) -> &[u8] {
@@ -160,7 +161,7 @@ impl Load {
     }
 
     fn server_time(&self) -> Result<Option<Duration>, Failure> {
-        self.pid.map(processor_time::of).transpose()
+        Ok(self.pid.map(processor_time::of_live_threads).transpose()?)
     }
 
     async fn closed(&self, connections: usize, lasting: Duration) -> Result<Value, Failure> {
@@ -171,7 +172,7 @@ impl Load {
 
     async fn turns(&self, open: &mut [Connection], lasting: Duration) -> Result<Value, Failure> {
         let tally = Tally::default();
-        let (server, client) = (self.server_time()?, processor_time::of(std::process::id())?);
+        let (server, client) = (self.server_time()?, processor_time::of_live_threads(std::process::id())?);
         let started = Instant::now();
         let all = open.iter_mut().map(|connection| async {
             while started.elapsed() < lasting {
@@ -181,7 +182,7 @@ impl Load {
                 }
             }
         });
-        timeout(lasting + PATIENCE, join_all(all)).await?;
+        timeout(lasting + TIMEOUT, join_all(all)).await?;
         self.report(&tally, started, server, client)
     }
 
@@ -195,7 +196,7 @@ impl Load {
             give_back.send(connection)?;
         }
         let tally = Rc::new(Tally::default());
-        let (server, client) = (self.server_time()?, processor_time::of(std::process::id())?);
+        let (server, client) = (self.server_time()?, processor_time::of_live_threads(std::process::id())?);
         let started = Instant::now();
         let mut under_way = Vec::new();
         for number in 0.. {
@@ -206,7 +207,7 @@ impl Load {
             while started.elapsed() < due {
                 yield_now().await;
             }
-            let mut connection = timeout(PATIENCE, free.recv()).await?.ok_or("no connection is left")?;
+            let mut connection = timeout(TIMEOUT, free.recv()).await?.ok_or("no connection is left")?;
             let (tally, requests, give_back) = (Rc::clone(&tally), Rc::clone(&self.requests), give_back.clone());
             under_way.push(spawn_local(async move {
                 let number = tally.next();
@@ -218,14 +219,14 @@ impl Load {
             }));
         }
         for one in under_way {
-            timeout(PATIENCE, one).await??;
+            timeout(TIMEOUT, one).await??;
         }
         self.report(&tally, started, server, client)
     }
 
     async fn burst(&self, connections: usize) -> Result<Value, Failure> {
         let tally = Tally::default();
-        let (server, client) = (self.server_time()?, processor_time::of(std::process::id())?);
+        let (server, client) = (self.server_time()?, processor_time::of_live_threads(std::process::id())?);
         let started = Instant::now();
         let all = (0..connections).map(|number| {
             let tally = &tally;
@@ -234,7 +235,7 @@ impl Load {
                     let answer = self.server.connect().await?.send(self.request(number)).await?;
                     Ok(answer.body)
                 };
-                let answer = timeout(PATIENCE, answer).await.unwrap_or_else(|late| Err(late.into()));
+                let answer = timeout(TIMEOUT, answer).await.unwrap_or_else(|late| Err(late.into()));
                 tally.note(answer, started);
             }
         });
@@ -251,7 +252,7 @@ impl Load {
     ) -> Result<Value, Failure> {
         let took = started.elapsed();
         let server = self.server_time()?.zip(server).map(|(after, before)| after.saturating_sub(before));
-        let client = processor_time::of(std::process::id())?.saturating_sub(client);
+        let client = processor_time::of_live_threads(std::process::id())?.saturating_sub(client);
         Ok(tally.report(took, server, client))
     }
 }

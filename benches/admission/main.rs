@@ -13,7 +13,6 @@
 mod client;
 mod echo;
 mod load;
-mod processor_time;
 mod reviews;
 mod seed;
 

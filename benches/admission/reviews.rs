@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::seed::Place;
+use crate::seed::SeededBinding;
 
 /// The path of the webhook, which the floor serves too.
 pub const PATH: &str = "/mutate-pods";
@@ -10,11 +10,11 @@ pub const PATH: &str = "/mutate-pods";
 /// Requests to send by turns, complete with their heads, spread evenly over the first `bindings` bindings.
 pub fn requests(bytes: usize, bindings: usize, different: usize) -> Result<Vec<Vec<u8>>, crate::Failure> {
     let different = different.clamp(1, bindings.max(1));
-    (0..different).map(|number| request(bytes, &Place::of(number * bindings / different))).collect()
+    (0..different).map(|number| request(bytes, &SeededBinding::of(number * bindings / different))).collect()
 }
 
-fn request(bytes: usize, place: &Place) -> Result<Vec<u8>, crate::Failure> {
-    let body = body(bytes, place)?;
+fn request(bytes: usize, binding: &SeededBinding) -> Result<Vec<u8>, crate::Failure> {
+    let body = body(bytes, binding)?;
     let head = format!(
         "POST {PATH}?timeout=5s HTTP/1.1\r\nhost: ensign-webhook.ensign-system.svc\r\nuser-agent: kube-apiserver-admission\r\n\
          content-length: {}\r\naccept: application/json, */*\r\ncontent-type: application/json\r\n\r\n",
@@ -25,9 +25,9 @@ fn request(bytes: usize, place: &Place) -> Result<Vec<u8>, crate::Failure> {
 
 /// Grows as pods grow: first in variables of containers, up to a third of the size, then in an annotation, as that of
 /// `kubectl apply`.
-fn body(bytes: usize, place: &Place) -> Result<Vec<u8>, crate::Failure> {
+fn body(bytes: usize, binding: &SeededBinding) -> Result<Vec<u8>, crate::Failure> {
     let mut variables = 0;
-    let spread = |variables: usize| serde_json::to_vec(&review(place, variables, ""));
+    let spread = |variables: usize| serde_json::to_vec(&review(binding, variables, ""));
     let small = spread(0)?.len();
     if small > bytes {
         return Err(format!("the smallest review has {small} bytes, more than {bytes}").into());
@@ -37,11 +37,11 @@ fn body(bytes: usize, place: &Place) -> Result<Vec<u8>, crate::Failure> {
         variables = bytes / 3 / each;
     }
     let without = spread(variables)?.len();
-    let body = serde_json::to_vec(&review(place, variables, &"x".repeat(bytes - without)))?;
+    let body = serde_json::to_vec(&review(binding, variables, &"x".repeat(bytes - without)))?;
     if body.len() == bytes { Ok(body) } else { Err(format!("made {} bytes, not {bytes}", body.len()).into()) }
 }
 
-fn review(place: &Place, variables: usize, filler: &str) -> Value {
+fn review(binding: &SeededBinding, variables: usize, filler: &str) -> Value {
     let variables: Vec<_> = (0..variables)
         .map(|number| json!({"name": format!("SETTING_{number:04}"), "value": format!("a value of usual length {number:04}")}))
         .collect();
@@ -60,13 +60,13 @@ fn review(place: &Place, variables: usize, filler: &str) -> Value {
             "resource": {"group": "", "version": "v1", "resource": "pods"},
             "requestKind": {"group": "", "version": "v1", "kind": "Pod"},
             "requestResource": {"group": "", "version": "v1", "resource": "pods"},
-            "name": "app-5d8c7b9f4-x2x4z", "namespace": place.namespace, "operation": "CREATE",
+            "name": "app-5d8c7b9f4-x2x4z", "namespace": binding.namespace, "operation": "CREATE",
             "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller",
                 "groups": ["system:serviceaccounts", "system:authenticated"]},
             "object": {
                 "kind": "Pod", "apiVersion": "v1",
                 "metadata": {
-                    "name": "app-5d8c7b9f4-x2x4z", "generateName": "app-5d8c7b9f4-", "namespace": place.namespace,
+                    "name": "app-5d8c7b9f4-x2x4z", "generateName": "app-5d8c7b9f4-", "namespace": binding.namespace,
                     "creationTimestamp": null, "labels": {"app": "app", "pod-template-hash": "5d8c7b9f4"},
                     "annotations": {"example.com/filler": filler},
                 },
@@ -74,7 +74,7 @@ fn review(place: &Place, variables: usize, filler: &str) -> Value {
                     "volumes": [{"name": "kube-api-access-x7k2p", "projected": {"defaultMode": 420, "sources": [
                         {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}}]}}],
                     "containers": [container("app", half), container("proxy", rest)],
-                    "restartPolicy": "Always", "serviceAccountName": place.account, "serviceAccount": place.account,
+                    "restartPolicy": "Always", "serviceAccountName": binding.account, "serviceAccount": binding.account,
                 },
                 "status": {},
             },

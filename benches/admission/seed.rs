@@ -27,12 +27,12 @@ pub struct Args {
 }
 
 /// Where a binding is, and the service account that it is for.
-pub struct Place {
+pub struct SeededBinding {
     pub namespace: String,
     pub account: String,
 }
 
-impl Place {
+impl SeededBinding {
     /// Of the binding with this number.
     pub fn of(number: usize) -> Self {
         Self {
@@ -53,14 +53,14 @@ pub async fn run(Args { from, to }: Args) -> Result<Value, Failure> {
 }
 
 async fn namespace(client: &Client, first: usize) -> Result<(), Failure> {
-    let name = Place::of(first).namespace;
+    let name = SeededBinding::of(first).namespace;
     let object: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
     let api: Api<Namespace> = Api::all(client.clone());
     timeout(DEADLINE, api.create(&PostParams::default(), &object)).await?.map(drop).or_else(unless_there)
 }
 
 async fn binding(client: &Client, number: usize) -> Result<(), Failure> {
-    let Place { namespace, account } = Place::of(number);
+    let SeededBinding { namespace, account } = SeededBinding::of(number);
     let object: ManagedIdentityBinding = serde_json::from_value(json!({
         "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding", "metadata": {"name": account},
         "spec": {"identityRef": {"name": account}, "serviceAccountName": account},

@@ -1,20 +1,22 @@
 //! A fleet of bindings, twenty to an identity: in Azure, in Kubernetes, and both at once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::state::{IdentityId, ResourceGroup, Subscription};
 use ensign_azure_emulator::{Emulator, LogEntry, LogFilter};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::process::{AUDIENCE, CONTROLLER, OWN_CLIENT_ID, SYSTEM};
 use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::objects::kubectl;
+use ensign_testkit::paths::REPOSITORY;
+use ensign_testkit::{azure, controller_process};
 
 pub const PER_IDENTITY: usize = 20;
 /// An identity's bindings are in so many namespaces.
@@ -23,7 +25,7 @@ const IDENTITIES_PER_SUBSCRIPTION: usize = 100;
 pub const GROUP: &str = "fleet";
 /// Requests at a time, where only the speed of the API server matters.
 pub const AT_ONCE: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// A fleet of its own: names and identities are no other fleet's.
 #[derive(Clone)]
@@ -37,7 +39,7 @@ pub struct Fleet {
 
 /// One binding: namespace, name (which is its service account's too) and the number of its identity.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct BindingKey {
     pub namespace: String,
     pub name: String,
     pub identity: usize,
@@ -65,10 +67,10 @@ impl Fleet {
     }
 
     /// Where each binding is.
-    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+    pub fn keys(&self) -> impl Iterator<Item = BindingKey> + '_ {
         (0..self.bindings).map(|number| {
             let (identity, which) = (number / PER_IDENTITY, number % PER_IDENTITY);
-            Place {
+            BindingKey {
                 namespace: self.namespace(identity + which % SPREAD),
                 name: format!("app-{identity}-{which}"),
                 identity,
@@ -77,18 +79,24 @@ impl Fleet {
     }
 
     pub fn arm_id(&self, number: usize) -> String {
-        format!(
-            "/subscriptions/{}/resourceGroups/{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
-            Self::subscription(number),
-            self.identity(number)
-        )
+        azure::arm_id(&self.id(number))
+    }
+
+    fn id(&self, number: usize) -> IdentityId {
+        IdentityId {
+            subscription: Self::subscription(number),
+            resource_group: GROUP.to_owned(),
+            name: self.identity(number),
+        }
     }
 
     /// Makes the identities in Azure, and namespaces and `ManagedIdentity` objects in Kubernetes.
-    pub async fn prepare(&self, azure: &Emulator) {
+    pub async fn prepare(&self, emulator: &Emulator) {
         let identities = self.identities();
         for number in 0..identities {
-            add_identity(azure, &Self::subscription(number), &self.identity(number), uuid(), ArmRights::None, None);
+            add_subscription(emulator, &Self::subscription(number));
+            let identity = azure::identity(self.id(number), &emulator.info().location);
+            emulator.with_state(|state| state.identities.insert(identity.id.key(), identity));
         }
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         each(0..self.namespaces, async |number| {
@@ -113,19 +121,19 @@ impl Fleet {
 
     /// Creates every binding.
     pub async fn bind(&self) {
-        each(self.places(), async |place| self.create(&place).await).await;
+        each(self.keys(), async |key| self.create(&key).await).await;
     }
 
-    pub async fn create(&self, place: &Place) {
+    pub async fn create(&self, key: &BindingKey) {
         let binding: ManagedIdentityBinding = object(json!({
-            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding", "metadata": {"name": place.name},
-            "spec": {"identityRef": {"name": self.identity(place.identity)}, "serviceAccountName": place.name},
+            "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding", "metadata": {"name": key.name},
+            "spec": {"identityRef": {"name": self.identity(key.identity)}, "serviceAccountName": key.name},
         }));
-        self.api(place).create(&PostParams::default(), &binding).await.expect("create a binding");
+        self.api(key).create(&PostParams::default(), &binding).await.expect("create a binding");
     }
 
-    pub fn api(&self, place: &Place) -> Api<ManagedIdentityBinding> {
-        Api::namespaced(self.client.clone(), &place.namespace)
+    pub fn api(&self, key: &BindingKey) -> Api<ManagedIdentityBinding> {
+        Api::namespaced(self.client.clone(), &key.namespace)
     }
 
     /// Deletes every binding, which the controller that runs has to release, and then the rest of the fleet.
@@ -144,7 +152,7 @@ impl Fleet {
         let start = Instant::now();
         let ours = |found: &ManagedIdentity| found.name_any().starts_with(&format!("{}-", self.name));
         while identities.list(&everything.1).await.expect("list the identities").iter().any(ours) {
-            assert!(start.elapsed() < PATIENCE, "identities go once their credentials are gone");
+            assert!(start.elapsed() < TIMEOUT, "identities go once their credentials are gone");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert_eq!(self.trusted(azure), 0, "no credential outlives its binding");
@@ -185,41 +193,20 @@ pub fn arm_log(azure: &Emulator, since: u64) -> Vec<LogEntry> {
     log
 }
 
-/// The number of the last request that Azure saw.
+/// The number of the last request to Azure.
 pub fn log_position(azure: &Emulator) -> u64 {
     azure.requests().0
 }
 
-/// Makes what whoever installs makes, in the cluster and in Azure.
+/// Creates what an install in compatibility mode consists of, in the cluster and in Azure.
 pub fn install(control_plane: &'static ControlPlane, azure: &Emulator) {
-    for arguments in [
-        &["apply", "--filename", "crds"][..],
-        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"],
-        &["apply", "--filename", "dev/manifests"],
-        &["apply", "--filename", "dev/manifests/compatibility"],
-    ] {
-        let mut command = control_plane.kubectl();
-        let done = command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run kubectl");
-        assert!(done.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-    let trust = Credential {
-        name: "bootstrap".to_owned(),
-        issuer: control_plane.issuer.clone(),
-        subject: format!("system:serviceaccount:{SYSTEM}:{CONTROLLER}"),
-        audiences: vec![AUDIENCE.to_owned()],
-        written_at: Timestamp::UNIX_EPOCH,
-    };
-    add_identity(azure, &Fleet::subscription(0), CONTROLLER, OWN_CLIENT_ID.to_owned(), ArmRights::All, Some(trust));
+    add_subscription(azure, &Fleet::subscription(0));
+    controller_process::install(control_plane, azure, &Fleet::subscription(0), GROUP);
+    let manifests = Path::new(REPOSITORY).join("dev/manifests/compatibility");
+    kubectl(control_plane, &["apply", "--filename", &manifests.to_string_lossy()]);
 }
 
-fn add_identity(
-    azure: &Emulator,
-    subscription: &str,
-    name: &str,
-    client_id: String,
-    arm_rights: ArmRights,
-    trust: Option<Credential>,
-) {
+fn add_subscription(azure: &Emulator, subscription: &str) {
     let info = azure.info();
     azure.with_state(|state| {
         state.subscriptions.entry(subscription.to_owned()).or_insert_with(|| {
@@ -230,23 +217,6 @@ fn add_identity(
                 resource_groups: [(GROUP.to_owned(), group)].into(),
             }
         });
-        let id = IdentityId {
-            subscription: subscription.to_owned(),
-            resource_group: GROUP.to_owned(),
-            name: name.to_owned(),
-        };
-        let identity = Identity {
-            id,
-            location: info.location.clone(),
-            tags: BTreeMap::new(),
-            isolation_scope: "None".to_owned(),
-            client_id,
-            principal_id: uuid(),
-            arm_rights,
-            created_at: Timestamp::UNIX_EPOCH,
-            credentials: trust.into_iter().map(|trust| (trust.name.clone(), trust)).collect(),
-        };
-        state.identities.insert(identity.id.key(), identity);
     });
 }
 
@@ -257,8 +227,4 @@ pub async fn each<T, F: Future<Output = ()>>(items: impl IntoIterator<Item = T>,
 
 pub fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("an object")
-}
-
-fn uuid() -> String {
-    uuid::Uuid::new_v4().to_string()
 }

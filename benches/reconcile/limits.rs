@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
-use azure_core::time::OffsetDateTime;
 use ensign_azure::ArmClient;
 use ensign_controller;
 use ensign_controller::{Config, ControllerMetrics, Failpoints};
@@ -24,62 +22,71 @@ use kube::client::ClientBuilder;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::fixture::{Fixture, seconds};
 use crate::fleet::{Fleet, arm_counts, arm_log, log_position};
-use crate::scene::{Scene, seconds};
-use crate::simulated_clock::{SimulatedClock, UnderWay};
+use crate::pending_requests::PendingRequests;
+use ensign_testkit::azure::FixedToken;
+use ensign_testkit::clock::FakeClock;
 
+/// Deadlines within one step are reached at its end: each stillness takes real time, and ten thousand would take very much.
+/// A wait can be too long by as much, and a whole run too.
+const STEP: Duration = Duration::from_millis(500);
 /// For so long nothing may have happened before the clock goes on.
 const STILL: Duration = Duration::from_millis(40);
 /// What the cluster does in that time where it does nothing, with what the kernel's counting may add: where it does more, it
 /// may be that it has yet to tell of a change.
 const IDLE_SECONDS: f64 = 0.011;
-const PATIENCE: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_secs(1800);
 const CONCURRENCY: usize = 8;
 
-pub async fn measure(scene: &mut Scene) -> Value {
-    let fleet = scene.fleet(scene.largest());
-    fleet.prepare(&scene.azure).await;
+pub async fn measure(fixture: &mut Fixture) -> Value {
+    let fleet = fixture.fleet(fixture.largest());
+    fleet.prepare(&fixture.azure).await;
     fleet.bind().await;
-    scene.say(&format!("{} bindings made", fleet.bindings));
-    let clock = SimulatedClock::new();
-    scene.azure.limit_requests(Some(clock.clone()));
-    let (seen, begun) = (log_position(&scene.azure), Instant::now());
-    let (stop, under_way) = (CancellationToken::new(), UnderWay::default());
-    let config = config(scene, clock.clone(), &under_way).await;
+    fixture.progress(&format!("{} bindings made", fleet.bindings));
+    let clock = FakeClock::new();
+    fixture.azure.limit_requests(Some(clock.clone()));
+    let (seen, begun) = (log_position(&fixture.azure), Instant::now());
+    let (stop, pending) = (CancellationToken::new(), PendingRequests::default());
+    let config = config(fixture, clock.clone(), &pending).await;
     let running = tokio::spawn(ensign_controller::run(config, stop.clone()));
     let mut said = Instant::now();
-    while fleet.trusted(&scene.azure) < fleet.bindings {
-        assert!(begun.elapsed() < PATIENCE && !running.is_finished(), "every credential is written");
-        stillness(scene, &clock, &under_way).await;
-        if fleet.trusted(&scene.azure) < fleet.bindings {
-            clock.go_on();
+    while fleet.trusted(&fixture.azure) < fleet.bindings {
+        assert!(begun.elapsed() < TIMEOUT && !running.is_finished(), "every credential is written");
+        stillness(fixture, &clock, &pending).await;
+        if fleet.trusted(&fixture.azure) < fleet.bindings {
+            advance_to_next_deadline(&clock);
         }
         if said.elapsed() > Duration::from_secs(10) {
-            scene.say(&format!("{} written after {:.0} s", fleet.trusted(&scene.azure), clock.passed().as_secs_f64()));
+            fixture.progress(&format!(
+                "{} written after {:.0} s",
+                fleet.trusted(&fixture.azure),
+                clock.passed().as_secs_f64()
+            ));
             said = Instant::now();
         }
     }
     let passed = clock.passed();
     stop.cancel();
-    running.await.expect("the controller ran").expect("the controller stopped");
-    scene.azure.limit_requests(None);
-    scene.standing = Some(fleet.clone());
+    running.await.expect("run the controller").expect("join the controller");
+    fixture.azure.limit_requests(None);
+    fixture.ready_fleet = Some(fleet.clone());
     let floor = floor(&fleet);
-    for entry in arm_log(&scene.azure, seen).iter().filter(|entry| entry.status.is_some_and(|status| status >= 400)) {
-        scene.say(&format!("{} {}: {:?} {:?}", entry.method, entry.path, entry.status, entry.error_code));
+    for entry in arm_log(&fixture.azure, seen).iter().filter(|entry| entry.status.is_some_and(|status| status >= 400)) {
+        fixture.progress(&format!("{} {}: {:?} {:?}", entry.method, entry.path, entry.status, entry.error_code));
     }
-    scene.say(&format!("{:.1} s where the limits cost {:.1} s", passed.as_secs_f64(), floor.as_secs_f64()));
+    fixture.progress(&format!("{:.1} s where the limits cost {:.1} s", passed.as_secs_f64(), floor.as_secs_f64()));
     json!({
         "bindings": fleet.bindings, "identities": fleet.identities(), "subscriptions": fleet.subscriptions(),
-        "seconds": seconds(passed), "floor_seconds": seconds(floor), "arm": arm_counts(&scene.azure, seen),
+        "seconds": seconds(passed), "floor_seconds": seconds(floor), "arm": arm_counts(&fixture.azure, seen),
         "real_seconds": seconds(begun.elapsed()),
     })
 }
 
 /// Waits until nothing has been asked or waited for anew for a moment, every request has its answer, and the cluster has
 /// nothing left to do.
-async fn stillness(scene: &Scene, clock: &SimulatedClock, under_way: &UnderWay) {
-    let look = || (scene.azure.requests(), under_way.counts(), clock.sleeps());
+async fn stillness(fixture: &Fixture, clock: &FakeClock, pending: &PendingRequests) {
+    let look = || (fixture.azure.requests(), pending.counts(), clock.sleeps());
     let (mut last, mut since, mut worked) = (look(), Instant::now(), None);
     loop {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -92,12 +99,19 @@ async fn stillness(scene: &Scene, clock: &SimulatedClock, under_way: &UnderWay) 
         if worked.is_some() && since.elapsed() < STILL {
             continue;
         }
-        let work = scene.cluster_cpu_seconds();
+        let work = fixture.cluster_cpu_seconds();
         if worked.is_some_and(|before| work - before < IDLE_SECONDS) {
             return;
         }
         (since, worked) = (Instant::now(), Some(work));
     }
+}
+
+/// Advances to the next deadline that is waited for, rounded up to the end of its step.
+fn advance_to_next_deadline(clock: &FakeClock) {
+    let Some(wake) = clock.next_wake().filter(|wake| !wake.is_zero()) else { return };
+    let steps = (clock.passed() + wake).as_nanos().div_ceil(STEP.as_nanos());
+    clock.advance(STEP * u32::try_from(steps).unwrap_or(u32::MAX) - clock.passed());
 }
 
 /// What the published limits cost at least, however the work is done: one PUT for each binding, one LIST for each identity,
@@ -116,15 +130,15 @@ fn floor(fleet: &Fleet) -> Duration {
     Duration::from_secs_f64(times.fold(0.0, f64::max))
 }
 
-async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Config {
-    let kube = ClientBuilder::try_from(scene.control_plane.config().await).expect("a client");
-    let client = kube.with_layer(under_way).build();
-    let info = scene.azure.info();
+async fn config(fixture: &Fixture, clock: SharedClock, pending: &PendingRequests) -> Config {
+    let kube = ClientBuilder::try_from(fixture.control_plane.config().await).expect("a client");
+    let client = kube.with_layer(pending).build();
+    let info = fixture.azure.info();
     let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
-    let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
-    let token = Arc::new(FixedToken(scene.azure.arm_token().expect("a token")));
+    let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("discover the cluster");
+    let token = Arc::new(FixedToken(fixture.azure.arm_token().expect("a token")));
     Config {
-        arm: ArmClient::new(&cloud, &connection, token, &cluster_tag(&id)).expect("a client of ARM"),
+        arm: ArmClient::new(&cloud, &connection, token, &cluster_tag(&id)).expect("create an ARM client"),
         client,
         settings: Settings {
             cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
@@ -149,21 +163,5 @@ async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Conf
         failpoints: Failpoints::default(),
         pods: None,
         metrics: ControllerMetrics::default(),
-    }
-}
-
-/// A credential that always has the same token.
-#[derive(Debug)]
-struct FixedToken(String);
-
-#[async_trait::async_trait]
-impl TokenCredential for FixedToken {
-    async fn get_token(
-        &self,
-        _scopes: &[&str],
-        _options: Option<TokenRequestOptions<'_>>,
-    ) -> azure_core::Result<AccessToken> {
-        let expires_on = OffsetDateTime::now_utc() + azure_core::time::Duration::hours(12);
-        Ok(AccessToken::new(self.0.clone(), expires_on))
     }
 }

@@ -13,24 +13,24 @@
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
 mod audit;
+mod baseline;
 mod failover;
+mod fixture;
 mod fleet;
-mod floor;
 mod limits;
 mod memory;
 mod one;
+mod pending_requests;
 mod process;
 mod reconcile;
 mod restart;
-mod scene;
-mod simulated_clock;
 mod soak;
 mod steady;
 
 use std::path::PathBuf;
 
 use clap::Parser;
-use scene::Scene;
+use fixture::Fixture;
 use serde_json::{Map, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -98,20 +98,20 @@ async fn main() {
     let mut args = Args::parse();
     args.parts.sort_unstable();
     args.parts.dedup();
-    let mut scene = Scene::start(args).await;
+    let mut fixture = Fixture::start(args).await;
     let mut report = Map::new();
-    for part in scene.args.parts.clone() {
+    for part in fixture.args.parts.clone() {
         let name = format!("{part:?}").to_lowercase();
-        scene.say(&format!("{name} ..."));
+        fixture.progress(&format!("{name} ..."));
         let figures: Value = match part {
-            Part::Reconcile => reconcile::measure(&mut scene).await,
-            Part::Limits => limits::measure(&mut scene).await,
-            Part::Steady => steady::measure(&mut scene).await,
-            Part::Restart => restart::measure(&mut scene).await,
-            Part::Failover => failover::measure(&mut scene).await,
-            Part::One => one::measure(&mut scene).await,
-            Part::Memory => memory::measure(&mut scene).await,
-            Part::Soak => soak::measure(&mut scene).await,
+            Part::Reconcile => reconcile::measure(&mut fixture).await,
+            Part::Limits => limits::measure(&mut fixture).await,
+            Part::Steady => steady::measure(&mut fixture).await,
+            Part::Restart => restart::measure(&mut fixture).await,
+            Part::Failover => failover::measure(&mut fixture).await,
+            Part::One => one::measure(&mut fixture).await,
+            Part::Memory => memory::measure(&mut fixture).await,
+            Part::Soak => soak::measure(&mut fixture).await,
         };
         report.insert(name, figures);
     }

@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{Api, ListParams, ObjectMeta, PostParams};
 use serde_json::{Value, json};
 
+use crate::fixture::Fixture;
 use crate::fleet::{Fleet, each, object};
 use crate::process::{CONTROLLER, Process, WEBHOOK};
-use crate::scene::Scene;
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 /// So long that no restart of the API server ends it.
 const LEASE_SECONDS: u64 = 300;
 /// So long that nothing is looked at again because its time has come.
@@ -18,38 +18,38 @@ const RESYNC_SECONDS: u64 = 86_400;
 const POD_NAMESPACE: &str = "crowd";
 const ACCOUNTS_PER_NAMESPACE: usize = 100;
 
-pub async fn measure(scene: &mut Scene) -> Value {
-    let empty = empty(scene).await;
-    let fleet = scene.standing().await;
-    let before = processes(scene).await;
+pub async fn measure(fixture: &mut Fixture) -> Value {
+    let empty = empty(fixture).await;
+    let fleet = fixture.ready_fleet().await;
+    let before = processes(fixture).await;
     let with_bindings = look(&before);
     before.0.stop();
     before.1.stop();
-    accounts(scene, fleet.bindings).await;
-    scene.say(&format!("{} service accounts are there", fleet.bindings));
+    accounts(fixture, fleet.bindings).await;
+    fixture.progress(&format!("{} service accounts are there", fleet.bindings));
 
-    let (controller, webhook) = processes(scene).await;
-    let alone = rest_and_relist(scene, &controller, &webhook).await;
-    pods(scene).await;
-    scene.say(&format!("{} pods are there", scene.args.pods));
-    let crowded = rest_and_relist(scene, &controller, &webhook).await;
+    let (controller, webhook) = processes(fixture).await;
+    let alone = rest_and_relist(fixture, &controller, &webhook).await;
+    pods(fixture).await;
+    fixture.progress(&format!("{} pods are there", fixture.args.pods));
+    let crowded = rest_and_relist(fixture, &controller, &webhook).await;
     controller.stop();
     webhook.stop();
-    let (controller, webhook) = processes(scene).await;
+    let (controller, webhook) = processes(fixture).await;
     let crowded_from_start = look(&(controller, webhook));
     json!({
         "bindings": fleet.bindings, "identities": fleet.identities(), "service_accounts": fleet.bindings,
-        "pods": scene.args.pods, "empty": empty, "with_bindings": with_bindings, "without_pods": alone,
+        "pods": fixture.args.pods, "empty": empty, "with_bindings": with_bindings, "without_pods": alone,
         "with_pods": crowded, "with_pods_from_start": crowded_from_start,
     })
 }
 
 /// Both processes where there is nothing, unless a fleet stands already.
-async fn empty(scene: &mut Scene) -> Value {
-    if scene.standing.is_some() {
+async fn empty(fixture: &mut Fixture) -> Value {
+    if fixture.ready_fleet.is_some() {
         return Value::Null;
     }
-    let both = processes(scene).await;
+    let both = processes(fixture).await;
     let seen = look(&both);
     both.0.stop();
     both.1.stop();
@@ -57,13 +57,13 @@ async fn empty(scene: &mut Scene) -> Value {
 }
 
 /// A controller that leads and a webhook, both ready and at rest.
-async fn processes(scene: &mut Scene) -> (Process, Process) {
-    let mut controller = scene.controller_with_lease(CONTROLLER, RESYNC_SECONDS, LEASE_SECONDS);
-    let mut webhook = scene.workshop.webhook(&scene.azure);
-    controller.ready().await;
-    webhook.ready().await;
-    controller.reaches("ensign_leader", &[], 1.0, PATIENCE).await;
-    scene.wait_for_rest(CONTROLLER).await;
+async fn processes(fixture: &mut Fixture) -> (Process, Process) {
+    let mut controller = fixture.controller_with_lease(CONTROLLER, RESYNC_SECONDS, LEASE_SECONDS);
+    let mut webhook = fixture.launcher.webhook(&fixture.azure);
+    controller.wait_ready().await;
+    webhook.wait_ready().await;
+    controller.wait_for_metric("ensign_leader", &[], 1.0, TIMEOUT).await;
+    fixture.wait_for_rest(CONTROLLER).await;
     (controller, webhook)
 }
 
@@ -72,30 +72,31 @@ fn look(both: &(Process, Process)) -> Value {
 }
 
 /// Both at rest, and then after the cluster has lost its history, so that no watch can go on and all list anew.
-async fn rest_and_relist(scene: &mut Scene, controller: &Process, webhook: &Process) -> Value {
-    let lists = |scene: &mut Scene, account: &str| {
-        scene.audit.of(account).get("list managedidentitybindings").copied().unwrap_or_default()
+async fn rest_and_relist(fixture: &mut Fixture, controller: &Process, webhook: &Process) -> Value {
+    let lists = |fixture: &mut Fixture, account: &str| {
+        fixture.audit.of(account).get("list managedidentitybindings").copied().unwrap_or_default()
     };
-    scene.wait_for_rest(CONTROLLER).await;
+    fixture.wait_for_rest(CONTROLLER).await;
     let rest = [controller.usage(), webhook.usage()];
-    let before = [lists(scene, CONTROLLER), lists(scene, WEBHOOK)];
-    controller.forget_peak();
-    webhook.forget_peak();
-    forget_history(scene).await;
+    let before = [lists(fixture, CONTROLLER), lists(fixture, WEBHOOK)];
+    controller.reset_peak();
+    webhook.reset_peak();
+    discard_history(fixture).await;
     let start = Instant::now();
     for (account, before) in [CONTROLLER, WEBHOOK].into_iter().zip(before) {
-        while lists(scene, account) == before {
-            assert!(start.elapsed() < PATIENCE, "{account} lists anew");
+        while lists(fixture, account) == before {
+            assert!(start.elapsed() < TIMEOUT, "{account} lists anew");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        scene.wait_for_rest(account).await;
+        fixture.wait_for_rest(account).await;
     }
     let relist = [controller.usage(), webhook.usage()];
     for (name, at, after) in [(CONTROLLER, rest[0], relist[0]), (WEBHOOK, rest[1], relist[1])] {
         let [at, peak, after] =
             [at.rss_bytes, after.peak_bytes, after.rss_bytes].map(|bytes| bytes as f64 / 1_048_576.0);
-        scene
-            .say(&format!("{name}: {at:.1} MiB at rest, at most {peak:.1} while it lists anew, {after:.1} afterwards"));
+        fixture.progress(&format!(
+            "{name}: {at:.1} MiB at rest, at most {peak:.1} while it lists anew, {after:.1} afterwards"
+        ));
     }
     json!({
         "controller": {"rest": rest[0], "relist": relist[0]},
@@ -104,10 +105,10 @@ async fn rest_and_relist(scene: &mut Scene, controller: &Process, webhook: &Proc
 }
 
 /// Ends the API server without a word, and lets etcd forget everything before now.
-async fn forget_history(scene: &Scene) {
-    let api: Api<Namespace> = Api::all(scene.client.clone());
+async fn discard_history(fixture: &Fixture) {
+    let api: Api<Namespace> = Api::all(fixture.client.clone());
     let now = api.list(&ListParams::default().limit(1)).await.expect("list").metadata.resource_version;
-    let control_plane = scene.control_plane;
+    let control_plane = fixture.control_plane;
     let forget = move || {
         control_plane.command("kill kube-apiserver");
         control_plane.compact_etcd(&now.expect("a version"));
@@ -118,8 +119,8 @@ async fn forget_history(scene: &Scene) {
 
 /// A service account for each binding, beside those that they name, with the annotations that a pod of
 /// azure-workload-identity has.
-async fn accounts(scene: &Scene, count: usize) {
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+async fn accounts(fixture: &Fixture, count: usize) {
+    let namespaces: Api<Namespace> = Api::all(fixture.client.clone());
     each(0..count.div_ceil(ACCOUNTS_PER_NAMESPACE), async |number| {
         let metadata = ObjectMeta { name: Some(format!("accounts-{number}")), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
@@ -128,11 +129,11 @@ async fn accounts(scene: &Scene, count: usize) {
     .await;
     each(0..count, async |number| {
         let api: Api<ServiceAccount> =
-            Api::namespaced(scene.client.clone(), &format!("accounts-{}", number / ACCOUNTS_PER_NAMESPACE));
+            Api::namespaced(fixture.client.clone(), &format!("accounts-{}", number / ACCOUNTS_PER_NAMESPACE));
         let account: ServiceAccount = object(json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": format!("app-{number}"), "annotations": {
                 "azure.workload.identity/client-id": format!("11111111-2222-4333-8444-{number:012}"),
-                "azure.workload.identity/tenant-id": scene.azure.info().tenant_id,
+                "azure.workload.identity/tenant-id": fixture.azure.info().tenant_id,
             }},
         }));
         api.create(&PostParams::default(), &account).await.expect("create a service account");
@@ -140,22 +141,22 @@ async fn accounts(scene: &Scene, count: usize) {
     .await;
 }
 
-async fn pods(scene: &Scene) {
-    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+async fn pods(fixture: &Fixture) {
+    let namespaces: Api<Namespace> = Api::all(fixture.client.clone());
     let metadata = ObjectMeta { name: Some(POD_NAMESPACE.to_owned()), ..ObjectMeta::default() };
     namespaces
         .create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() })
         .await
         .expect("a namespace");
-    let crowd = Fleet { client: scene.client.clone(), name: "crowd".to_owned(), bindings: 0, namespaces: 1 };
+    let crowd = Fleet { client: fixture.client.clone(), name: "crowd".to_owned(), bindings: 0, namespaces: 1 };
     let api: Api<Pod> = Api::namespaced(crowd.client.clone(), POD_NAMESPACE);
     let account: Api<ServiceAccount> = Api::namespaced(crowd.client, POD_NAMESPACE);
     let start = Instant::now();
     while account.get_opt("default").await.expect("look for the service account").is_none() {
-        assert!(start.elapsed() < PATIENCE, "the namespace gets its service account");
+        assert!(start.elapsed() < TIMEOUT, "the namespace gets its service account");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    each(0..scene.args.pods, async |number| {
+    each(0..fixture.args.pods, async |number| {
         let pod: Pod = object(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("p{number}"), "labels": {"app": "crowd"}},
             "spec": {"automountServiceAccountToken": false, "containers": [{"name": "app", "image": "app"}]},

@@ -10,48 +10,48 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, Place};
+use crate::fixture::{Fixture, seconds};
+use crate::fleet::{BindingKey, Fleet};
 use crate::process::CONTROLLER;
-use crate::scene::{Scene, seconds};
 
 /// Bindings that are made, one after another, for each repetition.
 const EACH: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub async fn measure(scene: &mut Scene) -> Value {
-    let standing = scene.standing().await;
-    let count = (EACH * scene.args.repeats).min(crate::fleet::PER_IDENTITY);
-    let fleet = Fleet { client: scene.client.clone(), name: "one".to_owned(), bindings: count, namespaces: 1 };
-    fleet.prepare(&scene.azure).await;
-    let mut controller = scene.controller(CONTROLLER, 900);
-    controller.ready().await;
-    controller.reaches("ensign_leader", &[], 1.0, PATIENCE).await;
-    scene.wait_for_rest(CONTROLLER).await;
+pub async fn measure(fixture: &mut Fixture) -> Value {
+    let ready_fleet = fixture.ready_fleet().await;
+    let count = (EACH * fixture.args.repeats).min(crate::fleet::PER_IDENTITY);
+    let fleet = Fleet { client: fixture.client.clone(), name: "one".to_owned(), bindings: count, namespaces: 1 };
+    fleet.prepare(&fixture.azure).await;
+    let mut controller = fixture.controller(CONTROLLER, 900);
+    controller.wait_ready().await;
+    controller.wait_for_metric("ensign_leader", &[], 1.0, TIMEOUT).await;
+    fixture.wait_for_rest(CONTROLLER).await;
     let mut took = Vec::new();
     let mut floor = Vec::new();
-    for place in fleet.places() {
-        took.push(seconds(until_ready(&fleet, &place).await));
-        floor.push(seconds(patched(&fleet, &place).await));
+    for key in fleet.keys() {
+        took.push(seconds(until_ready(&fleet, &key).await));
+        floor.push(seconds(patched(&fleet, &key).await));
     }
-    for place in fleet.places() {
-        fleet.api(&place).delete(&place.name, &DeleteParams::default()).await.expect("delete a binding");
+    for key in fleet.keys() {
+        fleet.api(&key).delete(&key.name, &DeleteParams::default()).await.expect("delete a binding");
     }
-    while fleet.trusted(&scene.azure) > 0 {
+    while fleet.trusted(&fixture.azure) > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    scene.wait_for_rest(CONTROLLER).await;
+    fixture.wait_for_rest(CONTROLLER).await;
     controller.stop();
-    scene.say(&format!("one binding is ready after {took:.3?} s"));
-    json!({"bindings_beside": standing.bindings, "ready_seconds": took, "patches_seconds": floor})
+    fixture.progress(&format!("one binding is ready after {took:.3?} s"));
+    json!({"bindings_beside": ready_fleet.bindings, "ready_seconds": took, "patches_seconds": floor})
 }
 
-async fn until_ready(fleet: &Fleet, place: &Place) -> Duration {
-    let api = fleet.api(place);
+async fn until_ready(fleet: &Fleet, key: &BindingKey) -> Duration {
+    let api = fleet.api(key);
     let version = api.list(&ListParams::default().limit(1)).await.expect("list").metadata.resource_version;
-    let params = WatchParams::default().fields(&format!("metadata.name={}", place.name));
+    let params = WatchParams::default().fields(&format!("metadata.name={}", key.name));
     let mut events = pin!(api.watch(&params, &version.unwrap_or_default()).await.expect("watch"));
     let begun = Instant::now();
-    fleet.create(place).await;
+    fleet.create(key).await;
     let ready = async {
         while let Some(event) = events.next().await {
             if let WatchEvent::Added(binding) | WatchEvent::Modified(binding) = event.expect("an event")
@@ -62,7 +62,7 @@ async fn until_ready(fleet: &Fleet, place: &Place) -> Duration {
         }
         panic!("the watch ended");
     };
-    tokio::time::timeout(PATIENCE, ready).await.expect("it is ready in time");
+    tokio::time::timeout(TIMEOUT, ready).await.expect("it is ready in time");
     begun.elapsed()
 }
 
@@ -71,9 +71,9 @@ fn is_ready(binding: &ManagedIdentityBinding) -> bool {
 }
 
 /// What a creation, two patches and the word of a watch take at least: three writes, one after another.
-async fn patched(fleet: &Fleet, place: &Place) -> Duration {
-    let api: Api<ManagedIdentityBinding> = fleet.api(place);
-    let binding = api.get(&place.name).await.expect("the binding");
+async fn patched(fleet: &Fleet, key: &BindingKey) -> Duration {
+    let api: Api<ManagedIdentityBinding> = fleet.api(key);
+    let binding = api.get(&key.name).await.expect("the binding");
     let labels = |value: &str| Patch::Merge(json!({"metadata": {"labels": {"bench": value}}}));
     let params = PatchParams::default();
     let begun = Instant::now();

@@ -1,29 +1,26 @@
 //! The real `ensign controller` and `ensign webhook`, each a process of its own, and what the kernel says of them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ensign_azure_emulator::Emulator;
-use kube::config::Kubeconfig;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::control_plane::ControlPlane;
+use ensign_testkit::controller_process::OWN_CLIENT_ID;
+use ensign_testkit::processor_time;
+pub use ensign_testkit::service_account::CONTROLLER;
+use ensign_testkit::service_account::{write_kubeconfig, write_token};
 
-/// Client ID of the controller's own identity.
-pub const OWN_CLIENT_ID: &str = "0e000000-0000-4000-8000-0000000000ff";
-pub const SYSTEM: &str = "ensign-system";
-pub const CONTROLLER: &str = "ensign-controller";
 pub const WEBHOOK: &str = "ensign-webhook";
-pub const AUDIENCE: &str = "api://AzureADTokenExchange";
-const GLANCE: Duration = Duration::from_millis(2);
-const PATIENCE: Duration = Duration::from_secs(120);
-/// The kernel counts processor time in hundredths of a second on every machine that this runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
+const POLL: Duration = Duration::from_millis(2);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where processes run, and what they are started from.
-pub struct Workshop {
+pub struct Launcher {
     pub control_plane: &'static ControlPlane,
     pub folder: PathBuf,
     pub ensign: PathBuf,
@@ -51,10 +48,12 @@ pub struct Process {
     started: Instant,
 }
 
-impl Workshop {
+impl Launcher {
     /// Starts a controller with these flags besides those that say where everything is.
     pub fn controller(&self, azure: &Emulator, name: &str, flags: &[String]) -> Process {
         let info = azure.info();
+        let token_file = self.folder.join("azure-token");
+        write_token(self.control_plane, CONTROLLER, Some(AUDIENCE), &token_file);
         let mut command = Command::new(&self.ensign);
         command
             .args(["controller", "--azure-cloud", "custom", "--allow-private-issuer", "--settle-seconds", "0"])
@@ -67,7 +66,7 @@ impl Workshop {
             .args(flags)
             .env("AZURE_CLIENT_ID", OWN_CLIENT_ID)
             .env("AZURE_TENANT_ID", &info.tenant_id)
-            .env("AZURE_FEDERATED_TOKEN_FILE", self.token_file(CONTROLLER, Some(AUDIENCE)))
+            .env("AZURE_FEDERATED_TOKEN_FILE", token_file)
             .env("AZURE_AUTHORITY_HOST", &info.authority_host);
         self.start(command, name, CONTROLLER)
     }
@@ -85,7 +84,8 @@ impl Workshop {
     }
 
     fn start(&self, mut command: Command, name: &str, account: &str) -> Process {
-        fs::create_dir_all(&self.folder).expect("make a folder");
+        let kubeconfig = self.folder.join(format!("{account}-kubeconfig.json"));
+        write_kubeconfig(self.control_plane, account, &kubeconfig);
         let ready_file = self.folder.join(format!("{name}-ready.json"));
         let _ = fs::remove_file(&ready_file);
         let path = self.folder.join(format!("{name}.log"));
@@ -93,7 +93,7 @@ impl Workshop {
         command
             .arg("--ready-file")
             .arg(&ready_file)
-            .env("KUBECONFIG", self.kubeconfig(account))
+            .env("KUBECONFIG", kubeconfig)
             .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -101,49 +101,15 @@ impl Workshop {
         let child = command.spawn().expect("start ensign");
         Process { child, name: name.to_owned(), ready_file, started: Instant::now() }
     }
-
-    fn kubeconfig(&self, account: &str) -> PathBuf {
-        let path = self.folder.join(format!("{account}-kubeconfig.json"));
-        if !path.exists() {
-            let admin = Kubeconfig::read_from(&self.control_plane.kubeconfig).expect("read the kubeconfig");
-            let server = admin.clusters[0].cluster.as_ref().and_then(|cluster| cluster.server.clone());
-            let config = json!({
-                "apiVersion": "v1", "kind": "Config", "current-context": "bench",
-                "clusters": [{"name": "bench", "cluster": {
-                    "server": server, "certificate-authority": self.control_plane.ca_file,
-                }}],
-                "users": [{"name": "bench", "user": {"tokenFile": self.token_file(account, None)}}],
-                "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-            });
-            fs::write(&path, config.to_string()).expect("keep a kubeconfig");
-        }
-        path
-    }
-
-    fn token_file(&self, account: &str, audience: Option<&str>) -> PathBuf {
-        fs::create_dir_all(&self.folder).expect("make a folder");
-        let path = self.folder.join(format!("{account}-{}", if audience.is_some() { "azure-token" } else { "token" }));
-        if !path.exists() {
-            let mut command = self.control_plane.kubectl();
-            command.args(["create", "token", account, "--namespace", SYSTEM, "--duration", "24h"]);
-            if let Some(audience) = audience {
-                command.args(["--audience", audience]);
-            }
-            let done = command.output().expect("run kubectl");
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-            fs::write(&path, done.stdout.trim_ascii()).expect("keep a token");
-        }
-        path
-    }
 }
 
 impl Process {
     /// Waits until it says that it is ready; answers how long that took from its start.
-    pub async fn ready(&mut self) -> Duration {
+    pub async fn wait_ready(&mut self) -> Duration {
         while !self.ready_file.exists() {
-            self.must_run();
-            assert!(self.started.elapsed() < PATIENCE, "{} gets ready", self.name);
-            tokio::time::sleep(GLANCE).await;
+            self.assert_running();
+            assert!(self.started.elapsed() < TIMEOUT, "{} gets ready", self.name);
+            tokio::time::sleep(POLL).await;
         }
         self.started.elapsed()
     }
@@ -167,11 +133,11 @@ impl Process {
     }
 
     /// Waits until a metric has reached a value.
-    pub async fn reaches(&mut self, name: &str, labels: &[&str], wanted: f64, patience: Duration) {
+    pub async fn wait_for_metric(&mut self, name: &str, labels: &[&str], wanted: f64, timeout: Duration) {
         let start = Instant::now();
         while self.metric(name, labels).await < wanted {
-            self.must_run();
-            assert!(start.elapsed() < patience, "{}: {name} reaches {wanted}", self.name);
+            self.assert_running();
+            assert!(start.elapsed() < timeout, "{}: {name} reaches {wanted}", self.name);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -187,13 +153,13 @@ impl Process {
             rss_bytes: bytes("VmRSS:"),
             peak_bytes: bytes("VmHWM:"),
             anonymous_bytes: bytes("RssAnon:"),
-            cpu_seconds: cpu_seconds(&proc),
+            cpu_seconds: processor_time::of_process(self.child.id()).expect("it runs").as_secs_f64(),
             descriptors: fs::read_dir(proc.join("fd")).expect("its descriptors").count(),
         }
     }
 
     /// From now on the peak is counted anew.
-    pub fn forget_peak(&self) {
+    pub fn reset_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("forget the peak");
     }
 
@@ -216,7 +182,7 @@ impl Process {
         assert!(status.success(), "{} stops cleanly: {status}", self.name);
     }
 
-    fn must_run(&mut self) {
+    fn assert_running(&mut self) {
         let ended = self.child.try_wait().expect("look at it");
         assert!(ended.is_none(), "{} ended: {ended:?}", self.name);
     }
@@ -228,19 +194,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Processor time so far of the programs of a control plane, which work in its folder: etcd and the two of Kubernetes.
-pub fn cpu_seconds_in(folder: &Path) -> f64 {
-    let processes = fs::read_dir("/proc").expect("the processes").filter_map(|entry| Some(entry.ok()?.path()));
-    let there = |process: &PathBuf| fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == folder);
-    processes.filter(there).map(|process| cpu_seconds(&process)).sum()
-}
-
-fn cpu_seconds(proc: &Path) -> f64 {
-    let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
-    // The second field is the command in parentheses and may hold anything, so count from its end.
-    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-    let ticks = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
-    ticks.sum::<f64>() / TICKS_PER_SECOND
 }

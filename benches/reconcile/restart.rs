@@ -6,32 +6,34 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::audit::{between, writes};
+use crate::fixture::{Fixture, seconds};
 use crate::fleet::{Fleet, arm_log, log_position};
 use crate::process::CONTROLLER;
-use crate::scene::{Scene, seconds};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub async fn measure(scene: &mut Scene) -> Value {
-    let fleet = scene.standing().await;
+pub async fn measure(fixture: &mut Fixture) -> Value {
+    let fleet = fixture.ready_fleet().await;
     let mut rounds = Vec::new();
-    for _ in 0..scene.args.repeats {
-        let mut webhook = scene.workshop.webhook(&scene.azure);
-        let webhook_ready = webhook.ready().await;
+    for _ in 0..fixture.args.repeats {
+        let mut webhook = fixture.launcher.webhook(&fixture.azure);
+        let webhook_ready = webhook.wait_ready().await;
         webhook.stop();
-        let (seen, asked) = (log_position(&scene.azure), scene.audit.of(CONTROLLER));
-        let mut controller = scene.controller(CONTROLLER, 900);
+        let (seen, asked) = (log_position(&fixture.azure), fixture.audit.of(CONTROLLER));
+        let mut controller = fixture.controller(CONTROLLER, 900);
         let begun = Instant::now();
-        let caches = controller.ready().await;
-        controller.reaches("ensign_leader", &[], 1.0, PATIENCE).await;
+        let caches = controller.wait_ready().await;
+        controller.wait_for_metric("ensign_leader", &[], 1.0, TIMEOUT).await;
         let leads = begun.elapsed();
-        looked_at(scene, &fleet, seen).await;
+        all_checked(fixture, &fleet, seen).await;
         let all = begun.elapsed();
         let cpu = controller.usage().cpu_seconds;
-        let kubernetes = between(&asked, &scene.wait_for_rest(CONTROLLER).await);
-        let log = arm_log(&scene.azure, seen);
+        let kubernetes = between(&asked, &fixture.wait_for_rest(CONTROLLER).await);
+        let log = arm_log(&fixture.azure, seen);
         controller.stop();
-        scene.say(&format!("webhook {webhook_ready:.2?}, caches {caches:.2?}, leads {leads:.2?}, all seen {all:.2?}"));
+        fixture.progress(&format!(
+            "webhook {webhook_ready:.2?}, caches {caches:.2?}, leads {leads:.2?}, all seen {all:.2?}"
+        ));
         rounds.push(json!({
             "webhook_ready_seconds": seconds(webhook_ready), "caches_seconds": seconds(caches),
             "leads_seconds": seconds(leads), "all_identities_seconds": seconds(all), "cpu_seconds": cpu,
@@ -40,31 +42,31 @@ pub async fn measure(scene: &mut Scene) -> Value {
             "kubernetes_writes": writes(&kubernetes), "kubernetes": kubernetes,
         }));
     }
-    json!({"bindings": fleet.bindings, "identities": fleet.identities(), "rounds": rounds, "floor": floor(scene).await})
+    json!({"bindings": fleet.bindings, "identities": fleet.identities(), "rounds": rounds, "floor": floor(fixture).await})
 }
 
 /// Until Azure was asked about every identity.
-async fn looked_at(scene: &Scene, fleet: &Fleet, since: u64) {
+async fn all_checked(fixture: &Fixture, fleet: &Fleet, since: u64) {
     let start = Instant::now();
     loop {
-        let log = arm_log(&scene.azure, since);
+        let log = arm_log(&fixture.azure, since);
         let paths: BTreeSet<_> = log.iter().map(|entry| entry.path.as_str()).collect();
         if paths.iter().filter(|path| path.ends_with("/federatedIdentityCredentials")).count() >= fleet.identities() {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "every identity is looked at");
+        assert!(start.elapsed() < TIMEOUT, "every identity is looked at");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// How long it takes to read the list of bindings, page by page, without understanding it.
-async fn floor(scene: &Scene) -> f64 {
+async fn floor(fixture: &Fixture) -> f64 {
     let begun = Instant::now();
     let mut token = String::new();
     loop {
         let path = format!("/apis/ensign.dev/v1alpha1/managedidentitybindings?limit=500&continue={token}");
         let request = http::Request::get(path).body(Vec::new()).expect("a request");
-        let text = scene.client.request_text(request).await.expect("a page");
+        let text = fixture.client.request_text(request).await.expect("a page");
         // The token stands in the metadata, which comes before the items or after them.
         let Some((_, rest)) = text.split_once("\"continue\":\"") else { break };
         rest.split('"').next().unwrap_or_default().clone_into(&mut token);

@@ -7,37 +7,37 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::audit::{between, writes};
+use crate::fixture::Fixture;
 use crate::fleet::{arm_log, log_position};
 use crate::process::CONTROLLER;
-use crate::scene::Scene;
 
-/// The shortest that the controller takes.
+/// The shortest that the controller accepts.
 const RESYNC_SECONDS: u64 = 10;
 
-pub async fn measure(scene: &mut Scene) -> Value {
-    let fleet = scene.standing().await;
-    let mut controller = scene.controller(CONTROLLER, RESYNC_SECONDS);
-    controller.ready().await;
+pub async fn measure(fixture: &mut Fixture) -> Value {
+    let fleet = fixture.ready_fleet().await;
+    let mut controller = fixture.controller(CONTROLLER, RESYNC_SECONDS);
+    controller.wait_ready().await;
     let is_list = |path: &str| path.ends_with("/federatedIdentityCredentials");
     // The looks right after the start are no resync; from the second list of each identity on, each comes in its phase.
-    let since = log_position(&scene.azure);
+    let since = log_position(&fixture.azure);
     let mut settled = false;
     while !settled {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        arm_log(&scene.azure, since).into_iter().filter(|entry| is_list(&entry.path)).for_each(|entry| {
+        arm_log(&fixture.azure, since).into_iter().filter(|entry| is_list(&entry.path)).for_each(|entry| {
             *counts.entry(entry.path).or_default() += 1;
         });
         settled = counts.len() == fleet.identities() && counts.values().all(|count| *count >= 2);
     }
-    let watched = Duration::from_secs(RESYNC_SECONDS) * scene.args.periods;
+    let watched = Duration::from_secs(RESYNC_SECONDS) * fixture.args.periods;
     // To read the audit log takes a while, in which looks go on: the time that is watched begins after it.
-    let (asked, before) = (scene.audit.of(CONTROLLER), controller.usage());
-    let (since, end) = (log_position(&scene.azure), Timestamp::now() + watched);
+    let (asked, before) = (fixture.audit.of(CONTROLLER), controller.usage());
+    let (since, end) = (log_position(&fixture.azure), Timestamp::now() + watched);
     tokio::time::sleep(watched).await;
-    let mut log = arm_log(&scene.azure, since);
+    let mut log = arm_log(&fixture.azure, since);
     log.retain(|entry| entry.time < end);
-    let kubernetes = between(&asked, &scene.audit.of(CONTROLLER));
+    let kubernetes = between(&asked, &fixture.audit.of(CONTROLLER));
     let after = controller.usage();
     controller.stop();
 
@@ -49,11 +49,11 @@ pub async fn measure(scene: &mut Scene) -> Value {
         times.values().flat_map(|times| times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()));
     let lists: usize = times.values().map(Vec::len).sum();
     let (shortest, longest) = gaps.fold((f64::MAX, 0.0_f64), |(least, most), gap| (least.min(gap), most.max(gap)));
-    let expected = fleet.identities() * usize::try_from(scene.args.periods).expect("a few");
-    scene.say(&format!("{lists} lists where {expected} are due, {} other requests to ARM", log.len() - lists));
+    let expected = fleet.identities() * usize::try_from(fixture.args.periods).expect("a few");
+    fixture.progress(&format!("{lists} lists where {expected} are due, {} other requests to ARM", log.len() - lists));
     json!({
         "bindings": fleet.bindings, "identities": fleet.identities(), "identities_listed": times.len(),
-        "periods": scene.args.periods, "period_seconds": RESYNC_SECONDS,
+        "periods": fixture.args.periods, "period_seconds": RESYNC_SECONDS,
         "lists": lists, "lists_due": expected, "shortest_gap_seconds": shortest, "longest_gap_seconds": longest,
         "other_arm_requests": log.len() - lists,
         "arm_writes": log.iter().filter(|entry| entry.method != "GET").count(),

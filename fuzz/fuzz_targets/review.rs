@@ -90,7 +90,7 @@ fuzz_target!(|body: &[u8]| {
     for config in [&world.plain, &world.compatible] {
         for bindings in [&world.bindings[..], &world.bindings[4..]] {
             let decision = world.decide(&creation.pod, &creation.namespace, bindings, config);
-            let answer = review::answer(&creation.uid, &decision).expect("an answer");
+            let answer = review::answer(&creation.uid, &decision).expect("a response");
             serde_json::from_slice::<Value>(&answer).expect("the answer is JSON");
             let Decision::Patch { operations, .. } = decision else { continue };
             let mut after = whole["request"]["object"].clone();

@@ -1,4 +1,4 @@
-//! Admission policies on a real API server, one expression at a time. Nothing of Ensign runs.
+//! Admission policies on a real API server, one expression at a time. No process of Ensign runs.
 
 use ensign_api::keys::{
     HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
@@ -7,49 +7,49 @@ use ensign_api::keys::{
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::scene::{AUTHORITY, Place, binding, condition, config, pod, until};
+use crate::policy_namespace::{AUTHORITY, PolicyNamespace, binding, condition, config, pod, until};
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::objects::unique;
 use ensign_testkit::pods::{env, labelled};
 use ensign_testkit::policies::Policies;
-use ensign_testkit::replica::Stage;
-use ensign_testkit::webhook::AUDIENCE;
+use ensign_testkit::testbed::Testbed;
 
 const SENTINEL: &str = "sentinel";
 
-/// A namespace whose policies are live, and the stage, on which one test is at a time.
-pub struct Scene {
-    place: Place,
+/// A namespace with active policies, on the testbed, which one test uses at a time.
+pub struct PolicyTestbed {
+    namespace: PolicyNamespace,
     runtime: Runtime,
     _policies: Policies,
-    _stage: Stage,
+    _testbed: Testbed,
 }
 
-impl Scene {
-    pub fn open() -> Self {
-        let stage = Stage::enter();
-        let policies = Policies::install(stage.control_plane);
+impl PolicyTestbed {
+    pub fn create() -> Self {
+        let testbed = Testbed::acquire();
+        let policies = Policies::install(testbed.control_plane);
         let name = unique("policy");
         policies.fill(&config(&[]), &[&name]);
         let runtime = Runtime::new().expect("a runtime");
-        let place = runtime.block_on(async {
-            let client = stage.control_plane.client().await;
-            Place::make(&client, &name, &["orders", "other", SENTINEL]).await
+        let namespace = runtime.block_on(async {
+            let client = testbed.control_plane.client().await;
+            PolicyNamespace::create(&client, &name, &["orders", "other", SENTINEL]).await
         });
-        Self { place, runtime, _policies: policies, _stage: stage }
+        Self { namespace, runtime, _policies: policies, _testbed: testbed }
     }
 
-    /// Makes bindings and waits until every policy knows them: watches keep the order.
+    /// Creates bindings and waits until every policy knows them: watches keep the order.
     pub fn bind(&self, bindings: &[Value]) {
         self.runtime.block_on(async {
             for object in bindings {
-                self.place.bind(object).await;
+                self.namespace.bind(object).await;
             }
-            settle(&self.place).await;
+            settle(&self.namespace).await;
         });
     }
 
     pub fn dry_run(&self, pod: &Value) -> Result<Value, String> {
-        self.runtime.block_on(self.place.dry_run(pod)).map_err(|status| status.message)
+        self.runtime.block_on(self.namespace.dry_run(pod)).map_err(|status| status.message)
     }
 
     pub fn admitted(&self, change: &Value) -> Value {
@@ -57,43 +57,43 @@ impl Scene {
     }
 
     pub fn refusal(&self, change: &Value) -> String {
-        self.dry_run(&pod(change)).expect_err("refused")
+        self.dry_run(&pod(change)).expect_err("denied")
     }
 }
 
-impl Drop for Scene {
+impl Drop for PolicyTestbed {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.runtime.block_on(self.place.clear());
+            self.runtime.block_on(self.namespace.clear());
         }
     }
 }
 
-/// Makes a last binding, first unresolved, then resolved, and waits until both kinds of policies have seen that.
-pub async fn settle(place: &Place) {
+/// Creates a last binding, first unresolved, then resolved, and waits until both kinds of policies know it.
+pub async fn settle(namespace: &PolicyNamespace) {
     let name = unique(SENTINEL);
     let change = json!({"spec": {"serviceAccountName": SENTINEL}, "status": {"clientID": null}});
-    place.bind(&binding(&name, &change)).await;
+    namespace.bind(&binding(&name, &change)).await;
     let asks = pod(&json!({"spec": {"serviceAccountName": SENTINEL}}));
-    until("the judging policies to know the last binding", || async {
-        place.dry_run(&asks).await.err().filter(|status| status.message.contains("is not known yet"))
+    until("the validating policies to know the last binding", || async {
+        namespace.dry_run(&asks).await.err().filter(|status| status.message.contains("is not known yet"))
     })
     .await;
     let resolved = json!({"status": {"clientID": "known"}});
-    place.change_status(&name, &resolved).await;
+    namespace.change_status(&name, &resolved).await;
     until("the policies to know that the last binding is resolved", || async {
-        let pod = place.dry_run(&asks).await.ok()?;
+        let pod = namespace.dry_run(&asks).await.ok()?;
         is_injected(&pod).then_some(())
     })
     .await;
-    place.unbind(&name).await;
+    namespace.unbind(&name).await;
 }
 
 fn is_injected(pod: &Value) -> bool {
     pod["spec"]["containers"].as_array().into_iter().flatten().any(|container| !env(container).is_empty())
 }
 
-/// Whether a refusal is that of the policy without parameters. Which of two policies speaks first is up to the API server.
+/// Whether a denial is that of the policy without parameters. Which of two policies denies first is up to the API server.
 fn is_general(refusal: &str) -> bool {
     refusal.contains("injected-pods.ensign.dev") && refusal.contains("that is ready covers it")
 }
@@ -105,9 +105,9 @@ fn token_volume() -> Value {
 
 #[test]
 fn a_pod_gets_what_the_webhook_would_give_it() {
-    let scene = Scene::open();
-    scene.bind(&[binding("first", &json!({}))]);
-    let admitted = scene.admitted(&json!({}));
+    let testbed = PolicyTestbed::create();
+    testbed.bind(&[binding("first", &json!({}))]);
+    let admitted = testbed.admitted(&json!({}));
     let wanted = [
         ("AZURE_CLIENT_ID", "client-of-first"),
         ("AZURE_TENANT_ID", "tenant"),
@@ -126,11 +126,11 @@ fn a_pod_gets_what_the_webhook_would_give_it() {
 
 #[test]
 fn several_bindings_each_add_their_client_id_and_share_one_token() {
-    let scene = Scene::open();
+    let testbed = PolicyTestbed::create();
     let second = json!({"spec": {"injection": {"clientIDEnv": "SECOND", "containers": {"exclude": ["sidecar"]}}}});
     let third = json!({"spec": {"injection": {"clientIDEnv": "THIRD", "containers": {"include": ["sidecar", "app"]}}}});
-    scene.bind(&[binding("first", &json!({})), binding("second", &second), binding("third", &third)]);
-    let admitted = scene.admitted(&json!({
+    testbed.bind(&[binding("first", &json!({})), binding("second", &second), binding("third", &third)]);
+    let admitted = testbed.admitted(&json!({
         "metadata": {"annotations": {"kept": "yes"}},
         "spec": {
             "initContainers": [
@@ -152,7 +152,7 @@ fn several_bindings_each_add_their_client_id_and_share_one_token() {
     assert_eq!(names(&init[0]), with(&["SECOND"]));
     assert_eq!(names(&init[1]), with(&["THIRD"]));
     assert_eq!(names(&app[0]), with(&["MINE", "SECOND", "THIRD"]));
-    assert!(env(&app[0]).contains(&("SECOND", "kept")), "what is there is kept");
+    assert!(env(&app[0]).contains(&("SECOND", "kept")), "existing variables are kept");
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(2));
     assert_eq!(app[0]["volumeMounts"].as_array().map(Vec::len), Some(2));
     let by = admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str().expect("an annotation");
@@ -163,8 +163,8 @@ fn several_bindings_each_add_their_client_id_and_share_one_token() {
 }
 
 #[test]
-fn selectors_mean_what_they_mean_in_kubernetes() {
-    let scene = Scene::open();
+fn selectors_have_the_semantics_of_kubernetes() {
+    let testbed = PolicyTestbed::create();
     let expression = |operator: &str, values: &[&str]| {
         json!({"matchExpressions": [
         {"key": "tier", "operator": operator, "values": values}]})
@@ -187,7 +187,7 @@ fn selectors_mean_what_they_mean_in_kubernetes() {
             binding(name, &json!({"spec": {"podSelector": selector, "injection": {"clientIDEnv": env}}}))
         })
         .collect();
-    scene.bind(&bindings);
+    testbed.bind(&bindings);
     let pods = [
         json!({}),
         json!({"app": "orders"}),
@@ -195,7 +195,7 @@ fn selectors_mean_what_they_mean_in_kubernetes() {
         json!({"app": "orders", "tier": "db", "team": "x"}),
     ];
     for (at, labels) in pods.iter().enumerate() {
-        let admitted = scene.admitted(&json!({"metadata": {"labels": labels}}));
+        let admitted = testbed.admitted(&json!({"metadata": {"labels": labels}}));
         let names = env(&admitted["spec"]["containers"][0]);
         for (name, _, wanted) in &cases {
             let injected = names.iter().any(|(env, _)| *env == format!("BY_{}", name.to_uppercase()));
@@ -205,10 +205,10 @@ fn selectors_mean_what_they_mean_in_kubernetes() {
 }
 
 #[test]
-fn pods_that_no_binding_serves_are_left_alone() {
-    let scene = Scene::open();
+fn pods_without_a_binding_are_unchanged() {
+    let testbed = PolicyTestbed::create();
     let refused = condition("Accepted", "False", "NotAllowed", "ask");
-    scene.bind(&[
+    testbed.bind(&[
         binding("other", &json!({"spec": {"serviceAccountName": "other"}})),
         binding("none", &json!({"spec": {"injection": {"mode": "None"}}})),
         binding("pending", &json!({"status": null})),
@@ -216,26 +216,26 @@ fn pods_that_no_binding_serves_are_left_alone() {
         binding("deleting", &json!({"metadata": {"deletionTimestamp": "now"}})),
         binding("chooses-none", &json!({"spec": {"injection": {"containers": {"include": ["absent"]}}}})),
     ]);
-    let admitted = scene.admitted(&json!({}));
+    let admitted = testbed.admitted(&json!({}));
     assert!(!is_injected(&admitted), "{admitted:#}");
     assert_eq!(admitted["metadata"]["annotations"], Value::Null);
     assert_eq!(admitted["spec"]["volumes"], Value::Null);
 }
 
 #[test]
-fn pods_that_opt_out_or_mirror_a_static_pod_are_left_alone() {
-    let scene = Scene::open();
-    scene.bind(&[binding("first", &json!({})), binding("waits", &json!({"status": {"clientID": null}}))]);
-    let admitted = scene.admitted(&json!({"metadata": {"labels": {INJECT_LABEL: "false"}}}));
+fn pods_that_opt_out_and_mirror_pods_are_unchanged() {
+    let testbed = PolicyTestbed::create();
+    testbed.bind(&[binding("first", &json!({})), binding("waits", &json!({"status": {"clientID": null}}))]);
+    let admitted = testbed.admitted(&json!({"metadata": {"labels": {INJECT_LABEL: "false"}}}));
     assert!(!is_injected(&admitted));
-    // Only a node may make a mirror pod; that it is refused is not Ensign's word.
-    let mirror = scene.refusal(&json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}));
+    // Only a node may create a mirror pod; it is not Ensign that denies it.
+    let mirror = testbed.refusal(&json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}));
     assert!(!mirror.contains("ensign.dev"), "{mirror}");
 }
 
 #[test]
-fn pods_are_held_until_the_credential_works_unless_the_binding_or_the_node_says_otherwise() {
-    let scene = Scene::open();
+fn pods_are_gated_until_the_credential_works_unless_immediate_or_bound_to_a_node() {
+    let testbed = PolicyTestbed::create();
     let waits = |policy: &str, ready: &str| {
         let conditions =
             [condition("Accepted", "True", "Accepted", ""), condition("CredentialReady", ready, "Reason", "")];
@@ -245,61 +245,61 @@ fn pods_are_held_until_the_credential_works_unless_the_binding_or_the_node_says_
         |admitted: &Value| (admitted["spec"]["schedulingGates"].clone(), admitted["metadata"]["labels"].clone());
     let ours = json!({"name": IDENTITY_GATE});
     let held = json!({HELD_LABEL: "true"});
-    for (policy, ready, is_held) in [
+    for (policy, ready, is_gated) in [
         ("WaitForIdentity", "True", false),
         ("WaitForIdentity", "False", true),
         ("WaitForIdentity", "Unknown", true),
         ("Immediate", "False", false),
     ] {
-        scene.runtime.block_on(scene.place.clear());
-        scene.bind(&[binding("app", &waits(policy, ready))]);
-        let wanted = if is_held { (json!([ours]), held.clone()) } else { (Value::Null, Value::Null) };
-        assert_eq!(gates(&scene.admitted(&json!({}))), wanted, "{policy} {ready}");
+        testbed.runtime.block_on(testbed.namespace.clear());
+        testbed.bind(&[binding("app", &waits(policy, ready))]);
+        let wanted = if is_gated { (json!([ours]), held.clone()) } else { (Value::Null, Value::Null) };
+        assert_eq!(gates(&testbed.admitted(&json!({}))), wanted, "{policy} {ready}");
     }
-    scene.runtime.block_on(scene.place.clear());
-    scene.bind(&[binding("app", &waits("WaitForIdentity", "False"))]);
+    testbed.runtime.block_on(testbed.namespace.clear());
+    testbed.bind(&[binding("app", &waits("WaitForIdentity", "False"))]);
     let other = json!({"name": "example.com/quota"});
-    let admitted = scene.admitted(&json!({"spec": {"schedulingGates": [other]}}));
+    let admitted = testbed.admitted(&json!({"spec": {"schedulingGates": [other]}}));
     assert_eq!(admitted["spec"]["schedulingGates"], json!([other, ours]));
-    let admitted = scene.admitted(&json!({"spec": {"nodeName": "node-1"}}));
+    let admitted = testbed.admitted(&json!({"spec": {"nodeName": "node-1"}}));
     assert_eq!(gates(&admitted), (Value::Null, Value::Null));
     assert!(is_injected(&admitted));
 }
 
 #[test]
-fn a_gate_that_a_pod_brings_along_gets_its_label() {
-    let scene = Scene::open();
-    scene.bind(&[binding("app", &json!({}))]);
-    let admitted = scene.admitted(&json!({"spec": {"schedulingGates": [{"name": IDENTITY_GATE}]}}));
+fn a_gate_set_by_the_user_gets_its_label() {
+    let testbed = PolicyTestbed::create();
+    testbed.bind(&[binding("app", &json!({}))]);
+    let admitted = testbed.admitted(&json!({"spec": {"schedulingGates": [{"name": IDENTITY_GATE}]}}));
     assert_eq!(admitted["metadata"]["labels"], json!({HELD_LABEL: "true"}));
 }
 
 #[test]
-fn an_identity_that_is_not_resolved_refuses_pods_in_the_words_of_the_webhook() {
-    let scene = Scene::open();
+fn pods_of_an_unresolved_identity_are_denied_with_the_webhooks_message() {
+    let testbed = PolicyTestbed::create();
     let why = condition("IdentityResolved", "False", "IdentityNotFound", "Azure has no such\nidentity");
     let accepted = condition("Accepted", "True", "Accepted", "");
-    scene.bind(&[binding("app", &json!({"status": {"clientID": null, "conditions": [accepted, why]}}))]);
-    let refusal = scene.refusal(&json!({}));
+    testbed.bind(&[binding("app", &json!({"status": {"clientID": null, "conditions": [accepted, why]}}))]);
+    let refusal = testbed.refusal(&json!({}));
     let wanted = format!(
         "ManagedIdentityBinding \"app\" in namespace \"{0}\" is accepted, but the client ID of ManagedIdentity/id-app is \
          not known yet (IdentityNotFound: Azure has no such identity); retry later, and see `kubectl describe mib app -n \
          {0}`",
-        scene.place.name
+        testbed.namespace.name
     );
     assert!(refusal.ends_with(&wanted), "{refusal}");
     assert!(
         refusal.contains("ValidatingAdmissionPolicy 'pods.ensign.dev' with binding 'pods.ensign.dev' denied request: ")
     );
-    let labelled = scene.refusal(&labelled());
+    let labelled = testbed.refusal(&labelled());
     assert!(labelled.ends_with(&wanted) || is_general(&labelled), "{labelled}");
-    let status = scene.runtime.block_on(scene.place.dry_run(&pod(&json!({})))).expect_err("refused");
+    let status = testbed.runtime.block_on(testbed.namespace.dry_run(&pod(&json!({})))).expect_err("denied");
     assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
 }
 
 #[test]
-fn a_labelled_pod_is_refused_with_the_reason_of_its_binding() {
-    let scene = Scene::open();
+fn a_labelled_pod_is_denied_with_the_reason_of_its_binding() {
+    let testbed = PolicyTestbed::create();
     let refused = condition("Accepted", "False", "NotAllowed", "ask the owner");
     let cases = [
         (json!({"status": null}), "is not yet accepted by the controller; retry in a moment"),
@@ -313,54 +313,54 @@ fn a_labelled_pod_is_refused_with_the_reason_of_its_binding() {
         (json!({"spec": {"injection": {"mode": "None"}}}), "its spec.injection.mode is None"),
     ];
     for (change, wanted) in cases {
-        scene.runtime.block_on(scene.place.clear());
-        scene.bind(&[binding("app", &change)]);
-        let status = scene.runtime.block_on(scene.place.dry_run(&pod(&labelled()))).expect_err("refused");
+        testbed.runtime.block_on(testbed.namespace.clear());
+        testbed.bind(&[binding("app", &change)]);
+        let status = testbed.runtime.block_on(testbed.namespace.dry_run(&pod(&labelled()))).expect_err("denied");
         assert!(is_general(&status.message) || status.message.contains(wanted), "{wanted}: {}", status.message);
         assert!(status.message.contains("ensign.dev"), "{}", status.message);
-        let unlabelled = scene.admitted(&json!({}));
+        let unlabelled = testbed.admitted(&json!({}));
         assert!(!is_injected(&unlabelled));
     }
 }
 
 #[test]
-fn a_labelled_pod_without_any_binding_is_refused_in_every_namespace_but_excluded_ones() {
-    let scene = Scene::open();
-    scene.bind(&[]);
+fn a_labelled_pod_without_a_binding_is_denied_except_in_excluded_namespaces() {
+    let testbed = PolicyTestbed::create();
+    testbed.bind(&[]);
     let elsewhere = unique("without-grant");
-    let client = scene.place.client.clone();
-    let elsewhere = scene.runtime.block_on(Place::make(&client, &elsewhere, &["orders"]));
-    let refusal = scene.runtime.block_on(elsewhere.dry_run(&pod(&labelled()))).expect_err("refused").message;
+    let client = testbed.namespace.client.clone();
+    let elsewhere = testbed.runtime.block_on(PolicyNamespace::create(&client, &elsewhere, &["orders"]));
+    let refusal = testbed.runtime.block_on(elsewhere.dry_run(&pod(&labelled()))).expect_err("denied").message;
     for part in
         ["injected-pods.ensign.dev", "Create a ManagedIdentityBinding in namespace", "spec.serviceAccountName: orders"]
     {
         assert!(refusal.contains(part), "{part}: {refusal}");
     }
-    let unlabelled = scene.runtime.block_on(elsewhere.dry_run(&pod(&json!({})))).expect("admitted");
+    let unlabelled = testbed.runtime.block_on(elsewhere.dry_run(&pod(&json!({})))).expect("admitted");
     assert!(!is_injected(&unlabelled));
-    let system = Place { client, name: "kube-system".to_owned() };
+    let system = PolicyNamespace { client, name: "kube-system".to_owned() };
     let change = json!({"metadata": {"labels": {INJECT_LABEL: "true"}}, "spec": {"serviceAccountName": "default"}});
-    scene.runtime.block_on(system.dry_run(&pod(&change))).expect("an excluded namespace is left alone");
+    testbed.runtime.block_on(system.dry_run(&pod(&change))).expect("an excluded namespace is left alone");
 }
 
 #[test]
 fn an_annotation_is_no_proof_of_injection() {
-    let scene = Scene::open();
-    scene.bind(&[]);
+    let testbed = PolicyTestbed::create();
+    testbed.bind(&[]);
     let claims = json!({"metadata": {
         "labels": {INJECT_LABEL: "true"}, "annotations": {INJECTED_BY_ANNOTATION: "app=ManagedIdentity/orders"}}});
-    assert!(scene.refusal(&claims).contains("but no ManagedIdentityBinding"));
-    scene.bind(&[binding("app", &json!({}))]);
-    let admitted = scene.admitted(&claims);
+    assert!(testbed.refusal(&claims).contains("but no ManagedIdentityBinding"));
+    testbed.bind(&[binding("app", &json!({}))]);
+    let admitted = testbed.admitted(&claims);
     let by = &admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION];
-    assert_eq!(*by, "app=ManagedIdentity/id-app", "what was claimed is gone");
+    assert_eq!(*by, "app=ManagedIdentity/id-app", "the forged annotation is replaced");
 }
 
 #[test]
-fn what_is_in_the_way_of_the_token_refuses_the_pod() {
-    let scene = Scene::open();
+fn a_conflicting_mount_denies_the_pod() {
+    let testbed = PolicyTestbed::create();
     let chooses = json!({"spec": {"injection": {"containers": {"include": ["app"]}}}});
-    scene.bind(&[binding("app", &chooses)]);
+    testbed.bind(&[binding("app", &chooses)]);
     let mounting = |mount: Value| {
         json!({"spec": {
             "volumes": [{"name": "data", "emptyDir": {}}, token_volume()],
@@ -378,7 +378,7 @@ fn what_is_in_the_way_of_the_token_refuses_the_pod() {
         json!({"name": "data", "mountPath": "/var/run/secrets/azure/wiki"}),
         json!({"name": "data", "mountPath": "/data/../logs"}),
     ] {
-        let admitted = scene.dry_run(&pod(&mounting(free.clone()))).unwrap_or_else(|error| panic!("{free}: {error}"));
+        let admitted = testbed.dry_run(&pod(&mounting(free.clone()))).unwrap_or_else(|error| panic!("{free}: {error}"));
         assert_eq!(env(&admitted["spec"]["containers"][0]).len(), 4, "{free}");
     }
     for clash in [
@@ -389,35 +389,35 @@ fn what_is_in_the_way_of_the_token_refuses_the_pod() {
         token(json!({"readOnly": false})),
         token(json!({"subPath": "token"})),
     ] {
-        let refusal = scene.dry_run(&pod(&mounting(clash.clone()))).expect_err(&clash.to_string());
+        let refusal = testbed.dry_run(&pod(&mounting(clash.clone()))).expect_err(&clash.to_string());
         let (name, path) = (&clash["name"], &clash["mountPath"]);
         assert!(
             refusal.contains(&format!("container \"app\" mounts volume {name} at {path}, in the way")),
             "{refusal}"
         );
     }
-    // Nobody's business where no identity is injected.
+    // Without injection, they do not matter.
     let mut elsewhere = mounting(json!({"name": "data", "mountPath": TOKEN_MOUNT_PATH}));
     elsewhere["spec"]["serviceAccountName"] = json!("other");
-    scene.admitted(&elsewhere);
+    testbed.admitted(&elsewhere);
 }
 
 #[test]
-fn a_volume_of_the_tokens_name_refuses_the_pod_unless_it_is_the_token() {
-    let scene = Scene::open();
-    scene.bind(&[binding("app", &json!({}))]);
+fn a_volume_with_the_reserved_name_denies_the_pod_unless_it_is_the_token() {
+    let testbed = PolicyTestbed::create();
+    testbed.bind(&[binding("app", &json!({}))]);
     let with = |volume: Value| json!({"spec": {"volumes": [volume]}});
-    assert!(scene.refusal(&with(json!({"name": TOKEN_VOLUME, "emptyDir": {}}))).contains("rename the volume"));
+    assert!(testbed.refusal(&with(json!({"name": TOKEN_VOLUME, "emptyDir": {}}))).contains("rename the volume"));
     let mut other_audience = token_volume();
     other_audience["projected"]["sources"][0]["serviceAccountToken"]["audience"] = json!("vault");
-    assert!(scene.refusal(&with(other_audience)).contains("rename the volume"));
-    let admitted = scene.admitted(&with(token_volume()));
+    assert!(testbed.refusal(&with(other_audience)).contains("rename the volume"));
+    let admitted = testbed.admitted(&with(token_volume()));
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(1));
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], TOKEN_VOLUME);
     // A copy of a pod that azure-workload-identity injected.
     let mut upstream = token_volume();
     upstream["name"] = json!("azure-workload-identity-reserved-0123456789");
-    let admitted = scene.admitted(&with(upstream.clone()));
+    let admitted = testbed.admitted(&with(upstream.clone()));
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(1));
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], upstream["name"]);
 }

@@ -1,4 +1,4 @@
-//! Pods that are created without a pause while something happens.
+//! Continuous creation of pods while something happens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,11 +7,11 @@ use std::thread;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::scene::{Place, pod};
+use crate::policy_namespace::{PolicyNamespace, pod};
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::wait_for;
 
-/// Pods of the service account `app` that are created, without being stored, until it is told to stop.
+/// Creates pods of the service account `app` with dry runs until it is stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     created: Arc<AtomicUsize>,
@@ -24,14 +24,14 @@ impl Load {
         let (stopped, count, namespace) = (stop.clone(), created.clone(), namespace.to_owned());
         let thread = thread::spawn(move || {
             Runtime::new().expect("a runtime").block_on(async {
-                let place = Place { client: control_plane.client().await, name: namespace };
+                let namespace = PolicyNamespace { client: control_plane.client().await, name: namespace };
                 let asks = pod(&json!({"spec": {"serviceAccountName": "app"}}));
                 let mut seen = Vec::new();
                 while !stopped.load(Ordering::Relaxed) {
-                    seen.push(match place.dry_run(&asks).await {
+                    seen.push(match namespace.dry_run(&asks).await {
                         Ok(pod) if is_injected(&pod) => "injected".to_owned(),
                         Ok(pod) => format!("not injected: {pod}"),
-                        Err(status) => format!("refused: {}", status.message),
+                        Err(status) => format!("denied: {}", status.message),
                     });
                     count.store(seen.len(), Ordering::Relaxed);
                 }
@@ -47,19 +47,19 @@ impl Load {
         wait_for("more pods", || (self.created.load(Ordering::Relaxed) >= before + pods).then_some(()));
     }
 
-    /// What became of each pod.
+    /// The outcome of each pod.
     pub fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("no panic")
     }
 
-    /// How many pods were created; none of them may be without its identity.
+    /// How many pods were created, all of which must be injected.
     pub fn end_without_loss(self) -> usize {
         let seen = self.end();
         let lost: Vec<_> = seen.iter().filter(|what| what.starts_with("not injected")).collect();
         assert!(lost.is_empty(), "{} of {} pods were not injected, the first: {}", lost.len(), seen.len(), lost[0]);
         for other in seen.iter().filter(|what| *what != "injected") {
-            // An API server that starts to watch bindings refuses rather than leave a pod without its identity.
+            // An API server that starts to watch bindings denies pods rather than leave them without an identity.
             assert!(other.contains("not yet synced"), "{other}");
         }
         seen.len()

@@ -1,4 +1,4 @@
-//! The webhook's registration between the controller and other programs, on a real API server.
+//! The webhook configuration between the controller and other programs, on a real API server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,56 +13,57 @@ use rustls::crypto::aws_lc_rs;
 use serde_json::{Value, json};
 
 use ensign_testkit::clock::FakeClock;
-use ensign_testkit::install::{Balancer, Install};
 use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
-use ensign_testkit::replica::{Replica, ReplicaOptions, Stage};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::Testbed;
+use ensign_testkit::webhook_process::{Install, LoadBalancer};
 
-/// An install whose Secret is filled already, without a webhook.
-fn filled(stage: &Stage, prefix: &str) -> Install {
-    let install = Install::new(stage.control_plane, prefix);
+/// An install without a webhook, whose Secret is filled.
+fn filled(testbed: &Testbed, prefix: &str) -> Install {
+    let install = Install::new(testbed.control_plane, prefix);
     let names = ["127.0.0.1".to_owned()];
     let made = Bundle::default().repaired(None, &names, Timestamp::now(), &aws_lc_rs::default_provider());
     let mut data = std::collections::BTreeMap::new();
-    made.expect("made").0.write(&mut data);
+    made.expect("create certificates").0.write(&mut data);
     let name = &install.name;
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": name}, "data": data});
-    apply(stage.control_plane, &secret).expect("apply");
+    apply(testbed.control_plane, &secret).expect("apply");
     install
 }
 
-/// How a controller registers it that does not look whether it answers.
-fn unseen(install: &Install) -> WebhookTarget {
+/// The settings of a controller that registers the webhook without probing it.
+fn without_probe(install: &Install) -> WebhookTarget {
     WebhookTarget { probe: None, ..install.target("127.0.0.1:1".parse().expect("an address")) }
 }
 
-fn start(stage: &Stage, name: &str, target: WebhookTarget) -> Replica {
-    stage.start(name, ReplicaOptions { webhook: Some(target), ..ReplicaOptions::default() })
+fn start(testbed: &Testbed, name: &str, target: WebhookTarget) -> Replica {
+    testbed.start(name, ReplicaOptions { webhook: Some(target), ..ReplicaOptions::default() })
 }
 
-/// Waits until the controller has looked at the registration, and has taken in what it found.
-fn wait_for_a_look(stage: &Stage, controller: &str, install: &Install) {
-    // The second look begins after the first one has ended, with all that it wrote.
+/// Waits until the controller has checked the webhook configuration and applied the result.
+fn wait_for_check(testbed: &Testbed, controller: &str, install: &Install) {
+    // The second check begins after the first one has finished, including its writes.
     for _ in 0..2 {
-        let before = stage.looks_at_registration(controller);
+        let before = testbed.registration_reads(controller);
         let touch = format!("touched={}", unique("touch"));
         let arguments = ["annotate", "--overwrite", "mutatingwebhookconfiguration", &install.name, &touch];
-        kubectl(stage.control_plane, &arguments);
-        wait_for("the controller to look", || (stage.looks_at_registration(controller) > before).then_some(()));
+        kubectl(testbed.control_plane, &arguments);
+        wait_for("the controller to check", || (testbed.registration_reads(controller) > before).then_some(()));
     }
 }
 
 #[test]
-fn it_is_filled_in_once_the_webhook_answers_and_not_before() {
-    let stage = Stage::enter();
-    let install = Install::new(stage.control_plane, "probe");
-    let balancer = Balancer::start();
-    // A replica fills the Secret and goes again.
+fn the_registration_is_filled_in_only_once_the_webhook_responds() {
+    let testbed = Testbed::acquire();
+    let install = Install::new(testbed.control_plane, "probe");
+    let balancer = LoadBalancer::start();
+    // A replica fills the Secret and exits.
     let mut early = install.start(&["--drain-seconds=0"]);
     early.ready();
     assert!(early.terminate().success());
-    let _controller = start(&stage, &unique("probe"), install.target(balancer.address));
-    wait_for("the controller to look for the webhook", || (balancer.turned_away() > 1).then_some(()));
+    let _controller = start(&testbed, &unique("probe"), install.target(balancer.address));
+    wait_for("the controller to probe the webhook", || (balancer.turned_away() > 1).then_some(()));
     assert!(install.registration()["webhooks"].is_null());
 
     let mut webhook = install.start(&["--drain-seconds=0"]);
@@ -71,27 +72,27 @@ fn it_is_filled_in_once_the_webhook_answers_and_not_before() {
 }
 
 #[test]
-fn a_webhook_whose_certificate_is_of_another_authority_counts_as_none() {
-    let stage = Stage::enter();
-    let (install, other) = (filled(&stage, "untrusted"), Install::new(stage.control_plane, "other"));
-    let balancer = Balancer::start();
+fn a_webhook_with_a_certificate_of_another_ca_counts_as_unreachable() {
+    let testbed = Testbed::acquire();
+    let (install, other) = (filled(&testbed, "untrusted"), Install::new(testbed.control_plane, "other"));
+    let balancer = LoadBalancer::start();
     let mut webhook = other.start(&["--drain-seconds=0"]);
     let backend = webhook.endpoint();
     balancer.add(backend);
     let before = balancer.accepted();
-    let _controller = start(&stage, &unique("untrusted"), install.target(balancer.address));
-    wait_for("the controller to look twice", || (balancer.accepted() > before + 1).then_some(()));
+    let _controller = start(&testbed, &unique("untrusted"), install.target(balancer.address));
+    wait_for("the controller to probe twice", || (balancer.accepted() > before + 1).then_some(()));
     assert!(install.registration()["webhooks"].is_null());
 }
 
 #[test]
-fn every_entry_is_taken_by_the_api_server_as_it_was_meant() {
-    let stage = Stage::enter();
-    let install = filled(&stage, "entries");
-    let team = stage.team("entries-team");
+fn the_api_server_stores_every_webhook_entry_unchanged() {
+    let testbed = Testbed::acquire();
+    let install = filled(&testbed, "entries");
+    let team = testbed.team("entries-team");
     team.bind();
     let name = unique("entries");
-    let _controller = start(&stage, &name, WebhookTarget { compatibility: true, ..unseen(&install) });
+    let _controller = start(&testbed, &name, WebhookTarget { compatibility: true, ..without_probe(&install) });
     wait_for("every entry", || {
         [GRANTED_ENTRY, LABELLED_ENTRY, COMPATIBLE_ENTRY]
             .iter()
@@ -106,32 +107,32 @@ fn every_entry_is_taken_by_the_api_server_as_it_was_meant() {
         assert!(entry["namespaceSelector"].to_string().contains("kube-system"), "{entry:#}");
     }
     team.wait_ready("app");
-    wait_for_a_look(&stage, &name, &install);
-    let settled = stage.registrations(&name);
-    wait_for_a_look(&stage, &name, &install);
-    assert_eq!(stage.registrations(&name), settled, "what the API server made of it is no difference");
+    wait_for_check(&testbed, &name, &install);
+    let settled = testbed.registrations(&name);
+    wait_for_check(&testbed, &name, &install);
+    assert_eq!(testbed.registrations(&name), settled, "defaults of the API server are no difference");
 }
 
 #[test]
-fn where_another_program_injects_the_ca_it_is_left_to_it() {
-    let stage = Stage::enter();
-    let install = Install::new(stage.control_plane, "external");
-    let team = stage.team("external-team");
+fn an_externally_injected_ca_is_left_to_that_program() {
+    let testbed = Testbed::acquire();
+    let install = Install::new(testbed.control_plane, "external");
+    let team = testbed.team("external-team");
     team.bind();
     let name = unique("external");
-    let _controller = start(&stage, &name, WebhookTarget { ca: CaInjection::External, ..unseen(&install) });
+    let _controller = start(&testbed, &name, WebhookTarget { ca: CaInjection::External, ..without_probe(&install) });
     let nowhere = json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": [""]}]);
     let entry = wait_for("an entry to inject a CA into", || install.entry(GRANTED_ENTRY));
-    assert_eq!(entry["namespaceSelector"]["matchExpressions"], nowhere, "nobody is asked as long as there is none");
+    assert_eq!(entry["namespaceSelector"]["matchExpressions"], nowhere, "no pod is sent to the webhook without a CA");
 
     let ca = Bundle::default()
         .repaired(None, &["x.example".to_owned()], Timestamp::now(), &aws_lc_rs::default_provider())
-        .expect("made");
+        .expect("create certificates");
     let ca = json!(k8s_openapi::ByteString(ca.0.ca_certificate().to_vec()));
     let count = install.registration()["webhooks"].as_array().expect("entries").len();
     let inject = |index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": ca});
     install.patch_registration(&Value::Array((0..count).map(inject).collect()));
-    wait_for("the namespace to be asked about", || {
+    wait_for("the namespace to be selected", || {
         let entry = install.entry(GRANTED_ENTRY)?;
         entry["namespaceSelector"].to_string().contains(&team.name).then_some(())
     });
@@ -141,23 +142,23 @@ fn where_another_program_injects_the_ca_it_is_left_to_it() {
 }
 
 #[test]
-fn it_goes_with_the_namespace_of_the_webhook_so_that_no_pod_waits_for_nobody() {
-    let stage = Stage::enter();
-    let install = filled(&stage, "going");
-    let _controller = start(&stage, &unique("going"), unseen(&install));
+fn the_registration_is_emptied_when_the_webhooks_namespace_is_deleted() {
+    let testbed = Testbed::acquire();
+    let install = filled(&testbed, "going");
+    let _controller = start(&testbed, &unique("going"), without_probe(&install));
     wait_for("the registration", || install.entry(LABELLED_ENTRY));
-    kubectl(stage.control_plane, &["delete", "namespace", &install.name, "--timeout=60s"]);
-    wait_for("nobody to be sent to the webhook", || install.entry(LABELLED_ENTRY).is_none().then_some(()));
+    kubectl(testbed.control_plane, &["delete", "namespace", &install.name, "--timeout=60s"]);
+    wait_for("no pod to be sent to the webhook", || install.entry(LABELLED_ENTRY).is_none().then_some(()));
 }
 
-/// A program that changes the registration whenever it is not as it likes.
-struct Rival {
+/// Another program that changes the webhook configuration whenever it differs from what it wants.
+struct OtherProgram {
     stop: Arc<AtomicBool>,
     changes: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Rival {
+impl OtherProgram {
     fn start(install: &Install, patch_for: impl Fn(&Value) -> Option<Value> + Send + 'static) -> Self {
         let (stop, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&changes));
@@ -181,14 +182,14 @@ impl Rival {
     }
 }
 
-impl Drop for Rival {
+impl Drop for OtherProgram {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// What the admissions enforcer of AKS adds to each entry.
+/// Adds what the admissions enforcer of AKS adds to each entry.
 fn enforcer(registration: &Value) -> Option<Value> {
     let wanted = [
         json!({"key": "kubernetes.azure.com/managedby", "operator": "NotIn", "values": ["aks"]}),
@@ -206,13 +207,13 @@ fn enforcer(registration: &Value) -> Option<Value> {
 }
 
 #[test]
-fn a_rival_that_adds_to_selectors_is_not_fought() {
-    let stage = Stage::enter();
-    let install = filled(&stage, "enforcer");
-    let rival = Rival::start(&install, enforcer);
+fn changes_of_another_program_to_selectors_are_kept() {
+    let testbed = Testbed::acquire();
+    let install = filled(&testbed, "enforcer");
+    let other_program = OtherProgram::start(&install, enforcer);
     let name = unique("enforcer");
-    let _controller = start(&stage, &name, unseen(&install));
-    let team = stage.team("enforcer-team");
+    let _controller = start(&testbed, &name, without_probe(&install));
+    let team = testbed.team("enforcer-team");
     team.bind();
     let is_settled = || {
         let entry = install.entry(GRANTED_ENTRY)?["namespaceSelector"].to_string();
@@ -223,15 +224,15 @@ fn a_rival_that_adds_to_selectors_is_not_fought() {
     };
     wait_for("both to have what they want", is_settled);
     team.wait_ready("app");
-    wait_for_a_look(&stage, &name, &install);
-    let (ours, theirs) = (stage.registrations(&name), rival.changes());
+    wait_for_check(&testbed, &name, &install);
+    let (ours, theirs) = (testbed.registrations(&name), other_program.changes());
     for _ in 0..3 {
-        wait_for_a_look(&stage, &name, &install);
+        wait_for_check(&testbed, &name, &install);
     }
-    assert_eq!((stage.registrations(&name), rival.changes()), (ours, theirs), "both rest");
+    assert_eq!((testbed.registrations(&name), other_program.changes()), (ours, theirs), "both come to rest");
 
-    // What changes on our side keeps what is theirs.
-    let late = stage.team("enforcer-late");
+    // Changes of Ensign keep those of the other program.
+    let late = testbed.team("enforcer-late");
     late.bind();
     wait_for("the new namespace", || {
         let entry = install.entry(GRANTED_ENTRY)?["namespaceSelector"].to_string();
@@ -239,7 +240,7 @@ fn a_rival_that_adds_to_selectors_is_not_fought() {
     });
 }
 
-/// Takes away what is Ensign's, of every entry at once: one change for each repair, however many entries there are.
+/// Removes Ensign's settings from every entry at once: one change per repair, however many entries there are.
 fn saboteur(registration: &Value) -> Option<Value> {
     let entries = registration["webhooks"].as_array()?.iter().enumerate();
     let closed = entries.filter(|(_, entry)| entry["failurePolicy"] == "Fail");
@@ -250,34 +251,37 @@ fn saboteur(registration: &Value) -> Option<Value> {
 }
 
 #[test]
-fn a_rival_that_takes_away_is_answered_ever_more_seldom() {
-    let stage = Stage::enter();
-    let install = filled(&stage, "saboteur");
+fn removals_by_another_program_are_repaired_with_backoff() {
+    let testbed = Testbed::acquire();
+    let install = filled(&testbed, "saboteur");
     let clock = FakeClock::new();
     let name = unique("saboteur");
-    let options = ReplicaOptions { webhook: Some(unseen(&install)), clock: clock.clone(), ..ReplicaOptions::default() };
-    let _controller = stage.start(&name, options);
-    let rival = Rival::start(&install, saboteur);
-    // Written, repaired three times at once, and then no more before its time.
-    wait_for("the fight", || (stage.registrations(&name) == 4 && rival.changes() == 4).then_some(()));
+    let options =
+        ReplicaOptions { webhook: Some(without_probe(&install)), clock: clock.clone(), ..ReplicaOptions::default() };
+    let _controller = testbed.start(&name, options);
+    let other_program = OtherProgram::start(&install, saboteur);
+    // Written, repaired three times immediately, and then only after the backoff.
+    wait_for("the first repairs", || (testbed.registrations(&name) == 4 && other_program.changes() == 4).then_some(()));
     for _ in 0..3 {
-        wait_for_a_look(&stage, &name, &install);
+        wait_for_check(&testbed, &name, &install);
     }
-    assert_eq!(stage.registrations(&name), 4);
+    assert_eq!(testbed.registrations(&name), 4);
     for (wait, total) in [(1, 5), (2, 6), (4, 7)] {
-        clock.pass(Duration::from_secs(wait));
+        clock.advance(Duration::from_secs(wait));
         wait_for("the next repair", || {
-            // A look that was under way when the time passed counts from its end. The clock stands again once the repair is
-            // there: the rival takes its time, which must not be that of the repair after.
-            let repaired = stage.registrations(&name) >= total;
-            (!repaired).then(|| clock.pass(Duration::from_millis(20)));
+            // For a check in progress when the clock advanced, the backoff counts from its end. The clock stops once the repair is
+            // done: the other program takes time, which must not count towards the next repair.
+            let repaired = testbed.registrations(&name) >= total;
+            (!repaired).then(|| clock.advance(Duration::from_millis(20)));
             repaired.then_some(())
         });
-        wait_for("the rival's answer", || (rival.changes() >= total).then_some(()));
-        wait_for_a_look(&stage, &name, &install);
-        assert_eq!(stage.registrations(&name), total);
+        wait_for("the other program's next change", || (other_program.changes() >= total).then_some(()));
+        wait_for_check(&testbed, &name, &install);
+        assert_eq!(testbed.registrations(&name), total);
     }
-    drop(rival);
-    clock.pass(Duration::from_secs(8));
-    wait_for("peace", || (install.entry(LABELLED_ENTRY)?["failurePolicy"] == "Fail").then_some(()));
+    drop(other_program);
+    clock.advance(Duration::from_secs(8));
+    wait_for("the entry to stay repaired", || {
+        (install.entry(LABELLED_ENTRY)?["failurePolicy"] == "Fail").then_some(())
+    });
 }

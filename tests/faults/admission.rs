@@ -1,6 +1,6 @@
-//! O6: a pod that should be injected is injected right, or refused with a reason; a second pass changes nothing.
+//! O6: a pod that should be injected is injected correctly, or denied with the reason; a second pass changes nothing.
 //!
-//! At the end of each plan a pod of every binding comes to admission, with the objects as they are then.
+//! At the end of each plan, a pod of every binding goes through admission, with the objects as they are then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,14 +11,16 @@ use ensign_core::admission::{Binding, Config, Decision, Pod, admit};
 use ensign_mutants as mutants;
 use serde_json::{Value, json};
 
-use super::goals::{condition_of, text};
-use super::world::{AUDIENCE, World};
+use super::eventually::{condition_of, text};
+use ensign_testkit::azure::AUDIENCE;
+
+use super::harness::Harness;
 
 const AUTHORITY: &str = "https://login.faults.test/";
 
-/// Everything that was broken, in words.
-pub fn judge(world: &World) -> Vec<String> {
-    let stored = world.cluster.list("ManagedIdentityBinding", &world.plan);
+/// Returns what was broken.
+pub fn judge(harness: &Harness) -> Vec<String> {
+    let stored = harness.cluster.list("ManagedIdentityBinding", &harness.plan);
     let pods: BTreeSet<(String, String)> = stored
         .iter()
         .map(|binding| {
@@ -28,7 +30,7 @@ pub fn judge(world: &World) -> Vec<String> {
             )
         })
         .collect();
-    mutants::activate(world.mutant);
+    mutants::activate(harness.mutant);
     let mut broken = Vec::new();
     for (namespace, account) in pods {
         let of_pod: Vec<&Value> = stored
@@ -39,7 +41,7 @@ pub fn judge(world: &World) -> Vec<String> {
             })
             .collect();
         for label in [true, false] {
-            if let Err(problem) = judge_pod(world, &namespace, &account, &of_pod, label) {
+            if let Err(problem) = judge_pod(harness, &namespace, &account, &of_pod, label) {
                 let labelled = if label { "labelled" } else { "unlabelled" };
                 broken.push(format!("O6: a {labelled} pod of {namespace}/{account}: {problem}"));
             }
@@ -49,7 +51,13 @@ pub fn judge(world: &World) -> Vec<String> {
     broken
 }
 
-fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value], label: bool) -> Result<(), String> {
+fn judge_pod(
+    harness: &Harness,
+    namespace: &str,
+    account: &str,
+    bindings: &[&Value],
+    label: bool,
+) -> Result<(), String> {
     let pod = pod(account, label);
     let decision = decide(&pod, namespace, bindings)?;
     let fit: Vec<&&Value> =
@@ -57,13 +65,13 @@ fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value],
     let unfit: Vec<&&Value> = bindings.iter().filter(|binding| !fit.contains(binding)).collect();
     if let Some(ready) = fit.first() {
         let wanted = client_id(ready).unwrap_or_default();
-        if let Some(real) = world.client_id_of(ready).filter(|real| real != wanted) {
-            return Err(format!("status has client ID {wanted}, Azure {real}"));
+        if let Some(real) = harness.client_id_of(ready).filter(|real| real != wanted) {
+            return Err(format!("status has client ID {wanted}, but Azure {real}"));
         }
         let Decision::Patch { operations, .. } = decision else {
-            // One that is accepted and waits for its identity holds the pod back.
+            // An accepted binding that waits for its identity denies the pod.
             let waits = unfit.iter().any(|binding| is_accepted(binding));
-            return if waits { Ok(()) } else { Err(format!("{ready} is fit, but it was {decision:?}")) };
+            return if waits { Ok(()) } else { Err(format!("{ready} can inject, but the decision was {decision:?}")) };
         };
         let mut patched = pod.clone();
         let operations: json_patch::Patch =
@@ -73,7 +81,7 @@ fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value],
         is_injected(&patched, variable, wanted)?;
         return match decide(&patched, namespace, bindings)? {
             Decision::Allow { .. } => Ok(()),
-            second => Err(format!("a second pass changes it again: {second:?}")),
+            second => Err(format!("a second pass changes the pod again: {second:?}")),
         };
     }
     match decision {
@@ -81,13 +89,13 @@ fn judge_pod(world: &World, namespace: &str, account: &str, bindings: &[&Value],
             let named = unfit.iter().any(|binding| refusal.message.contains(text(&binding["metadata"]["name"])));
             let reason = unfit.iter().find_map(|binding| condition_of(binding, "Accepted"));
             let reason = reason.filter(|reason| reason["status"] == "False").map(|reason| text(&reason["reason"]));
-            // One that is being deleted is refused for that.
-            let leaving = unfit.iter().any(|binding| binding["metadata"]["deletionTimestamp"].is_string());
-            let says_why = leaving || reason.is_none_or(|reason| refusal.message.contains(reason));
-            if named && says_why { Ok(()) } else { Err(format!("refused without the reason: {}", refusal.message)) }
+            // One that is being deleted is denied for that reason.
+            let deleting = unfit.iter().any(|binding| binding["metadata"]["deletionTimestamp"].is_string());
+            let names_reason = deleting || reason.is_none_or(|reason| refusal.message.contains(reason));
+            if named && names_reason { Ok(()) } else { Err(format!("denied without the reason: {}", refusal.message)) }
         }
         Decision::Allow { .. } if !label => Ok(()),
-        other => Err(format!("nothing is fit, but it was {other:?}")),
+        other => Err(format!("no binding can inject, but the decision was {other:?}")),
     }
 }
 
@@ -110,7 +118,8 @@ fn decide(pod: &Value, namespace: &str, bindings: &[&Value]) -> Result<Decision,
         hold: true,
     };
     let text = pod.to_string();
-    let pod: Pod<'_> = serde_json::from_str(&text).map_err(|error| format!("the pod can't be read: {error}"))?;
+    let pod: Pod<'_> =
+        serde_json::from_str(&text).map_err(|error| format!("the pod can't be deserialized: {error}"))?;
     let read = |object: &&Value| {
         let object: ManagedIdentityBinding =
             serde_json::from_value((*object).clone()).map_err(|error| error.to_string())?;
@@ -121,15 +130,15 @@ fn decide(pod: &Value, namespace: &str, bindings: &[&Value]) -> Result<Decision,
 }
 
 fn is_accepted(binding: &Value) -> bool {
-    let leaving = binding["metadata"]["deletionTimestamp"].is_string();
-    !leaving && condition_of(binding, "Accepted").is_some_and(|accepted| accepted["status"] == "True")
+    let deleting = binding["metadata"]["deletionTimestamp"].is_string();
+    !deleting && condition_of(binding, "Accepted").is_some_and(|accepted| accepted["status"] == "True")
 }
 
 fn client_id(binding: &Value) -> Option<&str> {
     binding["status"]["clientID"].as_str().filter(|id| !id.is_empty())
 }
 
-/// Each container has the identity once, and the token is that of the right audience.
+/// Checks that each container has the identity once, and the token the right audience.
 fn is_injected(pod: &Value, variable: &str, client_id: &str) -> Result<(), String> {
     let spec = &pod["spec"];
     for container in spec["containers"].as_array().into_iter().flatten() {
@@ -143,7 +152,7 @@ fn is_injected(pod: &Value, variable: &str, client_id: &str) -> Result<(), Strin
             }
         };
         if value(variable)? != client_id || value(ENV_TOKEN_FILE)? != TOKEN_FILE || value(ENV_TENANT_ID)?.is_empty() {
-            return Err(format!("{} got another identity: {}", container["name"], container["env"]));
+            return Err(format!("{} has another identity: {}", container["name"], container["env"]));
         }
         let mounts = container["volumeMounts"].as_array().into_iter().flatten();
         if mounts.filter(|mount| mount["name"] == TOKEN_VOLUME).count() != 1 {
@@ -156,5 +165,5 @@ fn is_injected(pod: &Value, variable: &str, client_id: &str) -> Result<(), Strin
         .filter(|volume| volume["name"] == TOKEN_VOLUME)
         .map(|volume| &volume["projected"]["sources"][0]["serviceAccountToken"]["audience"])
         .collect();
-    if kept && audiences == [AUDIENCE] { Ok(()) } else { Err(format!("it is not as it should be: {spec}")) }
+    if kept && audiences == [AUDIENCE] { Ok(()) } else { Err(format!("the pod is not as expected: {spec}")) }
 }

@@ -1,4 +1,4 @@
-//! The one API server of a run, and the recorder of what all plans' objects look like.
+//! The one API server of a run, and a recorder of the objects of all plans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,13 +12,13 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::clock::lock;
 use super::gate::LABEL;
 use super::history::History;
+use super::lock::lock;
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::apply_crds;
 
-/// The API server that all plans share.
+/// The API server, shared by all plans.
 pub struct Cluster {
     pub control_plane: &'static ControlPlane,
     runtime: Runtime,
@@ -47,7 +47,7 @@ impl Cluster {
         })
     }
 
-    /// What happens to the objects of a plan from now on.
+    /// The history of a plan's objects from now on.
     pub fn history(&self, plan: &str) -> Arc<History> {
         lock(&self.histories).entry(plan.to_owned()).or_default().clone()
     }
@@ -66,7 +66,7 @@ impl Cluster {
         self.done("patch", api.patch(name, &PatchParams::default(), &Patch::Merge(patch)))
     }
 
-    /// What the API server makes of the change; none where it refuses it as invalid.
+    /// The changed object; none if the API server rejects the change as invalid.
     pub fn try_patch(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Option<Value> {
         let api = self.api(kind, namespace);
         match self.wait("patch", api.patch(name, &PatchParams::default(), &Patch::Merge(patch))) {
@@ -76,7 +76,7 @@ impl Cluster {
         }
     }
 
-    /// Asks for the deletion; what is left of the object, if something is.
+    /// Deletes an object; returns what is left of it, if finalizers keep it.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let api = self.api(kind, namespace);
         let answer = self.wait("delete", api.delete(name, &kube::api::DeleteParams::default()));
@@ -88,12 +88,12 @@ impl Cluster {
         self.wait("get", api.get_opt(name)).expect("get").map(|object| value(&object))
     }
 
-    /// Runs something beside the plans.
+    /// Runs a task beside the plans.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
     }
 
-    /// Restarts the API server, for every plan. It serves when this returns.
+    /// Restarts the API server, for every plan, and waits until it serves.
     pub fn restart_api_server(&self) {
         self.control_plane.command("restart kube-apiserver");
         let api = self.api("Namespace", "");
@@ -102,7 +102,7 @@ impl Cluster {
         }
     }
 
-    /// Lets etcd forget everything but the present, for every plan.
+    /// Compacts etcd up to the current revision, for every plan.
     pub fn compact_etcd(&self) {
         let api = self.api("Namespace", "");
         let list = self.wait("list", api.list(&kube::api::ListParams::default())).expect("list");
@@ -141,7 +141,7 @@ impl Cluster {
 
     fn wait<T>(&self, act: &str, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
         let limited = async { tokio::time::timeout(Duration::from_secs(60), request).await };
-        self.runtime.block_on(limited).unwrap_or_else(|_| panic!("{act}: no answer"))
+        self.runtime.block_on(limited).unwrap_or_else(|_| panic!("{act}: no response"))
     }
 }
 
@@ -162,7 +162,7 @@ fn resource(kind: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
-/// Hands each object of a plan to the plan's history.
+/// Records each object in the history of its plan.
 async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mutex<BTreeMap<String, Arc<History>>>>) {
     let config = watcher::Config::default().labels(LABEL);
     let mut events = Box::pin(watcher(api, config));
@@ -180,7 +180,7 @@ async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mute
                 continue;
             }
             Ok(Event::InitDone) => {
-                // What went while nobody watched.
+                // What was deleted between two watches.
                 let listed = std::mem::take(&mut listed);
                 lock(&histories).values().for_each(|history| history.listed(kind, asked, &listed));
                 continue;
@@ -196,7 +196,7 @@ async fn record(kind: &'static str, api: Api<DynamicObject>, histories: Arc<Mute
         if let Some(history) = history {
             let mut object = value(&object);
             object["kind"] = kind.into();
-            history.take(&object, gone);
+            history.record(&object, gone);
         }
     }
 }

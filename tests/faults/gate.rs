@@ -1,7 +1,7 @@
 //! The gate between the controller under test and the API server.
 //!
-//! It keeps the controller to the objects of its plan, can hold and cut watches, answer from an old list or with an
-//! error, and lose answers. What passes is the real API server's.
+//! It limits the controller to the objects of its plan, can hold and cut watches, respond with an old list or an
+//! error, and lose responses. Everything else comes from the real API server.
 
 mod layer;
 
@@ -22,8 +22,8 @@ use tower::{BoxError, Service};
 use layer::AnyResponse;
 pub use layer::GateLayer;
 
-use super::clock::lock;
 use super::history::History;
+use super::lock::lock;
 
 pub const LABEL: &str = "faults.ensign.test/plan";
 const COLLECTIONS: [&str; 4] = [
@@ -33,47 +33,47 @@ const COLLECTIONS: [&str; 4] = [
     NAMESPACES,
 ];
 const NAMESPACES: &str = "/api/v1/namespaces";
-/// What they are collections of.
+/// Their kinds.
 const KINDS: [&str; 4] = ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"];
 const REVISION: &str = r#""resourceVersion":""#;
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// What happens to a request.
+/// What to do with a request.
 #[derive(Clone)]
 pub enum GateAction {
-    /// Never sent; the connection breaks.
+    /// Not sent; the connection breaks.
     DropBefore,
-    /// Carried out, but the answer is lost.
+    /// Applied, but the response is lost.
     ApplyThenDrop,
-    /// Answered by the gate.
+    /// Answered by the gate with a status.
     Answer { status: u16, retry_after: Option<u64> },
-    /// Answered with this, by the gate.
+    /// Answered by the gate with this body.
     Replay(Bytes),
     /// Sent after this time.
     Delay(Duration),
 }
 
-/// Which requests, and what happens to them.
+/// Which requests, and what to do with them.
 pub struct GateRule {
     pub method: &'static str,
-    /// Parts of path and query that all have to be there.
+    /// Texts that path and query have to contain.
     pub contains: Vec<String>,
-    /// Passes this many first.
+    /// How many pass first.
     pub skip: u32,
     pub times: u32,
     pub action: GateAction,
-    /// The rule has been used this often.
+    /// How often the rule was applied.
     pub fired: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Default)]
 struct Watches {
     held: BTreeSet<&'static str>,
-    /// How many watches of the collection, from the first on, bring nothing any more.
+    /// How many watches of the collection, from the first on, deliver nothing any more.
     stalled: BTreeMap<&'static str, usize>,
     cuts: u64,
-    /// Texts that the controller sees instead of others.
+    /// Replacements in what the controller reads.
     replace: Vec<(String, String)>,
 }
 
@@ -82,7 +82,7 @@ struct Watches {
 struct Followed {
     open: usize,
     ever_opened: usize,
-    /// The last revision that came through.
+    /// The last revision that was delivered.
     seen: u64,
 }
 
@@ -94,10 +94,10 @@ pub struct Gate {
     rules: Mutex<Vec<GateRule>>,
     writes: Mutex<Vec<String>>,
     lists: Mutex<BTreeMap<&'static str, Bytes>>,
-    /// What the API server says that its issuer is.
+    /// The issuer that the API server reports.
     issuer: Mutex<Option<String>>,
     last: Mutex<String>,
-    /// Watches that were told to begin anew.
+    /// Watches that expired.
     expired: AtomicU64,
     under_way: AtomicUsize,
     followed: Mutex<BTreeMap<&'static str, Followed>>,
@@ -122,7 +122,7 @@ impl Gate {
         }
     }
 
-    /// Nothing of watches on these collections comes through until [`Gate::release`].
+    /// Holds the events of watches on these collections until [`Gate::release`].
     pub fn hold(&self, collections: &[&'static str]) {
         self.watches.send_modify(|watches| watches.held.extend(collections));
     }
@@ -131,7 +131,7 @@ impl Gate {
         self.watches.send_modify(|watches| watches.held.clear());
     }
 
-    /// The watch on this collection stays open and brings nothing more; one that is opened later does.
+    /// The watch on this collection stays open and delivers nothing more; one that is opened later does.
     pub fn stall(&self, collection: &'static str) {
         let opened = lock(&self.followed).entry(collection).or_default().ever_opened;
         self.watches.send_modify(|watches| {
@@ -144,7 +144,7 @@ impl Gate {
         self.watches.send_modify(|watches| watches.cuts += 1);
     }
 
-    /// The controller reads `to` where a list or a watch says `from`.
+    /// The controller reads `to` where a list or a watch contains `from`.
     pub fn replace(&self, from: &str, to: &str) {
         self.watches.send_modify(|watches| watches.replace.push((from.to_owned(), to.to_owned())));
     }
@@ -153,32 +153,32 @@ impl Gate {
         lock(&self.rules).push(rule);
     }
 
-    /// The API server names this issuer from now on.
-    pub fn say_issuer(&self, issuer: &str) {
+    /// The API server reports this issuer from now on.
+    pub fn set_issuer(&self, issuer: &str) {
         *lock(&self.issuer) = Some(issuer.to_owned());
     }
 
-    /// How often the API server itself said that a watch is too old to go on.
+    /// How often the API server itself expired a watch.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::SeqCst)
     }
 
-    /// The list of this collection that the controller saw last.
+    /// The last list of this collection that the controller read.
     pub fn last_list(&self, collection: &str) -> Bytes {
         lock(&self.lists).get(collection).cloned().expect("a list was seen")
     }
 
-    /// Requests that changed something, or tried to; those for the lease are not among them.
+    /// Write requests, including failed ones, without those of the lease.
     pub fn writes(&self) -> Vec<String> {
         lock(&self.writes).clone()
     }
 
-    /// What was asked last, for people.
+    /// The last request, for messages.
     pub fn last_request(&self) -> String {
         lock(&self.last).clone()
     }
 
-    /// Whether a request is under way, and how many there were: it stands while nothing happens.
+    /// How many requests are in flight, and how many have finished: unchanged while nothing happens.
     pub fn activity(&self) -> (usize, u64) {
         (self.under_way.load(Ordering::SeqCst), self.seen.load(Ordering::SeqCst))
     }
@@ -188,7 +188,7 @@ impl Gate {
         lock(&self.followed).values().map(|followed| followed.open).sum::<usize>() >= COLLECTIONS.len()
     }
 
-    /// Whether a watch that is open and not held still has to bring what is known of an object.
+    /// Whether an open watch that is not held has yet to deliver a known change.
     pub fn is_behind(&self) -> bool {
         let followed = lock(&self.followed).clone();
         let Watches { held, stalled, .. } = self.watches.borrow().clone();
@@ -199,7 +199,7 @@ impl Gate {
         })
     }
 
-    /// Something of a collection came through.
+    /// Records that something of a collection was delivered.
     fn came(&self, collection: &'static str, text: &str) {
         let revisions = text.split(REVISION).skip(1).filter_map(|rest| rest.split('"').next()?.parse::<u64>().ok());
         if let Some(latest) = revisions.max() {
@@ -256,7 +256,7 @@ impl Gate {
         if collection.is_some() {
             *request.uri_mut() = with_selector(request.uri(), &self.label)?;
         }
-        // What a new leader compares its cache with is no list that the cache is filled from.
+        // The list that a new leader compares its cache with does not fill the cache.
         let compares = collection != Some(NAMESPACES) && asks_for_metadata(&request);
         if let Some(collection) = collection.filter(|_| !compares) {
             self.released(collection).await;
@@ -265,7 +265,7 @@ impl Gate {
         let response = response.0;
         if matches!(action, Some(GateAction::ApplyThenDrop)) {
             let _ = self.read(&method, &path, response).await?;
-            return Err("the connection broke before the answer".into());
+            return Err("the connection broke before the response".into());
         }
         match collection {
             Some(collection) if is_watch => {
@@ -281,27 +281,27 @@ impl Gate {
                 lock(&self.lists).insert(collection, body.clone());
                 Ok(Response::from_parts(parts, Body::from(body)))
             }
-            // It has no end to read to.
+            // It does not end.
             None if is_watch => Ok(response),
             _ => self.read(&method, &path, response).await,
         }
     }
 
-    /// Reads an answer to its end and remembers what it says of an object.
+    /// Reads a response to its end and records its object.
     async fn read(&self, method: &str, path: &str, response: Response<Body>) -> Result<Response<Body>, BoxError> {
         let (mut parts, body) = response.into_parts();
         let body = to_bytes(body, MAX_ANSWER).await?;
         if method != "GET" && !path.contains("/leases") {
             lock(&self.writes).push(format!("{method} {path} answered {}", parts.status));
             if let Ok(object) = serde_json::from_slice::<Value>(&body) {
-                self.history.take(&object, false);
+                self.history.record(&object, false);
             }
         }
         parts.headers.remove(http::header::CONTENT_LENGTH);
         Ok(Response::from_parts(parts, Body::from(body)))
     }
 
-    /// A watch whose events wait while the collection is held, and which ends when it is cut.
+    /// Holds the events of a watch while its collection is held, and ends it when it is cut.
     fn watched(self: &Arc<Self>, collection: &'static str, response: Response<Body>) -> Response<Body> {
         let (parts, body) = response.into_parts();
         let watches = self.watches.subscribe();
@@ -342,7 +342,7 @@ impl Gate {
     }
 
     async fn released(&self, collection: &'static str) {
-        // A request that waits here is not under way.
+        // A request that waits here does not count as in flight.
         let _paused = Paused::new(self);
         let _ = self.watches.subscribe().wait_for(|watches| !watches.held.contains(collection)).await;
     }
@@ -360,7 +360,7 @@ impl Gate {
     }
 }
 
-/// What the controller makes belongs to the plan as well.
+/// Labels what the controller creates as the plan's.
 async fn labelled(request: Request<KubeBody>, label: &str) -> Result<Request<KubeBody>, BoxError> {
     let (mut parts, body) = request.into_parts();
     let mut object: Value = serde_json::from_slice(&body.collect_bytes().await?)?;
@@ -400,7 +400,7 @@ fn refusal(status: u16, retry_after: Option<u64>) -> Response<Body> {
 struct OpenWatch(Arc<Gate>, &'static str);
 
 impl OpenWatch {
-    /// And which one it is, from one.
+    /// Also returns its number, from one.
     fn new(gate: Arc<Gate>, collection: &'static str) -> (Self, usize) {
         let number = {
             let mut followed = lock(&gate.followed);

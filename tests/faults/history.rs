@@ -1,4 +1,4 @@
-//! What every object of a plan looked like, and when: the truth that the oracles judge by.
+//! Every version of a plan's objects with its time: what the oracles judge by.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::clock::lock;
+use super::lock::lock;
 
 pub const FINALIZER: &str = "ensign.dev/credentials";
 
@@ -18,21 +18,21 @@ pub struct Version {
     pub name: String,
     pub uid: String,
     pub revision: u64,
-    /// By this time at the latest the version stood.
+    /// The version existed by this time at the latest.
     pub known: Timestamp,
     pub object: Value,
-    /// The object is no more.
-    pub gone: bool,
+    /// The object was deleted.
+    pub is_deleted: bool,
 }
 
 impl Version {
-    pub fn is_leaving(&self) -> bool {
-        self.gone || self.object["metadata"]["deletionTimestamp"].is_string()
+    pub fn is_deleting(&self) -> bool {
+        self.is_deleted || self.object["metadata"]["deletionTimestamp"].is_string()
     }
 
-    pub fn is_held(&self) -> bool {
+    pub fn has_finalizer(&self) -> bool {
         let finalizers = self.object["metadata"]["finalizers"].as_array();
-        !self.gone && finalizers.is_some_and(|list| list.iter().any(|name| name == FINALIZER))
+        !self.is_deleted && finalizers.is_some_and(|list| list.iter().any(|name| name == FINALIZER))
     }
 }
 
@@ -40,12 +40,12 @@ impl Version {
 #[derive(Default)]
 pub struct History {
     versions: Mutex<BTreeMap<(String, String, String), Vec<Version>>>,
-    taken: Mutex<u64>,
+    recorded: Mutex<u64>,
 }
 
 impl History {
-    /// Takes in what the API server said of an object; the earliest time counts.
-    pub fn take(&self, object: &Value, gone: bool) {
+    /// Records a version of an object; the earliest time counts.
+    pub fn record(&self, object: &Value, is_deleted: bool) {
         let known = Timestamp::now();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let meta = &object["metadata"];
@@ -55,58 +55,60 @@ impl History {
         {
             return;
         }
-        let leaving = meta["deletionTimestamp"].is_string();
+        let deleting = meta["deletionTimestamp"].is_string();
         let free = meta["finalizers"].as_array().is_none_or(Vec::is_empty);
         let version = Version {
             namespace: text(&meta["namespace"]),
             uid: text(&meta["uid"]),
-            gone: gone || (leaving && free && kind != "Namespace"),
+            is_deleted: is_deleted || (deleting && free && kind != "Namespace"),
             object: object.clone(),
             revision,
             known,
             kind,
             name,
         };
-        *lock(&self.taken) += 1;
+        *lock(&self.recorded) += 1;
         let mut all = lock(&self.versions);
         let key = (version.kind.clone(), version.namespace.clone(), version.name.clone());
         let versions = all.entry(key).or_default();
-        // The answer to the write that removes an object has the revision of the version before.
-        if let Err(at) = versions.binary_search_by_key(&(revision, version.gone), |one| (one.revision, one.gone)) {
+        // The response to the write that removes an object has the revision of the version before.
+        if let Err(at) =
+            versions.binary_search_by_key(&(revision, version.is_deleted), |one| (one.revision, one.is_deleted))
+        {
             versions.insert(at, version);
         }
     }
 
-    /// Takes in a list that was asked for at a time: of a kind only these objects, by namespace and name, were there.
+    /// Records a list that was requested at a time: only these objects of a kind, by namespace and name, existed.
     pub fn listed(&self, kind: &str, asked: Timestamp, there: &BTreeSet<(String, String)>) {
         let mut all = lock(&self.versions);
         for ((of, namespace, name), versions) in all.iter_mut() {
-            let Some(last) = versions.last().filter(|last| !last.gone && last.known < asked) else { continue };
+            let Some(last) = versions.last().filter(|last| !last.is_deleted && last.known < asked) else { continue };
             if of == kind && !there.contains(&(namespace.clone(), name.clone())) {
-                let gone = Version { gone: true, known: Timestamp::now(), ..last.clone() };
+                let gone = Version { is_deleted: true, known: Timestamp::now(), ..last.clone() };
                 versions.push(gone);
-                *lock(&self.taken) += 1;
+                *lock(&self.recorded) += 1;
             }
         }
     }
 
-    /// How much was taken in; it stands while nothing happens.
-    pub fn taken(&self) -> u64 {
-        *lock(&self.taken)
+    /// How many versions were recorded: unchanged while nothing happens.
+    pub fn recorded(&self) -> u64 {
+        *lock(&self.recorded)
     }
 
-    /// The last revision of any object of a kind that is still there.
+    /// The latest revision of any existing object of a kind.
     pub fn latest(&self, kind: &str) -> u64 {
         let all = lock(&self.versions);
         let last = all.iter().filter(|((found, _, _), _)| found == kind).filter_map(|(_, versions)| versions.last());
-        last.filter(|last| !last.gone).map(|last| last.revision).max().unwrap_or_default()
+        last.filter(|last| !last.is_deleted).map(|last| last.revision).max().unwrap_or_default()
     }
 
-    /// The last version of an object that is still there.
+    /// The last version of an object, if it exists.
     pub fn live(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let all = lock(&self.versions);
         let last = all.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned()))?.last()?;
-        (!last.gone).then(|| last.object.clone())
+        (!last.is_deleted).then(|| last.object.clone())
     }
 
     /// Every object of a kind as it was at a time.

@@ -1,6 +1,6 @@
-//! Faults of every kind, and the oracles that judge how the controller survives them.
+//! The controller under faults of every kind, and the oracles that judge the outcome.
 //!
-//! Without arguments a representative part runs; `make faults` runs all of it.
+//! Without arguments, a representative subset runs; `make faults` runs everything.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -11,41 +11,41 @@
 )]
 
 mod admission;
-mod clock;
+mod cases;
 mod cluster;
 mod dedicated;
-mod freezer;
+mod eventually;
 mod gate;
-mod goals;
+mod harness;
 mod history;
-mod killers;
+mod lock;
 mod matrix;
+mod mutant_coverage;
 mod oracles;
-mod pipe;
+mod pause;
 mod plan;
 mod probe;
 mod replica;
 mod report;
 mod roles;
-mod rows;
 mod runner;
 mod scenarios;
+mod simulated_time;
 mod snapshot;
-mod token;
-mod waiting;
-mod world;
+mod tcp_proxy;
+mod token_credential;
 
 use std::process::ExitCode;
 
-use runner::Wish;
+use runner::Options;
 
 fn main() -> ExitCode {
-    let wish = match Wish::from_arguments(std::env::args().skip(1)) {
-        Ok(wish) => wish,
+    let options = match Options::from_arguments(std::env::args().skip(1)) {
+        Ok(options) => options,
         Err(problem) => {
             eprintln!("faults: {problem}");
             return ExitCode::from(2);
         }
     };
-    if runner::run(&wish) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if runner::run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

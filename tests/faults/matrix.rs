@@ -1,27 +1,27 @@
-//! Plans made from reference runs: one for each point and moment, and one for each way that a request can fail.
+//! Plans generated from reference runs: one for each point and moment, and one for each way in which a request can fail.
 
 use ensign_controller::Phase;
 use serde_json::{Value, json};
 
 use super::gate::GateAction;
-use super::oracles::Licence;
+use super::harness::IN_TWO_MINUTES;
+use super::oracles::Allowances;
 use super::plan::{Fault, Plan};
 use super::scenarios::{self, Scenario};
-use super::world::IN_TWO_MINUTES;
 
 /// The reference run of a scenario.
 pub fn reference(scenario: &'static Scenario) -> Plan {
     plan(scenario, "reference", &[], Fault::None)
 }
 
-/// Plans for every point that the reference run came to.
+/// Plans for every point that the reference run reached.
 pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
     let mut plans = Vec::new();
     for (index, point) in points.iter().enumerate() {
         let of_roles = point.starts_with("assign-role") || point.starts_with("unassign-role");
         let name = brief(point).replace(" under ", ".").replace(['/', ' ', '#'], ".").replace("..", ".");
         let mut add = |what: &str, rows: &[u32], fault: Fault| {
-            // What else fails at points that roles have in common with others is covered by those.
+            // Other faults at points that roles share with other scenarios are covered there.
             if scenario.name.ends_with("roles") && !of_roles && !what.starts_with("crash") {
                 return;
             }
@@ -54,7 +54,7 @@ pub fn at_points(scenario: &'static Scenario, points: &[String]) -> Vec<Plan> {
     plans
 }
 
-/// A point without what is the same in all plans: an assignment's subscription and resource group.
+/// A point without an assignment's subscription and resource group, which are the same in all plans.
 fn brief(point: &str) -> String {
     let Some((before, after)) = point.split_once(" in /subscriptions/") else { return point.to_owned() };
     let act = before.split(' ').next().unwrap_or_default();
@@ -62,7 +62,7 @@ fn brief(point: &str) -> String {
     format!("{act} {} {object}", scope.rsplit('/').next().unwrap_or_default())
 }
 
-/// How Azure fails, by name, with the rows of the matrix.
+/// Failures of Azure by name, with the rows of the matrix.
 fn failures() -> Vec<(&'static str, &'static [u32], Value)> {
     let concurrent = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity";
     let throttled = "SubscriptionRequestsThrottled";
@@ -85,7 +85,7 @@ fn failures() -> Vec<(&'static str, &'static [u32], Value)> {
     ]
 }
 
-/// Each failure at each operation that Azure knows.
+/// Each failure at each operation of Azure.
 pub fn azure_failures() -> Vec<Plan> {
     let get = json!({"method": "GET", "pathContains": "/userAssignedIdentities/orders?"});
     let list = json!({"method": "GET", "pathContains": "federatedIdentityCredentials?"});
@@ -120,15 +120,15 @@ pub fn azure_failures() -> Vec<Plan> {
         let rule = json!([{"match": matching, "nth": 1, "action": {"delayMs": 22_000}}]);
         let id = format!("azure/{operation}/timeout");
         let plan = plan_named(scenarios::named("delete"), &id, &[10], Fault::Azure(rule));
-        // Nobody waits for such a write any longer, and it comes all the same.
-        let licence = Licence { stale_write: operation == "put", ..Licence::NONE };
-        plans.push(Plan { licence, ..plan });
+        // The client has given up on such a write, but it is applied.
+        let allowances = Allowances { stale_write: operation == "put", ..Allowances::NONE };
+        plans.push(Plan { allowances, ..plan });
     }
     plans
 }
 
-/// Failures at each operation on roles; those of every operation that mean something of their own there, and those that
-/// only roles know.
+/// Failures at each operation on roles: the general ones that matter there, and those that
+/// only roles have.
 pub fn role_failures() -> Vec<Plan> {
     let of_roles: [(&'static str, &'static [u32], Value); 3] = [
         ("409-exists", &[8], json!({"status": 409, "code": "RoleAssignmentExists"})),
@@ -161,7 +161,7 @@ pub fn role_failures() -> Vec<Plan> {
     plans
 }
 
-/// The API server in trouble.
+/// Failures of the API server.
 pub fn kubernetes_failures() -> Vec<Plan> {
     let ways = [
         ("429", GateAction::Answer { status: 429, retry_after: Some(1) }),
@@ -199,7 +199,7 @@ fn plan_named(scenario: &'static Scenario, id: &str, rows: &[u32], fault: Fault)
         rows: rows.to_vec(),
         scenario,
         fault,
-        licence: Licence::NONE,
+        allowances: Allowances::NONE,
         compared: true,
         quick: false,
         alone: false,

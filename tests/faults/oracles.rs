@@ -1,4 +1,4 @@
-//! What must be true of every plan, whatever the fault (O3, O5 and O7; the others compare with the reference run).
+//! What must be true of every plan, whatever the fault (O3, O5 and O7; O1 and O2 compare with the reference run).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,70 +7,70 @@ use ensign_core::credentials::names::Subject;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::clock::lock;
 use super::dedicated;
-use super::goals::{condition_of, text};
+use super::eventually::{condition_of, text};
+use super::harness::Harness;
 use super::history::Version;
+use super::lock::lock;
 use super::roles;
-use super::world::World;
 
-/// What a plan may do that others may not.
+/// What a plan permits that others do not.
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each permission stands by itself")]
-pub struct Licence {
-    /// One write may be behind what Kubernetes says: the plan changed it between the last look and the write, or the write
-    /// came to Azure late. What it brought is deleted once more.
+#[allow(clippy::struct_excessive_bools, reason = "the permissions are independent")]
+pub struct Allowances {
+    /// One write may be stale: the plan changed the objects between the last read and the write, or the write
+    /// reached Azure late. What it created is deleted again.
     pub stale_write: bool,
-    /// A tenant took finalizers off.
+    /// A tenant removed finalizers.
     pub stripped: bool,
     /// Another cluster writes to the same identity.
     pub rivals: bool,
-    /// An operator gave up what Azure did not confirm.
+    /// An operator abandoned what Azure did not confirm.
     pub abandoned: bool,
 }
 
-impl Licence {
-    /// Nothing that others may not.
+impl Allowances {
+    /// Permits nothing.
     pub const NONE: Self = Self { stale_write: false, stripped: false, rivals: false, abandoned: false };
 }
 
 const CONCURRENT: &str = "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity";
 
-/// A credential's place: the identity's name and its own, in lower case.
+/// A credential's key: the identity's name and its own, in lower case.
 type Place = (String, String);
 
-/// What stood in Azure, and when: true from the answer of a PUT to the arrival of a DELETE.
+/// Which credentials existed in Azure, and when: from the response to a PUT until the arrival of a DELETE.
 struct Timeline {
-    events: BTreeMap<Place, Vec<(Timestamp, Option<Stood>)>>,
+    events: BTreeMap<Place, Vec<(Timestamp, Option<StoredCredential>)>>,
 }
 
 #[derive(Clone)]
-struct Stood {
+struct StoredCredential {
     issuer: String,
     subject: String,
     foreign: bool,
 }
 
 impl Timeline {
-    fn new(world: &World, log: &[LogEntry]) -> Self {
-        let mut events: BTreeMap<Place, Vec<(Timestamp, Option<Stood>)>> = BTreeMap::new();
-        for (time, identity, credential, name) in lock(&world.meddled).iter() {
-            let stood = credential.as_ref().map(|credential| Stood {
+    fn new(harness: &Harness, log: &[LogEntry]) -> Self {
+        let mut events: BTreeMap<Place, Vec<(Timestamp, Option<StoredCredential>)>> = BTreeMap::new();
+        for (time, identity, credential, name) in lock(&harness.out_of_band).iter() {
+            let stored = credential.as_ref().map(|credential| StoredCredential {
                 issuer: credential.issuer.clone(),
                 subject: credential.subject.clone(),
                 foreign: true,
             });
-            events.entry((identity.to_lowercase(), name.to_lowercase())).or_default().push((*time, stood));
+            events.entry((identity.to_lowercase(), name.to_lowercase())).or_default().push((*time, stored));
         }
         for entry in log.iter().filter(|entry| took_effect(entry)) {
             let Some(place) = place(entry) else { continue };
             let event = match entry.method.as_str() {
                 "PUT" => {
                     let body = entry.body.clone().unwrap_or_default();
-                    let said = |name: &str| text(&body["properties"][name]).to_owned();
-                    let foreign = !is_of(world, entry);
-                    let stood = Stood { issuer: said("issuer"), subject: said("subject"), foreign };
-                    (entry.finished, Some(stood))
+                    let problem = |name: &str| text(&body["properties"][name]).to_owned();
+                    let foreign = !is_of(harness, entry);
+                    let stored = StoredCredential { issuer: problem("issuer"), subject: problem("subject"), foreign };
+                    (entry.finished, Some(stored))
                 }
                 _ => (entry.time, None),
             };
@@ -82,7 +82,7 @@ impl Timeline {
         Self { events }
     }
 
-    fn at(&self, place: &Place, time: Timestamp) -> Option<&Stood> {
+    fn at(&self, place: &Place, time: Timestamp) -> Option<&StoredCredential> {
         self.events.get(place)?.iter().rfind(|(when, _)| *when <= time)?.1.as_ref()
     }
 
@@ -91,7 +91,7 @@ impl Timeline {
     }
 }
 
-/// Whether the write changed something in Azure, whatever was answered.
+/// Whether the write changed something in Azure, whatever the response.
 fn took_effect(entry: &LogEntry) -> bool {
     let status = entry.applied_status.or(if entry.fault.is_none() { entry.status } else { None });
     match entry.method.as_str() {
@@ -115,20 +115,20 @@ pub fn counts(log: &[LogEntry]) -> (usize, usize) {
     (count("PUT"), count("DELETE"))
 }
 
-/// Everything that was broken, in words.
-pub fn judge(world: &World, licence: Licence) -> Vec<String> {
-    let log: Vec<LogEntry> = world.azure_writes().into_iter().filter(|entry| place(entry).is_some()).collect();
-    let timeline = Timeline::new(world, &log);
+/// Returns what was broken.
+pub fn judge(harness: &Harness, allowances: Allowances) -> Vec<String> {
+    let log: Vec<LogEntry> = harness.azure_writes().into_iter().filter(|entry| place(entry).is_some()).collect();
+    let timeline = Timeline::new(harness, &log);
     let mut broken = Vec::new();
-    let mut excused = usize::from(licence.stale_write);
-    let own: Vec<LogEntry> = log.iter().filter(|entry| is_of(world, entry)).cloned().collect();
-    // Where the write that came late went: between a deletion and its finalizer is late, too.
+    let mut excused = usize::from(allowances.stale_write);
+    let own: Vec<LogEntry> = log.iter().filter(|entry| is_of(harness, entry)).cloned().collect();
+    // The credentials of late writes, also of those between a deletion and the release of its finalizer.
     let mut late: BTreeSet<Place> = BTreeSet::new();
     for entry in own.iter().filter(|entry| took_effect(entry)) {
-        if licence.stale_write && entry.method == "PUT" && is_slow(entry) {
+        if allowances.stale_write && entry.method == "PUT" && is_slow(entry) {
             late.extend(place(entry));
         }
-        if let Some(problem) = unauthorised(world, &timeline, entry) {
+        if let Some(problem) = unauthorised(harness, &timeline, entry) {
             if excused > 0 {
                 excused -= 1;
                 late.extend(place(entry));
@@ -137,99 +137,99 @@ pub fn judge(world: &World, licence: Licence) -> Vec<String> {
             }
         }
     }
-    let all: Vec<LogEntry> = world.azure_writes();
-    let all: Vec<LogEntry> = all.into_iter().filter(|entry| is_of(world, entry) && took_effect(entry)).collect();
-    dedicated::judge(world, &all, &mut broken);
-    roles::judge(world, &all, &mut broken);
-    roles::lies(world, &all, &mut broken);
+    let all: Vec<LogEntry> = harness.azure_writes();
+    let all: Vec<LogEntry> = all.into_iter().filter(|entry| is_of(harness, entry) && took_effect(entry)).collect();
+    dedicated::judge(harness, &all, &mut broken);
+    roles::judge(harness, &all, &mut broken);
+    roles::untruthful_status(harness, &all, &mut broken);
     one_at_a_time(&own, &mut broken);
-    if !licence.stripped && !licence.abandoned {
-        outlived(world, &timeline, &late, &mut broken);
+    if !allowances.stripped && !allowances.abandoned {
+        outlived_credentials(harness, &timeline, &late, &mut broken);
     }
-    lies(world, &timeline, &mut broken);
-    own_making(world, licence, &mut broken);
-    impatience(world, &mut broken);
+    untruthful_status(harness, &timeline, &mut broken);
+    self_inflicted_errors(harness, allowances, &mut broken);
+    requests_during_pauses(harness, &mut broken);
     broken
 }
 
-/// O3: a live binding and a grant allow the write, and what it touches is ours.
-fn unauthorised(world: &World, timeline: &Timeline, entry: &LogEntry) -> Option<String> {
+/// O3: a live binding and a grant permit the write, and what it touches is ours.
+fn unauthorised(harness: &Harness, timeline: &Timeline, entry: &LogEntry) -> Option<String> {
     let (identity, name) = place(entry)?;
     let before = timeline.at(&(identity.clone(), name.clone()), entry.time - SignedDuration::from_nanos(1));
-    let said = |why: &str| Some(format!("O3: {} of {name} under {identity}: {why}", entry.method));
+    let problem = |why: &str| Some(format!("O3: {} of {name} under {identity}: {why}", entry.method));
     if let Some(before) = before.filter(|before| before.foreign) {
-        let ours = world.azure_cluster();
+        let ours = harness.azure_cluster();
         let subject = Subject::parse(&before.subject);
         let recomputes = subject.is_some_and(|subject| ours.credential_name(&subject).to_lowercase() == name);
         if !recomputes || before.issuer != ours.issuer {
-            // Our own credential that somebody edited may be set right; anything else foreign may not be touched.
+            // Our own credential that was edited may be repaired; nothing else foreign may be touched.
             if entry.method == "DELETE" || !was_ours(timeline, &(identity.clone(), name.clone())) {
-                return said("it is not provably ours");
+                return problem("it is not provably ours");
             }
         }
     }
     if entry.method == "PUT" {
         let body = entry.body.clone().unwrap_or_default();
         let subject = Subject::parse(text(&body["properties"]["subject"]))?;
-        let allowed = claims(world, &identity, &subject, entry.time);
+        let allowed = claims(harness, &identity, &subject, entry.time);
         if allowed.is_empty() {
-            return said("no living binding with a grant asks for it");
+            return problem("no live binding with a grant wants it");
         }
-        let held = allowed.iter().any(|(binding, managed)| binding.is_held() && managed.is_held());
-        return if held { None } else { said("it went out before the finalizers") };
+        let held = allowed.iter().any(|(binding, managed)| binding.has_finalizer() && managed.has_finalizer());
+        return if held { None } else { problem("it was sent before the finalizers were set") };
     }
     let before = before?;
     let subject = Subject::parse(&before.subject)?;
-    // What others than the controller change is known here a moment late.
+    // Changes by others than the controller are recorded with a short delay.
     let after = [10, 25, 50, 100, 200, 500]
-        .map(|millis| claims(world, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
+        .map(|millis| claims(harness, &identity, &subject, entry.time + SignedDuration::from_millis(millis)));
     let stays = |uid: &str| after.iter().all(|later| later.iter().any(|(binding, _)| binding.uid == uid));
-    let mut wanted = claims(world, &identity, &subject, entry.time).into_iter();
-    let current = before.issuer == *lock(&world.issuer);
-    if current && wanted.any(|(binding, _)| binding.is_held() && stays(&binding.uid)) {
-        return said("a living binding wants it");
+    let mut wanted = claims(harness, &identity, &subject, entry.time).into_iter();
+    let current = before.issuer == *lock(&harness.issuer);
+    if current && wanted.any(|(binding, _)| binding.has_finalizer() && stays(&binding.uid)) {
+        return problem("a live binding wants it");
     }
     None
 }
 
-/// Whether a controller of this plan's cluster sent it.
-fn is_of(world: &World, entry: &LogEntry) -> bool {
+/// Whether a controller of this plan sent it.
+fn is_of(harness: &Harness, entry: &LogEntry) -> bool {
     let agent = entry.user_agent.as_deref().unwrap_or_default();
-    world.replicas().iter().any(|replica| agent.contains(&format!("({})", replica.name)))
+    harness.replicas().iter().any(|replica| agent.contains(&format!("({})", replica.name)))
 }
 
 fn was_ours(timeline: &Timeline, place: &Place) -> bool {
     timeline
         .events
         .get(place)
-        .is_some_and(|events| events.iter().any(|(_, stood)| stood.as_ref().is_some_and(|stood| !stood.foreign)))
+        .is_some_and(|events| events.iter().any(|(_, stored)| stored.as_ref().is_some_and(|stored| !stored.foreign)))
 }
 
-/// Living bindings for the subject, each with the living `ManagedIdentity` that grants it, at a time.
-fn claims(world: &World, identity: &str, subject: &Subject, time: Timestamp) -> Vec<(Version, Version)> {
-    let identities: Vec<Version> = world
+/// The live bindings of the subject at a time, each with the live `ManagedIdentity` that grants it.
+fn claims(harness: &Harness, identity: &str, subject: &Subject, time: Timestamp) -> Vec<(Version, Version)> {
+    let identities: Vec<Version> = harness
         .history
         .at("ManagedIdentity", time)
         .into_iter()
-        .filter(|found| !found.is_leaving() && dedicated::name_in_azure(&found.object) == identity)
+        .filter(|found| !found.is_deleting() && dedicated::name_in_azure(&found.object) == identity)
         .collect();
-    let classes = world.history.at("ManagedIdentityClass", time);
-    let namespaces = world.history.at("Namespace", time);
+    let classes = harness.history.at("ManagedIdentityClass", time);
+    let namespaces = harness.history.at("Namespace", time);
     let labels = namespaces.iter().find(|namespace| namespace.name == subject.namespace);
     let labels = labels.map(|namespace| namespace.object["metadata"]["labels"].clone()).unwrap_or_default();
-    let bindings = world.history.at("ManagedIdentityBinding", time);
+    let bindings = harness.history.at("ManagedIdentityBinding", time);
     let mut claims = Vec::new();
     for binding in bindings {
         let spec = &binding.object["spec"];
-        let speaks =
+        let concerns =
             binding.namespace == subject.namespace && spec["serviceAccountName"] == subject.service_account.as_str();
-        if binding.is_leaving() || !speaks {
+        if binding.is_deleting() || !concerns {
             continue;
         }
-        // A class that is there has a say as well.
+        // An existing class has to grant it as well.
         let by_class = spec["identityRef"]["kind"] == "ManagedIdentityClass";
         let class = classes.iter().find(|class| by_class && spec["identityRef"]["name"] == class.name.as_str());
-        let allowed = class.is_none_or(|class| class.gone || grants(&class.object, subject, &labels));
+        let allowed = class.is_none_or(|class| class.is_deleted || grants(&class.object, subject, &labels));
         let named = identities.iter().find(|found| dedicated::references(&binding.object, &found.object));
         if let Some(managed) = named.filter(|managed| allowed && grants(&managed.object, subject, &labels)) {
             claims.push((binding, managed.clone()));
@@ -238,7 +238,7 @@ fn claims(world: &World, identity: &str, subject: &Subject, time: Timestamp) -> 
     claims
 }
 
-/// Whether an entry of `allowedSubjects` covers the subject: a second, plain reading of the rule.
+/// Whether an entry of `allowedSubjects` covers the subject: an independent, simple implementation of the rule.
 fn grants(managed: &Value, subject: &Subject, labels: &Value) -> bool {
     let entries = managed["spec"]["allowedSubjects"].as_array();
     entries.is_some_and(|entries| {
@@ -256,7 +256,7 @@ fn grants(managed: &Value, subject: &Subject, labels: &Value) -> bool {
     })
 }
 
-/// O3: one write at a time under one identity.
+/// O3: one write at a time per identity.
 fn one_at_a_time(log: &[LogEntry], broken: &mut Vec<String>) {
     let mut last: BTreeMap<String, &LogEntry> = BTreeMap::new();
     for entry in log {
@@ -265,31 +265,33 @@ fn one_at_a_time(log: &[LogEntry], broken: &mut Vec<String>) {
             && before.finished > entry.time
             && !is_slow(before)
         {
-            broken.push(format!("O3: two writes under {identity} at a time"));
+            broken.push(format!("O3: two concurrent writes under {identity}"));
         }
     }
 }
 
-/// Whether the plan kept the write back.
+/// Whether the plan delayed the write.
 fn is_slow(entry: &LogEntry) -> bool {
     entry.fault.as_ref().is_some_and(|fault| fault.contains("delayMs"))
 }
 
-/// O3: no credential of ours outlives the finalizer that stands for it, but for one that a late write brought.
-fn outlived(world: &World, timeline: &Timeline, late: &BTreeSet<Place>, broken: &mut Vec<String>) {
-    for versions in world.history.all("ManagedIdentityBinding") {
+/// O3: no credential of ours outlives its finalizer, except for one that a late write created.
+fn outlived_credentials(harness: &Harness, timeline: &Timeline, late: &BTreeSet<Place>, broken: &mut Vec<String>) {
+    for versions in harness.history.all("ManagedIdentityBinding") {
         for pair in versions.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
-            if !before.is_held() || (after.is_held() && after.uid == before.uid) {
+            if !before.has_finalizer() || (after.has_finalizer() && after.uid == before.uid) {
                 continue;
             }
             let account = text(&before.object["spec"]["serviceAccountName"]);
             let subject = Subject::new(before.namespace.clone(), account);
             for place in timeline.places().filter(|place| !late.contains(*place)) {
-                let Some(stood) = timeline.at(place, after.known).filter(|stood| !stood.foreign) else { continue };
-                let heirs = claims(world, &place.0, &subject, after.known);
-                let inherited = heirs.iter().any(|(heir, _)| heir.is_held() && heir.uid != before.uid);
-                if stood.subject == subject.to_string() && speaks_of(world, before, &place.0, after.known) && !inherited
+                let Some(stored) = timeline.at(place, after.known).filter(|stored| !stored.foreign) else { continue };
+                let heirs = claims(harness, &place.0, &subject, after.known);
+                let inherited = heirs.iter().any(|(heir, _)| heir.has_finalizer() && heir.uid != before.uid);
+                if stored.subject == subject.to_string()
+                    && concerns(harness, before, &place.0, after.known)
+                    && !inherited
                 {
                     broken.push(format!("O3: {} under {} outlived the finalizer of {}", place.1, place.0, before.name));
                 }
@@ -299,32 +301,33 @@ fn outlived(world: &World, timeline: &Timeline, late: &BTreeSet<Place>, broken: 
 }
 
 /// Whether the binding is for this identity of Azure.
-fn speaks_of(world: &World, binding: &Version, identity: &str, time: Timestamp) -> bool {
-    let found = world.history.at("ManagedIdentity", time);
+fn concerns(harness: &Harness, binding: &Version, identity: &str, time: Timestamp) -> bool {
+    let found = harness.history.at("ManagedIdentity", time);
     found
         .iter()
         .filter(|managed| dedicated::references(&binding.object, &managed.object))
         .any(|managed| dedicated::name_in_azure(&managed.object) == identity)
 }
 
-/// O5: `Ready=True` means that Azure confirmed it, and status speaks of the generation that it has seen.
-fn lies(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
+/// O5: `Ready=True` means that Azure confirmed it, and `observedGeneration` is never ahead.
+fn untruthful_status(harness: &Harness, timeline: &Timeline, broken: &mut Vec<String>) {
     for kind in ["ManagedIdentity", "ManagedIdentityBinding"] {
-        for versions in world.history.all(kind) {
+        for versions in harness.history.all(kind) {
             let mut was_ready = false;
             for version in &versions {
                 let (status, generation) =
                     (&version.object["status"], version.object["metadata"]["generation"].as_i64());
                 if status["observedGeneration"].as_i64() > generation {
-                    broken.push(format!("O5: {} observed a generation to come", version.name));
+                    broken.push(format!("O5: {} has an observedGeneration that is ahead", version.name));
                 }
                 let ready = condition_of(&version.object, "Ready").is_some_and(|ready| ready["status"] == "True");
                 if ready && !was_ready && kind == "ManagedIdentityBinding" {
                     let name = text(&status["credential"]["name"]).to_lowercase();
-                    let stood =
-                        timeline.places().any(|place| place.1 == name && stood_lately(timeline, place, version.known));
-                    if !stood {
-                        broken.push(format!("O5: {} is Ready, but credential {name:?} does not stand", version.name));
+                    let stored = timeline
+                        .places()
+                        .any(|place| place.1 == name && existed_recently(timeline, place, version.known));
+                    if !stored {
+                        broken.push(format!("O5: {} is Ready, but credential {name:?} does not exist", version.name));
                     }
                 }
                 was_ready = ready;
@@ -333,51 +336,51 @@ fn lies(world: &World, timeline: &Timeline, broken: &mut Vec<String>) {
     }
 }
 
-/// Whether the credential stood when, or shortly before, status said so; somebody may have taken it away just then.
-fn stood_lately(timeline: &Timeline, place: &Place, time: Timestamp) -> bool {
+/// Whether the credential existed when status reported it, or shortly before: it may have been deleted out of band just then.
+fn existed_recently(timeline: &Timeline, place: &Place, time: Timestamp) -> bool {
     timeline.at(place, time).is_some()
         || timeline.at(place, time - SignedDuration::from_millis(200)).is_some_and(|_| {
             let removed = timeline.events.get(place).and_then(|events| events.iter().rfind(|(when, _)| *when <= time));
-            removed.is_some_and(|(_, stood)| stood.is_none())
+            removed.is_some_and(|(_, stored)| stored.is_none())
         })
 }
 
-/// O7: no 429 and no 409 of our own making, and no 400: what Azure can't take, its limit of 20 included, is planned before.
-fn own_making(world: &World, licence: Licence, broken: &mut Vec<String>) {
+/// O7: no 429, 409 or 400 because of Ensign itself: Azure's limits, such as that of 20 credentials, are planned for.
+fn self_inflicted_errors(harness: &Harness, allowances: Allowances, broken: &mut Vec<String>) {
     let lock_or_policy = ["ScopeLocked", "ReadOnlyDisabledSubscription"];
-    for entry in world.azure_log().iter().filter(|entry| is_of(world, entry)) {
+    for entry in harness.azure_log().iter().filter(|entry| is_of(harness, entry)) {
         let refused = entry.fault.is_none() && matches!(entry.status, Some(400 | 409 | 429));
         let code = entry.error_code.as_deref().unwrap_or_default();
-        // Two clusters know nothing of each other.
-        let met = licence.rivals && (code == CONCURRENT || entry.status == Some(400));
+        // Two clusters do not know of each other.
+        let met = allowances.rivals && (code == CONCURRENT || entry.status == Some(400));
         if refused && !met && !lock_or_policy.contains(&code) {
             broken.push(format!("O7: {} {} was answered {code}", entry.method, entry.path));
         }
     }
 }
 
-/// O7: nothing in its scope goes out before the pause that Azure asked for has passed: an identity, or the reads or writes
+/// O7: no request is sent during a pause that Azure asked for in its scope: an identity, or the reads or writes
 /// of a subscription.
-fn impatience(world: &World, broken: &mut Vec<String>) {
+fn requests_during_pauses(harness: &Harness, broken: &mut Vec<String>) {
     let log: Vec<LogEntry> =
-        world.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
-    let moments = lock(&world.moments).clone();
+        harness.azure_log().into_iter().filter(|entry| entry.path.starts_with("/subscriptions")).collect();
+    let moments = lock(&harness.moments).clone();
     let passed_at = |seq: u64| {
         let after = moments.iter().find(|(seen, _)| *seen >= seq);
-        after.map_or_else(|| world.clock.passed(), |(_, passed)| *passed)
+        after.map_or_else(|| harness.clock.passed(), |(_, passed)| *passed)
     };
     let identity = |entry: &LogEntry| {
         let lower = entry.path.to_lowercase();
         lower.split("/federatedidentitycredentials").next().unwrap_or_default().to_owned()
     };
     let subscription = |entry: &LogEntry| entry.path.to_lowercase().split('/').nth(2).map(str::to_owned);
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for (index, entry) in log.iter().enumerate() {
         let fault: Value =
             entry.fault.as_deref().and_then(|fault| serde_json::from_str(fault).ok()).unwrap_or_default();
         let Some(pause) = pause(&fault, entry.time) else { continue };
         let wide = fault["code"] == "SubscriptionRequestsThrottled";
-        // What was on its way when the answer came could not know of it.
+        // Requests in flight at the time of the response could not know of it.
         let heard = entry.finished + SignedDuration::from_millis(50);
         let concerns = |next: &&LogEntry| {
             let same = subscription(next) == subscription(entry) && next.kind == entry.kind;
@@ -385,14 +388,14 @@ fn impatience(world: &World, broken: &mut Vec<String>) {
         };
         let next = log[index + 1..].iter().find(concerns);
         if let Some(next) = next.filter(|next| passed_at(next.seq) < passed_at(entry.seq) + pause)
-            && told.insert(next.seq)
+            && reported.insert(next.seq)
         {
-            broken.push(format!("O7: {} {} came before the pause of {pause:?} was over", next.method, next.path));
+            broken.push(format!("O7: {} {} was sent during a pause of {pause:?}", next.method, next.path));
         }
     }
 }
 
-/// What `Retry-After` asks for, a little less than that where it is a date.
+/// The duration of `Retry-After`; for a date, slightly less.
 fn pause(fault: &Value, now: Timestamp) -> Option<std::time::Duration> {
     let after = fault["retryAfter"].as_str()?;
     if let Ok(seconds) = after.parse::<u64>() {

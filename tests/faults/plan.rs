@@ -9,30 +9,30 @@ use ensign_mutants::Mutant;
 use serde_json::{Value, json};
 
 use super::admission;
-use super::clock::lock;
 use super::gate::{GateAction, GateRule};
-use super::oracles::{self, Licence};
+use super::harness::{Checked, Harness, RESYNC};
+use super::lock::lock;
+use super::oracles::{self, Allowances};
 use super::probe::Strike;
 use super::scenarios::Scenario;
 use super::snapshot;
-use super::world::{Checked, RESYNC, World};
 
 const MARK: &str = "faults.ensign.test/mark";
-/// What is tried again is tried within this time.
+/// Retries happen within this time.
 const RETRIES: Duration = Duration::from_secs(700);
-/// A request that nobody answers is given up within this real time.
+/// A request without a response times out within this real time.
 const SLOW: Duration = Duration::from_secs(45);
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone)]
 pub enum Fault {
     /// Nothing: the reference run.
     None,
-    /// The process is gone at a moment of an effect.
+    /// The process crashes at a moment of an effect.
     Crash(String, Phase),
-    /// The effect happens, and its answer is lost.
+    /// The effect is applied, and its response is lost.
     AnswerLost(String),
-    /// The effect is refused by the server itself, which has trouble of its own.
+    /// The server responds with 500.
     Trouble(String),
     /// The controller sees a conflict: the object changed since it was read.
     Conflict(String),
@@ -40,7 +40,7 @@ pub enum Fault {
     ClockJump(String, i64),
     /// A script for Azure.
     Azure(Value),
-    /// A rule for the gate: method, parts of the target, how many pass first, how many fail, and how.
+    /// A rule for the gate: method, texts in the target, how many pass first, how many fail, and how.
     Kube(&'static str, Vec<String>, u32, u32, GateAction),
 }
 
@@ -51,19 +51,19 @@ pub struct Plan {
     pub rows: Vec<u32>,
     pub scenario: &'static Scenario,
     pub fault: Fault,
-    pub licence: Licence,
-    /// Compare the end with the reference run of the scenario.
+    pub allowances: Allowances,
+    /// Compare the end with that of the reference run.
     pub compared: bool,
-    /// Runs in `make test` too.
+    /// Runs in `make test` as well.
     pub quick: bool,
-    /// Disturbs every other plan, so that it has the control plane to itself.
+    /// Disturbs every other plan, so it runs alone.
     pub alone: bool,
 }
 
-/// What a run of a plan came to.
+/// The outcome of a plan.
 pub struct Outcome {
     pub problems: Vec<String>,
-    /// The fault did happen.
+    /// The fault occurred.
     pub fired: bool,
     pub points: Vec<String>,
     pub end: Option<End>,
@@ -78,7 +78,7 @@ pub struct End {
     pub deletes: usize,
 }
 
-/// A name that no other run has.
+/// A name that no other run uses.
 fn fresh() -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     format!("p{:04}", COUNTER.fetch_add(1, Ordering::Relaxed))
@@ -88,41 +88,41 @@ impl Plan {
     /// Runs the plan to its end and judges it.
     pub fn run(&self, mutant: Option<Mutant>, reference: Option<&End>) -> Outcome {
         let begun = Instant::now();
-        let world = World::new(&fresh(), mutant);
-        let count = self.install(&world);
+        let harness = Harness::new(&fresh(), mutant);
+        let count = self.install(&harness);
         let mut problems: Vec<String> = Vec::new();
         let mut end = None;
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&world)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.scenario.run)(&harness)));
         let ran = ran.unwrap_or_else(|panic| Err(format!("the scenario panicked: {}", panic_text(panic.as_ref()))));
-        if let Err(problem) = ran.and_then(|()| rest(&world)) {
+        if let Err(problem) = ran.and_then(|()| rest(&harness)) {
             problems.push(format!("O1/O4: {problem}"));
         } else {
-            let (puts, deletes) = oracles::counts(&world.azure_writes());
-            end = Some(End { snapshot: snapshot::take(&world), puts, deletes });
-            problems.extend(admission::judge(&world));
+            let (puts, deletes) = oracles::counts(&harness.azure_writes());
+            end = Some(End { snapshot: snapshot::take(&harness), puts, deletes });
+            problems.extend(admission::judge(&harness));
         }
         let fired = match &self.fault {
             Fault::None => true,
-            Fault::Azure(_) => world.azure.faults().iter().all(|rule| rule.fired > 0),
+            Fault::Azure(_) => harness.azure.faults().iter().all(|rule| rule.fired > 0),
             Fault::Kube(..) => count.load(Ordering::SeqCst) > 0,
-            _ => world.probe.struck() > 0,
+            _ => harness.probe.struck() > 0,
         };
-        if let Err(problem) = world.stop() {
+        if let Err(problem) = harness.stop() {
             problems.push(problem);
         }
-        problems.extend(oracles::judge(&world, self.licence));
+        problems.extend(oracles::judge(&harness, self.allowances));
         if let (Some(end), Some(reference)) = (&end, reference.filter(|_| self.compared)) {
             self.compare(end, reference, &mut problems);
         }
-        Outcome { problems, fired, points: world.probe.points(), end, took: begun.elapsed() }
+        Outcome { problems, fired, points: harness.probe.points(), end, took: begun.elapsed() }
     }
 
-    /// O1 and O2: the end is the reference's, with as many deletes and at most one extra PUT for each fault.
+    /// O1 and O2: the end state equals the reference's, with as many deletes and at most one additional PUT per fault.
     fn compare(&self, end: &End, reference: &End, problems: &mut Vec<String>) {
         if let Some(difference) = snapshot::difference("", &reference.snapshot, &end.snapshot) {
             problems.push(format!("O1: {difference}"));
         }
-        let repairs = usize::from(self.licence.stale_write);
+        let repairs = usize::from(self.allowances.stale_write);
         if end.deletes < reference.deletes || end.deletes > reference.deletes + repairs {
             problems.push(format!("O2: {} deletes instead of {}", end.deletes, reference.deletes));
         }
@@ -136,39 +136,39 @@ impl Plan {
         }
     }
 
-    fn install(&self, world: &Arc<World>) -> Arc<AtomicU64> {
+    fn install(&self, harness: &Arc<Harness>) -> Arc<AtomicU64> {
         let fired = Arc::new(AtomicU64::new(0));
         match &self.fault {
             Fault::None => {}
-            Fault::Crash(point, moment) => world.probe.strike_at(point, *moment, Strike::Crash),
-            Fault::AnswerLost(point) => on_the_way(world, point, "apply-then-drop", GateAction::ApplyThenDrop),
+            Fault::Crash(point, moment) => harness.probe.strike_at(point, *moment, Strike::Crash),
+            Fault::AnswerLost(point) => on_the_way(harness, point, "apply-then-drop", GateAction::ApplyThenDrop),
             Fault::Trouble(point) => {
                 let answer = GateAction::Answer { status: 500, retry_after: None };
-                on_the_way(world, point, "500", answer);
+                on_the_way(harness, point, "500", answer);
             }
             Fault::Conflict(point) if point.starts_with("add-finalizer") => {
-                let (inner, target) = (world.clone(), point.clone());
+                let (inner, target) = (harness.clone(), point.clone());
                 let meddle = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([MARK]))));
-                world.probe.strike_at(point, Phase::Before, meddle);
-                let (inner, target) = (world.clone(), point.clone());
+                harness.probe.strike_at(point, Phase::Before, meddle);
+                let (inner, target) = (harness.clone(), point.clone());
                 let undo = Strike::Do(Arc::new(move || mark(&inner, &target, &json!([]))));
-                world.probe.strike_at(point, Phase::Answered, undo);
+                harness.probe.strike_at(point, Phase::Answered, undo);
             }
             Fault::Conflict(point) => {
-                on_the_way(world, point, "", GateAction::Answer { status: 409, retry_after: None });
+                on_the_way(harness, point, "", GateAction::Answer { status: 409, retry_after: None });
             }
             Fault::ClockJump(point, minutes) => {
-                let (clock, by) = (world.clock.clone(), k8s_openapi::jiff::SignedDuration::from_mins(*minutes));
+                let (clock, by) = (harness.clock.clone(), k8s_openapi::jiff::SignedDuration::from_mins(*minutes));
                 let jump = Strike::Do(Arc::new(move || clock.skew(by)));
-                world.probe.strike_at(point, Phase::Before, jump);
+                harness.probe.strike_at(point, Phase::Before, jump);
             }
             Fault::Azure(rules) => {
                 if rules.to_string().contains("delayMs") {
-                    *lock(&world.settled) = SLOW;
+                    *lock(&harness.real_time_limit) = SLOW;
                 }
-                world.azure_fails(rules);
+                harness.azure_fails(rules);
             }
-            Fault::Kube(method, contains, skip, times, action) => world.gate.rule(GateRule {
+            Fault::Kube(method, contains, skip, times, action) => harness.gate.rule(GateRule {
                 method,
                 contains: contains.clone(),
                 skip: *skip,
@@ -181,9 +181,9 @@ impl Plan {
     }
 }
 
-/// Disturbs the one request of an effect, at the gate or in Azure.
-fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
-    let (inner, target) = (world.clone(), point.to_owned());
+/// Disturbs the request of an effect, at the gate or in Azure.
+fn on_the_way(harness: &Arc<Harness>, point: &str, azure: &str, gate: GateAction) {
+    let (inner, target) = (harness.clone(), point.to_owned());
     let azure = if azure == "500" { json!({"status": 500}) } else { json!(azure) };
     let disturb = move || match parse(&target) {
         Target::Azure(method) => {
@@ -196,17 +196,17 @@ fn on_the_way(world: &Arc<World>, point: &str, azure: &str, gate: GateAction) {
             inner.gate.rule(GateRule { method, contains, skip: 0, times: 1, action: gate.clone(), fired });
         }
     };
-    world.probe.strike_at(point, Phase::Before, Strike::Do(Arc::new(disturb)));
+    harness.probe.strike_at(point, Phase::Before, Strike::Do(Arc::new(disturb)));
 }
 
-/// Somebody else's finalizer: what is about to be written is out of date.
-fn mark(world: &World, point: &str, finalizers: &Value) {
+/// Sets a foreign finalizer, so that what is about to be written is out of date.
+fn mark(harness: &Harness, point: &str, finalizers: &Value) {
     if let Target::Object { kind, namespace, name, .. } = parse(point) {
-        world.patch(&kind, &namespace, &name, &json!({"metadata": {"finalizers": finalizers}}));
+        harness.patch(&kind, &namespace, &name, &json!({"metadata": {"finalizers": finalizers}}));
     }
 }
 
-/// What an effect is done to, read from its point.
+/// The target of an effect, parsed from its point.
 enum Target {
     Azure(&'static str),
     Object { kind: String, namespace: String, name: String, path: String, method: &'static str, status: bool },
@@ -225,7 +225,7 @@ fn parse(point: &str) -> Target {
     let (namespace, name) = object.split_once('/').unwrap_or(("", object));
     let path = match kind.as_str() {
         _ if namespace.is_empty() => format!("-{name}"),
-        // It is named after a UID.
+        // Its name contains a UID.
         "ManagedIdentity" if act == "make" => "/managedidentities".to_owned(),
         "ManagedIdentity" => "/managedidentities/mib-".to_owned(),
         _ => format!("-{namespace}/managedidentitybindings/{name}"),
@@ -239,45 +239,46 @@ fn parse(point: &str) -> Target {
     Target::Object { kind, namespace: namespace.to_owned(), name: name.to_owned(), path, method, status }
 }
 
-/// O4: the right state stays, and nothing is written for two drift periods.
-fn rest(world: &World) -> Checked {
-    // They come back on the real clock.
-    world.happens("the watches to be there", |world| world.gate.is_watched())?;
-    // A fault that is still to come comes with a later look, and after one that has come there are retries.
+/// O4: the right state stays, and nothing is written for two drift check intervals.
+fn rest(harness: &Harness) -> Checked {
+    // Watches reconnect in real time.
+    harness.eventually_in_real_time("the watches to be open", |harness| harness.gate.is_watched())?;
+    // A pending fault occurs at a later check, and after a fault there are retries.
     let mut time = RETRIES;
     for _ in 0..4 {
-        let struck = strikes(world);
-        world.pass_slowly(time)?;
-        time = match strikes(world) {
+        let struck = strikes(harness);
+        harness.advance_in_steps(time)?;
+        time = match strikes(harness) {
             (_, true) => RESYNC * 5 / 4 + RETRIES,
             now if now == struck => break,
             _ => RETRIES,
         };
     }
-    let writes = || (world.kube_writes().len(), world.azure_writes().len());
-    let reads = || world.azure_log().len();
+    let writes = || (harness.kube_writes().len(), harness.azure_writes().len());
+    let reads = || harness.azure_log().len();
     let (before, looked) = (writes(), reads());
-    world.pass_slowly(RESYNC * 23 / 10)?;
-    let managed = world.cluster.list("ManagedIdentity", &world.plan);
+    harness.advance_in_steps(RESYNC * 23 / 10)?;
+    let managed = harness.cluster.list("ManagedIdentity", &harness.plan);
     if !managed.is_empty() {
-        // Its time has come; on a busy machine it takes a moment.
-        let looked_at = world.happens("a look at Azure within two drift periods", |_| reads() > looked);
+        // The check is due; on a busy machine it takes a moment.
+        let looked_at =
+            harness.eventually_in_real_time("a check of Azure within two drift check intervals", |_| reads() > looked);
         looked_at.map_err(|problem| format!("O4: {problem}"))?;
-        world.quiet(Instant::now())?;
+        harness.wait_until_idle(Instant::now())?;
     }
     let after = writes();
     if after != before {
         return Err(format!(
             "O4: {before:?} writes to Kubernetes and Azure became {after:?} with nothing to do: {:?}",
-            world.kube_writes().iter().skip(before.0).collect::<Vec<_>>()
+            harness.kube_writes().iter().skip(before.0).collect::<Vec<_>>()
         ));
     }
     Ok(())
 }
 
 /// How often faults have struck in Azure, and whether more are to come.
-fn strikes(world: &World) -> (u64, bool) {
-    let rules = world.azure.faults();
+fn strikes(harness: &Harness) -> (u64, bool) {
+    let rules = harness.azure.faults();
     (rules.iter().map(|rule| rule.fired).sum(), rules.iter().any(|rule| rule.fired < rule.times))
 }
 

@@ -1,4 +1,4 @@
-//! Stands at every effect of the controller: numbers them, and strikes at one moment of one of them.
+//! Numbers every effect of the controller, and causes a fault at one moment of one of them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,25 +9,25 @@ use std::sync::{Arc, Mutex};
 use ensign_controller::{Phase, Probe, SideEffect};
 use tokio::sync::Notify;
 
-use super::clock::lock;
-use super::freezer::Freezer;
+use super::lock::lock;
+use super::pause::PauseSwitch;
 use super::snapshot::without_hashes;
 
 /// What happens at a moment.
 #[derive(Clone)]
 pub enum Strike {
-    /// The process is gone.
+    /// The process crashes.
     Crash,
-    /// The process stops where it is.
-    Freeze(Arc<Freezer>),
-    /// Something happens, on a thread that may block, and the controller goes on.
+    /// The process is paused.
+    Pause(Arc<PauseSwitch>),
+    /// A function runs on a thread that may block, and the controller continues.
     Do(Arc<dyn Fn() + Send + Sync>),
 }
 
-/// The probe of one plan; it outlives the controllers that it lets crash.
+/// The probe of one plan; it outlives the controllers that it crashes.
 #[derive(Default)]
 pub struct FaultProbe {
-    /// The plan's prefix of names, which is left out of points.
+    /// The plan's prefix of names, which points omit.
     prefix: String,
     counts: Mutex<BTreeMap<SideEffect, u32>>,
     points: Mutex<Vec<String>>,
@@ -43,7 +43,7 @@ impl FaultProbe {
         Self { prefix, ..Self::default() }
     }
 
-    /// Strikes once, when a point that begins like this comes to the moment.
+    /// Strikes once, when a point that begins with this text reaches the moment.
     pub fn strike_at(&self, point: &str, moment: Phase, strike: Strike) {
         lock(&self.strikes).push((point.to_owned(), moment, strike));
     }
@@ -62,12 +62,12 @@ impl FaultProbe {
         self.seen.load(Ordering::SeqCst)
     }
 
-    /// Whether a controller that crashed is not yet replaced.
+    /// Whether a crashed controller has not been replaced yet.
     pub fn is_down(&self) -> bool {
         self.crashing.load(Ordering::SeqCst)
     }
 
-    /// Lets the controller crash now.
+    /// Crashes the controller now.
     pub fn crash_now(&self) {
         self.crashing.store(true, Ordering::SeqCst);
         self.crashed.notify_one();
@@ -78,7 +78,7 @@ impl FaultProbe {
         self.crashed.notified().await;
     }
 
-    /// A new controller begins.
+    /// A new controller starts.
     pub fn begin(&self) {
         self.crashing.store(false, Ordering::SeqCst);
     }
@@ -103,7 +103,7 @@ impl Probe for FaultProbe {
     fn reached<'a>(&'a self, effect: &'a SideEffect, moment: Phase) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             if self.crashing.load(Ordering::SeqCst) {
-                // Another task of a controller that is gone.
+                // Another task of a controller that has crashed.
                 std::future::pending::<()>().await;
             }
             self.seen.fetch_add(1, Ordering::SeqCst);
@@ -113,10 +113,10 @@ impl Probe for FaultProbe {
             }
             match self.due(&point, moment) {
                 None => {}
-                Some(Strike::Freeze(freezer)) => freezer.freeze_here(),
+                Some(Strike::Pause(pause_switch)) => pause_switch.pause_here(),
                 Some(Strike::Do(act)) => {
                     let done = tokio::task::spawn_blocking(move || act()).await;
-                    done.expect("what a plan does succeeds");
+                    done.expect("the function of a plan succeeds");
                 }
                 Some(Strike::Crash) => {
                     self.crash_now();

@@ -1,4 +1,4 @@
-//! One controller of a plan, with what stands between it and the world. It starts again whenever it ends.
+//! One controller of a plan, with what is between it and its servers. It is restarted whenever it exits.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,24 +23,26 @@ use tokio_util::sync::CancellationToken;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
 
-use super::clock::{FakeClock, lock};
-use super::freezer::Freezer;
+use ensign_testkit::clock::FakeClock;
+
 use super::gate::{Gate, GateLayer};
-use super::pipe::Pipe;
+use super::harness::{Checked, Harness, RESYNC};
+use super::lock::lock;
+use super::pause::PauseSwitch;
 use super::probe::FaultProbe;
-use super::world::{Checked, RESYNC, World};
+use super::tcp_proxy::TcpProxy;
 
 /// A controller.
 pub struct Replica {
-    /// Who it is to ARM and to the other candidates; no other controller has the name.
+    /// Its unique name, to ARM and in the leader election.
     pub name: String,
     pub clock: Arc<FakeClock>,
     pub gate: Arc<Gate>,
     pub probe: Arc<FaultProbe>,
-    pub freezer: Arc<Freezer>,
-    /// Its way to ARM.
-    pub pipe: Arc<Pipe>,
-    /// Whether the controller of now has seen everything.
+    pub pause_switch: Arc<PauseSwitch>,
+    /// Its connection to ARM.
+    pub proxy: Arc<TcpProxy>,
+    /// The readiness of the current process.
     readiness: Mutex<Readiness>,
     running: Mutex<Option<Running>>,
     lives: AtomicU32,
@@ -53,14 +55,20 @@ struct Running {
 }
 
 impl Replica {
-    pub fn new(name: &str, clock: Arc<FakeClock>, gate: Arc<Gate>, probe: Arc<FaultProbe>, pipe: Arc<Pipe>) -> Self {
+    pub fn new(
+        name: &str,
+        clock: Arc<FakeClock>,
+        gate: Arc<Gate>,
+        probe: Arc<FaultProbe>,
+        proxy: Arc<TcpProxy>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             clock,
             gate,
             probe,
-            pipe,
-            freezer: Arc::default(),
+            proxy,
+            pause_switch: Arc::default(),
             readiness: Mutex::default(),
             running: Mutex::default(),
             lives: AtomicU32::new(0),
@@ -68,29 +76,29 @@ impl Replica {
         }
     }
 
-    /// Starts it; when it crashes, or ends because it lost the lease, it starts again, as a kubelet would see to.
-    pub fn start(self: &Arc<Self>, world: &Arc<World>) {
+    /// Starts it. When it crashes, or exits because it lost the lease, it is restarted, as by a kubelet.
+    pub fn start(self: &Arc<Self>, harness: &Arc<Harness>) {
         let stop = CancellationToken::new();
-        let (replica, world, stopped) = (self.clone(), world.clone(), stop.clone());
+        let (replica, harness, stopped) = (self.clone(), harness.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name(self.name.clone())
             .spawn(move || {
-                mutants::activate(world.mutant);
+                mutants::activate(harness.mutant);
                 while !stopped.is_cancelled() {
-                    replica.live(&world, &stopped);
+                    replica.live(&harness, &stopped);
                 }
             })
             .expect("a thread");
         *lock(&self.running) = Some(Running { stop, thread });
     }
 
-    fn live(&self, world: &World, stop: &CancellationToken) {
+    fn live(&self, harness: &Harness, stop: &CancellationToken) {
         self.probe.begin();
         self.lives.fetch_add(1, Ordering::SeqCst);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             tokio::select! {
-                ended = self.run(world, stop.child_token()) => match ended {
+                ended = self.run(harness, stop.child_token()) => match ended {
                     Ok(()) => {}
                     Err(ControllerError::LeadershipLost(_)) => {
                         self.losses.fetch_add(1, Ordering::SeqCst);
@@ -98,10 +106,10 @@ impl Replica {
                     Err(error) => panic!("the controller failed: {error}"),
                 },
                 () = self.probe.crash() => {}
-                () = self.freezer.obey() => {}
+                () = self.pause_switch.run() => {}
             }
         });
-        // Everything that the controller held in memory goes with its runtime.
+        // The memory of the controller is dropped with its runtime.
         runtime.shutdown_background();
     }
 
@@ -109,54 +117,54 @@ impl Replica {
         let Some(running) = lock(&self.running).take() else { return Ok(()) };
         running.stop.cancel();
         self.gate.release();
-        self.pipe.release();
-        self.freezer.thaw();
-        // What waits for the plan's clock would wait for ever.
-        self.clock.pass(Duration::from_secs(3600));
+        self.proxy.release();
+        self.pause_switch.resume();
+        // Otherwise, sleeping tasks would wait forever.
+        self.clock.advance(Duration::from_secs(3600));
         self.probe.crash_now();
         running.thread.join().map_err(|_| format!("controller {} panicked", self.name))
     }
 
-    /// How often it ended because it led no longer.
+    /// How often it exited because it lost leadership.
     pub fn losses(&self) -> usize {
         self.losses.load(Ordering::SeqCst)
     }
 
-    /// Whether it runs and could do something.
+    /// Whether it runs and is not paused.
     pub fn is_alive(&self) -> bool {
-        lock(&self.running).is_some() && !self.freezer.is_frozen()
+        lock(&self.running).is_some() && !self.pause_switch.is_paused()
     }
 
-    /// Whether it has yet to see everything.
+    /// Whether it is not ready yet.
     pub fn is_starting(&self) -> bool {
         self.is_alive() && (!lock(&self.readiness).get() || self.probe.is_down())
     }
 
-    async fn run(&self, world: &World, stop: CancellationToken) -> Result<(), ControllerError> {
+    async fn run(&self, harness: &Harness, stop: CancellationToken) -> Result<(), ControllerError> {
         let readiness = Readiness::default();
         *lock(&self.readiness) = readiness.clone();
-        let info = world.azure.info();
-        let cloud = CloudArgs { azure_arm_endpoint: Some(self.pipe.endpoint()), ..info.cloud() };
+        let info = harness.azure.info();
+        let cloud = CloudArgs { azure_arm_endpoint: Some(self.proxy.endpoint()), ..info.cloud() };
         let cloud = cloud.resolve().expect("a cloud");
-        let arm =
-            ArmClient::new(&cloud, &info.connection(), world.tokens.clone(), &self.name).expect("a client of ARM");
-        let lease_seconds = *lock(&world.lease_seconds);
+        let arm = ArmClient::new(&cloud, &info.connection(), harness.tokens.clone(), &self.name)
+            .expect("create an ARM client");
+        let lease_seconds = *lock(&harness.lease_seconds);
         let leadership = match lease_seconds {
             None => None,
             Some(duration_seconds) => Some(LeaseConfig {
-                client: self.client(world, false).await,
+                client: self.client(harness, false).await,
                 namespace: "default".to_owned(),
-                name: world.named("lease"),
+                name: harness.named("lease"),
                 identity: format!("{}_{}", self.name, self.lives.load(Ordering::SeqCst)),
                 duration_seconds,
             }),
         };
-        let issuer_watch = lock(&world.issuer_check).map(|every| IssuerWatch { every, allow_private: false });
+        let issuer_watch = lock(&harness.issuer_check).map(|every| IssuerWatch { every, allow_private: false });
         let config = Config {
-            client: self.client(world, true).await,
+            client: self.client(harness, true).await,
             arm,
             settings: Settings {
-                cluster: world.azure_cluster(),
+                cluster: harness.azure_cluster(),
                 issuer_refusal: None,
                 tenant_id: Some(info.tenant_id.clone()),
                 own_client_id: None,
@@ -182,20 +190,20 @@ impl Replica {
         ensign_controller::run(config, stop).await
     }
 
-    /// Its own, so that two of them part after they met, and the same in each run.
+    /// A jitter of its own, so that two controllers diverge, and the same in each run.
     fn spread(&self) -> Spread {
         Spread::seeded(self.name.bytes().fold(7, |seed, byte| seed.rotate_left(8) ^ u64::from(byte)))
     }
 
-    /// The client that a controller has by default, with the gate under its retries, or without any retry.
-    async fn client(&self, world: &World, retries: bool) -> kube::Client {
+    /// The controller's default client, with the gate below its retries, or without retries.
+    async fn client(&self, harness: &Harness, retries: bool) -> kube::Client {
         ensign_runtime::tls::install_provider();
-        let kubeconfig = Kubeconfig::read_from(&world.cluster.control_plane.kubeconfig).expect("read the kubeconfig");
+        let kubeconfig = Kubeconfig::read_from(&harness.cluster.control_plane.kubeconfig).expect("read the kubeconfig");
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("understand the kubeconfig");
+            .expect("parse the kubeconfig");
         config.default_retry = false;
-        let builder = ClientBuilder::try_from(config).expect("make a client");
+        let builder = ClientBuilder::try_from(config).expect("create a client");
         let builder = builder.with_layer(&BufferLayer::new(1024)).with_layer(&GateLayer(self.gate.clone()));
         if retries {
             builder.with_layer(&RetryLayer::new(RetryPolicy::server_retry())).build()

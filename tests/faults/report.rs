@@ -1,4 +1,4 @@
-//! What came out, for people and as JSON.
+//! The results, for people and as JSON.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,35 +7,35 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::clock::lock;
+use super::lock::lock;
 use super::plan::Outcome;
 
-/// Rows of the matrix that these plans are about. The others are about the webhook.
+/// The rows of the matrix that these plans cover. The others concern the webhook.
 const ROWS: [std::ops::RangeInclusive<u32>; 2] = [1..=18, 22..=32];
 
-/// How a mutant ended.
+/// The result for a mutant.
 #[derive(Debug)]
-pub struct Killed {
+pub struct MutantResult {
     pub mutant: &'static str,
     pub by: Option<String>,
     pub how: Option<String>,
     pub tried: Vec<String>,
 }
 
-/// Everything that was run.
+/// The results of all runs.
 #[derive(Default)]
 pub struct Report {
     pub lock: Mutex<Vec<(String, Vec<u32>, Outcome)>>,
-    pub mutants: Mutex<Vec<Killed>>,
+    pub mutants: Mutex<Vec<MutantResult>>,
 }
 
 impl Report {
-    /// Says how it went, and writes it down; whether all is as it must be.
+    /// Prints and writes the results; returns whether everything passed.
     pub fn finish(&self, took: Duration, to: Option<&Path>, full: bool) -> bool {
         let runs = lock(&self.lock);
         let mutants = lock(&self.mutants);
         let ran: Vec<_> = runs.iter().filter(|(_, _, outcome)| outcome.fired || !outcome.problems.is_empty()).collect();
-        let missed: Vec<&str> = runs
+        let never_struck: Vec<&str> = runs
             .iter()
             .filter(|(_, _, outcome)| !outcome.fired && outcome.problems.is_empty())
             .map(|(id, ..)| id.as_str())
@@ -56,9 +56,14 @@ impl Report {
             mutants.iter().filter(|killed| killed.by.is_none()).map(|killed| killed.mutant).collect();
 
         let survived = ran.len() - broken.len();
-        println!("{} plans, {survived} survived, {} never struck, {} s", ran.len(), missed.len(), took.as_secs());
-        println!("{} mutants, {caught} caught", mutants.len());
-        for (title, list) in [("broken", &broken), ("never struck", &missed), ("not caught", &uncaught)] {
+        if !ran.is_empty() {
+            let (plans, struck, seconds) = (ran.len(), never_struck.len(), took.as_secs());
+            println!("{plans} plans, {survived} survived, {struck} never struck, {seconds} s");
+        }
+        if !mutants.is_empty() {
+            println!("{} mutants, {caught} caught", mutants.len());
+        }
+        for (title, list) in [("broken", &broken), ("never struck", &never_struck), ("not caught", &uncaught)] {
             if !list.is_empty() {
                 println!("{title}: {}", list.join(", "));
             }
@@ -75,17 +80,18 @@ impl Report {
             .map(|killed| json!({"mutant": killed.mutant, "caught_by": killed.by, "how": killed.how}))
             .collect();
         let document = json!({
-            "plans": ran.len(), "survived": survived, "broken": broken, "never_struck": missed, "rows": rows,
+            "plans": ran.len(), "survived": survived, "broken": broken, "never_struck": never_struck, "rows": rows,
             "rows_without_a_plan": unrun, "seconds": took.as_secs(),
             "mutants": {"made": mutants.len(), "caught": caught, "each": killed},
         });
         if let Some(path) = to {
             let folder = path.parent().expect("a folder");
-            std::fs::create_dir_all(folder).expect("make the folder of the report");
+            std::fs::create_dir_all(folder).expect("create the folder of the report");
             std::fs::write(path, format!("{document:#}\n")).expect("write the report");
             println!("report: {}", path.display());
         }
         let complete = !full || unrun.is_empty();
-        complete && broken.is_empty() && uncaught.is_empty() && missed.is_empty()
+        let ran_something = !ran.is_empty() || !mutants.is_empty();
+        ran_something && complete && broken.is_empty() && uncaught.is_empty() && never_struck.is_empty()
     }
 }

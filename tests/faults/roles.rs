@@ -1,4 +1,4 @@
-//! Roles that identities are given: what plans do to them, and what must be true of every assignment.
+//! Role assignments: what plans do to them, and what must be true of every one.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use ensign_azure_emulator::state::roles::{Permission, RoleAssignment, RoleDefini
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::clock::lock;
 use super::dedicated::name_in_azure;
-use super::goals::text;
+use super::eventually::text;
+use super::harness::{Checked, Harness};
 use super::history::Version;
-use super::world::{Checked, World};
+use super::lock::lock;
 
 pub const IDENTITY: &str = "ManagedIdentity";
-/// Who made what is foreign.
+/// The creator of foreign assignments.
 const SOMEBODY: &str = "b0000000-0000-4000-8000-000000000001";
 
-impl World {
+impl Harness {
     fn group(&self) -> String {
         let info = self.azure.info();
         format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group)
@@ -29,7 +29,7 @@ impl World {
         format!("{}/providers/Microsoft.Storage/storageAccounts/data", self.group())
     }
 
-    /// Two roles: one in the resource group, one of a resource in it.
+    /// Two roles: one on the resource group, one on a resource in it.
     pub fn two_roles(&self) -> Value {
         json!([
             {"roleDefinition": "Reader", "scope": self.group()},
@@ -37,12 +37,12 @@ impl World {
         ])
     }
 
-    /// From now on the object asks for these roles.
+    /// Sets the roles of the object.
     pub fn ask_for_roles(&self, name: &str, roles: &Value) {
         self.patch(IDENTITY, "", name, &json!({"spec": {"roleAssignments": roles}}));
     }
 
-    /// Waits until the object's roles are what they are to be.
+    /// Waits until the object's roles are assigned.
     pub fn roles_ready(&self, name: &str) -> Checked {
         self.condition(IDENTITY, "", name, "PermissionsReady", "True", "Granted")
     }
@@ -52,17 +52,17 @@ impl World {
         self.azure.with_state(|state| state.role_assignments.clone())
     }
 
-    /// Waits until Azure has so many role assignments that nobody made by hand.
+    /// Waits until Azure has this many role assignments besides those created by hand.
     pub fn assigned(&self, count: usize) -> Checked {
-        self.until(&format!("{count} role assignment(s)"), |world| {
-            let foreign = lock(&world.by_hand).clone();
+        self.eventually(&format!("{count} role assignment(s)"), |harness| {
+            let foreign = lock(&harness.by_hand).clone();
             let found: Vec<RoleAssignment> =
-                world.assignments().into_values().filter(|one| !foreign.contains_key(&one.name)).collect();
+                harness.assignments().into_values().filter(|one| !foreign.contains_key(&one.name)).collect();
             if found.len() == count { Ok(()) } else { Err(format!("{found:?}")) }
         })
     }
 
-    /// Somebody assigns a role by hand to the identity of that name in Azure. Nobody of Ensign may change or delete it.
+    /// Assigns a role by hand to the identity of this name in Azure. Ensign must not change or delete it.
     pub fn assign_by_hand(&self, number: u8, identity: &str, role: &str, scope: &str) {
         let key = self.arm_id(identity).key();
         self.azure.with_state(|state| {
@@ -84,7 +84,7 @@ impl World {
         });
     }
 
-    /// A role of the company's own.
+    /// Defines a custom role.
     pub fn define_role(&self, number: u8, name: &str, actions: &[&str]) {
         let permission =
             Permission { actions: actions.iter().map(ToString::to_string).collect(), ..Permission::default() };
@@ -98,113 +98,113 @@ impl World {
         self.azure.with_state(|state| state.role_definitions.insert(role.name.clone(), role));
     }
 
-    /// Writes of role assignments that Azure saw.
+    /// Writes of role assignments.
     pub fn role_writes(&self) -> Vec<LogEntry> {
         self.azure_writes().into_iter().filter(|entry| assignment_of(entry).is_some()).collect()
     }
 }
 
-/// GUID of a role that is named by its name or its GUID.
+/// The GUID of a role that is given by name or GUID.
 fn guid(state: &State, role: &str) -> String {
     let mut known = ensign_azure_emulator::state::roles::builtin().iter().chain(state.role_definitions.values());
     let found = known.find(|known| known.role_name.eq_ignore_ascii_case(role));
     found.map_or_else(|| role.to_lowercase(), |found| found.name.clone())
 }
 
-/// The GUID of the assignment that a request is about.
+/// The GUID of a request's role assignment.
 fn assignment_of(entry: &LogEntry) -> Option<String> {
     let lower = entry.path.to_lowercase();
     let (_, name) = lower.rsplit_once("/providers/microsoft.authorization/roleassignments/")?;
     Some(name.to_owned())
 }
 
-/// What somebody is given.
+/// A role assignment, regardless of its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Given {
+struct Assignment {
     role: String,
     scope: String,
     principal: String,
 }
 
-impl Given {
-    /// What a PUT gives.
+impl Assignment {
+    /// What a PUT assigns.
     fn by(entry: &LogEntry) -> Self {
         let body = entry.body.clone().unwrap_or_default();
-        let said = |name: &str| text(&body["properties"][name]).to_lowercase();
-        let role = said("roleDefinitionId");
+        let problem = |name: &str| text(&body["properties"][name]).to_lowercase();
+        let role = problem("roleDefinitionId");
         let lower = entry.path.to_lowercase();
         let scope = lower.split("/providers/microsoft.authorization/").next().unwrap_or_default().to_owned();
-        Self { role: role.rsplit('/').next().unwrap_or_default().to_owned(), scope, principal: said("principalId") }
+        Self { role: role.rsplit('/').next().unwrap_or_default().to_owned(), scope, principal: problem("principalId") }
     }
 
-    /// Whether a version of an object asks for it: a second, plain reading of the rule.
-    fn is_wanted_by(&self, world: &World, object: &Value) -> bool {
+    /// Whether a version of an object wants it: an independent, simple implementation of the rule.
+    fn is_wanted_by(&self, harness: &Harness, object: &Value) -> bool {
         let entries = object["spec"]["roleAssignments"].as_array().cloned().unwrap_or_default();
         let own = object["status"]["principalID"].as_str().unwrap_or_default().to_lowercase() == self.principal;
         own && entries.iter().any(|entry| {
-            let role = world.azure.with_state(|state| guid(state, text(&entry["roleDefinition"])));
+            let role = harness.azure.with_state(|state| guid(state, text(&entry["roleDefinition"])));
             role == self.role && text(&entry["scope"]).to_lowercase() == self.scope
         })
     }
 }
 
-/// Living objects that ask for it, at a time.
-fn asking(world: &World, given: &Given, time: Timestamp) -> Vec<Version> {
-    let all = world.history.at(IDENTITY, time).into_iter();
-    all.filter(|found| !found.is_leaving() && given.is_wanted_by(world, &found.object)).collect()
+/// The live objects that want it, at a time.
+fn asking(harness: &Harness, given: &Assignment, time: Timestamp) -> Vec<Version> {
+    let all = harness.history.at(IDENTITY, time).into_iter();
+    all.filter(|found| !found.is_deleting() && given.is_wanted_by(harness, &found.object)).collect()
 }
 
-/// O3 of roles. Each is assigned for a living object that asks for it, holds its finalizer and has written the assignment
-/// down, in no scope above a resource group; what is taken away was assigned by us, and nobody asks for it any more. At the
-/// end what is ours is asked for, and what others made is as they made it.
-pub fn judge(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
-    let mut ours: BTreeMap<String, Given> = BTreeMap::new();
+/// O3 of roles. Each is assigned for a live object that wants it, has its finalizer and has recorded the assignment
+/// in status, in no scope above a resource group; what is unassigned was assigned by us, and no object wants it any more. At the
+/// end, what is ours is wanted, and what others assigned is unchanged.
+pub fn judge(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
+    let mut ours: BTreeMap<String, Assignment> = BTreeMap::new();
     for entry in own {
         let Some(name) = assignment_of(entry) else { continue };
-        let mut said = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
-        if lock(&world.by_hand).contains_key(&name) {
-            said("somebody else made it");
+        let mut problem = |why: &str| broken.push(format!("O3: {} {}: {why}", entry.method, entry.path));
+        if lock(&harness.by_hand).contains_key(&name) {
+            problem("it was created by hand");
         }
         if entry.method == "PUT" {
-            let given = Given::by(entry);
-            let objects = asking(world, &given, entry.time);
-            let is_ready = |found: &&Version| found.is_held() && is_recorded(&found.object, &name);
+            let given = Assignment::by(entry);
+            let objects = asking(harness, &given, entry.time);
+            let is_ready = |found: &&Version| found.has_finalizer() && is_recorded(&found.object, &name);
             match objects.iter().find(is_ready) {
-                None if objects.is_empty() => said("no living object asks for it"),
-                None => said("it went out before the finalizer and the record of it"),
+                None if objects.is_empty() => problem("no live object wants it"),
+                None => problem("it was sent before the finalizer and its record were written"),
                 Some(found) => {
                     let body = entry.body.clone().unwrap_or_default();
                     let description = text(&body["properties"]["description"]).to_lowercase();
                     if !description.contains(&found.uid) || !description.contains(&name) {
-                        said("it does not say whose it is");
+                        problem("it does not name its owner");
                     }
                 }
             }
             if !given.scope.contains("/resourcegroups/") {
-                said("no role is given above a resource group");
+                problem("its scope is above a resource group");
             }
             ours.insert(name, given);
             continue;
         }
         let Some(given) = ours.get(&name) else {
-            said("it was not made by us");
+            problem("it was not assigned by us");
             continue;
         };
-        // What others than the controller change is known here a moment late.
+        // Changes by others than the controller are recorded with a short delay.
         let moments = [0, 10, 25, 50, 100, 200, 500].map(|millis| entry.time + SignedDuration::from_millis(millis));
-        if moments.into_iter().all(|time| !asking(world, given, time).is_empty()) {
-            said("a living object asks for it");
+        if moments.into_iter().all(|time| !asking(harness, given, time).is_empty()) {
+            problem("a live object wants it");
         }
     }
-    let there = world.assignments();
-    for (name, made) in lock(&world.by_hand).iter() {
+    let there = harness.assignments();
+    for (name, made) in lock(&harness.by_hand).iter() {
         if there.get(name) != Some(made) {
-            broken.push(format!("O3: {name} was assigned by hand, and now it is {:?}", there.get(name)));
+            broken.push(format!("O3: {name} was assigned by hand, but now it is {:?}", there.get(name)));
         }
     }
     for (name, given) in ours.iter().filter(|(name, _)| there.contains_key(*name)) {
-        if asking(world, given, Timestamp::now()).is_empty() {
-            broken.push(format!("O3: role assignment {name} is left, and no living object asks for it: {given:?}"));
+        if asking(harness, given, Timestamp::now()).is_empty() {
+            broken.push(format!("O3: role assignment {name} is left, but no live object wants it: {given:?}"));
         }
     }
 }
@@ -214,17 +214,17 @@ fn is_recorded(object: &Value, name: &str) -> bool {
     records.is_some_and(|records| records.iter().any(|one| text(&one["name"]).eq_ignore_ascii_case(name)))
 }
 
-/// O5 of roles: `PermissionsReady=True` is said only when every role asked for was there, or had been a moment before.
-pub fn lies(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
-    let puts: Vec<(&LogEntry, Given)> = own
+/// O5 of roles: `PermissionsReady=True` only if every recorded assignment was written before.
+pub fn untruthful_status(harness: &Harness, own: &[LogEntry], broken: &mut Vec<String>) {
+    let puts: Vec<(&LogEntry, Assignment)> = own
         .iter()
         .filter(|entry| entry.method == "PUT" && assignment_of(entry).is_some())
-        .map(|e| (e, Given::by(e)))
+        .map(|e| (e, Assignment::by(e)))
         .collect();
-    for version in world.history.all(IDENTITY).iter().flatten() {
-        let ready = super::goals::condition_of(&version.object, "PermissionsReady");
+    for version in harness.history.all(IDENTITY).iter().flatten() {
+        let ready = super::eventually::condition_of(&version.object, "PermissionsReady");
         let current = version.object["status"]["observedGeneration"] == version.object["metadata"]["generation"];
-        if ready.is_none_or(|ready| ready["status"] != "True") || !current || version.is_leaving() {
+        if ready.is_none_or(|ready| ready["status"] != "True") || !current || version.is_deleting() {
             continue;
         }
         let records = version.object["status"]["roleAssignments"].as_array().cloned().unwrap_or_default();
@@ -234,13 +234,13 @@ pub fn lies(world: &World, own: &[LogEntry], broken: &mut Vec<String>) {
             });
             if !confirmed {
                 let name = name_in_azure(&version.object);
-                broken.push(format!("O5: {name} says that it has its roles, but {record} was never assigned"));
+                broken.push(format!("O5: {name} reports its roles as assigned, but {record} never was"));
             }
         }
     }
 }
 
-/// Role assignments as snapshots show them, without their GUIDs, which cover UIDs.
+/// Role assignments for snapshots, without their GUIDs, which depend on UIDs.
 pub fn shown(state: &State) -> Vec<Value> {
     let mut all: Vec<Value> = state
         .role_assignments

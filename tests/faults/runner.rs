@@ -1,4 +1,4 @@
-//! Runs references, plans and mutants, several at a time.
+//! Runs reference runs, plans and mutants, several at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -7,62 +7,58 @@ use std::time::Instant;
 
 use ensign_mutants::Mutant;
 
-use super::clock::lock;
-use super::killers;
+use super::cases;
+use super::lock::lock;
 use super::matrix;
+use super::mutant_coverage;
 use super::plan::{End, Outcome, Plan};
-use super::report::{Killed, Report};
-use super::rows;
+use super::report::{MutantResult, Report};
 use super::scenarios::{self, Scenario};
 
-/// Plans that run at a time: they wait more than they work.
+/// Plans that run concurrently: they wait more than they work.
 const JOBS: usize = 8;
-/// A point that another run of the scenario did not come to is tried again this often.
+/// How often a plan is repeated whose point was not reached.
 const TRIES: usize = 3;
 
-/// What the caller wants.
+/// The command line.
 #[derive(Default)]
-pub struct Wish {
+pub struct Options {
     full: bool,
     list: bool,
-    mutants: Mutants,
+    only_mutants: bool,
     plan: Option<String>,
     mutant: Option<Mutant>,
     report: Option<PathBuf>,
     jobs: Option<usize>,
 }
 
-/// Whether mutants run too.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Mutants {
-    #[default]
-    Too,
-    Alone,
-    None,
-}
+/// Whether this program was built from the copy of the workspace that has the seeded mistakes in it.
+const HAS_MUTANTS: bool = cfg!(feature = "mutants");
 
-impl Wish {
+impl Options {
     pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut wish = Self::default();
+        let mut options = Self::default();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
-                "--full" => wish.full = true,
-                "--list" => wish.list = true,
-                "--only-mutants" => wish.mutants = Mutants::Alone,
-                "--no-mutants" => wish.mutants = Mutants::None,
-                "--plan" => wish.plan = Some(value()?),
-                "--report" => wish.report = Some(value()?.into()),
-                "--jobs" => wish.jobs = Some(value()?.parse().map_err(|_| "--jobs needs a number")?),
+                "--full" => options.full = true,
+                "--list" => options.list = true,
+                "--only-mutants" => options.only_mutants = true,
+                "--plan" => options.plan = Some(value()?),
+                "--report" => options.report = Some(value()?.into()),
+                "--jobs" => options.jobs = Some(value()?.parse().map_err(|_| "--jobs needs a number")?),
                 "--mutant" => {
                     let name = value()?;
                     let found = Mutant::ALL.iter().find(|mutant| mutant.as_str() == name);
-                    wish.mutant = Some(*found.ok_or(format!("there is no mutant {name}"))?);
+                    options.mutant = Some(*found.ok_or(format!("unknown mutant {name}"))?);
                 }
                 other => return Err(format!("unknown argument {other}")),
             }
         }
-        Ok(wish)
+        if (options.only_mutants || options.mutant.is_some()) && !HAS_MUTANTS {
+            return Err("the released source has no mutants: `make faults` builds a copy that has".to_owned());
+        }
+        Ok(options)
     }
 
     /// Whether the reference run of a scenario is needed.
@@ -70,7 +66,7 @@ impl Wish {
         if let (Some(mutant), None) = (self.mutant, &self.plan) {
             let of =
                 |plan: &&str| matches!(plan.split('/').next(), Some(start) if start == scenario || start == "azure");
-            return killers::of(mutant).iter().any(of);
+            return mutant_coverage::of(mutant).iter().any(of);
         }
         let Some(wanted) = &self.plan else { return true };
         let others =
@@ -86,12 +82,12 @@ impl Wish {
             Some(wanted) => wanted.split(',').any(|wanted| {
                 plan.id == wanted || wanted.strip_suffix('*').is_some_and(|start| plan.id.starts_with(start))
             }),
-            None => self.mutants != Mutants::Alone && (self.full || plan.quick),
+            None => !self.only_mutants && (self.full || plan.quick),
         }
     }
 }
 
-/// Plans that are known to survive without a mutant, or not.
+/// Which plans survive without a mutant, as far as known.
 #[derive(Default)]
 struct Survived(Mutex<BTreeMap<String, bool>>);
 
@@ -109,14 +105,14 @@ impl Survived {
 /// Reference runs by scenario: their points and their ends.
 type References = BTreeMap<&'static str, (Vec<String>, End)>;
 
-/// Runs what is wished for; whether all is as it must be.
-pub fn run(wish: &Wish) -> bool {
+/// Runs what was requested; returns whether everything passed.
+pub fn run(options: &Options) -> bool {
     let begun = Instant::now();
-    let jobs = wish.jobs.unwrap_or(JOBS);
+    let jobs = options.jobs.unwrap_or(JOBS);
     let mut report = Report::default();
-    let wanted = scenarios::ALL.iter().filter(|scenario| wish.needs(scenario.name)).collect();
+    let wanted = scenarios::ALL.iter().filter(|scenario| options.needs(scenario.name)).collect();
     let references = references(wanted, jobs, &mut report);
-    let mut plans: Vec<Plan> = rows::plans();
+    let mut plans: Vec<Plan> = cases::plans();
     for scenario in scenarios::ALL {
         if let Some((points, _)) = references.get(scenario.name) {
             plans.extend(matrix::at_points(scenario, points));
@@ -125,41 +121,40 @@ pub fn run(wish: &Wish) -> bool {
     plans.extend(matrix::azure_failures());
     plans.extend(matrix::role_failures());
     plans.extend(matrix::kubernetes_failures());
-    if wish.list {
+    if options.list {
         for plan in &plans {
             println!("{}", plan.id);
         }
         return true;
     }
-    if let Some(mutant) = wish.mutant {
-        let killed = kill(mutant, &plans, &references, &Survived::default(), wish.plan.as_deref());
+    if let Some(mutant) = options.mutant {
+        let killed = kill(mutant, &plans, &references, &Survived::default(), options.plan.as_deref());
         println!("{}: {killed:#?}", mutant.as_str());
         return killed.by.is_some();
     }
     let (alone, together): (Vec<&Plan>, Vec<&Plan>) =
-        plans.iter().filter(|plan| wish.takes(plan)).partition(|plan| plan.alone);
+        plans.iter().filter(|plan| options.takes(plan)).partition(|plan| plan.alone);
     let total = alone.len() + together.len();
-    println!("{total} plans, {jobs} at a time");
+    if !options.only_mutants {
+        println!("{total} plans, {jobs} at a time");
+    }
     let run_one = |number: usize, plan: &Plan| {
         let outcome = attempt(plan, &references);
         if (number + 1).is_multiple_of(50) {
-            println!("{} of {total} plans begun, {} s", number + 1, begun.elapsed().as_secs());
+            println!("{} of {total} plans started, {} s", number + 1, begun.elapsed().as_secs());
         }
-        say(plan, &outcome);
+        print_failure(plan, &outcome);
         lock(&report.lock).push((plan.id.clone(), plan.rows.clone(), outcome));
     };
     for_each(together, jobs, run_one);
     for_each(alone, 1, run_one);
-    if wish.mutants != Mutants::None && wish.plan.is_none() {
+    if options.only_mutants {
         let survived = Survived::default();
         for (id, _, outcome) in lock(&report.lock).iter() {
             lock(&survived.0).insert(id.clone(), outcome.problems.is_empty());
         }
         let all: Vec<Mutant> = Mutant::ALL.to_vec();
-        let wanted = all
-            .into_iter()
-            .filter(|mutant| wish.full || wish.mutants == Mutants::Alone || killers::QUICK.contains(mutant))
-            .collect();
+        let wanted = all.into_iter().filter(|mutant| options.full || mutant_coverage::QUICK.contains(mutant)).collect();
         for_each(wanted, jobs, |_, mutant| {
             let killed = kill(mutant, &plans, &references, &survived, None);
             match &killed.by {
@@ -169,7 +164,8 @@ pub fn run(wish: &Wish) -> bool {
             lock(&report.mutants).push(killed);
         });
     }
-    report.finish(begun.elapsed(), wish.report.as_deref(), wish.full)
+    // Mutants alone say nothing of the rows of the matrix.
+    report.finish(begun.elapsed(), options.report.as_deref(), options.full && !options.only_mutants)
 }
 
 fn references(scenarios: Vec<&'static Scenario>, jobs: usize, report: &mut Report) -> References {
@@ -178,7 +174,7 @@ fn references(scenarios: Vec<&'static Scenario>, jobs: usize, report: &mut Repor
     for_each(scenarios, jobs, |_, scenario| {
         let plan = matrix::reference(scenario);
         let outcome = plan.run(None, None);
-        say(&plan, &outcome);
+        print_failure(&plan, &outcome);
         if outcome.problems.is_empty()
             && let Some(end) = outcome.end.clone()
         {
@@ -203,7 +199,7 @@ fn attempt(plan: &Plan, references: &References) -> Outcome {
     last
 }
 
-fn say(plan: &Plan, outcome: &Outcome) {
+fn print_failure(plan: &Plan, outcome: &Outcome) {
     if outcome.problems.is_empty() {
         return;
     }
@@ -216,10 +212,16 @@ fn say(plan: &Plan, outcome: &Outcome) {
     );
 }
 
-/// Runs a mutant on the plans that should catch it, until one does.
-fn kill(mutant: Mutant, plans: &[Plan], references: &References, survived: &Survived, only: Option<&str>) -> Killed {
-    let mut killed = Killed { mutant: mutant.as_str(), by: None, how: None, tried: Vec::new() };
-    for wanted in only.map_or_else(|| killers::of(mutant).to_vec(), |plan| vec![plan]) {
+/// Runs the plans that should catch a mutant, until one does.
+fn kill(
+    mutant: Mutant,
+    plans: &[Plan],
+    references: &References,
+    survived: &Survived,
+    only: Option<&str>,
+) -> MutantResult {
+    let mut killed = MutantResult { mutant: mutant.as_str(), by: None, how: None, tried: Vec::new() };
+    for wanted in only.map_or_else(|| mutant_coverage::of(mutant).to_vec(), |plan| vec![plan]) {
         let starts = |plan: &&Plan| match wanted.strip_suffix('*') {
             Some(start) => plan.id.starts_with(start),
             None => plan.id == wanted,
@@ -227,7 +229,7 @@ fn kill(mutant: Mutant, plans: &[Plan], references: &References, survived: &Surv
         let extra = scenarios::ALL.iter().filter(|scenario| format!("{}/reference", scenario.name) == wanted);
         let extra: Vec<Plan> = extra.map(matrix::reference).collect();
         for plan in plans.iter().filter(starts).chain(&extra) {
-            // A plan that breaks without the mutant too says nothing about it.
+            // A plan that also fails without the mutant proves nothing.
             if !survived.of(plan, references) {
                 continue;
             }
@@ -244,7 +246,7 @@ fn kill(mutant: Mutant, plans: &[Plan], references: &References, survived: &Surv
     killed
 }
 
-/// Does something with each, several at a time.
+/// Processes each item, several at a time.
 fn for_each<T: Send>(all: Vec<T>, jobs: usize, act: impl Fn(usize, T) + Sync) {
     let queue: Mutex<VecDeque<(usize, T)>> = Mutex::new(all.into_iter().enumerate().collect());
     std::thread::scope(|scope| {

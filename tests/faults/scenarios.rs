@@ -1,12 +1,14 @@
-//! What users and operators do while faults happen. Each step waits for the truth that it should come to.
+//! What users and operators do while faults occur. Each step waits for its result.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::clock::lock;
-use super::world::{AUDIENCE, Checked, World};
+use super::lock::lock;
+use ensign_testkit::azure::AUDIENCE;
+
+use super::harness::{Checked, Harness};
 
 const BINDING: &str = "ManagedIdentityBinding";
 const IDENTITY: &str = "ManagedIdentity";
@@ -14,8 +16,8 @@ const IDENTITY: &str = "ManagedIdentity";
 /// A scenario.
 pub struct Scenario {
     pub name: &'static str,
-    pub run: fn(&Arc<World>) -> Checked,
-    /// Rows of the matrix that it is about, whatever else fails.
+    pub run: fn(&Arc<Harness>) -> Checked,
+    /// The rows of the matrix that it covers, whatever the fault.
     pub rows: &'static [u32],
 }
 
@@ -45,319 +47,321 @@ pub fn named(name: &str) -> &'static Scenario {
 }
 
 /// A namespace, an identity that it may use, and a controller.
-pub fn begin(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.identity("orders");
-    world.start();
-    world.identity_ready("orders")
+pub fn begin(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.identity("orders");
+    harness.start();
+    harness.identity_ready("orders")
 }
 
-fn create(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.trusts("orders", &[("shop", "app")])?;
-    world.identity_ready("orders")
+fn create(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.trusts("orders", &[("shop", "app")])?;
+    harness.identity_ready("orders")
 }
 
-fn several(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.identity("audit");
-    world.identity_ready("audit")?;
-    world.binding("shop", "a", "orders", "one");
-    world.ready("shop", "a")?;
-    world.binding("shop", "b", "orders", "two");
-    world.ready("shop", "b")?;
-    world.binding("shop", "c", "orders", "one");
-    world.ready("shop", "c")?;
-    world.binding("shop", "d", "audit", "three");
-    world.ready("shop", "d")?;
-    world.delete(BINDING, "shop", "b");
-    world.binding_gone("shop", "b")?;
-    world.delete(BINDING, "shop", "a");
-    world.binding_gone("shop", "a")?;
-    world.trusts("orders", &[("shop", "one")])?;
-    world.trusts("audit", &[("shop", "three")])
+fn several(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.identity("audit");
+    harness.identity_ready("audit")?;
+    harness.binding("shop", "a", "orders", "one");
+    harness.ready("shop", "a")?;
+    harness.binding("shop", "b", "orders", "two");
+    harness.ready("shop", "b")?;
+    harness.binding("shop", "c", "orders", "one");
+    harness.ready("shop", "c")?;
+    harness.binding("shop", "d", "audit", "three");
+    harness.ready("shop", "d")?;
+    harness.delete(BINDING, "shop", "b");
+    harness.binding_deleted("shop", "b")?;
+    harness.delete(BINDING, "shop", "a");
+    harness.binding_deleted("shop", "a")?;
+    harness.trusts("orders", &[("shop", "one")])?;
+    harness.trusts("audit", &[("shop", "three")])
 }
 
-fn delete(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.binding("shop", "more", "orders", "more");
-    world.ready("shop", "more")?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")?;
-    world.trusts("orders", &[("shop", "more")])?;
-    world.delete(IDENTITY, "", "orders");
-    world.gone(IDENTITY, "", "orders")?;
-    world.trusts("orders", &[])?;
-    world.refused("shop", "more", "ManagedIdentityNotFound")?;
-    world.delete(BINDING, "shop", "more");
-    world.binding_gone("shop", "more")
+fn delete(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.binding("shop", "more", "orders", "more");
+    harness.ready("shop", "more")?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")?;
+    harness.trusts("orders", &[("shop", "more")])?;
+    harness.delete(IDENTITY, "", "orders");
+    harness.deleted(IDENTITY, "", "orders")?;
+    harness.trusts("orders", &[])?;
+    harness.not_ready("shop", "more", "ManagedIdentityNotFound")?;
+    harness.delete(BINDING, "shop", "more");
+    harness.binding_deleted("shop", "more")
 }
 
-fn revoke(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.patch(IDENTITY, "", "orders", &json!({"spec": {"allowedSubjects": []}}));
-    world.refused("shop", "app", "NotAllowed")?;
-    world.trusts("orders", &[])?;
-    world.patch(IDENTITY, "", "orders", &json!({"spec": {"allowedSubjects": [world.grant("shop")]}}));
-    world.ready("shop", "app")?;
-    world.trusts("orders", &[("shop", "app")])
+fn revoke(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.patch(IDENTITY, "", "orders", &json!({"spec": {"allowedSubjects": []}}));
+    harness.not_ready("shop", "app", "NotAllowed")?;
+    harness.trusts("orders", &[])?;
+    harness.patch(IDENTITY, "", "orders", &json!({"spec": {"allowedSubjects": [harness.grant("shop")]}}));
+    harness.ready("shop", "app")?;
+    harness.trusts("orders", &[("shop", "app")])
 }
 
-fn label(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({"team": "orders"}));
-    world.azure_identity("orders", &[]);
+fn label(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({"team": "orders"}));
+    harness.azure_identity("orders", &[]);
     let selector = json!({"matchLabels": {"team": "orders"}});
     let grants = json!([{"name": "team", "namespaceSelector": selector, "serviceAccounts": ["app"]}]);
-    world.managed_identity("orders", "orders", &grants, &json!({}));
-    world.start();
-    world.identity_ready("orders")?;
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.patch("Namespace", "", "shop", &json!({"metadata": {"labels": {"team": null}}}));
-    world.refused("shop", "app", "NotAllowed")?;
-    world.trusts("orders", &[])
+    harness.managed_identity("orders", "orders", &grants, &json!({}));
+    harness.start();
+    harness.identity_ready("orders")?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.patch("Namespace", "", "shop", &json!({"metadata": {"labels": {"team": null}}}));
+    harness.not_ready("shop", "app", "NotAllowed")?;
+    harness.trusts("orders", &[])
 }
 
-fn reuse(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.binding("shop", "app", "orders", "old");
-    world.ready("shop", "app")?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")?;
-    world.binding("shop", "app", "orders", "new");
-    world.ready("shop", "app")?;
-    world.trusts("orders", &[("shop", "new")])
+fn reuse(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.binding("shop", "app", "orders", "old");
+    harness.ready("shop", "app")?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")?;
+    harness.binding("shop", "app", "orders", "new");
+    harness.ready("shop", "app")?;
+    harness.trusts("orders", &[("shop", "new")])
 }
 
-fn adopt(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.identity("orders");
-    world.meddle("orders", "by-hand", Some(world.credential("by-hand", "shop", "app")));
-    world.start();
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.binding("shop", "own", "orders", "own");
-    world.ready("shop", "own")?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")?;
-    world.delete(BINDING, "shop", "own");
-    world.binding_gone("shop", "own")?;
-    world.trusts("orders", &[("shop", "app")])
+fn adopt(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.identity("orders");
+    harness.change_out_of_band("orders", "by-hand", Some(harness.credential("by-hand", "shop", "app")));
+    harness.start();
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.binding("shop", "own", "orders", "own");
+    harness.ready("shop", "own")?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")?;
+    harness.delete(BINDING, "shop", "own");
+    harness.binding_deleted("shop", "own")?;
+    harness.trusts("orders", &[("shop", "app")])
 }
 
-fn audience(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.identity("orders");
-    let mut wrong = world.credential("by-hand", "shop", "app");
+fn audience(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.identity("orders");
+    let mut wrong = harness.credential("by-hand", "shop", "app");
     wrong.audiences = vec!["api://SomethingElse".to_owned()];
-    world.meddle("orders", "by-hand", Some(wrong));
-    world.start();
-    world.identity_ready("orders")?;
-    world.binding("shop", "app", "orders", "app");
-    world.refused("shop", "app", "CredentialConflict")?;
-    world.binding("shop", "fine", "orders", "fine");
-    world.ready("shop", "fine")?;
-    world.meddle("orders", "by-hand", None);
-    world.ready("shop", "app")?;
-    assert_eq!(world.azure_cluster().audience, AUDIENCE);
-    world.trusts("orders", &[("shop", "app"), ("shop", "fine")])
+    harness.change_out_of_band("orders", "by-hand", Some(wrong));
+    harness.start();
+    harness.identity_ready("orders")?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.not_ready("shop", "app", "CredentialConflict")?;
+    harness.binding("shop", "fine", "orders", "fine");
+    harness.ready("shop", "fine")?;
+    harness.change_out_of_band("orders", "by-hand", None);
+    harness.ready("shop", "app")?;
+    assert_eq!(harness.azure_cluster().audience, AUDIENCE);
+    harness.trusts("orders", &[("shop", "app"), ("shop", "fine")])
 }
 
-fn quota(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.identity("orders");
+fn quota(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.identity("orders");
     for number in 0..19 {
         let name = format!("foreign-{number}");
-        let mut foreign = world.credential(&name, "elsewhere", &name);
+        let mut foreign = harness.credential(&name, "elsewhere", &name);
         "https://another.faults.test".clone_into(&mut foreign.issuer);
-        world.meddle("orders", &name, Some(foreign));
+        harness.change_out_of_band("orders", &name, Some(foreign));
     }
-    world.start();
-    world.identity_ready("orders")?;
-    world.binding("shop", "first", "orders", "first");
-    world.ready("shop", "first")?;
-    world.binding("shop", "second", "orders", "second");
-    world.refused("shop", "second", "QuotaExceeded")?;
-    world.ready("shop", "first")?;
-    world.delete(BINDING, "shop", "first");
-    world.binding_gone("shop", "first")?;
-    world.ready("shop", "second")
+    harness.start();
+    harness.identity_ready("orders")?;
+    harness.binding("shop", "first", "orders", "first");
+    harness.ready("shop", "first")?;
+    harness.binding("shop", "second", "orders", "second");
+    harness.not_ready("shop", "second", "QuotaExceeded")?;
+    harness.ready("shop", "first")?;
+    harness.delete(BINDING, "shop", "first");
+    harness.binding_deleted("shop", "first")?;
+    harness.ready("shop", "second")
 }
 
-fn twins(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.managed_identity("orders-twin", "orders", &json!([world.grant("shop")]), &json!({}));
-    world.condition(IDENTITY, "", "orders-twin", "Accepted", "False", "DuplicateIdentity")?;
-    world.binding("shop", "other", "orders-twin", "other");
-    world.refused("shop", "other", "ManagedIdentityNotAccepted")?;
-    world.delete(IDENTITY, "", "orders-twin");
-    world.gone(IDENTITY, "", "orders-twin")?;
-    world.refused("shop", "other", "ManagedIdentityNotFound")?;
-    world.ready("shop", "app")?;
-    world.trusts("orders", &[("shop", "app")])
+fn twins(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.managed_identity("orders-twin", "orders", &json!([harness.grant("shop")]), &json!({}));
+    harness.condition(IDENTITY, "", "orders-twin", "Accepted", "False", "DuplicateIdentity")?;
+    harness.binding("shop", "other", "orders-twin", "other");
+    harness.not_ready("shop", "other", "ManagedIdentityNotAccepted")?;
+    harness.delete(IDENTITY, "", "orders-twin");
+    harness.deleted(IDENTITY, "", "orders-twin")?;
+    harness.not_ready("shop", "other", "ManagedIdentityNotFound")?;
+    harness.ready("shop", "app")?;
+    harness.trusts("orders", &[("shop", "app")])
 }
 
-fn returns(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.remove_azure_identity("orders");
-    world.refused("shop", "app", "IdentityNotFound")?;
-    world.azure_identity("orders", &[]);
-    world.ready("shop", "app")?;
-    world.trusts("orders", &[("shop", "app")])
+fn returns(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.remove_azure_identity("orders");
+    harness.not_ready("shop", "app", "IdentityNotFound")?;
+    harness.azure_identity("orders", &[]);
+    harness.ready("shop", "app")?;
+    harness.trusts("orders", &[("shop", "app")])
 }
 
-fn issuer(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.patch(IDENTITY, "", "orders", &json!({"spec": {"maxTokenExpirationSeconds": 3600}}));
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    let old = world.credential_name("shop", "app");
-    "https://issuer.faults.test/two".clone_into(&mut lock(&world.issuer));
-    world.probe.crash_now();
-    rolled_over(world, &old)
+fn issuer(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.patch(IDENTITY, "", "orders", &json!({"spec": {"maxTokenExpirationSeconds": 3600}}));
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    let old = harness.credential_name("shop", "app");
+    "https://issuer.faults.test/two".clone_into(&mut lock(&harness.issuer));
+    harness.probe.crash_now();
+    rolled_over(harness, &old)
 }
 
-/// The new issuer's credential comes beside the old one, which goes when the last token of its issuer has expired.
-pub fn rolled_over(world: &Arc<World>, old: &str) -> Checked {
-    let new = world.credential_name("shop", "app");
-    let stand = |world: &World| -> Vec<String> {
-        world.credentials("orders").into_iter().map(|credential| credential.name).collect()
+/// The new issuer's credential is created beside the old one, which is deleted when the last token of its issuer has expired.
+pub fn rolled_over(harness: &Arc<Harness>, old: &str) -> Checked {
+    let new = harness.credential_name("shop", "app");
+    let stand = |harness: &Harness| -> Vec<String> {
+        harness.credentials("orders").into_iter().map(|credential| credential.name).collect()
     };
     let both: Vec<String> = [old.to_owned(), new.clone()].into();
-    world.until("the new credential beside the old", |world| {
-        let found = stand(world);
+    harness.eventually("the new credential beside the old", |harness| {
+        let found = stand(harness);
         if both.iter().all(|name| found.contains(name)) { Ok(()) } else { Err(format!("{found:?}")) }
     })?;
-    world.until("status to name the new credential", |world| {
-        let binding = world.live(BINDING, "shop", "app").unwrap_or_default();
+    harness.eventually("status to name the new credential", |harness| {
+        let binding = harness.live(BINDING, "shop", "app").unwrap_or_default();
         if binding["status"]["credential"]["name"] == new.as_str() { Ok(()) } else { Err(String::new()) }
     })?;
-    world.pass_slowly(Duration::from_secs(3000))?;
-    if !stand(world).iter().any(|name| name == old) {
-        return Err("the old credential went before the last token of its issuer".to_owned());
+    harness.advance_in_steps(Duration::from_secs(3000))?;
+    if !stand(harness).iter().any(|name| name == old) {
+        return Err("the old credential was deleted before the last token of its issuer expired".to_owned());
     }
-    world.until("the old credential to go", |world| {
-        let found = stand(world);
+    harness.eventually("the old credential to be deleted", |harness| {
+        let found = stand(harness);
         if found == [new.clone()] { Ok(()) } else { Err(format!("{found:?}")) }
     })?;
-    world.until("the record of the old issuer to go", |world| {
-        let identity = world.live(IDENTITY, "", "orders").unwrap_or_default();
+    harness.eventually("the record of the old issuer to be removed", |harness| {
+        let identity = harness.live(IDENTITY, "", "orders").unwrap_or_default();
         let records = identity["status"]["issuers"].as_array().map_or(0, Vec::len);
         if records == 1 { Ok(()) } else { Err(format!("{records} records")) }
     })?;
-    world.ready("shop", "app")
+    harness.ready("shop", "app")
 }
 
-fn namespace(world: &Arc<World>) -> Checked {
-    begin(world)?;
-    world.namespace("other", &json!({}));
-    world.patch(
+fn namespace(harness: &Arc<Harness>) -> Checked {
+    begin(harness)?;
+    harness.namespace("other", &json!({}));
+    harness.patch(
         IDENTITY,
         "",
         "orders",
-        &json!({"spec": {"allowedSubjects": [world.grant("shop"), world.grant("other")]}}),
+        &json!({"spec": {"allowedSubjects": [harness.grant("shop"), harness.grant("other")]}}),
     );
-    world.binding("shop", "app", "orders", "app");
-    world.ready("shop", "app")?;
-    world.binding("other", "app", "orders", "app");
-    world.ready("other", "app")?;
-    world.delete("Namespace", "", "other");
-    world.happens("the binding to be deleted with its namespace", |world| {
-        let binding = world.live(BINDING, "other", "app");
+    harness.binding("shop", "app", "orders", "app");
+    harness.ready("shop", "app")?;
+    harness.binding("other", "app", "orders", "app");
+    harness.ready("other", "app")?;
+    harness.delete("Namespace", "", "other");
+    harness.eventually_in_real_time("the binding to be deleted with its namespace", |harness| {
+        let binding = harness.live(BINDING, "other", "app");
         binding.is_none_or(|binding| binding["metadata"]["deletionTimestamp"].is_string())
     })?;
-    world.binding_gone("other", "app")?;
-    world.trusts("orders", &[("shop", "app")])?;
-    world.happens("the namespace to be gone", |world| world.live("Namespace", "", "other").is_none())
+    harness.binding_deleted("other", "app")?;
+    harness.trusts("orders", &[("shop", "app")])?;
+    harness.eventually_in_real_time("the namespace to be deleted", |harness| {
+        harness.live("Namespace", "", "other").is_none()
+    })
 }
 
-fn pages(world: &Arc<World>) -> Checked {
-    world.azure.with_state(|state| state.settings.credential_page_size = 1);
-    begin(world)?;
+fn pages(harness: &Arc<Harness>) -> Checked {
+    harness.azure.with_state(|state| state.settings.credential_page_size = 1);
+    begin(harness)?;
     for name in ["a", "b", "c"] {
-        world.binding("shop", name, "orders", name);
-        world.ready("shop", name)?;
+        harness.binding("shop", name, "orders", name);
+        harness.ready("shop", name)?;
     }
-    world.delete(BINDING, "shop", "c");
-    world.binding_gone("shop", "c")?;
-    world.trusts("orders", &[("shop", "a"), ("shop", "b")])
+    harness.delete(BINDING, "shop", "c");
+    harness.binding_deleted("shop", "c")?;
+    harness.trusts("orders", &[("shop", "a"), ("shop", "b")])
 }
 
-fn provisioned(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
-    world.start();
-    world.identity_ready("made")?;
-    world.binding("shop", "app", "made", "app");
-    world.ready("shop", "app")?;
-    world.trusts("made", &[("shop", "app")])?;
-    world.delete(IDENTITY, "", "made");
-    world.gone(IDENTITY, "", "made")?;
-    world.azure_is_empty()?;
-    world.refused("shop", "app", "ManagedIdentityNotFound")?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")
+fn provisioned(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
+    harness.start();
+    harness.identity_ready("made")?;
+    harness.binding("shop", "app", "made", "app");
+    harness.ready("shop", "app")?;
+    harness.trusts("made", &[("shop", "app")])?;
+    harness.delete(IDENTITY, "", "made");
+    harness.deleted(IDENTITY, "", "made")?;
+    harness.azure_is_empty()?;
+    harness.not_ready("shop", "app", "ManagedIdentityNotFound")?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")
 }
 
-fn dedicated(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.class(&json!({}));
-    world.start();
-    world.asking("app", "app");
-    world.ready("shop", "app")?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")?;
-    world.until("the object to go with its binding", |world| {
-        if world.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
+fn dedicated(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.class(&json!({}));
+    harness.start();
+    harness.asking("app", "app");
+    harness.ready("shop", "app")?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")?;
+    harness.eventually("the object to be deleted with its binding", |harness| {
+        if harness.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it exists".to_owned()) }
     })?;
-    world.azure_is_empty()
+    harness.azure_is_empty()
 }
 
-/// Roles come with the object, one goes while it lives, and the others go before it.
-fn roles(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
-    let roles = world.two_roles();
-    world.ask_for_roles("made", &roles);
-    world.start();
-    world.identity_ready("made")?;
-    world.binding("shop", "app", "made", "app");
-    world.ready("shop", "app")?;
-    world.assigned(2)?;
-    world.ask_for_roles("made", &json!([roles[1]]));
-    world.assigned(1)?;
-    world.roles_ready("made")?;
-    world.delete(IDENTITY, "", "made");
-    world.gone(IDENTITY, "", "made")?;
-    world.azure_is_empty()?;
-    world.assigned(0)?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")
+/// Roles are assigned with the object, one is unassigned while it exists, and the others before it is deleted.
+fn roles(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.provisioned("made", &json!({"reclaimPolicy": "Delete"}));
+    let roles = harness.two_roles();
+    harness.ask_for_roles("made", &roles);
+    harness.start();
+    harness.identity_ready("made")?;
+    harness.binding("shop", "app", "made", "app");
+    harness.ready("shop", "app")?;
+    harness.assigned(2)?;
+    harness.ask_for_roles("made", &json!([roles[1]]));
+    harness.assigned(1)?;
+    harness.roles_ready("made")?;
+    harness.delete(IDENTITY, "", "made");
+    harness.deleted(IDENTITY, "", "made")?;
+    harness.azure_is_empty()?;
+    harness.assigned(0)?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")
 }
 
-/// An identity with a role, made for a binding and gone with it.
-fn dedicated_roles(world: &Arc<World>) -> Checked {
-    world.namespace("shop", &json!({}));
-    world.class(&json!({"roleAssignments": [world.two_roles()[1]]}));
-    world.start();
-    world.asking("app", "app");
-    world.ready("shop", "app")?;
-    world.assigned(1)?;
-    world.delete(BINDING, "shop", "app");
-    world.binding_gone("shop", "app")?;
-    world.until("the object to go with its binding", |world| {
-        if world.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it is there".to_owned()) }
+/// An identity with a role, created for a binding and deleted with it.
+fn dedicated_roles(harness: &Arc<Harness>) -> Checked {
+    harness.namespace("shop", &json!({}));
+    harness.class(&json!({"roleAssignments": [harness.two_roles()[1]]}));
+    harness.start();
+    harness.asking("app", "app");
+    harness.ready("shop", "app")?;
+    harness.assigned(1)?;
+    harness.delete(BINDING, "shop", "app");
+    harness.binding_deleted("shop", "app")?;
+    harness.eventually("the object to be deleted with its binding", |harness| {
+        if harness.live(IDENTITY, "shop", "app").is_none() { Ok(()) } else { Err("it exists".to_owned()) }
     })?;
-    world.azure_is_empty()?;
-    world.assigned(0)
+    harness.azure_is_empty()?;
+    harness.assigned(0)
 }

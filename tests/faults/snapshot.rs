@@ -1,20 +1,20 @@
-//! The end of a plan, without what differs between two runs: times, UIDs, revisions, and the plan's own names.
+//! The end state of a plan, without what differs between runs: times, UIDs, revisions, and the plan's names.
 
 use serde_json::{Map, Value, json};
 
-use super::goals::text;
+use super::eventually::text;
+use super::harness::Harness;
 use super::roles;
-use super::world::World;
 
 const TIMES: [&str; 3] = ["lastTransitionTime", "confirmedSince", "since"];
 
-/// Every object and every credential, in a form that can be compared.
-pub fn take(world: &World) -> Value {
+/// Every object and every credential, in a comparable form.
+pub fn take(harness: &Harness) -> Value {
     let mut objects = Map::new();
-    // UIDs, and what is made of them, differ between two runs.
+    // UIDs, and what is derived from them, differ between runs.
     let mut unlike: Vec<(String, String)> = Vec::new();
     for kind in ["ManagedIdentity", "ManagedIdentityBinding", "ManagedIdentityClass", "Namespace"] {
-        for object in world.cluster.list(kind, &world.plan) {
+        for object in harness.cluster.list(kind, &harness.plan) {
             let meta = &object["metadata"];
             let claim = &object["spec"]["claimRef"];
             if claim.is_object() {
@@ -31,7 +31,7 @@ pub fn take(world: &World) -> Value {
             objects.insert(name, shown);
         }
     }
-    let identities: Map<String, Value> = world.azure.with_state(|state| {
+    let identities: Map<String, Value> = harness.azure.with_state(|state| {
         let show = |credential: &ensign_azure_emulator::state::Credential| {
             json!({"name": credential.name, "issuer": credential.issuer, "subject": credential.subject,
                    "audiences": credential.audiences})
@@ -46,19 +46,19 @@ pub fn take(world: &World) -> Value {
         };
         state.identities.values().map(identity).collect()
     });
-    world.azure.with_state(|state| {
+    harness.azure.with_state(|state| {
         let made = state.identities.values().filter(|identity| !identity.tags.is_empty());
         unlike.extend(made.flat_map(|made| {
             [(made.client_id.clone(), "client".to_owned()), (made.principal_id.clone(), "principal".to_owned())]
         }));
     });
-    let assignments = world.azure.with_state(|state| roles::shown(state));
-    unlike.extend(world.assignments().into_keys().map(|name| (name, "assignment".to_owned())));
+    let assignments = harness.azure.with_state(|state| roles::shown(state));
+    unlike.extend(harness.assignments().into_keys().map(|name| (name, "assignment".to_owned())));
     let mut whole = json!({"kubernetes": objects, "azure": identities, "roles": assignments}).to_string();
     for (from, to) in unlike.iter().filter(|(from, _)| !from.is_empty()) {
         whole = whole.replace(from, to);
     }
-    let whole = without_hashes(&whole.replace(&format!("{}-", world.plan), ""));
+    let whole = without_hashes(&whole.replace(&format!("{}-", harness.plan), ""));
     serde_json::from_str(&whole).expect("JSON stays JSON")
 }
 
@@ -73,7 +73,7 @@ fn strip(value: &mut Value) {
     }
 }
 
-/// Credential names of ours without the hash at their end, which covers the plan's names.
+/// Removes the hash at the end of Ensign's names, which depends on the plan's names.
 pub fn without_hashes(text: &str) -> String {
     let mut parts = text.split("ensign-");
     let mut plain = parts.next().unwrap_or_default().to_owned();

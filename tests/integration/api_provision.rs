@@ -1,4 +1,4 @@
-//! What the API server refuses of identities that Ensign makes, and of classes of them.
+//! Validation of provisioned identities and of classes by the API server.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn control_plane() -> &'static ControlPlane {
     Ensign::shared().control_plane
 }
 
-/// Outside of every grant and every test's Azure: no controller makes anything of these objects.
+/// Outside every grant and every emulator: no controller acts on these objects.
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-0000000000aa";
 
 fn provision() -> Value {
@@ -38,12 +38,12 @@ fn claim(uid: &str) -> Value {
     json!({"namespace": "shop", "name": "orders", "uid": uid})
 }
 
-/// The object is refused, and the refusal says each of the words.
+/// Checks that the object is rejected with an error that contains each of the words.
 #[track_caller]
-fn refused(object: &Value, says: &[&str]) {
-    let refusal = apply(control_plane(), object).expect_err("it has to be refused");
+fn rejected(object: &Value, says: &[&str]) {
+    let rejection = apply(control_plane(), object).expect_err("it has to be refused");
     for word in says {
-        assert!(refusal.contains(word), "{word:?} is missing in: {refusal}");
+        assert!(rejection.contains(word), "{word:?} is missing in: {rejection}");
     }
 }
 
@@ -58,7 +58,7 @@ fn delete(kind: &str, object: &Value) {
 }
 
 #[test]
-fn whatever_could_lead_elsewhere_in_azure_is_refused() {
+fn path_tricks_in_azure_names_are_rejected() {
     let tricks = [
         ("subscriptionID", "x"),
         ("subscriptionID", "00000000-0000-0000-0000-0000000000aa/resourceGroups/other"),
@@ -78,16 +78,16 @@ fn whatever_could_lead_elsewhere_in_azure_is_refused() {
     ];
     for (field, value) in tricks {
         let object = identity(&json!({"provision": with(provision(), field, &json!(value))}));
-        refused(&object, &[&format!("spec.provision.{field}")]);
+        rejected(&object, &[&format!("spec.provision.{field}")]);
         if field != "name" {
             let object = class(&json!({"provision": with(class_provision(), field, &json!(value))}));
-            refused(&object, &[&format!("spec.provision.{field}")]);
+            rejected(&object, &[&format!("spec.provision.{field}")]);
         }
     }
 }
 
 #[test]
-fn what_azure_takes_is_accepted_and_defaults_are_filled_in() {
+fn valid_objects_are_accepted_and_defaulted() {
     let object = identity(&json!({"provision": with(provision(), "tags", &json!({"cost-center": "7", "a:b c": ""}))}));
     apply(control_plane(), &object).expect("apply");
     let spec = &stored("mi", &object)["spec"];
@@ -106,19 +106,19 @@ fn what_azure_takes_is_accepted_and_defaults_are_filled_in() {
 }
 
 #[test]
-fn tags_that_azure_refuses_or_that_are_ensigns_own_are_refused() {
+fn invalid_and_reserved_tags_are_rejected() {
     for name in ["a/b", "a?b", "a%b", "", "ensign.dev-cluster", "Ensign.Dev-object", &"x".repeat(513)] {
         let object = identity(&json!({"provision": with(provision(), "tags", &json!({name: "x"}))}));
-        refused(&object, &["spec.provision.tags", "names of tags"]);
+        rejected(&object, &["spec.provision.tags", "names of tags"]);
     }
     let long = json!({"a": "x".repeat(257)});
-    refused(&identity(&json!({"provision": with(provision(), "tags", &long)})), &["spec.provision.tags"]);
+    rejected(&identity(&json!({"provision": with(provision(), "tags", &long)})), &["spec.provision.tags"]);
     let object = class(&json!({"provision": with(class_provision(), "tags", &json!({"ensign.dev-cluster": "x"}))}));
-    refused(&object, &["spec.provision.tags", "Ensign keeps for its own"]);
+    rejected(&object, &["spec.provision.tags", "Ensign keeps for its own"]);
 }
 
 #[test]
-fn where_an_identity_is_cannot_be_changed() {
+fn the_location_of_an_identity_is_immutable() {
     let object = identity(&json!({"provision": provision()}));
     apply(control_plane(), &object).expect("apply");
     let others = [
@@ -131,7 +131,7 @@ fn where_an_identity_is_cannot_be_changed() {
     for (field, value) in others {
         let mut changed = object.clone();
         changed["spec"]["provision"][field] = value;
-        refused(&changed, &[&format!("spec.provision.{field}"), "immutable"]);
+        rejected(&changed, &[&format!("spec.provision.{field}"), "immutable"]);
     }
     for (field, value) in
         [("tags", json!({"a": "b"})), ("reclaimPolicy", json!("Delete")), ("ifExists", json!("Adopt"))]
@@ -142,7 +142,7 @@ fn where_an_identity_is_cannot_be_changed() {
     }
     let mut elsewhere = object.clone();
     elsewhere["spec"] = json!({"existing": {"resourceID": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x12")}});
-    refused(&elsewhere, &["can't become one of spec.provision"]);
+    rejected(&elsewhere, &["can't become one of spec.provision"]);
     delete("mi", &object);
 }
 
@@ -152,10 +152,10 @@ fn a_claim_can_be_removed_but_not_given_to_another() {
     apply(control_plane(), &object).expect("apply");
     let mut stolen = object.clone();
     stolen["spec"]["claimRef"] = claim("2");
-    refused(&stolen, &["spec.claimRef", "not changed to another binding"]);
+    rejected(&stolen, &["spec.claimRef", "not changed to another binding"]);
     let mut renamed = object.clone();
     renamed["spec"]["className"] = json!("d");
-    refused(&renamed, &["spec.className", "immutable"]);
+    rejected(&renamed, &["spec.className", "immutable"]);
     let name = object["metadata"]["name"].as_str().expect("a name");
     kubectl(
         control_plane(),
@@ -165,7 +165,7 @@ fn a_claim_can_be_removed_but_not_given_to_another() {
 }
 
 #[test]
-fn of_a_class_only_who_may_use_it_can_be_changed() {
+fn only_the_grants_of_a_class_are_mutable() {
     let object = class(&json!({"provision": class_provision(), "roleAssignments": [
         {"roleDefinition": "Reader", "scope": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg")}]}));
     apply(control_plane(), &object).expect("apply");
@@ -181,7 +181,7 @@ fn of_a_class_only_who_may_use_it_can_be_changed() {
             *whole.pointer_mut(path).expect("a field") = value;
             whole["spec"].clone()
         };
-        refused(&changed, &[field, "immutable"]);
+        rejected(&changed, &[field, "immutable"]);
     }
     let mut changed = object.clone();
     changed["spec"]["maxPerNamespace"] = json!(3);
@@ -191,19 +191,19 @@ fn of_a_class_only_who_may_use_it_can_be_changed() {
 }
 
 #[test]
-fn the_names_of_a_class_keep_to_what_azure_takes() {
+fn names_from_a_class_are_valid_in_azure() {
     for template in ["", "-x", "{pod}", "a{b", "a.b", "{namespace}/{binding}", "a b", &"x".repeat(101)] {
         let object = class(&json!({"provision": with(class_provision(), "nameTemplate", &json!(template))}));
-        refused(&object, &["spec.provision.nameTemplate"]);
+        rejected(&object, &["spec.provision.nameTemplate"]);
     }
 }
 
 #[test]
-fn grants_of_a_class_have_the_shape_of_those_of_an_identity() {
+fn grants_of_a_class_are_validated_like_those_of_an_identity() {
     let object = class(&json!({"provision": class_provision(), "allowedSubjects": [
         {"name": "a", "namespaceSelector": {}, "serviceAccounts": ["*"]}]}));
-    refused(&object, &["namespaceSelector must not be empty"]);
-    refused(&class(&json!({"provision": class_provision(), "maxPerNamespace": 0})), &["spec.maxPerNamespace"]);
+    rejected(&object, &["namespaceSelector must not be empty"]);
+    rejected(&class(&json!({"provision": class_provision(), "maxPerNamespace": 0})), &["spec.maxPerNamespace"]);
 }
 
 #[test]
@@ -223,14 +223,14 @@ fn scopes_of_roles_are_arm_ids_without_tricks() {
         &format!("{group} "),
     ] {
         let object = identity(&json!({"provision": provision(), "roleAssignments": assignment("Reader", scope)}));
-        refused(&object, &["spec.roleAssignments[0].scope"]);
+        rejected(&object, &["spec.roleAssignments[0].scope"]);
     }
     for role in ["", "it's", "a ", "x\n"] {
         let object = identity(&json!({"provision": provision(), "roleAssignments": assignment(role, &group)}));
-        refused(&object, &["spec.roleAssignments[0].roleDefinition"]);
+        rejected(&object, &["spec.roleAssignments[0].roleDefinition"]);
     }
     let twice = json!([assignment("Reader", &group)[0], assignment("Reader", &group)[0]]);
-    refused(&identity(&json!({"provision": provision(), "roleAssignments": twice})), &["Duplicate value"]);
+    rejected(&identity(&json!({"provision": provision(), "roleAssignments": twice})), &["Duplicate value"]);
     for role in ["Storage Blob Data Reader", "acdd72a7-3385-48ef-bd42-f606fba81ae7", "R"] {
         let vault = format!("{group}/providers/Microsoft.KeyVault/vaults/v");
         let object = identity(&json!({"provision": provision(), "roleAssignments": assignment(role, &vault)}));
@@ -240,7 +240,7 @@ fn scopes_of_roles_are_arm_ids_without_tricks() {
 }
 
 #[test]
-fn a_class_prints_where_its_identities_are_made() {
+fn a_class_prints_where_its_identities_are_created() {
     let object = class(&json!({"provision": class_provision()}));
     apply(control_plane(), &object).expect("apply");
     let printed = kubectl(control_plane(), &["get", "mic", "--output", "wide"]);

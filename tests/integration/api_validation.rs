@@ -1,4 +1,4 @@
-//! What the API server refuses at `kubectl apply`, with the name of the field.
+//! What the API server rejects, with the name of the field.
 
 use serde_json::{Value, json};
 
@@ -33,23 +33,23 @@ fn with_injection(injection: &Value) -> Value {
     binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": "app", "injection": injection}))
 }
 
-/// The object is refused, and the refusal says each of the words.
-fn refused(object: &Value, says: &[&str]) {
-    let refusal = apply(control_plane(), object).expect_err("it has to be refused");
+/// Checks that the object is rejected with an error that contains each of the words.
+fn rejected(object: &Value, says: &[&str]) {
+    let rejection = apply(control_plane(), object).expect_err("it has to be refused");
     for word in says {
-        assert!(refusal.contains(word), "{word:?} is missing in: {refusal}");
+        assert!(rejection.contains(word), "{word:?} is missing in: {rejection}");
     }
 }
 
 #[test]
-fn a_malformed_resource_id_is_refused() {
+fn a_malformed_resource_id_is_rejected() {
     for id in [
         "orders",
         "/subscriptions/x",
         "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/../providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders",
     ] {
         let object = identity(&json!({"existing": {"resourceID": id}}));
-        refused(&object, &["spec.existing.resourceID", "must be the ARM resource ID"]);
+        rejected(&object, &["spec.existing.resourceID", "must be the ARM resource ID"]);
     }
 }
 
@@ -82,72 +82,72 @@ fn the_schema_and_the_code_agree_on_resource_ids() {
 }
 
 #[test]
-fn neither_existing_nor_provision_is_refused() {
-    refused(&identity(&json!({})), &["spec.existing", "exactly one of spec.existing and spec.provision"]);
+fn neither_existing_nor_provision_is_rejected() {
+    rejected(&identity(&json!({})), &["spec.existing", "exactly one of spec.existing and spec.provision"]);
 }
 
 #[test]
-fn both_existing_and_provision_are_refused() {
+fn both_existing_and_provision_are_rejected() {
     let provision = json!({
         "subscriptionID": "00000000-0000-0000-0000-000000000001", "resourceGroup": "rg", "location": "westeurope",
         "name": "validation",
     });
     let object = identity(&json!({"existing": existing(), "provision": provision}));
-    refused(&object, &["spec.provision", "exclude each other"]);
+    rejected(&object, &["spec.provision", "exclude each other"]);
 }
 
 #[test]
-fn an_empty_namespace_selector_is_refused() {
+fn an_empty_namespace_selector_is_rejected() {
     let object = allowed(&json!({"name": "a", "namespaceSelector": {}, "serviceAccounts": ["*"]}));
-    refused(&object, &["namespaceSelector must not be empty"]);
+    rejected(&object, &["namespaceSelector must not be empty"]);
 }
 
 #[test]
-fn both_or_neither_of_namespace_and_selector_are_refused() {
+fn both_or_neither_of_namespace_and_selector_are_rejected() {
     let selector = json!({"matchLabels": {"a": "b"}});
     let both = json!({"name": "a", "namespace": "shop", "namespaceSelector": selector, "serviceAccounts": ["*"]});
     let neither = json!({"name": "a", "serviceAccounts": ["*"]});
     for entry in [both, neither] {
-        refused(&allowed(&entry), &["exactly one of namespace and namespaceSelector"]);
+        rejected(&allowed(&entry), &["exactly one of namespace and namespaceSelector"]);
     }
 }
 
 #[test]
-fn a_star_beside_names_is_refused() {
+fn a_star_beside_names_is_rejected() {
     let object = allowed(&json!({"name": "a", "namespace": "shop", "serviceAccounts": ["*", "orders"]}));
-    refused(&object, &["serviceAccounts", "single entry"]);
+    rejected(&object, &["serviceAccounts", "single entry"]);
 }
 
 #[test]
-fn two_grants_of_one_name_are_refused() {
+fn two_grants_with_the_same_name_are_rejected() {
     let grant = json!({"name": "a", "namespace": "shop", "serviceAccounts": ["*"]});
     let object = identity(&json!({"existing": existing(), "allowedSubjects": [grant, grant]}));
-    refused(&object, &["spec.allowedSubjects", "Duplicate value"]);
+    rejected(&object, &["spec.allowedSubjects", "Duplicate value"]);
 }
 
 #[test]
-fn an_operator_without_values_is_refused() {
+fn an_operator_without_values_is_rejected() {
     let selector = json!({"matchExpressions": [{"key": "team", "operator": "In"}]});
     let object = allowed(&json!({"name": "a", "namespaceSelector": selector, "serviceAccounts": ["*"]}));
-    refused(&object, &["values must be set for In and NotIn"]);
+    rejected(&object, &["values must be set for In and NotIn"]);
 }
 
 #[test]
-fn an_empty_service_account_name_is_refused() {
+fn an_empty_service_account_name_is_rejected() {
     let object = binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": ""}));
-    refused(&object, &["spec.serviceAccountName"]);
+    rejected(&object, &["spec.serviceAccountName"]);
 }
 
 #[test]
-fn an_unknown_kind_of_reference_is_refused() {
+fn an_unknown_kind_of_reference_is_rejected() {
     let object = binding(&json!({"identityRef": {"kind": "Secret", "name": "x"}, "serviceAccountName": "app"}));
-    refused(&object, &["spec.identityRef.kind", "Unsupported value"]);
+    rejected(&object, &["spec.identityRef.kind", "Unsupported value"]);
 }
 
 #[test]
-fn a_token_lifetime_outside_of_its_bounds_is_refused() {
+fn a_token_lifetime_out_of_range_is_rejected() {
     for seconds in [3599, 86401] {
-        refused(
+        rejected(
             &with_injection(&json!({"tokenExpirationSeconds": seconds})),
             &["spec.injection.tokenExpirationSeconds"],
         );
@@ -155,26 +155,26 @@ fn a_token_lifetime_outside_of_its_bounds_is_refused() {
 }
 
 #[test]
-fn a_client_id_variable_that_is_none_or_another_of_ours_is_refused() {
-    refused(&with_injection(&json!({"clientIDEnv": "1X"})), &["spec.injection.clientIDEnv"]);
-    refused(&with_injection(&json!({"clientIDEnv": "AZURE_TENANT_ID"})), &["spec.injection.clientIDEnv"]);
+fn an_invalid_or_reserved_client_id_variable_is_rejected() {
+    rejected(&with_injection(&json!({"clientIDEnv": "1X"})), &["spec.injection.clientIDEnv"]);
+    rejected(&with_injection(&json!({"clientIDEnv": "AZURE_TENANT_ID"})), &["spec.injection.clientIDEnv"]);
 }
 
 #[test]
-fn references_are_immutable_and_the_refusal_says_what_to_do() {
+fn references_are_immutable_and_the_error_names_the_remedy() {
     let mut object = binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": "app"}));
     apply(control_plane(), &object).expect("apply");
     object["spec"]["identityRef"]["name"] = json!("somebody");
-    refused(&object, &["spec.identityRef", "immutable", "new binding beside this one"]);
+    rejected(&object, &["spec.identityRef", "immutable", "new binding beside this one"]);
     object["spec"]["identityRef"]["name"] = json!("nobody");
     object["spec"]["serviceAccountName"] = json!("other");
-    refused(&object, &["spec.serviceAccountName", "immutable"]);
+    rejected(&object, &["spec.serviceAccountName", "immutable"]);
 
     let mut object = identity(&json!({"existing": existing()}));
     apply(control_plane(), &object).expect("apply");
     let id = existing()["resourceID"].as_str().expect("an ID").replace("validation", "another");
     object["spec"]["existing"]["resourceID"] = json!(id);
-    refused(&object, &["spec.existing.resourceID", "immutable"]);
+    rejected(&object, &["spec.existing.resourceID", "immutable"]);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn defaults_are_filled_in() {
 }
 
 #[test]
-fn the_printed_columns_answer_the_first_questions() {
+fn the_printed_columns_show_the_essentials() {
     let columns = |kind: &str| {
         let arguments = ["get", kind, "--all-namespaces", "--output", "wide"];
         kubectl(control_plane(), &arguments).lines().next().unwrap_or_default().to_owned()

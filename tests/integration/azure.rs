@@ -1,5 +1,5 @@
-//! The client of Azure with the SDK's own credential, against the stand-in: rights, refused tokens, proxies,
-//! certificates, and what never gets into a log.
+//! The ARM client with the SDK's own credential, against the emulator: permissions, rejected tokens, proxies,
+//! certificates, and what is never logged.
 
 mod canary;
 mod certificates;
@@ -28,7 +28,7 @@ use crate::emulator::issuer::Issuer;
 
 const CONTROLLER: &str = "system:serviceaccount:ensign-system:ensign-controller";
 
-/// An Azure with the identity `orders`, and the controller's own identity, whose token an issuer signs.
+/// An emulator with the identity `orders` and the controller's own identity, whose token an issuer signs.
 struct Azure {
     emulator: Emulator,
     token_file: tempfile::NamedTempFile,
@@ -36,7 +36,7 @@ struct Azure {
 }
 
 impl Azure {
-    /// It runs on the test's runtime.
+    /// Runs on the test's runtime.
     fn start() -> Self {
         let issuer = Issuer::start();
         let trust = json!({"name": "trust", "issuer": issuer.url, "subject": CONTROLLER});
@@ -47,13 +47,13 @@ impl Azure {
         .expect("a state");
         let options =
             EmulatorOptions { seed, issuer_ca_pems: vec![issuer.ca_pem.clone()], ..EmulatorOptions::default() };
-        let emulator = Emulator::start(options).expect("start the stand-in for Azure");
+        let emulator = Emulator::start(options).expect("start the Azure emulator");
         let azure = Self { emulator, token_file: tempfile::NamedTempFile::new().expect("a file"), issuer };
         azure.give_token(&azure.issuer.token(CONTROLLER));
         azure
     }
 
-    /// Puts a token where the controller looks for its own.
+    /// Writes a token to the controller's token file.
     fn give_token(&self, token: &str) {
         let mut file = std::fs::File::create(self.token_file.path()).expect("open the token file");
         file.write_all(token.as_bytes()).expect("write the token file");
@@ -70,21 +70,21 @@ impl Azure {
         self.emulator.info().connection()
     }
 
-    /// Who the controller is.
+    /// The controller's own identity.
     fn own(&self) -> OwnIdentity {
         let client_id = self.emulator.with_state(|state| {
             let own = state.identities.values().find(|found| found.id.name == "controller");
-            own.expect("it is there").client_id.clone()
+            own.expect("it exists").client_id.clone()
         });
         let tenant_id = self.emulator.info().tenant_id.clone();
         OwnIdentity::Workload { client_id, tenant_id, token_file: self.token_file.path().to_owned() }
     }
 
-    /// The controller's client, made as the controller makes it.
+    /// The controller's client, created as the controller creates it.
     fn client(&self, connection: &Connection) -> ArmClient {
         ensign_runtime::tls::install_provider();
         let own = self.own().credential(&self.cloud(), connection).expect("a credential");
-        ArmClient::new(&self.cloud(), connection, own.credential, "c0ffee00").expect("a client of ARM")
+        ArmClient::new(&self.cloud(), connection, own.credential, "c0ffee00").expect("create an ARM client")
     }
 
     /// `ensign` as the controller's own identity would run it, against this Azure.
@@ -120,12 +120,12 @@ impl Azure {
     /// Limits the controller's own identity to some actions.
     fn allow(&self, actions: impl IntoIterator<Item = String>) {
         self.emulator.with_state(|state| {
-            let own = state.identities.values_mut().find(|found| found.id.name == "controller").expect("it is there");
+            let own = state.identities.values_mut().find(|found| found.id.name == "controller").expect("it exists");
             own.arm_rights = ArmRights::Actions(actions.into_iter().collect());
         });
     }
 
-    /// Scripts the answer to some requests of a kind.
+    /// Scripts the response to some requests of a kind.
     fn answer(&self, kind: Kind, times: u64, answer: FaultAnswer) {
         self.emulator.set_faults(vec![rule(kind, times, answer)]);
     }
@@ -146,7 +146,7 @@ fn rule(kind: Kind, times: u64, answer: FaultAnswer) -> FaultRule {
     FaultRule { matching, nth: 1, times, action: FaultAction::Answer(answer), matched: 0, fired: 0 }
 }
 
-fn refusal(status: u16, code: &str, message: &str) -> FaultAnswer {
+fn error_response(status: u16, code: &str, message: &str) -> FaultAnswer {
     FaultAnswer {
         status,
         code: Some(code.to_owned()),
@@ -158,7 +158,7 @@ fn refusal(status: u16, code: &str, message: &str) -> FaultAnswer {
 }
 
 fn body(status: u16, body: Value) -> FaultAnswer {
-    FaultAnswer { body: Some(body), ..refusal(status, "", "") }
+    FaultAnswer { body: Some(body), ..error_response(status, "", "") }
 }
 
 /// What Ensign would write for a service account.

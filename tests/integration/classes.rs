@@ -1,11 +1,11 @@
-//! Identities of their own for bindings on a class: made, used, and gone with them.
+//! Dedicated identities of bindings to a class: created, used, and deleted with them.
 
 use serde_json::{Value, json};
 
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
 use ensign_testkit::pods::create;
 
-/// The object that was made for the binding.
+/// The name of the object that was created for the binding.
 fn made_for(binding: &Value) -> String {
     format!("mib-{}", binding["metadata"]["uid"].as_str().expect("a UID"))
 }
@@ -14,7 +14,7 @@ fn message(object: &Value, condition: &str) -> String {
     condition_of(object, condition).map_or_else(String::new, |found| found["message"].to_string())
 }
 
-/// Identities of the namespace in the cluster, by what `kubectl get mi` says of claims.
+/// `ManagedIdentity` objects that are claimed from the namespace, as `kubectl get mi` shows them.
 fn claimed(team: &Team) -> Vec<String> {
     let selector = format!("spec.claimRef.namespace={}", team.name);
     let arguments = ["get", "mi", "--field-selector", &selector, "--output", "name"];
@@ -22,7 +22,7 @@ fn claimed(team: &Team) -> Vec<String> {
 }
 
 #[test]
-fn a_binding_on_a_class_has_an_identity_of_its_own_which_is_gone_with_it() {
+fn a_binding_to_a_class_gets_its_own_identity_which_is_deleted_with_it() {
     let team = Team::new("dedicated");
     let before = team.azure_identities();
     team.apply(&team.class(&json!({"provision": {"tags": {"cost-center": "7"}}})));
@@ -58,31 +58,31 @@ fn a_binding_on_a_class_has_an_identity_of_its_own_which_is_gone_with_it() {
 
     for (name, binding) in [("app", &app), ("other", &other)] {
         team.delete("mib", name);
-        team.wait_gone("mib", name);
-        team.wait_gone("mi", &made_for(binding));
+        team.wait_deleted("mib", name);
+        team.wait_deleted("mi", &made_for(binding));
     }
-    assert_eq!(team.azure_identities(), before, "Azure is as it was");
+    assert_eq!(team.azure_identities(), before, "Azure is unchanged");
     kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
 }
 
 #[test]
-fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_so() {
+fn a_retained_identity_is_released_and_serves_no_binding_until_an_operator_decides() {
     let team = Team::new("retained");
     team.apply(&team.class(&json!({"reclaimPolicy": "Retain"})));
     team.apply(&team.asking("app", "app"));
     let first = team.wait_ready("app");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     let released = made_for(&first);
     team.wait_condition("mi", &released, "Ready", "False", "Released");
     let (kept, identity) = team.azure_identities().into_iter().next().expect("the identity stays");
-    assert!(identity.credentials.is_empty(), "and trusts nobody");
+    assert!(identity.credentials.is_empty(), "and trusts no subject");
 
-    // The same binding once more is another one.
+    // A binding of the same name is another one.
     team.apply(&team.asking("app", "app"));
     let second = team.wait_ready("app");
     assert_ne!(first["status"]["clientID"], second["status"]["clientID"]);
-    // Nor does it help to ask for the old one by name.
+    // Referring to the old object by name does not help.
     let mut by_name = team.binding("by-name", "app");
     by_name["spec"]["identityRef"] = json!({"name": released});
     by_name["spec"]["injection"] = json!({"clientIDEnv": "OTHER"});
@@ -92,7 +92,7 @@ fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_s
     let put = |name: &str| {
         team.writes_with(&format!("/{name}/federated")).iter().filter(|entry| entry.method == "PUT").count()
     };
-    assert_eq!(put(&kept), 1, "the first binding's alone");
+    assert_eq!(put(&kept), 1, "only that of the first binding");
 
     let patch = r#"[{"op":"remove","path":"/spec/claimRef"}]"#;
     kubectl(team.ensign.control_plane, &["patch", "mi", &released, "--type=json", "--patch", patch]);
@@ -100,17 +100,17 @@ fn an_identity_that_stays_is_released_and_serves_nobody_until_an_operator_says_s
     assert_eq!(again["status"]["clientID"], first["status"]["clientID"]);
     for name in ["app", "by-name"] {
         team.delete("mib", name);
-        team.wait_gone("mib", name);
+        team.wait_deleted("mib", name);
     }
     for name in [released, made_for(&second)] {
         kubectl(team.ensign.control_plane, &["delete", "mi", &name]);
     }
     kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
-    assert_eq!(team.azure_identities().len(), 2, "Retain: both are left");
+    assert_eq!(team.azure_identities().len(), 2, "both are kept: Retain");
 }
 
 #[test]
-fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
+fn a_tenant_cannot_get_more_than_its_class_allows() {
     let (owner, thief) = (Team::new("owner"), Team::new("thief"));
     owner.apply(&owner.class(&json!({"maxPerNamespace": 1})));
     owner.apply(&owner.asking("app", "app"));
@@ -118,13 +118,13 @@ fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
     let own = owner.azure_identities().into_keys().next().expect("the identity");
     let before = owner.writes_with(&own).len();
 
-    // A class that allows another namespace alone.
+    // A class that allows only another namespace.
     let mut foreign = thief.asking("app", "app");
     foreign["spec"]["identityRef"]["name"] = json!(owner.name);
     thief.apply(&foreign);
     let refused = thief.wait_condition("mib", "app", "Ready", "False", "NotAllowed");
     assert!(message(&refused, "Ready").contains("ManagedIdentityClass"), "{refused:#}");
-    // Another team's identity by name, from afar and from the same namespace for the same service account.
+    // Another team's identity by name, from another namespace and from the same namespace for the same service account.
     for team in [&thief, &owner] {
         let mut stolen = team.binding("stolen", "app");
         stolen["spec"]["identityRef"] = json!({"name": made_for(&app)});
@@ -132,7 +132,7 @@ fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
         team.apply(&stolen);
         team.wait_condition("mib", "stolen", "Ready", "False", "ClaimMismatch");
     }
-    // A class that does not exist, and one by the kind of the other.
+    // A class that does not exist, and one referred to as the other kind.
     let mut nowhere = thief.asking("nowhere", "app");
     nowhere["spec"]["identityRef"]["name"] = json!("no-such-class");
     thief.apply(&nowhere);
@@ -141,28 +141,28 @@ fn no_attempt_of_a_tenant_to_get_more_than_its_class_gives_reaches_azure() {
     by_kind["spec"]["identityRef"] = json!({"kind": "ManagedIdentity", "name": owner.name});
     thief.apply(&by_kind);
     thief.wait_condition("mib", "by-kind", "Ready", "False", "ManagedIdentityNotFound");
-    // More identities than the class gives to one namespace.
+    // More identities than the class allows one namespace.
     owner.apply(&owner.asking("more", "more"));
     let refused = owner.wait_condition("mib", "more", "Ready", "False", "NotAllowed");
     assert!(message(&refused, "Ready").contains("spec.maxPerNamespace"), "{refused:#}");
 
     assert_eq!(owner.writes_with(&own).len(), before, "nothing was written under the identity");
-    assert!(thief.azure_identities().is_empty() && claimed(&thief).is_empty(), "nothing was made");
+    assert!(thief.azure_identities().is_empty() && claimed(&thief).is_empty(), "nothing was created");
     assert_eq!((owner.azure_identities().len(), claimed(&owner).len()), (1, 1));
     assert!(thief.writes_with(&format!("/{}", thief.name)).is_empty());
 
-    // Whose turn it is has it when there is room.
+    // The waiting binding gets its identity when there is room.
     owner.delete("mib", "app");
-    owner.wait_gone("mi", &made_for(&app));
+    owner.wait_deleted("mi", &made_for(&app));
     let more = owner.wait_ready("more");
     owner.delete("mib", "more");
-    owner.wait_gone("mi", &made_for(&more));
+    owner.wait_deleted("mi", &made_for(&more));
     assert!(owner.azure_identities().is_empty());
     kubectl(owner.ensign.control_plane, &["delete", "mic", &owner.name]);
 }
 
 #[test]
-fn a_claim_that_is_copied_to_another_binding_is_refused_by_its_uid() {
+fn a_claim_copied_to_another_binding_is_rejected_by_its_uid() {
     let team = Team::new("copied");
     team.apply(&team.binding("app", "app"));
     let uid = team.get("mib", "app").expect("the binding")["metadata"]["uid"].clone();
@@ -177,12 +177,12 @@ fn a_claim_that_is_copied_to_another_binding_is_refused_by_its_uid() {
     team.apply(&binding);
     team.wait_condition("mib", "wants-it", "Ready", "False", "ClaimMismatch");
     assert_ne!(uid, Value::Null);
-    assert!(team.writes_with(&format!("/{name}")).is_empty(), "nothing is made for a binding that is not there");
+    assert!(team.writes_with(&format!("/{name}")).is_empty(), "nothing is created for a binding that does not exist");
     kubectl(team.ensign.control_plane, &["delete", "mi", &name]);
 }
 
 #[test]
-fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait() {
+fn deleting_a_class_keeps_its_identities_and_creating_one_serves_waiting_bindings() {
     let team = Team::new("class-goes");
     let class = team.class(&json!({}));
     team.apply(&class);
@@ -198,25 +198,25 @@ fn a_class_that_goes_takes_nothing_away_and_one_that_comes_serves_those_who_wait
 
     team.apply(&class);
     let late = team.wait_ready("late");
-    // Who may use the class is asked anew, for those that have their identity too.
+    // The grants of the class are checked again, also for bindings that have their identity.
     let mut nobody = class;
     nobody["spec"]["allowedSubjects"] = json!([]);
     team.apply(&nobody);
     team.wait_condition("mib", "app", "Ready", "False", "NotAllowed");
     team.wait_condition("mib", "late", "Ready", "False", "NotAllowed");
-    wait_for("the trust to be taken back", || {
+    wait_for("the trust to be revoked", || {
         team.azure_identities().values().all(|identity| identity.credentials.is_empty()).then_some(())
     });
     for (name, binding) in [("app", &app), ("late", &late)] {
         team.delete("mib", name);
-        team.wait_gone("mi", &made_for(binding));
+        team.wait_deleted("mi", &made_for(binding));
     }
     assert!(team.azure_identities().is_empty());
     kubectl(team.ensign.control_plane, &["delete", "mic", &team.name]);
 }
 
 #[test]
-fn an_object_that_the_api_server_refuses_is_told_with_who_has_to_cure_it() {
+fn a_denied_object_is_reported_with_who_has_to_act() {
     let team = Team::new("not-made");
     let (control_plane, name) = (team.ensign.control_plane, format!("{}.example.com", team.name));
     let policy = json!({
@@ -256,6 +256,6 @@ fn an_object_that_the_api_server_refuses_is_told_with_who_has_to_cure_it() {
     }
     let app = team.wait_ready("app");
     team.delete("mib", "app");
-    team.wait_gone("mi", &made_for(&app));
+    team.wait_deleted("mi", &made_for(&app));
     kubectl(control_plane, &["delete", "mic", &team.name]);
 }

@@ -1,4 +1,4 @@
-//! What every command keeps to: exit statuses, help, version, completion, and logs.
+//! What all commands have in common: exit statuses, help, version, completion, and logs.
 
 use std::process::{Command, Output};
 
@@ -26,7 +26,7 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn usage_ends_with_2_and_a_failure_with_1() {
+fn usage_errors_exit_with_2_and_failures_with_1() {
     let status = |arguments: &[&str]| ensign(arguments).status.code();
     assert_eq!(status(&["version"]), Some(0));
     assert_eq!(status(&["no-such-command"]), Some(2));
@@ -38,7 +38,7 @@ fn usage_ends_with_2_and_a_failure_with_1() {
 }
 
 #[test]
-fn every_command_explains_itself() {
+fn every_command_has_help() {
     let commands = commands();
     for name in ["controller", "webhook", "check", "teardown", "orphans", "version", "completion"] {
         assert!(commands.iter().any(|command| command == name), "{name} is missing: {commands:?}");
@@ -56,7 +56,7 @@ fn every_command_explains_itself() {
 }
 
 #[test]
-fn the_version_is_that_of_the_crate_for_people_and_programs() {
+fn the_version_is_that_of_the_crate_as_text_and_json() {
     assert_eq!(text(&ensign(&["version"]).stdout), format!("ensign {}\n", env!("CARGO_PKG_VERSION")));
     let version: Value = serde_json::from_slice(&ensign(&["version", "-o", "json"]).stdout).expect("JSON");
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));

@@ -1,17 +1,21 @@
-//! Compatibility mode behind a real API server: what pods of azure-workload-identity may rely on, each rule a test.
+//! Compatibility mode behind a real API server: one test for each rule that pods of azure-workload-identity rely on.
 
 use std::time::Duration;
 
 use ensign_api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
 use serde_json::{Value, json};
 
+use ensign_testkit::azure::AUDIENCE;
+use ensign_testkit::azure_workload_identity::{
+    AUTHORITY, CompatibilityWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode,
+};
 use ensign_testkit::clock::FakeClock;
-use ensign_testkit::compatible::{AUTHORITY, CompatibleWebhook, NAMESPACE_LABEL, TENANT, in_compatibility_mode};
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::{Team, apply, condition_of, kubectl, kubectl_with, unique, wait_for};
 use ensign_testkit::pods::{create, env, env_names};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
-use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
+use ensign_testkit::webhook::COMPATIBLE_ONLY;
 
 const USE: &str = "azure.workload.identity/use";
 const CLIENT_ID: &str = "azure.workload.identity/client-id";
@@ -22,23 +26,23 @@ const PROXY: &str = "azure.workload.identity/inject-proxy-sidecar";
 const PROXY_PORT: &str = "azure.workload.identity/proxy-sidecar-port";
 const ANNOTATED: &str = "c11e0000-0000-4000-8000-0000000000c1";
 
-/// A namespace of the mode's own, as a cluster that switches has it: service account `app`, annotated.
+/// A namespace for compatibility mode, as in a cluster that migrates, with the annotated service account `app`.
 struct Tenant {
     control_plane: &'static ControlPlane,
     namespace: String,
 }
 
 impl Tenant {
-    /// With bindings: the namespace of a team.
+    /// The namespace of a team, which can have bindings.
     fn of(team: &Team) -> Self {
-        let tenant = Self { control_plane: CompatibleWebhook::shared().control_plane, namespace: team.name.clone() };
+        let tenant = Self { control_plane: CompatibilityWebhook::shared().control_plane, namespace: team.name.clone() };
         tenant.join();
         tenant.account("app", &json!({CLIENT_ID: ANNOTATED}));
         tenant
     }
 
     fn new(prefix: &str) -> Self {
-        let webhook = CompatibleWebhook::shared();
+        let webhook = CompatibilityWebhook::shared();
         let tenant = Self { control_plane: webhook.control_plane, namespace: unique(prefix) };
         kubectl(tenant.control_plane, &["create", "namespace", &tenant.namespace]);
         tenant.join();
@@ -46,13 +50,13 @@ impl Tenant {
         tenant
     }
 
-    /// From now on the API server asks about pods of the namespace.
+    /// From now on the API server sends pods of the namespace to the webhook.
     fn join(&self) {
         let label = format!("{NAMESPACE_LABEL}=true");
         kubectl(self.control_plane, &["label", "namespace", &self.namespace, &label]);
         let probe =
             self.pod(&json!({"metadata": {"annotations": {PROXY: "true"}}, "spec": {"serviceAccountName": "default"}}));
-        wait_for("the API server to ask the webhook", || {
+        wait_for("the API server to call the webhook", || {
             self.dry_run(&probe).err().filter(|said| said.contains("compatible-pods.ensign.dev"))
         });
     }
@@ -77,7 +81,7 @@ impl Tenant {
         pod
     }
 
-    /// The pod as the API server would store it, or why not.
+    /// The pod as the API server would store it, or the error.
     fn dry_run(&self, pod: &Value) -> Result<Value, String> {
         create(self.control_plane, pod, &["--dry-run=server"])
     }
@@ -90,7 +94,7 @@ impl Tenant {
         self.dry_run(&self.pod(change)).expect_err("refused")
     }
 
-    /// What `kubectl create` warns about.
+    /// The warning of `kubectl create`.
     fn warning(&self, change: &Value) -> Option<String> {
         create(self.control_plane, &self.pod(change), &["--dry-run=server", "--warnings-as-errors"]).err()
     }
@@ -113,7 +117,7 @@ fn by(pod: &Value) -> &str {
 }
 
 #[test]
-fn the_label_counts_on_the_pod_only_and_with_the_value_true_only() {
+fn only_the_pods_own_label_with_the_value_true_counts() {
     let tenant = Tenant::new("c-label");
     for value in [json!(null), json!("false"), json!("True"), json!("1")] {
         let pod = tenant.admitted(&json!({"metadata": {"labels": {USE: value}}}));
@@ -129,7 +133,7 @@ fn the_label_counts_on_the_pod_only_and_with_the_value_true_only() {
 }
 
 #[test]
-fn the_variables_come_in_their_order_with_their_values() {
+fn the_variables_are_injected_in_order_with_their_values() {
     let tenant = Tenant::new("c-env");
     let pod = tenant.admitted(&json!({"spec": {"containers": [
         {"name": "app", "image": "app:1", "env": [{"name": "FIRST", "value": "1"}]},
@@ -149,7 +153,7 @@ fn the_variables_come_in_their_order_with_their_values() {
 }
 
 #[test]
-fn a_variable_that_is_there_is_kept_and_a_difference_is_said() {
+fn an_existing_variable_is_kept_and_a_difference_warned_about() {
     let tenant = Tenant::new("c-kept");
     let change = json!({"spec": {"containers": [{"name": "app", "image": "app:1", "env": [
         {"name": "AZURE_CLIENT_ID", "value": "mine"}, {"name": "AZURE_AUTHORITY_HOST", "value": AUTHORITY},
@@ -237,7 +241,7 @@ fn a_client_id_from_env_from_is_not_hidden_by_an_empty_one() {
 }
 
 #[test]
-fn the_tenant_is_the_service_accounts_else_the_configured_one_and_an_empty_one_is_left_out() {
+fn the_tenant_comes_from_the_service_account_then_the_configuration_and_an_empty_one_is_omitted() {
     let tenant = Tenant::new("c-tenant");
     tenant.account("own", &json!({CLIENT_ID: ANNOTATED, TENANT_ID: "own-tenant"}));
     tenant.account("empty", &json!({CLIENT_ID: ANNOTATED, TENANT_ID: ""}));
@@ -248,7 +252,7 @@ fn the_tenant_is_the_service_accounts_else_the_configured_one_and_an_empty_one_i
 }
 
 #[test]
-fn the_lifetime_of_the_token_is_the_pods_else_the_service_accounts_else_an_hour() {
+fn the_token_lifetime_comes_from_the_pod_then_the_service_account_then_one_hour() {
     let tenant = Tenant::new("c-lifetime");
     tenant.account("day", &json!({CLIENT_ID: ANNOTATED, EXPIRATION: "86400"}));
     tenant.account("empty", &json!({CLIENT_ID: ANNOTATED, EXPIRATION: ""}));
@@ -264,7 +268,7 @@ fn the_lifetime_of_the_token_is_the_pods_else_the_service_accounts_else_an_hour(
 }
 
 #[test]
-fn a_lifetime_that_is_no_number_from_3600_to_86400_refuses_the_pod() {
+fn a_token_lifetime_outside_3600_to_86400_denies_the_pod() {
     let tenant = Tenant::new("c-refused");
     for value in ["3599", "86401", "1h"] {
         let said = tenant.refused(&json!({"metadata": {"annotations": {EXPIRATION: value}}}));
@@ -276,7 +280,7 @@ fn a_lifetime_that_is_no_number_from_3600_to_86400_refuses_the_pod() {
 }
 
 #[test]
-fn skipped_containers_are_left_alone() {
+fn skipped_containers_are_unchanged() {
     let tenant = Tenant::new("c-skip");
     let pod = tenant.admitted(&json!({
         "metadata": {"annotations": {SKIP: " init ;proxy;; "}},
@@ -292,7 +296,7 @@ fn skipped_containers_are_left_alone() {
 }
 
 #[test]
-fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation_and_a_port_alone_means_nothing() {
+fn the_proxy_sidecar_annotation_denies_the_pod_and_a_port_alone_has_no_effect() {
     let tenant = Tenant::new("c-proxy");
     for value in ["true", "false", ""] {
         let said = tenant.refused(&json!({"metadata": {"annotations": {PROXY: value}}}));
@@ -302,7 +306,7 @@ fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation_and_a_port_alo
 }
 
 #[test]
-fn a_pod_that_names_no_service_account_has_the_default_one() {
+fn a_pod_without_a_service_account_uses_the_default_one() {
     let tenant = Tenant::new("c-default");
     let annotation = format!("{CLIENT_ID}=default-client");
     let arguments = ["annotate", "serviceaccount", "default", "--namespace", &tenant.namespace, &annotation];
@@ -311,10 +315,10 @@ fn a_pod_that_names_no_service_account_has_the_default_one() {
     assert_eq!(env(app(&pod))[0], ("AZURE_CLIENT_ID", "default-client"));
 }
 
-/// The API server itself refuses such a pod before it asks, so that the webhook is asked as the API server would.
+/// The API server rejects such a pod before it calls webhooks, so this test calls the webhook itself.
 #[tokio::test]
-async fn a_missing_service_account_refuses_the_pod_in_the_upstreams_words() {
-    let webhook = CompatibleWebhook::shared();
+async fn a_missing_service_account_denies_the_pod_with_the_upstream_message() {
+    let webhook = CompatibilityWebhook::shared();
     let ca: k8s_openapi::ByteString = serde_json::from_value(json!(webhook.ca)).expect("base64");
     let ca = reqwest::Certificate::from_pem(&ca.0).expect("a certificate");
     let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30));
@@ -331,14 +335,14 @@ async fn a_missing_service_account_refuses_the_pod_in_the_upstreams_words() {
         },
     });
     let answer: Value =
-        client.post(&webhook.url).json(&review).send().await.expect("an answer").json().await.expect("a review");
+        client.post(&webhook.url).json(&review).send().await.expect("a response").json().await.expect("a review");
     assert_eq!(answer["response"]["allowed"], false);
     let said = answer["response"]["status"]["message"].as_str().expect("a message");
     assert!(said.contains("serviceaccounts \"nobody\" not found"), "{said}");
 }
 
 #[test]
-fn a_service_account_that_was_made_a_moment_ago_counts_at_once() {
+fn a_new_service_account_is_used_immediately() {
     let tenant = Tenant::new("c-fresh");
     for round in 0..8 {
         let account = format!("fresh-{round}");
@@ -349,7 +353,7 @@ fn a_service_account_that_was_made_a_moment_ago_counts_at_once() {
 }
 
 #[test]
-fn whatever_else_a_pod_has_stays_as_it_was() {
+fn everything_else_in_a_pod_is_unchanged() {
     let tenant = Tenant::new("c-unknown");
     let with = |label: &str| {
         let metadata = json!({"labels": {USE: label, "app": "web"}, "annotations": {"team.example/a": "b"}});
@@ -382,7 +386,7 @@ fn whatever_else_a_pod_has_stays_as_it_was() {
 }
 
 #[test]
-fn an_injected_pod_that_is_created_again_stays_as_it_is() {
+fn a_copy_of_an_injected_pod_is_admitted_unchanged() {
     let tenant = Tenant::new("c-again");
     let first = tenant.admitted(&json!({}));
     let mut copy = first.clone();
@@ -397,14 +401,14 @@ fn an_injected_pod_that_is_created_again_stays_as_it_is() {
 }
 
 #[test]
-fn a_binding_wins_over_the_annotations_and_the_pod_says_so() {
+fn a_binding_takes_precedence_over_annotations_and_the_pod_records_it() {
     let team = Team::named(COMPATIBLE_ONLY[0].to_owned());
     let tenant = Tenant::of(&team);
-    assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED, "before there is a binding");
+    assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED, "before the binding exists");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
     let binding = team.wait_ready("app");
-    let pod = wait_for("the webhook to learn of the binding", || {
+    let pod = wait_for("the webhook to know the binding", || {
         let pod = tenant.admitted(&json!({}));
         by(&pod).starts_with("app=").then_some(pod)
     });
@@ -416,7 +420,7 @@ fn a_binding_wins_over_the_annotations_and_the_pod_says_so() {
 }
 
 #[test]
-fn a_binding_that_is_not_allowed_leaves_the_pod_to_its_annotations_and_says_so() {
+fn with_a_rejected_binding_the_annotations_apply_and_a_warning_reports_it() {
     let team = Team::named(COMPATIBLE_ONLY[1].to_owned());
     let tenant = Tenant::of(&team);
     let mut identity = team.identity();
@@ -424,26 +428,26 @@ fn a_binding_that_is_not_allowed_leaves_the_pod_to_its_annotations_and_says_so()
     team.apply(&identity);
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "NotAllowed");
-    wait_for("the webhook to learn of the refusal", || {
+    wait_for("the webhook to know that the binding is rejected", || {
         tenant.warning(&json!({})).filter(|said| said.contains("is not accepted (NotAllowed)"))
     });
     assert_eq!(env(app(&tenant.admitted(&json!({}))))[0].1, ANNOTATED);
 }
 
 #[test]
-fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is_left_alone() {
-    let stage = Stage::enter();
-    let team = stage.team("c-upstream");
+fn the_upstream_webhook_is_reported_once_until_removed_and_never_changed() {
+    let testbed = Testbed::acquire();
+    let team = testbed.team("c-upstream");
     team.bind();
     let name = "azure-wi-webhook-mutating-webhook-configuration";
     let api = "admissionregistration.k8s.io/v1";
     let upstream = json!({"apiVersion": api, "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}});
-    apply(stage.control_plane, &upstream).expect("apply the upstream's registration");
+    apply(testbed.control_plane, &upstream).expect("apply the upstream's webhook configuration");
     let clock = FakeClock::new();
     let options =
         || ReplicaOptions { webhook: Some(in_compatibility_mode()), clock: clock.clone(), ..ReplicaOptions::default() };
     let replica = unique("upstream");
-    let running = stage.start(&replica, options());
+    let running = testbed.start(&replica, options());
     let said = |identity: &Value| condition_of(identity, "UpstreamWebhookAbsent").cloned();
     let identity = || team.get("mi", &team.name).expect("the identity");
     let condition = wait_for("the condition", || said(&identity()));
@@ -452,19 +456,19 @@ fn the_upstreams_own_webhook_beside_ensigns_is_said_once_until_it_is_gone_and_is
     team.wait_ready("app");
     assert_eq!(condition_of(&identity(), "Ready").map(|ready| &ready["status"]), Some(&json!("True")));
 
-    // A restart says nothing new.
-    running.stop().expect("it stops");
+    // A restart reports nothing new.
+    running.stop().expect("the controller stops");
     let replica = unique("upstream-again");
-    let running = stage.start(&replica, options());
+    let running = testbed.start(&replica, options());
     running.wait_ready();
-    wait_for("its look at the identity", || (team.arm_lists(&replica) > 0).then_some(()));
-    kubectl(stage.control_plane, &["delete", "mutatingwebhookconfiguration", name]);
-    wait_for("the condition to go", || {
-        clock.pass(Duration::from_secs(900));
+    wait_for("it to check the identity", || (team.arm_lists(&replica) > 0).then_some(()));
+    kubectl(testbed.control_plane, &["delete", "mutatingwebhookconfiguration", name]);
+    wait_for("the condition to be removed", || {
+        clock.advance(Duration::from_secs(900));
         said(&identity()).is_none().then_some(())
     });
-    // Other tests leave objects behind, which a controller that starts looks at too.
-    let mut writes = stage.kubernetes_writes(&replica);
+    // Other tests leave objects behind, which a new controller checks as well.
+    let mut writes = testbed.kubernetes_writes(&replica);
     writes.retain(|write| write.contains(&team.name));
     assert_eq!(writes.len(), 1, "the status without the condition, and nothing before: {writes:#?}");
     drop(running);

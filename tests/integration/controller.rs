@@ -1,11 +1,11 @@
-//! The controller on a real API server, against Azure's stand-in.
+//! The controller on a real API server, against the emulator.
 
 use ensign_azure_emulator::state::{Credential, DenyPolicy, Lock, LockLevel};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
+use ensign_testkit::controller_process::OWN_CLIENT_ID;
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
-use ensign_testkit::process::OWN_CLIENT_ID;
 
 #[test]
 fn a_binding_gets_its_credential_and_is_ready() {
@@ -28,7 +28,7 @@ fn a_binding_gets_its_credential_and_is_ready() {
 }
 
 #[test]
-fn the_finalizer_is_there_before_the_first_write_and_the_record_of_the_issuer_too() {
+fn finalizer_and_issuer_record_precede_the_first_write() {
     let team = Team::new("order");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
@@ -37,7 +37,7 @@ fn the_finalizer_is_there_before_the_first_write_and_the_record_of_the_issuer_to
     let identity = team.get("mi", &team.name).expect("the identity");
     assert_eq!(identity["metadata"]["finalizers"], json!(["ensign.dev/credentials"]));
     assert_eq!(identity["status"]["issuers"][0]["url"], team.ensign.control_plane.issuer);
-    // The order of arrival, from the API server's own record and Azure's.
+    // The order of arrival, from the audit log and the emulator's log.
     let put = team.ensign.arm_writes(&team.name)[0].time;
     let patched = |kind: &str, name: &str, subresource: Option<&str>| {
         wait_for("the audit record of a patch", || {
@@ -64,13 +64,13 @@ fn deleting_the_binding_deletes_its_credential() {
     team.apply(&team.binding("app", "app"));
     team.wait_ready("app");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
-    assert_eq!(team.credentials(), [], "the binding goes only after its credential");
+    team.wait_deleted("mib", "app");
+    assert_eq!(team.credentials(), [], "the binding is deleted only after its credential");
     team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
 }
 
 #[test]
-fn two_bindings_of_one_service_account_share_a_credential_until_the_last_goes() {
+fn two_bindings_of_one_service_account_share_a_credential_until_the_last_is_deleted() {
     let team = Team::new("share");
     team.apply(&team.identity());
     team.apply(&team.binding("one", "app"));
@@ -79,15 +79,15 @@ fn two_bindings_of_one_service_account_share_a_credential_until_the_last_goes() 
     team.wait_ready("two");
     assert_eq!(team.credentials().len(), 1);
     team.delete("mib", "one");
-    team.wait_gone("mib", "one");
+    team.wait_deleted("mib", "one");
     assert_eq!(team.credentials().len(), 1);
     team.delete("mib", "two");
-    team.wait_gone("mib", "two");
+    team.wait_deleted("mib", "two");
     assert_eq!(team.credentials(), []);
 }
 
 #[test]
-fn a_binding_that_no_grant_covers_is_refused_and_nothing_is_written_to_azure() {
+fn a_binding_without_a_grant_is_rejected_and_nothing_is_written_to_azure() {
     let team = Team::new("denied");
     let mut identity = team.identity();
     identity["spec"]["allowedSubjects"] = json!([]);
@@ -99,16 +99,16 @@ fn a_binding_that_no_grant_covers_is_refused_and_nothing_is_written_to_azure() {
     assert!(message.contains("a cluster operator has to add an entry to its spec.allowedSubjects"), "{message}");
     assert!(message.contains(&format!("service account app of namespace {}", team.name)), "{message}");
     assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["status"], "True");
-    assert_eq!(binding["status"].get("clientID"), None, "a refused binding learns nothing");
+    assert_eq!(binding["status"].get("clientID"), None, "a rejected binding gets no client ID");
     wait_for("one Warning event", || (team.warnings("app").len() == 1).then_some(()));
     assert_eq!(team.warnings("app")[0].0, "NotAllowed");
-    // Azure is looked at for the identity itself; once that is done, everything that would be written is.
+    // The identity itself is checked in Azure; after that, everything to be written has been written.
     team.wait_condition("mi", &team.name, "Ready", "True", "Ready");
     assert_eq!(team.arm_writes(), 0);
 }
 
 #[test]
-fn a_grant_that_is_added_lets_a_refused_binding_in_and_one_that_is_removed_revokes_it() {
+fn adding_a_grant_accepts_a_rejected_binding_and_removing_it_revokes_the_trust() {
     let team = Team::new("grant");
     let mut without = team.identity();
     without["spec"]["allowedSubjects"] = json!([]);
@@ -123,7 +123,7 @@ fn a_grant_that_is_added_lets_a_refused_binding_in_and_one_that_is_removed_revok
 }
 
 #[test]
-fn a_label_that_leaves_the_namespace_revokes() {
+fn removing_the_namespace_label_revokes_the_trust() {
     let team = Team::new("label");
     let mut identity = team.identity();
     identity["spec"]["allowedSubjects"] = json!([
@@ -141,7 +141,7 @@ fn a_label_that_leaves_the_namespace_revokes() {
 }
 
 #[test]
-fn a_binding_before_its_identity_says_so_and_recovers() {
+fn a_binding_before_its_identity_reports_it_and_recovers() {
     let team = Team::new("early");
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
@@ -155,7 +155,7 @@ fn a_binding_whose_identity_does_not_exist_can_be_deleted() {
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
 }
 
 #[test]
@@ -165,15 +165,15 @@ fn deleting_the_managed_identity_revokes_its_bindings_first() {
     team.apply(&team.binding("app", "app"));
     team.wait_ready("app");
     team.delete("mi", &team.name);
-    team.wait_gone("mi", &team.name);
+    team.wait_deleted("mi", &team.name);
     assert_eq!(team.credentials(), []);
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotFound");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
 }
 
 #[test]
-fn an_identity_that_azure_does_not_have_is_said_and_found_when_it_comes() {
+fn a_missing_identity_is_reported_and_found_once_it_exists() {
     let team = Team::new("missing");
     let mut identity = team.identity();
     let absent = format!("{}-absent", team.name);
@@ -184,7 +184,7 @@ fn an_identity_that_azure_does_not_have_is_said_and_found_when_it_comes() {
     assert_eq!(condition_of(&binding, "Stalled").expect("stalled")["reason"], "IdentityNotFound");
     assert_eq!(team.ensign.arm_writes(&absent).len(), 0);
     team.ensign.azure_identity(&absent, None, &[]);
-    // Touching the object asks for a look right away.
+    // Touching the object triggers a check immediately.
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
     team.wait_ready("app");
 }
@@ -206,19 +206,19 @@ fn the_younger_of_two_objects_on_one_identity_is_a_duplicate() {
     team.apply(&binding);
     team.wait_condition("mib", "app", "Accepted", "False", "ManagedIdentityNotAccepted");
     team.delete("mi", &twin_name);
-    team.wait_gone("mi", &twin_name);
+    team.wait_deleted("mi", &twin_name);
     assert_eq!(team.arm_writes(), 0, "the duplicate never writes, not even on deletion");
 }
 
 #[test]
-fn a_conflict_names_the_winner_and_is_solved_by_its_deletion() {
+fn a_conflict_names_the_winner_and_is_resolved_by_its_deletion() {
     let team = Team::new("conflict");
     let other = Team::new("conflict-other");
     team.apply(&team.identity());
     let mut audit = other.identity();
     audit["spec"]["allowedSubjects"][0]["namespace"] = json!(team.name);
     other.apply(&audit);
-    // The name decides between bindings of the same second.
+    // Between bindings of the same second, the name decides.
     team.apply(&team.binding("a-first", "app"));
     team.wait_ready("a-first");
     let mut second = team.binding("b-second", "app");
@@ -233,7 +233,7 @@ fn a_conflict_names_the_winner_and_is_solved_by_its_deletion() {
 }
 
 #[test]
-fn a_credential_made_by_hand_is_adopted_and_left_alone() {
+fn a_credential_created_by_hand_is_adopted_and_unchanged() {
     let team = Team::new("adopt");
     let subject = format!("system:serviceaccount:{}:app", team.name);
     team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
@@ -243,7 +243,7 @@ fn a_credential_made_by_hand_is_adopted_and_left_alone() {
     assert_eq!(binding["status"]["credential"]["origin"], "Adopted");
     assert_eq!(binding["status"]["credential"]["name"], "by-hand");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(team.credentials(), [("by-hand".to_owned(), subject)]);
     assert_eq!(team.arm_writes(), 0);
 }
@@ -283,8 +283,8 @@ fn a_restart_changes_nothing_in_azure_or_kubernetes() {
     let binding = team.get("mib", "app").expect("the binding");
     let (writes, lists) = (team.arm_writes(), team.ensign.arm_lists(&team.name));
     team.ensign.restart_controller();
-    wait_for("the new controller to look", || (team.ensign.arm_lists(&team.name) > lists).then_some(()));
-    // The look is over once the next change of the same identity has been dealt with.
+    wait_for("the new controller to check the identity", || (team.ensign.arm_lists(&team.name) > lists).then_some(()));
+    // That check is over once the next change of the same identity has been handled.
     team.apply(&team.binding("later", "app"));
     team.wait_ready("later");
     assert_eq!(team.arm_writes(), writes);
@@ -296,7 +296,7 @@ fn a_restart_changes_nothing_in_azure_or_kubernetes() {
 }
 
 #[test]
-fn ensigns_own_identity_is_never_handed_out() {
+fn ensigns_own_identity_is_never_used_for_workloads() {
     let team = Team::new("own");
     team.ensign.azure_identity(&team.name, Some(OWN_CLIENT_ID), &[]);
     team.apply(&team.identity());
@@ -307,7 +307,7 @@ fn ensigns_own_identity_is_never_handed_out() {
 }
 
 #[test]
-fn observe_writes_nothing_and_becomes_ready_when_somebody_runs_the_command() {
+fn observe_writes_nothing_and_becomes_ready_once_the_command_is_run() {
     let team = Team::new("observe");
     let mut identity = team.identity();
     identity["spec"]["existing"]["credentialPolicy"] = json!("Observe");
@@ -342,7 +342,7 @@ fn a_lock_and_a_policy_have_their_own_reasons() {
 }
 
 #[test]
-fn a_deletion_that_azure_forbids_waits_until_an_operator_gives_it_up() {
+fn a_deletion_that_azure_forbids_waits_until_an_operator_abandons_it() {
     let team = Team::new("abandon");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
@@ -351,20 +351,20 @@ fn a_deletion_that_azure_forbids_waits_until_an_operator_gives_it_up() {
     team.ensign.azure.with_state(|state| state.locks.push(Lock { scope, level: LockLevel::CanNotDelete }));
     team.delete("mib", "app");
     team.wait_condition("mib", "app", "Ready", "False", "DeletionBlocked");
-    // A tenant's own annotation is not asked.
+    // A tenant's own annotation is ignored.
     let annotate = ["annotate", "--namespace", &team.name, "mib", "app", "ensign.dev/abandon=true"];
     kubectl(team.ensign.control_plane, &annotate);
     let writes = team.arm_writes();
-    wait_for("another try", || (team.arm_writes() > writes).then_some(()));
+    wait_for("a retry", || (team.arm_writes() > writes).then_some(()));
     assert!(team.get("mib", "app").is_some());
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "ensign.dev/abandon=true"]);
-    team.wait_gone("mib", "app");
-    assert_eq!(team.credentials().len(), 1, "it is left in Azure, and the event says so");
+    team.wait_deleted("mib", "app");
+    assert_eq!(team.credentials().len(), 1, "it is left in Azure, and an event reports it");
     wait_for("the event", || team.warnings("app").iter().any(|(reason, _)| reason == "Abandoned").then_some(()));
 }
 
 #[test]
-fn a_stripped_finalizer_saves_no_credential() {
+fn removing_the_finalizer_does_not_keep_the_credential() {
     let team = Team::new("strip");
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
@@ -372,18 +372,18 @@ fn a_stripped_finalizer_saves_no_credential() {
     let strip = ["patch", "mib", "app", "--namespace", &team.name, "--type=json", "--patch"];
     let patch = r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#;
     kubectl(team.ensign.control_plane, &[&strip[..], &[patch]].concat());
-    wait_for("the finalizer to come back", || {
+    wait_for("the finalizer to be restored", || {
         let binding = team.get("mib", "app")?;
         (binding["metadata"]["finalizers"] == json!(["ensign.dev/credentials"])).then_some(())
     });
-    // Stripped and deleted in one breath, before the controller can put it back.
+    // Removed and deleted at once, before the controller can restore it.
     team.delete("mib", "app");
     kubectl(team.ensign.control_plane, &["delete", "mib", "app", "--namespace", &team.name, "--ignore-not-found"]);
-    wait_for("the credential to go", || team.credentials().is_empty().then_some(()));
+    wait_for("the credential to be deleted", || team.credentials().is_empty().then_some(()));
 }
 
 #[test]
-fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
+fn a_service_account_is_annotated_on_request_and_cleaned_up_afterwards() {
     let team = Team::new("annotate");
     kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
     team.apply(&team.identity());
@@ -395,12 +395,12 @@ fn a_service_account_is_annotated_on_request_and_freed_afterwards() {
     assert_eq!(annotations()["azure.workload.identity/client-id"], bound["status"]["clientID"]);
     assert_eq!(annotations()["azure.workload.identity/tenant-id"], bound["status"]["tenantID"]);
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     assert_eq!(annotations(), serde_json::Value::Null);
 }
 
 #[test]
-fn annotations_that_somebody_else_owns_are_left_and_said() {
+fn annotations_of_another_owner_are_kept_and_reported() {
     let team = Team::new("owned");
     kubectl(team.ensign.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
     let by_helm =
@@ -417,7 +417,7 @@ fn annotations_that_somebody_else_owns_are_left_and_said() {
 }
 
 #[test]
-fn a_revocation_over_a_credential_made_by_hand_says_that_trust_remains() {
+fn revoking_a_credential_created_by_hand_reports_that_trust_remains() {
     let team = Team::new("remains");
     let subject = format!("system:serviceaccount:{}:app", team.name);
     team.ensign.azure_identity_with(&team.name, &[by_hand(&team, &subject)]);
@@ -430,7 +430,7 @@ fn a_revocation_over_a_credential_made_by_hand_says_that_trust_remains() {
 }
 
 #[test]
-fn the_21st_credential_is_refused_with_the_count_and_written_when_a_slot_frees() {
+fn the_21st_credential_is_rejected_with_the_count_and_written_when_a_slot_is_freed() {
     let team = Team::new("quota");
     let taken: Vec<_> = (0..20)
         .map(|n| Credential { name: format!("hand-{n}"), ..by_hand(&team, &format!("repo:org/app-{n}")) })
@@ -441,7 +441,7 @@ fn the_21st_credential_is_refused_with_the_count_and_written_when_a_slot_frees()
     let binding = team.wait_condition("mib", "app", "CredentialReady", "False", "QuotaExceeded");
     let message = condition_of(&binding, "CredentialReady").expect("a condition")["message"].clone();
     assert!(message.as_str().expect("a message").starts_with("20/20"), "{message}");
-    assert_eq!(team.arm_writes(), 0, "it is not even tried");
+    assert_eq!(team.arm_writes(), 0, "no attempt is made");
     team.ensign.azure_identity_with(&team.name, &taken[1..]);
     kubectl(team.ensign.control_plane, &["annotate", "mi", &team.name, "looked=again"]);
     team.wait_ready("app");

@@ -1,7 +1,7 @@
-//! Every object in the README, the docs and the examples is one that the API server takes.
+//! The API server accepts every object in the README, the docs and the examples.
 //!
-//! A fenced block says what it is: `yaml` is objects for the API server; `yaml fragment` is part of an object that the page
-//! shows whole elsewhere; `yaml foreign` is of another project's kind, whose definition is not installed here;
+//! The language of a fenced block tells what it is: `yaml` is objects for the API server; `yaml fragment` is part of an object that the page
+//! shows in full elsewhere; `yaml foreign` is of another project's kind, whose CRD is not installed here;
 //! `yaml values` is for the chart, and `dev/tests/chart/test_docs.py` renders it.
 
 use std::fs;
@@ -13,10 +13,10 @@ use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::ensign::Ensign;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// What `<guid>` stands for.
+/// Replaces `<guid>`.
 const GUID: &str = "00000000-0000-4000-8000-000000000001";
 
-/// A block of YAML and where it stands.
+/// A block of YAML and its location.
 struct Block {
     place: String,
     kind: String,
@@ -38,7 +38,7 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(ROOT).unwrap_or(path).display().to_string()
 }
 
-/// The fenced blocks of a page whose language is YAML. A fence can stand in a list, indented.
+/// The fenced blocks of a page whose language is YAML. A fence can be indented, in a list.
 fn fenced(path: &Path) -> Vec<Block> {
     let page = fs::read_to_string(path).expect("read a page");
     let mut found = Vec::new();
@@ -83,7 +83,7 @@ fn blocks() -> Vec<Block> {
     found
 }
 
-/// Fills in what a page leaves to its reader.
+/// Fills in the placeholders of a page.
 fn filled_in(text: &str) -> String {
     let text = text.replace("<guid>", GUID);
     let mut parts = text.split('<');
@@ -112,7 +112,7 @@ fn values_of<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().filter_map(move |line| line.trim().trim_start_matches("- ").strip_prefix(key)).map(str::trim)
 }
 
-/// What kubectl says to the text, if it refuses.
+/// The error of kubectl, if it rejects the text.
 fn kubectl(control_plane: &ControlPlane, arguments: &[&str], text: &str) -> Result<(), String> {
     let mut child = control_plane
         .kubectl()
@@ -123,11 +123,11 @@ fn kubectl(control_plane: &ControlPlane, arguments: &[&str], text: &str) -> Resu
         .spawn()
         .expect("run kubectl");
     child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("write to kubectl");
-    let done = child.wait_with_output().expect("kubectl ends");
+    let done = child.wait_with_output().expect("wait for kubectl");
     if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
 }
 
-/// Makes the namespaces and the service accounts that objects of the docs stand on; a dry run makes nothing for the next.
+/// Creates the namespaces and service accounts that objects of the docs refer to; a dry run creates nothing for the next one.
 fn make_ground(control_plane: &ControlPlane, documents: &[String]) {
     let made = |arguments: &[&str]| {
         let done = control_plane.kubectl().arg("create").args(arguments).output().expect("run kubectl");
@@ -149,41 +149,41 @@ fn make_ground(control_plane: &ControlPlane, documents: &[String]) {
 }
 
 #[test]
-fn the_api_server_takes_every_object_of_the_docs() {
+fn the_api_server_accepts_every_object_of_the_docs() {
     let control_plane = Ensign::shared().control_plane;
     let mine: Vec<(String, String)> = blocks()
         .into_iter()
         .filter(|block| block.kind.is_empty())
         .flat_map(|block| documents(&block.text).into_iter().map(move |text| (block.place.clone(), text)))
         .collect();
-    assert!(mine.len() > 10, "the test looks in the wrong place");
+    assert!(mine.len() > 10, "the test reads the wrong folder");
     let texts: Vec<String> = mine.iter().map(|(_, text)| text.clone()).collect();
     make_ground(control_plane, &texts);
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for (place, text) in mine {
-        // Whether a pod gets its identity is for other tests; here, no binding of the docs exists.
+        // Whether a pod gets its identity is for other tests; no binding of the docs exists here.
         let text = text.replace("ensign.dev/inject: \"true\"", "ensign.dev/inject: \"false\"");
         let arguments = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"];
-        if let Err(refusal) = kubectl(control_plane, &arguments, &text) {
-            refused.push(format!("{place}: {refusal}"));
+        if let Err(error) = kubectl(control_plane, &arguments, &text) {
+            rejected.push(format!("{place}: {error}"));
         }
     }
-    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    assert!(rejected.is_empty(), "{}", rejected.join("\n"));
 }
 
 #[test]
-fn an_object_that_is_wrong_is_refused_here_too() {
+fn an_invalid_object_is_rejected_here_too() {
     let control_plane = Ensign::shared().control_plane;
     let wrong = documents(
         "apiVersion: ensign.dev/v1alpha1\nkind: ManagedIdentity\nmetadata:\n  name: wrong\nspec:\n  existing:\n    resourceId: <guid>\n",
     );
     let arguments = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename", "-"];
-    let refusal = kubectl(control_plane, &arguments, &wrong[0]).expect_err("a typo is refused");
-    assert!(refusal.contains("resourceId"), "{refusal}");
+    let error = kubectl(control_plane, &arguments, &wrong[0]).expect_err("a typo is refused");
+    assert!(error.contains("resourceId"), "{error}");
 }
 
 #[test]
-fn what_is_not_applied_says_why() {
+fn blocks_that_are_not_applied_say_why() {
     let mut wrong = Vec::new();
     for block in blocks() {
         let apis: Vec<&str> = values_of(&block.text, "apiVersion:").collect();

@@ -1,4 +1,4 @@
-//! The Azure stand-in in process, judged by `azure_identity`.
+//! The Azure emulator in this process, tested with `azure_identity`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 pub mod issuer;
@@ -29,7 +29,7 @@ fn document(document: Value) -> StateDocument {
     serde_json::from_value(document).unwrap()
 }
 
-/// A stand-in whose identity `orders` trusts the issuer's subject.
+/// An emulator whose identity `orders` trusts the issuer's subject.
 fn emulator(issuer: &Issuer, options: EmulatorOptions) -> Emulator {
     let credential = json!({"name": "trust", "issuer": issuer.url, "subject": SUBJECT});
     Emulator::start(EmulatorOptions {
@@ -45,7 +45,7 @@ fn http(emulator: &Emulator) -> reqwest::Client {
     reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 
-/// The SDK's own credential for `orders`, with a token file as the kubelet writes it and an editor leaves it.
+/// The SDK's own credential for `orders`, with a token file as the kubelet or an editor writes it.
 fn credential(emulator: &Emulator, token: &str) -> Arc<WorkloadIdentityCredential> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "{token}").unwrap();
@@ -66,14 +66,14 @@ fn credential(emulator: &Emulator, token: &str) -> Arc<WorkloadIdentityCredentia
     .unwrap()
 }
 
-/// The AADSTS code that the SDK was refused with.
-async fn refusal(credential: &WorkloadIdentityCredential) -> String {
+/// The AADSTS code of the error that the SDK got.
+async fn error_code(credential: &WorkloadIdentityCredential) -> String {
     let error = credential.get_token(&[SCOPE], None).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Credential), "{error:?}");
     let source = std::error::Error::source(&error).unwrap().downcast_ref::<azure_core::Error>().unwrap();
     match source.kind() {
         ErrorKind::HttpResponse { error_code: Some(code), .. } => code.clone(),
-        other => panic!("not an answer: {other:?}"),
+        other => panic!("not an error: {other:?}"),
     }
 }
 
@@ -101,28 +101,28 @@ async fn the_sdk_exchanges_a_workloads_token() {
 }
 
 #[tokio::test]
-async fn the_sdk_is_refused_with_entras_code() {
+async fn the_sdk_gets_entras_error_codes() {
     let issuer = Issuer::start();
     let emulator = emulator(&issuer, EmulatorOptions::default());
     let stranger = credential(&emulator, &issuer.token("system:serviceaccount:shop:somebody-else"));
-    assert_eq!(refusal(&stranger).await, "700213");
+    assert_eq!(error_code(&stranger).await, "700213");
     let garbage = credential(&emulator, "rubbish");
-    assert_eq!(refusal(&garbage).await, "50027");
+    assert_eq!(error_code(&garbage).await, "50027");
 }
 
 #[tokio::test]
-async fn an_issuer_is_believed_once_its_ca_is_trusted() {
+async fn an_issuer_is_accepted_once_its_ca_is_trusted() {
     let (issuer, other) = (Issuer::start(), Issuer::start());
     let seed = emulator(&issuer, EmulatorOptions::default()).state();
     let issuer_ca_pems = vec![other.ca_pem.clone()];
     let emulator = Emulator::start(EmulatorOptions { seed, issuer_ca_pems, ..EmulatorOptions::default() }).unwrap();
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(refusal(&workload).await, "90061", "another CA is trusted");
+    assert_eq!(error_code(&workload).await, "90061", "another CA is trusted");
     emulator.trust_issuer_ca(&issuer.ca_pem).unwrap();
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }
 
-/// A clock that is moved by hand.
+/// A clock that the test sets.
 struct Moved(Mutex<Timestamp>);
 
 impl Clock for Moved {
@@ -140,7 +140,7 @@ impl Clock for Moved {
 }
 
 #[tokio::test]
-async fn a_credential_gives_tokens_when_its_propagation_time_has_passed() {
+async fn a_credential_works_once_its_propagation_delay_has_passed() {
     let issuer = Issuer::start();
     let clock = Arc::new(Moved(Mutex::new(Timestamp::now())));
     let emulator = emulator(
@@ -148,13 +148,13 @@ async fn a_credential_gives_tokens_when_its_propagation_time_has_passed() {
         EmulatorOptions { propagation_seconds: 60, clock: clock.clone(), ..EmulatorOptions::default() },
     );
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(refusal(&workload).await, "70021");
+    assert_eq!(error_code(&workload).await, "70021");
     *clock.0.lock().unwrap() += SignedDuration::from_secs(60);
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }
 
 #[tokio::test]
-async fn arm_takes_the_administrators_token_and_refuses_the_workloads() {
+async fn arm_accepts_the_administrators_token_and_rejects_the_workloads() {
     let issuer = Issuer::start();
     let emulator = emulator(&issuer, EmulatorOptions::default());
     let get = |token: String| http(&emulator).get(identity_url(&emulator)).bearer_auth(token).send();
@@ -172,7 +172,7 @@ async fn arm_takes_the_administrators_token_and_refuses_the_workloads() {
 }
 
 #[tokio::test]
-async fn a_stand_in_does_not_take_another_ones_tokens() {
+async fn an_emulator_rejects_the_tokens_of_another() {
     let [one, two] = [(), ()].map(|()| Emulator::start(EmulatorOptions::default()).unwrap());
     let request = http(&one).get(identity_url(&one)).bearer_auth(two.arm_token().unwrap());
     assert_eq!(request.send().await.unwrap().status(), 401);
@@ -191,7 +191,7 @@ async fn a_fault_can_be_scripted_and_counted() {
         fired: 0,
     }]);
     let delete = || http(&emulator).delete(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap()).send();
-    assert!(delete().await.is_err(), "the answer is lost");
+    assert!(delete().await.is_err(), "the response is lost");
     assert!(emulator.state().identities.is_empty(), "but the deletion is not");
     assert_eq!(delete().await.unwrap().status(), 204);
     assert_eq!((emulator.faults()[0].matched, emulator.faults()[0].fired), (2, 1));
@@ -201,7 +201,7 @@ async fn a_fault_can_be_scripted_and_counted() {
 }
 
 #[tokio::test]
-async fn a_dropped_stand_in_listens_no_more_and_leaves_nothing_behind() {
+async fn a_dropped_emulator_stops_listening_and_leaves_no_files() {
     let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
     let info = emulator.info().clone();
     let [before, after] = [http(&emulator), http(&emulator)];
@@ -212,7 +212,7 @@ async fn a_dropped_stand_in_listens_no_more_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_stand_in_that_cannot_start_says_which_flag_is_wrong() {
+fn an_emulator_that_cannot_start_names_the_wrong_flag() {
     let running = Emulator::start(EmulatorOptions::default()).unwrap();
     let address = running.info().arm_endpoint.trim_start_matches("https://").parse().unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Generated pods through the real API server: one that it takes without Ensign, it takes with Ensign too, unless Ensign
-//! itself says what is in the way; and a second admission changes nothing.
+//! Generated pods through the real API server: a pod that is admitted without Ensign is admitted with Ensign, unless Ensign
+//! itself reports a conflict; and a second admission changes nothing.
 
 use futures::StreamExt;
 use http::Request;
@@ -12,16 +12,17 @@ use serde_json::{Value, json};
 
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 
-use ensign_testkit::compatible::{CompatibleWebhook, NAMESPACE_LABEL};
+use ensign_testkit::azure::AUDIENCE;
+use ensign_testkit::azure_workload_identity::{CompatibilityWebhook, NAMESPACE_LABEL};
 use ensign_testkit::objects::{Team, apply, kubectl, unique, wait_for};
 use ensign_testkit::pods::create;
-use ensign_testkit::webhook::{AUDIENCE, COMPATIBLE_ONLY};
+use ensign_testkit::webhook::COMPATIBLE_ONLY;
 
 const PODS: usize = 300;
 const AT_A_TIME: usize = 8;
 const USE: &str = "azure.workload.identity/use";
 const SKIP: &str = "azure.workload.identity/skip-containers";
-/// What azure-workload-identity would call the volume of the pod `pod`.
+/// The name of the volume that azure-workload-identity would give the pod `pod`.
 const UPSTREAM_VOLUME: &str = "azure-workload-identity-reserved-425c89ed5bb78a7623fae60fd8a6f6";
 
 /// A strategy for a list, or for none.
@@ -153,7 +154,7 @@ fn pod() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Most pods are to be valid: their usual mounts have their volumes.
+/// Most pods should be valid: adds the volumes of the usual mounts.
 fn without_dangling_mounts(spec: &mut Value) {
     let volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
     let dangles = |mount: &Value| {
@@ -169,7 +170,7 @@ fn without_dangling_mounts(spec: &mut Value) {
     }
 }
 
-/// The pod as the API server would store it, or why not.
+/// The pod as the API server would store it, or the error.
 async fn dry_run(client: &Client, namespace: &str, pod: &Value) -> Result<Value, String> {
     let request = Request::post(format!("/api/v1/namespaces/{namespace}/pods?dryRun=All"))
         .header("content-type", "application/json")
@@ -178,11 +179,11 @@ async fn dry_run(client: &Client, namespace: &str, pod: &Value) -> Result<Value,
     match client.request::<Value>(request).await {
         Ok(pod) => Ok(pod),
         Err(kube::Error::Api(status)) => Err(status.message.clone()),
-        Err(error) => panic!("no answer: {error}"),
+        Err(error) => panic!("no response: {error}"),
     }
 }
 
-/// What became of a pod.
+/// The outcome for a pod.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Invalid,
@@ -192,7 +193,7 @@ enum Fate {
 }
 
 async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> Fate {
-    // With Ensign's label it would be asked about there, too.
+    // With Ensign's label it would be sent to the webhook there, too.
     let mut unlabelled = pod.clone();
     unlabelled["metadata"]["labels"].as_object_mut().expect("labels").remove(INJECT_LABEL);
     let before = dry_run(client, plain, &unlabelled).await;
@@ -202,24 +203,24 @@ async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> F
         (Ok(_), Err(said)) => {
             let ours =
                 said.contains("rename the volume or remove it") || said.contains("mount it elsewhere or remove it");
-            assert!(ours, "taken before, refused after: {said}\n{pod:#}");
+            assert!(ours, "admitted without Ensign, denied with it: {said}\n{pod:#}");
             return Fate::Clashing;
         }
         (Err(_), Err(_)) => return Fate::Invalid,
-        // A mount of the token volume that the pod itself does not have: Ensign adds it.
+        // A mount of the token volume, which Ensign adds.
         (Err(said), Ok(_))
             if [TOKEN_VOLUME, UPSTREAM_VOLUME].iter().any(|name| said.contains(&format!("Not found: {name:?}"))) =>
         {
             return Fate::Completed;
         }
-        (Err(said), Ok(_)) => panic!("refused before, taken after: {said}\n{pod:#}"),
+        (Err(said), Ok(_)) => panic!("denied before, admitted after: {said}\n{pod:#}"),
     };
     assert!(after["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str().is_some_and(|by| by != "x"), "{after:#}");
     for list in ["initContainers", "containers"] {
         for (before, after) in both(&before["spec"][list], &after["spec"][list]) {
             for key in ["env", "volumeMounts"] {
                 let kept = both(&before[key], &after[key]).all(|(before, after)| before == after);
-                assert!(kept, "something of {key} was lost:\n{before:#}\n{after:#}");
+                assert!(kept, "part of {key} was lost:\n{before:#}\n{after:#}");
             }
         }
     }
@@ -229,8 +230,9 @@ async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> F
         "name": "pod", "labels": after["metadata"]["labels"], "annotations": after["metadata"]["annotations"],
     });
     again["metadata"] = metadata;
-    let again =
-        dry_run(client, injecting, &again).await.unwrap_or_else(|said| panic!("not taken again: {said}\n{after:#}"));
+    let again = dry_run(client, injecting, &again)
+        .await
+        .unwrap_or_else(|said| panic!("a second admission fails: {said}\n{after:#}"));
     assert_eq!(again["spec"], after["spec"], "a second admission changes the pod");
     assert_eq!(again["metadata"]["annotations"], after["metadata"]["annotations"]);
     Fate::Injected
@@ -238,12 +240,12 @@ async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> F
 
 fn both<'a>(before: &'a Value, after: &'a Value) -> impl Iterator<Item = (&'a Value, &'a Value)> {
     let (before, after) = (before.as_array(), after.as_array());
-    assert!(before.map_or(0, Vec::len) <= after.map_or(0, Vec::len), "something is gone");
+    assert!(before.map_or(0, Vec::len) <= after.map_or(0, Vec::len), "something was removed");
     before.into_iter().flatten().zip(after.into_iter().flatten())
 }
 
 #[tokio::test]
-async fn pods_that_are_taken_without_ensign_are_taken_with_it() {
+async fn pods_that_are_admitted_without_ensign_are_admitted_with_it() {
     let (team, compatible, plain) = tokio::task::spawn_blocking(prepare).await.expect("namespaces");
     let control_plane = team.ensign.control_plane;
     let client = control_plane.client().await;
@@ -259,18 +261,18 @@ async fn pods_that_are_taken_without_ensign_are_taken_with_it() {
     let fates: Vec<Fate> = fates.buffer_unordered(AT_A_TIME).collect().await;
     let count = |wanted: Fate| fates.iter().filter(|fate| **fate == wanted).count();
     let (injected, clashing, invalid) = (count(Fate::Injected), count(Fate::Clashing), count(Fate::Invalid));
-    // The generator makes each kind; without them the test would show nothing.
+    // The generator produces each kind; without them the test would prove nothing.
     assert!(
         injected > PODS / 3 && clashing > 5 && invalid > 5,
         "{injected} injected, {clashing} clashing, {invalid} invalid"
     );
 }
 
-/// Namespaces with two bindings for the service account, one without and one with compatibility mode; and a namespace that
-/// the API server asks no webhook about.
+/// Namespaces with two bindings for the service account, one without and one with compatibility mode; and a namespace whose
+/// pods the API server sends to no webhook.
 fn prepare() -> (Team, Team, String) {
     let (team, compatible) = (Team::new("generated"), Team::named(COMPATIBLE_ONLY[2].to_owned()));
-    let (control_plane, plain) = (CompatibleWebhook::shared().control_plane, unique("generated-plain"));
+    let (control_plane, plain) = (CompatibilityWebhook::shared().control_plane, unique("generated-plain"));
     kubectl(control_plane, &["create", "namespace", &plain]);
     kubectl(control_plane, &["label", "namespace", &compatible.name, &format!("{NAMESPACE_LABEL}=true")]);
     for namespace in [&team.name, &compatible.name, &plain] {
@@ -296,7 +298,7 @@ fn prepare() -> (Team, Team, String) {
             "metadata": {"name": "pod", "namespace": team.name, "labels": labels},
             "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": "app:1"}]},
         });
-        wait_for("the API server to ask the webhooks, and those to know both bindings", || {
+        wait_for("the API server to call the webhooks, and those to know both bindings", || {
             let admitted = create(control_plane, &pod, &["--dry-run=server"]).ok()?;
             let by = admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION].as_str()?.to_owned();
             (by.contains("first=") && by.contains("second=")).then_some(())

@@ -1,10 +1,10 @@
-//! What people and scripts see with kubectl, at each stage of a binding's life.
+//! What users and scripts see with kubectl at each stage of a binding's life.
 
 use serde_json::json;
 
 use ensign_testkit::objects::{Team, kubectl, wait_for};
 
-/// `kubectl wait`; whether the condition came.
+/// Runs `kubectl wait`; returns whether the condition was reached.
 fn wait_until_ready(team: &Team, what: &str, timeout: &str) -> bool {
     let arguments = ["wait", "--for=condition=Ready", what, "--namespace", &team.name, "--timeout", timeout];
     let done = team.ensign.control_plane.kubectl().args(arguments).output().expect("run kubectl");
@@ -22,7 +22,7 @@ fn told(team: &Team, kind: &str, name: &str) -> Vec<(String, String)> {
     let text = describe(team, kind, name);
     let events = text.split_once("\nEvents:").map(|(_, events)| events).unwrap_or_default();
     let rows = events.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // Type, reason, age, from, message. An event that came again has an age of several words.
+    // Type, reason, age, from, message. The age of a repeated event has several words.
     rows.filter(|row| row.first() == Some(&"Warning")).map(|row| (row[1].to_owned(), row[2..].join(" "))).collect()
 }
 
@@ -31,7 +31,7 @@ fn row(team: &Team, kind: &str, name: &str) -> String {
     kubectl(team.ensign.control_plane, &["get", kind, name, "--namespace", &team.name, "--no-headers"])
 }
 
-/// Waits until an event says what somebody has to do.
+/// Waits until an event names the remedy.
 fn wait_told(team: &Team, kind: &str, name: &str, reason: &str, cure: &str) {
     wait_for(&format!("{kind} {name} to be described with {reason} and {cure:?}"), || {
         told(team, kind, name).into_iter().find(|(found, message)| found == reason && message.contains(cure))
@@ -39,7 +39,7 @@ fn wait_told(team: &Team, kind: &str, name: &str, reason: &str, cure: &str) {
 }
 
 #[test]
-fn kubectl_wait_works_on_both_kinds_and_ends_when_the_trust_stands() {
+fn kubectl_wait_works_on_both_kinds_and_returns_once_the_credential_exists() {
     let team = Team::new("kubectl-wait");
     team.apply(&team.binding("app", "app"));
     assert!(!wait_until_ready(&team, "mib/app", "1s"), "there is no identity yet");
@@ -55,24 +55,24 @@ fn kubectl_wait_works_on_both_kinds_and_ends_when_the_trust_stands() {
 }
 
 #[test]
-fn kubectl_describe_and_get_say_at_each_stage_what_is_missing_and_who_has_to_do_what() {
+fn kubectl_describe_and_get_report_at_each_stage_what_is_missing_and_who_has_to_act() {
     let team = Team::new("kubectl-stages");
     let name = team.name.clone();
 
-    // The app team came first.
+    // The app team creates its binding first.
     team.apply(&team.binding("app", "app"));
     team.wait_condition("mib", "app", "Ready", "False", "ManagedIdentityNotFound");
     wait_told(&team, "mib", "app", "ManagedIdentityNotFound", &name);
     assert!(row(&team, "mib", "app").contains("ManagedIdentityNotFound"), "{}", row(&team, "mib", "app"));
 
-    // The operator has made the object, and granted nothing.
+    // The operator has created the object, but granted nothing.
     let mut identity = team.identity();
     identity["spec"]["allowedSubjects"] = json!([]);
     team.apply(&identity);
     team.wait_condition("mib", "app", "Ready", "False", "NotAllowed");
     wait_told(&team, "mib", "app", "NotAllowed", "a cluster operator has to add an entry to its spec.allowedSubjects");
 
-    // All is well.
+    // Everything works.
     team.apply(&team.identity());
     let binding = team.wait_ready("app");
     let client_id = binding["status"]["clientID"].as_str().expect("a client ID").to_owned();
@@ -88,7 +88,7 @@ fn kubectl_describe_and_get_say_at_each_stage_what_is_missing_and_who_has_to_do_
 
     // The identity is deleted in Azure.
     team.ensign.azure.with_state(|state| state.identities.retain(|_, found| found.id.name != name));
-    // Whatever changes is looked at at once.
+    // A change triggers a check immediately.
     team.apply(&team.binding("other", "other"));
     team.wait_condition("mib", "other", "Ready", "False", "IdentityNotFound");
     team.wait_condition("mib", "app", "Ready", "False", "IdentityNotFound");

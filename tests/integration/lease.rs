@@ -1,16 +1,17 @@
-//! Several controllers on one cluster: one leads.
+//! Leader election between several controllers.
 
 use ensign_azure_emulator::{Delay, FaultAction, FaultMatch, FaultRule};
 use serde_json::json;
 
 use ensign_testkit::objects::{unique, wait_for};
-use ensign_testkit::replica::{Replica, ReplicaOptions, Stage, StageLease};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::{Testbed, TestbedLease};
 
-/// Soon over when its holder is frozen.
+/// Expires soon after its holder is paused.
 const SHORT_SECONDS: u64 = 3;
-/// Soon renewed, but not lost on a busy machine.
+/// Renewed often, but not lost on a busy machine.
 const STEADY_SECONDS: u64 = 12;
-/// Nobody waits for the end of this one: whoever takes over was let.
+/// No test waits for this one to expire.
 const LONG_SECONDS: u64 = 600;
 
 /// Two controllers, the first of which leads.
@@ -21,111 +22,111 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(stage: &Stage, lease: &StageLease<'_>) -> Self {
-        lease.make();
+    fn start(testbed: &Testbed, lease: &TestbedLease<'_>) -> Self {
+        lease.create();
         let names = (unique("first"), unique("second"));
-        let first = stage.start(&names.0, ReplicaOptions::with_lease(lease));
+        let first = testbed.start(&names.0, ReplicaOptions::with_lease(lease));
         lease.wait_holder(&names.0);
-        let second = stage.start(&names.1, ReplicaOptions::with_lease(lease));
+        let second = testbed.start(&names.1, ReplicaOptions::with_lease(lease));
         second.wait_ready();
         Self { first, second, names }
     }
 }
 
 #[test]
-fn of_two_controllers_one_leads_and_only_it_writes_while_the_other_is_ready() {
-    let stage = Stage::enter();
-    let lease = stage.lease(STEADY_SECONDS);
-    let Pair { first, second, names } = Pair::start(&stage, &lease);
-    let team = stage.team("leads");
+fn of_two_controllers_only_the_leader_writes_and_the_standby_is_ready() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(STEADY_SECONDS);
+    let Pair { first, second, names } = Pair::start(&testbed, &lease);
+    let team = testbed.team("leads");
     team.bind();
     team.wait_ready("app");
-    wait_for("the status to settle", || {
+    wait_for("the status to be written", || {
         let identity = team.get("mi", &team.name)?;
         (identity["status"]["bindings"] == 1 && identity["status"]["credentials"]["thisCluster"] == 1).then_some(())
     });
-    // The lease goes on being renewed, and nothing else is written.
+    // The lease is still renewed, and nothing else is written.
     let version = || lease.get().map(|lease| lease["metadata"]["resourceVersion"].clone());
-    let writes = stage.kubernetes_writes(&names.0);
+    let writes = testbed.kubernetes_writes(&names.0);
     for _ in 0..3 {
         let before = version();
         wait_for("a renewal", || (version() != before).then_some(()));
     }
-    assert_eq!(stage.kubernetes_writes(&names.0), writes);
+    assert_eq!(testbed.kubernetes_writes(&names.0), writes);
     assert_eq!(team.arm_writes(&names.0).len(), 1);
-    assert_eq!(stage.kubernetes_writes(&names.1), Vec::<String>::new());
+    assert_eq!(testbed.kubernetes_writes(&names.1), Vec::<String>::new());
     assert_eq!(team.arm_writes(&names.1).len(), 0);
     assert!(first.is_ready() && second.is_ready());
     assert_eq!(lease.holder(), Some(names.0));
     let lease = lease.get().expect("the lease");
-    assert_eq!(lease["metadata"]["labels"]["kept"], "yes", "what others wrote to the object stays");
+    assert_eq!(lease["metadata"]["labels"]["kept"], "yes", "labels of others are kept");
     assert_eq!(lease["spec"]["leaseDurationSeconds"], STEADY_SECONDS);
 }
 
 #[test]
-fn a_leader_that_stops_hands_over_at_once() {
-    let stage = Stage::enter();
-    let lease = stage.lease(LONG_SECONDS);
-    let Pair { first, second, names } = Pair::start(&stage, &lease);
+fn a_graceful_shutdown_hands_over_immediately() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(LONG_SECONDS);
+    let Pair { first, second, names } = Pair::start(&testbed, &lease);
     assert_eq!(first.stop(), Ok(()));
     lease.wait_holder(&names.1);
-    let team = stage.team("handed");
+    let team = testbed.team("handed");
     team.bind();
     team.wait_ready("app");
     assert_eq!((team.arm_writes(&names.0).len(), team.arm_writes(&names.1).len()), (0, 1));
     assert_eq!(second.stop(), Ok(()));
-    assert_eq!(lease.holder(), None, "the last one gives it back too");
+    assert_eq!(lease.holder(), None, "the last one releases it too");
 }
 
 #[test]
-fn a_controller_that_stands_by_stops_without_touching_the_lease() {
-    let stage = Stage::enter();
-    let lease = stage.lease(LONG_SECONDS);
-    let Pair { first, second, names } = Pair::start(&stage, &lease);
+fn a_standby_shuts_down_without_touching_the_lease() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(LONG_SECONDS);
+    let Pair { first, second, names } = Pair::start(&testbed, &lease);
     assert_eq!(second.stop(), Ok(()));
     assert_eq!(lease.holder(), Some(names.0));
     drop(first);
 }
 
 #[test]
-fn a_frozen_leader_is_superseded_and_writes_nothing_when_it_thaws() {
-    let stage = Stage::enter();
-    let lease = stage.lease(SHORT_SECONDS);
-    let Pair { first, second, names } = Pair::start(&stage, &lease);
-    let team = stage.team("frozen");
+fn a_paused_leader_is_replaced_and_writes_nothing_when_resumed() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(SHORT_SECONDS);
+    let Pair { first, second, names } = Pair::start(&testbed, &lease);
+    let team = testbed.team("paused");
     team.bind();
     team.wait_ready("app");
-    let frozen = first.freeze();
-    // Work that the frozen one would do as soon as it could.
+    let paused = first.pause();
+    // Work that the paused one would do as soon as it resumed.
     team.bind_account("worker");
     lease.wait_holder(&names.1);
     team.wait_ready("worker");
     team.unbind("app");
-    // What was on its way when it froze has arrived long since.
-    let (arm_before, before) = (team.arm_writes(&names.0).len(), stage.kubernetes_writes(&names.0));
-    drop(frozen);
-    let ended = first.wait_end().expect_err("it has lost");
+    // What was in flight when it was paused has arrived long ago.
+    let (arm_before, before) = (team.arm_writes(&names.0).len(), testbed.kubernetes_writes(&names.0));
+    drop(paused);
+    let ended = first.wait_exit().expect_err("it has lost");
     assert!(ended.contains("leadership is lost") && ended.contains("started again, it stands by"), "{ended}");
     assert_eq!(team.arm_writes(&names.0).len(), arm_before);
-    assert_eq!(stage.kubernetes_writes(&names.0), before);
+    assert_eq!(testbed.kubernetes_writes(&names.0), before);
     assert_eq!(team.credentials().len(), 1);
     assert_eq!(lease.holder(), Some(names.1));
     assert!(second.is_ready());
 }
 
 #[test]
-fn of_a_leader_that_is_frozen_in_the_middle_of_a_put_at_most_that_put_comes_late() {
-    let stage = Stage::enter();
-    let lease = stage.lease(SHORT_SECONDS);
-    let Pair { first, second, names } = Pair::start(&stage, &lease);
-    let team = stage.team("midput");
+fn at_most_the_put_in_flight_of_a_paused_leader_arrives_late() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(SHORT_SECONDS);
+    let Pair { first, second, names } = Pair::start(&testbed, &lease);
+    let team = testbed.team("midput");
     let matching = FaultMatch {
         method: Some("PUT".to_owned()),
         path_contains: Some(format!("/{}/", team.name)),
         ..FaultMatch::default()
     };
     let delay_ms = (SHORT_SECONDS + 2) * 1000;
-    stage.azure.set_faults(vec![FaultRule {
+    testbed.azure.set_faults(vec![FaultRule {
         matching,
         nth: 1,
         times: 1,
@@ -135,28 +136,28 @@ fn of_a_leader_that_is_frozen_in_the_middle_of_a_put_at_most_that_put_comes_late
     }]);
     team.bind();
     team.bind_account("worker");
-    wait_for("the PUT to arrive", || stage.azure.faults().first().filter(|rule| rule.fired > 0).map(|_| ()));
-    let frozen = first.freeze();
+    wait_for("the PUT to arrive", || testbed.azure.faults().first().filter(|rule| rule.fired > 0).map(|_| ()));
+    let paused = first.pause();
     lease.wait_holder(&names.1);
     team.wait_ready("app");
     team.wait_ready("worker");
-    drop(frozen);
-    first.wait_end().expect_err("it has lost");
+    drop(paused);
+    first.wait_exit().expect_err("it has lost");
     wait_for("the late PUT to be answered", || (team.arm_writes(&names.0).len() == 1).then_some(()));
     assert_eq!(team.credentials().len(), 2);
     assert_eq!(team.wait_ready("app")["status"]["credential"]["origin"], "Created");
-    stage.azure.set_faults(Vec::new());
+    testbed.azure.set_faults(Vec::new());
     assert!(second.is_ready());
 }
 
 #[test]
-fn a_deleted_lease_is_made_again_by_the_leader_which_stays() {
-    let stage = Stage::enter();
-    let lease = stage.lease(STEADY_SECONDS);
-    let Pair { first, second, names } = Pair::start(&stage, &lease);
+fn a_deleted_lease_is_recreated_by_the_leader_which_keeps_leading() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(STEADY_SECONDS);
+    let Pair { first, second, names } = Pair::start(&testbed, &lease);
     lease.delete();
     lease.wait_holder(&names.0);
-    let team = stage.team("deleted");
+    let team = testbed.team("deleted");
     team.bind();
     team.wait_ready("app");
     assert_eq!((team.arm_writes(&names.0).len(), team.arm_writes(&names.1).len()), (1, 0));
@@ -164,26 +165,26 @@ fn a_deleted_lease_is_made_again_by_the_leader_which_stays() {
 }
 
 #[test]
-fn without_a_lease_a_single_controller_makes_one_and_leads_once_it_has_stood_for_its_duration() {
-    let stage = Stage::enter();
-    let lease = stage.lease(SHORT_SECONDS);
+fn without_a_lease_a_controller_creates_one_and_leads_after_its_duration() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(SHORT_SECONDS);
     let name = unique("only");
-    let only = stage.start(&name, ReplicaOptions::with_lease(&lease));
+    let only = testbed.start(&name, ReplicaOptions::with_lease(&lease));
     only.wait_ready();
-    let team = stage.team("only");
+    let team = testbed.team("only");
     team.bind();
     team.wait_ready("app");
     assert_eq!(lease.holder(), Some(name));
 }
 
 #[test]
-fn nobody_leads_over_a_malformed_lease_until_it_is_deleted() {
-    let stage = Stage::enter();
-    let lease = stage.lease(SHORT_SECONDS);
+fn no_controller_leads_with_a_malformed_lease_until_it_is_deleted() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(SHORT_SECONDS);
     lease.write(&json!({"holderIdentity": "somebody"}));
     let name = unique("only");
-    let only = stage.start(&name, ReplicaOptions::with_lease(&lease));
-    wait_for("the lease to be looked at twice", || (stage.looks_at_lease(&name) >= 2).then_some(()));
+    let only = testbed.start(&name, ReplicaOptions::with_lease(&lease));
+    wait_for("the lease to be read twice", || (testbed.lease_reads(&name) >= 2).then_some(()));
     assert!(!only.is_ready());
     assert_eq!(lease.holder().as_deref(), Some("somebody"));
     lease.delete();

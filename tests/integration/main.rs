@@ -1,4 +1,4 @@
-//! The one integration binary: one link, one control plane shared by every test.
+//! The integration tests: one program, so that all tests share one control plane.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
 use ensign_core::cel::Mode;
@@ -31,5 +31,5 @@ mod webhook_limits;
 mod webhook_process;
 mod webhook_rollout;
 
-/// Who injects the pods of the tests that are about outcomes.
+/// Whether the webhook or policies inject the pods of `tests/outcomes`.
 const INJECTION: Mode = Mode::Webhook;

@@ -1,4 +1,4 @@
-//! docs/metrics.md lists what the processes count: no more and no less. Alerts and the dashboard use that and nothing else.
+//! docs/metrics.md lists exactly the metrics of the processes; alerts and the dashboard use only those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,9 +13,10 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use ensign_testkit::objects::{condition_of, unique, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
 
-/// What a process serves as text.
+/// The metrics of a process as text.
 fn text(register: impl FnOnce(&mut Registry)) -> String {
     let mut registry = registry();
     register(&mut registry);
@@ -56,7 +57,7 @@ fn served(text: &str) -> BTreeMap<(String, String), BTreeMap<String, BTreeSet<St
                     labels.entry(label.to_owned()).or_default().insert(value.trim_matches('"').to_owned());
                 }
             }
-            assert!(samples > 0, "{name} has no sample before anything happened");
+            assert!(samples > 0, "{name} has no sample at startup");
             ((name, kind.to_owned()), labels)
         })
         .collect()
@@ -67,7 +68,7 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_page_and_the_processes_agree() {
+fn the_metrics_page_and_the_processes_agree() {
     let page = read("docs/metrics.md");
     let rows = page.lines().filter(|line| line.starts_with("| `ensign_"));
     let listed: BTreeSet<(String, String, BTreeSet<String>)> = rows
@@ -88,7 +89,7 @@ fn the_page_and_the_processes_agree() {
 /// A label and the values that a selector asks for.
 type Matcher = (String, Vec<String>);
 
-/// The names of metrics in an expression, each with what its selector asks of labels.
+/// The names of metrics in an expression, each with its label selector.
 fn used(expression: &str) -> Vec<(String, Vec<Matcher>)> {
     let mut found = Vec::new();
     for (at, _) in expression.match_indices("ensign_") {
@@ -105,7 +106,7 @@ fn used(expression: &str) -> Vec<(String, Vec<Matcher>)> {
     found
 }
 
-/// Every metric of the expression exists, and has the labels and values that it is asked for.
+/// Checks that every metric of the expression exists, with the labels and values that it selects.
 fn holds(expression: &str, labels_shown: &[&str]) {
     let counted: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = [controller(), webhook()]
         .iter()
@@ -115,7 +116,7 @@ fn holds(expression: &str, labels_shown: &[&str]) {
     let used = used(expression);
     assert!(!used.is_empty(), "{expression} uses no metric of Ensign");
     for (name, matchers) in &used {
-        let labels = counted.get(name).unwrap_or_else(|| panic!("nobody counts {name}: {expression}"));
+        let labels = counted.get(name).unwrap_or_else(|| panic!("there is no metric {name}: {expression}"));
         for (label, values) in matchers {
             let known = labels.get(label).unwrap_or_else(|| panic!("{name} has no label {label}: {expression}"));
             for value in values {
@@ -133,13 +134,13 @@ fn holds(expression: &str, labels_shown: &[&str]) {
     }
 }
 
-/// The labels that a text shows, between `open` and `}}`.
+/// The labels that a text refers to, between `open` and `}}`.
 fn shown<'a>(text: &'a str, open: &str) -> Vec<&'a str> {
     text.split(open).skip(1).filter_map(|rest| rest.split("}}").next()).map(str::trim).collect()
 }
 
 #[test]
-fn alerts_use_what_is_counted_and_say_where_to_read_on() {
+fn alerts_use_existing_metrics_and_link_to_their_runbook() {
     let file: Value = serde_saphyr::from_str(&read("charts/ensign/files/alerts.yaml")).expect("YAML");
     let rules: Vec<&Value> = file["groups"]
         .as_array()
@@ -167,7 +168,7 @@ fn alerts_use_what_is_counted_and_say_where_to_read_on() {
 }
 
 #[test]
-fn the_dashboard_uses_what_is_counted() {
+fn the_dashboard_uses_existing_metrics() {
     let dashboard: Value = serde_json::from_str(&read("charts/ensign/files/dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let mut seen = BTreeSet::new();
@@ -188,9 +189,9 @@ fn the_dashboard_uses_what_is_counted() {
 }
 
 #[test]
-fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
-    let stage = Stage::enter();
-    let team = stage.team("trouble");
+fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
+    let testbed = Testbed::acquire();
+    let team = testbed.team("trouble");
     let matching = FaultMatch {
         kind: Some(Kind::ArmRead),
         path_contains: Some(format!("/{}", team.name)),
@@ -206,15 +207,15 @@ fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
     };
     let fault =
         FaultRule { matching, nth: 1, times: u64::MAX, action: FaultAction::Answer(answer), matched: 0, fired: 0 };
-    stage.azure.set_faults(vec![fault]);
+    testbed.azure.set_faults(vec![fault]);
     let metrics = ControllerMetrics::default();
     let mut registry = registry();
     metrics.register(&mut registry);
     let registry = Metrics::from(registry);
     let options = ReplicaOptions { metrics, ..ReplicaOptions::default() };
-    let controller = stage.start(&unique("trouble"), options);
+    let controller = testbed.start(&unique("trouble"), options);
     team.bind();
-    wait_for("the failure to be counted and told", || {
+    wait_for("the failure to be counted and reported", || {
         let text = registry.text().expect("text");
         assert!(controller.is_ready(), "it stays ready");
         let failed = r#"ensign_arm_requests_total{operation="ReadIdentity",status="5xx"}"#;
@@ -223,13 +224,13 @@ fn trouble_with_azure_is_a_condition_and_a_metric_and_no_crash() {
         let told = ready == "AzureUnavailable" && text.contains(r#"kind="ManagedIdentity",reason="AzureUnavailable""#);
         (counted && told).then_some(())
     });
-    stage.azure.set_faults(Vec::new());
+    testbed.azure.set_faults(Vec::new());
     team.wait_ready("app");
     let count = |text: &str, line: &str| text.lines().any(|found| found == line);
-    wait_for("what stands to be counted", || {
+    wait_for("the objects to be counted", || {
         let text = registry.text().expect("text");
         let written = r#"ensign_credential_writes_total{kind="Create",outcome="Confirmed"} 1"#;
-        // A reason that no object has any more is left out.
+        // A reason that no object has any more is omitted.
         let cured = !text.contains(r#"reason="AzureUnavailable""#);
         (count(&text, written) && count(&text, "ensign_leader 1") && cured).then_some(())
     });

@@ -1,4 +1,4 @@
-//! Identities that Ensign makes, keeps and deletes, on the real API server and Azure's stand-in.
+//! Identities that Ensign creates, repairs and deletes, on the real API server and the emulator.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn bind(team: &Team, identity: &str) {
 }
 
 #[test]
-fn an_identity_is_made_kept_and_deleted_with_its_object() {
+fn an_identity_is_created_repaired_and_deleted_with_its_object() {
     let team = Team::new("provision");
     let before = team.azure_identities();
     let name = format!("{}-own", team.name);
@@ -30,28 +30,28 @@ fn an_identity_is_made_kept_and_deleted_with_its_object() {
     assert_eq!(made.tags["ensign.dev-object"], object["metadata"]["uid"].as_str().expect("a UID"));
     assert!(made.tags.contains_key("ensign.dev-cluster"));
 
-    // Somebody changes tags, and another program adds one.
-    team.meddle(&name, |identity| {
+    // A user changes tags, and another program adds one.
+    team.change_in_azure(&name, |identity| {
         identity.tags.insert("cost-center".to_owned(), "8".to_owned());
         identity.tags.remove("ensign.dev-object");
         identity.tags.insert("audited".to_owned(), "yes".to_owned());
     });
     team.touch(&name);
-    wait_for("the tags to be set right", || {
+    wait_for("the tags to be repaired", || {
         let tags = team.azure_identities().remove(&name)?.tags;
         let right = tags["cost-center"] == "7" && tags.contains_key("ensign.dev-object");
         (right && tags["audited"] == "yes").then_some(())
     });
 
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
-    assert_eq!(team.azure_identities(), before, "Azure is as it was");
+    team.wait_deleted("mi", &name);
+    assert_eq!(team.azure_identities(), before, "Azure is unchanged");
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
 }
 
 #[test]
-fn an_identity_that_exists_is_left_alone_until_the_object_says_otherwise_and_stays_unless_it_says_so() {
+fn an_existing_identity_is_unchanged_until_adopted_and_kept_unless_reclaimed() {
     let team = Team::new("take-over");
     let name = format!("{}-there", team.name);
     team.ensign.azure_identity(&name, None, &[]);
@@ -72,20 +72,20 @@ fn an_identity_that_exists_is_left_alone_until_the_object_says_otherwise_and_sta
     assert!(team.azure_identities()[&name].tags.contains_key("ensign.dev-object"));
 
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
-    let left = team.azure_identities().remove(&name).expect("it stays: Retain is the default");
-    assert!(left.credentials.is_empty(), "and nobody is trusted any more");
+    team.wait_deleted("mi", &name);
+    let left = team.azure_identities().remove(&name).expect("it is kept: Retain is the default");
+    assert!(left.credentials.is_empty(), "and no subject is trusted any more");
     team.delete("mib", "app");
 }
 
 #[test]
-fn an_identity_that_vanished_is_made_anew_and_status_follows() {
+fn an_identity_deleted_in_azure_is_recreated_and_status_follows() {
     let team = Team::new("recreate");
     let name = format!("{}-own", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
     bind(&team, &name);
     let before = team.wait_ready("app")["status"]["clientID"].clone();
-    team.vanish(&name);
+    team.delete_in_azure(&name);
     team.touch(&name);
     let after = wait_for("another client ID", || {
         let binding = team.get("mib", "app")?;
@@ -99,18 +99,18 @@ fn an_identity_that_vanished_is_made_anew_and_status_follows() {
     assert!(told.contains("restart them"), "{told}");
     team.delete("mib", "app");
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
 }
 
 #[test]
-fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
+fn errors_from_azure_are_reported_with_a_remedy_and_a_lock_blocks_a_deletion() {
     let team = Team::new("refusals");
     let nowhere = format!("{}-nowhere", team.name);
     team.apply(&team.provisioned(&nowhere, &json!({"resourceGroup": "nowhere"})));
     let refused = team.wait_condition("mi", &nowhere, "IdentityResolved", "False", "ResourceGroupNotFound");
     assert!(message(&refused, "IdentityResolved").contains("az group create"), "{refused:#}");
     team.delete("mi", &nowhere);
-    team.wait_gone("mi", &nowhere);
+    team.wait_deleted("mi", &nowhere);
 
     let name = format!("{}-locked", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
@@ -125,24 +125,24 @@ fn what_azure_refuses_is_told_with_its_cure_and_a_lock_holds_a_deletion() {
     assert!(message(&blocked, "Ready").contains("remove the lock"), "{blocked:#}");
     team.ensign.azure.with_state(|state| state.locks.retain(|found| *found != lock));
     team.touch(&name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
     assert!(team.azure_identities().is_empty());
 }
 
 #[test]
-fn an_identity_that_is_not_provably_the_objects_own_outlives_it() {
+fn an_identity_that_is_not_provably_owned_outlives_its_object() {
     let team = Team::new("not-ours");
     let name = format!("{}-own", team.name);
     team.apply(&team.provisioned(&name, &json!({"reclaimPolicy": "Delete"})));
     team.wait_condition("mi", &name, "Ready", "True", "Ready");
-    team.meddle(&name, |identity| {
+    team.change_in_azure(&name, |identity| {
         identity.tags.insert("ensign.dev-cluster".to_owned(), "another".to_owned());
     });
-    // A look that began before would delete what was the object's own then.
+    // A check that began before would delete what the object owned then.
     team.touch(&name);
     team.wait_condition("mi", &name, "IdentityResolved", "False", "IdentityExists");
     team.delete("mi", &name);
-    team.wait_gone("mi", &name);
+    team.wait_deleted("mi", &name);
     assert!(team.azure_identities().contains_key(&name));
     let left = |(_, reason, message): &(String, String, String)| {
         reason == "IdentityExists" && message.contains("az identity delete")
@@ -152,7 +152,7 @@ fn an_identity_that_is_not_provably_the_objects_own_outlives_it() {
 }
 
 #[test]
-fn an_identity_in_another_region_is_told_and_left() {
+fn an_identity_in_another_region_is_reported_and_unchanged() {
     let team = Team::new("region");
     let name = format!("{}-own", team.name);
     team.ensign.azure_identity(&name, None, &[]);

@@ -1,4 +1,4 @@
-//! Roles that identities are given in Azure.
+//! Role assignments of identities.
 
 use ensign_azure_emulator::LogFilter;
 use ensign_azure_emulator::state::roles::RoleAssignment;
@@ -6,7 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::Testbed;
 
 const BLOB_READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
 const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";
@@ -16,7 +17,7 @@ fn group(team: &Team) -> String {
     format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group)
 }
 
-/// A storage account of the team's own.
+/// The team's storage account.
 fn account(team: &Team) -> String {
     format!("{}/providers/Microsoft.Storage/storageAccounts/{}", group(team), team.name)
 }
@@ -35,7 +36,7 @@ fn principal(team: &Team) -> String {
     })
 }
 
-/// What the team's identity is assigned, as `(name, role, scope)`.
+/// The role assignments of the team's identity, as `(name, role, scope)`.
 fn assigned(team: &Team) -> Vec<(String, String, String)> {
     let principal = principal(team);
     team.ensign.azure.with_state(|state| {
@@ -44,7 +45,7 @@ fn assigned(team: &Team) -> Vec<(String, String, String)> {
     })
 }
 
-/// Writes of role assignments of which the path has this part.
+/// Writes of role assignments whose path contains this text.
 fn writes(team: &Team, part: &str) -> usize {
     let kind = Some("arm-write".to_owned());
     let entries =
@@ -70,7 +71,7 @@ fn assign_by_hand(team: &Team, name: &str) {
 }
 
 #[test]
-fn a_role_that_is_asked_for_is_assigned_and_taken_away_with_the_object() {
+fn a_requested_role_is_assigned_and_unassigned_with_the_object() {
     let team = Team::new("role");
     team.apply(&asking(&team, &[("Storage Blob Data Reader", &account(&team))]));
     team.apply(&team.binding("app", "app"));
@@ -85,14 +86,14 @@ fn a_role_that_is_asked_for_is_assigned_and_taken_away_with_the_object() {
     assert!(described.is_some_and(|text| text.contains(uid) && text.contains(name.as_str())));
     assert_eq!(writes(&team, &team.name), 1);
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
+    team.wait_deleted("mib", "app");
     team.delete("mi", &team.name);
-    team.wait_gone("mi", &team.name);
-    assert_eq!(assigned(&team), [], "the object goes only after its role assignments");
+    team.wait_deleted("mi", &team.name);
+    assert_eq!(assigned(&team), [], "the object is deleted only after its role assignments");
 }
 
 #[test]
-fn a_role_that_somebody_takes_away_is_given_again_and_one_that_is_not_wanted_any_more_goes() {
+fn a_deleted_role_assignment_is_recreated_and_an_unwanted_one_deleted() {
     let team = Team::new("role-drift");
     let mut identity = asking(&team, &[("Storage Blob Data Reader", &account(&team)), ("Reader", &account(&team))]);
     team.apply(&identity);
@@ -102,15 +103,15 @@ fn a_role_that_somebody_takes_away_is_given_again_and_one_that_is_not_wanted_any
     team.ensign.azure.with_state(|state| state.role_assignments.retain(|name, _| *name != before[0].0));
     identity["spec"]["maxTokenExpirationSeconds"] = json!(7200);
     team.apply(&identity);
-    wait_for("the role to be given again", || (assigned(&team) == before).then_some(()));
+    wait_for("the role assignment to be recreated", || (assigned(&team) == before).then_some(()));
     identity["spec"]["roleAssignments"] = json!([{"roleDefinition": "Reader", "scope": account(&team)}]);
     team.apply(&identity);
-    wait_for("the other role to be taken away", || (assigned(&team).len() == 1).then_some(()));
+    wait_for("the other role assignment to be deleted", || (assigned(&team).len() == 1).then_some(()));
     assert_ne!(assigned(&team)[0].1, BLOB_READER);
 }
 
 #[test]
-fn an_equal_assignment_by_hand_is_used_and_kept() {
+fn an_equal_assignment_created_by_hand_is_used_and_kept() {
     let team = Team::new("role-by-hand");
     let name = uuid::Uuid::new_v4().to_string();
     let identity =
@@ -121,13 +122,13 @@ fn an_equal_assignment_by_hand_is_used_and_kept() {
     let record = &found["status"]["roleAssignments"][0];
     assert_eq!((&record["name"], &record["origin"]), (&json!(name), &json!("Adopted")));
     team.delete("mi", &team.name);
-    team.wait_gone("mi", &team.name);
+    team.wait_deleted("mi", &team.name);
     assert_eq!(assigned(&team).len(), 1);
     assert_eq!(writes(&team, &team.name), 0);
 }
 
 #[test]
-fn no_attempt_to_get_at_more_leads_to_a_write() {
+fn attempts_at_privilege_escalation_lead_to_no_write() {
     let team = Team::new("role-more");
     let subscription = group(&team).split("/resourceGroups").next().expect("a subscription").to_owned();
     let group = group(&team);
@@ -146,7 +147,7 @@ fn no_attempt_to_get_at_more_leads_to_a_write() {
         ("Reader", format!("{group}/resourceGroups/{}", team.name)),
     ] {
         team.apply(&asking(&team, &[(role, &scope)]));
-        wait_for("a refusal", || {
+        wait_for("a rejection", || {
             let identity = team.get("mi", &team.name)?;
             let condition = condition_of(&identity, "PermissionsReady")?.clone();
             let current = identity["status"]["observedGeneration"] == identity["metadata"]["generation"];
@@ -171,25 +172,25 @@ fn pods_wait_while_a_role_is_missing() {
 }
 
 #[test]
-fn a_controller_whose_switch_is_off_assigns_nothing_and_says_so() {
-    let stage = Stage::enter();
-    let team = stage.team("role-off");
+fn with_role_assignments_disabled_nothing_is_assigned_and_a_condition_reports_it() {
+    let testbed = Testbed::acquire();
+    let team = testbed.team("role-off");
     team.bind();
-    let info = stage.azure.info();
+    let info = testbed.azure.info();
     let scope = format!("/subscriptions/{}/resourceGroups/{}", info.subscription_id, info.resource_group);
     let patch = json!({"spec": {"roleAssignments": [{"roleDefinition": "Reader", "scope": scope}]}}).to_string();
-    kubectl(stage.control_plane, &["patch", "mi", &team.name, "--type=merge", "--patch", &patch]);
-    let replica = stage.start("off", ReplicaOptions::default());
-    wait_for("the refusal", || {
+    kubectl(testbed.control_plane, &["patch", "mi", &team.name, "--type=merge", "--patch", &patch]);
+    let replica = testbed.start("off", ReplicaOptions::default());
+    wait_for("the rejection", || {
         let condition = condition_of(&team.get("mi", &team.name)?, "PermissionsReady")?.clone();
         (condition["reason"] == "RoleAssignmentsDisabled"
             && condition["message"].as_str()?.contains("--role-assignments"))
         .then_some(())
     });
     let of_roles = LogFilter { path: Some("Microsoft.Authorization".to_owned()), ..LogFilter::default() };
-    let asked = stage.azure.log(&of_roles);
+    let asked = testbed.azure.log(&of_roles);
     let own = |agent: &str| agent.contains("(off)");
-    assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is even asked");
-    replica.stop().expect("it stops");
-    kubectl(stage.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
+    assert!(!asked.iter().any(|entry| entry.user_agent.as_deref().is_some_and(own)), "nothing is sent");
+    replica.stop().expect("the controller stops");
+    kubectl(testbed.control_plane, &["delete", "mi", &team.name, "--wait=false"]);
 }

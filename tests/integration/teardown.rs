@@ -1,4 +1,4 @@
-//! Ensign is taken down, in every order that people try: nothing is left that blocks pods, holds a namespace or is trusted.
+//! Teardown in every order that users try: nothing is left that blocks pods, blocks a namespace, or is trusted.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,31 +17,32 @@ use ensign_runtime::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use ensign_testkit::ensign::FixedToken;
+use ensign_testkit::azure::FixedToken;
 use ensign_testkit::objects::{apply, apply_crds, condition_of, kubectl, unique, wait_for};
-use ensign_testkit::replica::{ReplicaOptions, Stage, StageLease};
+use ensign_testkit::replica::ReplicaOptions;
+use ensign_testkit::testbed::{Testbed, TestbedLease};
 
 /// Longer than any test waits.
 const PATIENT: Duration = Duration::from_secs(60);
 const LEASE_SECONDS: u64 = 600;
 
-/// One run of teardown on the stage, as a process of its own would do it.
+/// One run of teardown on the testbed, as a separate process would do it.
 struct Run<'a> {
-    stage: &'a Stage,
-    lease: Option<&'a StageLease<'a>>,
+    testbed: &'a Testbed,
+    lease: Option<&'a TestbedLease<'a>>,
     registration: String,
     disposal: Disposal,
     patience: Duration,
     steps: Arc<Mutex<Vec<TeardownStep>>>,
-    /// What others do while a step begins.
+    /// Called when a step begins.
     meanwhile: Box<dyn Fn(&TeardownStep) + Send + Sync + 'a>,
 }
 
 impl<'a> Run<'a> {
-    fn new(stage: &'a Stage, disposal: Disposal) -> Self {
+    fn new(testbed: &'a Testbed, disposal: Disposal) -> Self {
         let registration = unique("no-registration");
         Self {
-            stage,
+            testbed,
             lease: None,
             registration,
             disposal,
@@ -52,16 +53,16 @@ impl<'a> Run<'a> {
     }
 
     fn go(&self) -> Result<Report, TeardownError> {
-        let info = self.stage.azure.info();
+        let info = self.testbed.azure.info();
         let (cloud, connection) = (info.cloud().resolve().expect("a cloud"), info.connection());
-        let credential = Arc::new(FixedToken(self.stage.azure.arm_token().expect("a token for ARM")));
+        let credential = Arc::new(FixedToken(self.testbed.azure.arm_token().expect("a token for ARM")));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            let client = self.stage.control_plane.client().await;
-            let mut config = self.stage.control_plane.config().await;
+            let client = self.testbed.control_plane.client().await;
+            let mut config = self.testbed.control_plane.config().await;
             config.default_retry = false;
             let lease_client = kube::Client::try_from(config).expect("a client");
-            let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
+            let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("discover the cluster");
             let leadership = self.lease.map(|lease| LeaseConfig {
                 client: lease_client,
                 namespace: "default".to_owned(),
@@ -71,7 +72,7 @@ impl<'a> Run<'a> {
             });
             let config = TeardownConfig {
                 client,
-                arm: ArmClient::new(&cloud, &connection, credential, "teardown").expect("a client of ARM"),
+                arm: ArmClient::new(&cloud, &connection, credential, "teardown").expect("create an ARM client"),
                 settings: Settings {
                     cluster: Cluster { id, previous_id: None, issuer, audience: cloud.token_audience },
                     issuer_refusal: None,
@@ -99,7 +100,7 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) -> Report {
-        self.go().expect("it goes through")
+        self.go().expect("teardown succeeds")
     }
 }
 
@@ -108,8 +109,8 @@ fn of<'a>(report: &'a Report, name: &str) -> &'a IdentityReport {
     found.unwrap_or_else(|| panic!("{name} is not in {report:#?}"))
 }
 
-/// A registration as the controller leaves it, with an entry of another program's. Neither asks about any namespace.
-fn registered(stage: &Stage) -> String {
+/// A webhook configuration as the controller leaves it, with an entry of another program. Neither matches a namespace.
+fn registered(testbed: &Testbed) -> String {
     let name = unique("registration");
     let entry = |entry: &str| {
         json!({
@@ -123,11 +124,11 @@ fn registered(stage: &Stage) -> String {
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": name}, "webhooks": [entry(LABELLED_ENTRY), entry("of-another.example.com")],
     });
-    apply(stage.control_plane, &object).expect("apply");
+    apply(testbed.control_plane, &object).expect("apply");
     name
 }
 
-fn forbid_writes(stage: &Stage, identity: &str) {
+fn forbid_writes(testbed: &Testbed, identity: &str) {
     let answer = FaultAnswer {
         status: 403,
         code: Some("AuthorizationFailed".to_owned()),
@@ -142,7 +143,7 @@ fn forbid_writes(stage: &Stage, identity: &str) {
         ..FaultMatch::default()
     };
     let action = FaultAction::Answer(answer);
-    stage.azure.set_faults(vec![FaultRule { matching, nth: 1, times: u64::MAX, action, matched: 0, fired: 0 }]);
+    testbed.azure.set_faults(vec![FaultRule { matching, nth: 1, times: u64::MAX, action, matched: 0, fired: 0 }]);
 }
 
 fn finalizers(object: &Value) -> usize {
@@ -150,99 +151,99 @@ fn finalizers(object: &Value) -> usize {
 }
 
 #[test]
-fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_namespace() {
-    let stage = Stage::enter();
-    let lease = stage.lease(LEASE_SECONDS);
-    lease.make();
-    let controller = stage.start(&unique("before-teardown"), ReplicaOptions::with_lease(&lease));
-    let team = stage.team("teardown");
+fn teardown_revokes_this_clusters_credentials_keeps_others_and_releases_namespaces() {
+    let testbed = Testbed::acquire();
+    let lease = testbed.lease(LEASE_SECONDS);
+    lease.create();
+    let controller = testbed.start(&unique("before-teardown"), ReplicaOptions::with_lease(&lease));
+    let team = testbed.team("teardown");
     team.bind();
     let bound = team.wait_ready("app");
     let ours = bound["status"]["credential"]["name"].as_str().expect("a credential").to_owned();
     team.add_credential("by-hand", &bound["status"]["credential"]["issuer"], "system:serviceaccount:elsewhere:app");
-    team.hold_pod("held");
-    let registration = registered(&stage);
-    let mut run = Run { lease: Some(&lease), registration, ..Run::new(&stage, Disposal::Delete) };
+    team.create_gated_pod("held");
+    let registration = registered(&testbed);
+    let mut run = Run { lease: Some(&lease), registration, ..Run::new(&testbed, Disposal::Delete) };
 
-    // A controller that leads is not worked against.
+    // Teardown does not start while a controller leads.
     run.patience = Duration::from_secs(2);
     let refused = run.go().expect_err("a controller leads").to_string();
     assert!(refused.contains("before-teardown") && refused.contains("kubectl scale deployment"), "{refused}");
     assert_eq!(team.credentials().len(), 2);
     controller.stop().expect("stops");
 
-    // What Azure refuses is left, said, and holds its objects.
+    // What Azure forbids to delete is kept and reported, and its objects keep their finalizers.
     run.patience = PATIENT;
-    forbid_writes(&stage, &team.name);
+    forbid_writes(&testbed, &team.name);
     let report = run.report();
-    stage.azure.set_faults(Vec::new());
+    testbed.azure.set_faults(Vec::new());
     let left = of(&report, &team.name);
     assert!(!report.is_complete() && left.problem.as_ref().is_some_and(|said| said.contains("az role assignment")));
     assert_eq!(left.remaining.iter().filter(|left| left.ours).count(), 1, "{left:#?}");
     assert_eq!(finalizers(&team.get("mib", "app").expect("the binding")), 1);
-    assert_eq!(team.gates("held"), 0, "nobody would let it go");
+    assert_eq!(team.gates("held"), 0, "no controller would ungate it");
 
-    // Again, and it goes on.
+    // A second run continues.
     let report = run.report();
     let done = of(&report, &team.name);
     assert_eq!((&done.problem, &done.deleted), (&None, &vec![ours]), "{done:#?}");
     assert_eq!(done.remaining.iter().map(|left| left.name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
     assert_eq!(team.credentials().iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
-    let binding = team.get("mib", "app").expect("objects stay");
+    let binding = team.get("mib", "app").expect("objects are kept");
     assert_eq!(condition_of(&binding, "Ready").expect("a condition")["reason"], "TornDown");
     assert!(binding["status"]["credential"].is_null());
-    assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
+    assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it is kept")), 0);
     let arguments = ["get", "mutatingwebhookconfiguration", &run.registration, "--output", "json"];
-    let registration: Value = serde_json::from_str(&kubectl(stage.control_plane, &arguments)).expect("JSON");
+    let registration: Value = serde_json::from_str(&kubectl(testbed.control_plane, &arguments)).expect("JSON");
     let entries: Vec<&Value> =
         registration["webhooks"].as_array().expect("entries").iter().map(|e| &e["name"]).collect();
     assert_eq!(entries, ["of-another.example.com"]);
-    assert_eq!(lease.holder(), None, "the lease is given back");
+    assert_eq!(lease.holder(), None, "the lease is released");
 
-    // Once more changes nothing.
+    // A third run changes nothing.
     let writes = team.arm_writes("teardown").len();
     let report = run.report();
     assert!(of(&report, &team.name).deleted.is_empty());
     assert!(writes > 0 && team.arm_writes("teardown").len() == writes);
 
-    // Installed again, it serves again.
-    let again = stage.start(&unique("after-teardown"), ReplicaOptions::with_lease(&lease));
+    // After a reinstall it works again.
+    let again = testbed.start(&unique("after-teardown"), ReplicaOptions::with_lease(&lease));
     team.wait_ready("app");
     again.stop().expect("stops");
     run.report();
-    kubectl(stage.control_plane, &["delete", "namespace", &team.name, "--timeout=60s"]);
-    kubectl(stage.control_plane, &["delete", "mi", &team.name, "--timeout=60s"]);
+    kubectl(testbed.control_plane, &["delete", "namespace", &team.name, "--timeout=60s"]);
+    kubectl(testbed.control_plane, &["delete", "mi", &team.name, "--timeout=60s"]);
 }
 
 #[test]
-fn a_namespace_that_was_deleted_first_gets_free_and_what_is_abandoned_is_told() {
-    let stage = Stage::enter();
-    let controller = stage.start(&unique("gone-first"), ReplicaOptions::default());
-    let team = stage.team("abandoned");
+fn a_namespace_deleted_first_is_released_and_abandoned_credentials_are_reported() {
+    let testbed = Testbed::acquire();
+    let controller = testbed.start(&unique("gone-first"), ReplicaOptions::default());
+    let team = testbed.team("abandoned");
     team.bind();
     team.wait_ready("app");
     controller.stop().expect("stops");
-    kubectl(stage.control_plane, &["delete", "namespace", &team.name, "--wait=false"]);
+    kubectl(testbed.control_plane, &["delete", "namespace", &team.name, "--wait=false"]);
     wait_for("the binding to wait", || {
         (!team.get("mib", "app")?["metadata"]["deletionTimestamp"].is_null()).then_some(())
     });
-    let report = Run::new(&stage, Disposal::Abandon).report();
+    let report = Run::new(&testbed, Disposal::Abandon).report();
     let left = of(&report, &team.name);
     assert_eq!((&left.problem, left.asked_azure), (&None, true));
     let [remaining] = &left.remaining[..] else { panic!("one credential remains: {left:#?}") };
     assert!(remaining.ours && remaining.command.contains(&format!("--name {}", remaining.name)), "{remaining:?}");
     assert_eq!(team.credentials().len(), 1, "it is abandoned, not deleted");
-    wait_for("the namespace to be gone", || {
+    wait_for("the namespace to be deleted", || {
         let arguments = ["get", "namespace", &team.name, "--ignore-not-found"];
-        kubectl(stage.control_plane, &arguments).trim().is_empty().then_some(())
+        kubectl(testbed.control_plane, &arguments).trim().is_empty().then_some(())
     });
 }
 
 #[test]
-fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
-    let stage = Stage::enter();
-    let controller = stage.start(&unique("meanwhile"), ReplicaOptions::default());
-    let team = stage.team("meanwhile");
+fn a_binding_deleted_meanwhile_does_not_block_the_release() {
+    let testbed = Testbed::acquire();
+    let controller = testbed.start(&unique("meanwhile"), ReplicaOptions::default());
+    let team = testbed.team("meanwhile");
     team.bind();
     team.bind_account("worker");
     team.wait_ready("app");
@@ -251,41 +252,41 @@ fn a_binding_that_goes_meanwhile_keeps_nothing_from_being_released() {
     let meanwhile = |step: &TeardownStep| {
         if matches!(step, TeardownStep::Identity(name, ..) if name.ends_with(&format!("/{}", team.name))) {
             let strip = ["patch", "mib", "app", "--type=merge", "--patch", r#"{"metadata":{"finalizers":null}}"#];
-            kubectl(stage.control_plane, &[&strip[..], &["--namespace", &team.name]].concat());
+            kubectl(testbed.control_plane, &[&strip[..], &["--namespace", &team.name]].concat());
             team.unbind("app");
         }
     };
-    let report = Run { meanwhile: Box::new(meanwhile), ..Run::new(&stage, Disposal::Delete) }.report();
+    let report = Run { meanwhile: Box::new(meanwhile), ..Run::new(&testbed, Disposal::Delete) }.report();
     let done = of(&report, &team.name);
     assert_eq!((&done.problem, done.deleted.len()), (&None, 2), "{done:#?}");
     assert!(team.get("mib", "app").is_none() && team.credentials().is_empty());
-    let worker = team.get("mib", "worker").expect("it stays");
-    assert_eq!(finalizers(&worker) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
+    let worker = team.get("mib", "worker").expect("it is kept");
+    assert_eq!(finalizers(&worker) + finalizers(&team.get("mi", &team.name).expect("it is kept")), 0);
 }
 
 #[test]
-fn definitions_that_were_deleted_first_get_free_and_without_them_there_is_nothing_to_do() {
-    let stage = Stage::enter();
-    let controller = stage.start(&unique("crds-first"), ReplicaOptions::default());
-    let team = stage.team("crds");
+fn crds_deleted_first_are_released_and_without_them_there_is_nothing_to_do() {
+    let testbed = Testbed::acquire();
+    let controller = testbed.start(&unique("crds-first"), ReplicaOptions::default());
+    let team = testbed.team("crds");
     team.bind();
     team.wait_ready("app");
     controller.stop().expect("stops");
     let definitions = ["managedidentities.ensign.dev", "managedidentitybindings.ensign.dev"];
-    kubectl(stage.control_plane, &[&["delete", "crd", "--wait=false"][..], &definitions].concat());
+    kubectl(testbed.control_plane, &[&["delete", "crd", "--wait=false"][..], &definitions].concat());
     wait_for("the binding to wait", || {
         (!team.get("mib", "app")?["metadata"]["deletionTimestamp"].is_null()).then_some(())
     });
-    let run = Run::new(&stage, Disposal::Delete);
+    let run = Run::new(&testbed, Disposal::Delete);
     let report = run.report();
-    // Every object counts that other tests have left here, too.
+    // Objects that other tests have left count as well.
     assert!(report.is_complete(), "{report:#?}");
     assert!(team.credentials().is_empty());
-    wait_for("the definitions to be gone", || {
-        let found = kubectl(stage.control_plane, &[&["get", "crd", "--ignore-not-found"][..], &definitions].concat());
+    wait_for("the CRDs to be deleted", || {
+        let found = kubectl(testbed.control_plane, &[&["get", "crd", "--ignore-not-found"][..], &definitions].concat());
         found.trim().is_empty().then_some(())
     });
     let report = run.report();
     assert!(report.is_complete() && report.identities.is_empty(), "{report:#?}");
-    apply_crds(stage.control_plane);
+    apply_crds(testbed.control_plane);
 }

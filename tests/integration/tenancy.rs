@@ -1,4 +1,4 @@
-//! Tenants against each other: whatever is bound, labelled, granted, deleted and made anew meanwhile, no credential is
+//! Tenants against each other: whatever is bound, labelled, granted, deleted and recreated meanwhile, no credential is
 //! ever written that no grant covered at that time.
 
 use std::collections::BTreeSet;
@@ -21,10 +21,10 @@ const ACCOUNTS: [&str; 2] = ["app", "worker"];
 const INTRUDER: &str = "intruder";
 const CHANGES: usize = 200;
 
-/// What objects say, in the test's own words: the rule that a write is judged by is not the controller's code.
+/// The state of the objects as the test models it, so that writes are not judged by the controller's own code.
 #[derive(Clone, Default)]
 struct State {
-    /// For each identity, who may use it.
+    /// For each identity, its grants.
     grants: [Vec<Grant>; TENANTS],
     /// Namespaces that carry the label.
     labelled: BTreeSet<usize>,
@@ -50,14 +50,14 @@ impl State {
     }
 }
 
-/// A state that stood from some time between `sent` and `known` on.
+/// A state that began at some time between `sent` and `known`.
 struct Change {
     sent: Timestamp,
     known: Timestamp,
     state: State,
 }
 
-struct World {
+struct Tenants {
     ensign: &'static Ensign,
     client: Client,
     name: String,
@@ -65,11 +65,11 @@ struct World {
     changes: Vec<Change>,
 }
 
-impl World {
+impl Tenants {
     async fn new() -> Self {
         let ensign = Ensign::shared();
         let now = Timestamp::now();
-        let world = Self {
+        let tenants = Self {
             ensign,
             client: ensign.control_plane.client().await,
             name: unique("tenancy"),
@@ -77,16 +77,16 @@ impl World {
             changes: vec![Change { sent: now, known: now, state: State::default() }],
         };
         for tenant in 0..TENANTS {
-            ensign.azure_identity(&world.tenant(tenant), None, &[]);
-            world.make_namespace(tenant).await;
+            ensign.azure_identity(&tenants.tenant(tenant), None, &[]);
+            tenants.make_namespace(tenant).await;
             let identity: ManagedIdentity = object(json!({
                 "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
-                "metadata": {"name": world.tenant(tenant)},
-                "spec": {"existing": {"resourceID": ensign.arm_id(&world.tenant(tenant))}},
+                "metadata": {"name": tenants.tenant(tenant)},
+                "spec": {"existing": {"resourceID": ensign.arm_id(&tenants.tenant(tenant))}},
             }));
-            world.identities().create(&PostParams::default(), &identity).await.expect("create an identity");
+            tenants.identities().create(&PostParams::default(), &identity).await.expect("create an identity");
         }
-        world
+        tenants
     }
 
     fn tenant(&self, number: usize) -> String {
@@ -109,14 +109,14 @@ impl World {
         &self.changes.last().expect("the first state").state
     }
 
-    /// Remembers what was changed by a request that was sent at `sent` and is answered now.
+    /// Records the change of a request that was sent at `sent` and is answered now.
     fn changed(&mut self, sent: Timestamp, change: impl FnOnce(&mut State)) {
         let mut state = self.state().clone();
         change(&mut state);
         self.changes.push(Change { sent, known: Timestamp::now(), state });
     }
 
-    /// The next of a fixed row of numbers below `limit`.
+    /// The next of a fixed sequence of numbers below `limit`.
     fn pick(&mut self, limit: usize) -> usize {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.random >> 33).expect("31 bits") % limit
@@ -128,15 +128,15 @@ impl World {
         self.namespaces().create(&PostParams::default(), &namespace).await.expect("create a namespace");
     }
 
-    /// Deletes a tenant's namespace with everything in it, and makes it anew for somebody else.
+    /// Deletes a tenant's namespace with everything in it, and recreates it for another tenant.
     async fn make_anew(&mut self, tenant: usize) {
         let (name, sent) = (self.tenant(tenant), Timestamp::now());
         self.namespaces().delete(&name, &DeleteParams::default()).await.expect("delete a namespace");
-        // Others go on changing things meanwhile.
+        // Other tenants continue to change things meanwhile.
         let identity = self.pick(TENANTS);
         self.grant(identity).await;
         let (gone, namespaces) = (self.tenant(tenant), self.namespaces());
-        while namespaces.get_opt(&gone).await.expect("look at the namespace").is_some() {
+        while namespaces.get_opt(&gone).await.expect("get the namespace").is_some() {
             let identity = self.pick(TENANTS);
             self.grant(identity).await;
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -164,7 +164,7 @@ impl World {
             Ok(_) => self.changed(sent, |state| {
                 state.bound.insert((tenant, identity, account));
             }),
-            // It is there, or it is still going away.
+            // It exists, or is still being deleted.
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => panic!("bind: {error}"),
         }
@@ -240,7 +240,7 @@ impl World {
             .collect()
     }
 
-    /// Waits until exactly what the objects ask for is trusted.
+    /// Waits until exactly the desired subjects are trusted.
     fn wait_settled(&self, identity: usize) {
         let (name, wanted) = (self.tenant(identity), self.allowed(self.state(), identity));
         tokio::task::block_in_place(|| {
@@ -254,8 +254,8 @@ impl World {
         self.ensign.credentials(&self.tenant(identity)).into_iter().map(|(_, subject)| subject).collect()
     }
 
-    /// Judges every PUT under the identity, and answers how many there were. A reconcile begins with a LIST: a PUT is
-    /// authorised if what the objects said at some time between the LIST before it and its arrival allows it.
+    /// Judges every PUT under the identity, and returns their number. A reconcile begins with a LIST: a PUT is
+    /// authorized if the state at some time between the preceding LIST and its arrival allows it.
     fn judge(&self, identity: usize) -> usize {
         let log = self.ensign.arm_log(&self.tenant(identity));
         let mut listed: Option<&LogEntry> = None;
@@ -292,7 +292,7 @@ impl World {
     }
 }
 
-/// The only tenants that an identity is ever granted to: itself and the next one.
+/// The only tenants that are ever granted an identity: its own and the next one.
 fn neighbours(identity: usize) -> [usize; 2] {
     [identity, (identity + 1) % TENANTS]
 }
@@ -303,66 +303,67 @@ fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_tenant_ever_gets_an_identity_that_was_not_granted_to_it() {
-    let mut world = World::new().await;
+    let mut tenants = Tenants::new().await;
     for tenant in 0..TENANTS {
         for identity in 0..TENANTS {
             for account in [ACCOUNTS[0], ACCOUNTS[1], INTRUDER] {
-                world.bind(tenant, identity, account).await;
+                tenants.bind(tenant, identity, account).await;
             }
         }
     }
-    // Some trust to begin with, so that there is something to lose.
+    // Some credentials to begin with.
     for identity in 0..TENANTS {
-        world.grant_to(identity, ACCOUNTS.map(|account| Grant::Named(identity, account)).to_vec()).await;
+        tenants.grant_to(identity, ACCOUNTS.map(|account| Grant::Named(identity, account)).to_vec()).await;
     }
     for identity in 0..TENANTS {
-        world.wait_settled(identity);
+        tenants.wait_settled(identity);
     }
     for change in 0..CHANGES {
-        let (tenant, identity, account) = (world.pick(TENANTS), world.pick(TENANTS), ACCOUNTS[world.pick(2)]);
+        let (tenant, identity, account) = (tenants.pick(TENANTS), tenants.pick(TENANTS), ACCOUNTS[tenants.pick(2)]);
         if change % 50 == 49 {
-            world.make_anew(tenant).await;
+            tenants.make_anew(tenant).await;
             continue;
         }
-        match world.pick(4) {
-            0 => world.unbind(tenant, identity, account).await,
-            1 => world.bind(tenant, identity, account).await,
-            2 => world.label(tenant).await,
-            _ => world.grant(identity).await,
+        match tenants.pick(4) {
+            0 => tenants.unbind(tenant, identity, account).await,
+            1 => tenants.bind(tenant, identity, account).await,
+            2 => tenants.label(tenant).await,
+            _ => tenants.grant(identity).await,
         }
     }
     let mut puts = 0;
     for identity in 0..TENANTS {
-        world.wait_settled(identity);
-        puts += world.judge(identity);
+        tenants.wait_settled(identity);
+        puts += tenants.judge(identity);
     }
-    assert!(puts >= TENANTS * ACCOUNTS.len(), "the first grants gave trust: {puts}");
+    assert!(puts >= TENANTS * ACCOUNTS.len(), "the first grants led to credentials: {puts}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_subject_is_not_written_again_until_it_is_granted_again() {
-    let mut world = World::new().await;
-    let identity = world.tenant(0);
+async fn a_revoked_subject_is_written_again_only_after_a_new_grant() {
+    let mut tenants = Tenants::new().await;
+    let identity = tenants.tenant(0);
     let own = || vec![Grant::Named(0, "app")];
-    world.grant_to(0, own()).await;
-    world.bind(0, 0, "app").await;
+    tenants.grant_to(0, own()).await;
+    tenants.bind(0, 0, "app").await;
     for _ in 0..5 {
-        world.wait_settled(0);
-        world.grant_to(0, Vec::new()).await;
-        world.wait_settled(0);
-        let puts =
-            |world: &World| world.ensign.arm_writes(&identity).iter().filter(|write| write.method == "PUT").count();
-        let before = puts(&world);
-        // Churn that makes the controller look at the identity again and again.
-        world.bind(0, 0, "worker").await;
-        let seen = world.ensign.arm_lists(&identity);
-        world.unbind(0, 0, "worker").await;
+        tenants.wait_settled(0);
+        tenants.grant_to(0, Vec::new()).await;
+        tenants.wait_settled(0);
+        let puts = |tenants: &Tenants| {
+            tenants.ensign.arm_writes(&identity).iter().filter(|write| write.method == "PUT").count()
+        };
+        let before = puts(&tenants);
+        // Churn that makes the controller check the identity repeatedly.
+        tenants.bind(0, 0, "worker").await;
+        let seen = tenants.ensign.arm_lists(&identity);
+        tenants.unbind(0, 0, "worker").await;
         tokio::task::block_in_place(|| {
-            wait_for("the controller to look again", || (world.ensign.arm_lists(&identity) > seen).then_some(()));
+            wait_for("the controller to check again", || (tenants.ensign.arm_lists(&identity) > seen).then_some(()));
         });
-        assert_eq!(puts(&world), before, "nothing is written without a grant");
-        world.grant_to(0, own()).await;
+        assert_eq!(puts(&tenants), before, "nothing is written without a grant");
+        tenants.grant_to(0, own()).await;
     }
-    world.wait_settled(0);
-    assert!(world.judge(0) >= 6);
+    tenants.wait_settled(0);
+    assert!(tenants.judge(0) >= 6);
 }

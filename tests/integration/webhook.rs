@@ -1,4 +1,4 @@
-//! The webhook behind a real API server: when it is asked. What becomes of pods is in `tests/outcomes`.
+//! When the API server calls the webhook. What happens to pods is in `tests/outcomes`.
 
 use serde_json::{Value, json};
 
@@ -8,9 +8,9 @@ use ensign_testkit::pods::{create, pod};
 use ensign_testkit::webhook::NAME;
 
 #[test]
-fn it_is_shown_pods_of_granted_namespaces_and_no_others() {
+fn only_pods_of_granted_namespaces_are_sent_to_the_webhook() {
     let (granted, plain) = (granted_team("shown"), team("not-shown"));
-    let asked = |team: &Team| {
+    let is_called_for = |team: &Team| {
         let control_plane = team.ensign.control_plane;
         create(control_plane, &pod(&team.name, &json!({})), &[]).expect("admitted");
         wait_for("the audit record of the pod", || {
@@ -22,12 +22,12 @@ fn it_is_shown_pods_of_granted_namespaces_and_no_others() {
             Some(annotations.values().any(|value| value.as_str().is_some_and(|text| text.contains(NAME))))
         })
     };
-    assert!(asked(&granted));
-    assert!(!asked(&plain));
+    assert!(is_called_for(&granted));
+    assert!(!is_called_for(&plain));
 }
 
 #[test]
-fn selector_expressions_of_others_stay_in_the_registration() {
+fn selector_expressions_of_other_programs_are_kept() {
     let team = granted_team("rival");
     let foreign = json!({"key": "rival.example/skip", "operator": "DoesNotExist"});
     let read = || -> Value {
@@ -40,7 +40,7 @@ fn selector_expressions_of_others_stay_in_the_registration() {
     let patch = json!([{"op": "add", "path": list, "value": foreign}]).to_string();
     let arguments = ["patch", "mutatingwebhookconfiguration", NAME, "--type", "json", "--patch", &patch];
     kubectl(team.ensign.control_plane, &arguments);
-    // A new grant makes the controller write; what the rival added is still there.
+    // A new grant makes the controller write; the change of the other program is kept.
     let late = granted_team("rival-late");
     let entries = read()["webhooks"].clone();
     let entry = entries.as_array().expect("entries").iter().find(|entry| entry["name"] == "pods.ensign.dev");

@@ -81,16 +81,14 @@ impl Install {
     }
 }
 
-/// Waits for a fact without holding up the keeper, which runs on the same thread.
+/// Waits for a condition without blocking the keeper, which runs on the same thread.
 async fn eventually(what: &str, fact: impl AsyncFn() -> bool) {
     let waiting = async {
         while !fact().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"));
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("not within 60 s: {what}"));
 }
 
 fn leaf(resolver: &Resolver) -> Vec<u8> {
@@ -98,13 +96,13 @@ fn leaf(resolver: &Resolver) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same() {
+async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same_certificate() {
     let install = Install::new("race").await;
     let replicas: Vec<_> = (0..5).map(|_| install.keeper()).collect();
     let resolvers: Vec<_> = replicas.iter().map(|(_, resolver)| Arc::clone(resolver)).collect();
     let settled = replicas.into_iter().map(|(mut keeper, _)| async move { keeper.settle().await });
     for outcome in futures::future::join_all(settled).await {
-        outcome.expect("settled");
+        outcome.expect("update the Secret");
     }
     let leaves: Vec<_> = resolvers.iter().map(|resolver| leaf(resolver)).collect();
     assert!(leaves.iter().all(|other| *other == leaves[0]));
@@ -118,10 +116,10 @@ async fn of_racing_replicas_one_fills_the_secret_and_all_serve_the_same() {
 #[tokio::test]
 async fn a_second_start_writes_nothing() {
     let install = Install::new("restart").await;
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     let before = install.stored().await;
     let (mut keeper, resolver) = install.keeper();
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, before);
     assert!(resolver.current().is_some());
     assert_eq!(wait_for("the audit record", || Some(install.updates()).filter(|all| !all.is_empty())), [200]);
@@ -132,14 +130,14 @@ async fn entries_and_labels_of_others_in_the_secret_stay() {
     let install = Install::new("others").await;
     install.change(json!({"other": "eA=="})).await;
     kubectl(install.control_plane, &["label", "secret", &install.name, "kept=yes", "--namespace", &install.name]);
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     let secret = install.secrets().get(&install.name).await.expect("the Secret");
     assert_eq!(secret.data.expect("data")["other"].0, b"x");
     assert_eq!(secret.metadata.labels.expect("labels")["kept"], "yes");
 }
 
 #[tokio::test]
-async fn an_absent_secret_is_named_and_never_created() {
+async fn a_missing_secret_is_named_and_never_created() {
     let install = Install::new("absent").await;
     kubectl(install.control_plane, &["delete", "secret", &install.name, "--namespace", &install.name]);
     let (mut keeper, resolver) = install.keeper();
@@ -148,11 +146,11 @@ async fn an_absent_secret_is_named_and_never_created() {
     let way_out = format!("kubectl create secret generic {0} -n {0}", install.name);
     assert!(error.to_string().contains(&way_out), "{error}");
     assert!(resolver.current().is_none());
-    assert!(install.secrets().get_opt(&install.name).await.expect("asked").is_none());
+    assert!(install.secrets().get_opt(&install.name).await.expect("get the Secret").is_none());
 }
 
 #[tokio::test]
-async fn a_secret_that_comes_late_is_filled_and_one_that_is_wiped_gets_back_what_is_served() {
+async fn a_secret_created_late_is_filled_and_a_wiped_one_restored() {
     let install = Install::new("wiped").await;
     kubectl(install.control_plane, &["delete", "secret", &install.name, "--namespace", &install.name]);
     let (keeper, resolver) = install.keeper();
@@ -162,38 +160,38 @@ async fn a_secret_that_comes_late_is_filled_and_one_that_is_wiped_gets_back_what
     let (served, stored) = (leaf(&resolver), install.stored().await);
 
     install.change(json!(null)).await;
-    // The watch tells the keeper; what it restores is what clients trust.
+    // The watch notifies the keeper, which restores what clients trust.
     eventually("the Secret to be restored", async || install.stored().await == stored).await;
     assert_eq!(leaf(&resolver), served);
     running.abort();
 }
 
 #[tokio::test]
-async fn what_another_replica_writes_is_served_without_a_restart() {
+async fn a_certificate_written_by_another_replica_is_served_without_a_restart() {
     let install = Install::new("reload").await;
     let (keeper, resolver) = install.keeper();
     let running = tokio::spawn(keeper.run());
     resolver.loaded().await;
     let before = leaf(&resolver);
-    // A replica with another name replaces the leaf; the older one follows and does not fight.
+    // A replica with another name replaces the leaf certificate; the older one follows instead of replacing it again.
     let (mut newer, newest) = install.keeper_for(&["127.0.0.1", "new.example"]);
-    newer.settle().await.expect("settled");
+    newer.settle().await.expect("update the Secret");
     eventually("the new leaf to be served", async || leaf(&resolver) != before).await;
     assert_eq!(leaf(&resolver), leaf(&newest));
     let stored = install.stored().await;
-    newer.settle().await.expect("settled");
+    newer.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, stored);
     running.abort();
 }
 
 #[tokio::test]
-async fn certificates_of_somebody_else_are_served_and_never_overwritten() {
+async fn certificates_of_another_program_are_served_and_never_overwritten() {
     let install = Install::new("foreign").await;
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     install.change(json!({CA_PRIVATE_KEY_KEY: null})).await;
     let stored = install.stored().await;
     let (mut keeper, resolver) = install.keeper();
-    keeper.settle().await.expect("served");
+    keeper.settle().await.expect("update the Secret");
     assert!(resolver.current().is_some());
 
     let (mut other, resolver) = install.keeper_for(&["other.example"]);
@@ -204,20 +202,20 @@ async fn certificates_of_somebody_else_are_served_and_never_overwritten() {
 }
 
 #[tokio::test]
-async fn garbage_in_the_secret_is_replaced() {
+async fn invalid_data_in_the_secret_is_replaced() {
     let install = Install::new("garbage").await;
     let garbage = [CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, PRIVATE_KEY_KEY]
         .map(|key| (key.to_owned(), json!("eA==")));
     install.change(serde_json::Value::Object(garbage.into_iter().collect())).await;
     let (mut keeper, resolver) = install.keeper();
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     assert!(resolver.current().is_some());
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Install {
-    /// Registers a webhook that is trusted by this CA bundle, as the controller does.
+    /// Registers a webhook with this CA bundle, as the controller does.
     fn register(&self, ca_bundle: &[u8]) {
         let ca_bundle = k8s_openapi::ByteString(ca_bundle.to_vec());
         let object = json!({
@@ -237,12 +235,12 @@ impl Install {
         self.secrets().patch(&self.name, &PatchParams::default(), &change).await.expect("annotate the Secret");
     }
 
-    async fn is_asked(&self) -> bool {
+    async fn is_rotation_requested(&self) -> bool {
         let secret = self.secrets().get(&self.name).await.expect("the Secret");
         secret.metadata.annotations.is_some_and(|all| all.contains_key(ROTATE_AUTHORITY_ANNOTATION))
     }
 
-    /// A keeper on a clock of the test.
+    /// A keeper with the test's clock.
     fn keeper_on(&self, clock: &Arc<FakeClock>) -> (Keeper, Arc<Resolver>) {
         let resolver = Resolver::new(Arc::new(aws_lc_rs::default_provider()));
         let clock: SharedClock = clock.clone();
@@ -251,71 +249,71 @@ impl Install {
 }
 
 #[tokio::test]
-async fn a_new_authority_signs_only_after_it_has_been_registered_for_a_while() {
+async fn a_new_ca_signs_only_after_it_has_been_registered_for_a_while() {
     let install = Install::new("rotate").await;
     let clock = FakeClock::new();
     let (mut keeper, resolver) = install.keeper_on(&clock);
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     let (first, served) = (install.stored().await, leaf(&resolver));
     install.register(first.ca_certificate());
 
     install.ask_for_a_new_authority().await;
-    keeper.settle().await.expect("prepared");
+    keeper.settle().await.expect("update the Secret");
     let prepared = install.stored().await;
     assert!(prepared.successor().is_some());
-    assert!(prepared.ca_certificate().starts_with(first.ca_certificate()), "both are trusted, the old one signs");
-    assert!(!install.is_asked().await, "it is asked for once");
+    assert!(prepared.ca_certificate().starts_with(first.ca_certificate()), "both are trusted, the old one still signs");
+    assert!(!install.is_rotation_requested().await, "the rotation was requested once");
 
-    // As long as the registration does not have it, no time is long enough.
+    // While it is not registered, it does not sign, however long it takes.
     for _ in 0..3 {
-        clock.pass(PROPAGATION);
-        keeper.settle().await.expect("waits");
+        clock.advance(PROPAGATION);
+        keeper.settle().await.expect("update the Secret");
     }
     assert_eq!(install.stored().await, prepared);
     install.register(prepared.ca_certificate());
-    keeper.settle().await.expect("seen");
-    clock.pass(PROPAGATION.saturating_sub(Duration::from_secs(1)));
-    keeper.settle().await.expect("waits");
+    keeper.settle().await.expect("update the Secret");
+    clock.advance(PROPAGATION.saturating_sub(Duration::from_secs(1)));
+    keeper.settle().await.expect("update the Secret");
     assert_eq!(install.stored().await, prepared, "API servers may not have read it yet");
     assert_eq!(leaf(&resolver), served);
 
-    clock.pass(Duration::from_secs(1));
-    keeper.settle().await.expect("switched");
+    clock.advance(Duration::from_secs(1));
+    keeper.settle().await.expect("update the Secret");
     let switched = install.stored().await;
     assert!(switched.successor().is_none() && switched.has_predecessors());
     assert_ne!(leaf(&resolver), served);
-    keeper.settle().await.expect("rests");
-    assert_eq!(install.stored().await, switched, "the old one is trusted on, for replicas that are late");
+    keeper.settle().await.expect("update the Secret");
+    assert_eq!(install.stored().await, switched, "the old one stays trusted, for replicas that are late");
 }
 
 #[tokio::test]
-async fn replicas_that_race_for_a_new_authority_agree_on_one() {
+async fn replicas_that_race_for_a_new_ca_agree_on_one() {
     let install = Install::new("race-rotate").await;
     let clock = FakeClock::new();
     let mut replicas: Vec<_> = (0..4).map(|_| install.keeper_on(&clock)).collect();
     for (keeper, _) in &mut replicas {
-        keeper.settle().await.expect("settled");
+        keeper.settle().await.expect("update the Secret");
     }
     install.register(install.stored().await.ca_certificate());
     install.ask_for_a_new_authority().await;
     let before = install.updates_once_there(1);
-    // The registration follows the Secret, as the controller has it do; everybody looks again and again meanwhile.
+    // The webhook configuration follows the Secret, as the controller makes it do, while all replicas poll.
     for _ in 0..4 {
         let looks = replicas.iter_mut().map(|(keeper, _)| keeper.settle());
         for outcome in futures::future::join_all(looks).await {
-            outcome.expect("settled");
+            outcome.expect("update the Secret");
         }
         install.register(install.stored().await.ca_certificate());
-        clock.pass(PROPAGATION);
+        clock.advance(PROPAGATION);
     }
     let leaves: Vec<_> = replicas.iter().map(|(_, resolver)| leaf(resolver)).collect();
     assert!(leaves.iter().all(|other| *other == leaves[0]), "all serve the same");
     assert!(install.stored().await.successor().is_none());
-    assert_eq!(install.updates_once_there(before + 2), before + 2, "one write for each step");
+    assert_eq!(install.updates_once_there(before + 2), before + 2, "one write per step");
 }
 
 impl Install {
-    /// How many updates of the Secret succeeded, once it is so many.
+    /// Waits for this many successful updates of the Secret; returns their number.
     fn updates_once_there(&self, count: usize) -> usize {
         let successes = || self.updates().iter().filter(|status| **status == 200).count();
         wait_for("the audit records of the updates", || (successes() >= count).then(successes))
@@ -325,31 +323,31 @@ impl Install {
 #[tokio::test]
 async fn a_clock_that_jumps_replaces_nothing() {
     let install = Install::new("jump").await;
-    install.keeper().0.settle().await.expect("settled");
+    install.keeper().0.settle().await.expect("update the Secret");
     let stored = install.stored().await;
     for jump in [10 * 60, 366 * 24 * 60 * 60, 20 * 366 * 24 * 60 * 60] {
         let clock = FakeClock::new();
-        clock.pass(Duration::from_secs(jump));
+        clock.advance(Duration::from_secs(jump));
         let (mut keeper, resolver) = install.keeper_on(&clock);
-        keeper.settle().await.expect("settled");
-        assert!(resolver.current().is_some(), "the API server's clock says that it is valid");
+        keeper.settle().await.expect("update the Secret");
+        assert!(resolver.current().is_some(), "it is valid by the API server's clock");
         assert_eq!(install.stored().await, stored);
     }
 }
 
 #[tokio::test]
-async fn expired_certificates_are_replaced_and_so_is_an_expired_authority() {
+async fn an_expired_certificate_and_an_expired_ca_are_replaced() {
     let install = Install::new("expired").await;
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
     let now = k8s_openapi::jiff::Timestamp::now();
     for (age, same_authority) in [(DAY * 100, true), (DAY * 4000, false)] {
-        let (old, _) = Bundle::default().repaired(None, &names, now - age, &provider).expect("made");
+        let (old, _) = Bundle::default().repaired(None, &names, now - age, &provider).expect("create certificates");
         let mut data = std::collections::BTreeMap::new();
         old.write(&mut data);
         install.change(json!(data)).await;
         let (mut keeper, resolver) = install.keeper();
-        keeper.settle().await.expect("settled");
+        keeper.settle().await.expect("update the Secret");
         let stored = install.stored().await;
         assert_eq!(stored.ca_certificate() == old.ca_certificate(), same_authority);
         assert!(stored.flawless(&names, now, &provider).is_some());
@@ -358,23 +356,23 @@ async fn expired_certificates_are_replaced_and_so_is_an_expired_authority() {
 }
 
 #[tokio::test]
-async fn an_authority_that_ends_within_a_year_gets_a_successor() {
+async fn a_ca_that_expires_within_a_year_gets_a_successor() {
     let install = Install::new("successor").await;
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
     let now = k8s_openapi::jiff::Timestamp::now();
-    let (old, _) = Bundle::default().repaired(None, &names, now - DAY * 3400, &provider).expect("made");
+    let (old, _) = Bundle::default().repaired(None, &names, now - DAY * 3400, &provider).expect("create certificates");
     let old = old.with_new_leaf(&names, now).expect("renewed");
     let mut data = std::collections::BTreeMap::new();
     old.write(&mut data);
     install.change(json!(data)).await;
     let (mut keeper, _) = install.keeper();
-    keeper.settle().await.expect("settled");
+    keeper.settle().await.expect("update the Secret");
     assert!(install.stored().await.successor().is_some());
 }
 
 #[tokio::test]
-async fn files_of_somebody_else_are_served_and_followed_and_garbage_changes_nothing() {
+async fn certificate_files_are_served_and_reloaded_and_invalid_ones_ignored() {
     let folder = tempfile::tempdir().expect("a folder");
     let provider = aws_lc_rs::default_provider();
     let names: Vec<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
@@ -391,16 +389,16 @@ async fn files_of_somebody_else_are_served_and_followed_and_garbage_changes_noth
     };
     let make = || {
         let now = k8s_openapi::jiff::Timestamp::now();
-        Bundle::default().repaired(None, &names, now, &provider).expect("made").0
+        Bundle::default().repaired(None, &names, now, &provider).expect("create certificates").0
     };
     write(&make());
-    directory.look().await.expect("served");
+    directory.look().await.expect("read the certificate");
     let first = leaf(&resolver);
     std::fs::write(folder.path().join(PRIVATE_KEY_KEY), "garbage").expect("write");
     let error = directory.look().await.expect_err("garbage");
     assert!(!format!("{error:?}").contains("garbage"));
     assert_eq!(leaf(&resolver), first);
     write(&make());
-    directory.look().await.expect("served");
+    directory.look().await.expect("read the certificate");
     assert_ne!(leaf(&resolver), first);
 }

@@ -1,4 +1,4 @@
-//! Clients that are slow, large or many, against `ensign webhook` as a process.
+//! `ensign webhook` as a process, with clients that are slow, send large requests, or are many.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,15 +11,15 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::install::{Install, Process};
+use ensign_testkit::webhook_process::{Install, WebhookProcess};
 
 const MIB: usize = 1024 * 1024;
-/// How long a peer that should close, or answer, may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a peer may take to close or to respond.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Webhook {
     install: Install,
-    process: Process,
+    process: WebhookProcess,
     address: SocketAddr,
 }
 
@@ -34,11 +34,11 @@ impl Webhook {
     fn client(&self) -> reqwest::Client {
         let ca = self.install.secret("ca.crt").expect("a CA");
         let ca = reqwest::Certificate::from_pem(ca.as_bytes()).expect("a certificate");
-        reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(PATIENCE).build().expect("a client")
+        reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(TIMEOUT).build().expect("a client")
     }
 
     async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Response {
-        self.try_post(client, body).await.expect("an answer")
+        self.try_post(client, body).await.expect("a response")
     }
 
     async fn try_post(&self, client: &reqwest::Client, body: Vec<u8>) -> reqwest::Result<reqwest::Response> {
@@ -46,17 +46,17 @@ impl Webhook {
         client.post(url).header("content-type", "application/json").body(body).send().await
     }
 
-    /// A connection on which a test says what it likes.
+    /// A connection on which a test sends arbitrary bytes.
     fn connect(&self) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = self.install.secret("ca.crt").expect("a CA");
-        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate")).expect("an authority");
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate")).expect("add a CA");
         ensign_runtime::tls::install_provider();
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let name = ServerName::try_from("127.0.0.1").expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
         let stream = TcpStream::connect(self.address).expect("connect");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a deadline");
         StreamOwned::new(connection, stream)
     }
 }
@@ -80,7 +80,7 @@ async fn is_allowed(response: reqwest::Response) -> bool {
 }
 
 #[tokio::test]
-async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed() {
+async fn thousands_of_silent_connections_block_no_client_and_are_closed() {
     let webhook = Webhook::start("silent", &[]);
     let before = webhook.process.memory_mib();
     let old = webhook.client();
@@ -90,7 +90,7 @@ async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed()
     for number in 0..2_000 {
         let mut stream = tokio::net::TcpStream::connect(webhook.address).await.expect("connect");
         if number % 2 == 0 {
-            // The beginning of a handshake that never goes on. It may be closed already.
+            // The beginning of a handshake that is never completed. It may be closed already.
             let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, &[22, 3, 1, 2, 0]).await;
         }
         silent.push(stream);
@@ -102,8 +102,8 @@ async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed()
     let closed = silent.into_iter().map(|mut stream| async move {
         let mut rest = Vec::new();
         let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
-        // At the end there is nothing more, or a reset; before that, a TLS alert at most.
-        let _ = tokio::time::timeout(PATIENCE, read).await.expect("the server closes it");
+        // The connection ends with EOF or a reset, possibly after a TLS alert.
+        let _ = tokio::time::timeout(TIMEOUT, read).await.expect("the server closes the connection");
     });
     futures::future::join_all(closed).await;
     assert!(is_allowed(webhook.post(&old, review(0)).await).await);
@@ -112,7 +112,7 @@ async fn thousands_that_connect_and_say_nothing_keep_nobody_out_and_are_closed()
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_is_kept_longer_than_a_silent_one() {
+async fn an_idle_connection_is_kept_longer_than_a_silent_one() {
     let webhook = Webhook::start("rest", &[]);
     let body = review(0);
     let head = format!(
@@ -123,19 +123,19 @@ async fn a_connection_that_rests_is_kept_longer_than_a_silent_one() {
         stream.write_all(head.as_bytes()).expect("send");
         stream.write_all(&body).expect("send");
         let mut answer = [0; 12];
-        stream.read_exact(&mut answer).expect("an answer");
+        stream.read_exact(&mut answer).expect("a response");
         assert_eq!(&answer, b"HTTP/1.1 200");
-        // The rest of it comes in the same record or the next.
+        // The rest arrives in the same record or the next one.
         let mut seen = Vec::new();
         while !seen.ends_with(b"}}") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).expect("the rest of the answer");
+            stream.read_exact(&mut byte).expect("the rest of the response");
             seen.push(byte[0]);
         }
     };
     let mut resting = webhook.connect();
     ask(&mut resting);
-    // A connection that never says anything is closed after a while. API servers expect the other to live on.
+    // A connection without a request is closed after a while. API servers expect an idle one to stay open.
     let mut silent = webhook.connect();
     silent.conn.complete_io(&mut silent.sock).expect("a handshake");
     let mut rest = Vec::new();
@@ -144,7 +144,7 @@ async fn a_connection_that_rests_is_kept_longer_than_a_silent_one() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_too_slow_or_too_deep_is_refused_with_its_status() {
+async fn too_large_too_slow_and_too_deep_requests_are_rejected_with_their_status() {
     let webhook = Webhook::start("refused", &[]);
     let client = webhook.client();
     assert_eq!(webhook.post(&client, vec![b' '; 5 * MIB]).await.status(), 413);
@@ -164,12 +164,12 @@ async fn what_is_too_large_too_slow_or_too_deep_is_refused_with_its_status() {
 }
 
 #[tokio::test]
-async fn many_large_requests_at_once_use_so_much_memory_and_no_more() {
+async fn many_concurrent_large_requests_use_bounded_memory() {
     let webhook = Webhook::start("large", &["--request-memory-mib=16"]);
     let client = webhook.client();
     assert!(is_allowed(webhook.post(&client, review(0)).await).await);
     let before = webhook.process.memory_mib();
-    // Slow machines run into the deadline, and are cut off.
+    // On a slow machine, the connection is closed at the deadline.
     let requests = (0..64).map(|_| webhook.try_post(&client, review(3 * MIB)));
     for response in futures::future::join_all(requests).await.into_iter().flatten() {
         match response.status().as_u16() {
@@ -180,6 +180,6 @@ async fn many_large_requests_at_once_use_so_much_memory_and_no_more() {
     }
     let grown = webhook.process.memory_mib().saturating_sub(before);
     assert!(grown < 150, "{grown} MiB more than before");
-    // What they held was given back. A request that runs into the deadline is cut off.
+    // Their memory was released. A request beyond the deadline is cut off.
     while !webhook.try_post(&client, review(3 * MIB)).await.is_ok_and(|response| response.status() == 200) {}
 }

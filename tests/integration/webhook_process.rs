@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::install::Process;
 use ensign_testkit::objects::{apply, apply_crds, kubectl, unique, wait_for};
 use ensign_testkit::webhook::empty_secret;
+use ensign_testkit::webhook_process::WebhookProcess;
 
 fn install() -> (&'static ControlPlane, String) {
     let control_plane = ControlPlane::shared();
@@ -20,15 +20,16 @@ fn install() -> (&'static ControlPlane, String) {
 }
 
 #[tokio::test]
-async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
+async fn invalid_requests_get_a_4xx_and_a_log_line_and_sigterm_shuts_down_gracefully() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
-    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+    let mut webhook =
+        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let ready = webhook.ready();
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
-    assert_eq!(reqwest::get(&health).await.expect("an answer").status(), 200);
-    let metrics = reqwest::get(health.replace("/readyz", "/metrics")).await.expect("an answer");
+    assert_eq!(reqwest::get(&health).await.expect("a response").status(), 200);
+    let metrics = reqwest::get(health.replace("/readyz", "/metrics")).await.expect("a response");
     assert!(metrics.text().await.expect("text").contains("# TYPE ensign_admissions counter"));
 
     let output = "jsonpath={.data.ca\\.crt}";
@@ -38,7 +39,7 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(30));
     let client = client.build().expect("a client");
     let garbage = client.post(url).header("content-type", "application/json").body("{\"c4nary\": [");
-    assert_eq!(garbage.send().await.expect("an answer").status(), 400);
+    assert_eq!(garbage.send().await.expect("a response").status(), 400);
     let log = webhook.log();
     assert_eq!(log.lines().filter(|line| line.contains("request rejected")).count(), 1, "{log}");
     assert!(!log.contains("c4nary"), "{log}");
@@ -49,11 +50,11 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
 }
 
 #[tokio::test]
-async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_about() {
+async fn json_logs_name_the_object_and_the_request() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     let flags = ["--tls-secret", &namespace, "--drain-seconds=0", "--log-format=json"];
-    let mut webhook = Process::start(control_plane, &namespace, &flags);
+    let mut webhook = WebhookProcess::start(control_plane, &namespace, &flags);
     let ready = webhook.ready();
     let url = ready["webhook_url"].as_str().expect("a URL");
     let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
@@ -70,10 +71,10 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
         },
     });
     let sent = client.post(url).header("content-type", "application/json").body(review.to_string());
-    assert_eq!(sent.send().await.expect("an answer").status(), 200);
+    assert_eq!(sent.send().await.expect("a response").status(), 200);
     let log = webhook.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
-    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the refusal");
+    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the denial");
     for (key, value) in
         [("request_id", "the-request"), ("namespace", "shop"), ("pod", "orders-0"), ("service_account", "orders")]
     {
@@ -83,18 +84,19 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
 }
 
 #[test]
-fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
+fn without_its_secret_the_webhook_explains_how_to_create_it_and_continues_once_it_exists() {
     let (control_plane, namespace) = install();
-    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+    let mut webhook =
+        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
     let way_out = format!("kubectl create secret generic {namespace} -n {namespace}");
-    wait_for("the way out in the log", || webhook.log().contains(&way_out).then_some(()));
+    wait_for("the remedy in the log", || webhook.log().contains(&way_out).then_some(()));
     assert!(!webhook.folder.path().join("ready.json").exists());
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     webhook.ready();
 }
 
 #[test]
-fn flags_that_cannot_be_used_are_named_all_at_once() {
+fn all_invalid_flags_are_named_at_once() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ensign"))
         .args(["webhook", "--namespace=Upper", "--tls-san=a b", "--azure-cloud=custom"])
         .stderr(Stdio::piped())
@@ -102,7 +104,7 @@ fn flags_that_cannot_be_used_are_named_all_at_once() {
         .expect("start the webhook");
     let mut said = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("read");
-    assert!(!child.wait().expect("it ends").success());
+    assert!(!child.wait().expect("an exit status").success());
     for flag in ["--namespace", "--tls-san", "--azure-authority-host"] {
         assert!(said.contains(flag), "{flag} is missing: {said}");
     }

@@ -1,4 +1,4 @@
-//! Replicas of the webhook that come and go, and certificates that change, while pods are created.
+//! Rollouts of the webhook, and changes of its certificates, while pods are created.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,51 +12,52 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::install::{Balancer, Install, Process};
 use ensign_testkit::objects::{apply, kubectl, unique, wait_for};
-use ensign_testkit::replica::{Replica, ReplicaOptions, Stage, StageTeam};
+use ensign_testkit::replica::{Replica, ReplicaOptions};
+use ensign_testkit::testbed::{Testbed, TestbedTeam};
+use ensign_testkit::webhook_process::{Install, LoadBalancer, WebhookProcess};
 
 const CREATORS: usize = 50;
 
-/// Two replicas behind a balancer, a controller that has registered them, and a team whose pods get an identity.
+/// Two replicas behind a load balancer, a controller that has registered them, and a team whose pods get an identity.
 struct Cluster<'a> {
-    stage: &'a Stage,
+    testbed: &'a Testbed,
     install: Install,
-    balancer: Balancer,
-    replicas: Vec<Process>,
-    team: StageTeam<'a>,
+    balancer: LoadBalancer,
+    replicas: Vec<WebhookProcess>,
+    team: TestbedTeam<'a>,
     _controller: Replica,
 }
 
 impl<'a> Cluster<'a> {
-    fn start(stage: &'a Stage, prefix: &str) -> Self {
-        let install = Install::new(stage.control_plane, prefix);
-        let balancer = Balancer::start();
-        // Both at once: they race to fill the Secret.
+    fn start(testbed: &'a Testbed, prefix: &str) -> Self {
+        let install = Install::new(testbed.control_plane, prefix);
+        let balancer = LoadBalancer::start();
+        // Started together, they race to fill the Secret.
         let mut replicas: Vec<_> = (0..2).map(|_| start_replica(&install)).collect();
         for replica in &mut replicas {
             balancer.add(replica.endpoint());
         }
         let webhook = Some(install.target(balancer.address));
-        let controller = stage.start(&unique(prefix), ReplicaOptions { webhook, ..ReplicaOptions::default() });
-        let team = stage.team(prefix);
-        kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
+        let controller = testbed.start(&unique(prefix), ReplicaOptions { webhook, ..ReplicaOptions::default() });
+        let team = testbed.team(prefix);
+        kubectl(testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &team.name]);
         team.bind();
         team.wait_ready("app");
-        let cluster = Self { stage, install, balancer, replicas, team, _controller: controller };
-        wait_for("the API server to ask the webhook", || {
+        let cluster = Self { testbed, install, balancer, replicas, team, _controller: controller };
+        wait_for("the API server to call the webhook", || {
             cluster.create(&cluster.team.name, false).ok().filter(injected)
         });
         cluster
     }
 
-    /// Creates a pod: as admitted, or what kubectl said.
+    /// Creates a pod; returns it as admitted, or the error of kubectl.
     fn create(&self, namespace: &str, labelled: bool) -> Result<Value, String> {
         let pod = pod(namespace, labelled);
         let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
-        apply(self.stage.control_plane, &pod)?;
+        apply(self.testbed.control_plane, &pod)?;
         let arguments = ["get", "pod", &name, "--namespace", namespace, "--output", "json"];
-        Ok(serde_json::from_str(&kubectl(self.stage.control_plane, &arguments)).expect("a pod"))
+        Ok(serde_json::from_str(&kubectl(self.testbed.control_plane, &arguments)).expect("a pod"))
     }
 
     /// Restarts each replica in turn, and waits each time until pods were created before, meanwhile and after.
@@ -74,7 +75,7 @@ impl<'a> Cluster<'a> {
     }
 }
 
-fn start_replica(install: &Install) -> Process {
+fn start_replica(install: &Install) -> WebhookProcess {
     install.start(&["--drain-seconds=1", "--ca-propagation-seconds=1"])
 }
 
@@ -95,7 +96,7 @@ fn injected(pod: &Value) -> bool {
     env.is_some_and(|env| env.iter().any(|variable| variable["name"] == "AZURE_CLIENT_ID"))
 }
 
-/// Fifty that create pods as fast as they can.
+/// Fifty clients that create pods as fast as they can.
 struct Creators {
     stop: Arc<AtomicBool>,
     created: Arc<AtomicUsize>,
@@ -113,7 +114,7 @@ impl Creators {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let mut config = control_plane.config().await;
-                // A failure that is retried is a failure still.
+                // A failure counts even if it would be retried.
                 config.default_retry = false;
                 let api: Api<Pod> = Api::namespaced(kube::Client::try_from(config).expect("a client"), &namespace);
                 let creator = |number: usize| {
@@ -121,7 +122,7 @@ impl Creators {
                     let namespace = &namespace;
                     async move {
                         while !stopped.load(Ordering::Relaxed) {
-                            // Dry runs are admitted as others are, and leave no pods behind.
+                            // Dry runs go through admission, and leave no pods behind.
                             let params = PostParams { dry_run: number.is_multiple_of(2), ..PostParams::default() };
                             let pod = serde_json::from_value(pod(namespace, number.is_multiple_of(3))).expect("a pod");
                             let problem = match api.create(&params, &pod).await {
@@ -155,7 +156,7 @@ impl Creators {
     /// Stops them; nothing may have failed.
     fn finish(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the creators end");
+        self.thread.join().expect("the clients stop");
         let failures = self.failures.lock().expect("no panic").clone();
         assert!(failures.is_empty(), "{failures:#?}");
         self.created.load(Ordering::Relaxed)
@@ -164,9 +165,9 @@ impl Creators {
 
 #[test]
 fn no_creation_fails_while_replicas_are_restarted_one_after_the_other() {
-    let stage = Stage::enter();
-    let mut cluster = Cluster::start(&stage, "roll");
-    let creators = Creators::start(stage.control_plane, &cluster.team.name);
+    let testbed = Testbed::acquire();
+    let mut cluster = Cluster::start(&testbed, "roll");
+    let creators = Creators::start(testbed.control_plane, &cluster.team.name);
     cluster.roll(&creators);
     let created = creators.finish();
     assert!(created >= 6 * 3 * CREATORS, "{created}");
@@ -174,35 +175,35 @@ fn no_creation_fails_while_replicas_are_restarted_one_after_the_other() {
 }
 
 #[test]
-fn no_creation_fails_while_the_authority_is_replaced() {
-    let stage = Stage::enter();
-    let mut cluster = Cluster::start(&stage, "rotate-live");
+fn no_creation_fails_while_the_ca_is_rotated() {
+    let testbed = Testbed::acquire();
+    let mut cluster = Cluster::start(&testbed, "rotate-live");
     let trusted = || cluster.install.entry(LABELLED_ENTRY).expect("an entry")["clientConfig"]["caBundle"].clone();
     let (before, leaf) = (trusted(), cluster.install.secret("tls.crt"));
-    let creators = Creators::start(stage.control_plane, &cluster.team.name);
+    let creators = Creators::start(testbed.control_plane, &cluster.team.name);
     creators.wait_for_more();
     let (name, annotation) = (&cluster.install.name, format!("{ROTATE_AUTHORITY_ANNOTATION}=now"));
-    kubectl(stage.control_plane, &["annotate", "secret", name, &annotation, "--namespace", name]);
-    wait_for("the new authority to sign", || (cluster.install.secret("tls.crt") != leaf).then_some(()));
+    kubectl(testbed.control_plane, &["annotate", "secret", name, &annotation, "--namespace", name]);
+    wait_for("the new CA to sign", || (cluster.install.secret("tls.crt") != leaf).then_some(()));
     assert_ne!(trusted(), before, "it was registered first");
     assert_eq!(cluster.install.secret("next-ca.key"), None);
     assert_eq!(cluster.install.secret("ca.crt").expect("a CA").matches("BEGIN CERTIFICATE").count(), 2);
     creators.wait_for_more();
-    // Fresh replicas have nothing but the new one.
+    // New replicas know only the new one.
     cluster.roll(&creators);
     creators.finish();
 }
 
 #[test]
-fn a_ca_bundle_that_somebody_wipes_is_put_back() {
-    let stage = Stage::enter();
-    let cluster = Cluster::start(&stage, "wipe");
+fn a_wiped_ca_bundle_is_restored() {
+    let testbed = Testbed::acquire();
+    let cluster = Cluster::start(&testbed, "wipe");
     for entry in [GRANTED_ENTRY, LABELLED_ENTRY] {
         let entries = cluster.install.registration()["webhooks"].as_array().expect("entries").clone();
         let index = entries.iter().position(|found| found["name"] == entry).expect("the entry");
         let path = format!("/webhooks/{index}/clientConfig/caBundle");
         cluster.install.patch_registration(&json!([{"op": "remove", "path": path}]));
-        wait_for("the CA bundle to be back", || {
+        wait_for("the CA bundle to be restored", || {
             let entry = cluster.install.entry(entry)?;
             (entry["clientConfig"]["caBundle"] == entries[index]["clientConfig"]["caBundle"]).then_some(())
         });
@@ -211,39 +212,39 @@ fn a_ca_bundle_that_somebody_wipes_is_put_back() {
 }
 
 #[test]
-fn without_any_replica_other_namespaces_go_on_and_granted_ones_refuse_with_the_reason() {
-    let stage = Stage::enter();
-    let mut cluster = Cluster::start(&stage, "gone");
+fn without_replicas_other_namespaces_work_and_granted_ones_deny_with_the_reason() {
+    let testbed = Testbed::acquire();
+    let mut cluster = Cluster::start(&testbed, "gone");
     let elsewhere = unique("elsewhere");
-    kubectl(stage.control_plane, &["create", "namespace", &elsewhere]);
-    kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &elsewhere]);
+    kubectl(testbed.control_plane, &["create", "namespace", &elsewhere]);
+    kubectl(testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &elsewhere]);
     for replica in &mut cluster.replicas {
         assert!(replica.terminate().success());
     }
 
-    assert!(!injected(&cluster.create(&elsewhere, false).expect("nobody is asked about it")));
+    assert!(!injected(&cluster.create(&elsewhere, false).expect("it is not sent to the webhook")));
     for (labelled, entry) in [(false, GRANTED_ENTRY), (true, LABELLED_ENTRY)] {
-        let refusal = cluster.create(&cluster.team.name, labelled).expect_err("refused");
-        assert!(refusal.contains(&format!("failed calling webhook \"{entry}\"")), "{refusal}");
+        let error = cluster.create(&cluster.team.name, labelled).expect_err("refused");
+        assert!(error.contains(&format!("failed calling webhook \"{entry}\"")), "{error}");
     }
 
-    // A namespace that is granted meanwhile goes on too, until there is somebody to ask.
-    let late = stage.team("late");
-    kubectl(stage.control_plane, &["create", "serviceaccount", "app", "--namespace", &late.name]);
+    // A namespace that is granted meanwhile continues as well, until the webhook responds.
+    let late = testbed.team("late");
+    kubectl(testbed.control_plane, &["create", "serviceaccount", "app", "--namespace", &late.name]);
     let asked = cluster.balancer.turned_away();
     late.bind();
-    wait_for("the controller to look for the webhook", || (cluster.balancer.turned_away() > asked).then_some(()));
-    let is_asked = |team: &StageTeam<'_>| {
+    wait_for("the controller to probe the webhook", || (cluster.balancer.turned_away() > asked).then_some(()));
+    let is_asked = |team: &TestbedTeam<'_>| {
         let entry = cluster.install.entry(GRANTED_ENTRY).map(|entry| entry["namespaceSelector"].to_string());
         entry.is_some_and(|entry| entry.contains(&format!("\"{}\"", team.name)))
     };
     assert!(is_asked(&cluster.team) && !is_asked(&late));
     assert!(!injected(&cluster.create(&late.name, false).expect("as before")));
 
-    // What is taken away needs nobody to answer.
+    // Revoking needs no webhook.
     let nobody = ["patch", "mi", &cluster.team.name, "--type=merge", "--patch", r#"{"spec":{"allowedSubjects":[]}}"#];
-    kubectl(stage.control_plane, &nobody);
-    wait_for("the namespace to be let go", || (!is_asked(&cluster.team)).then_some(()));
+    kubectl(testbed.control_plane, &nobody);
+    wait_for("the namespace to be removed from the webhook configuration", || (!is_asked(&cluster.team)).then_some(()));
     wait_for("its pods to be created", || cluster.create(&cluster.team.name, false).ok());
     assert!(!is_asked(&late));
 }

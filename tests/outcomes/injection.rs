@@ -1,4 +1,4 @@
-//! Pods that get their identity, and what they get.
+//! Pods that are injected, and what is injected.
 
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 use ensign_core::cel::Mode;
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{bound_team, granted_team, team};
 use crate::INJECTION;
+use ensign_testkit::azure::AUDIENCE;
 use ensign_testkit::objects::{Team, condition_of, kubectl, wait_for};
 use ensign_testkit::pods::{create, env, env_names, labelled, pod};
-use ensign_testkit::webhook::AUDIENCE;
 
 #[test]
 fn a_pod_that_a_ready_binding_matches_is_injected() {
@@ -47,7 +47,7 @@ fn an_unmatched_pod_of_a_granted_namespace_is_as_it_would_be_without_ensign() {
 }
 
 #[test]
-fn a_pod_that_opts_out_is_left_alone() {
+fn a_pod_that_opts_out_is_unchanged() {
     let (team, _) = bound_team("out");
     team.injected(&pod(&team.name, &json!({})));
     let admitted = team.dry_run(&pod(&team.name, &json!({"metadata": {"labels": {INJECT_LABEL: "false"}}})));
@@ -111,12 +111,12 @@ fn each_container_gets_the_identities_that_choose_it_and_all_share_one_token() {
             TOKEN_VOLUME
         );
     }
-    assert_eq!(env(&app[0])[0], ("MINE", "1"), "what is there stays first");
+    assert_eq!(env(&app[0])[0], ("MINE", "1"), "existing variables stay first");
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]
-fn a_dry_run_answers_as_a_creation_does_and_a_name_may_be_generated() {
+fn a_dry_run_equals_a_creation_also_with_a_generated_name() {
     let (team, _) = bound_team("generated");
     let pod = pod(&team.name, &json!({"metadata": {"name": null, "generateName": "web-"}}));
     let tried = team.injected(&pod);
@@ -127,7 +127,7 @@ fn a_dry_run_answers_as_a_creation_does_and_a_name_may_be_generated() {
 }
 
 #[test]
-fn an_injected_pod_that_is_created_again_stays_as_it_is() {
+fn a_copy_of_an_injected_pod_is_admitted_unchanged() {
     let (team, _) = bound_team("again");
     let first = team.created(&pod(&team.name, &labelled()));
     let mut copy = pod(&team.name, &labelled());
@@ -164,16 +164,18 @@ fn pods_of_a_deployment_are_injected() {
 }
 
 #[test]
-fn a_known_identity_is_injected_while_azure_is_away() {
+fn a_known_identity_is_injected_while_azure_is_unavailable() {
     let (team, binding) = bound_team("away");
     let rule = json!([{
         "match": {"pathContains": format!("/{}", team.name)}, "times": 1_000_000, "action": {"status": 503},
     }]);
     team.ensign.azure.set_faults(serde_json::from_value(rule).expect("a rule"));
     let before = team.ensign.arm_lists(&team.name);
-    // An annotation makes the controller look.
+    // An annotation triggers a check.
     kubectl(team.ensign.control_plane, &["annotate", "managedidentity", &team.name, "look=again"]);
-    wait_for("the controller to find Azure away", || (team.ensign.arm_lists(&team.name) > before + 1).then_some(()));
+    wait_for("the controller to find Azure unavailable", || {
+        (team.ensign.arm_lists(&team.name) > before + 1).then_some(())
+    });
     let admitted = team.created(&pod(&team.name, &labelled()));
     team.ensign.azure.set_faults(Vec::new());
     assert_eq!(env(&admitted["spec"]["containers"][0])[0].1, binding["status"]["clientID"]);
@@ -186,16 +188,16 @@ fn a_deleted_binding_injects_no_more() {
     let (team, _) = bound_team("deleted");
     team.created(&pod(&team.name, &labelled()));
     team.delete("mib", "app");
-    team.wait_gone("mib", "app");
-    wait_for("the deletion to be known", || {
+    team.wait_deleted("mib", "app");
+    wait_for("the deletion to take effect", || {
         let admitted = team.dry_run(&pod(&team.name, &json!({}))).expect("admitted");
         env(&admitted["spec"]["containers"][0]).is_empty().then_some(())
     });
-    team.dry_run(&pod(&team.name, &labelled())).expect_err("a labelled pod is refused");
+    team.dry_run(&pod(&team.name, &labelled())).expect_err("a labelled pod is denied");
 }
 
 #[test]
-fn a_client_id_that_is_there_is_kept_and_the_webhook_says_so_to_whoever_creates_the_pod() {
+fn an_existing_client_id_is_kept_and_the_webhook_warns_about_it() {
     let (team, _) = bound_team("kept");
     let change = json!({
         "metadata": {"labels": {INJECT_LABEL: "true"}},
@@ -204,7 +206,7 @@ fn a_client_id_that_is_there_is_kept_and_the_webhook_says_so_to_whoever_creates_
     let admitted = team.created(&pod(&team.name, &change));
     let variables = env(&admitted["spec"]["containers"][0]);
     assert_eq!((variables.len(), variables[0]), (4, ("AZURE_CLIENT_ID", "mine")));
-    // As an error, kubectl shows the warning where this test reads.
+    // As an error, kubectl prints the warning where this test reads it.
     let said = create(team.ensign.control_plane, &pod(&team.name, &change), &["--warnings-as-errors"]);
     match INJECTION {
         Mode::Webhook => {

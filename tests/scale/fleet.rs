@@ -1,77 +1,74 @@
 //! Fifty identities in five subscriptions, with twenty bindings each.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ensign_api::conditions::{ConditionType, is_true};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::state::{Credential, IdentityId, ResourceGroup, Subscription};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign_core::credentials::names::Subject;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
+use ensign_testkit::azure;
 use ensign_testkit::control_plane::ControlPlane;
-use ensign_testkit::process::{Controller, USER, World};
+use ensign_testkit::controller_process::{ControllerProcess, Environment, USER, install};
+use ensign_testkit::paths::empty_scratch;
 
 pub const IDENTITIES: usize = 50;
 const PER_IDENTITY: usize = 20;
 pub const BINDINGS: usize = IDENTITIES * PER_IDENTITY;
 const SUBSCRIPTIONS: usize = 5;
 const NAMESPACES: usize = 20;
-/// How long everything together may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(600);
-const GLANCE: Duration = Duration::from_millis(100);
+/// How long everything together may take on a busy machine before the test fails.
+const TIMEOUT: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(100);
 const GROUP: &str = "fleet";
 
-/// How fast a controller asks Azure.
+/// The rate limits of a controller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// As Azure's published limits allow.
+    /// Azure's published rate limits.
     Published,
-    /// As fast as it can.
+    /// No effective limits.
     Unbounded,
 }
 
-/// A fleet of its own: names, identities and Azure are no other fleet's.
+/// A fleet of bindings with its own emulator.
 pub struct Fleet {
     pub control_plane: &'static ControlPlane,
     pub azure: Emulator,
     pub client: Client,
     pub name: String,
-    /// Files of this run.
+    /// The folder for files of this run.
     pub folder: PathBuf,
 }
 
 impl Fleet {
     pub async fn create() -> Self {
         let control_plane = ControlPlane::shared();
-        let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
         let name = "fleet".to_owned();
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
-        // What an earlier run left speaks of another cluster.
-        let _ = std::fs::remove_dir_all(&folder);
-        let data_dir = Some(folder.join("azure"));
-        let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
-        let azure = Emulator::start(options).expect("start the stand-in for Azure");
+        let folder = empty_scratch(&name);
+        let options = EmulatorOptions { data_dir: Some(folder.join("azure")), ..EmulatorOptions::default() };
+        let azure = azure::start_emulator(control_plane, options);
         let fleet = Self { control_plane, azure, client: control_plane.client().await, name, folder };
-        fleet.world().install(&Self::subscription(0), GROUP);
+        install(control_plane, &fleet.azure, &Self::subscription(0), GROUP);
         fleet.fill_azure();
         fleet.fill_kubernetes().await;
         fleet
     }
 
-    fn world(&self) -> World<'_> {
-        World { control_plane: self.control_plane, azure: &self.azure, folder: self.folder.join("controller") }
+    fn environment(&self) -> Environment<'_> {
+        Environment { control_plane: self.control_plane, azure: &self.azure, folder: self.folder.join("controller") }
     }
 
     /// Starts a controller.
-    pub fn controller(&self, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> Controller {
+    pub fn controller(&self, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> ControllerProcess {
         let [resync_seconds, lease_seconds] = [resync_seconds, lease_seconds].map(|seconds| seconds.to_string());
         let mut flags =
             vec!["--resync-seconds", resync_seconds.as_str(), "--lease-duration-seconds", lease_seconds.as_str()];
@@ -82,7 +79,7 @@ impl Fleet {
         if pace == Pace::Unbounded {
             flags.extend(limits.iter().map(String::as_str));
         }
-        Controller::start(&self.world(), &flags)
+        ControllerProcess::start(&self.environment(), &flags)
     }
 
     fn subscription(number: usize) -> String {
@@ -121,19 +118,8 @@ impl Fleet {
                 let tenant_id = info.tenant_id.clone();
                 state.subscriptions.insert(id.clone(), Subscription { id, tenant_id, resource_groups });
             }
-            let plain = |id: IdentityId, client_id: String| Identity {
-                id,
-                location: info.location.clone(),
-                tags: BTreeMap::new(),
-                isolation_scope: "None".to_owned(),
-                client_id,
-                principal_id: uuid::Uuid::new_v4().to_string(),
-                arm_rights: ArmRights::None,
-                created_at: Timestamp::UNIX_EPOCH,
-                credentials: BTreeMap::new(),
-            };
             for number in 0..IDENTITIES {
-                let identity = plain(self.id(number), uuid::Uuid::new_v4().to_string());
+                let identity = azure::identity(self.id(number), &info.location);
                 state.identities.insert(identity.id.key(), identity);
             }
         });
@@ -151,11 +137,7 @@ impl Fleet {
             let grants: Vec<Value> = (0..NAMESPACES)
                 .map(|n| json!({"name": format!("n{n}"), "namespace": self.namespace(n), "serviceAccounts": ["*"]}))
                 .collect();
-            let id = format!(
-                "/subscriptions/{}/resourceGroups/{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
-                Self::subscription(number),
-                self.identity(number)
-            );
+            let id = azure::arm_id(&self.id(number));
             let identity: ManagedIdentity = object(json!({
                 "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": self.identity(number)},
                 "spec": {"existing": {"resourceID": id}, "allowedSubjects": grants},
@@ -190,18 +172,18 @@ impl Fleet {
         let api: Api<ManagedIdentityBinding> = Api::all(self.client.clone());
         let start = Instant::now();
         while !api.list(&ListParams::default()).await.expect("list the bindings").items.is_empty() {
-            assert!(start.elapsed() < PATIENCE, "bindings go once their credentials are gone");
-            tokio::time::sleep(GLANCE).await;
+            assert!(start.elapsed() < TIMEOUT, "bindings are deleted once their credentials are");
+            tokio::time::sleep(POLL).await;
         }
     }
 
-    /// Identity and subject of everything that should be trusted.
+    /// Identity and subject of every credential that should exist.
     pub fn expected(&self) -> BTreeSet<(String, String)> {
         let of = |number: usize| self.subjects(number).map(move |subject| (self.identity(number), subject.to_string()));
         (0..IDENTITIES).flat_map(of).collect()
     }
 
-    /// Identity and subject of everything that is trusted.
+    /// Identity and subject of every credential that exists.
     pub fn trusted(&self) -> BTreeSet<(String, String)> {
         self.azure.with_state(|state| {
             let fleet = state.identities.values().filter(|identity| identity.id.name.starts_with(&self.name));
@@ -231,12 +213,12 @@ impl Fleet {
                 return;
             }
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < TIMEOUT,
                 "{} of {BINDINGS} are ready; one that is not: {:#?}",
                 ready.len(),
                 waiting.first().map(|binding| &binding.status)
             );
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -245,47 +227,47 @@ impl Fleet {
         self.azure.log(&LogFilter { kind: Some(kind.to_owned()), path, ..LogFilter::default() })
     }
 
-    /// Every write that ARM saw.
+    /// Every write to ARM.
     pub fn azure_writes(&self) -> Vec<LogEntry> {
         self.log("arm-write")
     }
 
-    /// Waits until ARM has seen so many more writes, and at least one request.
+    /// Waits until ARM has received this many more writes, and at least one request.
     pub async fn wait_for_more_writes(&self, more: usize) {
         let (start, writes, seen) = (Instant::now(), self.azure_writes().len(), self.log_position());
         while self.azure_writes().len() < writes + more || self.log_position() == seen {
-            assert!(start.elapsed() < PATIENCE, "the controller writes on");
+            assert!(start.elapsed() < TIMEOUT, "the controller continues to write");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Requests that were refused because there were too many.
+    /// Requests that were throttled with 429.
     pub fn refused_for_limits(&self) -> Vec<LogEntry> {
         let mut log = self.azure.log(&LogFilter::default());
         log.retain(|entry| entry.status == Some(429));
         log
     }
 
-    /// Every LIST of credentials that ARM saw.
+    /// Every LIST of credentials.
     pub fn azure_lists(&self) -> Vec<LogEntry> {
         let mut reads = self.log("arm-read");
         reads.retain(|read| read.path.ends_with("/federatedIdentityCredentials"));
         reads
     }
 
-    /// The number of the last request that Azure saw.
+    /// The number of the last request to Azure.
     pub fn log_position(&self) -> u64 {
         self.azure.log(&LogFilter::default()).last().map_or(0, |entry| entry.seq)
     }
 
-    /// Waits until nothing has been written to Kubernetes for a moment.
+    /// Waits until nothing has been written to Kubernetes for three seconds.
     pub async fn wait_for_rest(&self) {
         let start = Instant::now();
         let mut last = self.kubernetes_writes();
         let mut since = Instant::now();
         while since.elapsed() < Duration::from_secs(3) {
-            assert!(start.elapsed() < PATIENCE, "it never comes to rest");
-            tokio::time::sleep(GLANCE).await;
+            assert!(start.elapsed() < TIMEOUT, "the writes do not stop");
+            tokio::time::sleep(POLL).await;
             let now = self.kubernetes_writes();
             if now != last {
                 (last, since) = (now, Instant::now());
@@ -293,7 +275,7 @@ impl Fleet {
         }
     }
 
-    /// How many writes but those of its Lease the API server has seen from the controller.
+    /// How many writes the controller has sent to the API server, without those of its Lease.
     pub fn kubernetes_writes(&self) -> usize {
         let is_write = |event: &Value| {
             let verb = event["verb"].as_str().unwrap_or_default();
@@ -306,7 +288,7 @@ impl Fleet {
             .count()
     }
 
-    /// Waits until every identity was listed after `seen`; answers the identity of each LIST since.
+    /// Waits until every identity was listed after `seen`; returns the identity of each LIST since.
     pub fn wait_for_lists_of_every_identity(&self, seen: u64) -> Vec<String> {
         let start = Instant::now();
         loop {
@@ -319,13 +301,12 @@ impl Fleet {
             if lists.iter().collect::<BTreeSet<_>>().len() == IDENTITIES {
                 return lists;
             }
-            assert!(start.elapsed() < PATIENCE, "a resync looks at every identity: {}", lists.len());
-            std::thread::sleep(GLANCE);
+            assert!(start.elapsed() < TIMEOUT, "every identity is checked in an interval: {}", lists.len());
+            std::thread::sleep(POLL);
         }
     }
 }
 
-/// The control plane with the definitions and the controller's rights.
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("an object")
 }

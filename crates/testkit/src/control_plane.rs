@@ -1,9 +1,9 @@
-//! One real control plane for the whole test binary.
+//! One real control plane per test program.
 //!
-//! It is started by the first test that asks for it and ends with the process: its supervisor holds the other end of
-//! a pipe and stops when that closes, which the kernel sees to even after a SIGKILL.
+//! The first test that needs it starts it, and it ends with the process: its supervisor reads from
+//! a pipe and stops when that closes, which the kernel ensures even after a SIGKILL.
 //!
-//! The ambient `KUBECONFIG` is never read. `ENSIGN_TEST_KUBECONFIG` names a cluster to use instead; see
+//! `KUBECONFIG` is never read. `ENSIGN_TEST_KUBECONFIG` names a cluster to use instead; see
 //! [`super::chosen_cluster`] for which may be used.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "test support: what fails here fails the test")]
@@ -23,7 +23,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use super::audit::AuditLog;
-use super::chosen_cluster::refusal;
+use super::chosen_cluster::rejection;
 
 use super::paths::{self, REPOSITORY as ROOT};
 
@@ -35,16 +35,16 @@ pub struct ControlPlane {
     pub ca_file: PathBuf,
     /// The service account issuer, whose discovery document can be read without credentials.
     pub issuer: String,
-    /// Where kubectl is.
+    /// The path of kubectl.
     pub kubectl: PathBuf,
-    /// What only a control plane of our own has.
+    /// None for a cluster that the caller chose.
     own: Option<Own>,
 }
 
 struct Own {
     audit_log: AuditLog,
-    /// Commands go in here; that it is open keeps it running.
-    leash: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    /// Commands are written to it; closing it stops the control plane.
+    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
 }
 
 impl ControlPlane {
@@ -53,20 +53,20 @@ impl ControlPlane {
     /// Blocks while it starts, which is why each test has a runtime of its own (`#[tokio::test]`).
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
-        // A failure is kept too: every test then says the same at once, instead of trying again.
+        // A failure is kept too, so that every test fails at once with the same message instead of trying again.
         match SHARED.get_or_init(Self::start) {
             Ok(control_plane) => control_plane,
-            Err(message) => panic!("no control plane to test on: {message}"),
+            Err(message) => panic!("no control plane for the tests: {message}"),
         }
     }
 
-    /// A control plane for tests that run controllers of their own, in which no other controller acts.
+    /// A control plane for tests that run their own controllers, where no other controller runs.
     pub fn separate() -> &'static Self {
         static SEPARATE: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
         Self::own_in(&SEPARATE)
     }
 
-    /// A control plane for what all tests share where the API server injects by itself. The policies have the names of an
+    /// A control plane where admission policies inject, shared by all tests. The policies have the names of an
     /// install, so that this is never a cluster that the caller chose.
     pub fn with_policies() -> &'static Self {
         static WITH_POLICIES: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
@@ -76,22 +76,22 @@ impl ControlPlane {
     fn own_in(place: &'static OnceLock<Result<ControlPlane, String>>) -> &'static Self {
         match place.get_or_init(|| binaries().and_then(|(program, kubectl)| Self::own_one(&program, kubectl))) {
             Ok(control_plane) => control_plane,
-            Err(message) => panic!("no further control plane to test on: {message}"),
+            Err(message) => panic!("no second control plane for the tests: {message}"),
         }
     }
 
-    /// A client of the administrator. It belongs to the runtime that made it: every test makes its own.
+    /// An administrator's client. It belongs to the runtime that created it, so every test creates its own.
     pub async fn client(&self) -> kube::Client {
         ensign_runtime::tls::install_provider();
-        kube::Client::try_from(self.config().await).expect("make a client")
+        kube::Client::try_from(self.config().await).expect("create a client")
     }
 
-    /// How the administrator's clients are configured.
+    /// The configuration of the administrator's clients.
     pub async fn config(&self) -> kube::Config {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).expect("read the kubeconfig");
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
-            .expect("understand the kubeconfig")
+            .expect("parse the kubeconfig")
     }
 
     /// kubectl as the administrator.
@@ -99,22 +99,22 @@ impl ControlPlane {
         kubectl(&self.kubectl, &self.kubeconfig)
     }
 
-    /// The requests so far whose record has this text in it, as events of `audit.k8s.io/v1` without bodies. An event is
-    /// written when its request is answered, so the last ones may come a moment after the answer.
+    /// The requests so far whose audit record contains this text, as events of `audit.k8s.io/v1` without bodies. An event is
+    /// written when its request is answered, so the last ones may follow a moment after the response.
     pub fn audit_events_with(&self, text: &str) -> Vec<Value> {
         self.own().audit_log.events_with(text)
     }
 
-    /// Gives a command such as `restart kube-apiserver`, and waits until it is done.
+    /// Executes a command such as `restart kube-apiserver`, and waits until it is done.
     #[allow(dead_code, reason = "the fault tests restart components")]
     pub fn command(&self, line: &str) {
-        let mut leash = self.own().leash.lock().expect("no command panicked");
-        writeln!(leash.0, "{line}").and_then(|()| leash.0.flush()).expect("give a command");
-        let answer = read_line(&mut leash.1).expect("an answer");
+        let mut pipes = self.own().pipes.lock().expect("no command panicked");
+        writeln!(pipes.0, "{line}").and_then(|()| pipes.0.flush()).expect("send a command");
+        let answer = read_line(&mut pipes.1).expect("a response");
         assert!(answer["error"].is_null(), "{line}: {answer}");
     }
 
-    /// Lets etcd forget everything before a revision, as it does by itself now and then.
+    /// Compacts etcd up to a revision, as happens periodically.
     #[allow(dead_code, reason = "the fault tests compact")]
     pub fn compact_etcd(&self, revision: &str) {
         let folder = self.kubeconfig.parent().expect("the folder of the control plane");
@@ -125,14 +125,14 @@ impl ControlPlane {
             "POST /v3/kv/compaction HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )
-        .expect("ask etcd");
+        .expect("send a request to etcd");
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).expect("an answer of etcd");
+        socket.read_to_string(&mut answer).expect("a response of etcd");
         assert!(answer.starts_with("HTTP/1.1 200"), "etcd: {answer}");
     }
 
     fn own(&self) -> &Own {
-        self.own.as_ref().expect("a control plane of our own: unset ENSIGN_TEST_KUBECONFIG")
+        self.own.as_ref().expect("this test needs its own control plane: unset ENSIGN_TEST_KUBECONFIG")
     }
 
     fn start() -> Result<Self, String> {
@@ -154,7 +154,7 @@ impl ControlPlane {
             return Err("the control plane has no pipes".to_owned());
         };
         let mut stdout = BufReader::new(stdout);
-        // It gives up by itself, and says why on standard error, if it is not ready in time.
+        // If it is not ready in time, it exits, with the reason on standard error.
         let ready = read_line(&mut stdout)?;
         let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
@@ -162,21 +162,21 @@ impl ControlPlane {
             ca_file: text("ca_file").into(),
             issuer: text("issuer"),
             kubectl,
-            own: Some(Own { audit_log: AuditLog::new(text("audit_log").into()), leash: Mutex::new((stdin, stdout)) }),
+            own: Some(Own { audit_log: AuditLog::new(text("audit_log").into()), pipes: Mutex::new((stdin, stdout)) }),
         })
     }
 
-    /// A cluster that the caller named on purpose.
+    /// The cluster that the caller chose.
     fn chosen(kubectl_path: PathBuf, kubeconfig: PathBuf) -> Result<Self, String> {
         let ask = |arguments: &[&str]| output(kubectl(&kubectl_path, &kubeconfig).args(arguments));
         let view = ["config", "view", "--raw", "--minify", "--flatten", "--output"];
         let server = ask(&[&view[..], &["jsonpath={.clusters[0].cluster.server}"]].concat())?;
-        if let Some(refusal) = refusal(&server, env::var("ENSIGN_TEST_ALLOW_REMOTE").ok().as_deref()) {
-            return Err(refusal);
+        if let Some(rejection) = rejection(&server, env::var("ENSIGN_TEST_ALLOW_REMOTE").ok().as_deref()) {
+            return Err(rejection);
         }
         let ca = r#"go-template={{index (index .clusters 0).cluster "certificate-authority-data" | base64decode}}"#;
         let ca_file = paths::scratch().join("chosen-cluster-ca.crt");
-        fs::write(&ca_file, ask(&[&view[..], &[ca]].concat())?).map_err(|error| format!("keep the CA: {error}"))?;
+        fs::write(&ca_file, ask(&[&view[..], &[ca]].concat())?).map_err(|error| format!("write the CA: {error}"))?;
         let discovery: Value = serde_json::from_str(&ask(&["get", "--raw", "/.well-known/openid-configuration"])?)
             .map_err(|error| format!("read the discovery document: {error}"))?;
         let issuer = discovery["issuer"].as_str().ok_or("the discovery document names no issuer")?.to_owned();
@@ -218,8 +218,8 @@ fn output(command: &mut Command) -> Result<String, String> {
 fn read_line(from: &mut impl BufRead) -> Result<Value, String> {
     let mut line = String::new();
     match from.read_line(&mut line) {
-        Ok(0) => Err("the control plane ended; its standard error says why".to_owned()),
-        Ok(_) => serde_json::from_str(&line).map_err(|error| format!("the control plane said {line:?}: {error}")),
+        Ok(0) => Err("the control plane exited; see its standard error".to_owned()),
+        Ok(_) => serde_json::from_str(&line).map_err(|error| format!("the control plane printed {line:?}: {error}")),
         Err(error) => Err(format!("read from the control plane: {error}")),
     }
 }

@@ -1,4 +1,4 @@
-//! What tests of identities that Ensign makes look at: objects, and all of Azure that could be theirs.
+//! Dedicated identities of a team: objects, and what exists for them in Azure.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ impl Team {
         json!({"subscriptionID": info.subscription_id, "resourceGroup": info.resource_group, "location": info.location})
     }
 
-    /// A `ManagedIdentity` of this name that is made in Azure under it, for every service account of the namespace.
+    /// A `ManagedIdentity` that creates the identity of this name in Azure, for every service account of the namespace.
     pub fn provisioned(&self, name: &str, provision: &Value) -> Value {
         let mut place = self.place();
         place["name"] = json!(name);
@@ -28,7 +28,7 @@ impl Team {
         })
     }
 
-    /// The team's class, whose identities have the team's name in theirs.
+    /// The team's class, whose identities contain the team's name.
     pub fn class(&self, change: &Value) -> Value {
         let mut place = self.place();
         place["nameTemplate"] = json!("{namespace}-{binding}");
@@ -43,14 +43,14 @@ impl Team {
         class
     }
 
-    /// A binding on the team's class.
+    /// A binding to the team's class.
     pub fn asking(&self, name: &str, service_account: &str) -> Value {
         let mut binding = self.binding(name, service_account);
         binding["spec"]["identityRef"] = json!({"kind": "ManagedIdentityClass", "name": self.name});
         binding
     }
 
-    /// Identities in Azure whose names begin with the team's, by name; without the one that every team has.
+    /// Identities in Azure whose names begin with the team's, by name, without the one that every team has.
     pub fn azure_identities(&self) -> BTreeMap<String, Identity> {
         let prefix = format!("{}-", self.name);
         self.ensign.azure.with_state(|state| {
@@ -59,25 +59,25 @@ impl Team {
         })
     }
 
-    /// Changes an identity in Azure behind Ensign's back.
-    pub fn meddle(&self, name: &str, change: impl FnOnce(&mut Identity)) {
+    /// Changes an identity in Azure out of band.
+    pub fn change_in_azure(&self, name: &str, change: impl FnOnce(&mut Identity)) {
         self.ensign.azure.with_state(|state| {
             change(state.identities.values_mut().find(|found| found.id.name == name).expect("an identity"));
         });
     }
 
-    pub fn vanish(&self, name: &str) {
+    pub fn delete_in_azure(&self, name: &str) {
         self.ensign.azure.with_state(|state| state.identities.retain(|_, found| found.id.name != name));
     }
 
-    /// Every write that ARM saw for something whose path has this text.
+    /// Every write to ARM whose path contains this text.
     pub fn writes_with(&self, text: &str) -> Vec<LogEntry> {
         let filter =
             LogFilter { kind: Some("arm-write".to_owned()), path: Some(text.to_owned()), ..LogFilter::default() };
         self.ensign.azure.log(&filter)
     }
 
-    /// Has the controller look at the object again.
+    /// Makes the controller check the object again.
     pub fn touch(&self, name: &str) {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNTER: AtomicU32 = AtomicU32::new(0);

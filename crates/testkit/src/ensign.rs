@@ -1,17 +1,14 @@
-//! Azure's stand-in, a controller and a webhook on the shared control plane, started once for the whole binary; or the
-//! same without a webhook, where the API server injects by itself.
+//! An emulator, a controller and a webhook on the shared control plane, started once per test program; or the same without
+//! a webhook, where admission policies inject.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
-use azure_core::time::OffsetDateTime;
 use ensign_azure::ArmClient;
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
+use ensign_azure_emulator::state::{Credential, IdentityId};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
-use ensign_controller;
 use ensign_controller::{Config, ControllerMetrics, Failpoints, PodSettings};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
@@ -22,24 +19,23 @@ use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SystemClock;
 use ensign_runtime::health::Readiness;
-use k8s_openapi::jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::azure::{self, FixedToken};
 use super::control_plane::ControlPlane;
+use super::controller_process::OWN_CLIENT_ID;
 use super::objects::{apply_crds, wait_for};
 use super::policies::{self, Policies};
-use super::process::OWN_CLIENT_ID;
 use super::webhook::Webhook;
 
-/// The stand-in for Entra sees a credential at once.
+/// The emulator's token exchange accepts a credential at once.
 const SETTLE: Duration = Duration::ZERO;
 
-/// Azure's stand-in, the controller and whoever injects.
+/// The emulator, the controller and, unless policies inject, the webhook.
 pub struct Ensign {
     pub control_plane: &'static ControlPlane,
     pub azure: Emulator,
-    /// None where the API server injects by itself.
+    /// None where policies inject.
     webhook: Option<Webhook>,
     controller: Mutex<Option<RunningController>>,
 }
@@ -50,32 +46,31 @@ struct RunningController {
 }
 
 impl Ensign {
-    /// What all tests share.
+    /// Shared by all tests, with the webhook.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Ensign> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let (control_plane, azure) = Self::world(ControlPlane::shared(), "azure");
+            let (control_plane, azure) = Self::start_azure(ControlPlane::shared(), "azure");
             let webhook = Webhook::start(control_plane, &azure.info().authority_host, SystemClock::shared());
             Self::started(control_plane, azure, Some(webhook))
         })
     }
 
-    /// The same where no process of Ensign is asked about pods.
-    pub fn by_policies() -> &'static Self {
+    /// Shared by all tests, with admission policies.
+    pub fn with_policies() -> &'static Self {
         static SHARED: OnceLock<Ensign> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let (control_plane, azure) = Self::world(ControlPlane::with_policies(), "azure-by-policies");
+            let (control_plane, azure) = Self::start_azure(ControlPlane::with_policies(), "azure-by-policies");
             Policies::leave_to_controllers(control_plane);
             Self::started(control_plane, azure, None)
         })
     }
 
-    fn world(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
+    fn start_azure(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
         apply_crds(control_plane);
-        let ca = std::fs::read_to_string(&control_plane.ca_file).expect("read the cluster's CA");
         let data_dir = Some(super::paths::scratch().join(folder));
-        let options = EmulatorOptions { issuer_ca_pems: vec![ca], data_dir, ..EmulatorOptions::default() };
-        (control_plane, Emulator::start(options).expect("start the stand-in for Azure"))
+        let azure = azure::start_emulator(control_plane, EmulatorOptions { data_dir, ..EmulatorOptions::default() });
+        (control_plane, azure)
     }
 
     fn started(control_plane: &'static ControlPlane, azure: Emulator, webhook: Option<Webhook>) -> Self {
@@ -84,29 +79,16 @@ impl Ensign {
         ensign
     }
 
-    /// Makes a user-assigned identity in Azure, whose credentials another program may have made.
+    /// Creates a user-assigned identity in Azure, with credentials that another program may have created.
     pub fn azure_identity(&self, name: &str, client_id: Option<&str>, credentials: &[Credential]) {
-        let info = self.azure.info();
-        let id = IdentityId {
-            subscription: info.subscription_id.clone(),
-            resource_group: info.resource_group.clone(),
-            name: name.to_owned(),
-        };
-        let identity = Identity {
-            location: info.location.clone(),
-            tags: BTreeMap::new(),
-            isolation_scope: "None".to_owned(),
-            client_id: client_id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned),
-            principal_id: Uuid::new_v4().to_string(),
-            arm_rights: ArmRights::None,
-            created_at: Timestamp::UNIX_EPOCH,
-            credentials: credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect(),
-            id,
-        };
+        let mut identity = azure::identity(self.azure_id(name), &self.azure.info().location);
+        identity.client_id = client_id.map_or(identity.client_id, str::to_owned);
+        identity.credentials =
+            credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
         self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
     }
 
-    /// Replaces what stands under an identity that exists, as another program would.
+    /// Replaces the credentials of an identity, as another program would.
     pub fn azure_identity_with(&self, name: &str, credentials: &[Credential]) {
         let credentials = credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
         self.azure.with_state(|state| {
@@ -116,11 +98,16 @@ impl Ensign {
     }
 
     pub fn arm_id(&self, name: &str) -> String {
+        azure::arm_id(&self.azure_id(name))
+    }
+
+    fn azure_id(&self, name: &str) -> IdentityId {
         let info = self.azure.info();
-        format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
-            info.subscription_id, info.resource_group
-        )
+        IdentityId {
+            subscription: info.subscription_id.clone(),
+            resource_group: info.resource_group.clone(),
+            name: name.to_owned(),
+        }
     }
 
     /// The federated identity credentials under an identity, as `(name, subject)`.
@@ -132,7 +119,7 @@ impl Ensign {
         })
     }
 
-    /// Every write that ARM saw under an identity.
+    /// Every write of a credential of an identity.
     pub fn arm_writes(&self, identity: &str) -> Vec<LogEntry> {
         let filter = LogFilter {
             kind: Some("arm-write".to_owned()),
@@ -142,13 +129,13 @@ impl Ensign {
         self.azure.log(&filter)
     }
 
-    /// Everything that ARM was asked about the credentials of an identity, in the order of arrival.
+    /// Every request about the credentials of an identity, in the order of arrival.
     pub fn arm_log(&self, identity: &str) -> Vec<LogEntry> {
         let path = Some(format!("/{identity}/federatedIdentityCredentials"));
         self.azure.log(&LogFilter { path, ..LogFilter::default() })
     }
 
-    /// How often ARM was asked for the credentials of an identity.
+    /// How often the credentials of an identity were listed.
     pub fn arm_lists(&self, identity: &str) -> usize {
         let filter = LogFilter {
             kind: Some("arm-read".to_owned()),
@@ -158,12 +145,12 @@ impl Ensign {
         self.azure.log(&filter).len()
     }
 
-    /// Stops the controller, and starts a new one that has to learn everything anew.
+    /// Stops the controller, and starts a new one with an empty cache.
     pub fn restart_controller(&self) {
         let running = self.controller.lock().expect("no restart panicked").take();
         if let Some(running) = running {
             running.stop.cancel();
-            running.thread.join().expect("the controller stopped");
+            running.thread.join().expect("join the controller");
         }
         self.start_controller();
     }
@@ -182,9 +169,11 @@ impl Ensign {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async move {
                 let client = control_plane.client().await;
-                let (id, issuer) = ensign_controller::discover(&client, None, None).await.expect("learn the cluster");
+                let (id, issuer) =
+                    ensign_controller::discover(&client, None, None).await.expect("discover the cluster");
                 let credential = Arc::new(FixedToken(token));
-                let arm = ArmClient::new(&cloud, &connection, credential, &cluster_tag(&id)).expect("a client of ARM");
+                let arm =
+                    ArmClient::new(&cloud, &connection, credential, &cluster_tag(&id)).expect("create an ARM client");
                 let config = Config {
                     client,
                     arm,
@@ -212,26 +201,10 @@ impl Ensign {
                     pods: Some(PodSettings { excluded: BTreeSet::new() }),
                     metrics: ControllerMetrics::default(),
                 };
-                ensign_controller::run(config, stopped).await.expect("the controller ran");
+                ensign_controller::run(config, stopped).await.expect("run the controller");
             });
         });
         wait_for("the controller to be ready", || readiness.get().then_some(()));
         *self.controller.lock().expect("no restart panicked") = Some(RunningController { stop, thread });
-    }
-}
-
-/// A credential that always has the same token.
-#[derive(Debug)]
-pub struct FixedToken(pub String);
-
-#[async_trait::async_trait]
-impl TokenCredential for FixedToken {
-    async fn get_token(
-        &self,
-        _scopes: &[&str],
-        _options: Option<TokenRequestOptions<'_>>,
-    ) -> azure_core::Result<AccessToken> {
-        let expires_on = OffsetDateTime::now_utc() + azure_core::time::Duration::hours(12);
-        Ok(AccessToken::new(self.0.clone(), expires_on))
     }
 }

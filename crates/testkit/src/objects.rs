@@ -1,4 +1,4 @@
-//! What tests do with objects: apply as a user would, wait for facts, read conditions.
+//! Objects as users handle them: apply them, wait for a condition, read their status.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -11,41 +11,41 @@ use serde_json::{Value, json};
 use super::control_plane::ControlPlane;
 use super::ensign::Ensign;
 
-/// How long a fact may take on a busy machine before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
-const GLANCE: Duration = Duration::from_millis(25);
+/// How long a condition may take on a busy machine before the test fails.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(25);
 
-/// Waits until `look` finds something.
-pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_or_show(what, look, String::new)
+/// Polls until there is a result.
+pub fn wait_for<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
+    wait_or_show(what, poll, String::new)
 }
 
-fn wait_or_show<T>(what: &str, mut look: impl FnMut() -> Option<T>, show: impl Fn() -> String) -> T {
+fn wait_or_show<T>(what: &str, mut poll: impl FnMut() -> Option<T>, show: impl Fn() -> String) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}\n{}", show());
-        std::thread::sleep(GLANCE);
+        assert!(start.elapsed() < TIMEOUT, "not within {TIMEOUT:?}: {what}\n{}", show());
+        std::thread::sleep(POLL);
     }
 }
 
-/// A name that no other test has.
+/// A name that no other test uses.
 pub fn unique(prefix: &str) -> String {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}", COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Applies the custom resource definitions and waits until they serve.
+/// Applies the CRDs and waits until they are established.
 pub fn apply_crds(control_plane: &ControlPlane) {
-    // Two at a time would both create them.
+    // Two at a time would both try to create them.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let files = ensign_api::crds::all_as_yaml().expect("the definitions");
+    let files = ensign_api::crds::all_as_yaml().expect("the CRDs");
     let text: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
     let text = text.join("---\n");
-    apply_text(control_plane, &text).expect("apply the definitions");
+    apply_text(control_plane, &text).expect("apply the CRDs");
     let waited = control_plane
         .kubectl()
         .args(["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"])
@@ -54,7 +54,7 @@ pub fn apply_crds(control_plane: &ControlPlane) {
     assert!(waited.status.success(), "{}", String::from_utf8_lossy(&waited.stderr));
 }
 
-/// `kubectl apply`; what it said when it was refused.
+/// Runs `kubectl apply`; returns its error if it is rejected.
 pub fn apply(control_plane: &ControlPlane, object: &Value) -> Result<(), String> {
     apply_text(control_plane, &object.to_string())
 }
@@ -63,7 +63,7 @@ fn apply_text(control_plane: &ControlPlane, text: &str) -> Result<(), String> {
     kubectl_with(control_plane, &["apply", "--filename", "-"], text).map(|_| ())
 }
 
-/// Runs kubectl with this as its input: what it printed, or what it said when it failed.
+/// Runs kubectl with this input; returns what it printed, or its error.
 pub fn kubectl_with(control_plane: &ControlPlane, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = control_plane
         .kubectl()
@@ -74,7 +74,7 @@ pub fn kubectl_with(control_plane: &ControlPlane, arguments: &[&str], input: &st
         .spawn()
         .expect("run kubectl");
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("write to kubectl");
-    let done = child.wait_with_output().expect("kubectl ends");
+    let done = child.wait_with_output().expect("wait for kubectl");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
 }
@@ -84,7 +84,7 @@ pub fn apply_all(control_plane: &ControlPlane, objects: &[Value]) {
     apply(control_plane, &list(objects)).expect("apply");
 }
 
-/// Replaces many objects at once, in this order and whatever version there is.
+/// Replaces many objects at once, in this order and regardless of their versions.
 pub fn replace_all(control_plane: &ControlPlane, objects: &[Value]) {
     kubectl_with(control_plane, &["replace", "--filename", "-"], &list(objects).to_string()).expect("replace");
 }
@@ -93,14 +93,14 @@ fn list(objects: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": objects})
 }
 
-/// Runs kubectl; it has to succeed.
+/// Runs kubectl, which has to succeed.
 pub fn kubectl(control_plane: &ControlPlane, arguments: &[&str]) -> String {
     let done = control_plane.kubectl().args(arguments).output().expect("run kubectl");
     assert!(done.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
-/// One team's world: a namespace of its own and an identity of its own in Azure, both with the same unique name.
+/// A team: a namespace and an identity in Azure, both with the same unique name.
 pub struct Team {
     pub ensign: &'static Ensign,
     pub name: String,
@@ -111,7 +111,7 @@ impl Team {
         Self::named(unique(prefix))
     }
 
-    /// A team whose name says something to the fixtures.
+    /// A team with a given name.
     pub fn named(name: String) -> Self {
         Self::of(Ensign::shared(), name)
     }
@@ -154,30 +154,30 @@ impl Team {
         );
     }
 
-    /// The object as the API server has it, if it is there.
+    /// The object, if it exists.
     pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
         let arguments = ["get", kind, name, "--namespace", &self.name, "--ignore-not-found", "--output", "json"];
         let text = kubectl(self.ensign.control_plane, &arguments);
         (!text.trim().is_empty()).then(|| serde_json::from_str(&text).expect("an object"))
     }
 
-    /// Waits until a condition of the object has a status and a reason; answers the whole object.
+    /// Waits until a condition of the object has a status and a reason; returns the whole object.
     pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, status: &str, reason: &str) -> Value {
-        let look = || {
+        let poll = || {
             let object = self.get(kind, name)?;
             let found = condition_of(&object, condition)?;
             (found["status"] == status && found["reason"] == reason).then(|| object.clone())
         };
         let show = || format!("{:#}", self.get(kind, name).map_or(Value::Null, |object| object["status"].clone()));
-        wait_or_show(&format!("{kind} {name} to have {condition}={status}/{reason}"), look, show)
+        wait_or_show(&format!("{kind} {name} to have {condition}={status}/{reason}"), poll, show)
     }
 
     pub fn wait_ready(&self, name: &str) -> Value {
         self.wait_condition("mib", name, "Ready", "True", "Ready")
     }
 
-    pub fn wait_gone(&self, kind: &str, name: &str) {
-        wait_for(&format!("{kind} {name} to be gone"), || self.get(kind, name).is_none().then_some(()));
+    pub fn wait_deleted(&self, kind: &str, name: &str) {
+        wait_for(&format!("{kind} {name} to be deleted"), || self.get(kind, name).is_none().then_some(()));
     }
 
     /// Messages of the Warning events on an object, with their reasons.
@@ -198,7 +198,7 @@ impl Team {
         self.ensign.credentials(&self.name)
     }
 
-    /// How many writes ARM saw under the team's identity.
+    /// How many writes of the identity's credentials ARM received.
     pub fn arm_writes(&self) -> usize {
         self.ensign.arm_writes(&self.name).len()
     }

@@ -1,4 +1,4 @@
-//! What tests do with pods: create one as a user would, and read what was made of it.
+//! Pods as users create them, and what injection added to them.
 
 use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::control_plane::ControlPlane;
 use super::objects::{kubectl_with, unique};
 
-/// `kubectl create`: the object as the API server admitted it, or what kubectl said.
+/// Runs `kubectl create`; returns the object as admitted, or the error of kubectl.
 pub fn create(control_plane: &ControlPlane, object: &Value, flags: &[&str]) -> Result<Value, String> {
     let arguments = [&["create", "--filename", "-", "--output", "json"], flags].concat();
     let text = kubectl_with(control_plane, &arguments, &object.to_string())?;
@@ -27,7 +27,7 @@ pub fn pod(namespace: &str, change: &Value) -> Value {
     pod
 }
 
-/// The change that makes a pod one that is guaranteed its identity.
+/// The label that makes admission require an identity.
 pub fn labelled() -> Value {
     json!({"metadata": {"labels": {INJECT_LABEL: "true"}}})
 }
@@ -43,7 +43,7 @@ pub fn env_names(container: &Value) -> Vec<&str> {
     env(container).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Whether the pod's first container has what injection gives.
+/// Whether the pod's first container has the injected variables.
 pub fn is_injected(pod: &Value) -> bool {
     pod["spec"]["containers"][0]["env"].as_array().is_some_and(|env| env.len() == 4)
 }
@@ -54,7 +54,7 @@ pub fn gates(pod: &Value) -> Vec<&str> {
     gates.iter().filter_map(|gate| gate["name"].as_str()).collect()
 }
 
-/// Whether gate and label are there.
-pub fn is_held(pod: &Value) -> bool {
+/// Whether the pod has gate and label.
+pub fn is_gated(pod: &Value) -> bool {
     gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][HELD_LABEL] == "true"
 }

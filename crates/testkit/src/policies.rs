@@ -1,7 +1,7 @@
-//! Admission policies, made as whoever installs makes them.
+//! Admission policies, created as an install creates them.
 //!
-//! They have the names of an install, so that they are for control planes of our own: a cluster that the caller chose may
-//! have an install.
+//! They have the names of an install, so they are only used on the tests' own control planes: a cluster that the caller chose may
+//! contain an install.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,41 +13,42 @@ use ensign_core::cel::{self, Form, Mode};
 use ensign_core::webhook_configuration::excluded_namespaces;
 use serde_json::{Value, json};
 
+use super::azure::AUDIENCE;
 use super::control_plane::ControlPlane;
 use super::objects::{apply_all, apply_crds, replace_all};
-use super::webhook::{AUDIENCE, NAME};
+use super::webhook::NAME;
 
-/// What is known of the policies of control planes, by their kubeconfigs.
+/// The state of each control plane's policies, by kubeconfig.
 static STATES: Mutex<BTreeMap<PathBuf, State>> = Mutex::new(BTreeMap::new());
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// They do nothing.
+    /// They have no effect.
     Inert,
-    /// Somebody may have filled them in.
+    /// A controller or a test may have filled them in.
     Filled,
 }
 
-/// The policies of an install. Dropped, they do nothing any more.
+/// The policies of an install. When this is dropped, they have no effect any more.
 pub struct Policies {
     control_plane: &'static ControlPlane,
 }
 
 impl Policies {
-    /// Makes what whoever installs makes, unless it is there as it should be.
+    /// Creates what an install creates, unless it exists already.
     pub fn install(control_plane: &'static ControlPlane) -> Self {
         let policies = Self { control_plane };
         if policies.state() != Some(State::Inert) {
             policies.make();
-            // A test that failed, or that left them to the next one, has left them filled in.
+            // A failed test, or one that left them to controllers, has left them filled in.
             policies.write(Form::Inert);
         }
         policies.is_now(State::Filled);
         policies
     }
 
-    /// The same for tests of controllers that fill in the same policies one after the other: they are left as they are,
-    /// since the API server takes its time to compile them.
+    /// The same for tests whose controllers fill in the policies one after the other: they are left as they are,
+    /// since the API server takes long to compile them.
     pub fn leave_to_controllers(control_plane: &'static ControlPlane) {
         let policies = std::mem::ManuallyDrop::new(Self { control_plane });
         if policies.state().is_none() {
@@ -103,7 +104,7 @@ impl Drop for Policies {
     }
 }
 
-/// What a controller is told that has the API server inject.
+/// The settings of a controller in policy mode.
 pub fn target(authority_host: &str) -> InjectionTarget {
     InjectionTarget {
         mode: Mode::Policy,

@@ -1,4 +1,4 @@
-//! Pods of a team: how they are created, and what becomes of them.
+//! The pods of a team.
 
 use ensign_api::keys::TOKEN_VOLUME;
 use serde_json::{Value, json};
@@ -19,13 +19,13 @@ impl Team {
         create(self.ensign.control_plane, object, &["--dry-run=server"])
     }
 
-    /// The pod as it is stored as soon as it is taken: what is refused for want of a binding is tried again, as its
+    /// The pod as stored, as soon as it is admitted: a denied one is retried, as its
     /// controller does.
     pub fn created(&self, object: &Value) -> Value {
-        wait_for("the pod to be taken", || self.create(object).ok())
+        wait_for("the pod to be admitted", || self.create(object).ok())
     }
 
-    /// The pod as it would be stored, as soon as it would be injected: an unlabelled one is taken before that too.
+    /// The pod as it would be stored, as soon as it is injected: an unlabelled one is admitted before that, too.
     pub fn injected(&self, object: &Value) -> Value {
         wait_for("the pod to be injected", || self.dry_run(object).ok().filter(is_injected_at_all))
     }
@@ -54,7 +54,7 @@ impl Team {
     }
 }
 
-/// Whether some container has the token.
+/// Whether the pod has the token volume.
 fn is_injected_at_all(pod: &Value) -> bool {
     pod["spec"]["volumes"].as_array().into_iter().flatten().any(|volume| volume["name"] == TOKEN_VOLUME)
 }

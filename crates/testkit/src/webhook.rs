@@ -16,25 +16,23 @@ use ensign_webhook::server::limits::RequestLimits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::azure::AUDIENCE;
 use super::control_plane::ControlPlane;
 use super::objects::{apply, wait_for};
 
 /// Namespace of the webhook, name of its Secret and of its registration. Not the names of an install, which a cluster
 /// that the caller chose may have.
 pub const NAME: &str = "ensign-integration-tests";
-/// Namespaces that are left to the webhook in compatibility mode: two webhooks of Ensign in one would set each other's
-/// annotation right.
+/// Namespaces that are left to the webhook in compatibility mode: two webhooks of Ensign would correct each other's
+/// annotation.
 pub const COMPATIBLE_ONLY: [&str; 3] = ["compatible-allowed", "compatible-denied", "compatible-generated"];
-/// The audience that pods' tokens get.
-pub const AUDIENCE: &str = "api://AzureADTokenExchange";
-
 /// A running webhook.
 pub struct Webhook {
     address: SocketAddr,
 }
 
 impl Webhook {
-    /// Makes what an install makes, and starts the webhook; it ends with the process.
+    /// Creates what an install creates, and starts the webhook, which ends with the process.
     pub fn start(control_plane: &'static ControlPlane, authority_host: &str, clock: SharedClock) -> Self {
         let api = "admissionregistration.k8s.io/v1";
         for object in [
@@ -72,14 +70,14 @@ impl Webhook {
                 let client = control_plane.client().await;
                 let stop = CancellationToken::new();
                 let run = ensign_webhook::run(client, options, listener, ready, clock, stop);
-                run.await.expect("the webhook runs");
+                run.await.expect("run the webhook");
             });
         });
         wait_for("the webhook to be ready", || readiness.get().then_some(()));
         Self { address }
     }
 
-    /// How the controller registers it.
+    /// The settings with which the controller registers it.
     pub fn target(&self) -> WebhookTarget {
         WebhookTarget {
             configuration: NAME.to_owned(),
@@ -94,7 +92,7 @@ impl Webhook {
     }
 }
 
-/// The Secret as an install makes it.
+/// The Secret as an install creates it.
 pub fn empty_secret(namespace: &str, name: &str) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "type": "Opaque"})
 }

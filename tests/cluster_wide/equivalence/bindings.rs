@@ -1,4 +1,4 @@
-//! Generated bindings, as the controller has judged them.
+//! Generated bindings with their status.
 
 use ensign_api::keys::ENV_CLIENT_ID;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
 use super::pods::{CONTAINERS, TIERS};
-use crate::scene::{binding, condition};
+use crate::policy_namespace::{binding, condition};
 
 fn selector() -> impl Strategy<Value = Value> {
     let with_values = (select(vec!["In", "NotIn"]), subsequence(TIERS.to_vec(), 1..=2))
@@ -53,7 +53,7 @@ fn status() -> impl Strategy<Value = (Value, Value)> {
     ]
 }
 
-/// The binding at a place of its round. As the controller accepts them: names of variables differ, lifetimes don't.
+/// The binding in a namespace of its round, as the controller accepts it: variable names differ, lifetimes do not.
 fn generated_binding(at: usize, seconds: u32) -> impl Strategy<Value = Value> {
     let account = prop_oneof![12 => Just("orders"), 1 => Just("other"), 1 => Just("default")];
     let filter = || prop::option::weighted(0.3, subsequence(CONTAINERS.to_vec(), 1..=4));

@@ -1,4 +1,4 @@
-//! What is different between a pod by the policies and one by the webhook, and whether that is explained.
+//! Differences between a pod as admitted by the policies and by the webhook, and whether they are expected.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::pods::UPSTREAM_VOLUME;
-use crate::scene::config;
-use ensign_testkit::webhook::AUDIENCE;
+use crate::policy_namespace::config;
+use ensign_testkit::azure::AUDIENCE;
 
-/// Differences that are explained, with how often each was seen. docs/injection-policy.md has the reasons.
+/// Expected differences and how often each occurred. docs/injection-policy.md explains them.
 #[derive(Debug, Default)]
 pub(super) struct Explained {
-    /// A labelled pod that brings everything along itself, so that its outcome is as promised.
+    /// A labelled pod that already contains everything that injection adds.
     brings_its_own: usize,
-    /// A copy that keeps what its annotation said before.
+    /// A copy that keeps its previous annotation.
     keeps_claims: usize,
-    /// Both refuse, each for another one of several causes.
+    /// Both deny, each for another one of several causes.
     other_cause: usize,
-    /// What is invalid by itself hears that first where policies refuse.
+    /// With policies, an invalid pod gets the API server's validation error first.
     invalid_anyway: usize,
 }
 
-/// What has to be the same: everything but what the API server makes anew each time, in an order that does not matter.
+/// What has to be the same: everything except what the API server generates each time, regardless of order.
 fn comparable(mut pod: Value) -> Value {
     pod.as_object_mut().expect("a pod").remove("status");
     if let Some(metadata) = pod["metadata"].as_object_mut() {
@@ -54,7 +54,7 @@ fn claims(pod: &Value) -> BTreeSet<&str> {
     annotation.into_iter().flat_map(|text| text.split(',')).collect()
 }
 
-/// Whether the pod has by itself all that the outcome of injection is judged by.
+/// Whether the pod already contains everything that injection adds.
 fn brings_its_own(pod: &Value) -> bool {
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
     let sources = |volume: &Value| volume["projected"]["sources"].as_array().map_or(0, Vec::len);
@@ -74,7 +74,7 @@ fn brings_its_own(pod: &Value) -> bool {
         })
 }
 
-/// Every word that the webhook has for the pod and one of its bindings, or none of them, or one of its containers.
+/// Every denial of the webhook for the pod with one of its bindings, with none, or with one of its containers.
 fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<String> {
     let read = |object: &Value| {
         let mut object = object.clone();
@@ -101,7 +101,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
     words
 }
 
-/// The pod, and the pod with one container alone, so that each clash comes first once.
+/// The pod, and the pod with each single container, so that each conflict comes first once.
 fn variants(pod: &Value) -> Vec<Value> {
     let mut variants = vec![pod.clone()];
     for list in ["initContainers", "containers"] {
@@ -120,7 +120,7 @@ fn variants(pod: &Value) -> Vec<Value> {
     variants
 }
 
-/// What is different and not explained, if anything.
+/// The unexpected difference, if any.
 pub(super) fn difference(
     pod: &Value,
     bindings: &[Value],
@@ -148,14 +148,14 @@ pub(super) fn difference(
             (policy != webhook).then(|| format!("stored by the policy {policy:#}\nand by the webhook {webhook:#}"))
         }
         (Err(policy), Err(webhook)) => {
-            let place = policy.message.replace(policy_namespace, webhook_namespace);
+            let namespace = policy.message.replace(policy_namespace, webhook_namespace);
             if policy.reason == "Invalid" && policy.message.contains("is invalid") && reason(&webhook.message).is_some()
             {
                 explained.invalid_anyway += 1;
                 return None;
             }
-            let (Some(said), Some(wanted)) = (reason(&place), reason(&webhook.message)) else {
-                return (place != webhook.message).then(|| format!("{place}\nand {}", webhook.message));
+            let (Some(said), Some(wanted)) = (reason(&namespace), reason(&webhook.message)) else {
+                return (namespace != webhook.message).then(|| format!("{namespace}\nand {}", webhook.message));
             };
             if policy.code != webhook.code {
                 return Some(format!("code {} and {}", policy.code, webhook.code));
@@ -178,9 +178,9 @@ pub(super) fn difference(
                 explained.brings_its_own += 1;
                 return None;
             }
-            Some(format!("only the webhook refuses: {}", webhook.message))
+            Some(format!("only the webhook denies: {}", webhook.message))
         }
-        (Err(policy), Ok(_)) => Some(format!("only the policy refuses: {}", policy.message)),
+        (Err(policy), Ok(_)) => Some(format!("only the policy denies: {}", policy.message)),
     }
 }
 
@@ -192,7 +192,7 @@ fn is_token_name(volume: &Value) -> bool {
     volume["name"] == TOKEN_VOLUME || volume["name"] == UPSTREAM_VOLUME
 }
 
-/// Ensign's own words in a refusal.
+/// Ensign's own message in a denial.
 fn reason(message: &str) -> Option<&str> {
     let ours = message.contains("ensign.dev");
     ours.then(|| message.split_once("denied request: ").or_else(|| message.split_once("denied the request: ")))?

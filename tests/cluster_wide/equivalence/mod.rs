@@ -1,5 +1,5 @@
-//! The same pods and bindings, through the webhook and through the policies, on one API server: what is stored is the
-//! same, but for what docs/injection-policy.md lists. Two namespaces with the same bindings; each mode has one.
+//! The same pods and bindings with the webhook and with policies, on one API server: what is stored is the
+//! same, except for what docs/injection-policy.md lists. Each mode has a namespace with the same bindings.
 
 mod bindings;
 mod difference;
@@ -25,10 +25,10 @@ use self::bindings::bindings;
 use self::difference::{Explained, difference};
 use self::pods::pod;
 use crate::expressions::settle;
-use crate::scene::{AUTHORITY, Place, config};
+use crate::policy_namespace::{AUTHORITY, PolicyNamespace, config};
 use ensign_testkit::objects::unique;
 use ensign_testkit::policies::Policies;
-use ensign_testkit::replica::Stage;
+use ensign_testkit::testbed::Testbed;
 use ensign_testkit::webhook::{NAME, Webhook};
 
 const ROUNDS: usize = 32;
@@ -41,18 +41,20 @@ fn sample<T: std::fmt::Debug>(runner: &mut TestRunner, strategy: &impl Strategy<
 
 #[test]
 fn webhook_and_policies_store_the_same_pods() {
-    let stage = Stage::enter();
-    let policies = Policies::install(stage.control_plane);
+    let testbed = Testbed::acquire();
+    let policies = Policies::install(testbed.control_plane);
     let [by_policy, by_webhook] = ["by-policy", "by-webhook"].map(unique);
-    let webhook = Webhook::start(stage.control_plane, AUTHORITY, SystemClock::shared());
+    let webhook = Webhook::start(testbed.control_plane, AUTHORITY, SystemClock::shared());
     policies.fill(&config(&[&by_webhook]), &[&by_policy]);
     let runtime = Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let client = stage.control_plane.client().await;
+        let client = testbed.control_plane.client().await;
         register(&client, &webhook, &by_webhook, &by_policy).await;
         let accounts = ["orders", "other", "default", "sentinel"];
-        let places =
-            [Place::make(&client, &by_policy, &accounts).await, Place::make(&client, &by_webhook, &accounts).await];
+        let places = [
+            PolicyNamespace::create(&client, &by_policy, &accounts).await,
+            PolicyNamespace::create(&client, &by_webhook, &accounts).await,
+        ];
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
         let (strategy, mut explained) = (pod(), Explained::default());
@@ -60,11 +62,11 @@ fn webhook_and_policies_store_the_same_pods() {
         let mut unexplained = Vec::new();
         for _ in 0..ROUNDS {
             let round = sample(&mut runner, &bindings());
-            for place in &places {
+            for namespace in &places {
                 for object in &round {
-                    place.bind(object).await;
+                    namespace.bind(object).await;
                 }
-                settle(place).await;
+                settle(namespace).await;
             }
             let pods: Vec<Value> = (0..PODS_PER_ROUND).map(|_| sample(&mut runner, &strategy)).collect();
             let [one, other] = &places;
@@ -77,14 +79,14 @@ fn webhook_and_policies_store_the_same_pods() {
                     unexplained.push(format!("{text}\nthe pod: {pod:#}\nthe bindings: {:#}", json!(round)));
                 }
             }
-            for place in &places {
-                place.clear().await;
+            for namespace in &places {
+                namespace.clear().await;
             }
         }
         println!("{} pods: {seen:?}; explained differences: {explained:?}", ROUNDS * PODS_PER_ROUND);
         unregister(&client).await;
         let count = unexplained.len();
-        assert!(unexplained.is_empty(), "{count} unexplained differences, the first: {}", unexplained[0]);
+        assert!(unexplained.is_empty(), "{count} unexpected differences, the first: {}", unexplained[0]);
         for kind in ["injected", "held", "left alone", "refused"] {
             assert!(seen.get(kind).is_some_and(|count| *count > ROUNDS), "too few pods are {kind}: {seen:?}");
         }
@@ -103,10 +105,10 @@ fn kind_of(result: &Result<Value, Status>) -> &'static str {
     }
 }
 
-/// Registers the webhook as the controller does, for one of the two namespaces.
+/// Registers the webhook for one of the two namespaces, as the controller does.
 async fn register(client: &kube::Client, webhook: &Webhook, covered: &str, excluded: &str) {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAME);
-    let ca = crate::scene::until("the webhook's certificate", || async {
+    let ca = crate::policy_namespace::until("the webhook's certificate", || async {
         secrets.get(NAME).await.ok()?.data?.remove("ca.crt")
     })
     .await;

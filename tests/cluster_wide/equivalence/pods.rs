@@ -1,4 +1,4 @@
-//! Generated pods: of each kind that a rule asks for, and most of them valid.
+//! Generated pods, most of them valid, of each kind that a rule distinguishes.
 
 use ensign_api::keys::{
     ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE, INJECT_LABEL,
@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
-use ensign_testkit::webhook::AUDIENCE;
+use ensign_testkit::azure::AUDIENCE;
 
 pub(super) const CONTAINERS: [&str; 5] = ["init0", "init1", "app0", "app1", "app2"];
 pub(super) const TIERS: [&str; 3] = ["web", "db", ""];
-/// Every third mount of the generated pods may be in the way of the token.
+/// Every third mount of the generated pods may conflict with the token.
 const PATHS: [&str; 10] = [
     "/data",
     "/tmp",
@@ -25,7 +25,7 @@ const PATHS: [&str; 10] = [
     "/var/run/secrets/azure/wi/token",
     "/tmp/../var/run/secrets/azure/wi",
 ];
-/// As azure-workload-identity calls its token volume.
+/// The name of the token volume of azure-workload-identity.
 pub(super) const UPSTREAM_VOLUME: &str = "azure-workload-identity-reserved-0123456789";
 
 fn env_list() -> impl Strategy<Value = Value> {
@@ -39,7 +39,7 @@ fn env_list() -> impl Strategy<Value = Value> {
     prop::collection::vec(variable, 0..4).prop_map(Value::from)
 }
 
-/// Mounts, also of the token volume that the pod has under this name already.
+/// Mounts, also of the token volume under the name that the pod uses.
 fn mounts(token: Option<String>) -> impl Strategy<Value = Value> {
     let path = prop_oneof![8 => select(PATHS[..6].to_vec()), 1 => select(PATHS[6..].to_vec())];
     let data = (path, any::<bool>())
@@ -156,14 +156,15 @@ pub(super) fn pod() -> impl Strategy<Value = Value> {
                 "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"},
                 "spec": {"containers": apps, "automountServiceAccountToken": automount},
             });
-            let mut set = |place: &str, value: Value| {
+            let mut set = |namespace: &str, value: Value| {
                 if !value.is_null() && value != json!([]) {
-                    pod[&place[..place.find('.').unwrap()]][&place[place.find('.').unwrap() + 1..]] = value;
+                    pod[&namespace[..namespace.find('.').unwrap()]][&namespace[namespace.find('.').unwrap() + 1..]] =
+                        value;
                 }
             };
             set("metadata.labels", labels);
             set("metadata.annotations", annotations);
-            // A pod with both is invalid, which the API server finds after the webhook and before the judging policies.
+            // A pod with both is invalid, which the API server detects after the webhook and before the validating policies.
             set("spec.nodeName", if gates.is_null() { json!(node) } else { Value::Null });
             set("spec.schedulingGates", gates);
             set("spec.serviceAccountName", json!(account));

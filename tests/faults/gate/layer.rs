@@ -1,4 +1,4 @@
-//! The gate as a layer around a client's service.
+//! The gate as a layer of a client.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::{Gate, lock};
 
-/// An answer whose body is of one type, whatever it was.
+/// A response whose body has one type.
 pub struct AnyResponse(pub(super) Response<Body>);
 
 impl<B> From<Response<B>> for AnyResponse
@@ -27,7 +27,7 @@ where
     }
 }
 
-/// Puts the gate around a client's service.
+/// Wraps a client's service in the gate.
 #[derive(Clone)]
 pub struct GateLayer(pub Arc<Gate>);
 
@@ -60,7 +60,7 @@ where
     }
 
     fn call(&mut self, request: Request<KubeBody>) -> Self::Future {
-        // The one that is ready goes; its clone stays.
+        // Use the service that is ready, and keep its clone.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         let gate = self.gate.clone();

@@ -1,4 +1,4 @@
-//! Tokens as canaries: whatever repeats them, in whatever answer, they are in no error, no condition and no log.
+//! Tokens as canaries: whichever response repeats them, they appear in no error, no condition and no log.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use ensign_azure_emulator::{FaultAnswer, Kind};
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Azure, body, credential, refusal, rule};
+use super::{Azure, body, credential, error_response, rule};
 
 const ASSERTION: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhc3NlcnRpb24tY2FuYXJ5In0.YXNzZXJ0aW9uLXNpZ25hdHVyZQ";
 const BEARER: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJiZWFyZXItY2FuYXJ5In0.YmVhcmVyLXNpZ25hdHVyZQ";
@@ -36,7 +36,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Everything that can be told of an error: to logs, to a condition, and to whoever debugs.
+/// Every text that is made from an error: for logs, for a condition, and for debugging.
 fn told(error: &ArmError) -> String {
     let chain = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let chain: Vec<String> = chain.map(|error| format!("{error} {error:?} {error:#?}")).collect();
@@ -46,21 +46,21 @@ fn told(error: &ArmError) -> String {
 fn assert_silent(text: &str, what: &str) {
     for token in [ASSERTION, BEARER] {
         for part in token.split('.').skip(1) {
-            assert!(!text.contains(part), "{what} tells a token: {text}");
+            assert!(!text.contains(part), "{what} contains a token: {text}");
         }
     }
 }
 
-/// What Entra, ARM, or something between could answer that repeats a token.
+/// Responses of Entra, of ARM, or of something between that repeat a token.
 fn repeating(token: &str) -> Vec<FaultAnswer> {
     let long = format!("{}{token}", "x".repeat(390));
     vec![
-        refusal(401, "InvalidAuthenticationToken", &format!("The access token {token} is invalid.")),
-        refusal(400, "BadRequest", &format!("Authorization: Bearer {token}")),
-        refusal(403, "AuthorizationFailed", token),
-        refusal(409, token, "the code repeats it"),
-        refusal(500, "InternalServerError", &format!("{{\"client_assertion\":\"{token}\"}}")),
-        refusal(400, "BadRequest", &long),
+        error_response(401, "InvalidAuthenticationToken", &format!("The access token {token} is invalid.")),
+        error_response(400, "BadRequest", &format!("Authorization: Bearer {token}")),
+        error_response(403, "AuthorizationFailed", token),
+        error_response(409, token, "the code repeats it"),
+        error_response(500, "InternalServerError", &format!("{{\"client_assertion\":\"{token}\"}}")),
+        error_response(400, "BadRequest", &long),
         body(
             400,
             json!({"error": "invalid_client", "error_codes": [50027], "error_description":
@@ -111,6 +111,6 @@ async fn no_token_reaches_a_log_an_error_or_a_condition() {
 
     let logged = String::from_utf8(lines.0.lock().expect("no writer panicked").clone()).expect("text");
     assert_silent(&logged, "the log");
-    assert!(redacted > 10, "the answers did repeat tokens: {redacted}");
-    assert!(logged.contains("[redacted]") && logged.contains("TRACE"), "the log has what is looked for");
+    assert!(redacted > 10, "the responses did repeat tokens: {redacted}");
+    assert!(logged.contains("[redacted]") && logged.contains("TRACE"), "the log contains the responses");
 }

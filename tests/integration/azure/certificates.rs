@@ -1,4 +1,4 @@
-//! Certificates to trust besides the system's.
+//! Additional trusted certificates.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use ensign_azure::Connection;
 
 use super::Azure;
 
-/// Where the child process finds what it has to do.
+/// Tells the child process what to do.
 const SYSTEM_CA: &str = "SSL_CERT_FILE";
 const CHILD: &str = "ENSIGN_TEST_CHILD";
 
@@ -21,7 +21,7 @@ fn an_extra_ca_is_trusted_besides_the_systems_and_does_not_replace_them() {
         .env(SYSTEM_CA, &system.info().ca_file)
         .env(CHILD, &system.info().arm_endpoint)
         .output()
-        .expect("run this program again");
+        .expect("run the child process");
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&done.stderr));
 }
@@ -29,7 +29,7 @@ fn an_extra_ca_is_trusted_besides_the_systems_and_does_not_replace_them() {
 #[tokio::test]
 #[ignore = "runs in a child process of the test above"]
 async fn child_with_certificates_of_its_own() {
-    let with_system_ca = std::env::var(CHILD).expect("the parent says which stand-in has the system's CA");
+    let with_system_ca = std::env::var(CHILD).expect("the parent process names the emulator whose CA is the system's");
     let azure = Azure::start();
     let orders = azure.orders();
     let told = |cause: &dyn std::fmt::Display| cause.to_string();
@@ -39,7 +39,7 @@ async fn child_with_certificates_of_its_own() {
     let without = azure.client(&Connection::default()).get_identity(&orders).await.unwrap_err();
     assert!(told(&without.cause).to_lowercase().contains("certificate"), "{}", without.cause);
 
-    // The other stand-in, whose CA is the system's, through the same connection with its extra CA.
+    // The other emulator, whose CA is the system's, through the same connection with its extra CA.
     let mut cloud = azure.cloud();
     cloud.arm_endpoint = with_system_ca.parse().expect("a URL");
     let credential = azure.own().credential(&azure.cloud(), &azure.connection()).expect("a credential").credential;

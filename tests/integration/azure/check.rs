@@ -1,4 +1,4 @@
-//! `ensign check` as a process: what works is said to work, and what does not has its cure.
+//! `ensign check` as a process: what works passes, and what does not has a remedy.
 
 use ensign_core::webhook_configuration::LABELLED_ENTRY;
 use k8s_openapi::jiff::Timestamp;
@@ -8,7 +8,7 @@ use super::{Azure, CONTROLLER};
 use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::objects::{apply, apply_crds, kubectl, unique};
 
-/// Exit status, the looks, and standard error.
+/// Exit status, checks, and standard error.
 fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32, Vec<Value>, String) {
     let cas = format!("{}\n{}", azure.emulator.info().ca_pem, azure.issuer.ca_pem);
     let ca_file = tempfile::NamedTempFile::new().expect("a file");
@@ -22,20 +22,20 @@ fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32,
     let done = command.output().expect("run ensign");
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     let report: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
-    let checks = report["checks"].as_array().expect("looks").clone();
-    let status = done.status.code().expect("it ends");
+    let checks = report["checks"].as_array().expect("checks").clone();
+    let status = done.status.code().expect("an exit status");
     let fails = checks.iter().any(|check| check["outcome"] == "Fail");
     assert_eq!((report["ok"] == true, status), (!fails, i32::from(fails)), "{report:#}");
     (status, checks, said)
 }
 
-/// The look of this name that speaks of this.
+/// The check with this name whose message contains this text.
 fn find<'a>(checks: &'a [Value], name: &str, about: &str) -> &'a Value {
     let found = checks.iter().find(|check| check["check"] == name && check["said"].to_string().contains(about));
     found.unwrap_or_else(|| panic!("no {name} about {about}: {checks:#?}"))
 }
 
-/// What an install and a controller that leads would have made, all of one name.
+/// What an install and a leading controller would have created, all with one name.
 fn install(cluster: &ControlPlane) -> String {
     apply_crds(cluster);
     let name = unique("check");
@@ -64,7 +64,7 @@ fn install(cluster: &ControlPlane) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_works_is_said_to_work() {
+async fn passing_checks_are_reported_as_passed() {
     let azure = Azure::start();
     let cluster = ControlPlane::shared();
     let name = install(cluster);
@@ -88,12 +88,12 @@ async fn what_works_is_said_to_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_work_has_its_cure() {
+async fn failing_checks_name_the_remedy() {
     let azure = Azure::start();
     let cluster = ControlPlane::shared();
     apply_crds(cluster);
     let orders = azure.orders().to_string();
-    // Nothing of an install is there, and the role lacks a right.
+    // Nothing is installed, and the role lacks a permission.
     azure.allow(["Microsoft.ManagedIdentity/userAssignedIdentities/read".to_owned()]);
     let absent = unique("absent");
     let flags = ["--lease-name", &absent, "--namespace", &absent, "--webhook-configuration", &absent];
@@ -109,9 +109,9 @@ async fn what_does_not_work_has_its_cure() {
         assert_eq!(found["outcome"], "Fail");
         assert!(found["cure"].as_str().expect("a cure").contains(cure), "{found:#}");
     }
-    // The controller's own identity trusts nobody any more.
+    // The controller's own identity no longer trusts it.
     azure.emulator.with_state(|state| {
-        let own = state.identities.values_mut().find(|found| found.id.name == "controller").expect("it is there");
+        let own = state.identities.values_mut().find(|found| found.id.name == "controller").expect("it exists");
         own.credentials.clear();
     });
     let (status, checks, _) = run(&azure, &flags, None);

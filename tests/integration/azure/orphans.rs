@@ -1,4 +1,4 @@
-//! `ensign orphans` as a process: what a cluster that is gone has left is found and deleted, and nothing else.
+//! `ensign orphans` as a process: what a deleted cluster has left is found and deleted, and nothing else.
 
 use ensign_azure_emulator::state::Credential;
 use ensign_core::credentials::names::{Subject, credential_name};
@@ -25,14 +25,14 @@ fn written(cluster: &str, name: Option<&str>) -> Credential {
 
 fn put(azure: &Azure, credentials: &[Credential]) {
     azure.emulator.with_state(|state| {
-        let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it is there");
+        let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it exists");
         orders.credentials.extend(credentials.iter().map(|one| (one.name.clone(), one.clone())));
     });
 }
 
-fn standing(azure: &Azure) -> Vec<String> {
+fn existing(azure: &Azure) -> Vec<String> {
     azure.emulator.with_state(|state| {
-        let orders = state.identities.values().find(|found| found.id.name == "orders").expect("it is there");
+        let orders = state.identities.values().find(|found| found.id.name == "orders").expect("it exists");
         orders.credentials.keys().cloned().collect()
     })
 }
@@ -46,11 +46,11 @@ fn run(azure: &Azure, more: &[&str], kubeconfig: Option<&ControlPlane>) -> (i32,
     }
     let done = command.output().expect("run ensign");
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    (done.status.code().expect("it ends"), serde_json::from_slice(&done.stdout).unwrap_or_default(), said)
+    (done.status.code().expect("an exit status"), serde_json::from_slice(&done.stdout).unwrap_or_default(), said)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_gone_cluster_left_is_listed_and_deleted_and_nothing_else_is() {
+async fn only_orphans_of_a_deleted_cluster_are_listed_and_deleted() {
     let azure = Azure::start();
     let (gone, alive, by_hand) = (written("gone", None), written("alive", None), written("gone2", Some("by-hand")));
     put(&azure, &[gone.clone(), alive.clone(), by_hand.clone()]);
@@ -60,20 +60,20 @@ async fn what_a_gone_cluster_left_is_listed_and_deleted_and_nothing_else_is() {
     assert!(said.contains("no cluster was asked"), "{said}");
     let names: Vec<&Value> = found["orphans"].as_array().expect("a list").iter().map(|one| &one["name"]).collect();
     assert_eq!(names, [&gone.name], "{found:#}");
-    assert_eq!(found["identities"], 2, "the whole subscription was looked at");
+    assert_eq!(found["identities"], 2, "the whole subscription was searched");
 
     let delete = ["--cluster-id=gone", "--delete", "--issuer", ISSUER];
     let (status, _, said) = run(&azure, &delete, None);
-    assert_eq!((status, standing(&azure).len()), (2, 3), "nobody said yes: {said}");
+    assert_eq!((status, existing(&azure).len()), (2, 3), "without --yes: {said}");
     let (status, done, said) = run(&azure, &[&delete[..], &["--yes"]].concat(), None);
     assert_eq!((status, &done["deleted"][0]), (0, &Value::from(gone.name)), "{said}");
     let mut left = vec![alive.name, by_hand.name];
     left.sort();
-    assert_eq!(standing(&azure), left);
+    assert_eq!(existing(&azure), left);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_the_kubeconfig_names_is_refused() {
+async fn orphans_of_the_current_cluster_are_not_deleted() {
     let azure = Azure::start();
     let cluster = ControlPlane::shared();
     let uid = kubectl(cluster, &["get", "namespace", "kube-system", "--output", "jsonpath={.metadata.uid}"]);
@@ -82,11 +82,11 @@ async fn a_cluster_that_the_kubeconfig_names_is_refused() {
     let (status, _, said) = run(&azure, &[&id, "--delete", "--yes", "--issuer", ISSUER], Some(cluster));
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("still exists") && said.contains("ensign teardown"), "{said}");
-    assert_eq!(standing(&azure).len(), 1);
+    assert_eq!(existing(&azure).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_looked_at_is_said_and_fails() {
+async fn what_cannot_be_read_is_reported_and_fails() {
     let azure = Azure::start();
     azure.allow(["Microsoft.ManagedIdentity/userAssignedIdentities/read".to_owned()]);
     let (status, found, said) = run(&azure, &["--cluster-id=gone"], None);

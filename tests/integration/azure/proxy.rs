@@ -1,4 +1,4 @@
-//! Through a proxy: to Entra and to ARM alike, and around it where that is asked for.
+//! Requests to Entra and to ARM go through a proxy, except for hosts that bypass it.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use super::Azure;
 /// A request line with its headers.
 type Request = Vec<String>;
 
-/// A proxy that takes `CONNECT` and keeps what it was asked.
+/// A proxy that accepts `CONNECT` and records the requests.
 struct Proxy {
     address: String,
     asked: Arc<Mutex<Vec<Request>>>,
@@ -33,7 +33,7 @@ impl Proxy {
         Self { address, asked }
     }
 
-    /// The hosts that somebody asked for, in order, each once.
+    /// The requested hosts in order, each once.
     fn hosts(&self) -> Vec<String> {
         let asked = self.asked.lock().expect("no proxy panicked");
         let host = |request: &Request| request[0].trim_start_matches("CONNECT ").split(':').next().map(str::to_owned);
@@ -76,7 +76,7 @@ async fn requests_to_entra_and_to_arm_go_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn hosts_that_are_excepted_are_reached_without_the_proxy() {
+async fn no_proxy_hosts_are_reached_directly() {
     for (except, through) in
         [("localhost", vec!["127.0.0.1"]), ("10.0.0.0/8, 127.0.0.0/8", vec!["localhost"]), ("*", vec![])]
     {
@@ -88,7 +88,7 @@ async fn hosts_that_are_excepted_are_reached_without_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_asks_for_a_password_gets_it() {
+async fn a_proxy_with_a_password_receives_it() {
     let (azure, proxy) = (Azure::start(), Proxy::start().await);
     let client = azure.client(&proxy.connection(&azure, "ensign:secret@", ""));
     client.get_identity(&azure.orders()).await.expect("the identity");
@@ -100,7 +100,7 @@ async fn a_proxy_that_asks_for_a_password_gets_it() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_answer_is_no_way_round_it_and_its_password_is_not_told() {
+async fn an_unreachable_proxy_is_not_bypassed_and_its_password_not_logged() {
     let azure = Azure::start();
     let gone = Proxy { address: "127.0.0.1:9".to_owned(), asked: Arc::default() };
     let client = azure.client(&gone.connection(&azure, "ensign:canary@", ""));
@@ -108,5 +108,5 @@ async fn a_proxy_that_does_not_answer_is_no_way_round_it_and_its_password_is_not
     assert_eq!(error.failure(None).reason, Reason::CredentialUnavailable);
     let told = format!("{error:?} {} {}", error.cause, error.failure(None).message);
     assert!(!told.contains("canary"), "{told}");
-    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "nothing went past the proxy");
+    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "nothing bypassed the proxy");
 }

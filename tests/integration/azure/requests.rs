@@ -3,15 +3,15 @@
 use ensign_azure_emulator::Kind;
 use uuid::Uuid;
 
-use super::{Azure, credential, refusal};
+use super::{Azure, credential, error_response};
 
 #[tokio::test]
-async fn the_id_that_an_error_and_the_audit_record_tell_is_the_one_that_arm_saw() {
+async fn errors_and_audit_records_contain_the_request_id_that_arm_received() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     let id = Uuid::new_v4();
     client.identified(id).put_credential(&azure.orders(), &credential()).await.expect("written");
-    azure.answer(Kind::ArmRead, 1, refusal(403, "AuthorizationFailed", "no"));
+    azure.answer(Kind::ArmRead, 1, error_response(403, "AuthorizationFailed", "no"));
     let error = client.list_credentials(&azure.orders()).await.expect_err("refused");
     let seen = |kind| azure.requests(kind).last().and_then(|entry| entry.client_request_id.clone());
     assert_eq!(seen(Kind::ArmWrite), Some(id.to_string()));

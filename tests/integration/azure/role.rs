@@ -1,4 +1,4 @@
-//! The role that `ensign azure-role` prints is enough for what the controller does, and none of it is too much.
+//! The role that `ensign azure-role` prints is sufficient for what the controller does, and minimal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -31,7 +31,7 @@ fn printed(feature: &str) -> BTreeSet<String> {
 
 type Done = Vec<(Operation, Result<(), ArmError>)>;
 
-/// Everything that the controller asks ARM for where an identity exists, in an order in which each can succeed.
+/// Every operation of the controller on an existing identity, in an order in which each can succeed.
 async fn bind(client: &ArmClient, azure: &Azure) -> Done {
     let (orders, written) = (azure.orders(), credential());
     vec![
@@ -42,7 +42,7 @@ async fn bind(client: &ArmClient, azure: &Azure) -> Done {
     ]
 }
 
-/// What it asks for besides where it makes identities itself.
+/// The additional operations to create and delete identities.
 async fn provision(client: &ArmClient, azure: &Azure) -> Done {
     let made: ArmId = azure.orders().to_string().replace("/orders", "/made").parse().expect("an ID");
     let location = client.get_identity(&azure.orders()).await.map_or("westeurope".to_owned(), |found| found.location);
@@ -54,12 +54,12 @@ async fn provision(client: &ArmClient, azure: &Azure) -> Done {
     ]
 }
 
-/// What it asks for to give an identity a role and to take it away: by list and by name, as the controller reads both.
+/// The additional operations to assign a role and to unassign it, read by list and by name as the controller does.
 async fn assign(client: &ArmClient, azure: &Azure) -> Done {
     let orders = azure.orders();
     let principal = azure.emulator.with_state(|state| {
         let found = state.identities.values().find(|found| found.id.name == "orders");
-        found.expect("it is there").principal_id.clone()
+        found.expect("it exists").principal_id.clone()
     });
     let id = orders.to_string();
     let group: RoleScope = id.split("/providers/").next().expect("a group").parse().expect("a scope");
@@ -88,7 +88,7 @@ async fn assign(client: &ArmClient, azure: &Azure) -> Done {
     ]
 }
 
-/// The role is enough for everything, and without any of its actions one operation is refused, in words that name it.
+/// The role is sufficient for everything, and without any one of its actions an operation is denied with an error that names it.
 async fn is_exactly_enough(azure: &Azure, actions: &BTreeSet<String>, everything: impl AsyncFn() -> Done) {
     azure.allow(actions.clone());
     for (operation, result) in everything().await {
@@ -107,28 +107,28 @@ async fn is_exactly_enough(azure: &Azure, actions: &BTreeSet<String>, everything
 }
 
 #[tokio::test]
-async fn the_role_to_bind_is_enough_and_each_of_its_actions_is_needed() {
+async fn the_role_for_bindings_is_sufficient_and_minimal() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     is_exactly_enough(&azure, &printed("bind"), async || bind(&client, &azure).await).await;
 }
 
 #[tokio::test]
-async fn the_role_to_provision_is_enough_and_each_of_its_actions_is_needed() {
+async fn the_role_for_provisioning_is_sufficient_and_minimal() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     is_exactly_enough(&azure, &printed("provision"), async || provision(&client, &azure).await).await;
 }
 
 #[tokio::test]
-async fn the_role_to_assign_roles_is_enough_and_each_of_its_actions_is_needed() {
+async fn the_role_for_role_assignments_is_sufficient_and_minimal() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     is_exactly_enough(&azure, &printed("role-assignments"), async || assign(&client, &azure).await).await;
 }
 
 #[tokio::test]
-async fn no_operation_is_without_a_role() {
+async fn every_operation_is_covered_by_a_role() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     let (bound, made) = (bind(&client, &azure).await, provision(&client, &azure).await);
@@ -138,7 +138,7 @@ async fn no_operation_is_without_a_role() {
 }
 
 #[tokio::test]
-async fn the_role_to_observe_reads_and_writes_nothing() {
+async fn the_role_for_observe_is_read_only() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     azure.allow(printed("observe"));

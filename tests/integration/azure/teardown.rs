@@ -1,4 +1,4 @@
-//! `ensign teardown` as a process, with the SDK's own credential, on a cluster in which no controller acts.
+//! `ensign teardown` as a process, with the SDK's own credential, on a cluster where no controller runs.
 
 use std::process::Output;
 
@@ -10,29 +10,29 @@ use serde_json::{Value, json};
 
 use super::Azure;
 use ensign_testkit::objects::{apply, kubectl, unique};
-use ensign_testkit::replica::Stage;
+use ensign_testkit::testbed::Testbed;
 
-fn run(stage: &Stage, azure: &Azure, name: &str, more: &[&str]) -> Output {
+fn run(testbed: &Testbed, azure: &Azure, name: &str, more: &[&str]) -> Output {
     let flags = ["teardown", "-o", "json", "--namespace", name, "--webhook-configuration", name];
     let mut command = azure.ensign(&[&flags[..], more].concat());
-    command.env("KUBECONFIG", &stage.control_plane.kubeconfig).output().expect("run ensign")
+    command.env("KUBECONFIG", &testbed.control_plane.kubeconfig).output().expect("run ensign")
 }
 
-fn get(stage: &Stage, arguments: &[&str]) -> Value {
-    let text = kubectl(stage.control_plane, &[&["get", "--output", "json"][..], arguments].concat());
+fn get(testbed: &Testbed, arguments: &[&str]) -> Value {
+    let text = kubectl(testbed.control_plane, &[&["get", "--output", "json"][..], arguments].concat());
     serde_json::from_str(&text).expect("an object")
 }
 
 #[test]
-fn it_stops_the_controller_empties_policies_and_revokes_what_a_script_says_yes_to() {
-    let stage = Stage::enter();
+fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentials() {
+    let testbed = Testbed::acquire();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let azure = {
         let _entered = runtime.enter();
         Azure::start()
     };
     let name = unique("teardown-process");
-    let control_plane = stage.control_plane;
+    let control_plane = testbed.control_plane;
     kubectl(control_plane, &["create", "namespace", &name]);
     let labels = json!({"app": "controller"});
     let container = json!([{"name": "controller", "image": "ensign:1"}]);
@@ -50,14 +50,14 @@ fn it_stops_the_controller_empties_policies_and_revokes_what_a_script_says_yes_t
     for object in [lease, deployment].into_iter().chain(inert()).chain(bindings()) {
         apply(control_plane, &object).expect("apply");
     }
-    // Objects of other tests, in another Azure, are let go.
-    let done = run(&stage, &azure, &name, &["--credentials=abandon", "--yes", "--timeout-seconds=60"]);
+    // Objects of other tests, in another Azure, are abandoned.
+    let done = run(&testbed, &azure, &name, &["--credentials=abandon", "--yes", "--timeout-seconds=60"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     for kind in ["mib", "mi"] {
         kubectl(control_plane, &["delete", kind, "--all", "--all-namespaces", "--timeout=60s"]);
     }
 
-    let uid = get(&stage, &["namespace", "kube-system"])["metadata"]["uid"].as_str().expect("a UID").to_owned();
+    let uid = get(&testbed, &["namespace", "kube-system"])["metadata"]["uid"].as_str().expect("a UID").to_owned();
     let (issuer, subject) = (control_plane.issuer.clone(), Subject::new(&name, "app"));
     let written = Credential {
         name: credential_name(&uid, &issuer, &subject),
@@ -66,14 +66,14 @@ fn it_stops_the_controller_empties_policies_and_revokes_what_a_script_says_yes_t
         audiences: vec!["api://AzureADTokenExchange".to_owned()],
         written_at: SystemClock.now(),
     };
-    let standing = |change: Option<&Credential>| {
+    let existing = |change: Option<&Credential>| {
         azure.emulator.with_state(|state| {
-            let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it is there");
+            let orders = state.identities.values_mut().find(|found| found.id.name == "orders").expect("it exists");
             orders.credentials.extend(change.map(|one| (one.name.clone(), one.clone())));
             orders.credentials.keys().cloned().collect::<Vec<_>>()
         })
     };
-    standing(Some(&written));
+    existing(Some(&written));
     let api = "ensign.dev/v1alpha1";
     let held = json!(["ensign.dev/credentials"]);
     let identity = json!({
@@ -93,22 +93,22 @@ fn it_stops_the_controller_empties_policies_and_revokes_what_a_script_says_yes_t
     kubectl(control_plane, &[&["patch"][..], &policy, &["--type", "json", "--patch", &touched]].concat());
 
     let delete = ["--credentials=delete", "--stop-controller=ensign-controller"];
-    let done = run(&stage, &azure, &name, &delete);
-    assert_eq!(done.status.code(), Some(2), "a script has to say yes");
-    assert_eq!(standing(None), std::slice::from_ref(&written.name));
+    let done = run(&testbed, &azure, &name, &delete);
+    assert_eq!(done.status.code(), Some(2), "a script has to pass --yes");
+    assert_eq!(existing(None), std::slice::from_ref(&written.name));
 
-    let done = run(&stage, &azure, &name, &[&delete[..], &["--yes"]].concat());
+    let done = run(&testbed, &azure, &name, &[&delete[..], &["--yes"]].concat());
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(0), "{said}");
     let report: Value = serde_json::from_slice(&done.stdout).expect("JSON and nothing else");
     assert_eq!(report["identities"][0]["deleted"], json!([written.name]), "{report:#}");
-    assert!(standing(None).is_empty());
-    assert_eq!(get(&stage, &["deployment", "ensign-controller", "--namespace", &name])["spec"]["replicas"], 0);
+    assert!(existing(None).is_empty());
+    assert_eq!(get(&testbed, &["deployment", "ensign-controller", "--namespace", &name])["spec"]["replicas"], 0);
     for (kind, object) in [("mi", name.as_str()), ("mib", "app")] {
-        assert!(get(&stage, &[kind, object, "--namespace", &name])["metadata"]["finalizers"].is_null(), "{kind}");
+        assert!(get(&testbed, &[kind, object, "--namespace", &name])["metadata"]["finalizers"].is_null(), "{kind}");
     }
     let inert = policies(Form::Inert);
     let is_it = |one: &&Policy| (one.kind, one.name) == (PolicyKind::Mutating, "pods.ensign.dev");
     let inert = inert.iter().find(is_it).expect("a policy");
-    assert_eq!(get(&stage, &policy)["spec"], inert.spec);
+    assert_eq!(get(&testbed, &policy)["spec"], inert.spec);
 }

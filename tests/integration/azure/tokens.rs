@@ -1,60 +1,60 @@
-//! A token that ARM refuses before its time.
+//! Tokens that ARM rejects before they expire.
 
 use ensign_api::conditions::Reason;
 use ensign_azure_emulator::Kind;
 use ensign_core::acceptance::scopes::AllowedScopes;
 
-use super::{Azure, credential, refusal};
+use super::{Azure, credential, error_response};
 
 #[tokio::test]
-async fn a_token_that_arm_refuses_is_replaced_and_the_request_repeated_once() {
+async fn a_token_that_arm_rejects_is_refreshed_and_the_request_retried_once() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     client.get_identity(&azure.orders()).await.expect("a first token");
-    azure.answer(Kind::ArmRead, 1, refusal(401, "ExpiredAuthenticationToken", "no"));
+    azure.answer(Kind::ArmRead, 1, error_response(401, "ExpiredAuthenticationToken", "no"));
     client.get_identity(&azure.orders()).await.expect("a second token");
     assert_eq!(azure.statuses(Kind::ArmRead), [200, 401, 200]);
-    assert_eq!(azure.statuses(Kind::Token), [200, 200], "the first one was kept until it was refused");
-    client.get_identity(&azure.orders()).await.expect("the second token serves on");
+    assert_eq!(azure.statuses(Kind::Token), [200, 200], "the first one was reused until it was rejected");
+    client.get_identity(&azure.orders()).await.expect("the second token is reused");
     assert_eq!(azure.requests(Kind::Token).len(), 2);
 }
 
 #[tokio::test]
-async fn a_write_that_was_refused_for_its_token_arrives_once_and_whole() {
+async fn a_write_with_a_rejected_token_is_retried_once_with_its_body() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
-    azure.answer(Kind::ArmWrite, 1, refusal(401, "InvalidAuthenticationToken", "no"));
+    azure.answer(Kind::ArmWrite, 1, error_response(401, "InvalidAuthenticationToken", "no"));
     let stored = client.put_credential(&azure.orders(), &credential()).await.expect("written");
     assert_eq!(stored, credential());
     assert_eq!(azure.statuses(Kind::ArmWrite), [401, 201]);
 }
 
 #[tokio::test]
-async fn a_new_token_that_is_refused_too_ends_the_call() {
+async fn a_second_rejected_token_fails_the_call() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
-    azure.answer(Kind::ArmRead, 2, refusal(401, "InvalidAuthenticationToken", "no"));
+    azure.answer(Kind::ArmRead, 2, error_response(401, "InvalidAuthenticationToken", "no"));
     let error = client.list_credentials(&azure.orders()).await.unwrap_err();
     let failure = error.failure(None);
     assert_eq!((failure.reason, failure.is_gone()), (Reason::CredentialUnavailable, false));
-    assert_eq!(azure.statuses(Kind::ArmRead), [401, 401], "once, not on and on");
-    assert!(client.list_credentials(&azure.orders()).await.is_ok(), "and the next call starts afresh");
+    assert_eq!(azure.statuses(Kind::ArmRead), [401, 401], "one retry");
+    assert!(client.list_credentials(&azure.orders()).await.is_ok(), "and the next call starts over");
 }
 
 #[tokio::test]
-async fn what_is_forbidden_or_missing_is_not_asked_again() {
+async fn forbidden_and_missing_are_not_retried() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     for (status, code) in [(403, "AuthorizationFailed"), (404, "ResourceNotFound")] {
         azure.emulator.clear_log();
-        azure.answer(Kind::ArmRead, 1, refusal(status, code, "no"));
+        azure.answer(Kind::ArmRead, 1, error_response(status, code, "no"));
         assert!(client.list_credentials(&azure.orders()).await.is_err());
         assert_eq!(azure.statuses(Kind::ArmRead), [status]);
     }
 }
 
 #[tokio::test]
-async fn outside_of_its_scopes_a_client_sends_nothing() {
+async fn outside_its_scopes_a_client_sends_nothing() {
     let azure = Azure::start();
     let scope = "/subscriptions/00000000-0000-0000-0000-000000000001".parse().expect("a scope");
     let client = azure.client(&azure.connection()).bounded(AllowedScopes::new([scope]));
@@ -68,5 +68,5 @@ async fn outside_of_its_scopes_a_client_sends_nothing() {
     for error in errors {
         assert_eq!(error.failure(None).reason, Reason::ScopeNotAllowed, "{error}");
     }
-    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "not even a token was asked for");
+    assert_eq!(azure.emulator.log(&ensign_azure_emulator::LogFilter::default()), [], "not even a token was requested");
 }

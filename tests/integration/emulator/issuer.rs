@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 
-/// Keys take a while to make and nothing here is secret: one for all tests.
+/// Generating a key takes a while and nothing here is secret, so all tests share one.
 static KEY: LazyLock<EncodingKey> = LazyLock::new(|| {
     let pair = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
     EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap()
