@@ -1,4 +1,4 @@
-//! A client that costs little: HTTP/1.1 over TLS on one connection, with requests that are written in advance.
+//! A cheap client: HTTP/1.1 over TLS on one connection, with requests prepared in advance.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::Failure;
 
-/// Where to send reviews, and whom to trust there.
+/// The address of a server, and its trusted certificate.
 #[derive(Clone)]
 pub struct Server {
     address: SocketAddr,
@@ -27,7 +27,7 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// What a good answer was like.
+/// A successful response.
 #[derive(Clone, Copy)]
 pub struct Answer {
     /// Length of its body.
@@ -44,7 +44,7 @@ impl Server {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Each connection of a burst is that of another client.
+        // Each connection of a burst belongs to another client.
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
@@ -59,7 +59,7 @@ impl Server {
 }
 
 impl Connection {
-    /// Sends a request; anything but an answer with a patch is a failure.
+    /// Sends a request; anything except a response with a patch is a failure.
     pub async fn send(&mut self, request: &[u8]) -> Result<Answer, Failure> {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;

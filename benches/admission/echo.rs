@@ -1,7 +1,7 @@
-//! The floor: a server that does of the webhook's job what no webhook can leave out, and decides nothing.
+//! The echo server: it does the part of the webhook's job that no webhook can omit, and decides nothing.
 //!
-//! The same stack with the same settings (rustls, axum-server, axum), a typed parse of what any webhook that injects has
-//! to read of a review, and an answer of a fixed size.
+//! It has the same stack with the same settings (rustls, axum-server, axum), parses what any injecting webhook has
+//! to read of a review into types, and sends a response of a fixed size.
 
 use std::borrow::Cow;
 use std::net::{SocketAddr, TcpListener};
@@ -23,15 +23,15 @@ use crate::{Failure, reviews};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where to write the certificate that clients have to trust
+    /// Where to write the certificate for clients to trust
     #[arg(long)]
     ca_file: PathBuf,
-    /// Length of the patch in the answer, in its encoded form
+    /// Length of the encoded patch in the response
     #[arg(long)]
     patch_bytes: usize,
 }
 
-/// Serves until it is killed; prints where as soon as it does.
+/// Serves until it is killed; prints its address once it listens.
 pub async fn run(args: Args) -> Result<Value, Failure> {
     let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
     std::fs::write(&args.ca_file, certified.cert.pem())?;

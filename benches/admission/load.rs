@@ -1,4 +1,4 @@
-//! Load on a server of admission reviews, and what became of it.
+//! Load on a server of admission reviews, and its results.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::{Failure, reviews};
 use ensign_testkit::processor_time;
 
 const WARM_UP: Duration = Duration::from_millis(300);
-/// How long whatever was sent may take in the end.
+/// How long the last responses may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(clap::Args)]
@@ -27,33 +27,33 @@ pub struct Args {
     /// Where the server is
     #[arg(long, global = true)]
     address: Option<SocketAddr>,
-    /// Certificate that it is trusted by
+    /// Its trusted certificate
     #[arg(long, global = true)]
     ca_file: Option<PathBuf>,
-    /// Its process, whose processor time is counted
+    /// Its process, to measure its processor time
     #[arg(long, global = true)]
     pid: Option<u32>,
     /// Bytes of a review
     #[arg(long, global = true, default_value_t = 6 * 1024)]
     bytes: usize,
-    /// Bindings that the reviews are spread over
+    /// Number of bindings that the reviews are spread over
     #[arg(long, global = true, default_value_t = 10)]
     bindings: usize,
-    /// Different reviews
+    /// Number of different reviews
     #[arg(long, global = true, default_value_t = 64)]
     different: usize,
 }
 
 #[derive(clap::Subcommand)]
 enum Shape {
-    /// Each connection sends its next review as soon as it has its answer
+    /// Each connection sends its next review as soon as it has the response
     Closed {
         #[arg(long, default_value_t = 16)]
         connections: usize,
         #[arg(long)]
         seconds: f64,
     },
-    /// Reviews are sent at a fixed rate, whatever becomes of earlier ones
+    /// Reviews are sent at a fixed rate, regardless of earlier ones
     Open {
         #[arg(long, default_value_t = 64)]
         connections: usize,
@@ -62,7 +62,7 @@ enum Shape {
         #[arg(long)]
         rate: f64,
     },
-    /// New connections all at once, with one review each
+    /// Many new connections at once, with one review each
     Burst {
         #[arg(long)]
         connections: usize,
@@ -86,7 +86,7 @@ struct Load {
     pid: Option<u32>,
 }
 
-/// What is counted while a load lasts.
+/// The counts of a load.
 #[derive(Default)]
 struct Tally {
     latencies: RefCell<Vec<Duration>>,
@@ -186,8 +186,8 @@ impl Load {
         self.report(&tally, started, server, client)
     }
 
-    /// A latency begins when its review should have been sent, so that a server that stalls can't hide behind reviews that
-    /// were not sent meanwhile. Waits for the moment without sleeping: timers are too coarse.
+    /// Latency counts from the time when a review should have been sent, so that a server that stalls can't hide behind reviews that
+    /// were not sent meanwhile. Waits without sleeping: timers are too coarse.
     async fn open(&self, connections: usize, seconds: f64, rate: f64) -> Result<Value, Failure> {
         let mut open = self.connections(connections).await?;
         self.turns(&mut open, WARM_UP).await?;
@@ -213,7 +213,7 @@ impl Load {
                 let number = tally.next();
                 let request = requests.get(number % requests.len()).map(Vec::as_slice).unwrap_or_default();
                 if tally.send(&mut connection, request, started + due).await {
-                    // The loop is over when nobody takes it.
+                    // The receiver is gone once the loop has ended.
                     let _ = give_back.send(connection);
                 }
             }));

@@ -1,14 +1,14 @@
-//! Drives the webhook with admission reviews, and what it is compared with: a server that does the same job and decides
+//! Sends admission reviews to the webhook, and to an echo server that it is compared with, which does the same job and decides
 //! nothing.
 //!
 //! ```text
-//! seed   makes namespaces and bindings that are ready, through the API server
-//! echo   serves the floor: TLS, a typed parse of the review, an answer of a fixed size
+//! seed   creates namespaces and ready bindings through the API server
+//! echo   serves the comparison: TLS, a typed parse of the review, a response of a fixed size
 //! load   sends reviews to either, in a closed loop, at a fixed rate, or as a burst of new connections
 //! ```
 //!
 //! Each prints one JSON object. `dev/ensign_dev/bench/admission.py` calls them.
-#![allow(clippy::print_stdout, reason = "what a driver found goes to stdout")]
+#![allow(clippy::print_stdout, reason = "the result of a driver goes to stdout")]
 
 mod client;
 mod echo;
@@ -25,9 +25,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Drives the admission benchmark.
 #[derive(Parser)]
 enum Command {
-    /// Makes bindings that are ready
+    /// Creates ready bindings
     Seed(seed::Args),
-    /// Serves the floor
+    /// Serves the comparison
     Echo(echo::Args),
     /// Sends reviews
     Load(load::Args),
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     // One thread: client and server each get one core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(Failure::from).and_then(|runtime| {
-        // Tasks of a load share what they count without locks.
+        // The tasks of a load share their counts without locks.
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             match command {
@@ -57,13 +57,13 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            tell(failure.as_ref());
+            print_failure(failure.as_ref());
             ExitCode::FAILURE
         }
     }
 }
 
-#[allow(clippy::print_stderr, reason = "nobody else tells of a driver's failure")]
-fn tell(failure: &dyn std::error::Error) {
+#[allow(clippy::print_stderr, reason = "the failure of a driver goes to stderr")]
+fn print_failure(failure: &dyn std::error::Error) {
     eprintln!("error: {}", ensign_runtime::error_chain::lines(failure));
 }

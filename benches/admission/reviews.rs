@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::seed::SeededBinding;
 
-/// The path of the webhook, which the floor serves too.
+/// The path of the webhook and of the echo server.
 pub const PATH: &str = "/mutate-pods";
 
-/// Requests to send by turns, complete with their heads, spread evenly over the first `bindings` bindings.
+/// Complete requests, to be sent in turn, spread evenly over the first `bindings` bindings.
 pub fn requests(bytes: usize, bindings: usize, different: usize) -> Result<Vec<Vec<u8>>, crate::Failure> {
     let different = different.clamp(1, bindings.max(1));
     (0..different).map(|number| request(bytes, &SeededBinding::of(number * bindings / different))).collect()
@@ -23,7 +23,7 @@ fn request(bytes: usize, binding: &SeededBinding) -> Result<Vec<u8>, crate::Fail
     Ok([head.into_bytes(), body].concat())
 }
 
-/// Grows as pods grow: first in variables of containers, up to a third of the size, then in an annotation, as that of
+/// Grows as pods grow: first by variables of containers, up to a third of the size, then by an annotation, like that of
 /// `kubectl apply`.
 fn body(bytes: usize, binding: &SeededBinding) -> Result<Vec<u8>, crate::Failure> {
     let mut variables = 0;

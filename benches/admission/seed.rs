@@ -1,4 +1,4 @@
-//! Namespaces and bindings, as the controller would leave them behind: accepted, resolved, ready.
+//! Namespaces and bindings with the status that the controller would write: accepted, resolved, ready.
 
 use std::time::Duration;
 
@@ -18,22 +18,22 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Bindings that are there already
+    /// Number of bindings that exist already
     #[arg(long, default_value_t = 0)]
     from: usize,
-    /// Bindings that shall be there
+    /// Number of bindings that should exist
     #[arg(long)]
     to: usize,
 }
 
-/// Where a binding is, and the service account that it is for.
+/// The namespace and the service account of a binding.
 pub struct SeededBinding {
     pub namespace: String,
     pub account: String,
 }
 
 impl SeededBinding {
-    /// Of the binding with this number.
+    /// The binding with this number.
     pub fn of(number: usize) -> Self {
         Self {
             namespace: format!("bench-{:04}", number / NAMESPACE_SIZE),

@@ -1,7 +1,7 @@
-//! What the writes alone take: for each binding the two patches and the PUT that it costs at least, with as many at a time
-//! as the controller has, and nothing decided, read or watched.
+//! The cost of the writes alone: two patches and the PUT of each binding, with the concurrency
+//! of the controller, without deciding, reading or watching anything.
 //!
-//! It works on bindings that stand. Where something comes after it, they are then brought back to what they were.
+//! It works on existing bindings, and restores them if another part follows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub async fn measure(fixture: &Fixture, fleet: &Fleet) -> Value {
     let keys: Vec<_> = fleet.keys().collect();
     let answers = Mutex::new(0_usize);
     let (begun, cluster) = (Instant::now(), fixture.cluster_cpu_seconds());
-    // One write at a time under an identity, as Azure wants it.
+    // One write at a time per identity, as Azure requires.
     futures::stream::iter(keys.chunks(PER_IDENTITY).zip(work.chunks(PER_IDENTITY)))
         .for_each_concurrent(AT_ONCE, async |(keys, credentials)| {
             for (key, (url, body)) in keys.iter().zip(credentials) {
@@ -52,9 +52,9 @@ pub async fn measure(fixture: &Fixture, fleet: &Fleet) -> Value {
                 let put = azure.put(url).bearer_auth(&token).json(body).send().await.expect("ask ARM");
                 assert!(put.status().is_success(), "{}", put.status());
                 let mut other = status.clone();
-                other["conditions"][0]["message"] = json!("as the floor wrote it");
-                let told = replace("/status", &status, &other);
-                api.patch_status(&key.name, &params, &told).await.expect("patch a status");
+                other["conditions"][0]["message"] = json!("written by the baseline");
+                let written = replace("/status", &status, &other);
+                api.patch_status(&key.name, &params, &written).await.expect("patch a status");
                 *answers.lock().await += 1;
             }
         })
@@ -68,7 +68,7 @@ pub async fn measure(fixture: &Fixture, fleet: &Fleet) -> Value {
     json!({"seconds": seconds(wall), "cluster_cpu_seconds": cluster, "kubernetes_writes": 2 * fleet.bindings, "arm_writes": fleet.bindings})
 }
 
-/// URL and body of a PUT for each binding that changes nothing.
+/// For each binding, URL and body of a PUT that changes nothing.
 fn credentials(fixture: &Fixture, fleet: &Fleet) -> Vec<(String, Value)> {
     let endpoint = fixture.azure.info().arm_endpoint.clone();
     fixture.azure.with_state(|state| {
@@ -92,7 +92,7 @@ fn credentials(fixture: &Fixture, fleet: &Fleet) -> Vec<(String, Value)> {
     })
 }
 
-/// As it was before.
+/// Restores the bindings.
 async fn restore(fleet: &Fleet, before: &std::collections::HashMap<String, ManagedIdentityBinding>) {
     let keys: Vec<_> = fleet.keys().collect();
     crate::fleet::each(keys, async |key| {
@@ -106,7 +106,7 @@ async fn restore(fleet: &Fleet, before: &std::collections::HashMap<String, Manag
     .await;
 }
 
-/// A patch like those of the controller.
+/// A patch like the controller's.
 fn replace(path: &str, before: &Value, after: &Value) -> Patch<()> {
     let operations = json!([
         {"op": "test", "path": path, "value": before},

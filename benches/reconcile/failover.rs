@@ -1,4 +1,4 @@
-//! Two controllers, of which the one that leads goes: by SIGKILL, and in order.
+//! Two controllers, of which the leader exits: by SIGKILL, and gracefully.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 
 pub async fn measure(fixture: &mut Fixture) -> Value {
     fixture.ready_fleet().await;
-    // One identity with room, for the change that the other controller has to write.
+    // An identity with a free slot, for the change that the standby has to write.
     let spare = Fleet { client: fixture.client.clone(), name: "spare".to_owned(), bindings: 1, namespaces: 1 };
     spare.prepare(&fixture.azure).await;
     let key = spare.keys().next().expect("one");
@@ -24,7 +24,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
         leader.wait_for_metric("ensign_leader", &[], 1.0, TIMEOUT).await;
         standby = fixture.controller(["controller-b", "controller-a"][round % 2], 900);
         standby.wait_ready().await;
-        // The leader has looked at everything when it has written what came last.
+        // Once the leader has written the latest change, it has checked everything.
         change(fixture, &spare, &key).await;
         let begun = Instant::now();
         if round % 2 == 0 {
@@ -35,7 +35,8 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
         spare.create(&key).await;
         wait_for(fixture, &spare, 1).await;
         let took = begun.elapsed();
-        fixture.progress(&format!("{}: the other one writes after {took:.2?}", ["crash", "in order"][round % 2]));
+        fixture
+            .progress(&format!("{}: the standby writes after {took:.2?}", ["crash", "graceful shutdown"][round % 2]));
         [&mut crash, &mut graceful][round % 2].push(seconds(took));
         remove(fixture, &spare, &key).await;
     }
@@ -53,8 +54,8 @@ async fn remove(fixture: &Fixture, spare: &Fleet, key: &BindingKey) {
     spare.api(key).delete(&key.name, &DeleteParams::default()).await.expect("delete the binding");
     wait_for(fixture, spare, 0).await;
     let start = Instant::now();
-    while spare.api(key).get_opt(&key.name).await.expect("look for the binding").is_some() {
-        assert!(start.elapsed() < TIMEOUT, "the binding goes");
+    while spare.api(key).get_opt(&key.name).await.expect("get the binding").is_some() {
+        assert!(start.elapsed() < TIMEOUT, "the binding is not deleted");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -62,7 +63,7 @@ async fn remove(fixture: &Fixture, spare: &Fleet, key: &BindingKey) {
 async fn wait_for(fixture: &Fixture, spare: &Fleet, credentials: usize) {
     let start = Instant::now();
     while spare.trusted(&fixture.azure) != credentials {
-        assert!(start.elapsed() < TIMEOUT, "the other controller writes");
+        assert!(start.elapsed() < TIMEOUT, "the standby does not write");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What all parts share: a control plane, an Azure, and the fleet that stands.
+//! What all parts share: a control plane, an emulator, and the fleet once it is ready.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use ensign_testkit::control_plane::ControlPlane;
 use ensign_testkit::paths::empty_scratch;
 use ensign_testkit::processor_time;
 
-/// How long everything may take at most.
+/// How long everything may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// What all parts share.
@@ -26,7 +26,7 @@ pub struct Fixture {
     pub client: Client,
     pub audit: Audit,
     pub launcher: Launcher,
-    /// The fleet of the largest size, once it stands.
+    /// The fleet of the largest size, once it is ready.
     pub ready_fleet: Option<Fleet>,
     started: Instant,
 }
@@ -57,7 +57,7 @@ impl Fixture {
             ready_fleet: None,
             started,
         };
-        fixture.progress("the control plane and the stand-in for Azure run");
+        fixture.progress("the control plane and the emulator are running");
         fixture
     }
 
@@ -65,13 +65,13 @@ impl Fixture {
         eprintln!("[{:6.1} s] {text}", self.started.elapsed().as_secs_f64());
     }
 
-    /// A fleet of so many bindings.
+    /// A fleet of this many bindings.
     pub fn fleet(&self, bindings: usize) -> Fleet {
         let namespaces = self.args.namespaces.unwrap_or(bindings.div_ceil(PER_IDENTITY).max(1));
         Fleet { client: self.client.clone(), name: format!("f{bindings}"), bindings, namespaces }
     }
 
-    /// Whether nothing comes after the fleet's figures.
+    /// Whether no other part uses the fleet afterwards.
     pub fn ends_with(&self, fleet: &Fleet) -> bool {
         fleet.bindings == self.largest() && self.args.parts.len() == 1
     }
@@ -81,7 +81,7 @@ impl Fixture {
         self.args.sizes.iter().copied().max().unwrap_or(PER_IDENTITY)
     }
 
-    /// The fleet of the largest size, in step with Azure, made first if it does not stand. No controller runs afterwards.
+    /// The fleet of the largest size, in sync with Azure, created if necessary. No controller runs afterwards.
     pub async fn ready_fleet(&mut self) -> Fleet {
         if let Some(fleet) = &self.ready_fleet {
             return fleet.clone();
@@ -98,7 +98,7 @@ impl Fixture {
         fleet
     }
 
-    /// Starts a controller as fast as it can be.
+    /// Starts a controller without effective rate limits.
     pub fn controller(&self, name: &str, resync_seconds: u64) -> Process {
         self.controller_with_lease(name, resync_seconds, self.args.lease_seconds)
     }
@@ -112,26 +112,26 @@ impl Fixture {
         self.launcher.controller(&self.azure, name, &flags)
     }
 
-    /// Processor time so far of the API server and what is behind it.
+    /// The processor time so far of the control plane.
     pub fn cluster_cpu_seconds(&self) -> f64 {
         let folder = self.control_plane.kubeconfig.parent().unwrap_or(Path::new(""));
         processor_time::of_processes_in(folder).as_secs_f64()
     }
 
-    /// Waits until the controller has seen its own word that every binding of the fleet is ready.
+    /// Waits until the controller's cache has every binding of the fleet as ready.
     pub async fn wait_all_ready(&self, controller: &mut Process, fleet: &Fleet) {
         let labels = [r#"kind="ManagedIdentityBinding""#, r#"reason="Ready""#];
-        // Counting takes the controller's time, so it is asked only when it could be true.
+        // Counting costs the controller time, so it is requested only when it could be true.
         let start = Instant::now();
         while fleet.trusted(&self.azure) < fleet.bindings {
-            assert!(start.elapsed() < TIMEOUT, "every credential is written");
+            assert!(start.elapsed() < TIMEOUT, "not every credential is written");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         controller.wait_for_metric("ensign_objects", &labels, fleet.bindings as f64, TIMEOUT).await;
     }
 
-    /// Waits until a service account has asked for nothing of what it watches or writes for a moment. That a webhook is
-    /// looked for which is not there goes on.
+    /// Waits until a service account has sent no request about what it watches or writes for two seconds. Probes of a webhook
+    /// that does not exist continue.
     pub async fn wait_for_rest(&mut self, account: &str) -> Counts {
         let start = Instant::now();
         let of_interest = |counts: &Counts| {
@@ -154,7 +154,7 @@ impl Fixture {
     }
 }
 
-/// Seconds, for a report.
+/// Seconds, for the report.
 pub fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }

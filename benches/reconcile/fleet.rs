@@ -19,15 +19,15 @@ use ensign_testkit::paths::REPOSITORY;
 use ensign_testkit::{azure, controller_process};
 
 pub const PER_IDENTITY: usize = 20;
-/// An identity's bindings are in so many namespaces.
+/// In how many namespaces the bindings of an identity are.
 const SPREAD: usize = 5;
 const IDENTITIES_PER_SUBSCRIPTION: usize = 100;
 pub const GROUP: &str = "fleet";
-/// Requests at a time, where only the speed of the API server matters.
+/// Concurrent requests where only the speed of the API server matters.
 pub const AT_ONCE: usize = 32;
 const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// A fleet of its own: names and identities are no other fleet's.
+/// A fleet with its own names and identities.
 #[derive(Clone)]
 pub struct Fleet {
     pub client: Client,
@@ -66,7 +66,7 @@ impl Fleet {
         format!("{}-ns-{}", self.name, number % self.namespaces)
     }
 
-    /// Where each binding is.
+    /// The key of each binding.
     pub fn keys(&self) -> impl Iterator<Item = BindingKey> + '_ {
         (0..self.bindings).map(|number| {
             let (identity, which) = (number / PER_IDENTITY, number % PER_IDENTITY);
@@ -90,7 +90,7 @@ impl Fleet {
         }
     }
 
-    /// Makes the identities in Azure, and namespaces and `ManagedIdentity` objects in Kubernetes.
+    /// Creates the identities in Azure, and namespaces and `ManagedIdentity` objects in Kubernetes.
     pub async fn prepare(&self, emulator: &Emulator) {
         let identities = self.identities();
         for number in 0..identities {
@@ -136,7 +136,7 @@ impl Fleet {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    /// Deletes every binding, which the controller that runs has to release, and then the rest of the fleet.
+    /// Deletes every binding, which the running controller has to release, and then the rest of the fleet.
     pub async fn remove(&self, azure: &Emulator) {
         let everything = (DeleteParams::default(), ListParams::default());
         each(0..self.namespaces, async |number| {
@@ -152,7 +152,7 @@ impl Fleet {
         let start = Instant::now();
         let ours = |found: &ManagedIdentity| found.name_any().starts_with(&format!("{}-", self.name));
         while identities.list(&everything.1).await.expect("list the identities").iter().any(ours) {
-            assert!(start.elapsed() < TIMEOUT, "identities go once their credentials are gone");
+            assert!(start.elapsed() < TIMEOUT, "identities are not deleted");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert_eq!(self.trusted(azure), 0, "no credential outlives its binding");
@@ -168,7 +168,7 @@ impl Fleet {
     }
 }
 
-/// Requests to ARM after a number of the log, by method and what they are about; and those that were refused.
+/// Requests to ARM after a number of the log, by method and target, and those that failed by status.
 pub fn arm_counts(azure: &Emulator, since: u64) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for entry in arm_log(azure, since) {

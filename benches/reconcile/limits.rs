@@ -1,8 +1,8 @@
-//! The same work under Azure's published limits, on a simulated clock: the whole controller in this process, on the real API
-//! server, and a stand-in for Azure that judges each request by limits of its own, on the same clock.
+//! The same work under Azure's published rate limits, on a simulated clock: the whole controller in this process, on the real API
+//! server, and an emulator that enforces its own rate limits, on the same clock.
 //!
-//! The clock stands while anybody works. What has passed at the end is what waiting has cost, and its floor is what the
-//! limits themselves cost: the time in which their buckets give as many tokens as there are requests.
+//! The clock stops while any work is in progress. The time that has passed at the end is the cost of waiting. Its minimum is the cost
+//! of the rate limits themselves: the time in which their token buckets supply as many tokens as there are requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,13 +28,13 @@ use crate::pending_requests::PendingRequests;
 use ensign_testkit::azure::FixedToken;
 use ensign_testkit::clock::FakeClock;
 
-/// Deadlines within one step are reached at its end: each stillness takes real time, and ten thousand would take very much.
-/// A wait can be too long by as much, and a whole run too.
+/// Deadlines within one step are reached at its end: each step takes real time, and ten thousand would take long.
+/// A wait, and a whole run, can be too long by this much.
 const STEP: Duration = Duration::from_millis(500);
-/// For so long nothing may have happened before the clock goes on.
+/// How long nothing must have happened before the clock advances.
 const STILL: Duration = Duration::from_millis(40);
-/// What the cluster does in that time where it does nothing, with what the kernel's counting may add: where it does more, it
-/// may be that it has yet to tell of a change.
+/// The processor time of an idle cluster in that time, including the granularity of the kernel's counter: if it uses more,
+/// it may have yet to deliver a change.
 const IDLE_SECONDS: f64 = 0.011;
 const TIMEOUT: Duration = Duration::from_secs(1800);
 const CONCURRENCY: usize = 8;
@@ -43,27 +43,27 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     let fleet = fixture.fleet(fixture.largest());
     fleet.prepare(&fixture.azure).await;
     fleet.bind().await;
-    fixture.progress(&format!("{} bindings made", fleet.bindings));
+    fixture.progress(&format!("{} bindings created", fleet.bindings));
     let clock = FakeClock::new();
     fixture.azure.limit_requests(Some(clock.clone()));
     let (seen, begun) = (log_position(&fixture.azure), Instant::now());
     let (stop, pending) = (CancellationToken::new(), PendingRequests::default());
     let config = config(fixture, clock.clone(), &pending).await;
     let running = tokio::spawn(ensign_controller::run(config, stop.clone()));
-    let mut said = Instant::now();
+    let mut reported = Instant::now();
     while fleet.trusted(&fixture.azure) < fleet.bindings {
-        assert!(begun.elapsed() < TIMEOUT && !running.is_finished(), "every credential is written");
+        assert!(begun.elapsed() < TIMEOUT && !running.is_finished(), "not every credential is written");
         stillness(fixture, &clock, &pending).await;
         if fleet.trusted(&fixture.azure) < fleet.bindings {
             advance_to_next_deadline(&clock);
         }
-        if said.elapsed() > Duration::from_secs(10) {
+        if reported.elapsed() > Duration::from_secs(10) {
             fixture.progress(&format!(
                 "{} written after {:.0} s",
                 fleet.trusted(&fixture.azure),
                 clock.passed().as_secs_f64()
             ));
-            said = Instant::now();
+            reported = Instant::now();
         }
     }
     let passed = clock.passed();
@@ -75,7 +75,11 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     for entry in arm_log(&fixture.azure, seen).iter().filter(|entry| entry.status.is_some_and(|status| status >= 400)) {
         fixture.progress(&format!("{} {}: {:?} {:?}", entry.method, entry.path, entry.status, entry.error_code));
     }
-    fixture.progress(&format!("{:.1} s where the limits cost {:.1} s", passed.as_secs_f64(), floor.as_secs_f64()));
+    fixture.progress(&format!(
+        "{:.1} s, of which the rate limits cost {:.1} s",
+        passed.as_secs_f64(),
+        floor.as_secs_f64()
+    ));
     json!({
         "bindings": fleet.bindings, "identities": fleet.identities(), "subscriptions": fleet.subscriptions(),
         "seconds": seconds(passed), "floor_seconds": seconds(floor), "arm": arm_counts(&fixture.azure, seen),
@@ -83,7 +87,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     })
 }
 
-/// Waits until nothing has been asked or waited for anew for a moment, every request has its answer, and the cluster has
+/// Waits until there is no new request or wait for a moment, every request has its response, and the cluster has
 /// nothing left to do.
 async fn stillness(fixture: &Fixture, clock: &FakeClock, pending: &PendingRequests) {
     let look = || (fixture.azure.requests(), pending.counts(), clock.sleeps());
@@ -114,8 +118,8 @@ fn advance_to_next_deadline(clock: &FakeClock) {
     clock.advance(STEP * u32::try_from(steps).unwrap_or(u32::MAX) - clock.passed());
 }
 
-/// What the published limits cost at least, however the work is done: one PUT for each binding, one LIST for each identity,
-/// and one GET, each by the bucket that takes longest.
+/// The minimal cost of the published rate limits: one PUT per binding, one LIST per identity,
+/// and one GET, each by its slowest token bucket.
 fn floor(fleet: &Fleet) -> Duration {
     // Burst and rate of writes, lists and reads: of a subscription, and of the tenant.
     let buckets = [[(200.0, 2.0), (150.0, 5.0), (100.0, 10.0)], [(1000.0, 10.0), (450.0, 15.0), (300.0, 30.0)]];

@@ -1,15 +1,10 @@
-//! What the controller costs: time, requests, memory, by the number of bindings.
+//! The cost of the controller: time, requests and memory, by the number of bindings.
 //!
-//! The real `ensign` as processes of their own, with exactly the rights of dev/manifests, on a real API server; the stand-in
-//! for Azure runs in this process, whose memory and time are nobody's figures. Prints one JSON object on standard output and
-//! progress on standard error. It is one run: dev/bench.py repeats it and takes medians.
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a measurement that can't be made ends the run"
-)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures go to one, progress to the other")]
+//! The real `ensign` as separate processes, with the RBAC rules of dev/manifests, on a real API server; the emulator
+//! runs in this process, whose memory and time are not measured. Prints one JSON object on standard output and
+//! progress on standard error. This is one run: dev/bench.py repeats it and takes medians.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed measurement ends the run")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures go to stdout, progress to stderr")]
 #![allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
 mod audit;
@@ -48,43 +43,43 @@ enum Part {
 /// One run.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// What to measure, in the order of the list of parts whatever the order here
+    /// What to measure; the order does not matter
     #[arg(long, value_enum, value_delimiter = ',', default_value = "reconcile")]
     parts: Vec<Part>,
-    /// Numbers of bindings for `reconcile`; the other parts take the last one
+    /// Numbers of bindings for `reconcile`; the other parts use the largest
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000,10000")]
     sizes: Vec<usize>,
-    /// Namespaces that the bindings are in, instead of one for each twenty
+    /// Number of namespaces, instead of one per twenty bindings
     #[arg(long)]
     namespaces: Option<usize>,
-    /// How long the stand-in for Azure takes for a write of a credential
+    /// How long the emulator takes for a write of a credential
     #[arg(long, default_value_t = 0)]
     write_latency_ms: u64,
-    /// How often restart, failover and one are repeated
+    /// How often `restart`, `failover` and `one` are repeated
     #[arg(long, default_value_t = 5)]
     repeats: usize,
-    /// Resyncs that `steady` watches
+    /// Number of drift check intervals that `steady` measures
     #[arg(long, default_value_t = 10)]
     periods: u32,
-    /// The lease of `failover`
+    /// The lease duration of `failover`
     #[arg(long, default_value_t = 15)]
     lease_seconds: u64,
-    /// Pods that are there in the second half of `memory`
+    /// Number of pods in the second half of `memory`
     #[arg(long, default_value_t = 50_000)]
     pods: usize,
-    /// Reviews of `soak`
+    /// Number of reviews of `soak`
     #[arg(long, default_value_t = 1_000_000)]
     reviews: u64,
-    /// Reconciles of `soak`
+    /// Number of reconciles of `soak`
     #[arg(long, default_value_t = 100_000)]
     reconciles: u64,
-    /// The program to measure
+    /// The measured program
     #[arg(long, default_value = env!("CARGO_BIN_EXE_ensign"))]
     ensign: PathBuf,
-    /// An environment variable of it, as the image has one
+    /// An environment variable for it, as in the image
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     variables: Vec<(String, String)>,
-    /// What cargo says to every bench
+    /// Passed by cargo to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }

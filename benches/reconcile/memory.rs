@@ -1,4 +1,4 @@
-//! What both processes keep in memory: at rest and while they list everything anew, without pods and with very many.
+//! The memory of both processes: in steady state and during a relist, without pods and with many.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use crate::fleet::{Fleet, each, object};
 use crate::process::{CONTROLLER, Process, WEBHOOK};
 
 const TIMEOUT: Duration = Duration::from_secs(180);
-/// So long that no restart of the API server ends it.
+/// Long enough to survive restarts of the API server.
 const LEASE_SECONDS: u64 = 300;
-/// So long that nothing is looked at again because its time has come.
+/// Long enough that there is no drift check during a measurement.
 const RESYNC_SECONDS: u64 = 86_400;
 const POD_NAMESPACE: &str = "crowd";
 const ACCOUNTS_PER_NAMESPACE: usize = 100;
@@ -26,12 +26,12 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     before.0.stop();
     before.1.stop();
     accounts(fixture, fleet.bindings).await;
-    fixture.progress(&format!("{} service accounts are there", fleet.bindings));
+    fixture.progress(&format!("{} service accounts created", fleet.bindings));
 
     let (controller, webhook) = processes(fixture).await;
     let alone = rest_and_relist(fixture, &controller, &webhook).await;
     pods(fixture).await;
-    fixture.progress(&format!("{} pods are there", fixture.args.pods));
+    fixture.progress(&format!("{} pods created", fixture.args.pods));
     let crowded = rest_and_relist(fixture, &controller, &webhook).await;
     controller.stop();
     webhook.stop();
@@ -44,7 +44,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     })
 }
 
-/// Both processes where there is nothing, unless a fleet stands already.
+/// Both processes without any object, unless a fleet exists already.
 async fn empty(fixture: &mut Fixture) -> Value {
     if fixture.ready_fleet.is_some() {
         return Value::Null;
@@ -56,7 +56,7 @@ async fn empty(fixture: &mut Fixture) -> Value {
     seen
 }
 
-/// A controller that leads and a webhook, both ready and at rest.
+/// A leading controller and a webhook, both ready and idle.
 async fn processes(fixture: &mut Fixture) -> (Process, Process) {
     let mut controller = fixture.controller_with_lease(CONTROLLER, RESYNC_SECONDS, LEASE_SECONDS);
     let mut webhook = fixture.launcher.webhook(&fixture.azure);
@@ -71,7 +71,7 @@ fn look(both: &(Process, Process)) -> Value {
     json!({"controller": both.0.usage(), "webhook": both.1.usage()})
 }
 
-/// Both at rest, and then after the cluster has lost its history, so that no watch can go on and all list anew.
+/// Both in steady state, and then after a compaction, so that no watch can resume and all have to relist.
 async fn rest_and_relist(fixture: &mut Fixture, controller: &Process, webhook: &Process) -> Value {
     let lists = |fixture: &mut Fixture, account: &str| {
         fixture.audit.of(account).get("list managedidentitybindings").copied().unwrap_or_default()
@@ -85,7 +85,7 @@ async fn rest_and_relist(fixture: &mut Fixture, controller: &Process, webhook: &
     let start = Instant::now();
     for (account, before) in [CONTROLLER, WEBHOOK].into_iter().zip(before) {
         while lists(fixture, account) == before {
-            assert!(start.elapsed() < TIMEOUT, "{account} lists anew");
+            assert!(start.elapsed() < TIMEOUT, "{account} does not relist");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         fixture.wait_for_rest(account).await;
@@ -95,7 +95,7 @@ async fn rest_and_relist(fixture: &mut Fixture, controller: &Process, webhook: &
         let [at, peak, after] =
             [at.rss_bytes, after.peak_bytes, after.rss_bytes].map(|bytes| bytes as f64 / 1_048_576.0);
         fixture.progress(&format!(
-            "{name}: {at:.1} MiB at rest, at most {peak:.1} while it lists anew, {after:.1} afterwards"
+            "{name}: {at:.1} MiB in steady state, peak {peak:.1} during a relist, {after:.1} afterwards"
         ));
     }
     json!({
@@ -104,7 +104,7 @@ async fn rest_and_relist(fixture: &mut Fixture, controller: &Process, webhook: &
     })
 }
 
-/// Ends the API server without a word, and lets etcd forget everything before now.
+/// Kills the API server, and compacts etcd up to the current revision.
 async fn discard_history(fixture: &Fixture) {
     let api: Api<Namespace> = Api::all(fixture.client.clone());
     let now = api.list(&ListParams::default().limit(1)).await.expect("list").metadata.resource_version;
@@ -114,11 +114,11 @@ async fn discard_history(fixture: &Fixture) {
         control_plane.compact_etcd(&now.expect("a version"));
         control_plane.command("start kube-apiserver");
     };
-    tokio::task::spawn_blocking(forget).await.expect("it serves again");
+    tokio::task::spawn_blocking(forget).await.expect("restart the API server");
 }
 
-/// A service account for each binding, beside those that they name, with the annotations that a pod of
-/// azure-workload-identity has.
+/// A service account per binding, besides those that they refer to, with the annotations of
+/// azure-workload-identity.
 async fn accounts(fixture: &Fixture, count: usize) {
     let namespaces: Api<Namespace> = Api::all(fixture.client.clone());
     each(0..count.div_ceil(ACCOUNTS_PER_NAMESPACE), async |number| {
@@ -152,8 +152,8 @@ async fn pods(fixture: &Fixture) {
     let api: Api<Pod> = Api::namespaced(crowd.client.clone(), POD_NAMESPACE);
     let account: Api<ServiceAccount> = Api::namespaced(crowd.client, POD_NAMESPACE);
     let start = Instant::now();
-    while account.get_opt("default").await.expect("look for the service account").is_none() {
-        assert!(start.elapsed() < TIMEOUT, "the namespace gets its service account");
+    while account.get_opt("default").await.expect("get the service account").is_none() {
+        assert!(start.elapsed() < TIMEOUT, "the namespace has no service account");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     each(0..fixture.args.pods, async |number| {

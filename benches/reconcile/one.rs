@@ -1,4 +1,4 @@
-//! One binding, from its creation until it is ready, beside all that stand.
+//! One binding, from its creation until it is ready, beside the whole fleet.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::fixture::{Fixture, seconds};
 use crate::fleet::{BindingKey, Fleet};
 use crate::process::CONTROLLER;
 
-/// Bindings that are made, one after another, for each repetition.
+/// Bindings that are created one after another per repetition.
 const EACH: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -62,7 +62,7 @@ async fn until_ready(fleet: &Fleet, key: &BindingKey) -> Duration {
         }
         panic!("the watch ended");
     };
-    tokio::time::timeout(TIMEOUT, ready).await.expect("it is ready in time");
+    tokio::time::timeout(TIMEOUT, ready).await.expect("the binding is not ready in time");
     begun.elapsed()
 }
 
@@ -70,7 +70,7 @@ fn is_ready(binding: &ManagedIdentityBinding) -> bool {
     binding.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Ready))
 }
 
-/// What a creation, two patches and the word of a watch take at least: three writes, one after another.
+/// The minimal cost of a creation, two patches and a watch event: three writes, one after another.
 async fn patched(fleet: &Fleet, key: &BindingKey) -> Duration {
     let api: Api<ManagedIdentityBinding> = fleet.api(key);
     let binding = api.get(&key.name).await.expect("the binding");

@@ -1,4 +1,4 @@
-//! The real `ensign controller` and `ensign webhook`, each a process of its own, and what the kernel says of them.
+//! The real `ensign controller` and `ensign webhook` as processes, and their resource usage.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub const WEBHOOK: &str = "ensign-webhook";
 const POLL: Duration = Duration::from_millis(2);
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where processes run, and what they are started from.
+/// Starts processes.
 pub struct Launcher {
     pub control_plane: &'static ControlPlane,
     pub folder: PathBuf,
@@ -28,19 +28,19 @@ pub struct Launcher {
     pub variables: Vec<(String, String)>,
 }
 
-/// What the kernel says of a process now.
+/// The current resource usage of a process.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Usage {
     pub rss_bytes: u64,
-    /// The most that it ever was, or since it was forgotten.
+    /// The peak since the start, or since the last reset.
     pub peak_bytes: u64,
-    /// Without the pages of the program file, which the kernel takes back when memory is short.
+    /// Without the pages of the binary, which the kernel reclaims when memory is short.
     pub anonymous_bytes: u64,
     pub cpu_seconds: f64,
     pub descriptors: usize,
 }
 
-/// A process that ends with this one.
+/// A process that is killed when this is dropped.
 pub struct Process {
     child: Child,
     name: String,
@@ -49,7 +49,7 @@ pub struct Process {
 }
 
 impl Launcher {
-    /// Starts a controller with these flags besides those that say where everything is.
+    /// Starts a controller with these flags, and those of its environment.
     pub fn controller(&self, azure: &Emulator, name: &str, flags: &[String]) -> Process {
         let info = azure.info();
         let token_file = self.folder.join("azure-token");
@@ -60,7 +60,7 @@ impl Launcher {
             .args(["--azure-arm-endpoint", &info.arm_endpoint, "--azure-authority-host", &info.authority_host])
             .arg("--azure-ca-file")
             .arg(&info.ca_file)
-            // Nobody listens there, so that the webhook is never registered: admission is measured elsewhere.
+            // Nothing listens there, so that the webhook is never registered: admission is measured separately.
             .args(["--health-listen", "127.0.0.1:0", "--webhook-url", "https://127.0.0.1:1"])
             .args(["--injection", "webhook"])
             .args(flags)
@@ -71,7 +71,7 @@ impl Launcher {
         self.start(command, name, CONTROLLER)
     }
 
-    /// Starts a webhook that knows service accounts too.
+    /// Starts a webhook in compatibility mode, which caches service accounts.
     pub fn webhook(&self, azure: &Emulator) -> Process {
         let info = azure.info();
         let mut command = Command::new(&self.ensign);
@@ -104,27 +104,27 @@ impl Launcher {
 }
 
 impl Process {
-    /// Waits until it says that it is ready; answers how long that took from its start.
+    /// Waits until it is ready; returns the time since its start.
     pub async fn wait_ready(&mut self) -> Duration {
         while !self.ready_file.exists() {
             self.assert_running();
-            assert!(self.started.elapsed() < TIMEOUT, "{} gets ready", self.name);
+            assert!(self.started.elapsed() < TIMEOUT, "{} is not ready", self.name);
             tokio::time::sleep(POLL).await;
         }
         self.started.elapsed()
     }
 
-    /// What its announcement has under this key.
+    /// The value of a key in its ready file.
     pub fn announced(&self, key: &str) -> String {
         let text = fs::read_to_string(&self.ready_file).expect("it is ready");
-        let announced: Value = serde_json::from_str(&text).expect("an announcement");
-        announced[key].as_str().expect("what is announced").to_owned()
+        let announced: Value = serde_json::from_str(&text).expect("a ready file");
+        announced[key].as_str().expect("a value of the ready file").to_owned()
     }
 
     /// The sum of the samples of a metric that have these labels.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let url = format!("http://{}/metrics", self.announced("health_address"));
-        let text = reqwest::get(url).await.expect("ask for metrics").text().await.expect("metrics");
+        let text = reqwest::get(url).await.expect("get the metrics").text().await.expect("metrics");
         let samples = text.lines().filter(|line| {
             let is_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
             is_it && labels.iter().all(|label| line.contains(label))
@@ -137,7 +137,7 @@ impl Process {
         let start = Instant::now();
         while self.metric(name, labels).await < wanted {
             self.assert_running();
-            assert!(start.elapsed() < timeout, "{}: {name} reaches {wanted}", self.name);
+            assert!(start.elapsed() < timeout, "{}: {name} does not reach {wanted}", self.name);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -146,7 +146,7 @@ impl Process {
         let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = fs::read_to_string(proc.join("status")).expect("it runs");
         let bytes = |field: &str| {
-            let line = status.lines().find(|line| line.starts_with(field)).expect("the kernel says it");
+            let line = status.lines().find(|line| line.starts_with(field)).expect("a field of /proc/…/status");
             line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number") * 1024
         };
         Usage {
@@ -158,9 +158,9 @@ impl Process {
         }
     }
 
-    /// From now on the peak is counted anew.
+    /// Resets the peak.
     pub fn reset_peak(&self) {
-        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("forget the peak");
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("reset the peak");
     }
 
     /// SIGKILL.
@@ -175,22 +175,22 @@ impl Process {
         assert!(sent.success());
     }
 
-    /// SIGTERM, and its end.
+    /// SIGTERM, and waits until it has exited.
     pub fn stop(mut self) {
         self.terminate();
         let status = self.child.wait().expect("it ended");
-        assert!(status.success(), "{} stops cleanly: {status}", self.name);
+        assert!(status.success(), "{} does not shut down cleanly: {status}", self.name);
     }
 
     fn assert_running(&mut self) {
         let ended = self.child.try_wait().expect("look at it");
-        assert!(ended.is_none(), "{} ended: {ended:?}", self.name);
+        assert!(ended.is_none(), "{} has exited: {ended:?}", self.name);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

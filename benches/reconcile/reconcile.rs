@@ -1,4 +1,4 @@
-//! From nothing: bindings that nobody has looked at yet, until each is ready.
+//! From scratch: new bindings, until each is ready.
 
 use std::time::Instant;
 
@@ -20,10 +20,10 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
         let begun = Instant::now();
         fleet.prepare(&fixture.azure).await;
         fleet.bind().await;
-        fixture.progress(&format!("{size} bindings made in {:.1} s", begun.elapsed().as_secs_f64()));
+        fixture.progress(&format!("{size} bindings created in {:.1} s", begun.elapsed().as_secs_f64()));
         measured.push(from_nothing(fixture, &fleet).await);
         if size == largest {
-            // Other parts want it as it stands.
+            // Other parts use it.
             fixture.ready_fleet = Some(fleet);
         } else {
             let mut controller = fixture.controller(CONTROLLER, 900);

@@ -1,4 +1,4 @@
-//! A restart where everything is as it should be.
+//! A restart with everything in sync.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     json!({"bindings": fleet.bindings, "identities": fleet.identities(), "rounds": rounds, "floor": floor(fixture).await})
 }
 
-/// Until Azure was asked about every identity.
+/// Waits until every identity was checked in Azure.
 async fn all_checked(fixture: &Fixture, fleet: &Fleet, since: u64) {
     let start = Instant::now();
     loop {
@@ -54,12 +54,12 @@ async fn all_checked(fixture: &Fixture, fleet: &Fleet, since: u64) {
         if paths.iter().filter(|path| path.ends_with("/federatedIdentityCredentials")).count() >= fleet.identities() {
             return;
         }
-        assert!(start.elapsed() < TIMEOUT, "every identity is looked at");
+        assert!(start.elapsed() < TIMEOUT, "not every identity is checked");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// How long it takes to read the list of bindings, page by page, without understanding it.
+/// How long it takes to read the list of bindings, page by page, without parsing it.
 async fn floor(fixture: &Fixture) -> f64 {
     let begun = Instant::now();
     let mut token = String::new();
@@ -67,7 +67,7 @@ async fn floor(fixture: &Fixture) -> f64 {
         let path = format!("/apis/ensign.dev/v1alpha1/managedidentitybindings?limit=500&continue={token}");
         let request = http::Request::get(path).body(Vec::new()).expect("a request");
         let text = fixture.client.request_text(request).await.expect("a page");
-        // The token stands in the metadata, which comes before the items or after them.
+        // The token is in the metadata, which is before or after the items.
         let Some((_, rest)) = text.split_once("\"continue\":\"") else { break };
         rest.split('"').next().unwrap_or_default().clone_into(&mut token);
         if token.is_empty() {

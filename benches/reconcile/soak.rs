@@ -1,4 +1,4 @@
-//! Very many reviews and reconciles: whether memory or descriptors grow with them.
+//! Whether memory or file descriptors grow with many reviews and reconciles.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::fixture::Fixture;
 use crate::fleet::{AT_ONCE, Fleet};
 use crate::process::{CONTROLLER, Process};
 
-/// How often it is looked at memory and descriptors on the way.
+/// How often memory and descriptors are measured.
 const LOOKS: u64 = 50;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -29,10 +29,10 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     json!({"bindings": fleet.bindings, "reviews": reviews, "reconciles": reconciles})
 }
 
-/// Reviews of pods that are injected and of pods that are not, over connections that stay, by turns.
+/// Sends reviews of pods that are injected and of pods that are not, alternately, over persistent connections.
 async fn soak_webhook(fixture: &Fixture, fleet: &Fleet, webhook: &Process, wanted: u64) -> Value {
     let client = reqwest::Client::builder()
-        // Its certificate is nobody's figure here.
+        // Verifying the certificate is not part of this measurement.
         .danger_accept_invalid_certs(true)
         .timeout(Duration::from_secs(30))
         .build()
@@ -53,19 +53,19 @@ async fn soak_webhook(fixture: &Fixture, fleet: &Fleet, webhook: &Process, wante
                 }
                 let body = bodies[usize::try_from(number).unwrap_or_default() % bodies.len()].clone();
                 let request = client.post(&url).header("content-type", "application/json").body(body);
-                let answer = request.send().await.expect("ask the webhook").text().await.expect("a response");
+                let answer = request.send().await.expect("send a review").text().await.expect("a response");
                 injected.fetch_add(u64::from(answer.contains("\"patch\"")), Ordering::Relaxed);
             }
         });
         futures::future::join_all(workers).await;
         looks.push(json!({"done": until, "usage": webhook.usage()}));
     }
-    assert_eq!(injected.into_inner(), wanted, "each of these pods is injected");
+    assert_eq!(injected.into_inner(), wanted, "a pod is not injected");
     fixture.progress(&format!("{wanted} reviews in {:.1} s", begun.elapsed().as_secs_f64()));
     json!({"count": wanted, "looks": looks})
 }
 
-/// Annotates bindings over and over: each is a change that the controller has to look at.
+/// Annotates bindings repeatedly: each change makes the controller reconcile.
 async fn soak_controller(fixture: &Fixture, fleet: &Fleet, controller: &Process) -> Value {
     let wanted = fixture.args.reconciles;
     let keys: Vec<_> = fleet.keys().collect();
@@ -79,7 +79,7 @@ async fn soak_controller(fixture: &Fixture, fleet: &Fleet, controller: &Process)
         while done().await - start < until {
             crate::fleet::each(0..keys.len().min(1000), async |_| {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                // Each in another identity than the one before, so that one reconcile does not serve many of them.
+                // Each under another identity than the previous one, so that one reconcile does not cover many changes.
                 let at = usize::try_from(number).unwrap_or_default().wrapping_mul(crate::fleet::PER_IDENTITY + 1);
                 let key = &keys[at % keys.len()];
                 let patch = Patch::Merge(json!({"metadata": {"annotations": {"bench": number.to_string()}}}));

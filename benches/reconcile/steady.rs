@@ -1,4 +1,4 @@
-//! A fleet at rest: what is asked and written in so many resyncs.
+//! A fleet in steady state: requests and writes in several drift check intervals.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     let mut controller = fixture.controller(CONTROLLER, RESYNC_SECONDS);
     controller.wait_ready().await;
     let is_list = |path: &str| path.ends_with("/federatedIdentityCredentials");
-    // The looks right after the start are no resync; from the second list of each identity on, each comes in its phase.
+    // The checks right after the start are not drift checks; from its second LIST on, each identity has its phase.
     let since = log_position(&fixture.azure);
     let mut settled = false;
     while !settled {
@@ -31,7 +31,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
         settled = counts.len() == fleet.identities() && counts.values().all(|count| *count >= 2);
     }
     let watched = Duration::from_secs(RESYNC_SECONDS) * fixture.args.periods;
-    // To read the audit log takes a while, in which looks go on: the time that is watched begins after it.
+    // Reading the audit log takes a while, in which checks continue: the measured time begins afterwards.
     let (asked, before) = (fixture.audit.of(CONTROLLER), controller.usage());
     let (since, end) = (log_position(&fixture.azure), Timestamp::now() + watched);
     tokio::time::sleep(watched).await;
@@ -50,7 +50,7 @@ pub async fn measure(fixture: &mut Fixture) -> Value {
     let lists: usize = times.values().map(Vec::len).sum();
     let (shortest, longest) = gaps.fold((f64::MAX, 0.0_f64), |(least, most), gap| (least.min(gap), most.max(gap)));
     let expected = fleet.identities() * usize::try_from(fixture.args.periods).expect("a few");
-    fixture.progress(&format!("{lists} lists where {expected} are due, {} other requests to ARM", log.len() - lists));
+    fixture.progress(&format!("{lists} LISTs of {expected} expected, {} other requests to ARM", log.len() - lists));
     json!({
         "bindings": fleet.bindings, "identities": fleet.identities(), "identities_listed": times.len(),
         "periods": fixture.args.periods, "period_seconds": RESYNC_SECONDS,

@@ -33,16 +33,16 @@ enum Format {
     Json,
 }
 
-/// What is to be done with a blob.
+/// What to do with a blob.
 struct Blob {
     method: Method,
     url: Url,
 }
 
-/// What Entra and Azure Storage say.
+/// The responses of Entra and Azure Storage.
 struct Answer {
     claims: Map<String, Value>,
-    /// The HTTP status of Azure Storage and its error code, if a blob was asked for.
+    /// The HTTP status of Azure Storage and its error code, if a blob was requested.
     storage: Option<(u16, Option<String>)>,
 }
 
@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    // Two TLS providers can end up in one program; rustls wants to be told which one to use.
+    // Two TLS providers can end up in one program, so rustls has to know which one to use.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     match ask(blob).await {
@@ -99,7 +99,7 @@ async fn ask(blob: Option<Blob>) -> Result<Answer, Box<dyn Error>> {
 }
 
 impl Blob {
-    /// The status and the error code of Azure Storage's answer. A real application would let its SDK ask.
+    /// The status and the error code of Azure Storage's response. A real application would use its SDK.
     async fn ask(self, token: &AccessToken) -> Result<(u16, Option<String>), Box<dyn Error>> {
         let mut request = Request::new(self.url, self.method);
         request.insert_header("authorization", format!("Bearer {}", token.token.secret()));
@@ -137,19 +137,19 @@ fn show(format: Format, answer: &Answer) {
             println!("{shown}");
         }
         Format::Text => {
-            println!("Entra gave me a token, for nothing but my service account's. It says:");
+            println!("Entra exchanged my service account token for an Azure token. Its claims:");
             for (name, value) in claims {
                 println!("  {name}: {value}");
             }
             if let Some((status, code)) = &answer.storage {
-                println!("Azure Storage answers {status} {}", code.as_deref().unwrap_or_default());
+                println!("Azure Storage responds {status} {}", code.as_deref().unwrap_or_default());
             }
         }
     }
 }
 
 fn refuse(format: Format, error: &dyn Error) {
-    // The SDK's errors carry their sources' text already.
+    // The SDK's errors already contain the text of their sources.
     match format {
         Format::Json => {
             println!("{}", json!({"ok": false, "sdk": "azure_identity for Rust", "error": error.to_string()}));

@@ -1,6 +1,6 @@
-//! Any bytes as the body of a review: read, decided with a fixed set of bindings in both modes, answered.
+//! Arbitrary bytes as the body of a review: parsed, decided with fixed bindings in both modes, answered.
 //!
-//! Nothing may panic. A pod that is injected must be a pod that the patch fits, and a second pass must leave it alone.
+//! Nothing may panic. A patch must apply to its pod, and a second pass must not change the injected pod.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use json_patch::Patch;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-/// What every review is decided with.
+/// The configuration of every decision.
 struct World {
     plain: Config,
     compatible: Config,
@@ -85,17 +85,17 @@ fn binding(name: &str, spec: &Value, accepted: &str) -> Arc<Binding> {
 fuzz_target!(|body: &[u8]| {
     let world = &*WORLD;
     let Ok(Question::Create(creation)) = review::read(body) else { return };
-    // What no rule asks for is skipped without a limit of depth or of numbers.
+    // Fields that no rule uses are skipped without limits on depth or numbers.
     let Ok(whole) = serde_json::from_slice::<Value>(body) else { return };
     for config in [&world.plain, &world.compatible] {
         for bindings in [&world.bindings[..], &world.bindings[4..]] {
             let decision = world.decide(&creation.pod, &creation.namespace, bindings, config);
             let answer = review::answer(&creation.uid, &decision).expect("a response");
-            serde_json::from_slice::<Value>(&answer).expect("the answer is JSON");
+            serde_json::from_slice::<Value>(&answer).expect("the response is JSON");
             let Decision::Patch { operations, .. } = decision else { continue };
             let mut after = whole["request"]["object"].clone();
             let operations: Patch = serde_json::from_value(json!(operations)).expect("the patch is a JSON patch");
-            json_patch::patch(&mut after, &operations).expect("the patch fits the pod");
+            json_patch::patch(&mut after, &operations).expect("the patch applies to the pod");
             let text = after.to_string();
             let pod: Pod<'_> = serde_json::from_str(&text).expect("the patched pod is a pod");
             let again = world.decide(&pod, &creation.namespace, bindings, config);

@@ -1,4 +1,4 @@
-"""Reviews through the real webhook, beside a server that does the same job and decides nothing (the floor).
+"""Reviews through the real webhook, compared with an echo server that does the same job and decides nothing.
 
 The webhook is the image's program, with its bindings from a real API server. The server has one core to itself, the
 client another; webhook and floor are measured by turns.
@@ -47,7 +47,7 @@ Results = List[Result]
 
 
 class Server(NamedTuple):
-    """Something that answers reviews."""
+    """A server that responds to reviews."""
 
     address: str
     ca_file: Path
@@ -55,24 +55,24 @@ class Server(NamedTuple):
 
 
 class Bench:
-    """The webhook with its bindings, and the floor."""
+    """The webhook with its bindings, and the echo server."""
 
     def __init__(self, context: Context, own: environment.Environment, where: Cores) -> None:
         self.context, self.own, self.where = context, own, where
         self.kubectl = own.kubectl(context.programs.cluster)
-        # It would judge bindings whose identities nobody made.
+        # It would reject bindings whose identities do not exist.
         if not own.registry.stop("controller"):
             raise Failure("the controller does not stop")
         self.bindings = 0
         self.webhook = self.restart_webhook()
 
     def stop_webhook(self) -> None:
-        """Ends the webhook."""
+        """Stops the webhook."""
         if not self.own.registry.stop("webhook"):
             raise Failure("the webhook does not stop")
 
     def restart_webhook(self, program: Optional[Path] = None) -> Server:
-        """The webhook anew, on its core; with this program in place of the image's."""
+        """Restarts the webhook on its core, optionally with another program than the image's."""
         self.stop_webhook()
         programs = self.context.programs._replace(ensign=program or self.context.measured)
         with on_core(self.where.server):
@@ -82,7 +82,7 @@ class Bench:
         return Server(self.own.info["webhook_url"].split("/")[2], ca_file, self._pid("webhook"))
 
     def echo(self, patch_bytes: int) -> Server:
-        """Starts the floor."""
+        """Starts the echo server."""
         ca_file = self.own.root / "echo-ca.crt"
         command: "List[children.Argument]" = [
             self.context.drivers[DRIVER], "echo", "--ca-file", ca_file, "--patch-bytes", str(patch_bytes),
@@ -99,20 +99,20 @@ class Bench:
         return record.identity.pid
 
     def grow(self, bindings: int) -> None:
-        """Makes bindings until there are so many, and waits until the webhook has the last one."""
-        self.context.progress.update(f"admission: making {bindings} bindings ...")
+        """Creates bindings up to this number, and waits until the webhook knows the last one."""
+        self.context.progress.update(f"admission: creating {bindings} bindings ...")
         arguments = ["seed", "--from", str(self.bindings), "--to", str(bindings)]
         self.context.drive(DRIVER, arguments, SEED_SECONDS, {"KUBECONFIG": self.own.info["kubeconfig"]})
         self.bindings = bindings
         until("the webhook to know the bindings", lambda: self._answers(bindings), WATCH_SECONDS)
 
     def _answers(self, bindings: int) -> Optional[bool]:
-        """Whether reviews for bindings from the first to nearly the last are all answered with a patch."""
+        """Whether reviews for bindings from the first to nearly the last all get a patch."""
         shape = ["burst", "--connections", "20", "--bindings", str(bindings), "--different", "20"]
         return True if self.load(self.webhook, shape)["errors"] == 0 else None
 
     def load(self, server: Server, shape: List[str], kib: int = USUAL_KIB) -> Result:
-        """What a load found."""
+        """The result of a load."""
         arguments = ["load", *shape, "--address", server.address, "--ca-file", str(server.ca_file)]
         arguments += ["--pid", str(server.pid), "--bytes", str(kib * KIB)]
         if "--bindings" not in shape:
@@ -121,7 +121,7 @@ class Bench:
             return self.context.drive(DRIVER, arguments, LOAD_SECONDS)
 
     def closed(self, server: Server, kib: int = USUAL_KIB, seconds: float = CLOSED_SECONDS) -> Result:
-        """As many reviews as go, over connections that stay."""
+        """As many reviews as possible, over persistent connections."""
         shape = ["closed", "--connections", str(CONNECTIONS), "--seconds", str(seconds)]
         return good(self.load(server, shape, kib))
 
@@ -130,12 +130,12 @@ class Bench:
         return good(self.load(server, ["open", "--rate", str(rate), "--seconds", str(seconds)]))
 
     def burst(self, server: Server) -> Result:
-        """New connections all at once; errors are figures here."""
+        """Many new connections at once; errors count as figures."""
         return self.load(server, ["burst", "--connections", str(BURST)])
 
 
 def certificate(kubectl: Kubectl) -> bytes:
-    """What the webhook's certificate is trusted by."""
+    """The CA of the webhook's certificate."""
     secret = kubectl.json("get", "secret", "ensign-webhook-tls", "-n", seed.NAMESPACE)
     return base64.b64decode(secret["data"]["ca.crt"])
 
@@ -143,7 +143,7 @@ def certificate(kubectl: Kubectl) -> bytes:
 def good(result: Result) -> Result:
     """A result without errors."""
     if result["errors"]:
-        raise Failure(f"{result['errors']} reviews were not answered well, the first: {result['first_error']}")
+        raise Failure(f"{result['errors']} reviews failed, the first: {result['first_error']}")
     return result
 
 
@@ -180,7 +180,7 @@ class Measured:
     def _measure(self) -> None:
         bench, runs = self.bench, range(self.bench.context.runs)
         bench.grow(FEW)
-        # What was just started uses the cores for a while, and the first of a server's reviews grow its buffers.
+        # A new process uses the cores for a while, and the first reviews grow a server's buffers.
         probe = bench.closed(bench.webhook, seconds=WARM_UP_SECONDS)
         servers = (bench.webhook, bench.echo(patch_bytes=probe["answer_bytes"] - ENVELOPE_BYTES))
         self.few += [bench.closed(bench.webhook) for _ in runs]
@@ -197,7 +197,7 @@ class Measured:
         self._measure_limited()
 
     def _measure_limited(self) -> None:
-        """As in a container of 100m CPU and 30 MiB; the quota of processor time begins when the webhook is ready."""
+        """As in a container of 100m CPU and 30 MiB; the CPU quota applies once the webhook is ready."""
         bench = self.bench
         folder = bench.own.root / "limited"
         folder.mkdir(exist_ok=True)
@@ -211,7 +211,7 @@ class Measured:
                 except NoLimit:
                     raise
                 except Failure:
-                    # Ended by the kernel is a figure; anything else is no end that was looked for.
+                    # Being killed by the kernel is a figure; any other exit is a failure.
                     if group.kills() == 0:
                         raise
                 finally:
@@ -259,7 +259,7 @@ class Measured:
                 f"{name}, open loop at {RATE:,}/s", "ms", runs, Limit("echo", pick(self.open[1], quantile)), target
             ))
         errors = pick(self.burst[0], "errors")
-        # Not one of the runs may have any.
+        # No run may have any.
         target = Target("0", max(errors) == 0)
         found.append(Figure(f"errors, burst of {BURST} new connections", "", errors, None, target))
         found.append(Figure(
@@ -276,11 +276,11 @@ class Measured:
             found = [
                 Figure(f"reviews with {QUOTA} core and {MEMORY_MIB} MiB, {MANY:,} bindings", "/s", rate, None,
                        at_least(rate, PER_SECOND_LIMITED, least)),
-                Figure("p99 with that", "ms", pick(self.limited, "p99_ms")),
-                Figure("of its memory, what the kernel can't take back", "MiB", self.kept, Limit("limit", [MEMORY_MIB])),
+                Figure("p99 within these limits", "ms", pick(self.limited, "p99_ms")),
+                Figure("memory that the kernel can't reclaim", "MiB", self.kept, Limit("limit", [MEMORY_MIB])),
             ]
         if self.limited or self.kills:
-            found.append(Figure("ended by the kernel for want of memory", "times", [float(self.kills)], None,
+            found.append(Figure("killed by the kernel (out of memory)", "times", [float(self.kills)], None,
                                 Target("0", self.kills == 0)))
         return found
 
@@ -288,7 +288,7 @@ class Measured:
         def median(results: Results, key: str) -> float:
             return Figure(key, "", pick(results, key)).median
 
-        sides = (("webhook", 0), ("echo, the floor", 1))
+        sides = (("webhook", 0), ("echo (baseline)", 1))
         by_size = [
             Series(name, [(kib, median(self.closed[kib][side], "per_second")) for kib in SIZES_KIB], side == 1)
             for name, side in sides
@@ -300,7 +300,7 @@ class Measured:
         return [
             Plot("admission-throughput.svg", "Reviews on one core", "size of a review, KiB", "reviews/s", by_size,
                  log_x=True, log_y=True),
-            Plot("admission-latency.svg", f"Latency of reviews of {USUAL_KIB} KiB, from when they were due",
+            Plot("admission-latency.svg", f"Latency of reviews of {USUAL_KIB} KiB, from their scheduled time",
                  "reviews/s", "ms", by_rate, log_x=True, log_y=True),
         ]
 
@@ -308,14 +308,14 @@ class Measured:
         busy = Figure("", "", pick(self.closed[USUAL_KIB][1], "client_busy")).median
         return [
             f"Server and client have one core each, over TLS on loopback; the client's core was {busy:.0%} busy while "
-            "the floor was measured in a closed loop. Open-loop latencies count from when a review was due.",
-            "The limits of processor time and of memory are those of a group of the kernel's (cgroup), as a container has "
-            "them; the pages of the program's file count against its memory too, and what the kernel holds for the process.",
+            "the echo server was measured in a closed loop. Open-loop latencies count from the scheduled time of a review.",
+            "Processor time and memory are limited by a cgroup, as for a container; its memory includes the pages of the "
+            "binary, and what the kernel allocates for the process.",
         ]
 
 
 QUANTILES = (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9"))
-# An answer without its patch.
+# A response without its patch.
 ENVELOPE_BYTES = len(
     '{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{'
     '"uid":"705ab4f5-6393-11e8-b7cc-42010a800002","allowed":true,"patchType":"JSONPatch","patch":""}}'

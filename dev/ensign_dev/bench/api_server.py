@@ -51,7 +51,7 @@ class ApiServer:
         self._connection = http.client.HTTPSConnection(address.hostname or "", address.port, context=context, timeout=60)
 
     def create(self, namespace: str, pod: Dict[str, Any]) -> "tuple[float, Dict[str, Any]]":
-        """How long a creation took, in seconds, and the pod."""
+        """Creates a pod; returns the time that it took, in seconds, and the pod."""
         body = json.dumps(pod)
         started = time.perf_counter()
         self._connection.request(
@@ -61,7 +61,7 @@ class ApiServer:
         text = answer.read()
         seconds = time.perf_counter() - started
         if answer.status != 201:
-            raise Failure(f"the API server refused a pod: {text.decode(errors='replace')}")
+            raise Failure(f"the API server denied a pod: {text.decode(errors='replace')}")
         return seconds, json.loads(text)
 
 
@@ -77,7 +77,7 @@ def pod(name: str) -> Dict[str, Any]:
 
 
 def measure(server: ApiServer, name: str, count: int) -> Times:
-    """Creations without injection and with it, by turns."""
+    """Creations without and with injection, alternately."""
     seconds: Times = ([], [])
     for number in range(count + WARM_UP):
         for which, namespace in enumerate((PLAIN, GRANTED)):
@@ -113,7 +113,7 @@ def _measured(context: Context, own: environment.Environment) -> Dict[str, List[
 
     own.restart_controller(context.programs, mode="policy", leashed=True)
     until(
-        "the webhook to be registered no longer",
+        "the webhook to be unregistered",
         lambda: True if not kubectl.json("get", "mutatingwebhookconfiguration", "ensign").get("webhooks") else None,
         READY_SECONDS, lambda: own.registry.ended("controller"), lambda: own.registry.tail("controller"),
     )
@@ -136,7 +136,7 @@ def _runs(context: Context, server: ApiServer, mode: str) -> List[Times]:
 
 
 def part(found: Dict[str, List[Times]]) -> Part:
-    """The figures of each mode, beside those of pods that are not injected."""
+    """The figures of each mode, compared with those of pods that are not injected."""
     figures = []
     for mode, runs in found.items():
         for name, statistic in (("median", statistics.median), ("p99", p99)):
@@ -145,7 +145,7 @@ def part(found: Dict[str, List[Times]]) -> Part:
             figures.append(
                 Figure(f"creation of a pod, injected by {mode}, {name}", "ms", injected, Limit("not injected", plain))
             )
-    note = f"Pods of two containers with one binding, {CREATIONS} creations each in a run, over one connection."
+    note = f"Pods of two containers with one binding, {CREATIONS} creations each per run, over one connection."
     return Part(NAME, figures, notes=[note])
 
 

@@ -1,4 +1,4 @@
-"""Limits as a container has them: of processor time and of memory, by groups of the kernel."""
+"""Limits of processor time and memory, as for a container, with cgroups."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MIB = 1024 * 1024
 
 
 class NoLimit(Failure):
-    """This machine gives us no group with a limit; why."""
+    """Why this machine provides no cgroup with limits."""
 
 
 class Container(NamedTuple):
-    """A group of the kernel's with a limit of memory, and what else it is given. Its processes have to end before it does."""
+    """A cgroup with a memory limit, and other limits that are added. Its processes have to exit before it is removed."""
 
     group: Path
     is_v2: bool
@@ -31,14 +31,14 @@ class Container(NamedTuple):
     own: Path
 
     def script(self, program: Path, copy: Path) -> str:
-        """A shell script that runs a program in the group. The pages of the program's file count there too, as those of an
-        image that was just pulled: so the file is copied in the group."""
+        """A shell script that runs a program in the group. The file is copied within the group, so that the pages of the
+        binary count there too, as for an image that was just pulled."""
         join, source, target = (shlex.quote(str(path)) for path in (self.group / "cgroup.procs", program, copy))
         return f'#!/bin/sh\nset -eu\necho $$ > {join}\ncp {source} {target}\nsync {target}\nexec {target} "$@"\n'
 
     @contextlib.contextmanager
     def quota(self, pid: int, share: float) -> Iterator[None]:
-        """A process of the group has at most this share of one core meanwhile."""
+        """Limits a process of the group to this share of one core."""
         microseconds = round(share * PERIOD_MICROSECONDS)
         if self.is_v2:
             _set(self.group / "cpu.max", f"{microseconds} {PERIOD_MICROSECONDS}")
@@ -51,21 +51,21 @@ class Container(NamedTuple):
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError):  # it has ended
+                with contextlib.suppress(OSError):  # it has exited
                     (group.parent / "cgroup.procs").write_text(str(pid))
 
     def kills(self) -> int:
-        """How often the kernel ended a process because memory ran out."""
+        """How often the kernel killed a process because it ran out of memory."""
         return _entry(self.group / ("memory.events" if self.is_v2 else "memory.oom_control"), "oom_kill")
 
     def kept(self) -> int:
-        """Bytes that the kernel can't take back."""
+        """Bytes that the kernel can't reclaim."""
         return _entry(self.group / "memory.stat", "anon" if self.is_v2 else "rss")
 
 
 @contextlib.contextmanager
 def container(memory_mib: int, cgroups: Path = CGROUPS, own: Path = OWN) -> Iterator[Container]:
-    """A group that has at most so much memory."""
+    """A group with this memory limit."""
     with _group("memory", cgroups, own) as (group, is_v2):
         _set(group / ("memory.max" if is_v2 else "memory.limit_in_bytes"), str(memory_mib * MIB))
         yield Container(group, is_v2, cgroups, own)
@@ -79,7 +79,7 @@ def _group(controller: str, cgroups: Path, own: Path) -> Iterator[Tuple[Path, bo
     try:
         group.mkdir(exist_ok=True)
     except OSError as error:
-        raise NoLimit(f"{group} can't be made: {error.strerror}") from None
+        raise NoLimit(f"can't create {group}: {error.strerror}") from None
     try:
         yield group, is_v2
     finally:
@@ -103,7 +103,7 @@ def _set(file: Path, value: str) -> None:
     try:
         file.write_text(value)
     except OSError as error:
-        raise NoLimit(f"{file} takes no limit: {error.strerror}") from None
+        raise NoLimit(f"can't set the limit in {file}: {error.strerror}") from None
 
 
 def _entry(file: Path, key: str) -> int:
@@ -111,7 +111,7 @@ def _entry(file: Path, key: str) -> int:
         name, _, value = line.partition(" ")
         if name == key:
             return int(value)
-    raise Failure(f"{file} does not tell {key}")
+    raise Failure(f"{file} has no {key}")
 
 
 def _read(file: Path) -> str:

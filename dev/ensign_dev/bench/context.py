@@ -1,4 +1,4 @@
-"""What every part of the benchmark is given."""
+"""What every part of the benchmark gets."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Context:
     """Programs of the release profile, a folder to work in, and how often to measure."""
 
     progress: Progress
-    # What an environment is made of: compiled as the drivers are.
+    # The programs of an environment, compiled like the drivers.
     programs: environment.Programs
-    # The `ensign` that is measured: the image's.
+    # The measured `ensign`: that of the image.
     measured: Path
     drivers: Mapping[str, Path]
     folder: Path
     runs: int
-    # The parts that were asked for by name; none means those that need not be named.
+    # The parts requested by name; none means all that need not be named.
     chosen: Tuple[str, ...] = ()
 
     def environment(self, part: str) -> environment.Environment:
-        """A control plane with Azure's emulator and Ensign, not started, for this part alone."""
+        """A control plane with the Azure emulator and Ensign for this part alone, not started yet."""
         return environment.Environment(self.folder / part, self.progress)
 
     def drive(
         self, name: str, arguments: List[str], timeout: float, env: Optional[Mapping[str, children.Argument]] = None,
     ) -> Dict[str, Any]:
-        """What a driver prints; what it says on its way goes to standard error."""
+        """The result that a driver prints; its progress goes to standard error."""
         command: "List[children.Argument]" = [self.drivers[name], *arguments]
         try:
             done = subprocess.run(

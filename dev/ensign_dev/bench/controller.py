@@ -1,6 +1,6 @@
 """The parts about the controller: what the driver of benches/reconcile found, as figures.
 
-One run of the driver serves every part that was asked for: a control plane and ten thousand bindings are dear. Only
+One run of the driver serves every requested part, because a control plane and ten thousand bindings take long. Only
 `reconcile` is repeated as a whole; the others repeat within one run.
 """
 
@@ -24,7 +24,7 @@ _runs: Dict[int, List[Found]] = {}
 
 
 def runs(context: Context) -> List[Found]:
-    """What each run of the driver printed: the first one has every part that was asked for."""
+    """What each run of the driver printed: the first one contains every requested part."""
     if id(context) not in _runs:
         wanted = [part for part in PARTS if not context.chosen or part in context.chosen]
         again = ["reconcile"] if "reconcile" in wanted else []
@@ -51,7 +51,7 @@ def program(context: Context) -> List[str]:
 
 
 def reconcile(context: Context) -> Part:
-    """From nothing: bindings that nobody has looked at yet, until each is ready."""
+    """From scratch: new bindings, until each is ready."""
     return reconcile_part([run["reconcile"] for run in runs(context)])
 
 
@@ -77,13 +77,13 @@ def reconcile_part(measured: Sequence[List[Found]]) -> Part:
     last = [run[-1] for run in measured]
     puts = [entry["arm"].get("PUT credential", 0) / large for entry in last]
     figures += [
-        Figure("Writes to ARM for each binding", "", puts, Limit("one PUT", [1.0]), at_most(puts, 1.0, "1")),
-        Figure("Reads of ARM for each identity", "", [arm_reads(entry) / entry["identities"] for entry in last],
+        Figure("Writes to ARM per binding", "", puts, Limit("one PUT", [1.0]), at_most(puts, 1.0, "1")),
+        Figure("Reads from ARM per identity", "", [arm_reads(entry) / entry["identities"] for entry in last],
                Limit("a LIST and a GET", [2.0])),
-        Figure("Writes to Kubernetes for each binding", "", [kubernetes(entry, True) / large for entry in last],
+        Figure("Writes to Kubernetes per binding", "", [kubernetes(entry, True) / large for entry in last],
                Limit("finalizer and status", [2.0])),
-        Figure("Reads of Kubernetes for each binding", "", [kubernetes(entry, False) / large for entry in last]),
-        Figure("429 and 409 of its own making", "", [refused(entry) for entry in last], None,
+        Figure("Reads from Kubernetes per binding", "", [kubernetes(entry, False) / large for entry in last]),
+        Figure("429 and 409 responses caused by Ensign", "", [refused(entry) for entry in last], None,
                at_most([refused(entry) for entry in last], 0.0, "0")),
     ]
     if len(sizes) > 1:
@@ -92,23 +92,23 @@ def reconcile_part(measured: Sequence[List[Found]]) -> Part:
             growth = [(b / large) / (a / before) for a, b in zip(of(before, key), of(large, key)) if a]
             if growth:
                 figures.append(Figure(
-                    f"{name} for each binding, {large:,} to {before:,}", "times", growth, None,
+                    f"{name} per binding, {large:,} compared with {before:,}", "times", growth, None,
                     at_most(growth, 1.2, "no growth (≤ 1.2)"),
                 ))
     steady = of(large, "steady_bytes")
     each = [(b - a) / (large - sizes[0]) for a, b in zip(of(sizes[0], "steady_bytes"), steady)] if len(sizes) > 1 else []
     figures += [
-        Figure(f"Memory at its peak, {large:,} bindings", "MiB", [size / MIB for size in of(large, "peak_bytes")]),
+        Figure(f"Peak memory, {large:,} bindings", "MiB", [size / MIB for size in of(large, "peak_bytes")]),
         Figure(f"Memory afterwards, {large:,} bindings", "MiB", [size / MIB for size in steady]),
     ]
     if each:
-        figures.append(Figure("Memory for each binding", "bytes", each, None, at_most(each, 2048.0, "≤ 2 KB")))
+        figures.append(Figure("Memory per binding", "bytes", each, None, at_most(each, 2048.0, "≤ 2 KB")))
 
     def line(key: str, scale: float = 1.0) -> List[Tuple[float, float]]:
         return [(float(size), median(of(size, key)) / scale) for size in sizes]
 
     plots = [
-        Plot("reconcile-seconds.svg", "From nothing until every binding is ready", "bindings", "seconds", [
+        Plot("reconcile-seconds.svg", "From scratch until every binding is ready", "bindings", "seconds", [
             Series("controller", line("seconds")),
             Series("processor time of the controller", line("cpu_seconds")),
             Series("the same writes alone", [(float(size), median(floors(size))) for size in sizes], dashed=True),
@@ -118,88 +118,88 @@ def reconcile_part(measured: Sequence[List[Found]]) -> Part:
         ], log_x=True),
     ]
     return Part("reconcile", figures, plots, [
-        "The controller is a process of its own with the rights of an install; limits on requests to ARM are lifted, and "
-        "the emulator of Azure answers a write at once. It runs beside the API server and etcd on the same cores.",
+        "The controller is a separate process with the RBAC rules of an install; rate limits for ARM are lifted, and the "
+        "emulator responds to a write immediately. It runs beside the API server and etcd on the same cores.",
     ])
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one."""
+    """The median."""
     return sorted(values)[len(values) // 2]
 
 
 def arm_reads(entry: Found) -> float:
-    """How often ARM was read."""
+    """How many reads ARM received."""
     return float(sum(count for kind, count in entry["arm"].items() if kind.split(" ")[0] in ("GET", "LIST")))
 
 
 def refused(entry: Found) -> float:
-    """How often ARM said that it was too much, or at the same time."""
+    """How many requests ARM answered with 409 or 429."""
     return float(sum(entry["arm"].get(f"answered {status}", 0) for status in (409, 429)))
 
 
 def kubernetes(entry: Found, writes: bool) -> float:
-    """How often the API server was written to, or read."""
+    """How many writes, or reads, the API server received."""
     counts = entry["kubernetes"].items()
     return float(sum(count for kind, count in counts if (kind.split(" ")[0] not in READS) == writes))
 
 
 def limits(context: Context) -> Part:
-    """The same under Azure's published limits, on a simulated clock."""
+    """The same under Azure's published rate limits, on a simulated clock."""
     found = context.drive(DRIVER, ["--parts", "limits", "--sizes", str(SIZES[-1])], RUN_SECONDS)["limits"]
     return limits_part(found)
 
 
 def limits_part(found: Found) -> Part:
-    """The figures of a run under limits."""
+    """The figures of a run under rate limits."""
     took, floor = float(found["seconds"]), float(found["floor_seconds"])
     count = refused(found)
     return Part("limits", [
-        Figure(f"{found['bindings']:,} credentials under the published limits", "s", [took],
-               Limit("the limits themselves, s", [floor]), Target("≤ 1.05 times the limits", took <= 1.05 * floor)),
-        Figure("429 and 409 of its own making", "", [count], None, at_most([count], 0.0, "0")),
-        Figure("Writes to ARM for each binding", "", [found["arm"].get("PUT credential", 0) / found["bindings"]],
+        Figure(f"{found['bindings']:,} credentials under the published rate limits", "s", [took],
+               Limit("the rate limits themselves, s", [floor]), Target("≤ 1.05 times the limits", took <= 1.05 * floor)),
+        Figure("429 and 409 responses caused by Ensign", "", [count], None, at_most([count], 0.0, "0")),
+        Figure("Writes to ARM per binding", "", [found["arm"].get("PUT credential", 0) / found["bindings"]],
                Limit("one PUT", [1.0])),
-        Figure("LISTs of each identity", "", [found["arm"].get("LIST credentials", 0) / found["identities"]]),
+        Figure("LISTs per identity", "", [found["arm"].get("LIST credentials", 0) / found["identities"]]),
     ], [], [
-        "Simulated time, which stands while anybody works and goes on by half a second at least; so this is no figure of a "
-        "machine, and one run is all. The whole controller runs in the driver, on the real API server; the emulator of Azure "
-        "judges by limits of its own, on the same clock. "
+        "Simulated time, which stops while any work is in progress and advances by at least half a second, so it does not "
+        "depend on the machine and one run is enough. The whole controller runs in the driver, on the real API server; the "
+        "emulator enforces its own rate limits on the same clock. "
         f"{found['identities']:,} identities in {found['subscriptions']} subscriptions.",
     ])
 
 
 def steady(context: Context) -> Part:
-    """A fleet at rest."""
+    """A fleet in steady state."""
     return steady_part(runs(context)[0]["steady"])
 
 
 def steady_part(found: Found) -> Part:
-    """The figures of a fleet at rest."""
+    """The figures of a fleet in steady state."""
     lists = [found["lists"] / found["identities"] / found["periods"]]
-    # A look may come at either end of the time that was watched.
+    # A check may fall on either end of the measured time.
     is_one = abs(found["lists"] - found["lists_due"]) <= found["identities"] * 0.05 and (
         found["identities_listed"] == found["identities"]
     )
     return Part("steady", [
-        Figure("LISTs of each identity in a period", "", lists, Limit("one", [1.0]), Target("1", is_one)),
-        Figure("Shortest time between two", "s", [found["shortest_gap_seconds"]],
-               Limit("the period, s", [found["period_seconds"]])),
+        Figure("LISTs per identity and interval", "", lists, Limit("one", [1.0]), Target("1", is_one)),
+        Figure("Shortest time between two LISTs", "s", [found["shortest_gap_seconds"]],
+               Limit("the interval, s", [found["period_seconds"]])),
         zero("Other requests to ARM", found["other_arm_requests"]),
         zero("Writes to ARM", found["arm_writes"]),
-        zero("Writes to Kubernetes but for the Lease", found["kubernetes_writes"]),
-        Figure("Processor time in a period", "ms", [found["cpu_seconds"] * 1000 / found["periods"]]),
-        Figure("Reads of Kubernetes in a period", "", [kubernetes(found, False) / found["periods"]]),
-    ], [], [f"{found['bindings']:,} bindings under {found['identities']:,} identities, {found['periods']} periods."])
+        zero("Writes to Kubernetes except for the Lease", found["kubernetes_writes"]),
+        Figure("Processor time per interval", "ms", [found["cpu_seconds"] * 1000 / found["periods"]]),
+        Figure("Reads from Kubernetes per interval", "", [kubernetes(found, False) / found["periods"]]),
+    ], [], [f"{found['bindings']:,} bindings under {found['identities']:,} identities, {found['periods']} intervals."])
 
 
 def zero(name: str, count: float) -> Figure:
-    """A count that has to be nothing."""
+    """A count that has to be zero."""
     return Figure(name, "", [float(count)], None, at_most([float(count)], 0.0, "0"))
 
 
 def restart(context: Context) -> Part:
-    """A restart where everything is as it should be."""
+    """A restart with everything in sync."""
     return restart_part(runs(context)[0]["restart"])
 
 
@@ -213,37 +213,37 @@ def restart_part(found: Found) -> Part:
     floor = Limit("reading the list of bindings, s", [found["floor"]])
     return Part("restart", [
         Figure("Webhook ready", "s", of("webhook_ready_seconds"), floor, at_most(of("webhook_ready_seconds"), 1.0, "≤ 1 s")),
-        Figure("Caches of the controller full", "s", of("caches_seconds"), floor, at_most(of("caches_seconds"), 2.0, "≤ 2 s")),
-        Figure("It leads", "s", of("leads_seconds")),
-        Figure("Every identity looked at", "s", of("all_identities_seconds")),
+        Figure("Caches of the controller filled", "s", of("caches_seconds"), floor, at_most(of("caches_seconds"), 2.0, "≤ 2 s")),
+        Figure("Leader elected", "s", of("leads_seconds")),
+        Figure("Every identity checked", "s", of("all_identities_seconds")),
         zero("Writes to ARM", max(of("arm_writes"))),
-        zero("Writes to Kubernetes but for the Lease", max(of("kubernetes_writes"))),
-    ], [], [f"{found['bindings']:,} bindings; a new leader compares the versions of all with its cache before it decides."])
+        zero("Writes to Kubernetes except for the Lease", max(of("kubernetes_writes"))),
+    ], [], [f"{found['bindings']:,} bindings; a new leader compares the versions of all objects with its cache before it decides."])
 
 
 def failover(context: Context) -> Part:
-    """Two controllers, of which the one that leads goes."""
+    """Two controllers, of which the leader exits."""
     found = runs(context)[0]["failover"]
     lease, crash, graceful = float(found["lease_seconds"]), found["crash_seconds"], found["graceful_seconds"]
     return Part("failover", [
-        Figure("The other one writes after a crash", "s", crash, Limit("the lease, s", [lease]),
+        Figure("A standby writes after a crash", "s", crash, Limit("the lease, s", [lease]),
                at_most(crash, lease + 2, "≤ lease + 2 s")),
-        Figure("The other one writes after an orderly end", "s", graceful, None, at_most(graceful, 1.0, "≤ 1 s")),
+        Figure("A standby writes after a graceful shutdown", "s", graceful, None, at_most(graceful, 1.0, "≤ 1 s")),
     ])
 
 
 def one(context: Context) -> Part:
-    """One binding beside very many."""
+    """One binding beside many others."""
     found = runs(context)[0]["one"]
     took = [seconds * 1000 for seconds in found["ready_seconds"]]
     patches = [seconds * 1000 for seconds in found["patches_seconds"]]
     return Part("one", [
         Figure("One binding from its creation until it is ready", "ms", took, Limit("three writes alone, ms", patches)),
-    ], [], [f"Beside {found['bindings_beside']:,} others; the emulator of Azure answers at once, and the propagation delay is 0 s."])
+    ], [], [f"Beside {found['bindings_beside']:,} others; the emulator responds immediately, and the propagation delay is 0 s."])
 
 
 def memory(context: Context) -> Part:
-    """What both processes keep in memory."""
+    """The memory of both processes."""
     return memory_part(runs(context)[0]["memory"])
 
 
@@ -252,7 +252,7 @@ def memory_part(found: Found) -> Part:
     figures: List[Figure] = []
     for name in ("controller", "webhook"):
         rest = found["without_pods"][name]["rest"]["rss_bytes"]
-        # Of the same process right before the pods came, when it had listed everything anew once.
+        # Of the same process right before the pods were created, after one relist.
         before = found["without_pods"][name]["relist"]["rss_bytes"]
         crowded = found["with_pods"][name]["rest"]["rss_bytes"]
         fresh = found["with_pods_from_start"][name]["rss_bytes"]
@@ -260,27 +260,27 @@ def memory_part(found: Found) -> Part:
         relist = [found[state][name]["relist"]["peak_bytes"] / found[state][name]["rest"]["rss_bytes"]
                   for state in ("without_pods", "with_pods")]
         figures += [
-            Figure(f"{name}, at rest", "MiB", [rest / MIB], None, at_most([rest / MIB], 30.0, "≤ 30 MiB")),
-            Figure(f"{name}, without pages of its file", "MiB", [kept / MIB]),
+            Figure(f"{name}, in steady state", "MiB", [rest / MIB], None, at_most([rest / MIB], 30.0, "≤ 30 MiB")),
+            Figure(f"{name}, without pages of its binary", "MiB", [kept / MIB]),
             Figure(f"{name}, with {found['pods']:,} pods", "MiB", [crowded / MIB],
-                   Limit("right before them, MiB", [before / MIB]), Target("no more", crowded <= before * 1.1)),
+                   Limit("right before, MiB", [before / MIB]), Target("no more", crowded <= before * 1.1)),
             Figure(f"{name}, started with {found['pods']:,} pods", "MiB", [fresh / MIB], Limit("without, MiB", [rest / MIB]),
                    Target("no more", fresh <= rest * 1.1)),
-            Figure(f"{name}, at most while it lists anew", "times", relist, None, at_most(relist, 2.0, "≤ 2 times")),
+            Figure(f"{name}, peak during a relist", "times", relist, None, at_most(relist, 2.0, "≤ 2 times")),
         ]
         if found.get("empty"):
             grown = found["with_bindings"][name]["anonymous_bytes"] - found["empty"][name]["anonymous_bytes"]
             each = grown / found["bindings"]
-            figures.append(Figure(f"{name}, for each binding", "bytes", [each], None, at_most([each], 2048.0, "≤ 2 KB")))
+            figures.append(Figure(f"{name}, per binding", "bytes", [each], None, at_most([each], 2048.0, "≤ 2 KB")))
     return Part("memory", figures, [], [
         f"{found['bindings']:,} bindings under {found['identities']:,} identities, and {found['service_accounts']:,} service "
-        "accounts with the annotations of azure-workload-identity, which the webhook keeps in compatibility mode. Pages of the "
-        "program's own file count as memory at rest, and the kernel takes them back where memory is short.",
+        "accounts with the annotations of azure-workload-identity, which the webhook keeps in compatibility mode. Memory in "
+        "steady state includes pages of the binary, which the kernel reclaims when memory is short.",
     ])
 
 
 def soak(context: Context) -> Part:
-    """Very many reviews and reconciles."""
+    """Many reviews and reconciles."""
     found = context.drive(DRIVER, [
         "--parts", "soak", "--sizes", "1000", *program(context),
     ], 4 * 3600.0)["soak"]
@@ -303,12 +303,12 @@ def soak_part(found: Found) -> Part:
                 f"{name}, growth of {'memory' if scale > 1 else 'descriptors'} in {count:,} {what}", unit, [grown], None,
                 at_most([grown], bound, "none (≤ 1 MiB)" if scale > 1 else "none"),
             ))
-    plot = Plot("soak.svg", "Memory over very many reviews and reconciles", "per cent done", "MiB", series)
-    return Part("soak", figures, [plot], ["The slope over the second half of the run, for a whole one."])
+    plot = Plot("soak.svg", "Memory over many reviews and reconciles", "percent done", "MiB", series)
+    return Part("soak", figures, [plot], ["The slope over the second half of the run, extrapolated to the whole run."])
 
 
 def slope(points: Sequence[Tuple[float, float]]) -> float:
-    """The slope of the straight line that fits best."""
+    """The slope of the regression line."""
     count = len(points)
     mean_x, mean_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
     spread = sum((x - mean_x) ** 2 for x, _ in points)

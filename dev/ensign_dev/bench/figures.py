@@ -1,4 +1,4 @@
-"""What a benchmark found: figures beside the limits they are judged by, and plots."""
+"""The results of a benchmark: figures with what they are compared with, and plots."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 @dataclass(frozen=True)
 class Limit:
-    """What the same job costs at best, or what somebody else's limit leaves, measured in the same run."""
+    """What the same job costs at best, or an external limit, measured in the same run."""
 
     name: str
     runs: Sequence[float]
 
     @property
     def median(self) -> float:
-        """The middle one of its runs."""
+        """The median of its runs."""
         return statistics.median(self.runs)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached; `met` is None where nothing was measured that could tell."""
+    """What should be reached; `met` is None if it was not measured."""
 
     text: str
     met: Optional[bool]
@@ -44,7 +44,7 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """The middle one of its runs."""
+        """The median of its runs."""
         return statistics.median(self.runs)
 
     @property
@@ -53,7 +53,7 @@ class Figure:
         return self.median / self.limit.median if self.limit is not None and self.limit.median else None
 
     def as_json(self) -> Dict[str, Any]:
-        """Everything that is known of it."""
+        """All its values."""
         found: Dict[str, Any] = {"name": self.name, "unit": self.unit, "median": self.median, "runs": list(self.runs)}
         if self.limit is not None:
             found["limit"] = {"name": self.limit.name, "median": self.limit.median, "runs": list(self.limit.runs)}
@@ -97,7 +97,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the benchmark. Notes say what the figures can't, such as what could not be measured, and why."""
+    """One part of the benchmark. Notes explain the figures, for example what could not be measured, and why."""
 
     name: str
     figures: List[Figure]

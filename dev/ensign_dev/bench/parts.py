@@ -14,7 +14,7 @@ from .figures import Part
 @dataclass(frozen=True)
 class Entry:
     """A part that can be run, and the driver under benches/ that it needs, if any; one with `only_named` runs only when it is
-    asked for."""
+    named."""
 
     name: str
     run: Callable[[Context], Part]

@@ -11,7 +11,7 @@ from . import svg
 from .figures import Figure, Part, Target
 from .machine import Description, as_text
 
-HEADINGS = ("figure", "median", "of runs", "beside", "ratio", "target")
+HEADINGS = ("figure", "median", "range", "compared with", "ratio", "target")
 
 
 def begin(name: str) -> str:
@@ -83,7 +83,7 @@ def markdown(part: Part, machine: Description, runs: int, plots: str) -> str:
         lines += ["", f"![{plot.title}]({plots}/{plot.file})"]
     lines += [line for note in part.notes for line in ("", note)]
     command = f"make bench PART={part.name}"
-    # Some parts are dear, and are run once however many runs were asked for.
+    # Some parts take long, and run once however many runs were requested.
     count = max((len(figure.runs) for figure in part.figures), default=runs)
     how = f"median of {count} runs" if count > 1 else "one run"
     lines += ["", f"`{command}`, {how} on {as_text(machine)}."]
@@ -95,7 +95,7 @@ def insert(document: str, name: str, section: str) -> str:
     before, opening, rest = document.partition(begin(name))
     _, closing, after = rest.partition(end(name))
     if not opening or not closing:
-        raise Failure(f"docs/performance.md lacks the markers of {name}: {begin(name)} and {end(name)}")
+        raise Failure(f"docs/performance.md has no markers for {name}: {begin(name)} and {end(name)}")
     return f"{before}{opening}\n{section}\n{closing}{after}"
 
 

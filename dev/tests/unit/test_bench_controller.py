@@ -49,14 +49,14 @@ class Reconcile(unittest.TestCase):
         part = controller.reconcile_part(self.runs)
         self.assertEqual(figure(part, "100 bindings ready").ratio, 2.0)
         self.assertEqual(figure(part, "Writes to Kubernetes").median, 2.0)
-        self.assertEqual(figure(part, "Reads of Kubernetes").median, 1.01)
-        self.assertEqual(figure(part, "Memory for each").median, 1000)
-        self.assertTrue(met(part, "Time for each binding"))
+        self.assertEqual(figure(part, "Reads from Kubernetes").median, 1.01)
+        self.assertEqual(figure(part, "Memory per").median, 1000)
+        self.assertTrue(met(part, "Time per binding"))
         self.assertIn("100 bindings ready", report.table(part))
 
     def test_a_cost_that_grows_with_the_total_is_told(self) -> None:
         part = controller.reconcile_part([[entry(10, 0.1, 0.05, 1000), entry(100, 2.0, 0.5, 2000)]])
-        self.assertFalse(met(part, "Time for each binding"))
+        self.assertFalse(met(part, "Time per binding"))
 
     def test_a_write_that_was_refused_is_told(self) -> None:
         run = [entry(10, 0.1, 0.05, 1000), entry(100, 1.0, 0.5, 2000)]
@@ -76,9 +76,9 @@ class Others(unittest.TestCase):
                  "lists_due": 50, "shortest_gap_seconds": 9.9, "other_arm_requests": 0, "arm_writes": 0,
                  "kubernetes_writes": 1, "cpu_seconds": 1.0, "kubernetes": {"list pods": 10}}
         part = controller.steady_part(found)
-        self.assertTrue(met(part, "LISTs of each identity"))
+        self.assertTrue(met(part, "LISTs per identity"))
         self.assertFalse(met(part, "Writes to Kubernetes"))
-        self.assertFalse(met(controller.steady_part({**found, "identities_listed": 4}), "LISTs of each identity"))
+        self.assertFalse(met(controller.steady_part({**found, "identities_listed": 4}), "LISTs per identity"))
 
     def test_pods_may_not_cost_memory(self) -> None:
         def both(rest: int) -> Dict[str, Any]:
@@ -91,8 +91,8 @@ class Others(unittest.TestCase):
         }
         part = controller.memory_part(found)
         self.assertFalse(met(part, "controller, with 50 pods"))
-        self.assertFalse(met(part, "webhook, at most while it lists anew"))
-        self.assertTrue(met(part, "webhook, at rest"))
+        self.assertFalse(met(part, "webhook, peak during a relist"))
+        self.assertTrue(met(part, "webhook, in steady state"))
         self.assertTrue(met(part, "webhook, started with 50 pods"))
         found["with_pods_from_start"] = {name: usage(1200) for name in ("controller", "webhook")}
         self.assertFalse(met(controller.memory_part(found), "webhook, started with 50 pods"))

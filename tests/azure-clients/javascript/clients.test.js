@@ -74,7 +74,7 @@ test("a workload exchanges its token", async () => {
   assert.equal(claims.iss, `${info.authority_host}${info.tenant_id}/v2.0`);
 });
 
-test("another service account is refused", async () => {
+test("another service account is rejected", async () => {
   const { error } = await workload("token", "system:serviceaccount:shop:somebody-else");
   assert.match(error, /AADSTS700213: No matching federated identity record found for presented assertion subject/);
 });

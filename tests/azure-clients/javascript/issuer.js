@@ -1,4 +1,4 @@
-// A token issuer over https, like a cluster's API server, made of what Node brings along.
+// A token issuer over https, like a cluster's API server, with Node's standard library.
 
 import { createPublicKey, generateKeyPairSync, sign } from "node:crypto";
 import { once } from "node:events";
@@ -33,7 +33,7 @@ function token(issuer, subject) {
   return `${signed}.${sign("sha256", Buffer.from(signed), privateKey).toString("base64url")}`;
 }
 
-// Node reads certificates but makes none: a little DER for one that is valid around now, for 127.0.0.1.
+// Node can't create certificates: minimal DER for one that is valid now, for 127.0.0.1.
 function selfSigned() {
   const der = (tag, ...parts) => {
     const body = Buffer.concat(parts.map((part) => Buffer.from(part)));

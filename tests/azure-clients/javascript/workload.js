@@ -1,4 +1,4 @@
-// What a workload does: its environment says who it is, and it prints what it got as one line of JSON.
+// A workload: it is configured by its environment, and prints its result as one line of JSON.
 
 import { ManagedServiceIdentityClient } from "@azure/arm-msi";
 import { WorkloadIdentityCredential } from "@azure/identity";
@@ -53,7 +53,7 @@ async function refusal(request) {
   return undefined;
 }
 
-// The authority is no public one, so that its instances are not to be looked up.
+// The authority is not public, so its instances must not be discovered.
 const credential = new WorkloadIdentityCredential({ disableInstanceDiscovery: true });
 const result = await actions[process.argv[2]](credential).catch((error) => ({ error: String(error.message) }));
 console.log(JSON.stringify(result));

@@ -25,7 +25,7 @@ def process(issuer):
 
 @pytest.fixture
 def emulator(process, issuer, monkeypatch):
-    """The emulator with two identities: `operator` may do everything in ARM, `orders` trusts one subject."""
+    """The emulator with two identities: `operator` has all permissions in ARM, `orders` trusts one subject."""
 
     def identity(name, subject, **more):
         credential = {"name": "trust", "issuer": issuer.url(), "subject": subject}
@@ -48,7 +48,7 @@ def emulator(process, issuer, monkeypatch):
 
 @pytest.fixture
 def credential(emulator, issuer, tmp_path):
-    """Makes the credential of a workload that presents a token."""
+    """Creates the credential of a workload that presents a token."""
 
     def make(token=None, *, identity="orders", client_id=None, tenant_id=None, suffix="", **claims):
         file = tmp_path / f"token-{len(list(tmp_path.iterdir()))}"
@@ -66,7 +66,7 @@ def credential(emulator, issuer, tmp_path):
 
 @pytest.fixture
 def client_of(emulator):
-    """Makes an ARM client for a credential. Retries are off: a test looks at every answer."""
+    """Creates an ARM client for a credential. Retries are off, because tests check every response."""
 
     def make(credential, **options):
         return ManagedServiceIdentityClient(
@@ -83,7 +83,7 @@ def client_of(emulator):
 
 @pytest.fixture
 def arm(client_of, credential):
-    """ARM for the operator, whose token comes from the emulator too."""
+    """The operator's ARM client, whose token comes from the emulator as well."""
     with client_of(credential(identity="operator", sub="system:serviceaccount:ensign-system:ensign")) as client:
         yield client
 

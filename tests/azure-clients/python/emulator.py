@@ -68,7 +68,7 @@ class Emulator:
         return self.control("PUT", "faults", json=list(rules))
 
     def wait_for_state(self, fact):
-        """Waits until a fact about the state holds."""
+        """Waits until a condition of the state holds."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not fact(self.state()):
             assert time.monotonic() < deadline, "the state never got there"

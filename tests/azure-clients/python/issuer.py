@@ -20,7 +20,7 @@ SUBJECT = "system:serviceaccount:shop:orders"
 
 
 class Issuer:
-    """Serves several issuers, one below each path: `/good` is right, each other one is wrong in its own way."""
+    """Serves several issuers, one below each path: `/good` is valid, each other one is invalid in its own way."""
 
     def __init__(self, folder):
         self.keys = {"one": _rsa_key(), "two": _rsa_key()}
@@ -45,7 +45,7 @@ class Issuer:
         return f"{self.base}/{name}"
 
     def token(self, key="one", algorithm="RS256", key_id=None, **claims):
-        """A service account token; claims given as None are left out."""
+        """A service account token; claims given as None are omitted."""
         now = int(time.time())
         usual = {"iss": self.url(), "sub": SUBJECT, "aud": [AUDIENCE], "iat": now, "nbf": now, "exp": now + 3600}
         claims = {name: value for name, value in {**usual, **claims}.items() if value is not None}
@@ -78,7 +78,7 @@ class Issuer:
             if name == "bad-keys":
                 return 200, {}, b'{"keys": "none"}'
             keys = [_public_jwk(key_id, self.keys[key_id]) for key_id in self.published]
-            # What Entra must pass over: a key of another kind, and one without a name.
+            # Keys that Entra must ignore: one of another type, and one without an ID.
             keys += [{"kty": "EC", "kid": "curve", "crv": "P-256", "x": "AA", "y": "AA"}, {"kty": "RSA"}]
             return 200, {}, json.dumps({"keys": keys}).encode()
         return 404, {}, b""

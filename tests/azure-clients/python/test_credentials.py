@@ -8,7 +8,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 
 from issuer import AUDIENCE, SUBJECT
-from refusal import refused
+from errors import fails_with
 
 
 def trust(issuer="https://issuer.example", subject="system:serviceaccount:a:b", audiences=(AUDIENCE,)):
@@ -44,11 +44,11 @@ def test_a_credential_is_created_read_updated_listed_and_deleted(arm, group, emu
     credentials.delete(group, "orders", "ensign-1", **seen)
     credentials.delete(group, "orders", "ensign-1", **seen)
     assert statuses == [201, 200, 200, 200, 204]
-    with refused(404, "ResourceNotFound"):
+    with fails_with(404, "ResourceNotFound"):
         credentials.get(group, "orders", "ensign-1")
 
 
-def test_twenty_credentials_come_on_one_page_and_in_pages_when_top_asks(arm, group, put, emulator):
+def test_twenty_credentials_fit_on_one_page_unless_top_is_smaller(arm, group, put, emulator):
     for number in range(19):
         put(f"fic-{number:02}", subject=f"subject-{number}")
     list_ = arm.federated_identity_credentials.list
@@ -71,7 +71,7 @@ def test_a_page_survives_the_deletion_of_what_came_before_it(arm, group, put):
 
 
 @pytest.mark.parametrize("query", [{"$top": "0"}, {"$top": "-1"}, {"$top": "many"}, {"$skiptoken": "X'zz'"}])
-def test_a_senseless_page_is_refused(emulator, group, query):
+def test_an_invalid_page_is_rejected(emulator, group, query):
     token = emulator.control("GET", "arm-token")["access_token"]
     path = (
         f"/subscriptions/{emulator.subscription_id}/resourceGroups/{group}"
@@ -100,14 +100,14 @@ REFUSED_BODIES = {
 
 
 @pytest.mark.parametrize("body, message", REFUSED_BODIES.values(), ids=REFUSED_BODIES.keys())
-def test_a_credential_is_refused(put, body, message):
-    # As a stream the body goes out as it is: the client's model would mend it.
-    with refused(400, "BadRequest", message):
+def test_an_invalid_credential_is_rejected(put, body, message):
+    # As a stream, the body is sent unchanged: the client's model would correct it.
+    with fails_with(400, "BadRequest", message):
         put("ensign-1", body=io.BytesIO(json.dumps(body).encode()))
 
 
-def test_a_body_that_is_no_json_is_refused(put):
-    with refused(400, "InvalidRequestContent"):
+def test_a_body_that_is_not_json_is_rejected(put):
+    with fails_with(400, "InvalidRequestContent"):
         put("ensign-1", body=io.BytesIO(b"{"))
 
 
@@ -116,7 +116,7 @@ def test_600_characters_are_not_too_long(put):
 
 
 @pytest.mark.parametrize("name", ["ab", "-abc", "a.b", "a b", "a" * 121])
-def test_a_bad_name_is_refused(put, name):
+def test_an_invalid_name_is_rejected(put, name):
     with pytest.raises((HttpResponseError, ValueError)) as caught:
         put(name)
     if isinstance(caught.value, HttpResponseError):
@@ -125,12 +125,12 @@ def test_a_bad_name_is_refused(put, name):
         )
 
 
-def test_a_name_of_120_characters_is_taken(put):
+def test_a_name_of_120_characters_is_accepted(put):
     assert put("a" * 120).name == "a" * 120
 
 
 def test_issuer_and_subject_are_unique_under_one_identity(put, issuer):
-    with refused(409, "Conflict", "Issuer and subject combination already exists for this Managed Identity."):
+    with fails_with(409, "Conflict", "Issuer and subject combination already exists for this Managed Identity."):
         put("again", issuer=issuer.url(), subject=SUBJECT)
     assert put("again", issuer=issuer.url(), subject=SUBJECT.upper())
     assert put("again", identity="operator", issuer=issuer.url(), subject=SUBJECT)
@@ -140,15 +140,15 @@ def test_a_credential_may_be_put_again_as_it_is(put, issuer):
     assert put("trust", issuer=issuer.url(), subject=SUBJECT)
 
 
-def test_the_21st_credential_is_refused_and_an_update_at_the_limit_is_not(put):
+def test_the_21st_credential_is_rejected_but_an_update_at_the_limit_is_not(put):
     for number in range(19):
         put(f"fic-{number}", subject=f"subject-{number}")
-    with refused(400, "BadRequest", "at most 20"):
+    with fails_with(400, "BadRequest", "at most 20"):
         put("one-too-many")
     assert put("fic-1", subject="another")
 
 
-def test_credentials_of_an_absent_identity_are_refused(arm, group, put):
+def test_credentials_of_a_missing_identity_are_rejected(arm, group, put):
     message = "The parent user-assigned identity doesn't exist."
     credentials = arm.federated_identity_credentials
     for ask in (
@@ -157,7 +157,7 @@ def test_credentials_of_an_absent_identity_are_refused(arm, group, put):
         lambda: credentials.delete(group, "absent", "ensign-1"),
         lambda: list(credentials.list(group, "absent")),
     ):
-        with refused(404, "NotFound", message):
+        with fails_with(404, "NotFound", message):
             ask()
 
 
@@ -167,10 +167,10 @@ def test_deleting_an_identity_deletes_its_credentials(arm, group):
     assert list(arm.federated_identity_credentials.list(group, "orders")) == []
 
 
-def test_some_regions_take_no_credentials(arm, group, put):
+def test_some_regions_do_not_support_credentials(arm, group, put):
     arm.user_assigned_identities.create_or_update(group, "far-away", {"location": "malaysiasouth"})
     message = "The request format was unexpected: Support for federated identity credentials not enabled."
-    with refused(405, "MethodNotAllowed", message):
+    with fails_with(405, "MethodNotAllowed", message):
         put("ensign-1", identity="far-away")
 
 
@@ -185,7 +185,7 @@ def test_two_writes_under_one_identity_do_not_overlap(arm, group, put, emulator,
     under_way = threading.Thread(target=write[first])
     under_way.start()
     emulator.wait_for_state(lambda state: state.get("credentialWritesUnderWay"))
-    with refused(
+    with fails_with(
         409,
         "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity",
         "Too many Federated Identity Credentials are written concurrently for the managed identity "

@@ -1,4 +1,4 @@
-"""The emulator's own endpoints: state, log, faults; and that nothing makes it fall over or tell a token."""
+"""The emulator's own endpoints: state, log and faults; and that nothing makes it crash or disclose a token."""
 
 import json
 
@@ -12,7 +12,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from refusal import refused
+from errors import fails_with
 from test_credentials import trust
 
 
@@ -26,17 +26,17 @@ def test_the_state_can_be_read_replaced_and_reset(emulator):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b'{"identitys": []}', b'{"identities": [{"name": "x"}]}', b'{"subscriptions": 1}', b"\xff"]
 )
-def test_a_senseless_state_is_refused_and_changes_nothing(emulator, body):
+def test_an_invalid_state_is_rejected_and_changes_nothing(emulator, body):
     before = emulator.state()
     assert emulator.request("PUT", "/_emulator/state", data=body).status_code == 400
     assert emulator.state() == before
 
 
-def test_the_log_tells_what_was_asked(emulator, arm, group):
+def test_the_log_contains_the_requests(emulator, arm, group):
     emulator.control("DELETE", "log")
     named = {"x-ms-client-request-id": "mine"}
     arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust(), headers=named)
-    with refused(404, "NotFound"):
+    with fails_with(404, "NotFound"):
         arm.federated_identity_credentials.delete(group, "absent", "new")
     token, put, delete = [entry for entry in emulator.log() if entry["kind"] != "emulator"]
     assert (token["kind"], token["method"], token["status"]) == ("token", "POST", 200)
@@ -51,7 +51,7 @@ def test_the_log_tells_what_was_asked(emulator, arm, group):
     assert emulator.log(path="/ABSENT/") == [delete]
 
 
-def test_no_token_is_ever_told(emulator, credential, issuer, client_of, group):
+def test_no_token_is_ever_disclosed(emulator, credential, issuer, client_of, group):
     assertion = issuer.token()
     access = credential(assertion).get_token("https://management.azure.com/.default").token
     misplaced = f"/subscriptions/{emulator.subscription_id}/resourceGroups/{access}/providers/x?api-version={access}"
@@ -101,7 +101,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("method, path, body", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_is_the_clients_fault(emulator, group, method, path, body):
+def test_invalid_requests_get_a_4xx(emulator, group, method, path, body):
     path = path.format(s=emulator.subscription_id, g=group)
     if path.startswith("/subscriptions"):
         path += "?api-version=2024-11-30"
@@ -110,7 +110,7 @@ def test_garbage_is_the_clients_fault(emulator, group, method, path, body):
     assert 400 <= answer.status_code < 500, answer.text
 
 
-def test_a_body_that_is_too_large_is_refused(emulator):
+def test_a_body_that_is_too_large_is_rejected(emulator):
     answer = emulator.request("POST", f"/{emulator.tenant_id}/oauth2/v2.0/token", data=b"a" * (1024 * 1024 + 1))
     assert answer.status_code == 413
 
@@ -139,7 +139,7 @@ def put_fails(arm, group):
         ("html", (DecodeError, DeserializationError), False),
     ],
 )
-def test_a_fault_is_applied_or_not_and_looks_like_it(arm, group, emulator, put_fails, action, failure, applied):
+def test_a_fault_is_applied_or_not_as_scripted(arm, group, emulator, put_fails, action, failure, applied):
     emulator.faults({"match": {"method": "PUT", "pathContains": "/orders/"}, "action": action})
     put_fails(failure)
     assert credentials(arm, group) == (["new", "trust"] if applied else ["trust"])
@@ -151,7 +151,7 @@ def test_a_fault_is_applied_or_not_and_looks_like_it(arm, group, emulator, put_f
     arm.federated_identity_credentials.create_or_update(group, "orders", "next", trust(subject="next"))
 
 
-def test_a_scripted_answer_is_given(arm, group, emulator, put_fails):
+def test_a_scripted_response_is_returned(arm, group, emulator, put_fails):
     message = f"Number of 'write' requests for subscription '{emulator.subscription_id}' actor 'x' exceeded."
     action = {"status": 429, "code": "SubscriptionRequestsThrottled", "message": message, "retryAfter": "17"}
     emulator.faults({"match": {"kind": "arm-write"}, "nth": 2, "action": action})
@@ -166,11 +166,11 @@ def test_the_second_page_of_a_list_can_fail(arm, group, emulator):
     emulator.change_state(credentialPageSize=1)
     arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust())
     emulator.faults({"match": {"pathContains": "$skiptoken"}, "action": {"status": 500, "code": "InternalServerError"}})
-    with refused(500, "InternalServerError"):
+    with fails_with(500, "InternalServerError"):
         credentials(arm, group)
 
 
-def test_a_token_request_can_fail_in_entras_words(emulator, credential):
+def test_a_token_request_can_fail_with_entras_error(emulator, credential):
     action = {"status": 400, "code": "temporarily_unavailable", "message": "AADSTS90033: A transient error."}
     emulator.faults({"match": {"kind": "token"}, "action": action})
     with pytest.raises(ClientAuthenticationError, match="AADSTS90033"):
@@ -184,7 +184,7 @@ def test_a_delayed_request_is_served(emulator, arm, group):
     assert json.loads(entry["fault"]) == {"delayMs": 1} and entry["status"] == 200
 
 
-def test_a_write_goes_on_when_its_client_has_gone(emulator, arm, group):
+def test_a_write_completes_after_its_client_has_disconnected(emulator, arm, group):
     emulator.change_state(writeLatencyMs=600_000)
     with pytest.raises((ServiceRequestError, ServiceResponseError)):
         arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust(), read_timeout=0.3)

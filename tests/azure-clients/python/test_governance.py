@@ -1,16 +1,16 @@
-"""Who may do what where: tokens, rights, subscriptions, versions, locks and policies."""
+"""Authorization: tokens, permissions, subscriptions, API versions, locks and policies."""
 
 import pytest
 import requests
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
-from refusal import refused
+from errors import fails_with
 from test_credentials import trust
 
 
 class Fixed:
-    """A credential that always gives the same token."""
+    """A credential that always returns the same token."""
 
     def __init__(self, token):
         self._token = token
@@ -38,21 +38,21 @@ def administrator(emulator):
     return {"Authorization": f"Bearer {emulator.control('GET', 'arm-token')['access_token']}"}
 
 
-def test_a_request_without_a_token_is_refused(get):
+def test_a_request_without_a_token_is_rejected(get):
     for headers in (None, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer"}):
         answer = get(headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "AuthenticationFailed")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer authorization_uri=")
 
 
-def test_a_token_of_somebody_else_is_refused(get, issuer, administrator):
+def test_a_token_of_another_issuer_is_rejected(get, issuer, administrator):
     changed = administrator["Authorization"][:-8] + "AAAAAAAA"
     for header in (f"Bearer {issuer.token()}", "Bearer rubbish", changed):
         answer = get({"Authorization": header})
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "InvalidAuthenticationToken")
 
 
-def test_a_token_for_another_resource_is_refused(client_of, credential, group):
+def test_a_token_for_another_resource_is_rejected(client_of, credential, group):
     operator = credential(identity="operator", sub="system:serviceaccount:ensign-system:ensign")
     with client_of(operator, scopes=["https://vault.azure.net/.default"]) as arm:
         with pytest.raises(ClientAuthenticationError) as caught:
@@ -60,7 +60,7 @@ def test_a_token_for_another_resource_is_refused(client_of, credential, group):
     assert caught.value.response.json()["error"]["code"] == "InvalidAuthenticationTokenAudience"
 
 
-def test_a_principal_without_rights_is_refused(client_of, credential, group, emulator):
+def test_a_principal_without_permissions_is_denied(client_of, credential, group, emulator):
     workload = emulator.identity("orders")
     scope = (
         f"/subscriptions/{emulator.subscription_id}/resourceGroups/{group}"
@@ -72,11 +72,11 @@ def test_a_principal_without_rights_is_refused(client_of, credential, group, emu
         f"over scope '{scope}' or the scope is invalid."
     )
     with client_of(credential()) as arm:
-        with refused(403, "AuthorizationFailed", message):
+        with fails_with(403, "AuthorizationFailed", message):
             arm.user_assigned_identities.get(group, "orders")
 
 
-def test_a_reader_may_read_and_not_write(client_of, credential, group, emulator):
+def test_a_reader_can_read_but_not_write(client_of, credential, group, emulator):
     identities = [{**identity, "armRights": "read"} for identity in emulator.state()["identities"]]
     emulator.change_state(identities=identities)
     with client_of(credential()) as arm:
@@ -86,18 +86,18 @@ def test_a_reader_may_read_and_not_write(client_of, credential, group, emulator)
             (lambda: arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust()), "write"),
         ):
             message = f"Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/{action}'"
-            with refused(403, "AuthorizationFailed", message):
+            with fails_with(403, "AuthorizationFailed", message):
                 write()
 
 
-def test_a_deleted_principal_has_no_rights_left(arm, group, emulator):
+def test_a_deleted_principal_has_no_permissions_left(arm, group, emulator):
     assert arm.user_assigned_identities.get(group, "orders")
     emulator.change_state(identities=[i for i in emulator.state()["identities"] if i["name"] != "operator"])
-    with refused(403, "AuthorizationFailed"):
+    with fails_with(403, "AuthorizationFailed"):
         arm.user_assigned_identities.get(group, "orders")
 
 
-def test_a_subscription_of_another_tenant_is_refused(emulator, credential, client_of, group):
+def test_a_subscription_of_another_tenant_is_rejected(emulator, credential, client_of, group):
     other = "50b00000-0000-4000-8000-0000000000ff"
     subscriptions = emulator.state()["subscriptions"]
     tenant = "7e000000-0000-4000-8000-0000000000ff"
@@ -112,10 +112,10 @@ def test_a_subscription_of_another_tenant_is_refused(emulator, credential, clien
 def test_an_unknown_subscription_is_not_found(client_of, credential, group):
     operator = credential(identity="operator", sub="system:serviceaccount:ensign-system:ensign")
     with client_of(operator, subscription_id="50b00000-0000-4000-8000-0000000000ee") as arm:
-        with refused(404, "SubscriptionNotFound"):
+        with fails_with(404, "SubscriptionNotFound"):
             arm.user_assigned_identities.get(group, "orders")
     with client_of(operator, subscription_id="mine") as arm:
-        with refused(400, "InvalidSubscriptionId"):
+        with fails_with(400, "InvalidSubscriptionId"):
             arm.user_assigned_identities.get(group, "orders")
 
 
@@ -134,7 +134,7 @@ def test_an_api_version_is_missing_or_unknown(get, administrator, query, code):
 
 
 @pytest.mark.parametrize("version", ["2023-01-31", "2023-07-31-preview", "2025-05-31-PREVIEW", "2026-05-31"])
-def test_known_api_versions_are_taken(get, administrator, version):
+def test_known_api_versions_are_accepted(get, administrator, version):
     answer = get(administrator, f"api-version={version}")
     assert answer.status_code == 200
     assert ("isolationScope" in answer.json()["properties"]) == (version >= "2024-11-30")
@@ -149,7 +149,7 @@ def test_credentials_do_not_exist_in_the_oldest_api_versions(emulator, administr
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "InvalidResourceType")
 
 
-def test_answers_carry_the_headers_of_arm(get, administrator):
+def test_responses_have_the_headers_of_arm(get, administrator):
     answer = get({**administrator, "x-ms-client-request-id": "mine", "x-ms-correlation-request-id": "ours"})
     assert answer.headers["x-ms-client-request-id"] == "mine"
     assert answer.headers["x-ms-correlation-request-id"] == "ours"
@@ -171,34 +171,34 @@ def test_a_lock_is_inherited_by_credentials(arm, group, emulator):
             f"The scope '{resource}' cannot perform delete operation because following scope(s) are locked: "
             f"'{identity}'. Please remove the lock and try again."
         )
-        with refused(409, "ScopeLocked", message):
+        with fails_with(409, "ScopeLocked", message):
             delete()
     assert arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust())
 
 
-def test_a_read_only_lock_refuses_writes_too(arm, group, emulator):
+def test_a_read_only_lock_denies_writes_too(arm, group, emulator):
     emulator.change_state(locks=[{"scope": f"/subscriptions/{emulator.subscription_id}", "level": "ReadOnly"}])
     for write in (
         lambda: arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust()),
         lambda: arm.user_assigned_identities.update(group, "orders", {"tags": {}}),
         lambda: arm.user_assigned_identities.create_or_update(group, "orders", {"location": "westeurope"}),
     ):
-        with refused(409, "ScopeLocked", "cannot perform write operation"):
+        with fails_with(409, "ScopeLocked", "cannot perform write operation"):
             write()
     assert arm.user_assigned_identities.get(group, "orders")
 
 
-def test_a_policy_refuses_what_it_is_about(arm, group, emulator):
+def test_a_policy_denies_what_it_covers(arm, group, emulator):
     kind = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials"
     scope = f"/subscriptions/{emulator.subscription_id}"
     emulator.change_state(denyPolicies=[{"name": "no-federation", "scope": scope, "resourceType": kind}])
-    with refused(403, "RequestDisallowedByPolicy", "Resource 'new' was disallowed by policy."):
+    with fails_with(403, "RequestDisallowedByPolicy", "Resource 'new' was disallowed by policy."):
         arm.federated_identity_credentials.create_or_update(group, "orders", "new", trust())
     assert arm.user_assigned_identities.update(group, "orders", {"tags": {"a": "b"}})
     arm.federated_identity_credentials.delete(group, "orders", "trust")
 
 
-def test_the_certificate_is_of_no_authority_that_clients_know(emulator):
+def test_the_certificate_is_not_of_a_public_ca(emulator):
     with requests.Session() as session:
         session.trust_env = False
         with pytest.raises(requests.exceptions.SSLError):

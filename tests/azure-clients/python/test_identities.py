@@ -6,7 +6,7 @@ import json
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
-from refusal import refused
+from errors import fails_with
 
 
 def test_an_identity_is_created_read_updated_patched_and_deleted(arm, group, emulator):
@@ -35,7 +35,7 @@ def test_an_identity_is_created_read_updated_patched_and_deleted(arm, group, emu
     assert statuses == [201, 200, 200, 200, 200, 204, 404]
 
 
-def test_an_identity_made_again_is_another_principal(arm, group):
+def test_a_recreated_identity_is_another_principal(arm, group):
     make = lambda: arm.user_assigned_identities.create_or_update(group, "billing", {"location": "eastus"})
     first = make()
     arm.user_assigned_identities.delete(group, "billing")
@@ -88,40 +88,40 @@ REFUSED_BODIES = {
 
 
 @pytest.mark.parametrize("body, status, code", REFUSED_BODIES.values(), ids=REFUSED_BODIES.keys())
-def test_an_identity_is_refused(arm, group, body, status, code):
-    # As a stream the body goes out as it is: the client's model would mend it.
-    with refused(status, code):
+def test_an_invalid_identity_is_rejected(arm, group, body, status, code):
+    # As a stream, the body is sent unchanged: the client's model would correct it.
+    with fails_with(status, code):
         arm.user_assigned_identities.create_or_update(group, "billing", io.BytesIO(json.dumps(body).encode()))
 
 
-def test_an_identity_does_not_move(arm, group):
-    with refused(409, "InvalidResourceLocation", "already exists in location 'westeurope'"):
+def test_the_location_of_an_identity_is_immutable(arm, group):
+    with fails_with(409, "InvalidResourceLocation", "already exists in location 'westeurope'"):
         arm.user_assigned_identities.create_or_update(group, "orders", {"location": "eastus"})
 
 
 @pytest.mark.parametrize("name", ["ab", "_orders", "or.ders", "a" * 129])
-def test_a_bad_name_is_refused(arm, group, name):
+def test_an_invalid_name_is_rejected(arm, group, name):
     with pytest.raises((HttpResponseError, ValueError)) as caught:
         arm.user_assigned_identities.create_or_update(group, name, {"location": "eastus"})
     assert isinstance(caught.value, ValueError) or caught.value.status_code == 400
 
 
-def test_an_absent_identity_is_not_found(arm, group):
+def test_a_missing_identity_is_not_found(arm, group):
     message = (
         "The Resource 'Microsoft.ManagedIdentity/userAssignedIdentities/absent' under resource group "
         f"'{group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
     )
     for ask in (arm.user_assigned_identities.get, lambda g, n: arm.user_assigned_identities.update(g, n, {"tags": {}})):
-        with refused(404, "ResourceNotFound", message):
+        with fails_with(404, "ResourceNotFound", message):
             ask(group, "absent")
 
 
-def test_an_absent_resource_group_is_not_found(arm):
+def test_a_missing_resource_group_is_not_found(arm):
     for ask in (
         lambda: arm.user_assigned_identities.get("absent", "orders"),
         lambda: arm.user_assigned_identities.delete("absent", "orders"),
         lambda: arm.user_assigned_identities.create_or_update("absent", "orders", {"location": "eastus"}),
         lambda: list(arm.user_assigned_identities.list_by_resource_group("absent")),
     ):
-        with refused(404, "ResourceGroupNotFound", "Resource group 'absent' could not be found."):
+        with fails_with(404, "ResourceGroupNotFound", "Resource group 'absent' could not be found."):
             ask()

@@ -1,4 +1,4 @@
-"""Roles: looked up, assigned, and asked for by what they protect."""
+"""Roles: looked up, assigned, and required by protected resources."""
 
 import uuid
 
@@ -7,7 +7,7 @@ from azure.core.pipeline.policies import RetryPolicy
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.authorization.models import RoleAssignmentCreateParameters
 
-from refusal import refused
+from errors import fails_with
 
 BLOB_READER = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
@@ -16,7 +16,7 @@ OPERATOR = "system:serviceaccount:ensign-system:ensign"
 
 @pytest.fixture
 def roles_of(emulator):
-    """Makes a client of Microsoft.Authorization for a credential. Retries are off: a test looks at every answer."""
+    """Creates a client of Microsoft.Authorization for a credential. Retries are off, because tests check every response."""
 
     def make(credential):
         return AuthorizationManagementClient(
@@ -81,11 +81,11 @@ def test_a_role_is_found_by_its_name(roles, scope):
     assert roles.role_definitions.get(scope, BLOB_READER).role_name == "Storage Blob Data Reader"
     assert roles.role_definitions.get_by_id(role.id).name == BLOB_READER
     assert list(roles.role_definitions.list(scope, filter="roleName eq 'Nobody''s role'")) == []
-    with refused(404, "RoleDefinitionDoesNotExist"):
+    with fails_with(404, "RoleDefinitionDoesNotExist"):
         roles.role_definitions.get(scope, str(uuid.uuid4()))
 
 
-def test_an_assignment_is_made_listed_and_unmade(roles, account, scope, to_orders):
+def test_an_assignment_is_created_listed_and_deleted(roles, account, scope, to_orders):
     name, parameters = str(uuid.uuid4()), to_orders(description="for a test")
     made = roles.role_assignments.create(account, name, parameters)
     assert (made.name, made.scope, made.principal_type) == (name, account, "ServicePrincipal")
@@ -101,7 +101,7 @@ def test_an_assignment_is_made_listed_and_unmade(roles, account, scope, to_order
     assert roles.role_assignments.get_by_id(made.id).name == name
     assert roles.role_assignments.delete(account, name).name == name
     assert roles.role_assignments.delete(account, name) is None
-    with refused(404, "RoleAssignmentNotFound"):
+    with fails_with(404, "RoleAssignmentNotFound"):
         roles.role_assignments.get(account, name)
 
 
@@ -113,29 +113,29 @@ def test_pages_are_followed_and_keep_their_filter(roles, emulator, scope, to_ord
     assert len(list(roles.role_assignments.list_for_scope(scope, filter=f"principalId eq '{principal}'"))) == 2
 
 
-def test_what_azure_refuses_is_refused_in_its_words(roles, emulator, account, scope, to_orders):
+def test_invalid_assignments_are_rejected_with_azures_error(roles, emulator, account, scope, to_orders):
     one = str(uuid.uuid4())
     roles.role_assignments.create(account, one, to_orders())
-    with refused(409, "RoleAssignmentExists", f"The ID of the existing role assignment is {uuid.UUID(one).hex}."):
+    with fails_with(409, "RoleAssignmentExists", f"The ID of the existing role assignment is {uuid.UUID(one).hex}."):
         roles.role_assignments.create(account, str(uuid.uuid4()), to_orders())
-    with refused(400, "RoleAssignmentUpdateNotPermitted", "scope are not allowed to be updated."):
+    with fails_with(400, "RoleAssignmentUpdateNotPermitted", "scope are not allowed to be updated."):
         roles.role_assignments.create(scope, one, to_orders())
-    with refused(400, "InvalidRoleAssignmentId", "The role assignment ID must be a GUID."):
+    with fails_with(400, "InvalidRoleAssignmentId", "The role assignment ID must be a GUID."):
         roles.role_assignments.create(account, "mine", to_orders())
-    with refused(400, "RoleDefinitionDoesNotExist", "The specified role definition with ID"):
+    with fails_with(400, "RoleDefinitionDoesNotExist", "The specified role definition with ID"):
         roles.role_assignments.create(account, str(uuid.uuid4()), to_orders(str(uuid.uuid4())))
-    with refused(400, "UnmatchedPrincipalType"):
+    with fails_with(400, "UnmatchedPrincipalType"):
         roles.role_assignments.create(account, str(uuid.uuid4()), to_orders(READER, principal_type="User"))
-    with refused(404, "ResourceGroupNotFound"):
+    with fails_with(404, "ResourceGroupNotFound"):
         roles.role_assignments.create(f"{scope}-absent", str(uuid.uuid4()), to_orders())
 
 
-def test_the_directory_learns_of_a_new_principal_with_a_delay(roles, arm, emulator, account, group, to_orders):
+def test_a_new_principal_is_replicated_with_a_delay(roles, arm, emulator, account, group, to_orders):
     emulator.change_state(principalReplicationSeconds=3600)
     fresh = arm.user_assigned_identities.create_or_update(group, "fresh", {"location": emulator.location})
     parameters = to_orders()
     parameters.principal_id = fresh.principal_id
-    with refused(400, "PrincipalNotFound", f"Principal {uuid.UUID(fresh.principal_id).hex} does not exist in the directory"):
+    with fails_with(400, "PrincipalNotFound", f"Principal {uuid.UUID(fresh.principal_id).hex} does not exist in the directory"):
         roles.role_assignments.create(account, str(uuid.uuid4()), parameters)
     emulator.change_state(principalReplicationSeconds=0)
     made = roles.role_assignments.create(account, str(uuid.uuid4()), parameters)
@@ -143,9 +143,9 @@ def test_the_directory_learns_of_a_new_principal_with_a_delay(roles, arm, emulat
     assert roles.role_assignments.get_by_id(made.id).principal_id == fresh.principal_id, "it is left behind"
 
 
-def test_without_the_right_to_write_assignments_none_is_written(roles_of, credential, account, to_orders):
+def test_without_the_permission_to_write_assignments_none_is_written(roles_of, credential, account, to_orders):
     with roles_of(credential()) as nobody:
-        with refused(403, "AuthorizationFailed", "or an ABAC condition not fulfilled to perform action"):
+        with fails_with(403, "AuthorizationFailed", "or an ABAC condition not fulfilled to perform action"):
             nobody.role_assignments.create(account, str(uuid.uuid4()), to_orders())
 
 

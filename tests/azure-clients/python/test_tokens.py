@@ -1,4 +1,4 @@
-"""Entra's token endpoint through azure-identity, and its refusals."""
+"""Entra's token endpoint through azure-identity, and its errors."""
 
 import base64
 import hashlib
@@ -11,13 +11,13 @@ import pytest
 import requests
 
 from issuer import AUDIENCE, SUBJECT
-from refusal import not_authenticated
+from errors import not_authenticated
 
 ARM = "https://management.azure.com/.default"
 
 
 def claims_of(emulator, token):
-    """A token's claims, verified with what the authority publishes."""
+    """A token's claims, verified with the authority's published keys."""
     base = f"{emulator.authority_host}{emulator.tenant_id}/v2.0"
     document = requests.get(f"{base}/.well-known/openid-configuration", timeout=10).json()
     assert document["issuer"] == base
@@ -54,11 +54,11 @@ def test_a_newline_at_the_end_of_the_token_file_does_not_matter(credential, suff
         ("api://my-app/.default", "api://my-app"),
     ],
 )
-def test_the_audience_is_the_scope_without_its_end(emulator, credential, scope, audience):
+def test_the_audience_is_the_scope_without_its_suffix(emulator, credential, scope, audience):
     assert claims_of(emulator, credential().get_token(scope).token)["aud"] == audience
 
 
-def test_keys_are_read_once_and_again_when_a_new_one_signs(credential, issuer):
+def test_keys_are_cached_and_read_again_for_a_new_key(credential, issuer):
     credential().get_token(ARM)
     credential().get_token(ARM)
     assert issuer.requests == ["/good/.well-known/openid-configuration", "/good/keys"]
@@ -96,7 +96,7 @@ def test_700213_another_subject(credential):
         credential(sub=wrong).get_token(ARM)
 
 
-def test_7002138_a_subject_that_differs_in_case_alone(credential):
+def test_7002138_a_subject_that_differs_only_in_case(credential):
     with not_authenticated(7002138, "case-insensitive"):
         credential(sub=SUBJECT.upper()).get_token(ARM)
 
@@ -123,7 +123,7 @@ def test_70021_a_credential_that_has_not_propagated(emulator, credential):
     [{"exp": -600}, {"nbf": 600}, {"iat": 600, "nbf": None}, {"exp": -10**9, "iat": -(10**9) - 1}],
     ids=["expired", "not yet valid", "issued in the future", "long gone"],
 )
-def test_700024_an_assertion_out_of_its_time(credential, times):
+def test_700024_an_assertion_outside_its_lifetime(credential, times):
     now = int(time.time())
     claims = {name: value if value is None else now + value for name, value in times.items()}
     with not_authenticated(700024, "Client assertion is not within its valid time range. Current time: "):
@@ -168,18 +168,18 @@ def test_90061_an_issuer_whose_documents_cannot_be_read(emulator, credential, is
     assert "/good/.well-known/openid-configuration" not in issuer.requests, "redirects are not followed"
 
 
-def test_90061_an_issuer_over_plain_http_or_where_nobody_listens(emulator, credential, issuer):
+def test_90061_an_issuer_over_plain_http_or_that_does_not_listen(emulator, credential, issuer):
     for url in (issuer.url().replace("https://", "http://"), "https://127.0.0.1:1/x", "rubbish"):
         with not_authenticated(90061):
             credential(**trusting(emulator, url)).get_token(ARM)
 
 
-def test_900612_an_issuer_whose_keys_make_no_sense(emulator, credential, issuer):
+def test_900612_an_issuer_with_invalid_keys(emulator, credential, issuer):
     with not_authenticated(900612, "Failed to parse provider signing keys."):
         credential(**trusting(emulator, issuer.url("bad-keys"))).get_token(ARM)
 
 
-def test_50027_only_rs256_counts(credential, issuer):
+def test_50027_only_rs256_is_accepted(credential, issuer):
     now = int(time.time())
     claims = {"iss": issuer.url(), "sub": SUBJECT, "aud": AUDIENCE, "exp": now + 600}
     for token in (
@@ -193,7 +193,7 @@ def test_50027_only_rs256_counts(credential, issuer):
 
 
 def hs256_signed_with_the_public_key(issuer, claims):
-    """The classic confusion of algorithms, which PyJWT itself would refuse to make."""
+    """The classic algorithm confusion, which PyJWT itself rejects to create."""
     encode = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
     header = encode(json.dumps({"alg": "HS256", "typ": "JWT", "kid": "one"}).encode())
     signed = header + b"." + encode(json.dumps(claims).encode())
@@ -233,7 +233,7 @@ def test_70011_a_scope_without_default(credential):
 
 @pytest.fixture
 def post(emulator, issuer):
-    """Posts a form as no SDK would; a field given as None is left out."""
+    """Posts a form as no SDK would; a field given as None is omitted."""
 
     def post(tenant=None, headers=None, **fields):
         usual = {
@@ -271,7 +271,7 @@ REFUSED_FORMS = {
 
 
 @pytest.mark.parametrize("fields, code, status, error", REFUSED_FORMS.values(), ids=REFUSED_FORMS.keys())
-def test_a_form_is_refused(post, fields, code, status, error):
+def test_an_invalid_form_is_rejected(post, fields, code, status, error):
     answer = post(**fields)
     body = answer.json()
     assert (answer.status_code, body["error"], body["error_codes"]) == (status, error, [code])
@@ -295,13 +295,13 @@ def test_a_client_of_another_tenant_is_not_found(emulator, post):
     assert post(tenant=tenant).json()["error_codes"] == [700016]
 
 
-def test_the_token_endpoint_takes_forms_alone(emulator, post):
+def test_the_token_endpoint_accepts_only_forms(emulator, post):
     assert post(headers={"Content-Type": "application/json"}).json()["error_codes"] == [900144]
     answer = emulator.request("GET", f"/{emulator.tenant_id}/oauth2/v2.0/token")
     assert (answer.status_code, answer.json()["error_codes"]) == (400, [900561])
 
 
-def test_metadata_is_served_for_sdks_that_ask(emulator):
+def test_metadata_is_served_for_sdks(emulator):
     host = emulator.arm_endpoint.removeprefix("https://")
     for path in (f"{emulator.tenant_id}", f"{emulator.tenant_id}/v2.0", "common/v2.0"):
         document = emulator.request("GET", f"/{path}/.well-known/openid-configuration").json()

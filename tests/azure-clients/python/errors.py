@@ -1,4 +1,4 @@
-"""What a client is told when Azure refuses."""
+"""Checks of the errors that clients get from Azure."""
 
 import contextlib
 import json
@@ -8,12 +8,12 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
 
 @contextlib.contextmanager
-def refused(status, code, message=""):
-    """ARM refuses with this status and code, in these words."""
+def fails_with(status, code, message=""):
+    """Checks that ARM fails with this status, code and message."""
     with pytest.raises(HttpResponseError) as caught:
         yield
     error = caught.value
-    # The client drops the body of a 404 or 409 of some operations: read what came over the wire.
+    # For some operations, the client drops the body of a 404 or 409: read the raw response.
     envelope = json.loads(error.response.text())["error"]
     assert (error.status_code, envelope["code"]) == (status, code), envelope
     assert message in envelope["message"], envelope["message"]
@@ -21,7 +21,7 @@ def refused(status, code, message=""):
 
 @contextlib.contextmanager
 def not_authenticated(code, message=""):
-    """Entra refuses with this AADSTS code, in these words."""
+    """Checks that Entra fails with this AADSTS code and message."""
     with pytest.raises(ClientAuthenticationError) as caught:
         yield
     text = str(caught.value)
