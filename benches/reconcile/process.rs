@@ -57,7 +57,7 @@ impl Workshop {
         let info = azure.info();
         let mut command = Command::new(&self.ensign);
         command
-            .args(["controller", "--azure-cloud", "custom", "--allow-private-issuer", "--settle-seconds", "0"])
+            .args(["controller", "--azure-cloud", "custom", "--allow-private-issuer", "--propagation-delay", "0s"])
             .args(["--azure-arm-endpoint", &info.arm_endpoint, "--azure-authority-host", &info.authority_host])
             .arg("--azure-ca-file")
             .arg(&info.ca_file)
@@ -78,7 +78,7 @@ impl Workshop {
         let mut command = Command::new(&self.ensign);
         command
             .args(["webhook", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--tls-san", "127.0.0.1"])
-            .args(["--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom", "--drain-seconds", "0"])
+            .args(["--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom", "--drain-duration", "0s"])
             .args(["--azure-authority-host", &info.authority_host])
             .args(["--azure-workload-identity-compat", "--azure-tenant-id", &info.tenant_id]);
         self.start(command, WEBHOOK, WEBHOOK)

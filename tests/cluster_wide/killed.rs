@@ -37,7 +37,7 @@ fn arm_requests(stage: &Stage, team: &StageTeam<'_>, kind: &str) -> usize {
 
 fn start(world: &World<'_>) -> Controller {
     // Short, because it has to end before the next one leads; not so short that a busy machine loses it.
-    Controller::start(world, &["--injection=policy", "--settle-seconds=0", "--lease-duration-seconds=5"])
+    Controller::start(world, &["--injection=policy", "--propagation-delay=0s", "--lease-duration=5s"])
 }
 
 #[test]

@@ -58,14 +58,14 @@ fn it_is_filled_in_once_the_webhook_answers_and_not_before() {
     let install = Install::new(stage.control_plane, "probe");
     let balancer = Balancer::start();
     // A replica fills the Secret and goes again.
-    let mut early = install.start(&["--drain-seconds=0"]);
+    let mut early = install.start(&["--drain-duration=0s"]);
     early.ready();
     assert!(early.terminate().success());
     let _controller = start(&stage, &unique("probe"), install.target(balancer.address));
     wait_for("the controller to look for the webhook", || (balancer.turned_away() > 1).then_some(()));
     assert!(install.registration()["webhooks"].is_null());
 
-    let mut webhook = install.start(&["--drain-seconds=0"]);
+    let mut webhook = install.start(&["--drain-duration=0s"]);
     balancer.add(webhook.endpoint());
     wait_for("the registration", || install.entry(LABELLED_ENTRY));
 }
@@ -75,7 +75,7 @@ fn a_webhook_whose_certificate_is_of_another_authority_counts_as_none() {
     let stage = Stage::enter();
     let (install, other) = (filled(&stage, "untrusted"), Install::new(stage.control_plane, "other"));
     let balancer = Balancer::start();
-    let mut webhook = other.start(&["--drain-seconds=0"]);
+    let mut webhook = other.start(&["--drain-duration=0s"]);
     let backend = webhook.endpoint();
     balancer.add(backend);
     let before = balancer.accepted();

@@ -23,7 +23,7 @@ fn install() -> (&'static ControlPlane, String) {
 async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
-    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-duration=0s"]);
     let ready = webhook.ready();
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
@@ -52,7 +52,7 @@ async fn garbage_gets_a_4xx_and_a_line_in_the_log_and_sigterm_ends_it_well() {
 async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_about() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
-    let flags = ["--tls-secret", &namespace, "--drain-seconds=0", "--log-format=json"];
+    let flags = ["--tls-secret", &namespace, "--drain-duration=0s", "--log-format=json"];
     let mut webhook = Process::start(control_plane, &namespace, &flags);
     let ready = webhook.ready();
     let url = ready["webhook_url"].as_str().expect("a URL");
@@ -85,7 +85,7 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
 #[test]
 fn without_its_secret_it_says_how_to_make_it_and_goes_on_once_it_is_there() {
     let (control_plane, namespace) = install();
-    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+    let mut webhook = Process::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-duration=0s"]);
     let way_out = format!("kubectl create secret generic {namespace} -n {namespace}");
     wait_for("the way out in the log", || webhook.log().contains(&way_out).then_some(()));
     assert!(!webhook.folder.path().join("ready.json").exists());

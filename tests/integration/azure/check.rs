@@ -73,7 +73,7 @@ async fn what_works_is_said_to_work() {
     let (_, checks, _) = run(&azure, &[&flags[..], &["--azure-allowed-scopes", &orders]].concat(), Some(cluster));
     for (check, about) in [
         ("api-server", "v1."),
-        ("definitions", "of this version"),
+        ("crds", "of this version"),
         ("leader", "one_of_two"),
         ("injection", "1 entries"),
         ("discovery", "1 key(s)"),

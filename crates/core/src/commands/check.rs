@@ -73,7 +73,7 @@ pub fn api_server(git_version: &str, minor: &str) -> Check {
 
 /// The definitions of this version are there.
 pub fn definitions(found: &[Option<CustomResourceDefinition>], wanted: &[CustomResourceDefinition]) -> Check {
-    const CHECK: &str = "definitions";
+    const CHECK: &str = "crds";
     let mut problems = Vec::new();
     for (found, wanted) in found.iter().zip(wanted) {
         let name = wanted.metadata.name.as_deref().unwrap_or_default();
@@ -94,7 +94,7 @@ pub fn definitions(found: &[Option<CustomResourceDefinition>], wanted: &[CustomR
         }
     }
     if problems.is_empty() {
-        return Check::ok(CHECK, format!("{} custom resource definitions, of this version", wanted.len()));
+        return Check::ok(CHECK, format!("{} CRDs, of this version", wanted.len()));
     }
     Check::fail(
         CHECK,
