@@ -1,7 +1,7 @@
 //! Copies of injected pods: policies that have nothing more to do turn a pod away before they look closely, and must not
 //! turn away one that lacks something, whatever its annotation says.
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::{Value, json};
 
 use crate::expressions::Scene;
@@ -55,7 +55,7 @@ fn a_copy_that_lacks_something_gets_it() {
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], TOKEN_VOLUME);
     let admitted = lacks("/spec/schedulingGates", json!([]));
     assert!(is_held(&admitted), "{admitted:#}");
-    let admitted = lacks(&format!("/metadata/labels/{}", HELD_LABEL.replace('/', "~1")), json!("false"));
+    let admitted = lacks(&format!("/metadata/labels/{}", GATED_LABEL.replace('/', "~1")), json!("false"));
     assert!(is_held(&admitted), "{admitted:#}");
     // As a webhook would add it that is asked later.
     let app = whole["spec"]["containers"][0].clone();

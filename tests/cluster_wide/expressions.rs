@@ -1,7 +1,7 @@
 //! Admission policies on a real API server, one expression at a time. Nothing of Ensign runs.
 
 use ensign_api::keys::{
-    HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
+    GATED_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
     TOKEN_VOLUME,
 };
 use serde_json::{Value, json};
@@ -244,7 +244,7 @@ fn pods_are_held_until_the_credential_works_unless_the_binding_or_the_node_says_
     let gates =
         |admitted: &Value| (admitted["spec"]["schedulingGates"].clone(), admitted["metadata"]["labels"].clone());
     let ours = json!({"name": IDENTITY_GATE});
-    let held = json!({HELD_LABEL: "true"});
+    let held = json!({GATED_LABEL: "true"});
     for (policy, ready, is_held) in [
         ("WaitForIdentity", "True", false),
         ("WaitForIdentity", "False", true),
@@ -271,7 +271,7 @@ fn a_gate_that_a_pod_brings_along_gets_its_label() {
     let scene = Scene::open();
     scene.bind(&[binding("app", &json!({}))]);
     let admitted = scene.admitted(&json!({"spec": {"schedulingGates": [{"name": IDENTITY_GATE}]}}));
-    assert_eq!(admitted["metadata"]["labels"], json!({HELD_LABEL: "true"}));
+    assert_eq!(admitted["metadata"]["labels"], json!({GATED_LABEL: "true"}));
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn what_this_cluster_gave_is_revoked_what_others_gave_stays_and_nothing_holds_a_
     assert_eq!(done.remaining.iter().map(|left| left.name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
     assert_eq!(team.credentials().iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
     let binding = team.get("mib", "app").expect("objects stay");
-    assert_eq!(condition_of(&binding, "Ready").expect("a condition")["reason"], "TornDown");
+    assert_eq!(condition_of(&binding, "Ready").expect("a condition")["reason"], "Uninstalled");
     assert!(binding["status"]["credential"].is_null());
     assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it stays")), 0);
     let arguments = ["get", "mutatingwebhookconfiguration", &run.registration, "--output", "json"];

@@ -2,7 +2,7 @@
 //!
 //! The clock stands until a test moves it, so that every pod that is made meanwhile is held.
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn a_pod_that_is_held_survives_a_restart_of_the_controller_and_says_what_it_wait
     let team = stage.team("restart");
     team.bind();
     let pod = team.held_pod(&json!({}));
-    let (kind, text) = team.wait_event(&pod, "Settling");
+    let (kind, text) = team.wait_event(&pod, "Propagating");
     assert!(
         kind == "Normal" && text.contains("ManagedIdentityBinding app works") && text.contains("Entra gets until"),
         "{kind}: {text}"
@@ -135,7 +135,7 @@ fn a_held_pod_whose_label_a_tenant_took_away_is_found_and_let_go() {
     let team = stage.team("stripped");
     team.bind();
     let (seen, unseen) = (team.held_pod(&json!({})), team.held_pod(&json!({})));
-    let strip = |pod: &str| team.patch("pod", pod, &json!({"metadata": {"labels": {HELD_LABEL: null}}}));
+    let strip = |pod: &str| team.patch("pod", pod, &json!({"metadata": {"labels": {GATED_LABEL: null}}}));
     strip(&seen);
     assert_eq!(controller.stop(), Ok(()));
     // No controller sees how this label goes.
@@ -155,7 +155,7 @@ fn the_label_alone_says_nothing_and_a_gate_that_a_user_set_is_lifted() {
     let unbound = |labels: &Value, gates: &Value| {
         team.pod(&json!({"metadata": {"labels": labels}, "spec": {"schedulingGates": gates}}))
     };
-    let label = json!({INJECT_LABEL: null, HELD_LABEL: "true"});
+    let label = json!({INJECT_LABEL: null, GATED_LABEL: "true"});
     let labelled = team.create(&unbound(&label, &json!([])), &[]).expect("admitted");
     let gated = team.create(&unbound(&label, &json!([{"name": IDENTITY_GATE}])), &[]).expect("admitted");
     let gated = gated["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -165,7 +165,7 @@ fn the_label_alone_says_nothing_and_a_gate_that_a_user_set_is_lifted() {
     let labelled_name = labelled["metadata"]["name"].as_str().expect("a name");
     let written = |write: &String| write.contains(&format!("/pods/{labelled_name}"));
     assert!(!stage.stage.kubernetes_writes(&name).iter().any(written));
-    assert_eq!(team.get(labelled_name)["metadata"]["labels"][HELD_LABEL], "true");
+    assert_eq!(team.get(labelled_name)["metadata"]["labels"][GATED_LABEL], "true");
 }
 
 #[test]

@@ -133,7 +133,7 @@ reasons! {
     /// The credential is about to be written.
     CredentialPending => Progressing,
     /// The credential stands, and pods wait until Entra has had time to learn of it.
-    Settling => Progressing,
+    Propagating => Progressing,
     /// The object is being deleted and Azure is being cleaned up.
     Deleting => Progressing,
     /// The namespace is going away.
@@ -205,13 +205,13 @@ reasons! {
     /// Another program owns the annotations of the service account.
     AnnotationConflict => Terminal,
     /// Pods that the binding means were admitted before they could be injected.
-    PodsMissed => Terminal,
+    PodsNotInjected => Terminal,
     /// A held pod starts, and its identity does not work. An event on the pod, never a condition.
     StartedWithoutIdentity => Terminal,
     /// The object was released on an operator's word, without Azure's confirmation. An event, never a condition.
     Abandoned => Terminal,
     /// Ensign was taken down, and its credentials were deleted.
-    TornDown => Terminal,
+    Uninstalled => Terminal,
     /// The object waits for Azure to confirm that its credentials are gone.
     DeletionBlocked => Retrying,
     /// Another cluster writes credentials under this cluster's ID.

@@ -10,11 +10,11 @@ pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Scheduling gate of a pod that waits for its identity. It is Ensign's own: the controller lifts it.
 pub const IDENTITY_GATE: &str = "ensign.dev/identity";
 /// Pod label, `"true"` while the gate is there; the controller finds held pods by it.
-pub const HELD_LABEL: &str = "ensign.dev/held";
+pub const GATED_LABEL: &str = "ensign.dev/gated";
 /// Annotation on a `ManagedIdentity` only: release the finalizer without touching Azure.
 pub const ABANDON_ANNOTATION: &str = "ensign.dev/abandon";
 /// Annotation on the webhook's Secret, with any value: replace the authority that signs its certificates, step by step.
-pub const ROTATE_AUTHORITY_ANNOTATION: &str = "ensign.dev/rotate-authority";
+pub const ROTATE_CA_ANNOTATION: &str = "ensign.dev/rotate-ca";
 /// Finalizer on both kinds: a federated identity credential may exist because of this object.
 pub const CREDENTIALS_FINALIZER: &str = "ensign.dev/credentials";
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE};
 use ensign_controller::PodSettings;
 use ensign_core::cel::Mode;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ impl HoldTeam<'_> {
         self.team.bind();
         self.stage.wait_for("the credential to stand", || {
             let binding = self.team.get("mib", "app")?;
-            (condition_of(&binding, "Ready")?["reason"] == "Settling").then_some(())
+            (condition_of(&binding, "Ready")?["reason"] == "Propagating").then_some(())
         });
     }
 
@@ -131,7 +131,7 @@ impl HoldTeam<'_> {
     pub fn wait_let_go(&self, pod: &str) -> Value {
         self.stage.wait_for(&format!("pod {pod} to be let go"), || {
             let found = self.get(pod);
-            (!gates(&found).contains(&IDENTITY_GATE) && found["metadata"]["labels"].get(HELD_LABEL).is_none())
+            (!gates(&found).contains(&IDENTITY_GATE) && found["metadata"]["labels"].get(GATED_LABEL).is_none())
                 .then_some(found)
         })
     }

@@ -1,6 +1,6 @@
 //! What tests do with pods: create one as a user would, and read what was made of it.
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECT_LABEL};
 use serde_json::{Value, json};
 
 use super::control_plane::ControlPlane;
@@ -56,5 +56,5 @@ pub fn gates(pod: &Value) -> Vec<&str> {
 
 /// Whether gate and label are there.
 pub fn is_held(pod: &Value) -> bool {
-    gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][HELD_LABEL] == "true"
+    gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][GATED_LABEL] == "true"
 }

@@ -240,7 +240,7 @@ impl StageTeam<'_> {
         });
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": self.name, "labels": {"ensign.dev/held": "true"}},
+            "metadata": {"name": name, "namespace": self.name, "labels": {"ensign.dev/gated": "true"}},
             "spec": {
                 "schedulingGates": [{"name": "ensign.dev/identity"}],
                 "containers": [{"name": "app", "image": "app:1"}],

@@ -81,7 +81,7 @@ class Rights(unittest.TestCase):
         self.addCleanup(controller.close)
         pod = {
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "held", "labels": {"ensign.dev/held": "true", "app": "x"}, "finalizers": ["example.com/theirs"]},
+            "metadata": {"name": "held", "labels": {"ensign.dev/gated": "true", "app": "x"}, "finalizers": ["example.com/theirs"]},
             "spec": {
                 "schedulingGates": [{"name": "ensign.dev/identity"}, {"name": "example.com/theirs"}],
                 "containers": [{"name": "app", "image": "app:1"}], "automountServiceAccountToken": False,

@@ -73,7 +73,7 @@ class Verbs(unittest.TestCase):
         scene.kubectl("delete", "-n", "shop", "managedidentitybinding", "own", "--timeout=60s")
         scene.until("the identity to go with its binding", lambda: len(scene.api.get(f"{KINDS}/managedidentities")["items"]) == 1)
         # A new authority signs only after the webhook has seen it in the registration.
-        scene.api.patch(SECRET, {"metadata": {"annotations": {"ensign.dev/rotate-authority": "now"}}})
+        scene.api.patch(SECRET, {"metadata": {"annotations": {"ensign.dev/rotate-ca": "now"}}})
         scene.until("the webhook to look at its registration", lambda: looked(scene))
         scene.upgrade(*settling)
         scene.rolled_out()

@@ -16,7 +16,7 @@ use crate::identity::reconcile::Reconciler;
 use crate::metrics::Lift;
 use crate::writers::kubernetes::{KubeError, within_deadline};
 use ensign_api::ManagedIdentityBinding;
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
 use ensign_core::pods::gate::{self, Lifting, claims};
 
 /// Objects in a page of a list without specs.
@@ -103,7 +103,7 @@ impl Reconciler {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
         let mut page = ListParams::default()
             .fields("spec.nodeName=,status.phase=Pending")
-            .labels(&format!("{HELD_LABEL}!=true"))
+            .labels(&format!("{GATED_LABEL}!=true"))
             .limit(PAGE);
         loop {
             let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
@@ -133,5 +133,5 @@ pub(crate) fn gate_of(pod: &Pod) -> Option<usize> {
 }
 
 pub(crate) fn is_labelled(pod: &Pod) -> bool {
-    pod.labels().get(HELD_LABEL).is_some_and(|value| value == "true")
+    pod.labels().get(GATED_LABEL).is_some_and(|value| value == "true")
 }

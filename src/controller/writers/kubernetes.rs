@@ -24,7 +24,7 @@ use crate::engine::failpoints::{Failpoints, SideEffect};
 use crate::engine::write_gate::{Refused, WriteGate};
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::Severity;
-use ensign_api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{CREDENTIALS_FINALIZER, GATED_LABEL, IDENTITY_GATE};
 use ensign_core::cel::{PROBE_LABEL, PROBE_QUESTION};
 use ensign_core::events::Event;
 use ensign_core::mutants::{self, Mutant};
@@ -265,8 +265,8 @@ impl KubeWriter {
             json!({"op": "test", "path": format!("{place}/name"), "value": IDENTITY_GATE}),
             json!({"op": "remove", "path": place}),
         ];
-        if pod.labels().contains_key(HELD_LABEL) {
-            let label = HELD_LABEL.replace('/', "~1");
+        if pod.labels().contains_key(GATED_LABEL) {
+            let label = GATED_LABEL.replace('/', "~1");
             operations.push(json!({"op": "remove", "path": format!("/metadata/labels/{label}")}));
         }
         let api = Pod::api(&self.client, pod);

@@ -202,7 +202,7 @@ fn standing(context: &Context<'_>, credential: &CredentialStatus) -> Verdict {
     let settled = settled_at(credential.confirmed_since.0, context.settings.settle);
     if settled > context.now && !mutants::active(Mutant::ReadyBeforeConfirmed) {
         let message = format!("federated identity credential {name} stands; Entra gets until {settled} to learn of it");
-        return Verdict::unknown(Reason::Settling, message);
+        return Verdict::unknown(Reason::Propagating, message);
     }
     match credential.origin {
         CredentialOrigin::Created => {

@@ -168,7 +168,7 @@ pub fn still_made(name: &str) -> String {
 
 fn torn_down(before: &[Condition], kinds: &[ConditionType], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let verdict = Verdict::bad(
-        Reason::TornDown,
+        Reason::Uninstalled,
         "Ensign was taken down in this cluster and deleted the federated identity credential: a cluster operator has to install it again",
     );
     let hints = [ConditionType::Reconciling, ConditionType::Stalled];

@@ -107,7 +107,7 @@ impl UninjectedPods {
             },
             examples.join(", ")
         );
-        Some(Verdict::bad(Reason::PodsMissed, message))
+        Some(Verdict::bad(Reason::PodsNotInjected, message))
     }
 }
 
@@ -125,7 +125,7 @@ pub fn verdict(found: Option<&UninjectedPods>, before: &[Condition], namespace: 
     match found {
         Some(found) => found.verdict(namespace),
         None => find(before, ConditionType::PodsInjected)
-            .map(|known| Verdict::bad(Reason::PodsMissed, known.message.clone())),
+            .map(|known| Verdict::bad(Reason::PodsNotInjected, known.message.clone())),
     }
 }
 
