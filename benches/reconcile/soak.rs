@@ -71,7 +71,7 @@ async fn soak_controller(scene: &Scene, fleet: &Fleet, controller: &Process) -> 
     let wanted = scene.args.reconciles;
     let places: Vec<_> = fleet.places().collect();
     let next = AtomicU64::new(0);
-    let done = async || controller.metric("ensign_reconciles_total", &[r#"subject="Identity""#]).await;
+    let done = async || controller.metric("ensign_reconciles_total", &[r#"subject="identity""#]).await;
     let start = done().await;
     let begun = Instant::now();
     let mut looks = Vec::new();

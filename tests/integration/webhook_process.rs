@@ -73,11 +73,11 @@ async fn logs_are_json_if_asked_for_and_tell_which_object_and_request_they_are_a
     assert_eq!(sent.send().await.expect("an answer").status(), 200);
     let log = webhook.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
-    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the refusal");
+    let denied = lines.iter().find(|line| line["reason"] == "no_binding").expect("the denial");
     for (key, value) in
         [("request_id", "the-request"), ("namespace", "shop"), ("pod", "orders-0"), ("service_account", "orders")]
     {
-        assert_eq!(refused[key], value, "{refused}");
+        assert_eq!(denied[key], value, "{denied}");
     }
     assert!(webhook.terminate().success());
 }

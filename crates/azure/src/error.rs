@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelValue;
 use uuid::Uuid;
 
 use super::{rate_limited, role_assignments};
@@ -13,13 +12,14 @@ use ensign_core::failure::Failure;
 use ensign_core::mutants::{self, Mutant};
 use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 use ensign_runtime::error_chain;
+use ensign_runtime::label_values;
 use ensign_runtime::redact::redact;
 
 /// Longest part of a foreign message that reaches a status, in characters.
 const MAX_FOREIGN_MESSAGE: usize = 400;
 
 /// What was being done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// LIST or GET of a role definition.
     ReadRole,
@@ -42,6 +42,19 @@ pub enum Operation {
     /// DELETE of the identity.
     DeleteIdentity,
 }
+
+label_values!(Operation {
+    ReadRole => "read_role",
+    ReadRoleAssignments => "read_role_assignments",
+    PutRoleAssignment => "put_role_assignment",
+    DeleteRoleAssignment => "delete_role_assignment",
+    ReadIdentity => "read_identity",
+    ListCredentials => "list_credentials",
+    PutCredential => "put_credential",
+    DeleteCredential => "delete_credential",
+    PutIdentity => "put_identity",
+    DeleteIdentity => "delete_identity",
+});
 
 impl Operation {
     fn describe(self) -> &'static str {

@@ -104,7 +104,7 @@ impl GatedPods {
         let mut pods = self.lock();
         let before = count(&pods);
         let answer = change(&mut pods);
-        self.metrics.held.inc_by(count(&pods) - before);
+        self.metrics.gated.inc_by(count(&pods) - before);
         answer
     }
 
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!((by(&held, "orders"), by(&held, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
         held.forget(&("shop".into(), "a".into()));
         assert!(by(&held, "orders").is_empty());
-        assert_eq!(held.metrics.held.get(), 1);
+        assert_eq!(held.metrics.gated.get(), 1);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         held.is_ungated(&("shop".into(), "a".into()));
         assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
         assert!(by(&held, "orders").is_empty());
-        assert_eq!(held.metrics.held.get(), 0);
+        assert_eq!(held.metrics.gated.get(), 0);
         assert_eq!(held.seen(&pod("a", "2", "orders=ManagedIdentity/x")), Some(key("a")));
     }
 

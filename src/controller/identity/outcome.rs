@@ -42,7 +42,7 @@ pub(crate) fn subject(key: &Key) -> Subject {
         Key::Webhook => Subject::Webhook,
         Key::Pod(_) => Subject::Pod,
         Key::Unlabelled => Subject::Unlabelled,
-        Key::Missed(_) => Subject::Missed,
+        Key::Missed(_) => Subject::Uninjected,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cache::gated_pods::PodName;
 use crate::engine::key::{Key, Source};
 use crate::identity::outcome::ReconcileOutcome;
 use crate::identity::reconcile::Reconciler;
-use crate::metrics::Lift;
+use crate::metrics::UngateReason;
 use crate::writers::kubernetes::{KubeError, within_deadline};
 use ensign_api::ManagedIdentityBinding;
 use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
@@ -55,13 +55,13 @@ impl Reconciler {
         let injected_by = live.annotations().get(INJECTED_BY_ANNOTATION).map(String::as_str);
         match self.lifting(&name.0, injected_by).await? {
             Lifting::Lift { notes } => {
-                let outcome = if notes.is_empty() { Lift::Settled } else { Lift::WithoutIdentity };
+                let outcome = if notes.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
                 // Said first: once it is let go, nobody looks at the pod again.
                 for note in self.held.untold(name, notes) {
                     self.writer.note(&live, &note, "Lift").await;
                 }
                 self.writer.lift(&live, gate).await?;
-                self.metrics.lifted(outcome);
+                self.metrics.ungated(outcome);
                 self.held.forget(name);
                 Ok(ReconcileOutcome::Nothing)
             }

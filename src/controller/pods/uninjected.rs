@@ -123,7 +123,7 @@ impl UninjectedPodScanner {
     }
 
     fn count(&self, looks: &PodScans) {
-        self.metrics.missed.set(i64::try_from(looks.pods).unwrap_or(i64::MAX));
+        self.metrics.uninjected.set(i64::try_from(looks.pods).unwrap_or(i64::MAX));
     }
 
     fn lock(&self) -> MutexGuard<'_, PodScans> {
