@@ -114,7 +114,7 @@ fn tags_that_azure_refuses_or_that_are_ensigns_own_are_refused() {
     let long = json!({"a": "x".repeat(257)});
     refused(&identity(&json!({"provision": with(provision(), "tags", &long)})), &["spec.provision.tags"]);
     let object = class(&json!({"provision": with(class_provision(), "tags", &json!({"ensign.dev-cluster": "x"}))}));
-    refused(&object, &["spec.provision.tags", "Ensign keeps for its own"]);
+    refused(&object, &["spec.provision.tags", "reserved for Ensign"]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn where_an_identity_is_cannot_be_changed() {
     }
     let mut elsewhere = object.clone();
     elsewhere["spec"] = json!({"existing": {"resourceID": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x12")}});
-    refused(&elsewhere, &["can't become one of spec.provision"]);
+    refused(&elsewhere, &["can't be changed to spec.provision"]);
     delete("mi", &object);
 }
 

@@ -93,7 +93,7 @@ fn both_existing_and_provision_are_refused() {
         "name": "validation",
     });
     let object = identity(&json!({"existing": existing(), "provision": provision}));
-    refused(&object, &["spec.provision", "exclude each other"]);
+    refused(&object, &["spec.provision", "mutually exclusive"]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn references_are_immutable_and_the_refusal_says_what_to_do() {
     let mut object = binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": "app"}));
     apply(control_plane(), &object).expect("apply");
     object["spec"]["identityRef"]["name"] = json!("somebody");
-    refused(&object, &["spec.identityRef", "immutable", "new binding beside this one"]);
+    refused(&object, &["spec.identityRef", "immutable", "create a new binding"]);
     object["spec"]["identityRef"]["name"] = json!("nobody");
     object["spec"]["serviceAccountName"] = json!("other");
     refused(&object, &["spec.serviceAccountName", "immutable"]);

@@ -55,7 +55,7 @@ REFUSED = [
     ({"azureWorkloadIdentityCompat": "true", "injection.mode": "policy"}, "azureWorkloadIdentityCompat needs the webhook"),
     ({"webhook.enabled": "false"}, "webhook.enabled can be false only"),
     ({"injection.mode": "policy", "injection.policyBindings": "never"}, "injection.mode policy needs"),
-    ({"webhook.certificates.secretName": "ensign-webhook-tls"}, "webhook.certificates.secretName can't be"),
+    ({"webhook.certificates.secretName": "ensign-webhook-tls"}, "webhook.certificates.secretName must not be"),
 ]
 
 

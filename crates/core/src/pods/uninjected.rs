@@ -139,7 +139,7 @@ fn is_missed(binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers: &[&
         labels.get(INJECT_LABEL).is_some_and(|wish| wish == "false") || annotation(MIRROR_ANNOTATION).is_some();
     let selected = spec.pod_selector.as_ref().is_none_or(|selector| selector.is_empty() || selector.matches(&labels));
     let meant =
-        !depends_on_containers(binding) || containers.iter().any(|name| spec.injection.containers.chooses(name));
+        !depends_on_containers(binding) || containers.iter().any(|name| spec.injection.containers.selects(name));
     spec.injection.mode == InjectionMode::Pods
         && pod.deletion_timestamp.is_none()
         && !injected
