@@ -10,9 +10,9 @@ use super::{Failure, Usage};
 pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    pub(super) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        if !holds {
-            self.0.push(otherwise());
+    pub(super) fn require(&mut self, valid: bool, problem: impl FnOnce() -> String) {
+        if !valid {
+            self.0.push(problem());
         }
     }
 
