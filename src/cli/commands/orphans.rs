@@ -114,7 +114,7 @@ async fn serve(args: Args, azure: AzureSetup, scopes: Vec<AzureScope>) -> Result
             }
         }
         Err(error) => {
-            progress(&format!("warning: could not verify that your kubeconfig points to another cluster ({error})"))
+            progress(&format!("warning: could not verify that your kubeconfig points to another cluster ({error})"));
         }
     }
     let mut report = SearchReport {

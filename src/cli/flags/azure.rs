@@ -23,7 +23,7 @@ const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 pub(in crate::cli) struct AzureArgs {
     #[command(flatten)]
     cloud: CloudArgs,
-    /// Entra tenant of this install, a GUID [default: AZURE_TENANT_ID, the tenant of the controller's own identity]
+    /// Entra tenant of this install, a GUID [default: `AZURE_TENANT_ID`, the tenant of the controller's own identity]
     #[arg(long, env = "ENSIGN_AZURE_TENANT_ID", value_name = "GUID")]
     azure_tenant_id: Option<String>,
     /// ARM IDs of subscriptions, resource groups or user-assigned identities that the controller may act in, regardless of
@@ -34,11 +34,11 @@ pub(in crate::cli) struct AzureArgs {
     #[arg(long, env = "ENSIGN_AZURE_CA_FILE", value_name = "FILE")]
     azure_ca_file: Option<PathBuf>,
     /// Proxy for Entra and ARM, never for the API server: http://host:port or https://host:port, with user:password@ if it
-    /// requires authentication [default: HTTPS_PROXY, then ALL_PROXY]
+    /// requires authentication [default: `HTTPS_PROXY`, then `ALL_PROXY`]
     #[arg(long, env = "ENSIGN_HTTPS_PROXY", hide_env_values = true, value_name = "URL")]
     https_proxy: Option<Masked>,
     /// Azure hosts to reach without the proxy: domains including their subdomains, IP addresses or CIDR ranges,
-    /// comma-separated; * for all hosts [default: NO_PROXY]
+    /// comma-separated; * for all hosts [default: `NO_PROXY`]
     #[arg(long, env = "ENSIGN_NO_PROXY", value_name = "HOST,…")]
     no_proxy: Option<String>,
 }
