@@ -146,7 +146,7 @@ async fn config(scene: &Scene, clock: SharedClock, under_way: &UnderWay) -> Conf
         readiness: Readiness::default(),
         leadership: None,
         issuer_watch: None,
-        effects: Failpoints::default(),
+        failpoints: Failpoints::default(),
         pods: None,
         metrics: ControllerMetrics::default(),
     }

@@ -15,9 +15,13 @@
 mod cache;
 mod cluster;
 mod commands;
+mod dispatch;
 mod engine;
+mod error;
 mod identity;
 mod injection;
+mod kube_names;
+mod kube_request;
 mod lifecycle;
 mod metrics;
 mod pods;

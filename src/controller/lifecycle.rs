@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::FutureExt;
 use kube::Client;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -19,20 +20,23 @@ use crate::cache::catch_up;
 use crate::cache::gated_pods::GatedPods;
 use crate::cache::informers::{Feed, Watched};
 use crate::cluster::issuer_watch::{IssuerKeeper, IssuerWatch};
+use crate::dispatch::Dispatcher;
 use crate::engine::failpoints::Failpoints;
 use crate::engine::key::{Key, Source};
 use crate::engine::leader_election::{Election, Leadership, LeaseConfig};
 use crate::engine::requeue::Requeues;
 use crate::engine::work_queue::WorkQueue;
 use crate::engine::write_gate::WriteGate;
-use crate::identity::reconcile::Reconciler;
-use crate::identity::roles::RoleBook;
+use crate::identity::reconcile::IdentityReconciler;
+use crate::identity::roles::RoleDefinitions;
 use crate::injection::policies::{InjectionTarget, PolicyWriter};
+use crate::injection::reconcile::InjectionReconciler;
 use crate::injection::upstream_webhook::{UpstreamWatch, UpstreamWebhook};
 use crate::injection::webhook_configuration::{Registrar, WebhookTarget};
 use crate::metrics::ControllerMetrics;
-use crate::pods::ungate::PodSettings;
+use crate::pods::ungate::{GatedPodReconciler, PodSettings};
 use crate::pods::uninjected::UninjectedPodScanner;
+use crate::writers::azure::AzureWriter;
 use crate::writers::kubernetes::KubeWriter;
 use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
@@ -74,7 +78,7 @@ pub struct Config {
     /// How the API server's issuer is watched; without it the one in the settings holds.
     pub issuer_watch: Option<IssuerWatch>,
     /// The way of every write.
-    pub effects: Failpoints,
+    pub failpoints: Failpoints,
     /// What is done about pods; without it, nothing is, and no right on pods is needed.
     pub pods: Option<PodSettings>,
     /// What is counted.
@@ -85,10 +89,10 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
     /// A task that must not end has ended.
-    #[error("{0} ended, and the controller with it")]
+    #[error("{0} ended unexpectedly; exiting")]
     TaskEnded(&'static str),
     /// Another process may lead now.
-    #[error("leadership is lost, so this controller ends; started again, it stands by")]
+    #[error("lost leadership; exiting (after a restart it joins as standby)")]
     LeadershipLost(#[source] Loss),
 }
 
@@ -147,9 +151,9 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     let mut upstream = life.watch_upstream(&config, &cache, &queue);
     life.until(is(&mut upstream, |look| *look != UpstreamWebhook::NotYet)).await?;
 
-    cache.read().keys().into_iter().chain([Key::Webhook]).for_each(|key| queue.add(key, Source::Cluster));
+    cache.read().keys().into_iter().chain([Key::Injection]).for_each(|key| queue.add(key, Source::Cluster));
     if config.pods.is_some() {
-        queue.add(Key::Unlabelled, Source::Cluster);
+        queue.add(Key::UnlabelledPods, Source::Cluster);
         life.watch_held(config.client.clone(), &held, &queue);
     }
     life.work(config, cache, &queue, settings, upstream, held);
@@ -260,35 +264,16 @@ impl Life {
         held: Arc<GatedPods>,
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
-        let pace = RateLimiter::new(config.azure_limits, config.clock.clone());
         let injects = config.injection.as_ref().map(|target| target.mode);
         config.metrics.leads(&cache, injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
-        let reconciler = Arc::new(Reconciler {
-            cache,
-            arm: config.arm.paced(pace.clone()).counted(config.metrics.azure.clone()),
-            pace,
-            writer: KubeWriter::new(config.client, config.instance, gate.clone(), config.effects.clone()),
-            gate,
-            effects: config.effects,
-            settings,
-            waits: Requeues::new(config.resync, config.azure_limits, config.spread, &config.clock),
-            webhook: config.webhook.map(|target| Registrar::new(target, config.clock.clone())),
-            clock: config.clock,
-            policies: config.injection.map(PolicyWriter::new),
-            upstream,
-            queue: queue.clone(),
-            pods: config.pods,
-            held,
-            missed: UninjectedPodScanner::new(config.metrics.clone()),
-            metrics: config.metrics,
-            roles: RoleBook::default(),
-        });
-        for _ in 0..config.concurrency.max(1) {
-            self.workers.spawn(work(reconciler.clone(), queue.clone(), self.stop.clone()));
+        let concurrency = config.concurrency.max(1);
+        let dispatcher = Arc::new(dispatcher(config, cache, queue, settings, upstream, held, gate));
+        for _ in 0..concurrency {
+            self.workers.spawn(work(dispatcher.clone(), queue.clone(), self.stop.clone()));
         }
     }
 
-    /// Requeues for an event, unless something ends before.
+    /// Waits for an event, unless something ends before.
     async fn until<T>(&mut self, event: impl Future<Output = T>) -> Result<T, End> {
         let failed = |error| Err(End::Failed(error));
         tokio::select! {
@@ -320,7 +305,7 @@ async fn lost(election: Option<&mut Election>) -> Loss {
     }
 }
 
-/// Requeues for the end of a task that nobody aborted.
+/// Waits for the end of a task that was not aborted.
 async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
     loop {
         match tasks.join_next().await {
@@ -343,14 +328,75 @@ async fn all_seen(mut seen: watch::Receiver<BTreeSet<Watched>>, required: BTreeS
     is(&mut seen, |all| required.is_subset(all)).await;
 }
 
-async fn work(reconciler: Arc<Reconciler>, queue: Arc<WorkQueue<Key, Source>>, stop: CancellationToken) {
+/// The reconcilers of a process that leads.
+fn dispatcher(
+    config: Config,
+    cache: Arc<Cache>,
+    queue: &Arc<WorkQueue<Key, Source>>,
+    settings: Arc<ArcSwap<Settings>>,
+    upstream: watch::Receiver<UpstreamWebhook>,
+    gated: Arc<GatedPods>,
+    gate: WriteGate,
+) -> Dispatcher {
+    let Config { client, clock, metrics, .. } = config;
+    let rate_limiter = RateLimiter::new(config.azure_limits, clock.clone());
+    let arm = config.arm.paced(rate_limiter.clone()).counted(metrics.azure.clone());
+    let failpoints = config.failpoints;
+    let writer = Arc::new(KubeWriter::new(client.clone(), config.instance, gate.clone(), failpoints.clone()));
+    let uninjected = config.pods.as_ref().map(|pods| {
+        Arc::new(UninjectedPodScanner {
+            client: client.clone(),
+            cache: cache.clone(),
+            queue: queue.clone(),
+            excluded: pods.excluded.clone(),
+            metrics: metrics.clone(),
+            scans: Mutex::default(),
+        })
+    });
+    Dispatcher {
+        identities: IdentityReconciler {
+            cache: cache.clone(),
+            arm: arm.clone(),
+            rate_limiter: rate_limiter.clone(),
+            writer: writer.clone(),
+            azure: AzureWriter { arm, gate, failpoints, metrics: metrics.clone() },
+            settings,
+            clock: clock.clone(),
+            upstream,
+            uninjected: uninjected.clone(),
+            role_definitions: RoleDefinitions::default(),
+            metrics: metrics.clone(),
+        },
+        injection: InjectionReconciler {
+            cache: cache.clone(),
+            writer: writer.clone(),
+            webhook: config.webhook.map(|target| Registrar::new(target, clock.clone())),
+            policies: config.injection.map(PolicyWriter::new),
+        },
+        gated_pods: config.pods.map(|_| GatedPodReconciler {
+            cache: cache.clone(),
+            writer,
+            gated,
+            queue: queue.clone(),
+            metrics: metrics.clone(),
+        }),
+        uninjected_pods: uninjected,
+        requeues: Requeues::new(config.resync, config.azure_limits, config.spread, &clock),
+        cache,
+        rate_limiter,
+        clock,
+        metrics,
+    }
+}
+
+async fn work(dispatcher: Arc<Dispatcher>, queue: Arc<WorkQueue<Key, Source>>, stop: CancellationToken) {
     loop {
         let key = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             key = queue.next() => key,
         };
-        let again = reconciler.reconcile(&key).instrument(tracing::info_span!("reconcile", %key)).await;
-        queue.done(key, again);
+        let delay = dispatcher.reconcile(&key).instrument(tracing::info_span!("reconcile", %key)).await;
+        queue.done(key, delay);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ensign_api::ManagedIdentityBinding;
 use ensign_api::keys::{ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, INJECT_LABEL, TOKEN_FILE, TOKEN_VOLUME};
 use ensign_core::admission::{Binding, Config, Decision, Pod, admit};
-use ensign_core::mutants;
+use ensign_mutants as mutants;
 use serde_json::{Value, json};
 
 use super::goals::{condition_of, text};

@@ -1,6 +1,6 @@
 //! Which plans should catch which mutant.
 
-use ensign_core::mutants::Mutant;
+use ensign_mutants::Mutant;
 
 /// Mutants of the part that `make test` runs.
 pub const QUICK: &[Mutant] = &[Mutant::FinalizerAfterPut, Mutant::FreshnessSkipped, Mutant::ReleasedBeforeDelete];

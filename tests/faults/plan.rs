@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ensign_controller::Phase;
-use ensign_core::mutants::Mutant;
+use ensign_mutants::Mutant;
 use serde_json::{Value, json};
 
 use super::admission;

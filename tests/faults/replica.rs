@@ -11,10 +11,10 @@ use ensign_controller;
 use ensign_controller::{Config, ControllerError, ControllerMetrics, Failpoints, IssuerWatch, LeaseConfig};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
-use ensign_core::mutants;
 use ensign_core::roles::RolePolicy;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::rate_limiter::RateLimits;
+use ensign_mutants as mutants;
 use ensign_runtime::health::Readiness;
 use kube::client::ClientBuilder;
 use kube::client::retry::RetryPolicy;
@@ -175,7 +175,7 @@ impl Replica {
             readiness,
             leadership,
             issuer_watch,
-            effects: Failpoints::watched_by(self.probe.clone()),
+            failpoints: Failpoints::watched_by(self.probe.clone()),
             pods: None,
             metrics: ControllerMetrics::default(),
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use ensign_core::mutants::Mutant;
+use ensign_mutants::Mutant;
 
 use super::clock::lock;
 use super::killers;

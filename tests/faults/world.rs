@@ -9,7 +9,7 @@ use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, 
 use ensign_azure_emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign_core::credentials::names::Subject;
 use ensign_core::credentials::ownership::Cluster as AzureCluster;
-use ensign_core::mutants::Mutant;
+use ensign_mutants::Mutant;
 use k8s_openapi::jiff::fmt::strtime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};

@@ -20,7 +20,7 @@ fn a_pod_that_is_held_survives_a_restart_of_the_controller_and_says_what_it_wait
     let pod = team.held_pod(&json!({}));
     let (kind, text) = team.wait_event(&pod, "Propagating");
     assert!(
-        kind == "Normal" && text.contains("ManagedIdentityBinding app works") && text.contains("Entra gets until"),
+        kind == "Normal" && text.contains("ManagedIdentityBinding app works") && text.contains("allowing until"),
         "{kind}: {text}"
     );
     assert_eq!(controller.stop(), Ok(()));

@@ -11,6 +11,7 @@ pub mod keys;
 mod managed_identity;
 mod managed_identity_binding;
 mod managed_identity_class;
+mod namespaced_name;
 mod provision;
 pub mod reference;
 mod role_assignment;
@@ -26,6 +27,7 @@ pub use managed_identity_binding::{
     ManagedIdentityBinding, ManagedIdentityBindingSpec, ManagedIdentityBindingStatus, StartPolicy,
 };
 pub use managed_identity_class::{ClassProvision, ManagedIdentityClass, ManagedIdentityClassSpec};
+pub use namespaced_name::NamespacedName;
 pub use provision::{ClaimRef, IfExists, IsolationScope, ProvisionedIdentity, ReclaimPolicy, TagValue};
 pub use role_assignment::{RoleAssignment, RoleAssignmentStatus};
 

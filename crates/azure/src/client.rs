@@ -25,7 +25,6 @@ use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::AzureIdentity;
 use ensign_core::credentials::ownership::Credential;
-use ensign_core::mutants::{self, Mutant};
 use ensign_runtime::redact::redact;
 
 /// The API version of every request.
@@ -114,12 +113,7 @@ impl ArmClient {
         let mut credentials = Vec::new();
         for page in 0..MAX_PAGES {
             let call = Call { page, ..list };
-            let response = match self.send(call, Request::new(url, Method::Get)).await {
-                Err(_) if !credentials.is_empty() && mutants::active(Mutant::PartialListTrusted) => {
-                    return Ok(credentials);
-                }
-                answer => answer?,
-            };
+            let response = self.send(call, Request::new(url, Method::Get)).await?;
             let page: Page = call.decode(&response)?;
             credentials.extend(page.value.into_iter().map(CredentialBody::into_credential));
             match page.next_link.filter(|link| !link.is_empty()) {
@@ -217,7 +211,7 @@ impl ArmClient {
     /// request was not looked at any further.
     async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
         let response = self.send_with(Context::new(), request).await?;
-        let refused = response.status() == StatusCode::Unauthorized && !mutants::active(Mutant::RefusedTokenKept);
+        let refused = response.status() == StatusCode::Unauthorized;
         match RefusedToken::of(request).filter(|_| refused) {
             Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
             None => Ok(response),
@@ -282,9 +276,6 @@ fn refused(response: &RawResponse) -> ArmErrorCause {
 
 /// `Retry-After` in seconds or as a date, within reason.
 fn retry_after(headers: &Headers) -> Option<Duration> {
-    if mutants::active(Mutant::RetryAfterIgnored) {
-        return None;
-    }
     let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
     let seconds = if let Ok(seconds) = text.parse::<u64>() {
         seconds

@@ -18,7 +18,7 @@ pub struct AzureMetrics {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    operation: Operation,
+    operation: &'static str,
     status: Status,
 }
 
@@ -115,7 +115,7 @@ impl AzureMetrics {
         );
         for operation in Operation::ALL {
             for status in Status::all() {
-                drop(self.requests.get_or_create(&RequestLabels { operation, status }));
+                drop(self.requests.get_or_create(&RequestLabels { operation: operation.as_str(), status }));
             }
         }
         for cause in [Cause::Limit, Cause::Pause] {
@@ -134,7 +134,7 @@ impl AzureMetrics {
             Err(cause) => Status::of_error(cause),
         };
         if let Some(status) = status {
-            self.requests.get_or_create(&RequestLabels { operation, status }).inc();
+            self.requests.get_or_create(&RequestLabels { operation: operation.as_str(), status }).inc();
         }
     }
 

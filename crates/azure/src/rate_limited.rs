@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::error::ArmErrorCause;
 use ensign_api::ArmId;
+use ensign_core::azure_failures::throttled_scope;
 use ensign_core::failure::Failure;
 use ensign_core::scheduling::rate_limiter::{Deferral, Pacer, RateLimits, RequestKind, Scope};
 use ensign_runtime::clock::SharedClock;
@@ -95,16 +96,7 @@ pub(super) enum Passed {
 /// What Azure wants fewer requests to, and for how long.
 fn throttled(cause: &ArmErrorCause) -> Option<(Scope, Option<Duration>)> {
     match cause {
-        ArmErrorCause::Refused { status: 429, code, retry_after, .. } => Some((scope(code), *retry_after)),
+        ArmErrorCause::Refused { status: 429, code, retry_after, .. } => Some((throttled_scope(code), *retry_after)),
         _ => None,
-    }
-}
-
-/// The scope of an answer that there are too many requests.
-pub(super) fn scope(code: &str) -> Scope {
-    match code {
-        "SubscriptionRequestsThrottled" => Scope::Subscription,
-        "TenantRequestsThrottled" => Scope::Tenant,
-        _ => Scope::Identity,
     }
 }

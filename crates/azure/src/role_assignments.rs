@@ -9,7 +9,6 @@ use super::client::{ArmClient, Call};
 use super::error::{ArmError, ArmErrorCause, Operation};
 use ensign_api::ArmId;
 use ensign_api::arm_id::is_guid;
-use ensign_api::conditions::Reason;
 use ensign_core::roles::{ActionBlock, Assignment, Lookup, RoleDefinition, RoleScope};
 
 /// The API version of every request.
@@ -158,55 +157,6 @@ fn scope_of(call: Call<'_>, assignment: &Assignment) -> Result<RoleScope, ArmErr
 /// Whether a 404 says that the assignment, or what it was assigned at, does not exist.
 fn is_gone(code: &str) -> bool {
     matches!(code, "RoleAssignmentNotFound" | "ResourceNotFound" | "ResourceGroupNotFound" | "ParentResourceNotFound")
-}
-
-/// What a refusal of an operation on roles means; none where it means the same as for others. Nothing here says anything of
-/// the identity itself: what is not found is the role, or where it was to be assigned.
-pub(super) fn refusal(
-    error: &ArmError,
-    status: u16,
-    code: &str,
-    own_client_id: Option<&str>,
-) -> Option<(Reason, String)> {
-    if !Operation::OF_ROLES.contains(&error.operation) {
-        return None;
-    }
-    Some(match (status, code) {
-        (400 | 404, "PrincipalNotFound") => {
-            (Reason::PermissionsPending, "Entra does not know the identity yet; retrying".to_owned())
-        }
-        (409, "RoleAssignmentExists") => {
-            (Reason::ConcurrentWrites, "somebody else has just assigned the same; looking again".to_owned())
-        }
-        (400 | 404, "RoleDefinitionDoesNotExist") => (
-            Reason::RoleNotFound,
-            "Azure does not know the role there: a cluster operator has to correct its name or GUID in spec.roleAssignments".to_owned(),
-        ),
-        (404, "RoleNameAmbiguous") => (
-            Reason::RoleNotFound,
-            "a cluster operator has to name the role by its GUID in spec.roleAssignments".to_owned(),
-        ),
-        (_, "RoleAssignmentLimitExceeded") => (
-            Reason::QuotaExceeded,
-            "the subscription takes no more role assignments: an Azure administrator has to remove some, or a cluster operator has to name a scope in another".to_owned(),
-        ),
-        (400..=404, "ResourceGroupNotFound" | "ResourceNotFound" | "ParentResourceNotFound" | "SubscriptionNotFound" | "InvalidSubscriptionId") => (
-            Reason::RoleScopeNotFound,
-            "the scope of a role does not exist: an Azure administrator has to create it, or a cluster operator has to correct it in spec.roleAssignments".to_owned(),
-        ),
-        (404, code) if !code.is_empty() => (Reason::AzureRefused, "Azure refuses it".to_owned()),
-        (403, code) if !matches!(code, "" | "RequestDisallowedByPolicy" | "ScopeLocked" | "ReadOnlyDisabledSubscription") => {
-            let assignee = own_client_id.unwrap_or("<client ID of the controller>");
-            (
-                Reason::Forbidden,
-                format!(
-                    "the controller's own identity, {assignee}, lacks {} there, or the condition on it does not allow this role: an Azure administrator has to run what `ensign azure-role --feature role-assignments` prints for the role and the scope",
-                    error.operation.action()
-                ),
-            )
-        }
-        _ => return None,
-    })
 }
 
 #[derive(Deserialize)]

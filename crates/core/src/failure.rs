@@ -1,14 +1,13 @@
-//! What went wrong with a request to Azure, as far as decisions go.
+//! A failed request to Azure, as the decisions see it.
 
 use std::time::Duration;
 
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Severity, Verdict};
 
-/// A failed request to Azure, put into Ensign's words.
+/// A failed request to Azure, classified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The reason that a condition gets.
+    /// The reason for the condition.
     pub reason: Reason,
     /// What failed, and who has to do what.
     pub message: String,
@@ -17,18 +16,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether Azure said that the identity does not exist. 403 and every unclear answer are not that.
+    /// Whether Azure reported that the identity does not exist. A 403 or an ambiguous response does not count.
     pub fn is_gone(&self) -> bool {
-        let forbidden = self.reason == Reason::Forbidden && mutants::active(Mutant::ForbiddenIsGone);
-        self.reason == Reason::IdentityNotFound || forbidden
+        self.reason == Reason::IdentityNotFound
     }
 
-    /// Whether the failure passes by itself, so that what was confirmed before still stands.
+    /// Whether Ensign retries without anyone's help, so that what Azure confirmed before still holds.
     pub fn is_transient(&self) -> bool {
         self.reason.severity() == Severity::Retrying
     }
 
-    /// The failure as a condition that does not hold.
+    /// The failure as a false condition.
     pub fn verdict(&self) -> Verdict {
         Verdict::bad(self.reason, self.message.clone())
     }

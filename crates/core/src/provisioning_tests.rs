@@ -6,15 +6,15 @@ use super::*;
 const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
 const UID: &str = "6f0c1d2e";
 
-/// An object and what is in Azure.
-struct World {
+/// An object and its identity in Azure.
+struct Case {
     spec: ProvisionedIdentity,
     recorded: Option<&'static str>,
     cluster: Cluster,
     found: AzureIdentity,
 }
 
-impl World {
+impl Case {
     fn new(spec: &Value) -> Self {
         let mut whole = json!({
             "subscriptionID": "00000000-0000-0000-0000-000000000001", "resourceGroup": "rg", "location": "West Europe",
@@ -47,14 +47,14 @@ impl World {
         self
     }
 
-    /// As this object made it.
+    /// Tagged as this object's.
     fn own(self) -> Self {
         self.tagged(&[(CLUSTER_TAG, "one"), (OBJECT_TAG, UID), ("team", "shop")])
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&Object<'_>) -> T) -> T {
+    fn with<T>(&self, call: impl FnOnce(&Object<'_>) -> T) -> T {
         let id = ID.parse().unwrap();
-        ask(&Object {
+        call(&Object {
             id: &id,
             spec: &self.spec,
             claim: None,
@@ -64,136 +64,136 @@ impl World {
         })
     }
 
-    fn keep(&self) -> Upkeep {
-        self.with(|object| object.keep(&self.found))
+    fn plan(&self) -> IdentityPlan {
+        self.with(|object| object.update(&self.found))
     }
 
-    fn refused(&self) -> Reason {
-        let upkeep = self.keep();
-        assert_eq!(upkeep.step, None, "what is refused is not written");
-        upkeep.refusal.expect("a refusal").reason
+    fn rejected(&self) -> Reason {
+        let plan = self.plan();
+        assert_eq!(plan.step, None, "a rejected identity is not written");
+        plan.blocker.expect("a blocker").reason
     }
 
-    /// The identity after the write, and what is to be done then.
-    fn written(mut self) -> (Self, Upkeep) {
-        if let Some(IdentityWrite::Create(desired) | IdentityWrite::Update(desired)) = self.keep().step {
+    /// The identity after the write, and the next plan.
+    fn written(mut self) -> (Self, IdentityPlan) {
+        if let Some(IdentityWrite::Create(desired) | IdentityWrite::Update(desired)) = self.plan().step {
             self.found.tags = desired.tags;
             self.found.isolation_scope = Some(desired.isolation_scope.as_str().to_owned());
         }
-        let upkeep = self.keep();
-        (self, upkeep)
+        let plan = self.plan();
+        (self, plan)
     }
 }
 
 #[test]
-fn what_is_created_is_known_as_the_objects_own_from_the_first_moment() {
-    let mut world = World::new(&json!({"isolationScope": "Regional"}));
+fn a_created_identity_is_recognised_as_the_objects_from_the_start() {
+    let mut case = Case::new(&json!({"isolationScope": "Regional"}));
     let create = |object: &Object<'_>| object.create();
-    let Some(IdentityWrite::Create(desired)) = world.with(create).step else { panic!("it is created") };
+    let Some(IdentityWrite::Create(desired)) = case.with(create).step else { panic!("a creation") };
     assert_eq!(desired.location, "West Europe");
     assert_eq!(desired.isolation_scope, IsolationScope::Regional);
-    world.found.tags = desired.tags;
-    world.found.isolation_scope = Some("Regional".into());
-    assert_eq!(world.with(|object| object.holder(&world.found.tags)), Holder::ThisObject);
-    assert_eq!(world.keep(), Upkeep::default(), "nothing is left to be done");
+    case.found.tags = desired.tags;
+    case.found.isolation_scope = Some("Regional".into());
+    assert_eq!(case.with(|object| object.holder(&case.found.tags)), Holder::ThisObject);
+    assert_eq!(case.plan(), IdentityPlan::default(), "nothing is left to do");
 }
 
 #[test]
-fn an_identity_that_ensign_did_not_make_is_left_alone_and_the_field_that_takes_it_over_is_named() {
-    let world = World::new(&json!({})).tagged(&[("team", "shop")]);
-    assert_eq!(world.refused(), Reason::IdentityExists);
-    let message = world.keep().refusal.unwrap().message;
+fn an_identity_that_ensign_did_not_create_is_not_touched_and_the_message_names_the_field_that_adopts_it() {
+    let case = Case::new(&json!({})).tagged(&[("team", "shop")]);
+    assert_eq!(case.rejected(), Reason::IdentityExists);
+    let message = case.plan().blocker.unwrap().message;
     assert!(message.contains("spec.provision.ifExists to Adopt"), "{message}");
 }
 
 #[test]
-fn another_objects_identity_is_left_alone() {
-    let world = World::new(&json!({})).tagged(&[(CLUSTER_TAG, "one"), (OBJECT_TAG, "another")]);
-    assert_eq!(world.refused(), Reason::IdentityExists);
-    let world = World::new(&json!({})).tagged(&[(CLUSTER_TAG, "one")]);
-    assert_eq!(world.refused(), Reason::IdentityExists, "the cluster's tag alone proves nothing");
+fn the_identity_of_another_object_is_not_touched() {
+    let case = Case::new(&json!({})).tagged(&[(CLUSTER_TAG, "one"), (OBJECT_TAG, "another")]);
+    assert_eq!(case.rejected(), Reason::IdentityExists);
+    let case = Case::new(&json!({})).tagged(&[(CLUSTER_TAG, "one")]);
+    assert_eq!(case.rejected(), Reason::IdentityExists, "the cluster tag alone proves nothing");
 }
 
 #[test]
-fn what_may_be_taken_over_gets_the_tags_and_is_not_used_before() {
+fn an_adopted_identity_is_tagged_before_it_is_used() {
     for tags in [&[][..], &[(CLUSTER_TAG, "one"), (OBJECT_TAG, "another")]] {
-        let world = World::new(&json!({"ifExists": "Adopt"})).tagged(tags);
-        let upkeep = world.keep();
-        assert_eq!(upkeep.refusal.map(|verdict| verdict.reason), Some(Reason::Provisioning));
-        assert!(matches!(upkeep.step, Some(IdentityWrite::Update(_))));
-        let (world, after) = world.written();
-        assert_eq!(after, Upkeep::default());
-        assert_eq!(world.with(|object| object.holder(&world.found.tags)), Holder::ThisObject);
+        let case = Case::new(&json!({"ifExists": "Adopt"})).tagged(tags);
+        let plan = case.plan();
+        assert_eq!(plan.blocker.map(|verdict| verdict.reason), Some(Reason::Provisioning));
+        assert!(matches!(plan.step, Some(IdentityWrite::Update(_))));
+        let (case, after) = case.written();
+        assert_eq!(after, IdentityPlan::default());
+        assert_eq!(case.with(|object| object.holder(&case.found.tags)), Holder::ThisObject);
     }
 }
 
 #[test]
-fn another_clusters_identity_is_not_even_taken_over() {
-    let world = World::new(&json!({"ifExists": "Adopt"})).tagged(&[(CLUSTER_TAG, "two"), (OBJECT_TAG, UID)]);
-    assert_eq!(world.refused(), Reason::IdentityExists);
-    let message = world.keep().refusal.unwrap().message;
+fn the_identity_of_another_cluster_is_never_adopted() {
+    let case = Case::new(&json!({"ifExists": "Adopt"})).tagged(&[(CLUSTER_TAG, "two"), (OBJECT_TAG, UID)]);
+    assert_eq!(case.rejected(), Reason::IdentityExists);
+    let message = case.plan().blocker.unwrap().message;
     assert!(message.contains("az tag update"), "{message}");
 }
 
 #[test]
-fn tags_that_differ_are_set_right_and_those_of_others_stay() {
-    let world = World::new(&json!({"tags": {"team": "shop", "tier": "1"}})).own();
-    let mut world = world;
-    world.found.tags.insert("Team".into(), "theirs".into());
-    world.found.tags.remove("team");
-    world.found.tags.insert("cost-center".into(), "7".into());
-    let upkeep = world.keep();
-    assert_eq!(upkeep.refusal, None, "it can be used meanwhile");
-    let Some(IdentityWrite::Update(desired)) = upkeep.step else { panic!("they are set right") };
+fn drifted_tags_are_corrected_and_tags_of_others_are_kept() {
+    let case = Case::new(&json!({"tags": {"team": "shop", "tier": "1"}})).own();
+    let mut case = case;
+    case.found.tags.insert("Team".into(), "theirs".into());
+    case.found.tags.remove("team");
+    case.found.tags.insert("cost-center".into(), "7".into());
+    let plan = case.plan();
+    assert_eq!(plan.blocker, None, "it can be used in the meantime");
+    let Some(IdentityWrite::Update(desired)) = plan.step else { panic!("an update") };
     let tag = |name: &str| desired.tags.get(name).map(String::as_str);
     assert_eq!((tag("team"), tag("Team"), tag("tier")), (Some("shop"), None, Some("1")));
     assert_eq!(tag("cost-center"), Some("7"));
-    assert_eq!(world.written().1, Upkeep::default());
+    assert_eq!(case.written().1, IdentityPlan::default());
 }
 
 #[test]
-fn tags_of_ownership_that_somebody_took_away_come_back_only_where_azure_once_confirmed_the_identity() {
-    let mut world = World::new(&json!({})).tagged(&[("team", "shop")]);
-    world.recorded = Some("PRINCIPAL");
-    assert!(matches!(world.keep(), Upkeep { step: Some(IdentityWrite::Update(_)), refusal: None }));
-    world.found.tags.insert(CLUSTER_TAG.into(), "one".into());
+fn removed_ownership_tags_are_restored_only_if_azure_once_confirmed_the_identity() {
+    let mut case = Case::new(&json!({})).tagged(&[("team", "shop")]);
+    case.recorded = Some("PRINCIPAL");
+    assert!(matches!(case.plan(), IdentityPlan { step: Some(IdentityWrite::Update(_)), blocker: None }));
+    case.found.tags.insert(CLUSTER_TAG.into(), "one".into());
     assert!(
-        matches!(world.keep(), Upkeep { step: Some(IdentityWrite::Update(_)), refusal: None }),
-        "nor only one of them"
+        matches!(case.plan(), IdentityPlan { step: Some(IdentityWrite::Update(_)), blocker: None }),
+        "also if only one is missing"
     );
-    world.found.tags.remove(CLUSTER_TAG);
-    world.recorded = Some("of one that was deleted");
-    assert_eq!(world.refused(), Reason::IdentityExists, "somebody made another under the name");
-    world.recorded = Some("principal");
-    world.found.tags.insert(CLUSTER_TAG.into(), "two".into());
-    assert_eq!(world.refused(), Reason::IdentityExists, "it was given to another cluster");
+    case.found.tags.remove(CLUSTER_TAG);
+    case.recorded = Some("that of a deleted identity");
+    assert_eq!(case.rejected(), Reason::IdentityExists, "another identity was created under the name");
+    case.recorded = Some("principal");
+    case.found.tags.insert(CLUSTER_TAG.into(), "two".into());
+    assert_eq!(case.rejected(), Reason::IdentityExists, "it was handed to another cluster");
 }
 
 #[test]
-fn an_identity_in_another_region_is_told_and_not_written() {
-    let mut world = World::new(&json!({})).own();
-    world.found.location = "eastus".into();
-    assert_eq!(world.refused(), Reason::LocationMismatch);
-    let mut world = World::new(&json!({"ifExists": "Adopt"}));
-    world.found.location = "eastus".into();
-    assert_eq!(world.refused(), Reason::LocationMismatch, "nor taken over");
+fn an_identity_in_another_region_is_reported_and_not_written() {
+    let mut case = Case::new(&json!({})).own();
+    case.found.location = "eastus".into();
+    assert_eq!(case.rejected(), Reason::LocationMismatch);
+    let mut case = Case::new(&json!({"ifExists": "Adopt"}));
+    case.found.location = "eastus".into();
+    assert_eq!(case.rejected(), Reason::LocationMismatch, "nor adopted");
 }
 
 #[test]
-fn what_was_made_under_the_previous_cluster_id_stays_the_objects_own_and_gets_the_new_one() {
-    let mut world = World::new(&json!({})).own();
-    world.cluster.id = "moved".into();
-    assert_eq!(world.refused(), Reason::IdentityExists);
-    world.cluster.previous_id = Some("one".into());
-    let (world, after) = world.written();
-    assert_eq!((world.found.tags[CLUSTER_TAG].as_str(), after), ("moved", Upkeep::default()));
+fn an_identity_tagged_with_the_previous_cluster_id_remains_the_objects_and_is_retagged() {
+    let mut case = Case::new(&json!({})).own();
+    case.cluster.id = "moved".into();
+    assert_eq!(case.rejected(), Reason::IdentityExists);
+    case.cluster.previous_id = Some("one".into());
+    let (case, after) = case.written();
+    assert_eq!((case.found.tags[CLUSTER_TAG].as_str(), after), ("moved", IdentityPlan::default()));
 }
 
 #[test]
-fn only_what_is_provably_the_objects_own_is_deleted_and_only_if_it_is_to_be() {
-    let reclaim = |world: &World| world.with(|object| object.reclaim(&world.found));
-    assert_eq!(reclaim(&World::new(&json!({"reclaimPolicy": "Delete"})).own()), Some(IdentityWrite::Delete));
-    assert_eq!(reclaim(&World::new(&json!({})).own()), None, "Retain is the default");
+fn an_identity_is_deleted_only_if_it_is_provably_the_objects_and_the_policy_is_delete() {
+    let reclaim = |case: &Case| case.with(|object| object.reclaim(&case.found));
+    assert_eq!(reclaim(&Case::new(&json!({"reclaimPolicy": "Delete"})).own()), Some(IdentityWrite::Delete));
+    assert_eq!(reclaim(&Case::new(&json!({})).own()), None, "Retain is the default");
     for tags in [
         &[][..],
         &[(CLUSTER_TAG, "one")],
@@ -201,27 +201,27 @@ fn only_what_is_provably_the_objects_own_is_deleted_and_only_if_it_is_to_be() {
         &[(CLUSTER_TAG, "one"), (OBJECT_TAG, "another")],
         &[(CLUSTER_TAG, "two"), (OBJECT_TAG, UID)],
     ] {
-        let mut world = World::new(&json!({"reclaimPolicy": "Delete", "ifExists": "Adopt"})).tagged(tags);
-        world.recorded = Some("principal");
-        assert_eq!(reclaim(&world), None, "{tags:?}");
+        let mut case = Case::new(&json!({"reclaimPolicy": "Delete", "ifExists": "Adopt"})).tagged(tags);
+        case.recorded = Some("principal");
+        assert_eq!(reclaim(&case), None, "{tags:?}");
     }
 }
 
 proptest! {
     #[test]
-    fn whatever_the_tags_are_nothing_of_others_is_written_without_leave(
-        cluster in proptest::option::of("one|two|One|"), uid in proptest::option::of("6f0c1d2e|another|"), takes in any::<bool>(),
+    fn for_any_tags_the_identity_of_another_owner_is_written_only_if_adoption_is_allowed(
+        cluster in proptest::option::of("one|two|One|"), uid in proptest::option::of("6f0c1d2e|another|"), adopts in any::<bool>(),
     ) {
-        let mut world = World::new(&json!({"ifExists": if takes { "Adopt" } else { "Refuse" }, "reclaimPolicy": "Delete"}));
-        world.found.tags.extend(cluster.clone().map(|cluster| (CLUSTER_TAG.to_owned(), cluster)));
-        world.found.tags.extend(uid.clone().map(|uid| (OBJECT_TAG.to_owned(), uid)));
+        let mut case = Case::new(&json!({"ifExists": if adopts { "Adopt" } else { "Refuse" }, "reclaimPolicy": "Delete"}));
+        case.found.tags.extend(cluster.clone().map(|cluster| (CLUSTER_TAG.to_owned(), cluster)));
+        case.found.tags.extend(uid.clone().map(|uid| (OBJECT_TAG.to_owned(), uid)));
         let ours = cluster.as_deref() == Some("one") && uid.as_deref() == Some(UID);
         let foreign = cluster.as_deref().is_some_and(|cluster| cluster != "one");
-        let may = ours || (takes && !foreign);
-        prop_assert_eq!(world.keep().step.is_some(), may, "the team's tag is missing, so that there is something to write");
-        prop_assert_eq!(world.with(|object| object.reclaim(&world.found)).is_some(), ours);
+        let may = ours || (adopts && !foreign);
+        prop_assert_eq!(case.plan().step.is_some(), may, "the team tag is missing, so there is something to write");
+        prop_assert_eq!(case.with(|object| object.reclaim(&case.found)).is_some(), ours);
         if may {
-            prop_assert_eq!(world.written().1, Upkeep::default(), "one write is enough");
+            prop_assert_eq!(case.written().1, IdentityPlan::default(), "one write is enough");
         }
     }
 }

@@ -208,7 +208,7 @@ impl Ensign {
                     readiness: ready,
                     leadership: None,
                     issuer_watch: None,
-                    effects: Failpoints::default(),
+                    failpoints: Failpoints::default(),
                     pods: Some(PodSettings { excluded: BTreeSet::new() }),
                     metrics: ControllerMetrics::default(),
                 };

@@ -448,7 +448,7 @@ impl Replica {
                     readiness: ready,
                     leadership,
                     issuer_watch: options.issuer_watch,
-                    effects: Failpoints::default(),
+                    failpoints: Failpoints::default(),
                     pods: options.pods,
                     metrics: options.metrics,
                 };

@@ -232,7 +232,7 @@ async fn configure(
         readiness,
         leadership,
         issuer_watch: cluster.issuer_watch(),
-        effects: Failpoints::default(),
+        failpoints: Failpoints::default(),
         pods: args.pod_gates.gate_pods.then_some(PodSettings { excluded }),
         metrics,
     })

@@ -13,9 +13,8 @@ use serde::Deserialize;
 
 use super::informers::Watched;
 use super::{Cache, Objects};
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_core::mutants::{self, Mutant};
 use ensign_core::scheduling::resource_versions::{NoOrder, Versions};
 use ensign_runtime::clock::{SharedClock, deadline};
 
@@ -59,9 +58,6 @@ async fn has_all<K: Resource<DynamicType = ()>>(
     clock: &SharedClock,
     cached: fn(&Objects) -> Box<dyn Iterator<Item = &ObjectMeta> + '_>,
 ) -> bool {
-    if mutants::active(Mutant::StandbyTrusted) {
-        return true;
-    }
     let kind = K::kind(&());
     let live = match versions::<K>(client).await {
         Ok(live) => live,

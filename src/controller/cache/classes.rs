@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 
-use super::BindingName;
+use crate::kube_names::BindingName;
 use ensign_api::{AllowedSubject, ManagedIdentity, ManagedIdentityClass};
 
 /// Classes, the bindings that reference them, and the identities that were made of them.

@@ -2,7 +2,8 @@
 //! their label and without their specs, so that this stays small whatever runs in the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,17 +13,14 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
 
-use super::BindingName;
 use crate::engine::key::{Key, Source};
 use crate::engine::work_queue::WorkQueue;
+use crate::kube_names::{BindingName, PodName};
 use crate::metrics::ControllerMetrics;
 use ensign_api::conditions::Reason;
 use ensign_api::keys::{GATED_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::events::Event;
 use ensign_core::pods::gate::claims;
-
-/// A namespace's name and a pod's name.
-pub(crate) type PodName = (String, String);
 
 /// The held pods.
 #[derive(Default)]
@@ -48,7 +46,7 @@ impl GatedPods {
 
     /// Takes in what is known of a pod; the key to queue, unless there is nothing to do about it.
     pub(crate) fn seen(&self, pod: &ObjectMeta) -> Option<Key> {
-        let name = (pod.namespace.clone().unwrap_or_default(), pod.name.clone().unwrap_or_default());
+        let name = PodName::from(pod);
         let injected_by = pod.annotations.as_ref().and_then(|annotations| annotations.get(INJECTED_BY_ANNOTATION));
         let bindings = claims(injected_by.map_or("", String::as_str)).map(|claim| claim.binding.to_owned()).collect();
         let ungated = self.change(&name, |pods| {
@@ -63,7 +61,7 @@ impl GatedPods {
     }
 
     /// The pod is gone, or does not concern us any more.
-    pub(crate) fn forget(&self, name: &PodName) {
+    pub(crate) fn remove(&self, name: &PodName) {
         self.change(name, |pods| pods.remove(name));
     }
 
@@ -77,18 +75,17 @@ impl GatedPods {
     }
 
     /// The keys of the pods that a binding holds.
-    pub(crate) fn held_by(&self, name: &BindingName) -> Vec<Key> {
-        let (namespace, binding) = name.as_ref();
+    pub(crate) fn gated_by(&self, name: &BindingName) -> Vec<Key> {
         let pods = self.lock();
-        pods.range((namespace.clone(), String::new())..)
-            .take_while(|((found, _), _)| found == namespace)
-            .filter(|(_, held)| !held.ungated && held.bindings.contains(binding))
+        pods.range(PodName::new(name.namespace.clone(), "")..)
+            .take_while(|(found, _)| found.namespace == name.namespace)
+            .filter(|(_, held)| !held.ungated && held.bindings.contains(&name.name))
             .map(|(name, _)| Key::Pod(name.clone().into()))
             .collect()
     }
 
     /// Those of the notes that were not said on the pod yet; from now on they were.
-    pub(crate) fn untold(&self, name: &PodName, notes: Vec<Event>) -> Vec<Event> {
+    pub(crate) fn unpublished(&self, name: &PodName, notes: Vec<Event>) -> Vec<Event> {
         let mut pods = self.lock();
         let Some(held) = pods.get_mut(name) else { return notes };
         notes.into_iter().filter(|note| held.told.insert(note.reason)).collect()
@@ -109,8 +106,7 @@ impl GatedPods {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, GatedPod>> {
-        // The map is whole after every method, so a panic elsewhere does not spoil it.
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pods.lock()
     }
 
     /// Watches held pods and queues each that changes. A controller without the right to do so goes on without.
@@ -124,7 +120,7 @@ impl GatedPods {
             match event {
                 Ok(watcher::Event::Init) => unseen = self.names(),
                 Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => {
-                    unseen.remove(&(pod.namespace().unwrap_or_default(), pod.name_any()));
+                    unseen.remove(&PodName::from(&pod.metadata));
                     if let Some(key) = self.seen(&pod.metadata) {
                         queue.add(key, Source::Namespace(pod.namespace().unwrap_or_default()));
                     }
@@ -132,11 +128,11 @@ impl GatedPods {
                 // The label may be gone and the gate not: the key finds out.
                 Ok(watcher::Event::Delete(pod)) => {
                     let namespace = pod.namespace().unwrap_or_default();
-                    queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
+                    queue.add(Key::Pod(PodName::from(&pod.metadata).into()), Source::Namespace(namespace));
                 }
                 Ok(watcher::Event::InitDone) => {
                     for name in std::mem::take(&mut unseen) {
-                        let source = Source::Namespace(name.0.clone());
+                        let source = Source::Namespace(name.namespace.clone());
                         queue.add(Key::Pod(name.into()), source);
                     }
                 }
@@ -162,11 +158,11 @@ mod tests {
     }
 
     fn key(name: &str) -> Key {
-        Key::Pod(("shop".to_owned(), name.to_owned()).into())
+        Key::Pod(PodName::new("shop", name).into())
     }
 
     fn by(held: &GatedPods, binding: &str) -> Vec<Key> {
-        held.held_by(&std::sync::Arc::new(("shop".into(), binding.into())))
+        held.gated_by(&std::sync::Arc::new(PodName::new("shop", binding)))
     }
 
     #[test]
@@ -175,7 +171,7 @@ mod tests {
         assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x,pay=ManagedIdentity/y")), Some(key("a")));
         held.seen(&pod("b", "2", "pay=ManagedIdentity/y"));
         assert_eq!((by(&held, "orders"), by(&held, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
-        held.forget(&("shop".into(), "a".into()));
+        held.remove(&PodName::new("shop", "a"));
         assert!(by(&held, "orders").is_empty());
         assert_eq!(held.metrics.gated.get(), 1);
     }
@@ -184,7 +180,7 @@ mod tests {
     fn a_pod_with_the_label_alone_is_looked_at_once_and_a_new_one_of_its_name_again() {
         let held = GatedPods::default();
         held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
-        held.is_ungated(&("shop".into(), "a".into()));
+        held.is_ungated(&PodName::new("shop", "a"));
         assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
         assert!(by(&held, "orders").is_empty());
         assert_eq!(held.metrics.gated.get(), 0);
@@ -194,13 +190,13 @@ mod tests {
     #[test]
     fn each_reason_is_told_once_on_a_pod() {
         let held = GatedPods::default();
-        let name = ("shop".to_owned(), "a".to_owned());
+        let name = PodName::new("shop", "a");
         let note = |reason| Event { reason, message: String::new() };
         held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
-        assert_eq!(held.untold(&name, vec![note(Reason::Forbidden)]).len(), 1);
-        let then = held.untold(&name, vec![note(Reason::Forbidden), note(Reason::Propagating)]);
+        assert_eq!(held.unpublished(&name, vec![note(Reason::Forbidden)]).len(), 1);
+        let then = held.unpublished(&name, vec![note(Reason::Forbidden), note(Reason::Propagating)]);
         assert_eq!(then, [note(Reason::Propagating)]);
         held.seen(&pod("a", "2", "orders=ManagedIdentity/x"));
-        assert_eq!(held.untold(&name, vec![note(Reason::Forbidden)]).len(), 1, "another pod");
+        assert_eq!(held.unpublished(&name, vec![note(Reason::Forbidden)]).len(), 1, "another pod");
     }
 }

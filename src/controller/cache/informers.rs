@@ -16,11 +16,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::gated_pods::GatedPods;
-use super::{BindingName, Cache, NamespaceFacts};
+use super::{Cache, NamespaceFacts};
 use crate::engine::key::{Key, Source};
 use crate::engine::work_queue::WorkQueue;
-use crate::injection::policies::resource;
-use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
+use crate::kube_names::{BindingName, policy_resource};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass, NamespacedName};
 use ensign_core::cel::{Form, policies};
 use ensign_runtime::deserialize_guard::DeserializeGuard;
 
@@ -84,7 +84,7 @@ impl Feed {
     pub(crate) async fn bindings(self: Arc<Self>, client: Client) {
         let api: Api<DeserializeGuard<ManagedIdentityBinding>> = Api::all(client);
         let name = |object: &DeserializeGuard<ManagedIdentityBinding>| -> BindingName {
-            Arc::new((object.namespace().unwrap_or_default(), object.name_any()))
+            Arc::new(NamespacedName::from(object.meta()))
         };
         let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
         // Pods wait for what status says, so that our own writes coming back concern them.
@@ -94,10 +94,10 @@ impl Feed {
                 status.conditions.shrink_to_fit();
             }
             let mut keys = feed.cache.binding_changed(name, object);
-            keys.extend(feed.held.held_by(name));
+            keys.extend(feed.held.gated_by(name));
             keys
         };
-        let source = |name: &BindingName| Source::Namespace(name.0.clone());
+        let source = |name: &BindingName| Source::Namespace(name.namespace.clone());
         self.follow(Watched::Bindings, watch_all(api), (name, source), known, take).await;
     }
 
@@ -144,7 +144,7 @@ impl Feed {
         let mut events = futures::stream::select(Box::pin(configurations), Box::pin(secrets));
         while let Some(event) = events.next().await {
             match event {
-                Ok(()) => self.queue.add(Key::Webhook, Source::Cluster),
+                Ok(()) => self.queue.add(Key::Injection, Source::Cluster),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration");
                 }
@@ -156,14 +156,14 @@ impl Feed {
     pub(crate) async fn policies(self: Arc<Self>, client: Client) {
         let mut events = futures::stream::SelectAll::new();
         for policy in policies(Form::Inert) {
-            let resource = resource(policy.kind);
+            let resource = policy_resource(policy.kind);
             let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &resource);
             let by_name = watcher::Config::default().fields(&format!("metadata.name={}", policy.name));
             events.push(watcher(api, by_name).default_backoff().boxed());
         }
         while let Some(event) = events.next().await {
             match event {
-                Ok(_) => self.queue.add(Key::Webhook, Source::Cluster),
+                Ok(_) => self.queue.add(Key::Injection, Source::Cluster),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "watch of the admission policies");
                 }

@@ -8,21 +8,22 @@ pub(crate) mod snapshot;
 pub(crate) mod status_expectations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::classes::Classes;
 use self::status_expectations::{Fingerprint, StatusExpectations};
 use crate::engine::key::Key;
+use crate::kube_names::BindingName;
 use ensign_api::keys::CREDENTIALS_FINALIZER;
-use ensign_api::{ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
+use ensign_api::{
+    ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass, NamespacedName,
+};
 use ensign_core::acceptance::{grants, identities};
 use ensign_core::scheduling::resync::Sharers;
-
-/// A namespace's name and a binding's name. Shared, because there are thousands and each stands in several indexes.
-pub(crate) type BindingName = Arc<(String, String)>;
 
 /// What is known of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,12 +47,12 @@ pub(crate) struct Objects {
     by_identity: HashMap<String, BTreeSet<BindingName>>,
     namespaces: BTreeMap<String, NamespaceFacts>,
     classes: Classes,
-    unseen: StatusExpectations,
+    expected: StatusExpectations,
 }
 
 impl Cache {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Objects> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read()
     }
 
     /// Takes a change of a `ManagedIdentity` in; answers the keys that it concerns.
@@ -76,17 +77,19 @@ impl Cache {
 
     /// A status was written to a binding or an identity as a decision had it.
     pub(crate) fn status_written(&self, object: &ObjectMeta, status: Fingerprint) {
-        let Objects { bindings, identities, unseen, .. } = &mut *self.write();
+        let Objects { bindings, identities, expected, .. } = &mut *self.write();
         let name = object.name.clone().unwrap_or_default();
         let cached = match &object.namespace {
-            Some(namespace) => bindings.get(&(namespace.clone(), name)).map(|binding| &binding.metadata),
+            Some(namespace) => {
+                bindings.get(&NamespacedName::new(namespace.clone(), name)).map(|binding| &binding.metadata)
+            }
             None => identities.get(&name).map(|identity| &identity.metadata),
         };
-        unseen.written(object, cached, status);
+        expected.written(object, cached, status);
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Objects> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.write()
     }
 }
 
@@ -116,8 +119,8 @@ impl Objects {
     }
 
     /// The status that was written to the object, if no watch has brought it yet.
-    pub(crate) fn unseen_status(&self, object: &ObjectMeta) -> Option<Fingerprint> {
-        self.unseen.get(object)
+    pub(crate) fn expected_status(&self, object: &ObjectMeta) -> Option<Fingerprint> {
+        self.expected.get(object)
     }
 
     /// How many identities in Azure share limits with this one.
@@ -143,11 +146,11 @@ impl Objects {
 
     /// Namespaces with a binding to the identity of this name.
     pub(crate) fn namespaces_of(&self, identity: &str) -> BTreeSet<&str> {
-        self.by_identity.get(identity).into_iter().flatten().map(|name| name.0.as_str()).collect()
+        self.by_identity.get(identity).into_iter().flatten().map(|name| name.namespace.as_str()).collect()
     }
 
     pub(crate) fn binding(&self, namespace: &str, name: &str) -> Option<&Arc<ManagedIdentityBinding>> {
-        self.bindings.get(&(namespace.to_owned(), name.to_owned()))
+        self.bindings.get(&NamespacedName::new(namespace, name))
     }
 
     /// The name as it is kept here, so that whoever keeps it shares it.
@@ -161,8 +164,8 @@ impl Objects {
         namespace: &'a str,
     ) -> impl Iterator<Item = &'a Arc<ManagedIdentityBinding>> {
         self.bindings
-            .range((namespace.to_owned(), String::new())..)
-            .take_while(move |(name, _)| name.0 == namespace)
+            .range(NamespacedName::new(namespace, "")..)
+            .take_while(move |(name, _)| name.namespace == namespace)
             .map(|(_, binding)| binding)
     }
 
@@ -201,7 +204,7 @@ impl Objects {
     fn identity_changed(&mut self, name: &str, now: Option<ManagedIdentity>) -> BTreeSet<Key> {
         let before = self.identities.get(name).cloned();
         if let Some(before) = &before {
-            self.unseen.seen(&before.metadata);
+            self.expected.seen(&before.metadata);
         }
         let significant = match (&before, &now) {
             (Some(before), Some(now)) => is_significant(before.as_ref(), now),
@@ -249,7 +252,7 @@ impl Objects {
         for (class, namespace) in &claims {
             keys.extend(self.askers(class, namespace));
         }
-        keys.insert(Key::Webhook);
+        keys.insert(Key::Injection);
         keys
     }
 
@@ -259,7 +262,7 @@ impl Objects {
         }
         let bindings = self.classes.bindings(name);
         let mut keys: BTreeSet<Key> = bindings.iter().flat_map(|binding| self.rivals(binding)).collect();
-        keys.insert(Key::Webhook);
+        keys.insert(Key::Injection);
         keys
     }
 
@@ -286,7 +289,7 @@ impl Objects {
         let name = &self.binding_name(name);
         let before = self.bindings.get(name).cloned();
         if let Some(before) = &before {
-            self.unseen.seen(&before.metadata);
+            self.expected.seen(&before.metadata);
         }
         if let (Some(before), Some(now)) = (&before, &now)
             && !is_significant(before.as_ref(), now)
@@ -329,7 +332,7 @@ impl Objects {
             }
         }
         for class in changed_classes {
-            keys.extend(self.askers(&class, &name.0));
+            keys.extend(self.askers(&class, &name.namespace));
         }
         keys.extend(self.rivals(name));
         keys
@@ -344,13 +347,13 @@ impl Objects {
             None => self.namespaces.remove(name),
         };
         let identities = self.bindings_in(name).map(|binding| self.key_of(&binding.identity_name()));
-        identities.chain([Key::Webhook]).collect()
+        identities.chain([Key::Injection]).collect()
     }
 
     /// Keys of the bindings for the same service account: one of them may win or lose a conflict.
     fn rivals(&self, binding: &BindingName) -> BTreeSet<Key> {
         let Some(changed) = self.bindings.get(binding) else { return BTreeSet::new() };
-        self.bindings_in(&binding.0)
+        self.bindings_in(&binding.namespace)
             .filter(|rival| rival.spec.service_account_name == changed.spec.service_account_name)
             .map(|rival| self.key_of(&rival.identity_name()))
             .collect()
@@ -397,7 +400,7 @@ mod tests {
     }
 
     fn called(name: &str) -> BindingName {
-        Arc::new(("shop".to_owned(), name.to_owned()))
+        Arc::new(NamespacedName::new("shop", name))
     }
 
     fn add_binding(cache: &Cache, name: &str, identity: &str) -> BTreeSet<Key> {
@@ -413,7 +416,7 @@ mod tests {
         let cache = Cache::default();
         assert_eq!(add_binding(&cache, "b", "orders"), [Key::Name("orders".into())].into());
         let keys = cache.identity_changed("orders", Some(identity("orders", "orders")));
-        assert_eq!(keys, [arm_key("orders"), Key::Name("orders".into()), Key::Webhook].into());
+        assert_eq!(keys, [arm_key("orders"), Key::Name("orders".into()), Key::Injection].into());
         assert_eq!(cache.read().keys(), [arm_key("orders")].into());
     }
 
@@ -527,7 +530,7 @@ mod tests {
         cache.namespace_changed("shop", Some(NamespaceFacts::default()));
         let labels = [("team".to_owned(), "orders".to_owned())].into();
         let keys = cache.namespace_changed("shop", Some(NamespaceFacts { labels, ..NamespaceFacts::default() }));
-        assert_eq!(keys, [arm_key("orders"), Key::Webhook].into());
+        assert_eq!(keys, [arm_key("orders"), Key::Injection].into());
     }
 
     fn class(name: &str, generation: i64) -> ManagedIdentityClass {
@@ -570,10 +573,10 @@ mod tests {
         cache.namespace_changed("shop", Some(NamespaceFacts::default()));
         assert_eq!(ask(&cache, "a", "one"), [waits("a")].into());
         assert!(cache.read().granted_namespaces().is_empty());
-        assert_eq!(cache.class_changed("dedicated", Some(class("dedicated", 1))), [waits("a"), Key::Webhook].into());
+        assert_eq!(cache.class_changed("dedicated", Some(class("dedicated", 1))), [waits("a"), Key::Injection].into());
         assert_eq!(cache.read().granted_namespaces(), ["shop".to_owned()].into(), "its pods are to be asked about");
         assert!(cache.class_changed("dedicated", Some(class("dedicated", 1))).is_empty(), "nothing changed");
-        assert_eq!(cache.class_changed("dedicated", None), [waits("a"), Key::Webhook].into());
+        assert_eq!(cache.class_changed("dedicated", None), [waits("a"), Key::Injection].into());
     }
 
     #[test]

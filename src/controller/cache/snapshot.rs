@@ -44,7 +44,7 @@ impl CacheView {
                 let missing = found.is_empty().then(|| name.to_string());
                 (None, found, missing)
             }
-            Key::Webhook | Key::Pod(_) | Key::Unlabelled | Key::Missed(_) => return Self::default(),
+            Key::Injection | Key::Pod(_) | Key::UnlabelledPods | Key::UninjectedPods(_) => return Self::default(),
         };
         let names: BTreeSet<String> =
             identities.iter().map(|object| object.name_any()).chain(missing.clone()).collect();

@@ -5,7 +5,7 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::{Client, ResourceExt};
 use serde::Deserialize;
 
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 
 /// The cluster can't be asked who it is.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 
 use crate::cluster::discovery::read_issuer;
 use crate::injection::policies;
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ArmId, ManagedIdentity, crds};
 use ensign_core::acceptance::identities;
 use ensign_core::commands::check::{self, Check};
@@ -52,7 +52,7 @@ pub async fn look(client: &Client, installed: &Installed, now: Timestamp) -> See
             return seen;
         }
     }
-    seen.checks.push(definitions(client).await.unwrap_or_else(|error| unseen("definitions", &error)));
+    seen.checks.push(definitions(client).await.unwrap_or_else(|error| unseen("crds", &error)));
     seen.checks.push(lease(client, installed, now).await.unwrap_or_else(|error| unseen("leader", &error)));
     seen.checks.push(injection(client, installed).await.unwrap_or_else(|error| unseen("injection", &error)));
     match read_issuer(client).await {

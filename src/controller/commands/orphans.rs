@@ -8,9 +8,9 @@ use kube::{Client, ResourceExt};
 use crate::cluster::discovery::discover;
 use crate::engine::failpoints::Failpoints;
 use crate::engine::write_gate::WriteGate;
+use crate::kube_request::within_deadline;
 use crate::metrics::ControllerMetrics;
-use crate::writers::azure::{self, WriteError, Writing};
-use crate::writers::kubernetes::within_deadline;
+use crate::writers::azure::{AzureWriter, WriteError};
 use ensign_api::{ArmId, ManagedIdentityBinding};
 use ensign_azure::{ArmClient, ArmError, RateLimiter};
 use ensign_core::acceptance::scopes::AzureScope;
@@ -83,10 +83,14 @@ impl OrphanSearch {
             return Ok(());
         };
         let planned = PlannedStep { step: CredentialWrite::Delete { credential, after: None }, cause: None };
-        let (effects, metrics) = (Failpoints::default(), ControllerMetrics::default());
+        let writer = AzureWriter {
+            arm: self.arm.clone(),
+            gate: self.gate.clone(),
+            failpoints: Failpoints::default(),
+            metrics: ControllerMetrics::default(),
+        };
         loop {
-            let writing = Writing { effects: &effects, gate: &self.gate, arm: &self.arm, metrics: &metrics };
-            match azure::apply(writing, &id, &planned, &mut standing).await {
+            match writer.write_credential(&id, &planned, &mut standing).await {
                 Ok(()) => return Ok(()),
                 Err(WriteError::Azure(error)) => match error.not_sent() {
                     Some(refusal) => self.clock.sleep_until(self.clock.monotonic() + refusal.wait()).await,

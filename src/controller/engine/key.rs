@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cache::BindingName;
-use crate::cache::gated_pods::PodName;
+use crate::kube_names::{BindingName, PodName};
 use ensign_api::ArmId;
 
 /// The key of a reconcile. Small, because the queue has one for each binding.
@@ -14,14 +13,14 @@ pub(crate) enum Key {
     Identity(Arc<ArmId>),
     /// A name under which there is no usable `ManagedIdentity`, with the bindings that ask for it.
     Name(Arc<str>),
-    /// The registration of the admission webhook.
-    Webhook,
-    /// A pod that is held, or may be.
+    /// The configuration of the admission webhook, or the admission policies.
+    Injection,
+    /// A pod that is gated, or may be.
     Pod(Arc<PodName>),
-    /// Pods that are held, but have lost the label by which they are watched.
-    Unlabelled,
+    /// Gated pods that have lost the label by which they are watched.
+    UnlabelledPods,
     /// The pods of a binding that were admitted before they could be injected.
-    Missed(BindingName),
+    UninjectedPods(BindingName),
 }
 
 /// On whose account a key is looked at; sources take turns.
@@ -39,10 +38,10 @@ impl fmt::Display for Key {
         match self {
             Self::Identity(id) => write!(f, "{id}"),
             Self::Name(name) => write!(f, "ManagedIdentity {name}"),
-            Self::Webhook => f.write_str("webhook registration"),
-            Self::Pod(name) => write!(f, "Pod {}/{}", name.0, name.1),
-            Self::Unlabelled => f.write_str("held pods without the label"),
-            Self::Missed(name) => write!(f, "missed pods of ManagedIdentityBinding {}/{}", name.0, name.1),
+            Self::Injection => f.write_str("webhook configuration"),
+            Self::Pod(name) => write!(f, "Pod {name}"),
+            Self::UnlabelledPods => f.write_str("gated pods without the label"),
+            Self::UninjectedPods(name) => write!(f, "pods that ManagedIdentityBinding {name} did not inject"),
         }
     }
 }

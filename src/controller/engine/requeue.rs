@@ -1,8 +1,9 @@
-//! How long a key waits before it is looked at again.
+//! How long a key waits before it is reconciled again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::key::Key;
 use ensign_api::conditions::Reason;
@@ -11,7 +12,7 @@ use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_core::scheduling::resync::{self, Sharers};
 use ensign_runtime::clock::SharedClock;
 
-/// Requeues of all keys of one process.
+/// The delays of all keys of one process.
 pub(crate) struct Requeues {
     resync: Duration,
     limits: RateLimits,
@@ -26,10 +27,10 @@ impl Requeues {
         Self { resync, limits, spread, origin: clock.monotonic(), failures: Mutex::default() }
     }
 
-    /// The wait of a key that has failed once more.
+    /// The delay of a key that has failed once more.
     pub(crate) fn failed(&self, key: &Key, reason: Reason, retry_after: Option<Duration>) -> Duration {
         let attempt = {
-            let mut counts = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = self.failures.lock();
             let count = counts.entry(key.clone()).or_default();
             let before = *count;
             *count = count.saturating_add(1);
@@ -41,11 +42,11 @@ impl Requeues {
 
     /// Nothing is wrong with the key any more.
     pub(crate) fn succeeded(&self, key: &Key) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.failures.lock().remove(key);
     }
 
-    /// The wait of a key that is as it should be.
-    pub(crate) fn steady(&self, key: &Key, sharers: Sharers, now: Instant) -> Duration {
+    /// The delay of a key that is in sync, until its next drift check.
+    pub(crate) fn in_sync(&self, key: &Key, sharers: Sharers, now: Instant) -> Duration {
         let period = resync::period(self.resync, sharers, &self.limits);
         let share = self.spread.share(&key.to_string(), 0);
         resync::next_look(period, now.saturating_duration_since(self.origin), share)

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use ensign_runtime::clock::SharedClock;
@@ -97,7 +97,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> WorkQueue<K, S> {
 
     fn lock(&self) -> MutexGuard<'_, State<K, S>> {
         // The state is whole after every method, so a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_flood_costs_others_no_more_than_every_second_turn() {
         let turns = |flood: usize| {
-            let mut state = WorkQueue::<usize, u8>::new(FakeClock::new()).state.into_inner().unwrap();
+            let mut state = WorkQueue::<usize, u8>::new(FakeClock::new()).state.into_inner();
             let mut fresh = 1000;
             let mut pour = |state: &mut State<usize, u8>| {
                 for _ in 0..flood {
@@ -392,7 +392,7 @@ mod tests {
         fn nobody_waits_for_more_than_the_turns_of_others(
             steps in proptest::collection::vec((0_u8..6, 0_u16..60, proptest::bool::weighted(0.3)), 1..400),
         ) {
-            let mut state = WorkQueue::<u16, u8>::new(FakeClock::new()).state.into_inner().unwrap();
+            let mut state = WorkQueue::<u16, u8>::new(FakeClock::new()).state.into_inner();
             let mut taken = 0_usize;
             // For each source and key: the turn by which it has to have come.
             let mut due: HashMap<(u8, u16), usize> = HashMap::new();

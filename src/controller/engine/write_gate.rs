@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use ensign_core::mutants::{self, Mutant};
 use ensign_runtime::clock::SharedClock;
 
 /// A write did not go out, or nobody waited for its answer.
@@ -104,7 +103,7 @@ impl WriteGate {
             // Time is looked at before every step: after a pause of the process its timers come late.
             poll_fn(|context| {
                 let leads = !self.remaining().is_zero() && over.as_mut().poll(context).is_pending();
-                if !leads && !mutants::active(Mutant::LeadershipNotChecked) {
+                if !leads {
                     return Poll::Ready(Err(Refused::Abandoned));
                 }
                 write.as_mut().poll(context).map(Ok)
@@ -114,7 +113,7 @@ impl WriteGate {
     }
 
     fn begin(&self) -> Result<UnderWay<'_>, Refused> {
-        if self.remaining() <= self.0.least && !mutants::active(Mutant::LeadershipNotChecked) {
+        if self.remaining() <= self.0.least {
             return Err(Refused::NotLeading);
         }
         let begun = self.0.writes.send_if_modified(|writes| {

@@ -1,8 +1,13 @@
-//! The reconcile of one identity in Azure.
+//! The reconcile of one identity in Azure: [`reconcile`] has the steps, [`pass`] what they share, the other files one subject
+//! each.
 
-pub(crate) mod outcome;
+mod credentials;
+mod kubernetes;
+mod observe;
+mod outcome;
+mod pass;
 pub(crate) mod preconditions;
-pub(crate) mod provisioning;
+mod provisioning;
 pub(crate) mod reconcile;
 pub(crate) mod roles;
 pub(crate) mod service_accounts;

@@ -10,37 +10,36 @@ use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::{Client, Resource, ResourceExt};
 
 use crate::cache::snapshot::CacheView;
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ClaimRef, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use ensign_core::acceptance::claims;
 use ensign_core::assess::PlannedStep;
 use ensign_core::credentials::names::Subject;
 use ensign_core::credentials::plan::CredentialWrite;
-use ensign_core::mutants::{self, Mutant};
-use ensign_core::provisioning;
+use ensign_core::provisioning::IdentityWrite;
 
 /// Whether the cache agrees with the API server on everything that the steps depend on.
-pub(crate) async fn is_fresh(client: &Client, gathered: &CacheView, steps: &[PlannedStep]) -> Result<bool, KubeError> {
-    let Some(owner) = gathered.owner() else { return Ok(false) };
+pub(crate) async fn is_fresh(client: &Client, view: &CacheView, steps: &[PlannedStep]) -> Result<bool, KubeError> {
+    let Some(owner) = view.owner() else { return Ok(false) };
     if !same_identity(client, owner).await? {
         return Ok(false);
     }
     for namespace in
         steps.iter().filter_map(|step| step.cause.as_ref()).map(|cause| &cause.namespace).collect::<BTreeSet<_>>()
     {
-        if !same_namespace(client, gathered, namespace).await? {
+        if !same_namespace(client, view, namespace).await? {
             return Ok(false);
         }
     }
     for step in steps {
         let fresh = match (&step.step, &step.cause) {
             (CredentialWrite::Put { .. }, Some(cause)) => {
-                same_binding(client, gathered, &cause.namespace, &cause.binding).await?
-                    && same_class_of(client, gathered, &cause.namespace, &cause.binding).await?
+                same_binding(client, view, &cause.namespace, &cause.binding).await?
+                    && same_class_of(client, view, &cause.namespace, &cause.binding).await?
             }
             (CredentialWrite::Put { .. }, None) => false,
             (CredentialWrite::Delete { credential, .. }, _) => match Subject::parse(&credential.subject) {
-                Some(subject) => no_unseen_claim(client, gathered, &subject).await?,
+                Some(subject) => no_unseen_claim(client, view, &subject).await?,
                 None => false,
             },
         };
@@ -62,26 +61,20 @@ pub(crate) async fn is_missing(client: &Client, name: &str) -> Result<bool, Kube
 pub(crate) async fn may_write_identity(
     client: &Client,
     owner: &ManagedIdentity,
-    step: &provisioning::IdentityWrite,
+    step: &IdentityWrite,
 ) -> Result<bool, KubeError> {
-    if mutants::active(Mutant::FreshnessSkipped) {
-        return Ok(true);
-    }
     if !same_identity(client, owner).await? {
         return Ok(false);
     }
     match (&owner.spec.claim_ref, step) {
         // What goes, goes for its own sake.
-        (None, _) | (_, provisioning::IdentityWrite::Delete) => Ok(true),
+        (None, _) | (_, IdentityWrite::Delete) => Ok(true),
         (Some(claim), _) => Ok(claimant(client, claim).await?.is_some()),
     }
 }
 
 /// Whether the binding that the object is for is gone.
 pub(crate) async fn is_unclaimed(client: &Client, object: &ManagedIdentity) -> Result<bool, KubeError> {
-    if mutants::active(Mutant::ReclaimUnchecked) {
-        return Ok(true);
-    }
     match &object.spec.claim_ref {
         Some(claim) => Ok(same_identity(client, object).await? && claimant(client, claim).await?.is_none()),
         None => Ok(false),
@@ -99,15 +92,11 @@ async fn claimant(client: &Client, claim: &ClaimRef) -> Result<Option<ManagedIde
 
 /// Whether an object may be made for a binding on a class: the binding, the class and the namespace are as the cache has
 /// them, and the namespace has no more identities than the cache knows of.
-pub(crate) async fn may_make(
-    client: &Client,
-    gathered: &CacheView,
-    wanted: &ManagedIdentity,
-) -> Result<bool, KubeError> {
+pub(crate) async fn may_create(client: &Client, view: &CacheView, wanted: &ManagedIdentity) -> Result<bool, KubeError> {
     let (Some(claim), Some(class)) = (&wanted.spec.claim_ref, &wanted.spec.class_name) else { return Ok(false) };
-    let fresh = same_binding(client, gathered, &claim.namespace, &claim.name).await?
-        && same_class(client, gathered, class).await?
-        && same_namespace(client, gathered, &claim.namespace).await?;
+    let fresh = same_binding(client, view, &claim.namespace, &claim.name).await?
+        && same_class(client, view, class).await?
+        && same_namespace(client, view, &claim.namespace).await?;
     if !fresh {
         return Ok(false);
     }
@@ -116,24 +105,23 @@ pub(crate) async fn may_make(
     let act = || format!("listing the ManagedIdentities for namespace {}", claim.namespace);
     let live = within_deadline(act, api.list(&selection)).await?;
     let made = live.items.iter().filter(|found| found.spec.class_name.as_ref() == Some(class)).count();
-    Ok(made <= gathered.made(&claim.namespace, class))
+    Ok(made <= view.made(&claim.namespace, class))
 }
 
-async fn same_class(client: &Client, gathered: &CacheView, name: &str) -> Result<bool, KubeError> {
-    let Some(cached) = gathered.class(name) else { return Ok(false) };
+async fn same_class(client: &Client, view: &CacheView, name: &str) -> Result<bool, KubeError> {
+    let Some(cached) = view.class(name) else { return Ok(false) };
     let api: Api<ManagedIdentityClass> = Api::all(client.clone());
     let live = within_deadline(|| format!("reading ManagedIdentityClass {name}"), api.get_opt(name)).await?;
     Ok(live.is_some_and(|live| same(&live, cached.as_ref())))
 }
 
 /// Who may use a class is asked of the class; one that is gone has nothing to say.
-async fn same_class_of(client: &Client, gathered: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
-    let Some(class) = gathered.binding(namespace, name).and_then(|binding| binding.class_name().map(str::to_owned))
-    else {
+async fn same_class_of(client: &Client, view: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
+    let Some(class) = view.binding(namespace, name).and_then(|binding| binding.class_name().map(str::to_owned)) else {
         return Ok(true);
     };
-    if gathered.class(&class).is_some() {
-        return same_class(client, gathered, &class).await;
+    if view.class(&class).is_some() {
+        return same_class(client, view, &class).await;
     }
     let api: Api<ManagedIdentityClass> = Api::all(client.clone());
     let live = within_deadline(|| format!("reading ManagedIdentityClass {class}"), api.get_opt(&class)).await?;
@@ -147,8 +135,8 @@ async fn same_identity(client: &Client, cached: &ManagedIdentity) -> Result<bool
     Ok(live.is_some_and(|live| same(&live, cached)))
 }
 
-async fn same_binding(client: &Client, gathered: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
-    let Some(cached) = gathered.binding(namespace, name) else { return Ok(false) };
+async fn same_binding(client: &Client, view: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
+    let Some(cached) = view.binding(namespace, name) else { return Ok(false) };
     let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
     let act = || format!("reading ManagedIdentityBinding {namespace}/{name}");
     let live = within_deadline(act, api.get_opt(name)).await?;
@@ -156,16 +144,16 @@ async fn same_binding(client: &Client, gathered: &CacheView, namespace: &str, na
 }
 
 /// Grants select namespaces by label.
-async fn same_namespace(client: &Client, gathered: &CacheView, name: &str) -> Result<bool, KubeError> {
+async fn same_namespace(client: &Client, view: &CacheView, name: &str) -> Result<bool, KubeError> {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
     let live = within_deadline(|| format!("reading Namespace {name}"), api.get_opt(name)).await?;
     Ok(live
-        .zip(gathered.namespace(name))
+        .zip(view.namespace(name))
         .is_some_and(|(live, cached)| live.metadata.uid == cached.uid && *live.labels() == cached.labels))
 }
 
 /// Whether every living binding that could want the subject's credential is one that the decision has seen.
-async fn no_unseen_claim(client: &Client, gathered: &CacheView, subject: &Subject) -> Result<bool, KubeError> {
+async fn no_unseen_claim(client: &Client, view: &CacheView, subject: &Subject) -> Result<bool, KubeError> {
     let namespace = subject.namespace.as_str();
     let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
     let account = &subject.service_account;
@@ -173,15 +161,15 @@ async fn no_unseen_claim(client: &Client, gathered: &CacheView, subject: &Subjec
     let act = || format!("listing the ManagedIdentityBindings of service account {namespace}/{account}");
     let live = within_deadline(act, api.list(&selection)).await?;
     Ok(live.items.iter().filter(|live| live.metadata.deletion_timestamp.is_none()).all(|live| {
-        let seen = gathered.binding(namespace, &live.name_any()).is_some_and(|cached| same(live, cached.as_ref()));
+        let seen = view.binding(namespace, &live.name_any()).is_some_and(|cached| same(live, cached.as_ref()));
         // A binding to an identity of another key can't want this credential.
-        seen || gathered.identity(&live.identity_name()).is_none()
+        seen || view.identity(&live.identity_name()).is_none()
     }))
 }
 
 fn same<K: Resource>(live: &K, cached: &K) -> bool {
     let (live, cached) = (live.meta(), cached.meta());
-    (live.uid == cached.uid || mutants::active(Mutant::UidIgnored))
+    live.uid == cached.uid
         && live.generation == cached.generation
         && live.deletion_timestamp.is_some() == cached.deletion_timestamp.is_some()
 }

@@ -1,108 +1,90 @@
-//! Identities that Ensign makes: the write of the identity itself, the objects that bindings on classes get, and those
-//! that go with their bindings.
+//! Identities that Ensign creates: the write of the identity itself, the objects that bindings on classes get, and those that
+//! are deleted with their bindings.
 
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::outcome::{self, ReconcileOutcome};
+use super::outcome;
+use super::pass::Pass;
 use super::preconditions;
-use super::reconcile::Reconciler;
-use crate::cache::snapshot::CacheView;
-use crate::writers::azure::{self, WriteError};
-use crate::writers::kubernetes::KubeError;
+use crate::error::ReconcileError;
+use crate::writers::azure::WriteError;
 use ensign_api::ArmId;
 use ensign_api::conditions::Reason;
-use ensign_core::assess::{Assessment, Observed, Settings, assess};
 use ensign_core::failure::Failure;
 use ensign_core::provisioning::IdentityWrite;
 use ensign_core::scheduling::rate_limiter::RequestKind;
 
-/// How a reconcile goes on once the identity itself was looked after.
-pub(crate) enum Provisioned {
-    /// There is nothing to be done about it.
-    Stands(Assessment),
-    /// It was written, or could not be: what is under it comes next time.
-    Tried(Assessment, ReconcileOutcome),
-    /// The cache was behind.
-    Behind,
-}
-
-impl Reconciler {
-    /// Writes the identity itself where the plan says so, after everything that has to come first.
-    pub(crate) async fn provision(
-        &self,
-        id: &ArmId,
-        gathered: &CacheView,
-        planned: Assessment,
-        observed: &mut Observed,
-        (settings, now): (&Settings, Timestamp),
-    ) -> Result<Provisioned, KubeError> {
-        let (Some(step), Some(owner)) = (planned.identity_step.clone(), gathered.owner()) else {
-            return Ok(Provisioned::Stands(planned));
-        };
-        if let Err(refusal) = self.pace.room(id, RequestKind::Write, 1) {
-            observed.identity_write = refusal.failure();
-            observed.postponed = Some(refusal);
-            let assessment = assess(&gathered.snapshot(), observed, settings, now);
-            let outcome = outcome::of_identity_write(&assessment, observed);
-            return Ok(Provisioned::Tried(assessment, outcome));
-        }
-        if !preconditions::may_write_identity(self.writer.client(), owner, &step).await? {
-            return Ok(Provisioned::Behind);
-        }
-        self.prepare(gathered, &planned).await?;
-        match azure::apply_to_identity(self.writing(), (id, owner), &step).await {
-            Ok(Some(stored)) => {
-                if matches!(step, IdentityWrite::Create(_)) {
-                    // It is new, so that there is nothing under it, whatever was under one that had its name.
-                    observed.credentials = Some(Ok(Vec::new()));
+impl Pass<'_> {
+    /// Writes the identity itself where the plan says so. What is under it comes with the next pass.
+    pub(super) async fn write_identity(&mut self) -> Result<(), ReconcileError> {
+        let (Some(write), Some((id, owner))) = (self.plan.identity_step.clone(), self.owned()) else { return Ok(()) };
+        if let Err(deferral) = self.reconciler.rate_limiter.room(&id, RequestKind::Write, 1) {
+            self.observed.identity_write = deferral.failure();
+            self.observed.postponed = Some(deferral);
+        } else {
+            if !preconditions::may_write_identity(self.reconciler.writer.client(), &owner, &write).await? {
+                return Err(ReconcileError::behind(format!("writing {id}")));
+            }
+            self.record_issuers().await?;
+            self.require_finalizers().await?;
+            match self.reconciler.azure.write_identity(&id, &owner, &write).await {
+                Ok(Some(stored)) => {
+                    if matches!(write, IdentityWrite::Create(_)) {
+                        // A new identity has no credentials, whatever was under one that had its name.
+                        self.observed.credentials = Some(Ok(Vec::new()));
+                    }
+                    self.observed.identity = Some(Ok(stored));
                 }
-                observed.identity = Some(Ok(stored));
-            }
-            Ok(None) => observed.identity = Some(Err(deleted(id))),
-            Err(WriteError::Azure(error)) => observed.identity_write = self.failure(&error, observed),
-            Err(WriteError::Refused(source)) => {
-                return Err(KubeError::Refused { act: format!("writing {id}"), source });
+                Ok(None) => self.observed.identity = Some(Err(deleted(&id))),
+                Err(WriteError::Azure(error)) => {
+                    self.observed.identity_write = self.reconciler.failure(&error, &mut self.observed);
+                }
+                Err(WriteError::Refused(source)) => {
+                    return Err(ReconcileError::NotLeading { act: format!("writing {id}"), source });
+                }
             }
         }
-        let assessment = assess(&gathered.snapshot(), observed, settings, now);
-        let outcome = outcome::of_identity_write(&assessment, observed);
-        Ok(Provisioned::Tried(assessment, outcome))
+        self.reassess();
+        self.identity_outcome = Some(outcome::of_identity_write(&self.plan, &self.observed));
+        Ok(())
     }
 
-    /// Makes the objects that bindings on classes get; the refusal, where the API server refuses them.
-    pub(crate) async fn make(
-        &self,
-        gathered: &CacheView,
-        assessment: &Assessment,
-    ) -> Result<Option<KubeError>, KubeError> {
-        for wanted in &assessment.wanted {
-            let may = preconditions::may_make(self.writer.client(), gathered, wanted).await?;
-            if !may {
-                return Err(KubeError::Behind { act: format!("making ManagedIdentity {}", wanted.name_any()) });
+    /// Creates the objects that bindings on classes get. That the API server rejects one becomes a condition.
+    pub(super) async fn create_dedicated_identities(&mut self) -> Result<(), ReconcileError> {
+        let writer = &self.reconciler.writer;
+        for desired in &self.plan.wanted {
+            if !preconditions::may_create(writer.client(), &self.view, desired).await? {
+                return Err(ReconcileError::behind(format!("creating ManagedIdentity {}", desired.name_any())));
             }
-            match self.writer.make_identity(wanted).await {
-                Err(error) if error.refusal().is_some() => return Ok(Some(error)),
+            match writer.create_identity(desired).await {
+                Err(error) if error.rejection().is_some() => {
+                    self.observed.not_made = error.rejection().map(str::to_owned);
+                    break;
+                }
                 result => result?,
             }
         }
-        Ok(None)
+        if self.observed.not_made.is_some() {
+            self.reassess();
+        }
+        Ok(())
     }
 
-    /// Deletes the objects whose bindings are gone. Their finalizer has Azure cleaned up first.
-    pub(crate) async fn reclaim(&self, gathered: &CacheView, assessment: &Assessment) -> Result<(), KubeError> {
-        for outcome in assessment.identities.iter().filter(|outcome| outcome.goes) {
-            let Some(object) = gathered.identity(&outcome.name) else { continue };
-            if !preconditions::is_unclaimed(self.writer.client(), object).await? {
-                return Err(KubeError::Behind { act: format!("deleting ManagedIdentity {}", outcome.name) });
+    /// Deletes the objects whose bindings were deleted. Their finalizer has Azure cleaned up first.
+    pub(super) async fn delete_unclaimed_identities(&self) -> Result<(), ReconcileError> {
+        let writer = &self.reconciler.writer;
+        for outcome in self.plan.identities.iter().filter(|outcome| outcome.should_delete) {
+            let Some(object) = self.view.identity(&outcome.name) else { continue };
+            if !preconditions::is_unclaimed(writer.client(), object).await? {
+                return Err(ReconcileError::behind(format!("deleting ManagedIdentity {}", outcome.name)));
             }
-            self.writer.delete_identity(object).await?;
+            writer.delete_identity(object).await?;
         }
         Ok(())
     }
 }
 
-/// What a GET would say now.
+/// What a GET would answer now.
 fn deleted(id: &ArmId) -> Failure {
     Failure { reason: Reason::IdentityNotFound, message: format!("{id} is deleted"), retry_after: None }
 }

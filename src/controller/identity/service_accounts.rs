@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 use kube::api::{Api, PartialObjectMeta};
 
-use crate::writers::kubernetes::{FIELD_MANAGER, KubeError, KubeWriter, within_deadline};
+use crate::error::ReconcileError;
+use crate::kube_request::{KubeError, within_deadline};
+use crate::writers::kubernetes::{FIELD_MANAGER, KubeWriter};
 use ensign_core::assess::{Annotated, Annotations, CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
 
 /// Makes the service account carry what it should; writes only where it does not yet.
@@ -15,7 +17,7 @@ pub(crate) async fn annotate(
     namespace: &str,
     name: &str,
     wanted: &Annotations,
-) -> Result<Annotated, KubeError> {
+) -> Result<Annotated, ReconcileError> {
     let api: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(writer.client().clone(), namespace);
     let act = || format!("reading ServiceAccount {namespace}/{name}");
     let Some(account) = within_deadline(act, api.get_opt(name)).await? else {
@@ -35,7 +37,7 @@ pub(crate) async fn annotate(
     }
     match writer.annotate_service_account(&account, &wanted).await {
         Ok(()) => Ok(Annotated::Done),
-        Err(error) => match error.field_conflict() {
+        Err(error) => match error.kubernetes().and_then(KubeError::field_conflict) {
             Some(text) => Ok(Annotated::Clash(text)),
             None => Err(error),
         },

@@ -1,13 +1,17 @@
 //! Makes the admission policies, fills them in, and keeps them so; asks the API server which of them it evaluates.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, DynamicObject};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::writers::kubernetes::{KubeError, KubeWriter, may_make_policy, within_deadline};
+use crate::error::ReconcileError;
+use crate::kube_names::{admission_resource, policy_resource};
+use crate::kube_request::{KubeError, within_deadline};
+use crate::writers::injection::may_create_policy;
+use crate::writers::kubernetes::KubeWriter;
 use ensign_core::admission;
 use ensign_core::cel::{Form, Mode, Policy, PolicyKind, differs, mark, policies};
 
@@ -59,7 +63,7 @@ impl PolicyWriter {
     }
 
     /// Has the API server inject in these namespaces.
-    pub(crate) async fn fill(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<Filled, KubeError> {
+    pub(crate) async fn fill(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<Filled, ReconcileError> {
         let filled = write(writer, &self.wanted(covered), WhereMissing::Make).await?;
         if filled == Filled::Written {
             self.seen(false);
@@ -72,7 +76,7 @@ impl PolicyWriter {
     }
 
     /// Has the API server inject no more; one that has no policies does not anyway.
-    pub(crate) async fn empty(&self, writer: &KubeWriter) -> Result<(), KubeError> {
+    pub(crate) async fn empty(&self, writer: &KubeWriter) -> Result<(), ReconcileError> {
         if empty(writer).await? == Filled::Written {
             tracing::info!("admission policies emptied: the webhook injects");
         }
@@ -85,7 +89,11 @@ impl PolicyWriter {
     }
 
     /// Whether the API server has been seen often enough to evaluate the policies as they were filled in.
-    pub(crate) async fn is_live(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<bool, KubeError> {
+    pub(crate) async fn is_live(
+        &self,
+        writer: &KubeWriter,
+        covered: &BTreeSet<String>,
+    ) -> Result<bool, ReconcileError> {
         let wanted = mark(&self.wanted(covered));
         let answer = writer.ask_probe(&self.target.namespace).await?;
         Ok(self.seen(answer.as_deref() == Some(&wanted)))
@@ -93,7 +101,7 @@ impl PolicyWriter {
 
     /// Counts a look at the new mode; whether it was seen often enough.
     pub(crate) fn seen(&self, live: bool) -> bool {
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.looks.lock();
         *looks = if live { looks.saturating_add(1) } else { 0 };
         *looks >= LOOKS
     }
@@ -108,7 +116,7 @@ pub(crate) async fn any_filled(client: &Client) -> Result<bool, KubeError> {
 }
 
 /// Empties the policies, those that there are.
-pub(crate) async fn empty(writer: &KubeWriter) -> Result<Filled, KubeError> {
+pub(crate) async fn empty(writer: &KubeWriter) -> Result<Filled, ReconcileError> {
     // What injects goes before what refuses, as it came after it.
     let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
     write(writer, &wanted, WhereMissing::Leave).await
@@ -131,25 +139,10 @@ fn spec_of(found: &[Found], kind: PolicyKind, name: &str) -> Option<Value> {
     found.object.data.get("spec").cloned()
 }
 
-/// How an API server names the kind; k8s-openapi has no such type for the oldest version that is supported.
-pub(crate) fn resource(kind: PolicyKind) -> ApiResource {
-    api_resource(kind.as_str(), kind.plural())
-}
-
-fn api_resource(kind: &str, plural: &str) -> ApiResource {
-    ApiResource {
-        group: "admissionregistration.k8s.io".to_owned(),
-        version: "v1".to_owned(),
-        api_version: "admissionregistration.k8s.io/v1".to_owned(),
-        kind: kind.to_owned(),
-        plural: plural.to_owned(),
-    }
-}
-
 /// The binding that lets a policy take effect, if whoever installs made it.
 async fn binding_of(client: &Client, policy: &Policy) -> Result<Option<DynamicObject>, KubeError> {
     let kind = policy.kind.binding();
-    let resource = api_resource(kind, policy.kind.binding_plural());
+    let resource = admission_resource(kind, policy.kind.binding_plural());
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     within_deadline(|| format!("reading {kind} {}", policy.name), api.get_opt(policy.name)).await
 }
@@ -165,7 +158,7 @@ pub(crate) async fn obstacle(client: &Client) -> Result<Option<String>, KubeErro
             return Ok(Some(format!("{binding} {name} is missing: apply the chart again, which makes it")));
         }
         let there = current.iter().any(|found| found.is(policy));
-        if !there && !may_make_policy(client, &resource(policy.kind), &new_object(policy)).await? {
+        if !there && !may_create_policy(client, &policy_resource(policy.kind), &new_object(policy)).await? {
             return Ok(Some(format!(
                 "{kind} {name} is missing and the controller may not make it: give it the right to (injection.createPolicies \
                  of the chart), or run `ensign policies | kubectl create -f -`"
@@ -176,13 +169,13 @@ pub(crate) async fn obstacle(client: &Client) -> Result<Option<String>, KubeErro
 }
 
 fn new_object(policy: &Policy) -> DynamicObject {
-    DynamicObject::new(policy.name, &resource(policy.kind)).data(json!({"spec": policy.spec}))
+    DynamicObject::new(policy.name, &policy_resource(policy.kind)).data(json!({"spec": policy.spec}))
 }
 
 async fn read(client: &Client, wanted: &[Policy]) -> Result<Vec<Found>, KubeError> {
     let mut found = Vec::with_capacity(wanted.len());
     for policy in wanted {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource(policy.kind));
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &policy_resource(policy.kind));
         let act = || format!("reading {} {}", policy.kind.as_str(), policy.name);
         let object = within_deadline(act, api.get_opt(policy.name)).await?;
         found.extend(object.map(|object| Found { kind: policy.kind, object }));
@@ -198,17 +191,17 @@ enum WhereMissing {
 }
 
 /// Writes what differs, in order.
-async fn write(writer: &KubeWriter, wanted: &[Policy], missing: WhereMissing) -> Result<Filled, KubeError> {
+async fn write(writer: &KubeWriter, wanted: &[Policy], missing: WhereMissing) -> Result<Filled, ReconcileError> {
     let current = read(writer.client(), wanted).await?;
     let mut filled = Filled::Current;
     for policy in differs(wanted, |kind, name| spec_of(&current, kind, name)) {
-        let resource = resource(policy.kind);
+        let resource = policy_resource(policy.kind);
         if let Some(found) = current.iter().find(|found| found.is(policy)) {
             writer.fill_policy(&resource, &found.object, &policy.spec).await?;
         } else if missing == WhereMissing::Leave {
             continue;
         } else if let Some(binding) = binding_of(writer.client(), policy).await? {
-            writer.make_policy(&resource, &new_object(policy), &binding).await?;
+            writer.create_policy(&resource, &new_object(policy), &binding).await?;
         } else {
             filled = Filled::Unbound;
             continue;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::cache::Cache;
 use crate::engine::key::{Key, Source};
 use crate::engine::work_queue::WorkQueue;
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_core::assess::UPSTREAM_WEBHOOK;
 use ensign_runtime::clock::SharedClock;
 

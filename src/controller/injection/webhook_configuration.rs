@@ -5,16 +5,18 @@
 //! replica is there: where an identity was promised, no pod may come up without.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::Api;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::webhook_probe::{self, WebhookProbe};
-use crate::writers::kubernetes::{FIELD_MANAGER, KubeError, KubeWriter, within_deadline};
+use crate::error::ReconcileError;
+use crate::kube_request::{KubeError, within_deadline};
+use crate::writers::kubernetes::{FIELD_MANAGER, KubeWriter};
 use ensign_core::webhook_configuration::drift::{self, Repairs};
 use ensign_core::webhook_configuration::{ENTRIES, Endpoint, GRANTED_ENTRY, Input, desired};
 use ensign_runtime::clock::SharedClock;
@@ -102,7 +104,7 @@ impl Registrar {
         &self,
         writer: &KubeWriter,
         granted: &BTreeSet<String>,
-    ) -> Result<Registered, KubeError> {
+    ) -> Result<Registered, ReconcileError> {
         let Self { target, .. } = self;
         let ca = match target.ca {
             CaInjection::External => None,
@@ -159,7 +161,7 @@ impl Registrar {
         current: &MutatingWebhookConfiguration,
         webhooks: Vec<MutatingWebhook>,
         wanted: &[MutatingWebhook],
-    ) -> Result<(), KubeError> {
+    ) -> Result<(), ReconcileError> {
         writer.register_webhooks(current, webhooks).await?;
         tracing::info!(name = self.target.configuration, "webhook registered");
         self.note_repair(current, wanted);
@@ -225,7 +227,7 @@ impl Registrar {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // Whole after every statement, so a panic elsewhere does not spoil it.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock()
     }
 
     fn now(&self) -> Duration {

@@ -1,20 +1,25 @@
-//! Lets held pods go: one reconcile of one pod, and the search for those that lost their label.
+//! Removes the scheduling gates of pods: one reconcile of one pod, and the search for those that lost their label.
 //!
-//! What a held pod waits for is decided from the cache. Before a pod is let go for any other reason than that its identity
+//! What a gated pod waits for is decided from the cache. Before its gate is removed for any other reason than that its identity
 //! works, its bindings are read from the API server: a watch that is behind must not let pods start too early.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::{Resource, ResourceExt};
 
-use crate::cache::gated_pods::PodName;
+use crate::cache::Cache;
+use crate::cache::gated_pods::GatedPods;
 use crate::engine::key::{Key, Source};
-use crate::identity::outcome::ReconcileOutcome;
-use crate::identity::reconcile::Reconciler;
-use crate::metrics::UngateReason;
-use crate::writers::kubernetes::{KubeError, within_deadline};
+use crate::engine::outcome::ReconcileOutcome;
+use crate::engine::work_queue::WorkQueue;
+use crate::error::ReconcileError;
+use crate::kube_names::PodName;
+use crate::kube_request::within_deadline;
+use crate::metrics::{ControllerMetrics, UngateReason};
+use crate::writers::kubernetes::KubeWriter;
 use ensign_api::ManagedIdentityBinding;
 use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
 use ensign_core::pods::gate::{self, Lifting, claims};
@@ -29,53 +34,59 @@ pub struct PodSettings {
     pub excluded: BTreeSet<String>,
 }
 
-impl Reconciler {
-    /// Lets the pod go if its bindings allow it, and says on it what it waits for if they don't.
-    pub(crate) async fn reconcile_pod(&self, name: &PodName) -> Result<ReconcileOutcome, KubeError> {
-        if self.pods.is_none() {
-            return Ok(ReconcileOutcome::Nothing);
-        }
-        let api: Api<Pod> = Api::namespaced(self.writer.client().clone(), &name.0);
-        let act = || format!("reading Pod {}/{}", name.0, name.1);
-        let live = within_deadline(act, api.get_opt(&name.1)).await?;
+/// Removes the gates of pods whose identity works.
+pub(crate) struct GatedPodReconciler {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) writer: Arc<KubeWriter>,
+    pub(crate) gated: Arc<GatedPods>,
+    pub(crate) queue: Arc<WorkQueue<Key, Source>>,
+    pub(crate) metrics: ControllerMetrics,
+}
+
+impl GatedPodReconciler {
+    /// Removes the pod's gate if its bindings allow it, and publishes an event with what it waits for if they don't.
+    pub(crate) async fn reconcile(&self, name: &PodName) -> Result<ReconcileOutcome, ReconcileError> {
+        let api: Api<Pod> = Api::namespaced(self.writer.client().clone(), &name.namespace);
+        let act = || format!("reading Pod {name}");
+        let live = within_deadline(act, api.get_opt(&name.name)).await?;
         let Some(live) = live.filter(|pod| pod.meta().deletion_timestamp.is_none()) else {
-            self.held.forget(name);
+            self.gated.remove(name);
             return Ok(ReconcileOutcome::Nothing);
         };
         let Some(gate) = gate_of(&live) else {
             if is_labelled(&live) {
-                self.held.seen(live.meta());
-                self.held.is_ungated(name);
+                self.gated.seen(live.meta());
+                self.gated.is_ungated(name);
             } else {
-                self.held.forget(name);
+                self.gated.remove(name);
             }
             return Ok(ReconcileOutcome::Nothing);
         };
-        self.held.seen(live.meta());
+        self.gated.seen(live.meta());
         let injected_by = live.annotations().get(INJECTED_BY_ANNOTATION).map(String::as_str);
-        match self.lifting(&name.0, injected_by).await? {
+        match self.decide(&name.namespace, injected_by).await? {
             Lifting::Lift { notes } => {
                 let outcome = if notes.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
-                // Said first: once it is let go, nobody looks at the pod again.
-                for note in self.held.untold(name, notes) {
+                // Published first: once the gate is removed, the pod is not reconciled again.
+                for note in self.gated.unpublished(name, notes) {
                     self.writer.note(&live, &note, "Lift").await;
                 }
-                self.writer.lift(&live, gate).await?;
+                self.writer.remove_gate(&live, gate).await?;
                 self.metrics.ungated(outcome);
-                self.held.forget(name);
+                self.gated.remove(name);
                 Ok(ReconcileOutcome::Nothing)
             }
             Lifting::Wait { notes } => {
-                for note in self.held.untold(name, notes) {
+                for note in self.gated.unpublished(name, notes) {
                     self.writer.note(&live, &note, "Hold").await;
                 }
-                // A change of a binding queues the pod as well; the resync is for what nobody thought of.
-                Ok(ReconcileOutcome::InStep)
+                // A change of a binding queues the pod as well; the drift check is for anything else.
+                Ok(ReconcileOutcome::InSync)
             }
         }
     }
 
-    async fn lifting(&self, namespace: &str, injected_by: Option<&str>) -> Result<Lifting, KubeError> {
+    async fn decide(&self, namespace: &str, injected_by: Option<&str>) -> Result<Lifting, ReconcileError> {
         let cached = {
             let objects = self.cache.read();
             let find = |name: &str| objects.binding(namespace, name).map(AsRef::as_ref);
@@ -96,10 +107,7 @@ impl Reconciler {
     }
 
     /// Queues pods that Ensign injected, that no node has, and whose label is gone: the gate may be there still.
-    pub(crate) async fn reconcile_unlabelled(&self) -> Result<ReconcileOutcome, KubeError> {
-        if self.pods.is_none() {
-            return Ok(ReconcileOutcome::Nothing);
-        }
+    pub(crate) async fn reconcile_unlabelled(&self) -> Result<ReconcileOutcome, ReconcileError> {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
         let mut page = ListParams::default()
             .fields("spec.nodeName=,status.phase=Pending")
@@ -109,11 +117,11 @@ impl Reconciler {
             let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
             for pod in list.items.iter().filter(|pod| pod.annotations().contains_key(INJECTED_BY_ANNOTATION)) {
                 let namespace = pod.namespace().unwrap_or_default();
-                self.queue.add(Key::Pod((namespace.clone(), pod.name_any()).into()), Source::Namespace(namespace));
+                self.queue.add(Key::Pod(PodName::from(pod.meta()).into()), Source::Namespace(namespace));
             }
             match list.metadata.continue_.filter(|next| !next.is_empty()) {
                 Some(next) => page.continue_token = Some(next),
-                None => return Ok(ReconcileOutcome::InStep),
+                None => return Ok(ReconcileOutcome::InSync),
             }
         }
     }

@@ -1,42 +1,49 @@
-//! Looks for pods that were admitted before they could be injected: at drift ticks, and once soon after a binding came
-//! to know its identity. Lists without specs, narrowed by the API server to one service account; no pod is cached.
+//! Finds pods that were admitted before they could be injected: at drift checks, and once soon after a binding's identity
+//! became known. Lists without specs, narrowed by the API server to one service account; no pod is cached.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Resource;
-use kube::ResourceExt;
 use kube::api::{Api, ListParams, PartialObjectMeta};
+use kube::{Client, Resource, ResourceExt};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::ungate::PAGE;
-use crate::cache::BindingName;
+use crate::cache::Cache;
 use crate::engine::key::{Key, Source};
-use crate::identity::outcome::ReconcileOutcome;
-use crate::identity::reconcile::Reconciler;
+use crate::engine::outcome::ReconcileOutcome;
+use crate::engine::work_queue::WorkQueue;
+use crate::error::ReconcileError;
+use crate::kube_names::BindingName;
+use crate::kube_request::within_deadline;
 use crate::metrics::ControllerMetrics;
-use crate::writers::kubernetes::{KubeError, within_deadline};
 use ensign_api::conditions::{ConditionType, find};
-use ensign_api::{InjectionMode, ManagedIdentityBinding};
+use ensign_api::{InjectionMode, ManagedIdentityBinding, NamespacedName};
 use ensign_core::assess::{BindingOutcome, Snapshot};
 use ensign_core::pods::uninjected::{self, UninjectedPods};
 
-/// Between the moment at which a binding comes to know its identity and the one at which every webhook knows that.
+/// From the moment at which a binding's identity is known to the one at which every webhook knows it.
 const SOON: Duration = Duration::from_secs(10);
 /// Whole pods are larger.
 const SMALL_PAGE: u32 = 100;
 
-/// What the looks have found.
-#[derive(Default)]
+/// Scans for pods that were not injected, and keeps what it found.
 pub(crate) struct UninjectedPodScanner {
-    looks: Mutex<PodScans>,
-    metrics: ControllerMetrics,
+    pub(crate) client: Client,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) queue: Arc<WorkQueue<Key, Source>>,
+    /// Namespaces whose pods are never injected.
+    pub(crate) excluded: BTreeSet<String>,
+    pub(crate) metrics: ControllerMetrics,
+    pub(crate) scans: Mutex<PodScans>,
 }
 
+/// The last scan of each binding.
 #[derive(Default)]
-struct PodScans {
+pub(crate) struct PodScans {
     by_binding: BTreeMap<BindingName, PodScan>,
     /// All pods that were found.
     pods: usize,
@@ -45,7 +52,7 @@ struct PodScans {
 struct PodScan {
     uid: Option<String>,
     generation: Option<i64>,
-    /// Whether there is to be another look soon.
+    /// Whether there is to be another scan soon.
     soon: bool,
     found: Option<UninjectedPods>,
 }
@@ -57,141 +64,125 @@ impl PodScan {
 }
 
 impl PodScans {
-    /// Puts a look in the place of the one that there was, and keeps count.
-    fn put(&mut self, name: &BindingName, look: Option<PodScan>) {
-        let pods = look.as_ref().map_or(0, PodScan::pods);
-        let before = match look {
-            Some(look) => self.by_binding.insert(name.clone(), look),
+    /// Replaces the binding's scan, and keeps count.
+    fn replace(&mut self, name: &BindingName, scan: Option<PodScan>) {
+        let pods = scan.as_ref().map_or(0, PodScan::pods);
+        let before = match scan {
+            Some(scan) => self.by_binding.insert(name.clone(), scan),
             None => self.by_binding.remove(name),
         };
         self.pods = (self.pods + pods).saturating_sub(before.as_ref().map_or(0, PodScan::pods));
     }
-}
 
-impl UninjectedPodScanner {
-    pub(crate) fn new(metrics: ControllerMetrics) -> Self {
-        Self { looks: Mutex::default(), metrics }
-    }
-
-    /// The binding's pods are to be looked at from now on; whether a look has to be begun.
-    fn expect(&self, name: &BindingName, binding: &ManagedIdentityBinding) -> bool {
+    /// Whether a scan of the binding has to be started, as one has to be of every generation.
+    fn expect(&mut self, name: &BindingName, binding: &ManagedIdentityBinding) -> bool {
         let (uid, generation) = (binding.uid(), binding.metadata.generation);
         let known = binding.status.as_ref().is_some_and(|status| status.client_id.is_some());
-        let mut looks = self.lock();
-        let look = looks.by_binding.get(name);
-        if look.is_some_and(|look| (&look.uid, &look.generation) == (&uid, &generation)) {
+        let scan = self.by_binding.get(name);
+        if scan.is_some_and(|scan| (&scan.uid, &scan.generation) == (&uid, &generation)) {
             return false;
         }
-        looks.put(name, Some(PodScan { uid, generation, soon: !known, found: None }));
+        self.replace(name, Some(PodScan { uid, generation, soon: !known, found: None }));
         true
     }
 
-    fn is_expected(&self, name: &BindingName, binding: &ManagedIdentityBinding) -> bool {
-        self.lock().by_binding.get(name).is_some_and(|look| look.uid == binding.uid())
-    }
-
-    /// Keeps what was found; whether there is to be another look soon.
-    fn found(&self, name: &BindingName, found: UninjectedPods) -> bool {
-        let mut looks = self.lock();
-        let Some(look) = looks.by_binding.get_mut(name) else { return false };
-        let soon = std::mem::take(&mut look.soon);
-        let (pods, before) = (found.pods(), look.pods());
-        look.found = Some(found);
-        looks.pods = (looks.pods + pods).saturating_sub(before);
-        self.count(&looks);
+    /// Keeps what was found; whether there is to be another scan soon.
+    fn record(&mut self, name: &BindingName, found: UninjectedPods) -> bool {
+        let Some(scan) = self.by_binding.get_mut(name) else { return false };
+        let soon = std::mem::take(&mut scan.soon);
+        let (pods, before) = (found.pods(), scan.pods());
+        scan.found = Some(found);
+        self.pods = (self.pods + pods).saturating_sub(before);
         soon
-    }
-
-    fn forget(&self, name: &BindingName) {
-        let mut looks = self.lock();
-        looks.put(name, None);
-        self.count(&looks);
-    }
-
-    /// What is known of the bindings of a snapshot.
-    pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), UninjectedPods> {
-        let looks = self.lock();
-        let bindings = snapshot.namespaces.iter().flat_map(|(namespace, facts)| {
-            facts.bindings.iter().map(|binding| (((*namespace).to_owned(), binding.name_any()), binding))
-        });
-        bindings
-            .filter_map(|(name, binding)| {
-                let look = looks.by_binding.get(&name).filter(|look| look.uid == binding.uid())?;
-                Some((name, look.found.clone()?))
-            })
-            .collect()
-    }
-
-    fn count(&self, looks: &PodScans) {
-        self.metrics.uninjected.set(i64::try_from(looks.pods).unwrap_or(i64::MAX));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PodScans> {
-        // The map is whole after every method, so a panic elsewhere does not spoil it.
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reconciler {
-    /// Has the pods of a binding looked at, if it can inject any.
-    pub(crate) fn expect_looks(&self, binding: &ManagedIdentityBinding, outcome: &BindingOutcome) {
-        let Some(pods) = &self.pods else { return };
-        let name = Arc::new((outcome.namespace.clone(), outcome.name.clone()));
+impl UninjectedPodScanner {
+    /// Has the pods of a binding scanned, if it can inject any.
+    pub(crate) fn expect_scan(&self, binding: &ManagedIdentityBinding, outcome: &BindingOutcome) {
+        let name = Arc::new(NamespacedName::new(&outcome.namespace, &outcome.name));
         let name = self.cache.read().binding_name(&name);
         let injects = outcome.status.client_id.is_some()
             && binding.metadata.deletion_timestamp.is_none()
             && binding.spec.injection.mode == InjectionMode::Pods
-            && !pods.excluded.contains(&name.0);
+            && !self.excluded.contains(&name.namespace);
         if !injects {
-            self.missed.forget(&name);
-        } else if self.missed.expect(&name, binding) {
-            let source = Source::Namespace(name.0.clone());
-            self.queue.add(Key::Missed(name), source);
+            self.remove(&name);
+        } else if self.scans.lock().expect(&name, binding) {
+            let source = Source::Namespace(name.namespace.clone());
+            self.queue.add(Key::UninjectedPods(name), source);
         }
     }
 
-    /// Looks for missed pods of a binding; its identity is queued if status does not say what was found.
-    pub(crate) async fn reconcile_missed(&self, name: &BindingName) -> Result<ReconcileOutcome, KubeError> {
+    /// What is known of the bindings of a snapshot.
+    pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), UninjectedPods> {
+        let scans = self.scans.lock();
+        let bindings = snapshot.namespaces.iter().flat_map(|(namespace, facts)| {
+            facts.bindings.iter().map(|binding| (NamespacedName::new(*namespace, binding.name_any()), binding))
+        });
+        bindings
+            .filter_map(|(name, binding)| {
+                let scan = scans.by_binding.get(&name).filter(|scan| scan.uid == binding.uid())?;
+                Some(((name.namespace, name.name), scan.found.clone()?))
+            })
+            .collect()
+    }
+
+    /// Scans the pods of a binding; its identity is queued if status does not report what was found.
+    pub(crate) async fn reconcile(&self, name: &BindingName) -> Result<ReconcileOutcome, ReconcileError> {
         let (binding, terminating) = {
             let objects = self.cache.read();
-            (objects.binding(&name.0, &name.1).cloned(), objects.namespace(&name.0).terminating)
+            let binding = objects.binding(&name.namespace, &name.name).cloned();
+            (binding, objects.namespace(&name.namespace).terminating)
         };
-        let Some(binding) = binding.filter(|binding| !terminating && self.missed.is_expected(name, binding)) else {
-            self.missed.forget(name);
+        let is_expected =
+            |uid: Option<String>| self.scans.lock().by_binding.get(name).is_some_and(|scan| scan.uid == uid);
+        let Some(binding) = binding.filter(|binding| !terminating && is_expected(binding.uid())) else {
+            self.remove(name);
             return Ok(ReconcileOutcome::Nothing);
         };
-        let found = self.look(&name.0, &binding).await?;
-        let verdict = found.verdict(&name.0);
+        let found = self.scan(&name.namespace, &binding).await?;
+        let verdict = found.verdict(&name.namespace);
         let conditions = binding.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let told = find(conditions, ConditionType::PodsInjected).map(|condition| &condition.message);
-        let soon = self.missed.found(name, found);
-        if verdict.as_ref().map(|verdict| &verdict.message) != told {
+        let reported = find(conditions, ConditionType::PodsInjected).map(|condition| &condition.message);
+        let soon = self.scans.lock().record(name, found);
+        self.count();
+        if verdict.as_ref().map(|verdict| &verdict.message) != reported {
             let key = self.cache.read().key_of(&binding.identity_name());
-            self.queue.add(key, Source::Namespace(name.0.clone()));
+            self.queue.add(key, Source::Namespace(name.namespace.clone()));
         }
-        Ok(if soon { ReconcileOutcome::Again(SOON) } else { ReconcileOutcome::InStep })
+        Ok(if soon { ReconcileOutcome::Again(SOON) } else { ReconcileOutcome::InSync })
     }
 
-    async fn look(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Result<UninjectedPods, KubeError> {
-        let client = self.writer.client().clone();
+    async fn scan(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Result<UninjectedPods, ReconcileError> {
+        let client = self.client.clone();
         if uninjected::depends_on_containers(binding) {
             let api: Api<Pod> = Api::namespaced(client, namespace);
-            look_through(&api, namespace, binding, SMALL_PAGE, containers).await
+            scan_pages(&api, namespace, binding, SMALL_PAGE, containers).await
         } else {
             let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(client, namespace);
-            look_through(&api, namespace, binding, PAGE, |_| Vec::new()).await
+            scan_pages(&api, namespace, binding, PAGE, |_| Vec::new()).await
         }
+    }
+
+    fn remove(&self, name: &BindingName) {
+        self.scans.lock().replace(name, None);
+        self.count();
+    }
+
+    fn count(&self) {
+        self.metrics.uninjected.set(i64::try_from(self.scans.lock().pods).unwrap_or(i64::MAX));
     }
 }
 
 /// Reads the whole list: nothing is concluded from a part of it.
-async fn look_through<K: Resource + Clone + std::fmt::Debug + DeserializeOwned>(
+async fn scan_pages<K: Resource + Clone + std::fmt::Debug + DeserializeOwned>(
     api: &Api<K>,
     namespace: &str,
     binding: &ManagedIdentityBinding,
     page_size: u32,
     containers: impl Fn(&K) -> Vec<&str>,
-) -> Result<UninjectedPods, KubeError> {
+) -> Result<UninjectedPods, ReconcileError> {
     let account = &binding.spec.service_account_name;
     let fields = format!("spec.serviceAccountName={account},status.phase!=Succeeded,status.phase!=Failed");
     let mut page = ListParams::default().fields(&fields).limit(page_size);

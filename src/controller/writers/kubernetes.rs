@@ -1,127 +1,46 @@
-//! The only place that writes to Kubernetes.
+//! The only place that writes to Kubernetes; `injection` beside it has what injection takes.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::time::Duration;
 
-use json_patch::Patch as JsonPatch;
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, ServiceAccount};
-use k8s_openapi::api::events::v1::Event as ProbeEvent;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
-};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::{Api, DeleteParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::json_patch::ObjectPatch;
+use crate::cache::status_expectations::Fingerprint;
 use crate::engine::failpoints::{Failpoints, SideEffect};
 use crate::engine::write_gate::{Refused, WriteGate};
+use crate::error::ReconcileError;
+use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::Severity;
 use ensign_api::keys::{CREDENTIALS_FINALIZER, GATED_LABEL, IDENTITY_GATE};
-use ensign_core::cel::{PROBE_LABEL, PROBE_QUESTION};
 use ensign_core::events::Event;
-use ensign_core::mutants::{self, Mutant};
 
-/// Deadline of one request to the API server.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 /// Longest text of an event, in bytes; the API server refuses more.
 const MAX_NOTE: usize = 1_000;
-const REPORTER: &str = "ensign-controller";
+pub(super) const REPORTER: &str = "ensign-controller";
 /// Owner of the fields that are written by server-side apply, and of the webhook's registration.
 pub(crate) const FIELD_MANAGER: &str = "ensign";
 
-/// A request to the API server failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum KubeError {
-    /// It was refused, or could not be sent.
-    #[error("{act} failed")]
-    Request {
-        act: String,
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// There was no answer in time.
-    #[error("{act}: no answer within {} s", DEADLINE.as_secs())]
-    Deadline { act: String },
-    /// Nothing was sent: what the write depends on is not as the cache has it.
-    #[error("{act} waits for the cache")]
-    Behind { act: String },
-    /// The controller may not write any more.
-    #[error("{act} was given up")]
-    Refused {
-        act: String,
-        #[source]
-        source: Refused,
-    },
-}
-
-impl KubeError {
-    /// What the API server said about a field that another manager owns.
-    pub(crate) fn field_conflict(&self) -> Option<String> {
-        let Self::Request { source, .. } = self else { return None };
-        match source.as_ref() {
-            kube::Error::Api(status) if status.code == 409 && status.message.contains("conflict") => {
-                Some(status.message.clone())
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether the API server knows no such object, or no such kind.
-    pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Request { source, .. } if has_code(source, 404))
-    }
-
-    /// What the API server said when it refused an object for what the object is, or for who sent it.
-    pub(crate) fn refusal(&self) -> Option<&str> {
-        let Self::Request { source, .. } = self else { return None };
-        match source.as_ref() {
-            kube::Error::Api(status) if matches!(status.code, 403 | 422) => Some(&status.message),
-            _ => None,
-        }
-    }
-
-    /// Whether the object changed or went since it was read, so that a fresh look helps.
-    pub(crate) fn is_stale(&self) -> bool {
-        if matches!(self, Self::Behind { .. }) {
-            return true;
-        }
-        let Self::Request { source, .. } = self else { return false };
-        matches!(source.as_ref(), kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422))
-    }
-}
-
-/// Puts a deadline on a request and names it in its error.
-pub(crate) async fn within_deadline<T>(
-    act: impl FnOnce() -> String,
-    request: impl Future<Output = kube::Result<T>>,
-) -> Result<T, KubeError> {
-    match tokio::time::timeout(DEADLINE, request).await {
-        Err(_) => Err(KubeError::Deadline { act: act() }),
-        Ok(Err(source)) => Err(KubeError::Request { act: act(), source: Box::new(source) }),
-        Ok(Ok(value)) => Ok(value),
-    }
-}
-
 /// Writes finalizers, status, events, the webhook's registration, and lifts the gates of held pods. Every write is idempotent.
 pub(crate) struct KubeWriter {
-    client: Client,
+    pub(super) client: Client,
     recorder: Recorder,
     gate: WriteGate,
-    effects: Failpoints,
+    failpoints: Failpoints,
 }
 
 impl KubeWriter {
-    pub(crate) fn new(client: Client, instance: Option<String>, gate: WriteGate, effects: Failpoints) -> Self {
+    pub(crate) fn new(client: Client, instance: Option<String>, gate: WriteGate, failpoints: Failpoints) -> Self {
         let reporter = Reporter { controller: REPORTER.to_owned(), instance };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, gate, effects }
+        Self { recorder: Recorder::new(client.clone(), reporter), client, gate, failpoints }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -129,24 +48,24 @@ impl KubeWriter {
     }
 
     /// Sends a write; `act` and `object` name it.
-    fn write<T>(
+    pub(super) fn write<T>(
         &self,
         effect: &'static str,
         act: &'static str,
         object: impl FnOnce() -> String + Clone,
         request: impl Future<Output = kube::Result<T>>,
-    ) -> impl Future<Output = Result<(), KubeError>> {
+    ) -> impl Future<Output = Result<(), ReconcileError>> {
         let (named, describe) = (object.clone(), move || format!("{act} {}", object()));
         let written = self.gate.write(within_deadline(describe.clone(), request));
         let take_in = |written: Result<Result<T, KubeError>, Refused>| match written {
-            Ok(result) => result.map(|_| ()),
-            Err(source) => Err(KubeError::Refused { act: describe(), source }),
+            Ok(result) => result.map(drop).map_err(ReconcileError::from),
+            Err(source) => Err(ReconcileError::NotLeading { act: describe(), source }),
         };
-        self.effects.carry_out(move || SideEffect { act: effect, object: named() }, written, take_in)
+        self.failpoints.carry_out(move || SideEffect { act: effect, object: named() }, written, take_in)
     }
 
     /// Adds Ensign's finalizer, unless it is there.
-    pub(crate) async fn require_finalizer<K: Writable>(&self, object: &K) -> Result<(), KubeError> {
+    pub(crate) async fn require_finalizer<K: Writable>(&self, object: &K) -> Result<(), ReconcileError> {
         let mut finalizers = object.finalizers().to_vec();
         if finalizers.iter().any(|name| name == CREDENTIALS_FINALIZER) {
             return Ok(());
@@ -156,7 +75,7 @@ impl KubeWriter {
     }
 
     /// Removes Ensign's finalizer, unless it is gone.
-    pub(crate) async fn release_finalizer<K: Writable>(&self, object: &K) -> Result<(), KubeError> {
+    pub(crate) async fn release_finalizer<K: Writable>(&self, object: &K) -> Result<(), ReconcileError> {
         let before = object.finalizers();
         let after: Vec<_> = before.iter().filter(|name| *name != CREDENTIALS_FINALIZER).cloned().collect();
         if after.len() == before.len() {
@@ -175,35 +94,29 @@ impl KubeWriter {
         to: &[String],
         effect: &'static str,
         act: &'static str,
-    ) -> Result<(), KubeError> {
-        let tests = match object.finalizers() {
-            // `add` would replace the finalizers that others have set meanwhile.
-            [] => json!([
-                test_uid(object),
-                {"op": "test", "path": "/metadata/finalizers", "value": null},
-                {"op": "add", "path": "/metadata/finalizers", "value": to}]),
-            before => json!([
-                test_uid(object),
-                {"op": "test", "path": "/metadata/finalizers", "value": before},
-                {"op": "replace", "path": "/metadata/finalizers", "value": to},
-            ]),
+    ) -> Result<(), ReconcileError> {
+        const FINALIZERS: &[&str] = &["metadata", "finalizers"];
+        let patch = ObjectPatch::of(object);
+        let patch = match object.finalizers() {
+            // `add` alone would replace the finalizers that others have set meanwhile.
+            [] => patch.test(FINALIZERS, Value::Null).add(FINALIZERS, to.into()),
+            before => patch.test(FINALIZERS, before.into()).replace(FINALIZERS, to.into()),
         };
         let api = K::api(&self.client, object);
         let name = object.name_any();
-        let patch = json_patch(tests);
-        let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+        let (params, patch) = (PatchParams::default(), patch.into_patch());
         self.write(effect, act, || name_of(object), api.patch(&name, &params, &patch)).await
     }
 
-    /// Makes the object that a binding on a class gets. One that is there already is not touched.
-    pub(crate) async fn make_identity(&self, object: &ManagedIdentity) -> Result<(), KubeError> {
+    /// Creates the object that a binding on a class gets. One that exists already is not touched.
+    pub(crate) async fn create_identity(&self, object: &ManagedIdentity) -> Result<(), ReconcileError> {
         let api: Api<ManagedIdentity> = Api::all(self.client.clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.write("make", "making", || name_of(object), api.create(&params, object)).await
+        self.write("make", "creating", || name_of(object), api.create(&params, object)).await
     }
 
     /// Deletes this very object, unless it changed meanwhile.
-    pub(crate) async fn delete_identity(&self, object: &ManagedIdentity) -> Result<(), KubeError> {
+    pub(crate) async fn delete_identity(&self, object: &ManagedIdentity) -> Result<(), ReconcileError> {
         let preconditions = Preconditions { uid: object.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let api = ManagedIdentity::api(&self.client, object);
@@ -212,11 +125,34 @@ impl KubeWriter {
     }
 
     /// Writes the status of the object. The caller has made sure that it differs.
-    pub(crate) async fn write_status<K: Writable>(&self, object: &K, status: Value) -> Result<(), KubeError> {
-        let patch = json_patch(json!([test_uid(object), {"op": "add", "path": "/status", "value": status}]));
+    pub(crate) async fn write_status<K: Writable>(
+        &self,
+        object: &K,
+        status: &impl serde::Serialize,
+    ) -> Result<(), ReconcileError> {
+        self.patch_status(object, status_value(object, status)?).await
+    }
+
+    /// Writes the status of the object, unless it is the expected one; returns the fingerprint of what was written.
+    pub(crate) async fn write_changed_status<K: Writable>(
+        &self,
+        object: &K,
+        status: &impl serde::Serialize,
+        expected: Option<Fingerprint>,
+    ) -> Result<Option<Fingerprint>, ReconcileError> {
+        let status = status_value(object, status)?;
+        let fingerprint = Fingerprint::of(&status);
+        if expected == Some(fingerprint) {
+            return Ok(None);
+        }
+        self.patch_status(object, status).await?;
+        Ok(Some(fingerprint))
+    }
+
+    async fn patch_status<K: Writable>(&self, object: &K, status: Value) -> Result<(), ReconcileError> {
+        let patch = ObjectPatch::of(object).add(&["status"], status).into_patch();
         let api = K::api(&self.client, object);
-        let name = object.name_any();
-        let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+        let (name, params) = (object.name_any(), PatchParams::default());
         let request = api.patch_status(&name, &params, &patch);
         self.write("status", "writing the status of", || name_of(object), request).await
     }
@@ -256,23 +192,19 @@ impl KubeWriter {
         }
     }
 
-    /// Lifts Ensign's gate, which is at this place in the list, and takes the label away, of this very pod. The gates of
-    /// others stay, whatever they do meanwhile.
-    pub(crate) async fn lift(&self, pod: &Pod, gate: usize) -> Result<(), KubeError> {
-        let place = format!("/spec/schedulingGates/{gate}");
-        let mut operations = vec![
-            test_uid(pod),
-            json!({"op": "test", "path": format!("{place}/name"), "value": IDENTITY_GATE}),
-            json!({"op": "remove", "path": place}),
-        ];
+    /// Removes Ensign's gate, which is at this index of the list, and the label, from this very pod. The gates of others stay,
+    /// whatever they do meanwhile.
+    pub(crate) async fn remove_gate(&self, pod: &Pod, gate: usize) -> Result<(), ReconcileError> {
+        let index = gate.to_string();
+        let mut patch = ObjectPatch::of(pod)
+            .test(&["spec", "schedulingGates", &index, "name"], IDENTITY_GATE.into())
+            .remove(&["spec", "schedulingGates", &index]);
         if pod.labels().contains_key(GATED_LABEL) {
-            let label = GATED_LABEL.replace('/', "~1");
-            operations.push(json!({"op": "remove", "path": format!("/metadata/labels/{label}")}));
+            patch = patch.remove(&["metadata", "labels", GATED_LABEL]);
         }
         let api = Pod::api(&self.client, pod);
-        let (name, params) = (pod.name_any(), PatchParams::default());
-        let patch = Patch::<()>::Json(json_patch(Value::Array(operations)));
-        self.write("lift", "lifting the gate of", || name_of(pod), api.patch(&name, &params, &patch)).await
+        let (name, params, patch) = (pod.name_any(), PatchParams::default(), patch.into_patch());
+        self.write("lift", "removing the gate of", || name_of(pod), api.patch(&name, &params, &patch)).await
     }
 
     /// Makes the annotations those that Ensign owns on the service account; never forced, and never on another object of
@@ -281,7 +213,7 @@ impl KubeWriter {
         &self,
         account: &PartialObjectMeta<ServiceAccount>,
         annotations: &BTreeMap<String, String>,
-    ) -> Result<(), KubeError> {
+    ) -> Result<(), ReconcileError> {
         let (namespace, name) = (account.namespace().unwrap_or_default(), account.name_any());
         let applied = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
@@ -291,120 +223,6 @@ impl KubeWriter {
         let (params, patch) = (PatchParams::apply(FIELD_MANAGER), Patch::Apply(applied));
         let request = api.patch_metadata(&name, &params, &patch);
         self.write("annotate", "annotating", || format!("ServiceAccount {namespace}/{name}"), request).await
-    }
-
-    /// Writes the webhooks into the registration that the chart made.
-    pub(crate) async fn register_webhooks(
-        &self,
-        current: &MutatingWebhookConfiguration,
-        webhooks: Vec<MutatingWebhook>,
-    ) -> Result<(), KubeError> {
-        let name = current.name_any();
-        let updated = MutatingWebhookConfiguration { webhooks: Some(webhooks), ..current.clone() };
-        let api: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let object = || format!("MutatingWebhookConfiguration {name}");
-        self.write("register", "writing the webhooks of", object, api.replace(&name, &params, &updated)).await
-    }
-
-    /// Makes an admission policy that belongs to its binding: it goes when whoever installs removes that.
-    pub(crate) async fn make_policy(
-        &self,
-        resource: &ApiResource,
-        policy: &DynamicObject,
-        binding: &DynamicObject,
-    ) -> Result<(), KubeError> {
-        let mut owned = policy.clone();
-        owned.metadata.owner_references = binding_reference(binding).map(|reference| vec![reference]);
-        let name = policy.name_any();
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let object = || format!("{} {name}", resource.kind);
-        self.write("make-policy", "making", object, api.create(&params, &owned)).await
-    }
-
-    /// Writes the spec of an admission policy.
-    pub(crate) async fn fill_policy(
-        &self,
-        resource: &ApiResource,
-        current: &DynamicObject,
-        spec: &Value,
-    ) -> Result<(), KubeError> {
-        let mut updated = current.clone();
-        updated.data["spec"] = spec.clone();
-        let name = current.name_any();
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let object = || format!("{} {name}", resource.kind);
-        self.write("fill-policy", "filling in", object, api.replace(&name, &params, &updated)).await
-    }
-
-    /// Asks the API server which admission policies it evaluates: an event that is not stored comes back with their mark.
-    pub(crate) async fn ask_probe(&self, namespace: &str) -> Result<Option<String>, KubeError> {
-        let api: Api<ProbeEvent> = Api::namespaced(self.client.clone(), namespace);
-        let params = PostParams { dry_run: true, ..PostParams::default() };
-        let act = || format!("asking in namespace {namespace} which admission policies are evaluated");
-        let answer = within_deadline(act, api.create(&params, &probing_event(namespace))).await?;
-        Ok(answer.metadata.labels.unwrap_or_default().remove(PROBE_LABEL).filter(|mark| mark != PROBE_QUESTION))
-    }
-}
-
-/// Whether an admission policy that is missing may be made, by a dry run.
-pub(crate) async fn may_make_policy(
-    client: &Client,
-    resource: &ApiResource,
-    policy: &DynamicObject,
-) -> Result<bool, KubeError> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
-    let params = PostParams { dry_run: true, ..PostParams::default() };
-    let act = || format!("asking whether {} {} may be made", resource.kind, policy.name_any());
-    match within_deadline(act, api.create(&params, policy)).await {
-        Ok(_) => Ok(true),
-        // Another replica was faster.
-        Err(KubeError::Request { source, .. }) if has_code(&source, 409) => Ok(true),
-        Err(KubeError::Request { source, .. }) if has_code(&source, 403) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn has_code(error: &kube::Error, code: u16) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == code)
-}
-
-fn binding_reference(binding: &DynamicObject) -> Option<OwnerReference> {
-    let types = binding.types.as_ref()?;
-    Some(OwnerReference {
-        api_version: types.api_version.clone(),
-        kind: types.kind.clone(),
-        name: binding.name_any(),
-        uid: binding.uid()?,
-        ..OwnerReference::default()
-    })
-}
-
-fn probing_event(namespace: &str) -> ProbeEvent {
-    ProbeEvent {
-        metadata: ObjectMeta {
-            name: Some("ensign-probe".to_owned()),
-            namespace: Some(namespace.to_owned()),
-            labels: Some([(PROBE_LABEL.to_owned(), PROBE_QUESTION.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        // It is never stored, so its time is of no interest; the API server wants one all the same.
-        event_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
-        type_: Some("Normal".to_owned()),
-        reason: Some("Probe".to_owned()),
-        action: Some("Probe".to_owned()),
-        reporting_controller: Some(format!("ensign.dev/{REPORTER}")),
-        reporting_instance: Some(REPORTER.to_owned()),
-        regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Namespace".to_owned()),
-            name: Some(namespace.to_owned()),
-            namespace: Some(namespace.to_owned()),
-            ..ObjectReference::default()
-        }),
-        ..ProbeEvent::default()
     }
 }
 
@@ -472,15 +290,7 @@ fn name_of<K: Writable>(object: &K) -> String {
     format!("{} {}", K::kind(&()), object.known_as())
 }
 
-/// An object of the same name with another UID is another object.
-fn test_uid<K: Writable>(object: &K) -> Value {
-    if mutants::active(Mutant::UidIgnored) {
-        return json!({"op": "test", "path": "/kind", "value": K::kind(&())});
-    }
-    json!({"op": "test", "path": "/metadata/uid", "value": object.uid()})
-}
-
-fn json_patch(operations: Value) -> JsonPatch {
-    // The operations are literals of this file; were one malformed, nothing would be patched.
-    serde_json::from_value(operations).unwrap_or_default()
+fn status_value<K: Writable>(object: &K, status: &impl serde::Serialize) -> Result<Value, ReconcileError> {
+    let act = || format!("writing the status of {}", name_of(object));
+    serde_json::to_value(status).map_err(|source| ReconcileError::Serialize { act: act(), source })
 }

@@ -77,7 +77,7 @@ async fn what_works_is_said_to_work() {
         ("leader", "one_of_two"),
         ("injection", "1 entries"),
         ("discovery", "1 key(s)"),
-        ("credential", "Entra gives a token"),
+        ("credential", "Entra issues a token"),
         ("tenant", "orders is in"),
         ("role", "userAssignedIdentities/orders and its credentials"),
     ] {
@@ -101,8 +101,8 @@ async fn what_does_not_work_has_its_cure() {
         run(&azure, &[&flags[..], &["--azure-allowed-scopes", &orders]].concat(), Some(cluster));
     assert_eq!(status, 1, "{said}");
     for (check, about, cure) in [
-        ("leader", "nobody holds the Lease", "kubectl get pods"),
-        ("injection", "nobody injects", "applies the chart again"),
+        ("leader", "the Lease has no holder", "kubectl get pods"),
+        ("injection", "pods are not injected", "applies the chart again"),
         ("role", "federatedIdentityCredentials/read", "ensign azure-role --scope"),
     ] {
         let found = find(&checks, check, about);

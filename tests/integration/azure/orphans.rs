@@ -81,7 +81,7 @@ async fn a_cluster_that_the_kubeconfig_names_is_refused() {
     let id = format!("--cluster-id={uid}");
     let (status, _, said) = run(&azure, &[&id, "--delete", "--yes", "--issuer", ISSUER], Some(cluster));
     assert_eq!(status, 2, "{said}");
-    assert!(said.contains("not gone") && said.contains("ensign teardown"), "{said}");
+    assert!(said.contains("still exists") && said.contains("ensign teardown"), "{said}");
     assert_eq!(standing(&azure).len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! Identities of their own: which binding gets one, under which name, and whose it is when its binding is gone.
+//! Dedicated identities: which binding gets one, its name, and what happens to it when the binding is deleted.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,6 @@ use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
 use crate::credentials::names::{cluster_tag, hex, safe};
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Verdict};
 use ensign_api::{
     AllowedSubject, ClaimRef, IfExists, MAX_TOKEN_EXPIRATION_SECONDS, ManagedIdentity, ManagedIdentityBinding,
@@ -17,92 +16,92 @@ use ensign_api::{
 /// Longest name of an identity in Azure, in characters.
 const MAX_NAME: usize = 128;
 const HASH_LENGTH: usize = 16;
-/// Longest part that stands for a namespace or a binding.
+/// Longest part for a namespace or a binding, in characters.
 const MAX_PART: usize = 48;
-/// The one grant of an identity that was made for a binding.
+/// Name of the only grant of a dedicated identity.
 const GRANT: &str = "claim";
 
-/// The classes that bindings of a namespace reference, and what was made of them.
+/// The classes that bindings of a namespace reference, and how many identities were created from them.
 #[derive(Clone, Debug, Default)]
 pub struct Classes<'a> {
     /// Classes that exist, by name.
     pub known: BTreeMap<&'a str, &'a ManagedIdentityClass>,
-    /// How many identities there are for the namespace, by class: those of bindings that are gone, too.
+    /// Number of identities for the namespace, by class, including those whose binding was deleted.
     pub made: BTreeMap<&'a str, u32>,
 }
 
-/// Whether the one binding that an identity is for exists.
+/// Whether the binding that an identity is reserved for exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimState {
-    /// The identity is for no binding in particular.
+    /// The identity is not reserved for a binding.
     None,
-    /// It exists.
+    /// The binding exists.
     Bound,
-    /// It is gone; another of its name does not count.
-    Gone,
+    /// The binding was deleted; a new one of the same name does not count.
+    Deleted,
 }
 
-/// Whether the binding that the identity is for is among those of its namespace.
+/// Whether the claimed binding exists; `bindings` returns the bindings of a namespace.
 pub fn claim<'a>(
     object: &ManagedIdentity,
     bindings: impl FnOnce(&str) -> Vec<&'a ManagedIdentityBinding>,
 ) -> ClaimState {
     let Some(claim) = &object.spec.claim_ref else { return ClaimState::None };
     let found = bindings(&claim.namespace).into_iter().any(|binding| is_claimant(claim, &claim.namespace, binding));
-    if found { ClaimState::Bound } else { ClaimState::Gone }
+    if found { ClaimState::Bound } else { ClaimState::Deleted }
 }
 
-/// Whether the claim is this very binding's.
+/// Whether the claim names this binding, by namespace, name and UID.
 pub fn is_claimant(claim: &ClaimRef, namespace: &str, binding: &ManagedIdentityBinding) -> bool {
-    let same_uid = binding.metadata.uid.as_ref() == Some(&claim.uid) || mutants::active(Mutant::ClaimByName);
+    let same_uid = binding.metadata.uid.as_ref() == Some(&claim.uid);
     claim.namespace == namespace && claim.name == binding.name_any() && same_uid
 }
 
-/// Why the identity does not serve the binding, if so.
+/// Why the identity can't serve the binding; `None` if it can.
 pub fn mismatch(object: &ManagedIdentity, namespace: &str, binding: &ManagedIdentityBinding) -> Option<Verdict> {
     let name = object.name_any();
     let message = match &object.spec.claim_ref {
         Some(claim) if is_claimant(claim, namespace, binding) => return None,
         Some(_) => format!(
-            "ManagedIdentity {name} is for another binding (spec.claimRef names it by its UID): make a binding on a ManagedIdentityClass to get an identity of its own, or a cluster operator has to remove spec.claimRef from ManagedIdentity {name} once that binding is gone"
+            "ManagedIdentity {name} belongs to another binding (whose UID is in spec.claimRef): create a binding that references a ManagedIdentityClass to get a dedicated identity, or a cluster operator has to remove spec.claimRef from ManagedIdentity {name} once that binding is deleted"
         ),
         None if binding.class_name().is_none() => return None,
         None => format!(
-            "ManagedIdentity {name} was made for this binding, but a cluster operator has removed its spec.claimRef: make a new binding to get another identity, or one that references ManagedIdentity {name} by name"
+            "ManagedIdentity {name} was created for this binding, but a cluster operator removed its spec.claimRef: create a new binding to get another identity, or one that references ManagedIdentity {name} by name"
         ),
     };
     Some(Verdict::bad(Reason::ClaimMismatch, message))
 }
 
-/// The condition `Claimed`.
+/// The condition `Claimed`; `None` if the identity is not reserved for a binding.
 pub fn claimed(object: &ManagedIdentity, claim: ClaimState) -> Option<Verdict> {
     let reference = object.spec.claim_ref.as_ref()?;
     let binding = format!("ManagedIdentityBinding {}/{} (UID {})", reference.namespace, reference.name, reference.uid);
     Some(match claim {
         ClaimState::None => return None,
-        ClaimState::Bound => Verdict::good(Reason::Bound, format!("{binding} has the identity")),
-        ClaimState::Gone if reclaims(object) => {
-            Verdict::bad(Reason::Deleting, format!("{binding} is gone, and the identity goes with it"))
+        ClaimState::Bound => Verdict::good(Reason::Bound, format!("the identity belongs to {binding}")),
+        ClaimState::Deleted if reclaims(object) => {
+            Verdict::bad(Reason::Deleting, format!("{binding} was deleted, so the identity is deleted too"))
         }
-        ClaimState::Gone => Verdict::bad(
+        ClaimState::Deleted => Verdict::bad(
             Reason::Released,
             format!(
-                "{binding} is gone, and the identity stays; it serves no other binding. A cluster operator has to delete this object, or to remove spec.claimRef to use the identity again"
+                "{binding} was deleted, and the identity is kept; it serves no other binding. A cluster operator has to delete this object, or remove spec.claimRef to use the identity again"
             ),
         ),
     })
 }
 
-/// Whether the object goes when its binding is gone.
+/// Whether the identity in Azure is deleted with the object, and the object with its binding.
 pub fn reclaims(object: &ManagedIdentity) -> bool {
     object.spec.provision.as_ref().is_some_and(|spec| spec.reclaim_policy == ReclaimPolicy::Delete)
 }
 
-/// The limit of a class on identities for one namespace, when it is reached.
+/// The class's limit on identities for the namespace is reached.
 pub fn used_up(class: &ManagedIdentityClass, namespace: &str) -> Verdict {
     let (name, limit) = (class.name_any(), class.spec.max_per_namespace);
     let message = format!(
-        "ManagedIdentityClass {name} allows {limit} identities for namespace {namespace}, and there are as many (see `kubectl get mi --field-selector spec.claimRef.namespace={namespace}`): delete a binding on the class, or a cluster operator has to delete identities that are Released, or raise spec.maxPerNamespace"
+        "ManagedIdentityClass {name} allows {limit} identities for namespace {namespace}, and all of them are used (see `kubectl get mi --field-selector spec.claimRef.namespace={namespace}`): delete a binding that references the class, or a cluster operator has to delete identities that are Released, or raise spec.maxPerNamespace"
     );
     Verdict::bad(Reason::NotAllowed, message)
 }
@@ -115,24 +114,24 @@ pub fn class_not_found(class: &str) -> Verdict {
     Verdict::bad(Reason::ManagedIdentityClassNotFound, message)
 }
 
-/// The binding gets an identity of its own.
-pub fn about_to_be_made(class: &str, grant: &AllowedSubject) -> Verdict {
+/// The binding is allowed and waits for its dedicated identity.
+pub fn identity_pending(class: &str, grant: &AllowedSubject) -> Verdict {
     let message = format!(
-        "allowed by entry {} of ManagedIdentityClass {class}; a ManagedIdentity is about to be made for the binding",
+        "allowed by entry {} of ManagedIdentityClass {class}; a ManagedIdentity is about to be created for the binding",
         grant.name
     );
     Verdict::unknown(Reason::Pending, message)
 }
 
-/// The binding would get an identity of its own, but the API server refuses the object, in these words.
-pub fn not_made(class: &str, refusal: &str) -> Verdict {
+/// The binding is allowed, but the API server rejects its `ManagedIdentity`; `error` is the server's message.
+pub fn creation_rejected(class: &str, error: &str) -> Verdict {
     let message = format!(
-        "allowed by ManagedIdentityClass {class}, but the API server refuses the ManagedIdentity for the binding ({refusal}): whoever runs Ensign has to let its controller create and delete ManagedIdentities (identityClasses in the values of its chart), or to cure what the refusal names"
+        "allowed by ManagedIdentityClass {class}, but the API server rejects the ManagedIdentity for the binding ({error}): an administrator of Ensign has to let the controller create and delete ManagedIdentities (identityClasses: true in the chart), or fix what the error reports"
     );
     Verdict::bad(Reason::ProvisioningFailed, message)
 }
 
-/// The object that the binding gets. It serves this very binding, and nobody else.
+/// The `ManagedIdentity` to create for the binding; it serves only this binding.
 pub fn identity_for(
     namespace: &str,
     binding: &ManagedIdentityBinding,
@@ -172,8 +171,8 @@ pub fn identity_for(
     }
 }
 
-/// The name of the identity in Azure: what the template says for people, shortened where it is long, and a hash over the
-/// cluster, the namespace, the binding and its UID, each with its length, which is never cut.
+/// The name of the identity in Azure: the filled-in template, truncated if too long, and a hash of the cluster, the
+/// namespace, the binding and its UID, each with its length. The hash is never truncated.
 pub fn azure_name(template: &str, cluster_id: &str, claim: &ClaimRef) -> String {
     let mut hash = Sha256::new();
     for part in [cluster_id, &claim.namespace, &claim.name, &claim.uid] {
@@ -185,7 +184,7 @@ pub fn azure_name(template: &str, cluster_id: &str, claim: &ClaimRef) -> String 
         .replace("{cluster}", &cluster_tag(cluster_id))
         .replace("{namespace}", &part(&claim.namespace))
         .replace("{binding}", &part(&claim.name));
-    // The schema leaves nothing else in a template; Azure would refuse it.
+    // The CRD's schema allows no other characters in a template; Azure would reject them.
     let readable: String = filled
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })

@@ -30,7 +30,7 @@ fn class(spec: &Value) -> ManagedIdentityClass {
     .unwrap()
 }
 
-fn made() -> ManagedIdentity {
+fn dedicated() -> ManagedIdentity {
     identity_for("shop", &binding("orders", "1", "ManagedIdentityClass"), &class(&json!({})), "one")
 }
 
@@ -41,12 +41,12 @@ fn is_name(name: &str) -> bool {
 }
 
 #[test]
-fn an_identity_of_its_own_is_for_one_binding_one_service_account_and_gone_with_it() {
-    let object = made();
+fn a_dedicated_identity_serves_one_binding_and_one_service_account_and_is_deleted_with_it() {
+    let object = dedicated();
     assert_eq!(object.metadata.name.as_deref(), Some("mib-1"));
     assert_eq!(object.spec.claim_ref, Some(claim_ref("shop", "orders", "1")));
     assert_eq!(object.spec.class_name.as_deref(), Some("dedicated"));
-    assert!(reclaims(&object), "Delete is the default of a class");
+    assert!(reclaims(&object), "a class defaults to Delete");
     let [grant] = &object.spec.allowed_subjects[..] else { panic!("one grant") };
     assert_eq!((grant.namespace.as_deref(), grant.service_accounts[0].0.as_str()), (Some("shop"), "app"));
     assert!(crate::acceptance::identities::arm_id(&object).is_ok());
@@ -63,36 +63,36 @@ fn roles_and_tags_are_copied_from_the_class() {
 }
 
 #[test]
-fn a_claim_is_that_of_one_uid() {
-    let object = made();
+fn a_claim_matches_only_one_uid() {
+    let object = dedicated();
     assert_eq!(mismatch(&object, "shop", &binding("orders", "1", "ManagedIdentityClass")), None);
     for (namespace, name, uid) in [("shop", "orders", "2"), ("shop", "other", "1"), ("other", "orders", "1")] {
         for kind in ["ManagedIdentity", "ManagedIdentityClass"] {
-            let refused = mismatch(&object, namespace, &binding(name, uid, kind)).expect("refused");
-            assert_eq!(refused.reason, Reason::ClaimMismatch);
+            let rejected = mismatch(&object, namespace, &binding(name, uid, kind)).expect("a mismatch");
+            assert_eq!(rejected.reason, Reason::ClaimMismatch);
         }
     }
 }
 
 #[test]
-fn an_identity_whose_claim_was_removed_serves_those_who_name_it_and_not_its_former_binding() {
-    let mut object = made();
+fn an_identity_whose_claim_was_removed_serves_bindings_that_name_it_but_not_its_former_one() {
+    let mut object = dedicated();
     object.spec.claim_ref = None;
     assert_eq!(mismatch(&object, "shop", &binding("orders", "2", "ManagedIdentity")), None);
-    let former = mismatch(&object, "shop", &binding("orders", "1", "ManagedIdentityClass")).expect("refused");
+    let former = mismatch(&object, "shop", &binding("orders", "1", "ManagedIdentityClass")).expect("a mismatch");
     assert!(former.message.contains("removed its spec.claimRef"), "{former:?}");
 }
 
 #[test]
-fn a_claim_whose_binding_is_gone_is_released_or_goes() {
-    let mut object = made();
+fn an_identity_whose_binding_was_deleted_is_released_or_deleted() {
+    let mut object = dedicated();
     let present = binding("orders", "1", "ManagedIdentityClass");
     let again = binding("orders", "2", "ManagedIdentityClass");
     assert_eq!(claim(&object, |_| vec![&present]), ClaimState::Bound);
-    assert_eq!(claim(&object, |_| vec![&again]), ClaimState::Gone, "one of its name is another");
-    assert_eq!(claimed(&object, ClaimState::Gone).unwrap().reason, Reason::Deleting);
+    assert_eq!(claim(&object, |_| vec![&again]), ClaimState::Deleted, "a new binding of the same name is another");
+    assert_eq!(claimed(&object, ClaimState::Deleted).unwrap().reason, Reason::Deleting);
     object.spec.provision.as_mut().unwrap().reclaim_policy = ReclaimPolicy::Retain;
-    assert_eq!(claimed(&object, ClaimState::Gone).unwrap().reason, Reason::Released);
+    assert_eq!(claimed(&object, ClaimState::Deleted).unwrap().reason, Reason::Released);
     assert_eq!(claimed(&object, ClaimState::Bound).unwrap().reason, Reason::Bound);
     object.spec.claim_ref = None;
     assert_eq!(claim(&object, |_| Vec::new()), ClaimState::None);
@@ -100,7 +100,7 @@ fn a_claim_whose_binding_is_gone_is_released_or_goes() {
 }
 
 #[test]
-fn names_say_what_the_template_says() {
+fn names_start_with_the_filled_in_template() {
     let name = azure_name("{cluster}-{namespace}-{binding}", "one", &claim_ref("shop", "orders", "1"));
     assert!(name.starts_with(&format!("{}-shop-orders-", cluster_tag("one"))), "{name}");
     let name = azure_name("app_{binding}", "one", &claim_ref("shop", "orders.v1", "1"));
@@ -108,7 +108,7 @@ fn names_say_what_the_template_says() {
 }
 
 #[test]
-fn where_one_part_ends_and_the_next_begins_matters() {
+fn the_boundaries_between_parts_affect_the_name() {
     let names: BTreeSet<_> = [("a-b", "c"), ("a", "b-c"), ("a", "b.c")]
         .map(|(namespace, name)| azure_name("{namespace}-{binding}", "one", &claim_ref(namespace, name, "1")))
         .into();
@@ -116,14 +116,14 @@ fn where_one_part_ends_and_the_next_begins_matters() {
 }
 
 #[test]
-fn a_binding_that_is_made_again_gets_another_name() {
+fn a_recreated_binding_gets_another_name() {
     let name = |uid| azure_name("{binding}", "one", &claim_ref("shop", "orders", uid));
     assert_ne!(name("1"), name("2"));
 }
 
 proptest! {
     #[test]
-    fn whatever_the_template_says_azure_takes_the_name(
+    fn for_any_template_azure_accepts_the_name(
         template in ".{0,120}", namespace in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name in "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
     ) {
         let name = azure_name(&template, "one", &claim_ref(&namespace, &name, "1"));
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn each_part_makes_another_name_however_the_parts_are_cut(
+    fn each_part_affects_the_name_wherever_the_boundaries_are(
         parts in prop::array::uniform4("[a-b.-]{0,3}"), others in prop::array::uniform4("[a-b.-]{0,3}"),
         template in "x|\\{namespace\\}-\\{binding\\}",
     ) {

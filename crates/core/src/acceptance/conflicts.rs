@@ -1,22 +1,22 @@
-//! Whether two bindings of one service account can ask for different things in the same pod.
+//! Whether two bindings of one service account can request conflicting injection into the same pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ensign_api::selector::{LabelOperator, LabelSelector};
 use ensign_api::{ContainerFilter, InjectionMode, ManagedIdentityBinding};
 
-/// What two bindings disagree about.
+/// What two bindings conflict about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clash {
     /// Both write the same environment variable, with different client IDs, into the same container.
     ClientIdEnv,
-    /// They need different lifetimes of the one projected token.
+    /// They request different lifetimes of the pod's single projected token.
     TokenExpiration,
 }
 
-/// What the two bindings disagree about in some pod that both match. Both must be of the same service account.
+/// What the two bindings conflict about in a pod that both can match. Both must have the same service account.
 ///
-/// Two bindings of the same identity never clash over its client ID: they would write the same value.
+/// Two bindings to the same identity do not conflict over the client ID: they write the same value.
 pub fn clash(one: &ManagedIdentityBinding, other: &ManagedIdentityBinding) -> Option<Clash> {
     let different_identity = one.identity_name() != other.identity_name();
     let (one, other) = (&one.spec, &other.spec);
@@ -32,7 +32,7 @@ pub fn clash(one: &ManagedIdentityBinding, other: &ManagedIdentityBinding) -> Op
         .then_some(Clash::ClientIdEnv)
 }
 
-/// Whether some pod can match both selectors. Absent or empty: every pod.
+/// Whether a pod can match both selectors. An absent or empty selector matches every pod.
 pub fn selectors_overlap(one: Option<&LabelSelector>, other: Option<&LabelSelector>) -> bool {
     let mut keys: BTreeMap<&str, Values<'_>> = BTreeMap::new();
     for selector in [one, other].into_iter().flatten() {
@@ -53,7 +53,7 @@ pub fn selectors_overlap(one: Option<&LabelSelector>, other: Option<&LabelSelect
     keys.values().all(Values::possible)
 }
 
-/// What the requirements leave of one label.
+/// The values of one label that satisfy all requirements.
 #[derive(Default)]
 struct Values<'a> {
     allowed: Option<BTreeSet<&'a str>>,
@@ -107,27 +107,27 @@ mod tests {
     }
 
     #[test]
-    fn two_identities_for_every_pod_clash_over_the_client_id() {
+    fn two_identities_for_every_pod_conflict_over_the_client_id() {
         assert_eq!(clash_of(&json!({}), &json!({})), Some(Clash::ClientIdEnv));
     }
 
     #[test]
-    fn two_bindings_of_one_identity_do_not_clash() {
+    fn two_bindings_to_one_identity_do_not_conflict() {
         assert_eq!(clash(&binding("a", &json!({})), &binding("a", &json!({}))), None);
     }
 
     #[test]
-    fn another_variable_solves_the_clash() {
+    fn another_variable_resolves_the_conflict() {
         assert_eq!(clash_of(&json!({}), &json!({"injection": {"clientIDEnv": "AUDIT_CLIENT_ID"}})), None);
     }
 
     #[test]
-    fn bindings_that_do_not_inject_do_not_clash() {
+    fn bindings_that_do_not_inject_do_not_conflict() {
         assert_eq!(clash_of(&json!({}), &json!({"injection": {"mode": "None"}})), None);
     }
 
     #[test]
-    fn disjoint_selectors_do_not_clash() {
+    fn disjoint_selectors_do_not_conflict() {
         let select = |selector: &Value| json!({"podSelector": selector});
         let cases = [
             (json!({"matchLabels": {"app": "a"}}), json!({"matchLabels": {"app": "b"}})),
@@ -150,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn selectors_on_different_labels_can_meet_in_one_pod() {
+    fn selectors_on_different_labels_can_match_one_pod() {
         let one = json!({"podSelector": {"matchLabels": {"app": "a"}}});
         let other = json!({"podSelector": {"matchLabels": {"tier": "web"}}});
         assert_eq!(clash_of(&one, &other), Some(Clash::ClientIdEnv));
     }
 
     #[test]
-    fn different_containers_do_not_clash_but_share_the_token() {
+    fn different_containers_do_not_conflict_but_share_the_token() {
         let one = json!({"injection": {"containers": {"include": ["app"]}}});
         let other = json!({"injection": {"containers": {"include": ["sidecar"]}}});
         assert_eq!(clash_of(&one, &other), None);

@@ -11,10 +11,10 @@ pub fn covers(grant: &AllowedSubject, subject: &Subject, namespace_labels: &BTre
         && grant.service_accounts.iter().any(|pattern| pattern.matches(&subject.service_account))
 }
 
-/// Whether the entry speaks of the namespace.
+/// Whether the entry covers the namespace.
 ///
-/// The schema refuses entries with both or neither of the two fields, and empty selectors. Should one get here all
-/// the same, it grants nothing.
+/// The CRD's schema rejects entries with both or neither of the two fields, and empty selectors. Such an entry would grant
+/// nothing here either.
 pub fn covers_namespace(grant: &AllowedSubject, namespace: &str, namespace_labels: &BTreeMap<String, String>) -> bool {
     match (&grant.namespace, &grant.namespace_selector) {
         (Some(name), None) => name == namespace,
@@ -23,19 +23,19 @@ pub fn covers_namespace(grant: &AllowedSubject, namespace: &str, namespace_label
     }
 }
 
-/// What to tell the owner of a binding that no grant covers.
-pub fn refusal(holder: &str, subject: &Subject) -> String {
+/// The message for a binding that no grant covers.
+pub fn not_covered(holder: &str, subject: &Subject) -> String {
     let Subject { namespace, service_account } = subject;
     format!(
         "{holder} does not allow service account {service_account} of namespace {namespace}: a cluster operator has to add an entry to its spec.allowedSubjects, for example {{name: {namespace}, namespace: {namespace}, serviceAccounts: [{service_account}]}}"
     )
 }
 
-/// What to tell the owner of a binding whose grant is used up in its namespace.
+/// The message for a binding whose grant has reached its limit in the namespace.
 pub fn used_up(holder: &str, grant: &AllowedSubject, namespace: &str) -> String {
     let limit = grant.max_per_namespace.unwrap_or_default();
     format!(
-        "allowedSubjects entry {} of {holder} admits {limit} service account(s) of namespace {namespace}, and older bindings use them: delete one of those bindings, or a cluster operator has to raise maxPerNamespace",
+        "allowedSubjects entry {} of {holder} admits {limit} service account(s) of namespace {namespace}, and other bindings use them all: delete one of those bindings, or a cluster operator has to raise maxPerNamespace",
         grant.name
     )
 }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn no_entry_allows_nobody() {
+    fn no_entries_allow_nobody() {
         assert!(!allows(&[], "shop", "orders", &[]));
     }
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_the_schema_should_have_refused_grants_nothing() {
+    fn an_entry_that_the_schema_should_have_rejected_grants_nothing() {
         let mut both = grant(json!({"name": "a", "namespace": "shop", "serviceAccounts": ["*"]}));
         both.namespace_selector = Some(LabelSelector::default());
         let mut empty = both.clone();

@@ -1,13 +1,12 @@
-//! Whether a `ManagedIdentity` may be used at all, and which one owns an identity in Azure.
+//! Whether a `ManagedIdentity` is accepted, and which one owns an identity in Azure.
 
 use kube::ResourceExt;
 
 use super::scopes::AllowedScopes;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{Reason, Verdict};
 use ensign_api::{ArmId, ManagedIdentity};
 
-/// The identity in Azure that the object speaks of, or why it speaks of none.
+/// The ARM ID of the identity that the object names, or the verdict `InvalidSpec`.
 pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
     match (&object.spec.existing, &object.spec.provision) {
         (Some(existing), None) => existing
@@ -16,7 +15,7 @@ pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
             .map_err(|error| Verdict::bad(Reason::InvalidSpec, format!("spec.existing.resourceID: {error}"))),
         (None, Some(provision)) => {
             let (subscription, group) = (&provision.subscription_id, &provision.resource_group);
-            // Each part is checked as it is parsed: none of them can bring a segment of its own.
+            // Parsing validates each part, so none can add a path segment.
             format!(
                 "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
                 provision.name
@@ -30,18 +29,15 @@ pub fn arm_id(object: &ManagedIdentity) -> Result<ArmId, Verdict> {
     }
 }
 
-/// The object that owns the identity in Azure among those that name it: the oldest, then the first by name.
+/// The object that owns the identity in Azure, among all that name it: the oldest, or the first by name if equally old.
 pub fn owner<'a>(siblings: &[&'a ManagedIdentity]) -> Option<&'a ManagedIdentity> {
-    if mutants::active(Mutant::DuplicatesWrite) {
-        return siblings.iter().copied().min_by_key(|object| object.metadata.deletion_timestamp.is_none());
-    }
     siblings
         .iter()
         .copied()
         .min_by_key(|object| (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.name_any()))
 }
 
-/// Whether the object may be used, given all objects that name the same identity in Azure.
+/// The condition `Accepted`, given all objects that name the same identity in Azure (`siblings`).
 pub fn accept(
     object: &ManagedIdentity,
     siblings: &[&ManagedIdentity],
@@ -52,18 +48,17 @@ pub fn accept(
         Ok(id) => id,
         Err(verdict) => return verdict,
     };
-    let others_may = mutants::active(Mutant::DuplicatesWrite);
-    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any() && !others_may) {
+    if let Some(owner) = owner(siblings).filter(|owner| owner.name_any() != object.name_any()) {
         let owner = owner.name_any();
         return Verdict::bad(
             Reason::DuplicateIdentity,
             format!(
-                "ManagedIdentity {owner} is older and names {id} too: a cluster operator has to delete one of the two, after adding its allowedSubjects to the other"
+                "ManagedIdentity {owner} is older and names {id} too: a cluster operator has to add the allowedSubjects of one of the two to the other, and then delete it"
             ),
         );
     }
-    if let Some(refusal) = scopes.refusal(&id) {
-        return refusal;
+    if let Some(verdict) = scopes.refusal(&id) {
+        return verdict;
     }
     let client_id = object.status.as_ref().and_then(|status| status.client_id.as_deref());
     if is_own(client_id, own_client_id) {
@@ -72,16 +67,16 @@ pub fn accept(
     Verdict::good(Reason::Accepted, format!("owns {id} in this cluster"))
 }
 
-/// Whether a client ID is the controller's own.
+/// Whether the client ID is that of the controller's own identity.
 pub fn is_own(client_id: Option<&str>, own_client_id: Option<&str>) -> bool {
     client_id.zip(own_client_id).is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
-/// The refusal to hand out Ensign's own identity.
+/// The verdict for Ensign's own identity, which must not be shared.
 pub fn own_identity(id: &ArmId) -> Verdict {
     Verdict::bad(
         Reason::OwnIdentity,
-        format!("{id} is the identity that Ensign itself uses: a cluster operator has to name another one"),
+        format!("{id} is the controller's own identity: a cluster operator has to name another one"),
     )
 }
 
@@ -106,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_owns_and_the_other_is_a_duplicate_that_names_it() {
+    fn the_oldest_owns_the_identity_and_the_duplicate_names_it() {
         let older = identity("z", 1, &existing(ID));
         let younger = identity(
             "a",
@@ -115,9 +110,9 @@ mod tests {
         );
         let siblings = [&younger, &older];
         assert!(accept(&older, &siblings, None, &AllowedScopes::default()).holds());
-        let refused = accept(&younger, &siblings, None, &AllowedScopes::default());
-        assert_eq!(refused.reason, Reason::DuplicateIdentity);
-        assert!(refused.message.contains("ManagedIdentity z is older"), "{refused:?}");
+        let rejected = accept(&younger, &siblings, None, &AllowedScopes::default());
+        assert_eq!(rejected.reason, Reason::DuplicateIdentity);
+        assert!(rejected.message.contains("ManagedIdentity z is older"), "{rejected:?}");
     }
 
     fn provision(subscription: &str, group: &str, name: &str) -> Value {
@@ -127,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_that_is_made_has_the_id_of_its_parts_and_is_bound_by_the_scopes() {
+    fn a_provisioned_identity_has_the_id_of_its_parts_and_is_limited_by_the_scopes() {
         let subscription = "00000000-0000-0000-0000-000000000001";
         let object = identity("a", 1, &provision(subscription, "RG", "Orders"));
         assert_eq!(arm_id(&object).unwrap().key(), ID.to_lowercase());
@@ -142,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_an_identity_that_is_made_leads_elsewhere() {
+    fn no_part_of_a_provisioned_identity_can_change_its_path() {
         let guid = "00000000-0000-0000-0000-000000000001";
         let group = "rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/other/x";
         for spec in [
@@ -164,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_id_that_the_schema_should_have_refused_is_refused() {
+    fn a_resource_id_that_the_schema_should_have_rejected_is_rejected() {
         let object = identity("a", 1, &existing("/subscriptions/../x"));
         assert_eq!(accept(&object, &[&object], None, &AllowedScopes::default()).reason, Reason::InvalidSpec);
     }
 
     #[test]
-    fn an_identity_outside_of_the_allowed_scopes_is_refused() {
+    fn an_identity_outside_the_allowed_scopes_is_rejected() {
         let object = identity("a", 1, &existing(ID));
         let group = |name: &str| {
             let text = format!("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/{name}");
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn ensigns_own_identity_is_never_handed_out() {
+    fn the_controllers_own_identity_is_never_accepted() {
         let mut object = identity("a", 1, &existing(ID));
         object.status = serde_json::from_value(json!({"clientID": "c0ffee"})).unwrap();
         assert!(accept(&object, &[&object], Some("other"), &AllowedScopes::default()).holds());

@@ -1,7 +1,7 @@
 //! Which bindings of a namespace are accepted.
 //!
-//! Everything that this depends on is local to the namespace: its bindings, the identities that they reference, and
-//! its labels. So each reconcile that concerns the namespace comes to the same answer.
+//! The inputs are local to the namespace: its bindings, the identities and classes that they reference, and its labels. So
+//! every reconcile that concerns the namespace comes to the same result.
 
 pub mod claims;
 pub mod conflicts;
@@ -16,11 +16,10 @@ use kube::ResourceExt;
 use self::claims::Classes;
 use self::conflicts::{Clash, clash};
 use crate::credentials::names::Subject;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{ConditionType, Reason, Verdict, is_true};
 use ensign_api::{AllowedSubject, ManagedIdentity, ManagedIdentityBinding};
 
-/// A namespace as far as acceptance goes.
+/// The inputs from one namespace.
 #[derive(Clone, Debug)]
 pub struct NamespaceFacts<'a> {
     /// Its name.
@@ -33,27 +32,27 @@ pub struct NamespaceFacts<'a> {
     pub classes: &'a Classes<'a>,
 }
 
-/// A `ManagedIdentity` and whether it may be used at all.
+/// A `ManagedIdentity` and whether it is accepted itself.
 #[derive(Clone, Debug)]
 pub struct IdentityFacts<'a> {
     /// The object.
     pub object: &'a ManagedIdentity,
-    /// Whether the object itself is accepted.
+    /// Its condition `Accepted`.
     pub accepted: Verdict,
 }
 
-/// What was decided of one binding.
+/// The decision about one binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acceptance {
     /// The condition `Accepted`.
     pub verdict: Verdict,
-    /// The name of the grant, for audit records.
+    /// The name of the grant, for the audit log.
     pub grant: Option<String>,
 }
 
 impl Acceptance {
-    /// Whether the binding only waits for an identity that is to be made for it.
-    pub fn may_have_one_made(&self) -> bool {
+    /// Whether the binding is allowed and only waits for its dedicated identity to be created.
+    pub fn awaits_identity(&self) -> bool {
         self.grant.is_some() && self.verdict.status.is_none()
     }
 }
@@ -70,8 +69,8 @@ pub fn decide(
     let mut decided = authorize(namespace, &bindings, identities);
     let mut winners: Vec<&ManagedIdentityBinding> = Vec::new();
     for binding in bindings {
-        // One that waits for its identity has its place already: it must not win later what a younger one has by then.
-        let competes = |found: &&mut Acceptance| found.verdict.holds() || found.may_have_one_made();
+        // A binding that waits for its identity competes already, so that it does not take over from a younger one later.
+        let competes = |found: &&mut Acceptance| found.verdict.holds() || found.awaits_identity();
         let Some(acceptance) = decided.get_mut(&binding.name_any()).filter(competes) else {
             continue;
         };
@@ -90,19 +89,21 @@ pub fn decide(
     decided
 }
 
-/// Older first; the name decides between equals.
+/// Sort key: oldest first, then by name.
 pub fn age_key(binding: &ManagedIdentityBinding) -> (Option<k8s_openapi::jiff::Timestamp>, String) {
     (binding.metadata.creation_timestamp.as_ref().map(|time| time.0), binding.name_any())
 }
 
-/// Subjects that each grant admits already, by its holder and its name, and identities that are still to be made, by class.
+/// How much of each limit is used.
 #[derive(Default)]
-struct Places<'a> {
+struct Usage<'a> {
+    /// Service accounts that a grant admits, by the grant's holder and name.
     admitted: BTreeMap<(Holder<'a>, &'a str), BTreeSet<&'a str>>,
-    asked: BTreeMap<&'a str, u32>,
+    /// Number of identities that are yet to be created, by class.
+    pending: BTreeMap<&'a str, u32>,
 }
 
-/// Which object has a grant.
+/// The object that contains a grant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder<'a> {
     Identity(&'a str),
@@ -118,9 +119,9 @@ impl std::fmt::Display for Holder<'_> {
     }
 }
 
-impl<'a> Places<'a> {
-    /// The first grant of the holder that covers the subject and has a place for it, or why there is none.
-    fn find(
+impl<'a> Usage<'a> {
+    /// The first grant of the holder that covers the subject and is not used up, or the rejection.
+    fn find_grant(
         &mut self,
         holder: Holder<'a>,
         allowed: &'a [AllowedSubject],
@@ -130,20 +131,20 @@ impl<'a> Places<'a> {
         let mut used_up = None;
         for grant in allowed.iter().filter(|grant| grants::covers(grant, &subject, namespace.labels)) {
             let subjects = self.admitted.entry((holder, grant.name.as_str())).or_default();
-            let room = grant.max_per_namespace.is_none_or(|limit| subjects.len() < limit as usize);
-            if room || subjects.contains(account) {
+            let has_room = grant.max_per_namespace.is_none_or(|limit| subjects.len() < limit as usize);
+            if has_room || subjects.contains(account) {
                 return Ok(grant);
             }
             used_up.get_or_insert(grant);
         }
         let message = match used_up {
             Some(grant) => grants::used_up(&holder.to_string(), grant, namespace.name),
-            None => grants::refusal(&holder.to_string(), &subject),
+            None => grants::not_covered(&holder.to_string(), &subject),
         };
-        Err(refused(Reason::NotAllowed, message))
+        Err(rejected(Reason::NotAllowed, message))
     }
 
-    fn take(&mut self, holder: Holder<'a>, grant: &'a AllowedSubject, account: &'a str) {
+    fn admit(&mut self, holder: Holder<'a>, grant: &'a AllowedSubject, account: &'a str) {
         self.admitted.entry((holder, grant.name.as_str())).or_default().insert(account);
     }
 }
@@ -153,18 +154,18 @@ fn authorize<'a>(
     bindings: &[&'a ManagedIdentityBinding],
     identities: &BTreeMap<&str, IdentityFacts<'a>>,
 ) -> BTreeMap<String, Acceptance> {
-    // Those that Azure confirmed keep their place.
-    let mut places = Places::default();
+    // Bindings with a confirmed credential come first, so that they are never displaced.
+    let mut usage = Usage::default();
     let mut order = bindings.to_vec();
     order.sort_by_key(|binding| !was_confirmed(binding));
     order
         .into_iter()
         .map(|binding| {
             let acceptance = match identities.get(binding.identity_name().as_ref()) {
-                Some(identity) => authorize_one(namespace, binding, identity, &mut places),
+                Some(identity) => authorize_one(namespace, binding, identity, &mut usage),
                 None => match binding.class_name() {
-                    Some(class) => ask(namespace, binding, class, &mut places),
-                    None => refused(Reason::ManagedIdentityNotFound, not_found(binding)),
+                    Some(class) => authorize_new(namespace, binding, class, &mut usage),
+                    None => rejected(Reason::ManagedIdentityNotFound, not_found(binding)),
                 },
             };
             (binding.name_any(), acceptance)
@@ -176,38 +177,34 @@ fn authorize_one<'a>(
     namespace: &NamespaceFacts<'a>,
     binding: &'a ManagedIdentityBinding,
     identity: &IdentityFacts<'a>,
-    places: &mut Places<'a>,
+    usage: &mut Usage<'a>,
 ) -> Acceptance {
     let object = identity.object;
     let name = object.metadata.name.as_deref().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() {
-        return refused(Reason::ManagedIdentityNotFound, format!("ManagedIdentity {name} is being deleted"));
+        return rejected(Reason::ManagedIdentityNotFound, format!("ManagedIdentity {name} is being deleted"));
     }
     if let Some(verdict) = claims::mismatch(object, namespace.name, binding) {
         return Acceptance { verdict, grant: None };
     }
     if !identity.accepted.holds() {
         let message = format!("ManagedIdentity {name} is not accepted itself: {}", identity.accepted.message);
-        return refused(Reason::ManagedIdentityNotAccepted, message);
-    }
-    if was_confirmed(binding) && mutants::active(Mutant::GrantNotRechecked) {
-        let grant = Some("once".to_owned());
-        return Acceptance { verdict: Verdict::good(Reason::Accepted, ""), grant };
+        return rejected(Reason::ManagedIdentityNotAccepted, message);
     }
     let account = binding.spec.service_account_name.as_str();
     let own = Holder::Identity(name);
-    let grant = match places.find(own, &object.spec.allowed_subjects, (namespace, account)) {
+    let grant = match usage.find_grant(own, &object.spec.allowed_subjects, (namespace, account)) {
         Ok(grant) => grant,
-        Err(refusal) => return refusal,
+        Err(rejection) => return rejection,
     };
-    // Who may use a class is asked anew each time. Identities of a class that is gone live on with the grant of their own.
+    // The class's grants are rechecked every time. If the class was deleted, the identity's own grant is enough.
     let class = binding.class_name().and_then(|class| namespace.classes.known.get(class).copied());
     let of_class = match class.and_then(|class| Some((class.metadata.name.as_deref()?, class))) {
         Some((class_name, class)) => {
             let holder = Holder::Class(class_name);
-            match places.find(holder, &class.spec.allowed_subjects, (namespace, account)) {
+            match usage.find_grant(holder, &class.spec.allowed_subjects, (namespace, account)) {
                 Ok(grant) => Some((holder, grant)),
-                Err(refusal) => return refusal,
+                Err(rejection) => return rejection,
             }
         }
         None => None,
@@ -215,47 +212,47 @@ fn authorize_one<'a>(
     let expiration = binding.spec.injection.token_expiration_seconds;
     let longest = object.spec.max_token_expiration_seconds;
     if expiration > longest {
-        return refused(
+        return rejected(
             Reason::TokenExpirationTooLong,
             format!(
                 "spec.injection.tokenExpirationSeconds is {expiration}, but ManagedIdentity {name} allows at most {longest}: lower it, or a cluster operator has to raise spec.maxTokenExpirationSeconds"
             ),
         );
     }
-    places.take(own, grant, account);
+    usage.admit(own, grant, account);
     let (holder, grant) = of_class.unwrap_or((own, grant));
-    places.take(holder, grant, account);
+    usage.admit(holder, grant, account);
     let message = format!("allowed by entry {} of {holder}", grant.name);
     Acceptance { verdict: Verdict::good(Reason::Accepted, message), grant: Some(grant.name.clone()) }
 }
 
-/// A binding on a class, for which there is no identity yet.
-fn ask<'a>(
+/// A binding that references a class and has no identity yet.
+fn authorize_new<'a>(
     namespace: &NamespaceFacts<'a>,
     binding: &'a ManagedIdentityBinding,
     class_name: &'a str,
-    places: &mut Places<'a>,
+    usage: &mut Usage<'a>,
 ) -> Acceptance {
     let Some(class) = namespace.classes.known.get(class_name).copied() else {
         return Acceptance { verdict: claims::class_not_found(class_name), grant: None };
     };
     let account = binding.spec.service_account_name.as_str();
     let holder = Holder::Class(class_name);
-    let grant = match places.find(holder, &class.spec.allowed_subjects, (namespace, account)) {
+    let grant = match usage.find_grant(holder, &class.spec.allowed_subjects, (namespace, account)) {
         Ok(grant) => grant,
-        Err(refusal) => return refusal,
+        Err(rejection) => return rejection,
     };
-    let made = namespace.classes.made.get(class_name).copied().unwrap_or_default();
-    let asked = places.asked.entry(class_name).or_default();
-    if made.saturating_add(*asked) >= class.spec.max_per_namespace {
+    let created = namespace.classes.made.get(class_name).copied().unwrap_or_default();
+    let pending = usage.pending.entry(class_name).or_default();
+    if created.saturating_add(*pending) >= class.spec.max_per_namespace {
         return Acceptance { verdict: claims::used_up(class, namespace.name), grant: None };
     }
-    *asked += 1;
-    places.take(holder, grant, account);
-    Acceptance { verdict: claims::about_to_be_made(class_name, grant), grant: Some(grant.name.clone()) }
+    *pending += 1;
+    usage.admit(holder, grant, account);
+    Acceptance { verdict: claims::identity_pending(class_name, grant), grant: Some(grant.name.clone()) }
 }
 
-fn refused(reason: Reason, message: String) -> Acceptance {
+fn rejected(reason: Reason, message: String) -> Acceptance {
     Acceptance { verdict: Verdict::bad(reason, message), grant: None }
 }
 
@@ -277,11 +274,11 @@ fn conflict_message(winner: &ManagedIdentityBinding, binding: &ManagedIdentityBi
     let winner = winner.name_any();
     match clash {
         Clash::ClientIdEnv => format!(
-            "binding {winner} is older and writes {} into the same containers for another identity: set another spec.injection.clientIDEnv, or narrow podSelector or containers, in a new binding",
+            "binding {winner} is older and sets {} in the same containers to another identity's client ID: use another spec.injection.clientIDEnv, or a narrower podSelector or containers, in a new binding",
             binding.spec.injection.client_id_env
         ),
         Clash::TokenExpiration => format!(
-            "binding {winner} is older and can match the same pods with another spec.injection.tokenExpirationSeconds, but a pod has one token: use the same value in both, or narrow podSelector"
+            "binding {winner} is older and can match the same pods with another spec.injection.tokenExpirationSeconds, but a pod has a single token: use the same value in both, or a narrower podSelector"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Where in Azure this controller may act at all, whatever objects say: `--azure-allowed-scopes`.
+//! `--azure-allowed-scopes`: where in Azure the controller may act, regardless of what objects request.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,17 +7,17 @@ use crate::failure::Failure;
 use ensign_api::conditions::{Reason, Verdict};
 use ensign_api::{ArmId, arm_id};
 
-/// A subscription, a resource group or a user-assigned managed identity, as an ARM ID. Case does not tell two apart.
+/// The ARM ID of a subscription, a resource group or a user-assigned managed identity; matched case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AzureScope {
     subscription: String,
     resource_group: Option<String>,
     identity: Option<ArmId>,
-    /// In lower case, without a slash at its end.
+    /// In lower case, without a trailing slash.
     key: String,
 }
 
-/// Why a text is not a scope.
+/// The text is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a scope: {problem}; expected /subscriptions/<guid>, /subscriptions/<guid>/resourceGroups/<name>, or the resource ID of a user-assigned managed identity"
@@ -28,7 +28,7 @@ pub struct InvalidScope {
 }
 
 impl AzureScope {
-    /// Whether the identity is the scope itself or lies under it. Segments count as a whole: `rg` does not cover `rg2`.
+    /// Whether the identity is the scope itself or within it. Whole path segments are compared: `rg` does not cover `rg2`.
     pub fn covers(&self, identity: &ArmId) -> bool {
         self.contains(identity.key())
     }
@@ -42,13 +42,13 @@ impl AzureScope {
         self.identity.as_ref()
     }
 
-    /// The segments of the path of the subscription or resource group.
+    /// The path segments of the subscription or resource group.
     pub fn container(&self) -> Vec<&str> {
         let group = self.resource_group.iter().flat_map(|group| ["resourceGroups", group.as_str()]);
         ["subscriptions", self.subscription.as_str()].into_iter().chain(group).collect()
     }
 
-    /// The smallest scope that contains this one and to which Azure lets a custom role be limited: a resource group or a
+    /// The smallest scope that contains this one and can be an assignable scope of a custom role: a resource group or a
     /// subscription.
     #[must_use]
     pub fn assignable(&self) -> Self {
@@ -68,7 +68,7 @@ impl FromStr for AzureScope {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = |problem| InvalidScope { text: text.chars().take(512).collect(), problem };
         let rest = text.strip_prefix('/').ok_or_else(|| invalid("it does not start with a slash"))?;
-        // The portal shows scopes with a slash at the end.
+        // The portal shows scopes with a trailing slash.
         let segments: Vec<&str> = rest.strip_suffix('/').unwrap_or(rest).split('/').collect();
         let (subscription, group) = match segments[..] {
             [_, subscription] => (subscription, None),
@@ -76,7 +76,7 @@ impl FromStr for AzureScope {
                 (subscription, Some(group))
             }
             _ => {
-                let id: ArmId = text.parse().map_err(|_| invalid("it is none of the three forms"))?;
+                let id: ArmId = text.parse().map_err(|_| invalid("it has none of the three forms"))?;
                 let group = Some(id.resource_group().to_owned());
                 return Ok(Self::new(id.subscription().to_owned(), group, Some(id)));
             }
@@ -104,17 +104,17 @@ impl fmt::Display for AzureScope {
     }
 }
 
-/// The scopes that the controller may act in. None given: no bound.
+/// The scopes within which the controller may act. If empty, it is not restricted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedScopes(Vec<AzureScope>);
 
 impl AllowedScopes {
-    /// Bounds the controller to these scopes; with none of them it is not bounded.
+    /// Restricts the controller to these scopes; no restriction if there are none.
     pub fn new(scopes: impl IntoIterator<Item = AzureScope>) -> Self {
         Self(scopes.into_iter().collect())
     }
 
-    /// Each of them.
+    /// The scopes.
     pub fn iter(&self) -> impl Iterator<Item = &AzureScope> {
         self.0.iter()
     }
@@ -124,26 +124,26 @@ impl AllowedScopes {
         self.0.is_empty() || self.0.iter().any(|scope| scope.covers(identity))
     }
 
-    /// The same for whatever has this ARM ID, in lower case and without a slash at its end.
+    /// Whether the controller may act on the resource with this ARM ID, given in lower case and without a trailing slash.
     pub fn contain(&self, key: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|scope| scope.contains(key))
     }
 
-    /// The refusal of an identity outside, as a condition. It does not name the scopes: tenants read it too.
+    /// The verdict for an identity outside the scopes. It does not list the scopes, because app teams can read it.
     pub fn refusal(&self, identity: &ArmId) -> Option<Verdict> {
         (!self.allow(identity)).then(|| Verdict::bad(Reason::ScopeNotAllowed, outside(identity)))
     }
 
-    /// The same in place of Azure's answer: nothing was asked there, so that nothing is known to be gone.
+    /// The same as a failure, used in place of a response from Azure: no request was made, so nothing counts as deleted.
     pub fn unasked(&self, identity: &ArmId) -> Option<Failure> {
         self.refusal(identity).map(|Verdict { reason, message, .. }| Failure { reason, message, retry_after: None })
     }
 }
 
-/// What is wrong with an identity outside of the scopes, and who has to do what.
+/// The message for an identity outside the scopes.
 pub fn outside(identity: &ArmId) -> String {
     format!(
-        "{identity} lies outside of the scopes that this controller is limited to, so that nothing is read, written or deleted there, and what Ensign wrote before still gives trust: whoever runs Ensign has to add the identity, its resource group or its subscription to --azure-allowed-scopes, or a cluster operator has to name an identity within them"
+        "{identity} is outside the scopes that this controller is restricted to: nothing is read, written or deleted there, and credentials written earlier are still trusted. An administrator of Ensign has to add the identity, its resource group or its subscription to --azure-allowed-scopes, or a cluster operator has to name an identity within the scopes"
     )
 }
 
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn without_scopes_there_is_no_bound() {
+    fn without_scopes_there_is_no_restriction() {
         assert!(allowed(&[]).allow(&id("rg", "orders")));
         assert_eq!(allowed(&[]).refusal(&id("rg", "orders")), None);
     }
 
     #[test]
-    fn a_subscription_a_resource_group_and_an_identity_cover_what_lies_under_them_in_any_case() {
+    fn a_subscription_a_resource_group_and_an_identity_cover_what_is_within_them_regardless_of_case() {
         let subscription = format!("/subscriptions/{SUBSCRIPTION}");
         let group = format!("{subscription}/resourceGroups/rg");
         for scope in [&subscription, &group, &id("rg", "orders").to_string()] {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_does_not_cover_a_neighbour_whose_name_begins_with_its_own() {
+    fn a_scope_does_not_cover_a_sibling_whose_name_starts_with_its_own() {
         let group = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg");
         assert!(!allowed(&[&group]).allow(&id("rg2", "orders")));
         assert!(!allowed(&[&group]).allow(&id("rg-", "orders")));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_refused_and_named() {
+    fn a_text_that_is_not_a_scope_is_rejected_and_quoted() {
         let subscription = format!("/subscriptions/{SUBSCRIPTION}");
         let bad = [
             "",
@@ -219,22 +219,24 @@ mod tests {
             &format!("https://management.azure.com{subscription}"),
         ];
         for text in bad {
-            let refused = text.parse::<AzureScope>().expect_err(text);
-            assert!(refused.to_string().contains(&format!("{text:?}")), "{refused}");
+            let error = text.parse::<AzureScope>().expect_err(text);
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }
     }
 
     #[test]
-    fn a_refusal_says_who_has_to_do_what_and_shows_no_other_scope() {
-        let refused = allowed(&["/subscriptions/00000000-0000-0000-0000-00000000000b"]).refusal(&id("rg", "orders"));
-        let Verdict { status, reason, message } = refused.unwrap();
+    fn a_rejection_reports_who_has_to_do_what_and_lists_no_other_scope() {
+        let rejected = allowed(&["/subscriptions/00000000-0000-0000-0000-00000000000b"]).refusal(&id("rg", "orders"));
+        let Verdict { status, reason, message } = rejected.unwrap();
         assert_eq!((status, reason), (Some(false), Reason::ScopeNotAllowed));
-        assert!(message.contains("whoever runs Ensign has to add") && message.contains("--azure-allowed-scopes"));
+        assert!(
+            message.contains("An administrator of Ensign has to add") && message.contains("--azure-allowed-scopes")
+        );
         assert!(!message.contains("0000000b"), "{message}");
     }
 
     #[test]
-    fn a_role_is_limited_to_a_resource_group_at_the_least() {
+    fn a_role_is_limited_to_at_least_a_resource_group() {
         let assignable = |text: &str| text.parse::<AzureScope>().unwrap().assignable().to_string();
         let subscription = format!("/subscriptions/{SUBSCRIPTION}");
         let group = format!("{subscription}/resourceGroups/rg");
@@ -249,7 +251,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_scope_covers_an_identity_only_if_every_segment_of_it_is_the_identitys(
+        fn a_scope_covers_an_identity_only_if_all_its_segments_match(
             (group, name) in (segment(), segment()), (other_group, other_name) in (segment(), segment()), depth in 0..3_usize,
         ) {
             let (identity, other) = (id(&group, &name), id(&other_group, &other_name));
@@ -263,7 +265,7 @@ mod tests {
         }
 
         #[test]
-        fn a_scope_is_the_same_when_it_is_written_and_read_again(group in "[a-zA-Z0-9._()-]{1,20}[a-z]", name in "[a-z][a-z0-9_-]{2,30}") {
+        fn a_scope_survives_formatting_and_parsing(group in "[a-zA-Z0-9._()-]{1,20}[a-z]", name in "[a-z][a-z0-9_-]{2,30}") {
             for text in [format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}"), id(&group, &name).to_string()] {
                 let scope: AzureScope = text.parse().unwrap();
                 prop_assert_eq!(scope.to_string(), text);

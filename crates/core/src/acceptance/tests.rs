@@ -58,14 +58,14 @@ pub(crate) fn reasons(decided: &BTreeMap<String, Acceptance>) -> Vec<(&str, Reas
 }
 
 #[test]
-fn a_covered_binding_is_accepted_and_the_grant_is_named() {
+fn a_covered_binding_is_accepted_and_names_its_grant() {
     let decided = decide_all(&[identity("orders", &shop_grant())], &[binding("a", 0, &json!({}))]);
     assert_eq!(decided["a"].grant.as_deref(), Some("shop"));
     assert_eq!(reasons(&decided), [("a", Reason::Accepted)]);
 }
 
 #[test]
-fn a_binding_that_no_grant_covers_is_refused_and_told_who_must_do_what() {
+fn a_binding_that_no_grant_covers_is_rejected_and_reports_who_has_to_do_what() {
     let decided = decide_all(&[identity("orders", &json!([]))], &[binding("a", 0, &json!({}))]);
     let verdict = &decided["a"].verdict;
     assert_eq!(verdict.reason, Reason::NotAllowed);
@@ -77,22 +77,22 @@ fn a_binding_that_no_grant_covers_is_refused_and_told_who_must_do_what() {
 }
 
 #[test]
-fn a_binding_to_an_identity_that_does_not_exist_is_refused() {
+fn a_binding_to_an_identity_that_does_not_exist_is_rejected() {
     let decided = decide_all(&[], &[binding("a", 0, &json!({}))]);
     assert_eq!(reasons(&decided), [("a", Reason::ManagedIdentityNotFound)]);
 }
 
 #[test]
-fn a_binding_to_an_identity_that_is_being_deleted_is_refused() {
-    let mut leaving = identity("orders", &shop_grant());
-    leaving.metadata.deletion_timestamp =
+fn a_binding_to_an_identity_that_is_being_deleted_is_rejected() {
+    let mut deleting = identity("orders", &shop_grant());
+    deleting.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
-    let decided = decide_all(&[leaving], &[binding("a", 0, &json!({}))]);
+    let decided = decide_all(&[deleting], &[binding("a", 0, &json!({}))]);
     assert_eq!(reasons(&decided), [("a", Reason::ManagedIdentityNotFound)]);
 }
 
 #[test]
-fn a_longer_token_than_the_identity_allows_is_refused() {
+fn a_token_lifetime_that_exceeds_the_identitys_limit_is_rejected() {
     let mut strict = identity("orders", &shop_grant());
     strict.spec.max_token_expiration_seconds = 3600;
     let decided = decide_all(&[strict], &[binding("a", 0, &json!({"injection": {"tokenExpirationSeconds": 7200}}))]);
@@ -100,7 +100,7 @@ fn a_longer_token_than_the_identity_allows_is_refused() {
 }
 
 #[test]
-fn of_two_that_clash_the_oldest_wins_and_is_named() {
+fn of_two_conflicting_bindings_the_oldest_wins_and_is_named() {
     let identities = [identity("orders", &shop_grant()), identity("audit", &shop_grant())];
     let older = binding("z-older", 1, &json!({}));
     let younger = binding("a-younger", 2, &json!({"identityRef": {"name": "audit"}}));
@@ -110,7 +110,7 @@ fn of_two_that_clash_the_oldest_wins_and_is_named() {
 }
 
 #[test]
-fn of_two_of_the_same_second_the_name_decides() {
+fn between_equally_old_bindings_the_name_decides() {
     let identities = [identity("orders", &shop_grant()), identity("audit", &shop_grant())];
     let one = binding("a", 1, &json!({"identityRef": {"name": "audit"}}));
     let decided = decide_all(&identities, &[binding("b", 1, &json!({})), one]);
@@ -118,7 +118,7 @@ fn of_two_of_the_same_second_the_name_decides() {
 }
 
 #[test]
-fn a_refused_binding_does_not_win_a_conflict() {
+fn a_rejected_binding_does_not_win_a_conflict() {
     let identities = [identity("orders", &json!([])), identity("audit", &shop_grant())];
     let older = binding("older", 1, &json!({}));
     let younger = binding("younger", 2, &json!({"identityRef": {"name": "audit"}}));
@@ -127,7 +127,7 @@ fn a_refused_binding_does_not_win_a_conflict() {
 }
 
 #[test]
-fn a_grant_admits_only_so_many_subjects_of_a_namespace_and_keeps_the_confirmed() {
+fn a_grant_admits_a_limited_number_of_subjects_per_namespace_and_keeps_confirmed_ones() {
     let limited = json!([{"name": "shop", "namespace": "shop", "serviceAccounts": ["*"], "maxPerNamespace": 1}]);
     let older = binding("older", 1, &json!({"serviceAccountName": "one"}));
     let younger = confirmed(binding("younger", 2, &json!({"serviceAccountName": "two"})));
@@ -137,7 +137,7 @@ fn a_grant_admits_only_so_many_subjects_of_a_namespace_and_keeps_the_confirmed()
 }
 
 #[test]
-fn two_bindings_of_one_subject_use_one_place_of_the_grant() {
+fn two_bindings_of_one_subject_count_once_towards_the_limit() {
     let limited = json!([{"name": "shop", "namespace": "shop", "serviceAccounts": ["*"], "maxPerNamespace": 1}]);
     let decided =
         decide_all(&[identity("orders", &limited)], &[binding("a", 1, &json!({})), binding("b", 2, &json!({}))]);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::mutants::{self, Mutant};
 use crate::pods::gate::Start;
 use ensign_api::conditions::{ConditionType, find};
 use ensign_api::selector::LabelSelector;
@@ -120,7 +119,7 @@ impl BindingReadiness {
         let Some(accepted) = find(&status.conditions, ConditionType::Accepted) else { return Self::Pending };
         match accepted.status.as_str() {
             "True" => {}
-            "False" if !mutants::active(Mutant::RefusalUnexplained) => {
+            "False" => {
                 let (reason, message) = (share(&accepted.reason), accepted.message.as_str().into());
                 return Self::NotAccepted { reason, message };
             }

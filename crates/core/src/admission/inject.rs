@@ -9,7 +9,6 @@ use super::json_patch::{Addition, Content};
 use super::pod::{Container, EnvVar, Pod};
 use super::token_volume::Token;
 use crate::assess::CLIENT_ID_ANNOTATION;
-use crate::mutants::{self, Mutant};
 use ensign_api::keys::{ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, TOKEN_FILE, TOKEN_VOLUME};
 
 /// Warnings travel in HTTP headers, so their number and the values in them have a bound.
@@ -159,7 +158,6 @@ fn inject_env(
     for (name, value) in wanted {
         // Of a repeated name the last one counts.
         match existing.unwrap_or_default().iter().rfind(|variable| &*variable.name == name) {
-            Some(_) if mutants::active(Mutant::InjectedTwice) => missing.push(Content::variable(name, value)),
             None => missing.push(Content::variable(name, value)),
             Some(kept) => injection.warnings.extend(difference(&container.name, kept, value)),
         }

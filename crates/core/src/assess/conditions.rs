@@ -1,11 +1,11 @@
-//! Conditions from verdicts, after kstatus.
+//! Conditions from verdicts, in line with kstatus.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use ensign_api::conditions::{ConditionType, Reason, Severity, Verdict, condition};
 
-/// The verdict `Ready` over all others: the first that does not hold decides, in the order given.
+/// The verdict `Ready`: that of the first verdict that does not hold, in the given order.
 pub fn ready(verdicts: &[(ConditionType, Verdict)], good_message: &str) -> Verdict {
     match verdicts.iter().find(|(_, verdict)| !verdict.holds()) {
         Some((_, verdict)) => Verdict { status: Some(false), ..verdict.clone() },
@@ -13,7 +13,7 @@ pub fn ready(verdicts: &[(ConditionType, Verdict)], good_message: &str) -> Verdi
     }
 }
 
-/// The whole list of conditions: `Ready`, the verdicts, and `Reconciling` or `Stalled` while they hold.
+/// All conditions: `Ready`, the verdicts, and `Reconciling` or `Stalled` while `Ready` does not hold.
 pub fn conditions(
     ready: &Verdict,
     verdicts: &[(ConditionType, Verdict)],
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn all_good_is_ready_and_neither_reconciling_nor_stalled() {
+    fn if_everything_holds_the_object_is_ready_and_neither_reconciling_nor_stalled() {
         let verdicts = [(ConditionType::Accepted, Verdict::good(Reason::Accepted, ""))];
         let list = conditions(&ready(&verdicts, "works"), &verdicts, Some(3), &[], Timestamp::UNIX_EPOCH);
         assert_eq!(kinds(&list), [("Ready", "True"), ("Accepted", "True")]);
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_reason_is_stalled_so_that_tools_stop_waiting() {
+    fn a_terminal_reason_is_reported_as_stalled_so_that_tools_stop_waiting() {
         let verdicts = [(ConditionType::Accepted, Verdict::bad(Reason::NotAllowed, "ask"))];
         let list = conditions(&ready(&verdicts, ""), &verdicts, None, &[], Timestamp::UNIX_EPOCH);
         assert_eq!(kinds(&list), [("Ready", "False"), ("Accepted", "False"), ("Stalled", "True")]);
@@ -60,14 +60,14 @@ mod tests {
     }
 
     #[test]
-    fn work_under_way_is_reconciling() {
+    fn work_in_progress_is_reported_as_reconciling() {
         let verdicts = [(ConditionType::CredentialReady, Verdict::unknown(Reason::CredentialPending, "soon"))];
         let list = conditions(&ready(&verdicts, ""), &verdicts, None, &[], Timestamp::UNIX_EPOCH);
         assert_eq!(kinds(&list), [("Ready", "False"), ("CredentialReady", "Unknown"), ("Reconciling", "True")]);
     }
 
     #[test]
-    fn a_transition_time_moves_only_with_the_status() {
+    fn a_transition_time_changes_only_with_the_status() {
         let verdicts = [(ConditionType::Accepted, Verdict::bad(Reason::NotAllowed, "ask"))];
         let first = conditions(&ready(&verdicts, ""), &verdicts, None, &[], Timestamp::UNIX_EPOCH);
         let later = Timestamp::from_second(60).unwrap();

@@ -1,89 +1,23 @@
-//! What Azure says of the identity, and the status of `ManagedIdentity`.
-
-use std::collections::BTreeMap;
+//! The status of `ManagedIdentity`.
 
 use kube::ResourceExt;
 
-use super::conditions;
-use super::{AzureIdentity, Context, Finalizer, IdentityOutcome, Observed, Settings, provisioning, upstream};
-use crate::acceptance::identities;
+use super::context::Context;
+use super::outcome::{Finalizer, IdentityOutcome};
+use super::resolution::writes;
+use super::{conditions, provisioning, upstream};
 use crate::credentials::issuers;
 use crate::events;
 use crate::events::Event;
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::ABANDON_ANNOTATION;
-use ensign_api::{CredentialPolicy, ManagedIdentity, ManagedIdentityStatus};
-
-/// What is known of the identity in Azure.
-#[derive(Clone, Debug)]
-pub(super) struct Resolution {
-    /// The identity, when Azure knows it (now, or when it was last asked).
-    pub(super) facts: Option<AzureIdentity>,
-    /// The condition `IdentityResolved`.
-    pub(super) verdict: Verdict,
-}
-
-/// `refusal` says why an identity that Ensign makes can't be used, if so.
-pub(super) fn resolve(
-    owner: Option<&ManagedIdentity>,
-    observed: &Observed,
-    settings: &Settings,
-    refusal: Option<Verdict>,
-) -> Resolution {
-    let known = owner.and_then(known_facts);
-    let unresolved = |verdict| Resolution { facts: None, verdict };
-    let listed_gone = observed.credentials.as_ref().and_then(|answer| answer.as_ref().err()).filter(|f| f.is_gone());
-    let facts = match (&observed.identity, listed_gone) {
-        (Some(Ok(facts)), _) => facts.clone(),
-        (Some(Err(failure)), _) if failure.is_gone() => {
-            return unresolved(refusal.unwrap_or_else(|| failure.verdict()));
-        }
-        (_, Some(failure)) => return unresolved(failure.verdict()),
-        // Azure did not answer: what it said before still stands.
-        (Some(Err(failure)), None) => match known {
-            Some(facts) => facts,
-            None => return unresolved(failure.verdict()),
-        },
-        (None, None) => match known {
-            Some(facts) => facts,
-            None => return unresolved(Verdict::unknown(Reason::Pending, observed.not_asked())),
-        },
-    };
-    let expected = settings.tenant_id.as_deref();
-    if let Some(tenant) = expected.filter(|tenant| !facts.tenant_id.eq_ignore_ascii_case(tenant)) {
-        let message = format!(
-            "{} is in Entra tenant {}, but this cluster's Ensign serves tenant {tenant}: a cluster operator has to name an identity of that tenant",
-            facts.arm_id, facts.tenant_id
-        );
-        return unresolved(Verdict::bad(Reason::TenantMismatch, message));
-    }
-    if let Some(refusal) = refusal {
-        return unresolved(refusal);
-    }
-    let verdict = Verdict::good(Reason::Resolved, format!("client ID {}", facts.client_id));
-    Resolution { facts: Some(facts), verdict }
-}
-
-/// The identity as status has it from an earlier answer of Azure.
-fn known_facts(object: &ManagedIdentity) -> Option<AzureIdentity> {
-    let status = object.status.as_ref()?;
-    Some(AzureIdentity {
-        arm_id: status.arm_id.clone()?,
-        client_id: status.client_id.clone()?,
-        principal_id: status.principal_id.clone()?,
-        tenant_id: status.tenant_id.clone()?,
-        location: status.location.clone()?,
-        tags: BTreeMap::new(),
-        isolation_scope: None,
-    })
-}
+use ensign_api::{ManagedIdentity, ManagedIdentityStatus};
 
 pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> IdentityOutcome {
     let name = object.name_any();
     let accepted = match context.accepted.get(name.as_str()) {
         Some(facts) => facts.accepted.clone(),
-        None => Verdict::unknown(Reason::Pending, "not yet looked at"),
+        None => Verdict::unknown(Reason::Pending, "not reconciled yet"),
     };
     let before = object.status.clone().unwrap_or_default();
     let mut after = ManagedIdentityStatus {
@@ -104,29 +38,30 @@ pub(super) fn outcome(context: &Context<'_>, object: &ManagedIdentity) -> Identi
         let blocking = accepted.holds().then(|| context.observed.failure()).flatten();
         match blocking.filter(|_| verdicts.iter().all(|(_, verdict)| verdict.holds())) {
             Some(failure) => failure.verdict(),
-            None => conditions::ready(&verdicts, "the identity can be used by the bindings that it allows"),
+            None => conditions::ready(&verdicts, "accepted bindings can use the identity"),
         }
     };
     let shared_id = accepted.holds().then(|| shared_id(context, &before)).flatten();
-    // Everything works as long as it lasts, so that it does not bear on `Ready`.
+    // Pods are not affected by it, so it does not affect `Ready`.
     verdicts.extend(shared_id.clone().map(|verdict| (ConditionType::ClusterIDUnique, verdict)));
-    let told = shared_id.and_then(|now| events::warning(&before.conditions, ConditionType::ClusterIDUnique, &now));
-    let rival = accepted.holds().then(|| upstream::verdict(context.observed, &before)).flatten();
-    verdicts.extend(rival.clone().map(|verdict| (ConditionType::UpstreamWebhookAbsent, verdict)));
-    let rival = rival.and_then(|now| events::warning(&before.conditions, ConditionType::UpstreamWebhookAbsent, &now));
+    let shared_id = shared_id.and_then(|now| events::warning(&before.conditions, ConditionType::ClusterIDUnique, &now));
+    let upstream = accepted.holds().then(|| upstream::verdict(context.observed, &before)).flatten();
+    verdicts.extend(upstream.clone().map(|verdict| (ConditionType::UpstreamWebhookAbsent, verdict)));
+    let upstream =
+        upstream.and_then(|now| events::warning(&before.conditions, ConditionType::UpstreamWebhookAbsent, &now));
     after.conditions =
         conditions::conditions(&ready, &verdicts, object.metadata.generation, &before.conditions, context.now);
-    let given_up = abandons(context, object).then(|| abandoned(context, object));
+    let abandonment = abandons(context, object).then(|| abandoned(context, object));
     IdentityOutcome {
         finalizer: finalizer(context, object, accepted.holds()),
-        notes: events::warning(&before.conditions, ConditionType::Ready, &ready)
+        events: events::warning(&before.conditions, ConditionType::Ready, &ready)
             .into_iter()
-            .chain(given_up)
-            .chain(told)
-            .chain(rival)
-            .chain(provisioning::notes(context, object, &before))
+            .chain(abandonment)
+            .chain(shared_id)
+            .chain(upstream)
+            .chain(provisioning::events(context, object, &before))
             .collect(),
-        goes: provisioning::goes(context, object),
+        should_delete: provisioning::should_delete(context, object),
         status: after,
         name,
     }
@@ -152,7 +87,7 @@ fn fill(
         after.role_assignments.clone_from(&context.permissions.records);
     }
     after.credentials = context.trust.counts.or(before.credentials);
-    if context.observed.gone() {
+    if context.observed.identity_missing() {
         after.credentials = None;
     }
     if writes(object) && context.settings.issuer_refusal.is_none() && context.trust.wants_any() {
@@ -162,23 +97,23 @@ fn fill(
     }
 }
 
-/// An owner that is being deleted waits until Azure has confirmed that nothing of it is left.
+/// The verdict `Ready` of an object that is being deleted, which waits until Azure confirms that nothing of it is left.
 fn deleting(context: &Context<'_>, object: &ManagedIdentity) -> Verdict {
     let what = if provisioning::is_left(context, object) {
         "the identity and the federated identity credentials"
     } else {
         "the federated identity credentials"
     };
-    // That it is gone is what a deletion waits for.
+    // A deletion waits for exactly that: the identity does not exist.
     match context.observed.any_failure().filter(|failure| !failure.is_gone()) {
         Some(failure) => Verdict::bad(
             Reason::DeletionBlocked,
             format!(
-                "deletion waits until {what} in Azure are gone: {}. If Azure will never answer again, a cluster operator may give them up with the annotation {ABANDON_ANNOTATION}=true on this object",
+                "deletion waits until {what} are deleted in Azure: {}. If Azure will never respond again, a cluster operator can abandon them with the annotation {ABANDON_ANNOTATION}=true on this object",
                 failure.message
             ),
         ),
-        None => Verdict::bad(Reason::Deleting, format!("{what} in Azure are being deleted")),
+        None => Verdict::bad(Reason::Deleting, format!("deleting {what} in Azure")),
     }
 }
 
@@ -190,15 +125,15 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
     }
     let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
     let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
-    // Role assignments stay in Azure when their identity is gone.
-    let gone = context.observed.gone() && !context.permissions.ours_left;
-    if !context.is_owner(object) || gone || abandons(context, object) {
+    // Role assignments outlive their identity in Azure.
+    let nothing_left = context.observed.identity_missing() && !context.permissions.ours_left;
+    if !context.is_owner(object) || nothing_left || abandons(context, object) {
         return Finalizer::Release;
     }
     if context.permissions.ours_left {
         return Finalizer::Keep;
     }
-    if provisioning::is_left(context, object) && !mutants::active(Mutant::ReleasedBeforeIdentityDelete) {
+    if provisioning::is_left(context, object) {
         return Finalizer::Keep;
     }
     if never_wrote || clean { Finalizer::Release } else { Finalizer::Keep }
@@ -207,13 +142,13 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
 /// The condition `ClusterIDUnique`, while it does not hold.
 fn shared_id(context: &Context<'_>, before: &ManagedIdentityStatus) -> Option<Verdict> {
     let Some(found) = &context.trust.shared_id else {
-        // Azure did not answer: what was known still stands.
+        // Azure did not respond: what was known still holds.
         let known = find(&before.conditions, ConditionType::ClusterIDUnique)?;
         return Some(Verdict::bad(Reason::ClusterIDShared, known.message.clone()));
     };
     let first = found.first()?;
     let message = format!(
-        "{} of {} federated identity credential(s), {} for one, were written with this cluster's ID for an issuer that is not this cluster's ({}): another cluster has a copy of the ID. They are left alone. A cluster operator has to give one of the two clusters a --cluster-id of its own, and the former ID as --previous-cluster-id",
+        "{} of {} federated identity credential(s), for example {}, were written with this cluster's ID for another issuer ({}): another cluster has a copy of the ID. Ensign does not touch them. A cluster operator has to give one of the two clusters a separate --cluster-id, with its previous ID as --previous-cluster-id",
         found.len(),
         context.trust.counts.map_or(0, |counts| counts.this_cluster + counts.other_clusters + counts.foreign),
         first.name,
@@ -222,12 +157,12 @@ fn shared_id(context: &Context<'_>, before: &ManagedIdentityStatus) -> Option<Ve
     Some(Verdict::bad(Reason::ClusterIDShared, message))
 }
 
-/// Whether the object is let go on an operator's word, because Azure does not confirm.
+/// Whether the object is released without Azure's confirmation, because an operator abandoned it.
 fn abandons(context: &Context<'_>, object: &ManagedIdentity) -> bool {
     object.metadata.deletion_timestamp.is_some() && context.is_abandoned() && context.observed.any_failure().is_some()
 }
 
-/// The event that says what may be left in Azure.
+/// The event that lists what may be left in Azure.
 fn abandoned(context: &Context<'_>, object: &ManagedIdentity) -> Event {
     let names: Vec<&str> =
         context.trust.ours_left.iter().flatten().map(|credential| credential.name.as_str()).collect();
@@ -237,14 +172,9 @@ fn abandoned(context: &Context<'_>, object: &ManagedIdentity) -> Event {
     Event {
         reason: Reason::Abandoned,
         message: format!(
-            "released without Azure's confirmation because of the annotation {ABANDON_ANNOTATION}; what may be left there and still gives trust: {left}. Remove it in Azure"
+            "released without Azure's confirmation because of the annotation {ABANDON_ANNOTATION}; what may be left there and is still trusted: {left}. Delete it in Azure"
         ),
     }
-}
-
-/// Whether Ensign may write under the identity.
-pub(super) fn writes(object: &ManagedIdentity) -> bool {
-    object.credential_policy() == CredentialPolicy::Manage
 }
 
 fn count_accepted(context: &Context<'_>, name: &str) -> u32 {
@@ -253,9 +183,4 @@ fn count_accepted(context: &Context<'_>, name: &str) -> u32 {
             && context.acceptance(namespace, binding).is_some_and(|acceptance| acceptance.verdict.holds())
     });
     u32::try_from(accepted.count()).unwrap_or(u32::MAX)
-}
-
-/// The identity in Azure that the owner names, if it may be used.
-pub(super) fn usable_arm_id(owner: Option<&ManagedIdentity>) -> Option<ensign_api::ArmId> {
-    identities::arm_id(owner?).ok()
 }

@@ -1,42 +1,43 @@
-//! The identity itself, where Ensign makes it: what is to be done about it, and which objects go with their bindings.
+//! The identity itself, if Ensign provisions it: its plan, its deletion, and the objects that are created for bindings.
 
 use kube::ResourceExt;
 
-use super::{Context, Observed, Settings, Snapshot};
+use super::context::Context;
+use super::inputs::{Observed, Settings, Snapshot};
+use super::resolution::{Resolution, usable_arm_id};
 use crate::acceptance::claims::{self, ClaimState};
 use crate::events::Event;
 use crate::failure::Failure;
-use crate::provisioning::{self, Holder, IdentityWrite, Object, Upkeep};
+use crate::provisioning::{self, Holder, IdentityPlan, IdentityWrite, Object};
 use ensign_api::conditions::{ConditionType, Reason, Verdict};
 use ensign_api::{ArmId, ManagedIdentity, ManagedIdentityStatus};
 
-/// What is to be done about the identity of an owner that wants it.
-pub(super) fn upkeep(
+/// The plan for the owner's identity; empty if Ensign does not provision it or the owner is being deleted.
+pub(super) fn plan(
     snapshot: &Snapshot<'_>,
     owner: Option<&ManagedIdentity>,
     observed: &Observed,
     settings: &Settings,
-) -> Upkeep {
-    let Some((owner, id)) = owner.and_then(|owner| Some((owner, super::identity_status::usable_arm_id(Some(owner))?)))
-    else {
-        return Upkeep::default();
+) -> IdentityPlan {
+    let Some((owner, id)) = owner.and_then(|owner| Some((owner, usable_arm_id(Some(owner))?))) else {
+        return IdentityPlan::default();
     };
-    let Some(object) = object(owner, &id, settings) else { return Upkeep::default() };
+    let Some(object) = object(owner, &id, settings) else { return IdentityPlan::default() };
     if owner.metadata.deletion_timestamp.is_some() {
-        return Upkeep::default();
+        return IdentityPlan::default();
     }
     let claim = claim(snapshot, owner);
     match &observed.identity {
-        // Nothing is made, or set right, for a binding that is gone.
-        Some(Ok(found)) if claim == ClaimState::Gone => Upkeep { step: None, ..object.keep(found) },
-        Some(Ok(found)) if is_own(&found.client_id, settings) => Upkeep::default(),
-        Some(Ok(found)) => object.keep(found),
-        Some(Err(failure)) if failure.is_gone() && claim != ClaimState::Gone => {
-            let upkeep = object.create();
-            let refusal = observed.identity_write.as_ref().map(Failure::verdict).or(upkeep.refusal);
-            Upkeep { refusal, ..upkeep }
+        // Nothing is created or updated for a binding that no longer exists.
+        Some(Ok(found)) if claim == ClaimState::Deleted => IdentityPlan { step: None, ..object.update(found) },
+        Some(Ok(found)) if is_own(&found.client_id, settings) => IdentityPlan::default(),
+        Some(Ok(found)) => object.update(found),
+        Some(Err(failure)) if failure.is_gone() && claim != ClaimState::Deleted => {
+            let plan = object.create();
+            let blocker = observed.identity_write.as_ref().map(Failure::verdict).or(plan.blocker);
+            IdentityPlan { blocker, ..plan }
         }
-        _ => Upkeep::default(),
+        _ => IdentityPlan::default(),
     }
 }
 
@@ -44,8 +45,8 @@ fn is_own(client_id: &str, settings: &Settings) -> bool {
     crate::acceptance::identities::is_own(Some(client_id), settings.own_client_id.as_deref())
 }
 
-/// The identity as decisions about it take it, if Ensign makes it.
-pub(super) fn object<'a>(owner: &'a ManagedIdentity, id: &'a ArmId, settings: &'a Settings) -> Option<Object<'a>> {
+/// The inputs to decisions about the identity; `None` if Ensign does not provision it.
+fn object<'a>(owner: &'a ManagedIdentity, id: &'a ArmId, settings: &'a Settings) -> Option<Object<'a>> {
     Some(Object {
         id,
         spec: owner.spec.provision.as_ref()?,
@@ -56,57 +57,60 @@ pub(super) fn object<'a>(owner: &'a ManagedIdentity, id: &'a ArmId, settings: &'
     })
 }
 
-/// Whether Azure has the identity because of its owner.
-pub(super) fn is_provisioned(owner: Option<&ManagedIdentity>, resolution: &super::identity_status::Resolution) -> bool {
+/// Whether the identity exists and Ensign provisions it.
+pub(super) fn is_provisioned(owner: Option<&ManagedIdentity>, resolution: &Resolution) -> bool {
     owner.is_some_and(|owner| owner.spec.provision.is_some()) && resolution.facts.is_some()
 }
 
-/// Whether the binding that the object is for exists.
+/// Whether the binding that the object is reserved for exists.
 pub(super) fn claim(snapshot: &Snapshot<'_>, object: &ManagedIdentity) -> ClaimState {
     claims::claim(object, |namespace| {
         snapshot.namespaces.get(namespace).map(|found| found.bindings.clone()).unwrap_or_default()
     })
 }
 
-/// The deletion of the identity, when its object goes, nothing of ours is left under it, and it is provably ours.
+/// The deletion of the identity, once its owner is being deleted and nothing of ours is left under it; only if it is
+/// provably the owner's.
 pub(super) fn reclaim(context: &Context<'_>) -> Option<IdentityWrite> {
     let owner = context.owner.filter(|owner| owner.metadata.deletion_timestamp.is_some())?;
-    let id = super::identity_status::usable_arm_id(Some(owner))?;
+    let id = usable_arm_id(Some(owner))?;
     let Some(Ok(found)) = &context.observed.identity else { return None };
     let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
-    // Azure leaves assignments of an identity behind that is gone.
+    // Role assignments outlive their identity in Azure.
     object(owner, &id, context.settings)?.reclaim(found).filter(|_| clean && !context.permissions.ours_left)
 }
 
-/// Whether the identity may still be in Azure because of the object, which is to take it along.
+/// Whether the identity, which is to be deleted with the object, may still exist in Azure.
 pub(super) fn is_left(context: &Context<'_>, object: &ManagedIdentity) -> bool {
-    claims::reclaims(object) && context.is_owner(object) && !context.observed.gone() && !is_anothers(context, object)
+    claims::reclaims(object)
+        && context.is_owner(object)
+        && !context.observed.identity_missing()
+        && !is_not_provably_ours(context, object)
 }
 
-/// Whether Azure says that the identity is not provably the object's own.
-fn is_anothers(context: &Context<'_>, owner: &ManagedIdentity) -> bool {
+/// Whether the identity was read and its tags do not identify it as the object's.
+fn is_not_provably_ours(context: &Context<'_>, owner: &ManagedIdentity) -> bool {
     let Some(Ok(found)) = &context.observed.identity else { return false };
-    let Some(id) = super::identity_status::usable_arm_id(Some(owner)) else { return false };
+    let Some(id) = usable_arm_id(Some(owner)) else { return false };
     object(owner, &id, context.settings).is_none_or(|object| object.holder(&found.tags) != Holder::ThisObject)
 }
 
-/// The condition `Claimed`, for objects that are for one binding.
+/// The condition `Claimed`, for objects that are reserved for one binding.
 pub(super) fn claimed(context: &Context<'_>, object: &ManagedIdentity) -> Option<(ConditionType, Verdict)> {
     let verdict = claims::claimed(object, claim(context.snapshot, object))?;
     Some((ConditionType::Claimed, verdict))
 }
 
-/// Whether the object itself goes, because its binding is gone.
-pub(super) fn goes(context: &Context<'_>, object: &ManagedIdentity) -> bool {
+/// Whether to delete the object itself, because its binding no longer exists.
+pub(super) fn should_delete(context: &Context<'_>, object: &ManagedIdentity) -> bool {
     object.metadata.deletion_timestamp.is_none()
         && claims::reclaims(object)
-        && claim(context.snapshot, object) == ClaimState::Gone
+        && claim(context.snapshot, object) == ClaimState::Deleted
 }
 
 /// Events about the identity itself.
-pub(super) fn notes(context: &Context<'_>, object: &ManagedIdentity, before: &ManagedIdentityStatus) -> Vec<Event> {
-    let Some(id) = super::identity_status::usable_arm_id(Some(object)).filter(|_| object.spec.provision.is_some())
-    else {
+pub(super) fn events(context: &Context<'_>, object: &ManagedIdentity, before: &ManagedIdentityStatus) -> Vec<Event> {
+    let Some(id) = usable_arm_id(Some(object)).filter(|_| object.spec.provision.is_some()) else {
         return Vec::new();
     };
     if !context.is_owner(object) {
@@ -114,32 +118,32 @@ pub(super) fn notes(context: &Context<'_>, object: &ManagedIdentity, before: &Ma
     }
     if object.metadata.deletion_timestamp.is_some() {
         let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
-        let left = claims::reclaims(object) && clean && is_anothers(context, object);
+        let left = claims::reclaims(object) && clean && is_not_provably_ours(context, object);
         return left
-            .then(|| Event { reason: Reason::IdentityExists, message: provisioning::left_alone(&id) })
+            .then(|| Event { reason: Reason::IdentityExists, message: provisioning::left_in_azure(&id) })
             .into_iter()
             .collect();
     }
     let found = context.resolution.facts.as_ref().map(|facts| facts.client_id.as_str());
     let recreated = before.client_id.as_deref().filter(|known| {
-        let anew = found.is_some_and(|found| !found.eq_ignore_ascii_case(known));
-        anew || (context.observed.gone() && claim(context.snapshot, object) != ClaimState::Gone)
+        let replaced = found.is_some_and(|found| !found.eq_ignore_ascii_case(known));
+        replaced || (context.observed.identity_missing() && claim(context.snapshot, object) != ClaimState::Deleted)
     });
     let assigned = context.settings.roles.is_some() && !object.spec.role_assignments.is_empty();
-    let roles = if assigned { "no role but those of spec.roleAssignments" } else { "no role" };
+    let roles = if assigned { "only the roles in spec.roleAssignments" } else { "no roles" };
     recreated
         .map(|known| Event {
             reason: Reason::IdentityRecreated,
             message: format!(
-                "{id} (client ID {known}) was gone in Azure and is made anew; it has another client ID then, and {roles}: pods that run have the former client ID, so restart them"
+                "{id} (client ID {known}) no longer existed in Azure and is recreated, with a different client ID and {roles}: running pods have the previous client ID, so restart them"
             ),
         })
         .into_iter()
         .collect()
 }
 
-/// The objects that bindings on classes get.
-pub(super) fn wanted(context: &Context<'_>) -> Vec<ManagedIdentity> {
+/// The objects to create for bindings that reference a class.
+pub(super) fn desired_objects(context: &Context<'_>) -> Vec<ManagedIdentity> {
     if context.snapshot.missing.is_none() {
         return Vec::new();
     }
@@ -147,7 +151,7 @@ pub(super) fn wanted(context: &Context<'_>) -> Vec<ManagedIdentity> {
         .bindings()
         .filter(|(namespace, facts, binding)| {
             let acceptance = context.acceptance(namespace, binding);
-            !facts.terminating && acceptance.is_some_and(crate::acceptance::Acceptance::may_have_one_made)
+            !facts.terminating && acceptance.is_some_and(crate::acceptance::Acceptance::awaits_identity)
         })
         .filter_map(|(namespace, facts, binding)| {
             let class = facts.classes.known.get(binding.class_name()?)?;

@@ -1,10 +1,13 @@
-//! Identities that Ensign makes, as a whole reconcile decides about them.
+//! Identities that Ensign provisions, as whole reconciles decide about them.
 
 use serde_json::json;
 
 use super::tests::{World, azure_identity, condition, failure, is, merged, object, ours};
 use super::*;
+use crate::acceptance::claims::Classes;
+use crate::credentials::plan::CredentialWrite;
 use crate::provisioning::{CLUSTER_TAG, IdentityWrite, OBJECT_TAG};
+use crate::roles::RolePolicy;
 use ensign_api::conditions::ConditionType;
 
 const ABSENT: Reason = Reason::IdentityNotFound;
@@ -37,11 +40,11 @@ fn to_be_deleted() -> serde_json::Value {
 }
 
 fn events(assessment: &Assessment) -> Vec<Reason> {
-    assessment.identities[0].notes.iter().map(|note| note.reason).collect()
+    assessment.identities[0].events.iter().map(|event| event.reason).collect()
 }
 
 #[test]
-fn what_is_not_there_is_made_under_the_finalizer_and_nothing_is_written_under_it_before() {
+fn a_missing_identity_is_created_after_the_finalizer_is_set_and_before_any_credential() {
     let mut world = provisioned(&json!({}));
     absent(&mut world);
     let assessment = world.assess();
@@ -51,11 +54,11 @@ fn what_is_not_there_is_made_under_the_finalizer_and_nothing_is_written_under_it
     let resolved = |conditions: &[_]| condition(conditions, ConditionType::IdentityResolved);
     assert_eq!(resolved(&assessment.identities[0].status.conditions), is("Unknown", "Provisioning"));
     assert_eq!(resolved(&assessment.bindings[0].status.conditions), is("Unknown", "Provisioning"));
-    assert!(events(&assessment).is_empty(), "it was never there");
+    assert!(events(&assessment).is_empty(), "it never existed");
 }
 
 #[test]
-fn what_was_made_is_used_like_any_other() {
+fn a_provisioned_identity_is_used_like_any_other() {
     let assessment = provisioned(&json!({})).assess();
     assert_eq!(assessment.identity_step, None);
     assert_eq!(assessment.steps.len(), 1, "the credential");
@@ -63,7 +66,7 @@ fn what_was_made_is_used_like_any_other() {
 }
 
 #[test]
-fn a_creation_that_azure_refuses_is_told_on_both_objects() {
+fn a_creation_that_azure_rejects_is_reported_on_both_objects() {
     for reason in [Reason::QuotaExceeded, Reason::PolicyDenied, Reason::Forbidden, Reason::ResourceGroupNotFound] {
         let mut world = provisioned(&json!({}));
         absent(&mut world);
@@ -74,8 +77,8 @@ fn a_creation_that_azure_refuses_is_told_on_both_objects() {
 }
 
 #[test]
-fn tags_that_cannot_be_set_right_do_not_stop_those_who_use_the_identity() {
-    let mut world = provisioned(&json!({"provision": {"tags": {"team": "shop"}}})).settled();
+fn tags_that_cannot_be_corrected_do_not_affect_bindings() {
+    let mut world = provisioned(&json!({"provision": {"tags": {"team": "shop"}}})).reconciled();
     world.observed.identity = Some(Ok(own()));
     world.observed.identity_write = Some(failure(Reason::ResourceLocked));
     assert!(matches!(world.assess().identity_step, Some(IdentityWrite::Update(_))));
@@ -84,7 +87,7 @@ fn tags_that_cannot_be_set_right_do_not_stop_those_who_use_the_identity() {
 }
 
 #[test]
-fn an_identity_of_somebody_else_is_neither_written_nor_used() {
+fn a_foreign_identity_is_neither_written_nor_used() {
     let mut world = provisioned(&json!({}));
     world.observed.identity = Some(Ok(azure_identity()));
     let assessment = world.assess();
@@ -96,7 +99,7 @@ fn an_identity_of_somebody_else_is_neither_written_nor_used() {
 }
 
 #[test]
-fn ensigns_own_identity_is_not_taken_over() {
+fn the_controllers_own_identity_is_not_adopted() {
     let mut world = provisioned(&json!({"provision": {"ifExists": "Adopt"}}));
     world.observed.identity = Some(Ok(AzureIdentity { client_id: "own".into(), ..azure_identity() }));
     let assessment = world.assess();
@@ -105,7 +108,7 @@ fn ensigns_own_identity_is_not_taken_over() {
 }
 
 #[test]
-fn an_identity_of_another_tenant_is_not_taken_over() {
+fn an_identity_in_another_tenant_is_not_adopted() {
     let mut world = provisioned(&json!({"provision": {"ifExists": "Adopt"}}));
     world.observed.identity = Some(Ok(AzureIdentity { tenant_id: "other".into(), ..azure_identity() }));
     assert_eq!(world.assess().identity_step, None);
@@ -113,45 +116,45 @@ fn an_identity_of_another_tenant_is_not_taken_over() {
 }
 
 #[test]
-fn one_that_vanished_is_made_anew_and_said_to_be_once() {
-    let mut world = provisioned(&json!({})).settled();
+fn an_identity_that_disappeared_is_recreated_and_reported_once() {
+    let mut world = provisioned(&json!({})).reconciled();
     absent(&mut world);
     let assessment = world.assess();
     assert!(matches!(assessment.identity_step, Some(IdentityWrite::Create(_))));
     assert_eq!(events(&assessment), [Reason::IdentityRecreated]);
-    assert_eq!(assessment.bindings[0].status.client_id, None, "nobody gets the former client ID any more");
+    assert_eq!(assessment.bindings[0].status.client_id, None, "the previous client ID is not used any more");
 
     world.observed.identity = Some(Ok(AzureIdentity { client_id: "new".into(), principal_id: "new".into(), ..own() }));
     world.observed.credentials = Some(Ok(Vec::new()));
-    let made = world.assess();
-    assert_eq!(events(&made), [Reason::IdentityRecreated]);
-    assert_eq!(made.bindings[0].status.client_id.as_deref(), Some("new"));
-    assert_eq!(world.ready(), is("False", "CredentialPending"), "its credential went with it");
-    world.identity.status = Some(made.identities[0].status.clone());
+    let recreated = world.assess();
+    assert_eq!(events(&recreated), [Reason::IdentityRecreated]);
+    assert_eq!(recreated.bindings[0].status.client_id.as_deref(), Some("new"));
+    assert_eq!(world.ready(), is("False", "CredentialPending"), "its credential was deleted with it");
+    world.identity.status = Some(recreated.identities[0].status.clone());
     assert!(events(&world.assess()).is_empty());
 }
 
 #[test]
-fn one_that_was_made_anew_is_said_to_have_the_roles_that_the_spec_asks_for_and_no_other() {
+fn the_event_for_a_recreated_identity_reports_which_roles_it_has() {
     let group = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg";
     let entry = json!([{"roleDefinition": "Reader", "scope": group}]);
-    for (assigned, on, words) in [
-        (json!([]), true, "and no role: pods"),
-        (entry.clone(), false, "and no role: pods"),
-        (entry, true, "and no role but those of spec.roleAssignments: pods"),
+    for (assigned, enabled, text) in [
+        (json!([]), true, "and no roles: running pods"),
+        (entry.clone(), false, "and no roles: running pods"),
+        (entry, true, "and only the roles in spec.roleAssignments: running pods"),
     ] {
-        let mut world = provisioned(&json!({"roleAssignments": assigned})).settled();
-        world.settings.roles = on.then(RolePolicy::default);
+        let mut world = provisioned(&json!({"roleAssignments": assigned})).reconciled();
+        world.settings.roles = enabled.then(RolePolicy::default);
         absent(&mut world);
-        let notes = world.assess().identities[0].notes.clone();
-        let told = notes.iter().find(|note| note.reason == Reason::IdentityRecreated).unwrap();
-        assert!(told.message.contains(words), "{}", told.message);
+        let events = world.assess().identities[0].events.clone();
+        let event = events.iter().find(|event| event.reason == Reason::IdentityRecreated).unwrap();
+        assert!(event.message.contains(text), "{}", event.message);
     }
 }
 
 #[test]
-fn a_deletion_takes_the_credentials_first_then_the_identity_then_the_finalizer() {
-    let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+fn a_deletion_removes_the_credentials_then_the_identity_then_the_finalizer() {
+    let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
     world.observed.identity = Some(Ok(own()));
     let credentials = world.assess();
     assert_eq!((credentials.identity_step, credentials.steps.len()), (None, 1));
@@ -164,12 +167,12 @@ fn a_deletion_takes_the_credentials_first_then_the_identity_then_the_finalizer()
 
     absent(&mut world);
     let gone = world.assess();
-    assert!(events(&gone).is_empty(), "that it is gone is no problem");
+    assert!(events(&gone).is_empty(), "a missing identity is not a problem");
     assert_eq!((gone.identity_step, gone.identities[0].finalizer), (None, Finalizer::Release));
 }
 
 #[test]
-fn one_that_was_never_used_is_deleted_too() {
+fn an_identity_that_was_never_used_is_deleted_too() {
     let mut world = provisioned(&to_be_deleted()).delete_identity();
     world.observed.identity = Some(Ok(own()));
     let assessment = world.assess();
@@ -180,16 +183,16 @@ fn one_that_was_never_used_is_deleted_too() {
 }
 
 #[test]
-fn a_deletion_that_azure_does_not_confirm_waits_and_says_so() {
+fn a_deletion_that_azure_does_not_confirm_waits_and_reports_it() {
     for answer in [Reason::Forbidden, Reason::AzureUnavailable] {
-        let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+        let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
         world.observed.identity = Some(Err(failure(answer)));
         world.observed.credentials = Some(Ok(Vec::new()));
         let assessment = world.assess();
         assert_eq!((assessment.identity_step, assessment.identities[0].finalizer), (None, Finalizer::Keep));
         assert_eq!(world.identity_ready(), is("False", "DeletionBlocked"));
     }
-    let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+    let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
     world.observed.identity = Some(Ok(own()));
     world.observed.credentials = Some(Ok(Vec::new()));
     world.observed.identity_write = Some(failure(Reason::ResourceLocked));
@@ -198,8 +201,8 @@ fn a_deletion_that_azure_does_not_confirm_waits_and_says_so() {
 }
 
 #[test]
-fn one_that_stays_keeps_no_object_waiting() {
-    let mut world = provisioned(&json!({})).settled().delete_identity();
+fn an_identity_that_is_retained_does_not_delay_the_deletion() {
+    let mut world = provisioned(&json!({})).reconciled().delete_identity();
     world.observed.identity = Some(Ok(own()));
     world.observed.credentials = Some(Ok(Vec::new()));
     let assessment = world.assess();
@@ -208,8 +211,8 @@ fn one_that_stays_keeps_no_object_waiting() {
 }
 
 #[test]
-fn what_is_not_provably_ours_is_left_and_an_event_says_so() {
-    let mut world = provisioned(&to_be_deleted()).settled().delete_identity();
+fn an_identity_that_is_not_provably_ours_is_left_with_an_event() {
+    let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
     world.observed.identity = Some(Ok(azure_identity()));
     world.observed.credentials = Some(Ok(Vec::new()));
     let assessment = world.assess();
@@ -217,39 +220,39 @@ fn what_is_not_provably_ours_is_left_and_an_event_says_so() {
     assert_eq!(events(&assessment), [Reason::IdentityExists]);
 }
 
-/// An identity that is for the world's binding.
+/// An identity that is reserved for a binding with this UID.
 fn claimed(policy: &str, uid: &str) -> World {
     let claim = json!({"namespace": "shop", "name": "app", "uid": uid});
     provisioned(&json!({"claimRef": claim, "provision": {"reclaimPolicy": policy}}))
 }
 
 #[test]
-fn an_identity_serves_the_binding_that_it_is_for() {
+fn an_identity_serves_the_binding_that_claims_it() {
     let assessment = claimed("Delete", "mib").assess();
     let conditions = &assessment.identities[0].status.conditions;
     assert_eq!(condition(conditions, ConditionType::Claimed), is("True", "Bound"));
-    assert!(!assessment.identities[0].goes);
+    assert!(!assessment.identities[0].should_delete);
     assert_eq!(assessment.steps.len(), 1);
 }
 
 #[test]
-fn an_identity_whose_binding_is_gone_goes_or_is_released_and_trusts_nobody() {
-    for (policy, goes, reason) in [("Delete", true, "Deleting"), ("Retain", false, "Released")] {
-        let mut world = claimed(policy, "of a binding before");
+fn an_identity_whose_binding_was_deleted_is_deleted_or_released_and_trusts_nobody() {
+    for (policy, should_delete, reason) in [("Delete", true, "Deleting"), ("Retain", false, "Released")] {
+        let mut world = claimed(policy, "of a deleted binding");
         world.observed.credentials = Some(Ok(vec![ours()]));
         let assessment = world.assess();
-        assert_eq!(assessment.identities[0].goes, goes);
+        assert_eq!(assessment.identities[0].should_delete, should_delete);
         assert_eq!(world.identity_ready(), is("False", reason));
-        assert_eq!(world.ready(), is("False", "ClaimMismatch"), "a binding made anew has no claim");
+        assert_eq!(world.ready(), is("False", "ClaimMismatch"), "a recreated binding has no claim");
         let [step] = &assessment.steps[..] else { panic!("one step: {:?}", assessment.steps) };
         assert!(matches!(step.step, CredentialWrite::Delete { .. }));
-        assert_eq!(assessment.identity_step, None, "the identity itself goes with its object");
+        assert_eq!(assessment.identity_step, None, "the identity itself is deleted with its object");
     }
 }
 
 #[test]
-fn nothing_is_made_for_a_binding_that_is_gone() {
-    let mut world = claimed("Delete", "of a binding before");
+fn nothing_is_created_for_a_deleted_binding() {
+    let mut world = claimed("Delete", "of a deleted binding");
     absent(&mut world);
     let assessment = world.assess();
     assert_eq!(assessment.identity_step, None);
@@ -257,7 +260,7 @@ fn nothing_is_made_for_a_binding_that_is_gone() {
 }
 
 #[test]
-fn a_binding_on_a_class_has_an_object_made_only_where_there_is_none() {
+fn a_binding_that_references_a_class_gets_an_object_only_if_it_has_none() {
     let class = object(json!({
         "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityClass", "metadata": {"name": "dedicated"},
         "spec": {
@@ -281,9 +284,9 @@ fn a_binding_on_a_class_has_an_object_made_only_where_there_is_none() {
             Snapshot { namespaces: [("shop", namespace)].into(), missing: Some("mib-mib"), ..Snapshot::default() };
         assess(&snapshot, &Observed::default(), &world.settings, "2026-01-01T00:00:00Z".parse().unwrap())
     };
-    let made = assess_with(false);
-    assert_eq!(made.wanted.len(), 1);
-    assert_eq!(made.wanted[0].metadata.name.as_deref(), Some("mib-mib"));
-    assert_eq!(condition(&made.bindings[0].status.conditions, ConditionType::Ready), is("False", "Pending"));
-    assert!(assess_with(true).wanted.is_empty(), "a namespace that goes away gets nothing");
+    let assessment = assess_with(false);
+    assert_eq!(assessment.wanted.len(), 1);
+    assert_eq!(assessment.wanted[0].metadata.name.as_deref(), Some("mib-mib"));
+    assert_eq!(condition(&assessment.bindings[0].status.conditions, ConditionType::Ready), is("False", "Pending"));
+    assert!(assess_with(true).wanted.is_empty(), "nothing is created for a terminating namespace");
 }

@@ -1,13 +1,12 @@
-//! The roles of one identity, as part of everything else that is decided of it.
+//! The role assignments of one identity, as part of its assessment.
 
-use super::identity_status::{Resolution, writes};
-use super::{Observed, Settings};
-use crate::mutants::{self, Mutant};
+use super::inputs::{Observed, Settings};
+use super::resolution::{Resolution, writes};
 use crate::roles::{self, Inputs, Maker, Permissions};
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, is_true};
 
-/// What decisions about the owner's roles depend on; none where it has none and had none.
+/// The inputs to decisions about the owner's roles; `None` if it has none in its spec and none in its status.
 pub fn role_inputs<'a>(
     owner: &'a ManagedIdentity,
     observed: &'a Observed,
@@ -38,7 +37,8 @@ pub fn role_inputs<'a>(
     })
 }
 
-/// Decides the owner's roles. An owner that is not accepted, or whose identity is not resolved, gets none and loses none.
+/// Decides the owner's roles. Nothing is assigned or removed for an owner that is not accepted, or whose identity is not
+/// resolved.
 pub(super) fn decide(
     owner: Option<&ManagedIdentity>,
     accepted: bool,
@@ -50,10 +50,6 @@ pub(super) fn decide(
         return Permissions::default();
     };
     let mut permissions = roles::decide(&inputs);
-    if inputs.leaving && mutants::active(Mutant::RolesLeft) {
-        permissions.steps.clear();
-        permissions.ours_left = false;
-    }
     let foreign = resolution.verdict.reason == Reason::TenantMismatch;
     if foreign || (!inputs.leaving && (!accepted || resolution.facts.is_none())) {
         permissions.steps.clear();
@@ -62,7 +58,7 @@ pub(super) fn decide(
     if settings.roles.is_some() && !writes(owner) && !inputs.wanted.is_empty() {
         let verdict = Verdict::bad(
             Reason::RoleAssignmentsDisabled,
-            "spec.roleAssignments asks for roles, but with credentialPolicy Observe nothing is written to Azure: a cluster operator has to set credentialPolicy to Manage, or remove them",
+            "spec.roleAssignments requests roles, but credentialPolicy is Observe, so nothing is written to Azure: a cluster operator has to set credentialPolicy to Manage, or remove spec.roleAssignments",
         );
         (permissions.verdict, permissions.lacking) = (Some(verdict.clone()), Some(verdict));
     }

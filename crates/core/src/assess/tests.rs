@@ -1,10 +1,19 @@
+use std::time::Duration;
+
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::acceptance::claims::Classes;
+use crate::acceptance::scopes::AllowedScopes;
 use crate::credentials::names::Subject;
-use ensign_api::conditions::{ConditionType, Reason, find};
+use crate::credentials::ownership::{Cluster, Credential};
+use crate::credentials::plan::CredentialWrite;
+use crate::failure::Failure;
+use crate::scheduling::rate_limiter::Deferral;
+use ensign_api::conditions::{ConditionType, find};
 use ensign_api::keys::CREDENTIALS_FINALIZER;
+use ensign_api::{ManagedIdentityBinding, ManagedIdentityStatus};
 
 const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -45,7 +54,7 @@ pub(super) fn merged(mut base: Value, over: &Value) -> Value {
     base
 }
 
-/// One identity, one binding, one namespace: the plain case, which each test changes a little.
+/// One identity, one binding and one namespace: the base case, which each test modifies.
 pub(super) struct World {
     pub(super) identity: ManagedIdentity,
     pub(super) binding: ManagedIdentityBinding,
@@ -60,7 +69,7 @@ impl World {
     }
 
     pub(super) fn with(identity: &Value, binding: &Value) -> Self {
-        let plain_identity = json!({
+        let base_identity = json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
             "metadata": {"name": "orders", "uid": "mi", "generation": 1, "creationTimestamp": STAMP},
             "spec": {
@@ -68,14 +77,14 @@ impl World {
                 "allowedSubjects": [{"name": "team", "namespace": "shop", "serviceAccounts": ["app"]}],
             },
         });
-        let plain_binding = json!({
+        let base_binding = json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentityBinding",
             "metadata": {"name": "app", "namespace": "shop", "uid": "mib", "generation": 1, "creationTimestamp": STAMP},
             "spec": {"identityRef": {"name": "orders"}, "serviceAccountName": "app"},
         });
         Self {
-            identity: object(merged(plain_identity, identity)),
-            binding: object(merged(plain_binding, binding)),
+            identity: object(merged(base_identity, identity)),
+            binding: object(merged(base_binding, binding)),
             observed: Observed {
                 identity: Some(Ok(azure_identity())),
                 credentials: Some(Ok(Vec::new())),
@@ -86,8 +95,8 @@ impl World {
         }
     }
 
-    /// The world after its outcome was written, as a new reconcile finds it.
-    pub(super) fn settled(mut self) -> Self {
+    /// The same after a completed reconcile.
+    pub(super) fn reconciled(mut self) -> Self {
         self.observed.credentials = Some(Ok(vec![ours()]));
         let assessment = self.assess();
         self.identity.status = Some(assessment.identities[0].status.clone());
@@ -108,7 +117,7 @@ impl World {
         self
     }
 
-    fn list_fails(mut self, reason: Reason) -> Self {
+    fn with_list_failure(mut self, reason: Reason) -> Self {
         self.observed.credentials = Some(Err(failure(reason)));
         self
     }
@@ -182,11 +191,11 @@ fn by_hand() -> Credential {
 }
 
 pub(super) fn failure(reason: Reason) -> Failure {
-    Failure { reason, message: "Azure said so".into(), retry_after: None }
+    Failure { reason, message: "Azure's error".into(), retry_after: None }
 }
 
 #[test]
-fn a_new_binding_is_planned_with_its_cause_and_both_finalizers() {
+fn a_new_binding_is_planned_with_its_cause_and_requires_both_finalizers() {
     let assessment = World::new().assess();
     let cause = Cause { namespace: "shop".into(), binding: "app".into(), uid: "mib".into(), grant: "team".into() };
     assert_eq!(
@@ -199,7 +208,7 @@ fn a_new_binding_is_planned_with_its_cause_and_both_finalizers() {
 }
 
 #[test]
-fn ready_is_true_only_once_azure_has_the_credential() {
+fn a_binding_is_ready_only_once_the_credential_exists() {
     assert_eq!(World::new().ready(), is("False", "CredentialPending"));
     let mut world = World::new();
     world.observed.credentials = Some(Ok(vec![ours()]));
@@ -207,17 +216,17 @@ fn ready_is_true_only_once_azure_has_the_credential() {
 }
 
 #[test]
-fn a_settled_world_assessed_again_changes_nothing() {
-    let world = World::new().settled();
+fn assessing_again_after_a_completed_reconcile_changes_nothing() {
+    let world = World::new().reconciled();
     let assessment = world.assess_at("2027-01-01T00:00:00Z".parse().unwrap());
     assert_eq!(assessment.steps, []);
     assert_eq!(Some(&assessment.identities[0].status), world.identity.status.as_ref());
     assert_eq!(Some(&assessment.bindings[0].status), world.binding.status.as_ref());
-    assert_eq!(assessment.bindings[0].notes, []);
+    assert_eq!(assessment.bindings[0].events, []);
 }
 
 #[test]
-fn a_failed_write_is_said_in_its_own_words() {
+fn a_failed_write_is_reported_with_its_reason() {
     let mut world = World::new();
     world.observed.write_failures = [(ours().name, failure(Reason::ResourceLocked))].into();
     assert_eq!(world.ready(), is("False", "ResourceLocked"));
@@ -225,18 +234,18 @@ fn a_failed_write_is_said_in_its_own_words() {
 }
 
 #[test]
-fn what_azure_confirmed_stands_while_azure_is_away() {
+fn what_azure_confirmed_still_holds_while_azure_fails() {
     for reason in [Reason::AzureUnavailable, Reason::Throttled, Reason::Forbidden, Reason::CredentialUnavailable] {
-        let world = World::new().settled().list_fails(reason);
+        let world = World::new().reconciled().with_list_failure(reason);
         assert_eq!(world.ready(), is("True", "Ready"), "{reason}");
         assert_eq!(world.assess().bindings[0].status.client_id.as_deref(), Some("client"), "{reason}");
         assert_eq!(world.assess().steps, []);
     }
-    let forbidden = World::new().settled().list_fails(Reason::Forbidden);
-    assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but the operator is told");
+    let forbidden = World::new().reconciled().with_list_failure(Reason::Forbidden);
+    assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but it is reported to the operator");
 }
 
-fn waits_for_its_turn() -> Deferral {
+fn rate_limited() -> Deferral {
     Deferral::Paced { wait: Duration::from_secs(4) }
 }
 
@@ -245,37 +254,41 @@ fn message(assessment: &Assessment, kind: ConditionType) -> String {
 }
 
 #[test]
-fn a_write_that_waits_for_its_turn_is_no_problem_and_says_so() {
+fn a_rate_limited_write_is_reported_as_pending_without_an_event() {
     let mut world = World::new();
-    world.observed.postponed = Some(waits_for_its_turn());
+    world.observed.postponed = Some(rate_limited());
     assert_eq!(world.ready(), is("False", "CredentialPending"));
     let assessment = world.assess();
-    assert!(message(&assessment, ConditionType::CredentialReady).contains("limits"), "{assessment:?}");
-    assert_eq!(assessment.bindings[0].notes, [], "no event");
+    assert!(message(&assessment, ConditionType::CredentialReady).contains("rate-limit budget"), "{assessment:?}");
+    assert_eq!(assessment.bindings[0].events, [], "no event");
 }
 
 #[test]
-fn azure_that_was_not_asked_is_not_known_and_what_it_confirmed_stands() {
+fn without_a_request_to_azure_the_state_is_pending_and_what_was_confirmed_still_holds() {
     let mut world = World::new();
     (world.observed.identity, world.observed.credentials) = (None, None);
-    world.observed.postponed = Some(waits_for_its_turn());
+    world.observed.postponed = Some(rate_limited());
     assert_eq!(world.ready(), is("False", "Pending"));
-    assert!(message(&world.assess(), ConditionType::IdentityResolved).contains("limits"));
-    let mut settled = World::new().settled();
-    settled.observed.credentials = None;
-    settled.observed.postponed = Some(waits_for_its_turn());
-    assert_eq!(settled.ready(), is("True", "Ready"));
-    assert_eq!(Some(&settled.assess().bindings[0].status), settled.binding.status.as_ref(), "status does not churn");
+    assert!(message(&world.assess(), ConditionType::IdentityResolved).contains("rate-limit budget"));
+    let mut reconciled = World::new().reconciled();
+    reconciled.observed.credentials = None;
+    reconciled.observed.postponed = Some(rate_limited());
+    assert_eq!(reconciled.ready(), is("True", "Ready"));
+    assert_eq!(
+        Some(&reconciled.assess().bindings[0].status),
+        reconciled.binding.status.as_ref(),
+        "the status does not change"
+    );
 }
 
 #[test]
-fn a_deletion_that_waits_for_its_turn_says_so_and_holds_the_binding() {
-    let mut world = World::new().settled().delete_binding();
+fn a_rate_limited_deletion_is_reported_and_keeps_the_finalizer() {
+    let mut world = World::new().reconciled().delete_binding();
     world.observed.credentials = Some(Ok(vec![ours()]));
-    world.observed.postponed = Some(waits_for_its_turn());
+    world.observed.postponed = Some(rate_limited());
     let assessment = world.assess();
     assert_eq!(world.ready(), is("False", "Deleting"));
-    assert_eq!((assessment.bindings[0].finalizer, assessment.bindings[0].notes.len()), (Finalizer::Keep, 0));
+    assert_eq!((assessment.bindings[0].finalizer, assessment.bindings[0].events.len()), (Finalizer::Keep, 0));
     world.observed.credentials = Some(Ok(Vec::new()));
     assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
     assert_eq!(
@@ -286,8 +299,8 @@ fn a_deletion_that_waits_for_its_turn_says_so_and_holds_the_binding() {
 }
 
 #[test]
-fn a_write_that_waits_for_a_look_at_the_identity_says_why() {
-    let mut world = World::new().settled();
+fn a_write_that_waits_until_the_identity_can_be_read_reports_why() {
+    let mut world = World::new().reconciled();
     world.observed.credentials = Some(Ok(Vec::new()));
     world.observed.identity = Some(Err(failure(Reason::AzureUnavailable)));
     assert!(!world.observed.may_write());
@@ -295,7 +308,7 @@ fn a_write_that_waits_for_a_look_at_the_identity_says_why() {
 }
 
 #[test]
-fn what_passes_by_itself_says_when_to_try_again() {
+fn a_failure_that_is_retried_automatically_determines_when_to_retry() {
     let mut world = World::new();
     world.observed.write_failures =
         [("a".into(), failure(Reason::ResourceLocked)), ("b".into(), failure(Reason::Throttled))].into();
@@ -303,20 +316,20 @@ fn what_passes_by_itself_says_when_to_try_again() {
 }
 
 #[test]
-fn an_identity_that_went_is_no_longer_resolved_and_one_that_comes_back_is_planned_again() {
-    let gone = World::new().settled().list_fails(Reason::IdentityNotFound);
+fn a_deleted_identity_is_no_longer_resolved_and_a_recreated_one_is_planned_again() {
+    let gone = World::new().reconciled().with_list_failure(Reason::IdentityNotFound);
     assert_eq!(gone.ready(), is("False", "IdentityNotFound"));
     assert_eq!(gone.assess().bindings[0].status.client_id, None);
-    let mut back = gone;
-    back.binding.status = Some(back.assess().bindings[0].status.clone());
-    back.observed.identity = Some(Ok(AzureIdentity { client_id: "new".into(), ..azure_identity() }));
-    back.observed.credentials = Some(Ok(Vec::new()));
-    assert_eq!(back.assess().steps.len(), 1);
-    assert_eq!(back.assess().bindings[0].status.client_id.as_deref(), Some("new"));
+    let mut recreated = gone;
+    recreated.binding.status = Some(recreated.assess().bindings[0].status.clone());
+    recreated.observed.identity = Some(Ok(AzureIdentity { client_id: "new".into(), ..azure_identity() }));
+    recreated.observed.credentials = Some(Ok(Vec::new()));
+    assert_eq!(recreated.assess().steps.len(), 1);
+    assert_eq!(recreated.assess().bindings[0].status.client_id.as_deref(), Some("new"));
 }
 
 #[test]
-fn an_identity_of_another_tenant_is_refused() {
+fn an_identity_in_another_tenant_is_rejected() {
     let mut world = World::new();
     world.observed.identity = Some(Ok(AzureIdentity { tenant_id: "other".into(), ..azure_identity() }));
     assert_eq!(world.ready(), is("False", "TenantMismatch"));
@@ -325,7 +338,7 @@ fn an_identity_of_another_tenant_is_refused() {
 
 #[test]
 fn an_issuer_that_entra_cannot_reach_stops_every_write() {
-    let mut world = World::new().settled();
+    let mut world = World::new().reconciled();
     world.settings.issuer_refusal = Some("not public".into());
     world.observed.credentials = Some(Ok(vec![ours()]));
     assert_eq!(world.ready(), is("False", "IssuerNotPublic"));
@@ -334,7 +347,7 @@ fn an_issuer_that_entra_cannot_reach_stops_every_write() {
 
 #[test]
 fn an_issuer_that_entra_cannot_reach_does_not_stop_a_revocation() {
-    let mut world = World::new().settled().delete_binding();
+    let mut world = World::new().reconciled().delete_binding();
     world.settings.cluster.issuer = "https://kubernetes.default.svc".into();
     world.settings.issuer_refusal = Some("not public".into());
     world.observed.credentials = Some(Ok(vec![ours()]));
@@ -346,7 +359,7 @@ fn an_issuer_that_entra_cannot_reach_does_not_stop_a_revocation() {
     assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
 }
 
-/// What a cluster with this cluster's ID and another issuer wrote.
+/// A credential of a cluster that has this cluster's ID and another issuer.
 fn of_a_clone() -> Credential {
     let clone = Cluster { issuer: "https://issuer.example/clone".into(), ..settings().cluster };
     let subject = Subject::new("shop", "app");
@@ -354,53 +367,53 @@ fn of_a_clone() -> Credential {
 }
 
 #[test]
-fn a_copied_cluster_id_is_said_once_and_nothing_of_the_other_cluster_is_touched() {
-    let mut world = World::new().settled();
+fn a_shared_cluster_id_is_reported_once_and_credentials_of_the_other_cluster_are_not_touched() {
+    let mut world = World::new().reconciled();
     world.observed.credentials = Some(Ok(vec![ours(), of_a_clone()]));
     let assessment = world.assess();
     assert_eq!(assessment.steps, []);
     let outcome = &assessment.identities[0];
-    let said = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
-    let unique = said(&outcome.status, ConditionType::ClusterIDUnique).unwrap();
+    let found = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
+    let unique = found(&outcome.status, ConditionType::ClusterIDUnique).unwrap();
     assert_eq!((unique.status.as_str(), unique.reason.as_str()), ("False", "ClusterIDShared"));
     assert!(unique.message.contains("https://issuer.example/clone"), "{}", unique.message);
-    assert_eq!(said(&outcome.status, ConditionType::Ready).unwrap().status, "True");
-    assert_eq!(said(&outcome.status, ConditionType::Stalled), None);
-    assert_eq!(outcome.notes[0].reason, Reason::ClusterIDShared);
+    assert_eq!(found(&outcome.status, ConditionType::Ready).unwrap().status, "True");
+    assert_eq!(found(&outcome.status, ConditionType::Stalled), None);
+    assert_eq!(outcome.events[0].reason, Reason::ClusterIDShared);
     assert_eq!(outcome.status.credentials.unwrap().other_clusters, 1);
 
     world.identity.status = Some(outcome.status.clone());
-    assert_eq!(world.assess().identities[0].notes, []);
-    let unreachable = world.list_fails(Reason::AzureUnavailable);
-    let kept = said(&unreachable.assess().identities[0].status, ConditionType::ClusterIDUnique);
+    assert_eq!(world.assess().identities[0].events, []);
+    let unreachable = world.with_list_failure(Reason::AzureUnavailable);
+    let kept = found(&unreachable.assess().identities[0].status, ConditionType::ClusterIDUnique);
     assert_eq!(kept.map(|condition| condition.message), Some(unique.message));
 }
 
 #[test]
-fn the_upstreams_webhook_beside_ours_is_said_once_and_stands_while_it_is_not_known() {
-    let mut world = World::new().settled();
+fn the_webhook_of_azure_workload_identity_is_reported_once_and_the_condition_is_kept_while_unknown() {
+    let mut world = World::new().reconciled();
     world.observed.upstream_webhook = Some(true);
     let assessment = world.assess();
     let outcome = &assessment.identities[0];
-    let said = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
-    let absent = said(&outcome.status, ConditionType::UpstreamWebhookAbsent).unwrap();
+    let found = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
+    let absent = found(&outcome.status, ConditionType::UpstreamWebhookAbsent).unwrap();
     assert_eq!((absent.status.as_str(), absent.reason.as_str()), ("False", "UpstreamWebhookPresent"));
-    assert_eq!(said(&outcome.status, ConditionType::Ready).unwrap().status, "True");
-    assert_eq!(outcome.notes[0].reason, Reason::UpstreamWebhookPresent);
+    assert_eq!(found(&outcome.status, ConditionType::Ready).unwrap().status, "True");
+    assert_eq!(outcome.events[0].reason, Reason::UpstreamWebhookPresent);
 
     world.identity.status = Some(outcome.status.clone());
     for known in [Some(true), None] {
         world.observed.upstream_webhook = known;
         let again = &world.assess().identities[0];
-        assert_eq!((&again.status.conditions, again.notes.len()), (&outcome.status.conditions, 0), "{known:?}");
+        assert_eq!((&again.status.conditions, again.events.len()), (&outcome.status.conditions, 0), "{known:?}");
     }
     world.observed.upstream_webhook = Some(false);
-    assert_eq!(said(&world.assess().identities[0].status, ConditionType::UpstreamWebhookAbsent), None);
+    assert_eq!(found(&world.assess().identities[0].status, ConditionType::UpstreamWebhookAbsent), None);
 }
 
 #[test]
-fn a_changed_issuer_is_trusted_beside_the_former_one_until_its_last_token_has_expired() {
-    let mut world = World::new().settled();
+fn a_new_issuer_is_trusted_beside_the_former_one_until_the_last_token_of_that_has_expired() {
+    let mut world = World::new().reconciled();
     world.settings.cluster.issuer = "https://issuer.example/2".into();
     let subject = Subject::new("shop", "app");
     let new = Credential {
@@ -423,14 +436,14 @@ fn a_changed_issuer_is_trusted_beside_the_former_one_until_its_last_token_has_ex
     let expired = world.assess_at(later(longest));
     let delete = PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
     assert_eq!(expired.steps, [delete]);
-    assert_eq!(expired.identities[0].status.issuers.len(), 2, "known as ours until it is gone");
+    assert_eq!(expired.identities[0].status.issuers.len(), 2, "recognised as ours until it is deleted");
     world.observed.credentials = Some(Ok(vec![new]));
     assert_eq!(world.assess_at(later(longest)).identities[0].status.issuers.len(), 1);
 }
 
 #[test]
-fn a_revoked_grant_deletes_and_tells_the_binding_nothing_about_the_identity() {
-    let mut world = World::new().settled();
+fn a_binding_whose_grant_was_revoked_loses_its_credential_and_learns_nothing_about_the_identity() {
+    let mut world = World::new().reconciled();
     world.identity.spec.allowed_subjects.clear();
     let assessment = world.assess();
     assert_eq!(
@@ -439,27 +452,27 @@ fn a_revoked_grant_deletes_and_tells_the_binding_nothing_about_the_identity() {
     );
     let status = &assessment.bindings[0].status;
     assert_eq!((status.client_id.as_ref(), status.credential.as_ref()), (None, None));
-    assert_eq!(assessment.bindings[0].notes[0].reason, Reason::NotAllowed);
+    assert_eq!(assessment.bindings[0].events[0].reason, Reason::NotAllowed);
 }
 
 #[test]
-fn a_revoked_grant_over_a_credential_by_hand_says_that_trust_remains_and_how_to_end_it() {
+fn after_a_revoked_grant_a_credential_created_by_hand_is_reported_with_the_command_to_delete_it() {
     let mut world = World::new();
     world.identity.spec.allowed_subjects.clear();
     world.observed.credentials = Some(Ok(vec![by_hand()]));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [], "what is not ours stays");
+    assert_eq!(assessment.steps, [], "a foreign credential is kept");
     let conditions = &assessment.bindings[0].status.conditions;
     assert_eq!(condition(conditions, ConditionType::TrustRevoked), is("False", "ForeignCredential"));
     let message = &find(conditions, ConditionType::TrustRevoked).unwrap().message;
     assert!(message.contains("az identity federated-credential delete") && message.contains("by-hand"), "{message}");
-    let told: Vec<_> = assessment.bindings[0].notes.iter().map(|note| note.reason).collect();
-    assert_eq!(told, [Reason::ForeignCredential, Reason::NotAllowed]);
+    let events: Vec<_> = assessment.bindings[0].events.iter().map(|event| event.reason).collect();
+    assert_eq!(events, [Reason::ForeignCredential, Reason::NotAllowed]);
 }
 
 #[test]
-fn a_binding_that_is_deleted_waits_for_its_credential_to_go() {
-    let world = World::new().settled().delete_binding();
+fn the_deletion_of_a_binding_waits_for_that_of_its_credential() {
+    let world = World::new().reconciled().delete_binding();
     let assessment = world.assess();
     assert_eq!(assessment.steps.len(), 1);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
@@ -469,42 +482,44 @@ fn a_binding_that_is_deleted_waits_for_its_credential_to_go() {
 }
 
 #[test]
-fn a_deletion_that_azure_does_not_confirm_is_blocked_and_says_the_way_out() {
+fn a_deletion_that_azure_does_not_confirm_is_blocked() {
     for reason in [Reason::AzureUnavailable, Reason::Forbidden] {
-        let binding = World::new().settled().delete_binding().list_fails(reason);
+        let binding = World::new().reconciled().delete_binding().with_list_failure(reason);
         assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Keep);
         assert_eq!(binding.ready(), is("False", "DeletionBlocked"));
-        let identity = World::new().settled().delete_identity().list_fails(reason);
+        let identity = World::new().reconciled().delete_identity().with_list_failure(reason);
         assert_eq!(identity.assess().identities[0].finalizer, Finalizer::Keep);
         assert_eq!(identity.identity_ready(), is("False", "DeletionBlocked"));
     }
 }
 
 #[test]
-fn an_identity_that_azure_does_not_have_holds_nobody() {
-    let binding = World::new().settled().delete_binding().list_fails(Reason::IdentityNotFound);
+fn a_missing_identity_blocks_no_deletion() {
+    let binding = World::new().reconciled().delete_binding().with_list_failure(Reason::IdentityNotFound);
     assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Release);
-    let identity = World::new().settled().delete_identity().list_fails(Reason::IdentityNotFound);
+    let identity = World::new().reconciled().delete_identity().with_list_failure(Reason::IdentityNotFound);
     assert_eq!(identity.assess().identities[0].finalizer, Finalizer::Release);
 }
 
 #[test]
-fn only_an_operator_can_give_up_what_azure_does_not_confirm() {
+fn only_an_operator_can_abandon_what_azure_does_not_confirm() {
     let annotation = json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}});
-    let away = |world: World| world.settled().delete_binding().list_fails(Reason::AzureUnavailable).assess();
-    let by_tenant = away(World::with(&json!({}), &annotation));
+    let unavailable =
+        |world: World| world.reconciled().delete_binding().with_list_failure(Reason::AzureUnavailable).assess();
+    let by_tenant = unavailable(World::with(&json!({}), &annotation));
     assert_eq!(by_tenant.bindings[0].finalizer, Finalizer::Keep);
-    let by_operator = away(World::with(&annotation, &json!({})));
+    let by_operator = unavailable(World::with(&annotation, &json!({})));
     assert_eq!(by_operator.bindings[0].finalizer, Finalizer::Release);
-    assert!(by_operator.bindings[0].notes.iter().any(|note| note.reason == Reason::Abandoned));
+    assert!(by_operator.bindings[0].events.iter().any(|event| event.reason == Reason::Abandoned));
 
-    let identity = World::with(&annotation, &json!({})).settled().delete_identity().list_fails(Reason::Forbidden);
+    let identity =
+        World::with(&annotation, &json!({})).reconciled().delete_identity().with_list_failure(Reason::Forbidden);
     let assessment = identity.assess();
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Release);
-    assert!(assessment.identities[0].notes.iter().any(|note| note.reason == Reason::Abandoned));
+    assert!(assessment.identities[0].events.iter().any(|event| event.reason == Reason::Abandoned));
 }
 
-/// The world after its controller was limited to another resource group, in which Azure was not asked any more.
+/// The same after the controller was restricted to another resource group, so that no request to Azure was made.
 fn out_of_scope(mut world: World) -> World {
     let scope = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg2";
     world.settings.allowed_scopes = AllowedScopes::new([scope.parse().unwrap()]);
@@ -514,41 +529,41 @@ fn out_of_scope(mut world: World) -> World {
 }
 
 #[test]
-fn outside_of_the_allowed_scopes_an_identity_is_refused_and_nothing_is_planned() {
-    for world in [out_of_scope(World::new()), out_of_scope(World::new().settled())] {
+fn an_identity_outside_the_allowed_scopes_is_rejected_and_nothing_is_planned() {
+    for world in [out_of_scope(World::new()), out_of_scope(World::new().reconciled())] {
         let before = world.identity.status.clone().unwrap_or_default();
         let assessment = world.assess();
         assert_eq!(assessment.steps, []);
         let outcome = &assessment.identities[0];
         assert_eq!(condition(&outcome.status.conditions, ConditionType::Accepted), is("False", "ScopeNotAllowed"));
         assert_eq!(world.identity_ready(), is("False", "ScopeNotAllowed"));
-        assert_eq!(outcome.status.issuers, before.issuers, "what was written is not forgotten");
+        assert_eq!(outcome.status.issuers, before.issuers, "the record of what was written is kept");
         assert_eq!(world.ready(), is("False", "ManagedIdentityNotAccepted"));
         assert_eq!((outcome.finalizer, assessment.bindings[0].finalizer), (Finalizer::Keep, Finalizer::Keep));
     }
 }
 
 #[test]
-fn outside_of_the_allowed_scopes_a_deletion_waits_until_the_scopes_are_widened_or_an_operator_gives_up() {
+fn outside_the_allowed_scopes_a_deletion_waits_until_the_scopes_are_widened_or_an_operator_abandons_it() {
     let annotation = json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}});
-    let binding = out_of_scope(World::new().settled().delete_binding());
+    let binding = out_of_scope(World::new().reconciled().delete_binding());
     assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Keep);
     assert_eq!(binding.ready(), is("False", "DeletionBlocked"));
     let conditions = &binding.assess().bindings[0].status.conditions;
     let message = &find(conditions, ConditionType::Ready).unwrap().message;
     assert!(message.contains("--azure-allowed-scopes") && message.contains("ensign.dev/abandon"), "{message}");
 
-    let identity = out_of_scope(World::new().settled().delete_identity());
+    let identity = out_of_scope(World::new().reconciled().delete_identity());
     assert_eq!(identity.assess().identities[0].finalizer, Finalizer::Keep);
     assert_eq!(identity.identity_ready(), is("False", "DeletionBlocked"));
 
-    let given_up = out_of_scope(World::with(&annotation, &json!({})).settled().delete_binding()).assess();
-    assert_eq!(given_up.bindings[0].finalizer, Finalizer::Release);
-    assert!(given_up.bindings[0].notes.iter().any(|note| note.reason == Reason::Abandoned));
+    let abandoned = out_of_scope(World::with(&annotation, &json!({})).reconciled().delete_binding()).assess();
+    assert_eq!(abandoned.bindings[0].finalizer, Finalizer::Release);
+    assert!(abandoned.bindings[0].events.iter().any(|event| event.reason == Reason::Abandoned));
 }
 
 #[test]
-fn outside_of_the_allowed_scopes_what_was_never_written_holds_nobody() {
+fn outside_the_allowed_scopes_a_binding_without_a_credential_can_be_deleted() {
     let binding = out_of_scope(World::new().delete_binding());
     assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Release);
     let identity = out_of_scope(World::new().delete_identity());
@@ -556,30 +571,30 @@ fn outside_of_the_allowed_scopes_what_was_never_written_holds_nobody() {
 }
 
 #[test]
-fn widened_scopes_let_everything_go_on_where_it_was() {
-    let mut world = out_of_scope(World::new().settled());
-    let refused = world.assess();
-    world.identity.status = Some(refused.identities[0].status.clone());
-    world.binding.status = Some(refused.bindings[0].status.clone());
+fn once_the_scopes_are_widened_everything_continues_as_before() {
+    let mut world = out_of_scope(World::new().reconciled());
+    let rejected = world.assess();
+    world.identity.status = Some(rejected.identities[0].status.clone());
+    world.binding.status = Some(rejected.bindings[0].status.clone());
     world.settings.allowed_scopes = AllowedScopes::default();
     world.observed =
         Observed { identity: Some(Ok(azure_identity())), credentials: Some(Ok(vec![ours()])), ..Observed::default() };
-    assert_eq!(world.assess().steps, [], "the credential was there all the time");
+    assert_eq!(world.assess().steps, [], "the credential still exists");
     assert_eq!(world.ready(), is("True", "Ready"));
 }
 
 #[test]
-fn abandoning_does_not_skip_what_azure_can_still_do() {
+fn abandoning_does_not_skip_deletions_that_are_still_possible() {
     let annotation = json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}});
-    let world = World::with(&annotation, &json!({})).settled().delete_binding();
+    let world = World::with(&annotation, &json!({})).reconciled().delete_binding();
     let assessment = world.assess();
-    assert_eq!(assessment.steps.len(), 1, "Azure answers, so the credential is deleted");
+    assert_eq!(assessment.steps.len(), 1, "Azure responds, so the credential is deleted");
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
 }
 
 #[test]
-fn an_identity_that_is_deleted_takes_every_credential_of_this_cluster_with_it() {
-    let mut world = World::new().settled().delete_identity();
+fn deleting_an_identity_deletes_every_credential_of_this_cluster() {
+    let mut world = World::new().reconciled().delete_identity();
     world.observed.credentials = Some(Ok(vec![ours(), by_hand_elsewhere()]));
     let assessment = world.assess();
     assert_eq!(
@@ -596,7 +611,7 @@ fn by_hand_elsewhere() -> Credential {
 }
 
 #[test]
-fn observe_needs_no_finalizer_and_names_the_command() {
+fn observe_needs_no_finalizer() {
     let world = World::with(&json!({"spec": {"existing": {"credentialPolicy": "Observe"}}}), &json!({}));
     let assessment = world.assess();
     assert_eq!(assessment.steps, []);
@@ -606,18 +621,18 @@ fn observe_needs_no_finalizer_and_names_the_command() {
 }
 
 #[test]
-fn a_namespace_that_is_going_away_gets_no_events() {
+fn no_events_are_published_in_a_terminating_namespace() {
     let mut world = World::new();
     world.identity.spec.allowed_subjects.clear();
     world.terminating = true;
-    assert_eq!(world.assess().bindings[0].notes, []);
+    assert_eq!(world.assess().bindings[0].events, []);
 }
 
 #[test]
-fn a_service_account_is_annotated_only_for_who_asks_and_freed_afterwards() {
-    assert_eq!(World::new().settled().assess().bindings[0].annotations, None);
-    let asking = json!({"spec": {"injection": {"annotateServiceAccount": true}}});
-    let mut world = World::with(&json!({}), &asking).settled();
+fn a_service_account_is_annotated_only_on_request_and_the_annotations_are_removed_afterwards() {
+    assert_eq!(World::new().reconciled().assess().bindings[0].annotations, None);
+    let annotating = json!({"spec": {"injection": {"annotateServiceAccount": true}}});
+    let mut world = World::with(&json!({}), &annotating).reconciled();
     let present = Annotations::Present { client_id: "client".into(), tenant_id: TENANT.into() };
     assert_eq!(world.assess().bindings[0].annotations, Some(present));
     world.binding.spec.injection.annotate_service_account = false;
@@ -625,14 +640,14 @@ fn a_service_account_is_annotated_only_for_who_asks_and_freed_afterwards() {
 }
 
 #[test]
-fn a_clash_over_annotations_is_a_condition_and_no_reason_not_to_be_ready() {
-    let asking = json!({"spec": {"injection": {"annotateServiceAccount": true}}});
-    let mut world = World::with(&json!({}), &asking).settled();
+fn a_conflict_over_annotations_is_a_condition_that_does_not_affect_ready() {
+    let annotating = json!({"spec": {"injection": {"annotateServiceAccount": true}}});
+    let mut world = World::with(&json!({}), &annotating).reconciled();
     let key = ("shop".to_owned(), "app".to_owned());
     world.observed.annotated = [(key, Annotated::Clash("helm owns it".into()))].into();
     let assessment = world.assess();
     let conditions = &assessment.bindings[0].status.conditions;
     assert_eq!(condition(conditions, ConditionType::ServiceAccountAnnotated), is("False", "AnnotationConflict"));
     assert_eq!(condition(conditions, ConditionType::Ready), is("True", "Ready"));
-    assert_eq!(assessment.bindings[0].notes[0].reason, Reason::AnnotationConflict);
+    assert_eq!(assessment.bindings[0].events[0].reason, Reason::AnnotationConflict);
 }

@@ -1,35 +1,35 @@
-//! Which subjects should be trusted now, and the plan that gets Azure there.
+//! Which subjects should be trusted now, and the plan of writes that leads there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::identity_status::{Resolution, usable_arm_id};
-use super::{Cause, Observed, PlannedStep, Settings, Snapshot, bindings};
+use super::inputs::{Observed, Settings, Snapshot, bindings};
+use super::outcome::{Cause, PlannedStep};
+use super::resolution::{Resolution, usable_arm_id};
 use crate::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::credentials::issuers;
 use crate::credentials::names::Subject;
-use crate::credentials::ownership::{Credential, Owner};
+use crate::credentials::ownership::{Cluster, Credential, Owner};
 use crate::credentials::plan::{CredentialWrite, Inputs, TrustState, Wanted, plan};
-use crate::mutants::{self, Mutant};
 use ensign_api::conditions::Reason;
 use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
 
-/// What should be trusted, what is planned, and what stands.
+/// What should be trusted, what is planned, and the state of each subject.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     pub(super) steps: Vec<PlannedStep>,
-    pub(super) standings: BTreeMap<Subject, TrustState>,
+    pub(super) states: BTreeMap<Subject, TrustState>,
     pub(super) counts: Option<CredentialCounts>,
     pub(super) wanted: BTreeSet<Subject>,
-    /// Credentials in Azure that are ours; `None` while that is not known.
+    /// Our credentials in Azure; `None` if unknown.
     pub(super) ours_left: Option<Vec<Credential>>,
-    /// Credentials of this cluster's issuer that are not ours; `None` while that is not known.
+    /// Credentials of this cluster's issuer that are not ours; `None` if unknown.
     pub(super) foreign: Option<Vec<Credential>>,
-    /// Former issuers under which nothing of ours is left and whose tokens have expired.
+    /// Former issuers whose tokens have expired and for which none of our credentials is left.
     pub(super) expired_issuers: Vec<String>,
-    /// What another cluster wrote under this cluster's ID; `None` while that is not known.
+    /// Credentials that another cluster wrote under this cluster's ID; `None` if unknown.
     pub(super) shared_id: Option<Vec<Credential>>,
 }
 
@@ -37,9 +37,26 @@ impl Trust {
     pub(super) fn wants_any(&self) -> bool {
         !self.wanted.is_empty()
     }
+
+    /// Sorts the existing credentials by owner. `retiring` are the former issuers, each with whether its tokens have expired.
+    fn sort_by_owner(&mut self, credentials: &[Credential], retiring: &[(&str, bool)], cluster: &Cluster) {
+        let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
+        let ours: Vec<_> =
+            credentials.iter().filter(|credential| cluster.owner(credential, &known) == Owner::ThisCluster).collect();
+        self.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
+        let foreign = credentials.iter().filter(|credential| credential.issuer == cluster.issuer);
+        self.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
+        let shared = credentials.iter().filter(|found| cluster.owner(found, &known) == Owner::SharedId);
+        self.shared_id = Some(shared.cloned().collect());
+        self.expired_issuers = retiring
+            .iter()
+            .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
+            .map(|(issuer, _)| (*issuer).to_owned())
+            .collect();
+    }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the one place where every intermediate result meets")]
+#[expect(clippy::too_many_arguments, reason = "it combines all intermediate results")]
 pub(super) fn decide(
     snapshot: &Snapshot<'_>,
     owner: Option<&ManagedIdentity>,
@@ -52,13 +69,11 @@ pub(super) fn decide(
 ) -> Trust {
     let Some((owner, id)) = owner.zip(usable_arm_id(owner)) else { return Trust::default() };
     let owner_accepted = accepted.get(owner.name_any().as_str()).is_some_and(|facts| facts.accepted.holds());
-    let leaving = owner.metadata.deletion_timestamp.is_some();
+    let deleting = owner.metadata.deletion_timestamp.is_some();
 
     let mut claims: Vec<(&str, &ManagedIdentityBinding, &str)> = bindings(snapshot)
-        .filter(|_| owner_accepted && !leaving && resolution.facts.is_some())
-        .filter(|(_, _, binding)| {
-            binding.identity_name() == owner.name_any() || mutants::active(Mutant::DuplicatesWrite)
-        })
+        .filter(|_| owner_accepted && !deleting && resolution.facts.is_some())
+        .filter(|(_, _, binding)| binding.identity_name() == owner.name_any())
         .filter_map(|(namespace, _, binding)| {
             let acceptance = acceptances.get(namespace)?.get(&binding.name_any())?;
             Some((namespace, binding, acceptance.grant.as_deref().filter(|_| acceptance.verdict.holds())?))
@@ -68,34 +83,19 @@ pub(super) fn decide(
     let wanted = unique(&claims);
     let mut trust = Trust { wanted: wanted.iter().map(|wanted| wanted.subject.clone()).collect(), ..Trust::default() };
 
-    let refused = settings.issuer_refusal.as_ref().map(|refusal| {
-        let blocked = TrustState::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
-        trust.wanted.iter().map(|subject| (subject.clone(), blocked.clone())).collect()
+    let blocked = settings.issuer_refusal.as_ref().map(|refusal| {
+        let state = TrustState::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
+        trust.wanted.iter().map(|subject| (subject.clone(), state.clone())).collect()
     });
     let Some(Ok(credentials)) = &observed.credentials else {
-        trust.standings = refused.unwrap_or_default();
+        trust.states = blocked.unwrap_or_default();
         return trust;
     };
 
     let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
     let longest = owner.spec.max_token_expiration_seconds;
     let retiring = issuers::retiring(&records, &settings.cluster.issuer, longest, now);
-    let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
-    let ours: Vec<_> = credentials
-        .iter()
-        .filter(|credential| settings.cluster.owner(credential, &known) == Owner::ThisCluster)
-        .collect();
-    trust.ours_left = Some(ours.iter().map(|credential| (*credential).clone()).collect());
-    let foreign = credentials.iter().filter(|credential| credential.issuer == settings.cluster.issuer);
-    trust.foreign = Some(foreign.filter(|credential| !ours.contains(credential)).cloned().collect());
-    let shared = credentials.iter().filter(|found| settings.cluster.owner(found, &known) == Owner::SharedId);
-    trust.shared_id = Some(shared.cloned().collect());
-    trust.expired_issuers = retiring
-        .iter()
-        .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
-        .map(|(issuer, _)| (*issuer).to_owned())
-        .collect();
-
+    trust.sort_by_owner(credentials, &retiring, &settings.cluster);
     let plan = plan(&Inputs {
         cluster: &settings.cluster,
         identity: &id,
@@ -106,14 +106,14 @@ pub(super) fn decide(
         max_credentials: owner.max_credentials(),
     });
     trust.counts = Some(plan.counts);
-    trust.standings = plan.standings;
-    // An owner that is not accepted, or whose identity is not resolved, says nothing about what is wanted.
-    if leaving || (owner_accepted && resolution.facts.is_some()) {
+    trust.states = plan.trust_states;
+    // An owner that is not accepted, or whose identity is not resolved, does not determine what is wanted.
+    if deleting || (owner_accepted && resolution.facts.is_some()) {
         trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
     }
-    if let Some(standings) = refused {
-        trust.standings = standings;
-        // Nothing new can be trusted, but what was trusted under a former issuer can be revoked.
+    if let Some(trust_states) = blocked {
+        trust.states = trust_states;
+        // No new trust is possible, but trust under a former issuer can be revoked.
         let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
         trust.steps.retain(|planned| match &planned.step {
             CredentialWrite::Put { .. } => false,
@@ -123,7 +123,7 @@ pub(super) fn decide(
     trust
 }
 
-/// The credential that status says Ensign wrote for the binding.
+/// The credential that Ensign wrote for the binding, according to its status.
 fn recorded(binding: &ManagedIdentityBinding) -> Option<&str> {
     let credential = binding.status.as_ref()?.credential.as_ref()?;
     (credential.origin == CredentialOrigin::Created).then_some(credential.name.as_str())

@@ -1,4 +1,4 @@
-//! What the operators' commands decide: `ensign check`, `ensign teardown`, `ensign orphans`.
+//! Decisions of the operators' commands: `ensign check`, `ensign teardown`, `ensign orphans`.
 
 pub mod check;
 pub mod orphans;

@@ -1,4 +1,4 @@
-//! Credentials of a cluster that is gone: found by what they are called, since nothing else of it is left.
+//! `ensign orphans`: credentials of a cluster that no longer exists, recognised by their names.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use crate::credentials::ownership::{Cluster, Credential, Owner};
 use crate::credentials::plan::az_delete;
 use ensign_api::ArmId;
 
-/// A federated identity credential that the cluster's Ensign wrote.
+/// A federated identity credential that Ensign wrote in the deleted cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Orphan {
-    /// The identity under which it stands.
+    /// The ARM ID of its identity.
     pub identity: String,
     /// Its name.
     pub name: String,
@@ -24,9 +24,9 @@ pub struct Orphan {
     pub command: String,
 }
 
-/// Those of the credentials under an identity that were written with this cluster's ID: whose names recompute from it and
-/// from their own issuer and subject. Where issuers are given, only theirs.
-pub fn of_cluster<'a>(cluster_id: &str, issuers: &[String], standing: &'a [Credential]) -> Vec<&'a Credential> {
+/// The credentials that were written with this cluster ID: those whose name equals the one computed from the ID and from
+/// their own issuer and subject. If `issuers` is not empty, only credentials of these issuers.
+pub fn of_cluster<'a>(cluster_id: &str, issuers: &[String], existing: &'a [Credential]) -> Vec<&'a Credential> {
     let wrote = |credential: &&Credential| {
         let cluster = Cluster {
             id: cluster_id.to_owned(),
@@ -37,11 +37,11 @@ pub fn of_cluster<'a>(cluster_id: &str, issuers: &[String], standing: &'a [Crede
         cluster.owner(credential, &[]) == Owner::ThisCluster
             && (issuers.is_empty() || issuers.contains(&credential.issuer))
     };
-    standing.iter().filter(wrote).collect()
+    existing.iter().filter(wrote).collect()
 }
 
 impl Orphan {
-    /// The credential under this identity.
+    /// Describes the credential under this identity.
     pub fn new(identity: &ArmId, credential: &Credential) -> Self {
         Self {
             identity: identity.to_string(),
@@ -53,7 +53,7 @@ impl Orphan {
     }
 }
 
-/// What is known of the cluster that the kubeconfig names.
+/// What is known about the cluster that the kubeconfig names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
     /// The UID of its namespace `kube-system`.
@@ -62,16 +62,16 @@ pub struct Present {
     pub in_use: BTreeSet<String>,
 }
 
-/// Why the cluster is not gone, if what the kubeconfig names is that cluster.
+/// Why the cluster still exists, judging by the one that the kubeconfig names; `None` if nothing indicates it.
 pub fn not_gone(cluster_id: &str, present: &Present, orphans: &[Orphan]) -> Option<String> {
     if present.uid == cluster_id {
         return Some(format!(
-            "{cluster_id} is the ID of the cluster that your kubeconfig names, which is not gone: use `ensign teardown` there"
+            "{cluster_id} is the ID of the cluster that your kubeconfig names, so that cluster still exists: use `ensign teardown` there"
         ));
     }
     let used = orphans.iter().find(|orphan| present.in_use.contains(&orphan.name))?;
     Some(format!(
-        "the cluster that your kubeconfig names uses credential {} of {cluster_id}, so that it is not gone (it may have that as its --cluster-id or --previous-cluster-id): use `ensign teardown` there",
+        "the cluster that your kubeconfig names uses credential {} of {cluster_id}, so that cluster still exists ({cluster_id} may be its --cluster-id or --previous-cluster-id): use `ensign teardown` there",
         used.name
     ))
 }
@@ -96,23 +96,23 @@ mod tests {
     }
 
     #[test]
-    fn what_other_clusters_and_people_wrote_is_no_orphan() {
+    fn credentials_of_other_clusters_and_people_are_not_orphans() {
         let by_hand = Credential { name: "by-hand".to_owned(), ..written("gone", "https://i", "a") };
         let edited =
             Credential { subject: "system:serviceaccount:shop:b".to_owned(), ..written("gone", "https://i", "a") };
-        let standing = [written("gone", "https://i", "a"), written("alive", "https://i", "a"), by_hand, edited];
-        assert_eq!(of_cluster("gone", &[], &standing), [&standing[0]]);
+        let existing = [written("gone", "https://i", "a"), written("alive", "https://i", "a"), by_hand, edited];
+        assert_eq!(of_cluster("gone", &[], &existing), [&existing[0]]);
     }
 
     #[test]
-    fn issuers_narrow_it_to_one_of_two_clusters_with_one_id() {
-        let standing = [written("gone", "https://i", "a"), written("gone", "https://copy", "a")];
-        assert_eq!(of_cluster("gone", &[], &standing).len(), 2);
-        assert_eq!(of_cluster("gone", &["https://i".to_owned()], &standing), [&standing[0]]);
+    fn issuers_select_one_of_two_clusters_with_the_same_id() {
+        let existing = [written("gone", "https://i", "a"), written("gone", "https://copy", "a")];
+        assert_eq!(of_cluster("gone", &[], &existing).len(), 2);
+        assert_eq!(of_cluster("gone", &["https://i".to_owned()], &existing), [&existing[0]]);
     }
 
     #[test]
-    fn a_cluster_that_the_kubeconfig_names_is_not_gone() {
+    fn the_cluster_that_the_kubeconfig_names_still_exists() {
         let orphan = Orphan::new(&ID.parse().unwrap(), &written("gone", "https://i", "a"));
         let orphans = [orphan.clone()];
         let present = |uid: &str, used: &[&str]| Present {
@@ -126,10 +126,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_its_id_no_other_clusters_credential_is_found(one in "[a-f0-9-]{1,36}", other in "[a-f0-9-]{1,36}", account in "[a-z]{1,9}") {
+        fn for_any_id_credentials_of_other_clusters_are_not_found(one in "[a-f0-9-]{1,36}", other in "[a-f0-9-]{1,36}", account in "[a-z]{1,9}") {
             prop_assume!(one != other);
-            let standing = [written(&one, "https://i", &account), written(&other, "https://i", &account)];
-            prop_assert_eq!(of_cluster(&one, &[], &standing), [&standing[0]]);
+            let existing = [written(&one, "https://i", &account), written(&other, "https://i", &account)];
+            prop_assert_eq!(of_cluster(&one, &[], &existing), [&existing[0]]);
         }
     }
 }

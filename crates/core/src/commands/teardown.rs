@@ -1,4 +1,4 @@
-//! Taking Ensign down: what would be done if every object were being deleted, but the objects stay.
+//! `ensign teardown`: the same cleanup as if every object were being deleted, except that the objects stay.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,78 +17,78 @@ use ensign_api::{
     ManagedIdentityStatus,
 };
 
-/// What becomes of the credentials that this cluster's Ensign wrote.
+/// What to do with the credentials that Ensign wrote in this cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Disposal {
-    /// They are deleted: nobody is trusted through them any more.
+    /// Delete them, which revokes the trust.
     Delete,
-    /// They stay, and go on giving trust.
+    /// Keep them; their subjects are still trusted.
     Abandon,
 }
 
-/// What stands in Azure after all.
+/// A credential that remains in Azure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Remaining {
     /// Its name.
     pub name: String,
-    /// Who is trusted through it.
+    /// The subject that it trusts.
     pub subject: String,
-    /// By which issuer.
+    /// The issuer that it trusts.
     pub issuer: String,
-    /// Whether Ensign wrote it in this cluster.
+    /// Whether Ensign in this cluster wrote it.
     pub ours: bool,
     /// The command that deletes it.
     pub command: String,
 }
 
-/// What became of one identity in Azure.
+/// The result for one identity in Azure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityReport {
-    /// Its ARM ID; empty for bindings to a `ManagedIdentity` that is not there.
+    /// Its ARM ID; empty for bindings to a `ManagedIdentity` that does not exist.
     #[serde(rename = "armID")]
     pub arm_id: String,
     /// Names of credentials that were deleted.
     pub deleted: Vec<String>,
-    /// What gives trust to service accounts of this cluster all the same.
+    /// Remaining credentials that trust service accounts of this cluster.
     pub remaining: Vec<Remaining>,
-    /// Whether Azure said what remains; else it is what status says.
+    /// Whether `remaining` was read from Azure; otherwise it is from the status of bindings.
     pub asked_azure: bool,
-    /// Objects that nothing in Azure holds any more.
+    /// Objects whose finalizers were removed.
     pub released: Vec<String>,
     /// What went wrong, and who has to do what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What became of everything.
+/// The result of a teardown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The ID that this cluster's credentials are written with.
+    /// The cluster ID.
     #[serde(rename = "clusterID")]
     pub cluster_id: String,
-    /// What was to become of the credentials.
+    /// What was to be done with the credentials.
     pub credentials: Disposal,
-    /// Whether pods are sent to the webhook or changed by policies no longer.
+    /// Whether the webhook and the admission policies no longer inject pods.
     pub injection_ended: bool,
-    /// Held pods that were let go.
+    /// Number of gated pods whose gate was removed.
     pub pods_started: usize,
-    /// Each identity.
+    /// The result for each identity.
     pub identities: Vec<IdentityReport>,
-    /// What went wrong apart from identities.
+    /// Problems that do not concern an identity.
     pub problems: Vec<String>,
 }
 
 impl Report {
-    /// Whether nothing is left to do.
+    /// Whether there were no problems.
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty() && self.identities.iter().all(|identity| identity.problem.is_none())
     }
 }
 
-/// The object as if it were being deleted from this moment on.
+/// The object as if its deletion had been requested at `now`.
 #[must_use]
 pub fn leaving<K: ResourceExt + Clone>(object: &K, now: Timestamp) -> K {
     let mut object = object.clone();
@@ -96,14 +96,14 @@ pub fn leaving<K: ResourceExt + Clone>(object: &K, now: Timestamp) -> K {
     object
 }
 
-/// What gives trust to this cluster's service accounts, of what stands under an identity.
-pub fn remaining(cluster: &Cluster, recorded: &[&str], id: &ArmId, standing: &[Credential]) -> Vec<Remaining> {
-    let concerns = |credential: &&Credential| {
+/// The existing credentials under an identity that trust service accounts of this cluster.
+pub fn remaining(cluster: &Cluster, recorded: &[&str], id: &ArmId, existing: &[Credential]) -> Vec<Remaining> {
+    let trusts_this_cluster = |credential: &&Credential| {
         credential.issuer == cluster.issuer || recorded.contains(&credential.issuer.as_str())
     };
-    standing
+    existing
         .iter()
-        .filter(concerns)
+        .filter(trusts_this_cluster)
         .map(|credential| Remaining {
             name: credential.name.clone(),
             subject: credential.subject.clone(),
@@ -114,7 +114,7 @@ pub fn remaining(cluster: &Cluster, recorded: &[&str], id: &ArmId, standing: &[C
         .collect()
 }
 
-/// The same as status has it, where Azure does not say.
+/// The same from the status of bindings, for when Azure does not respond.
 pub fn recorded<'a>(id: &ArmId, bindings: impl IntoIterator<Item = &'a ManagedIdentityBinding>) -> Vec<Remaining> {
     let mut found = BTreeMap::new();
     for status in bindings.into_iter().filter_map(|binding| binding.status.as_ref()) {
@@ -133,21 +133,20 @@ pub fn recorded<'a>(id: &ArmId, bindings: impl IntoIterator<Item = &'a ManagedId
     found.into_values().collect()
 }
 
-/// The status of a binding whose credential was deleted; `None` if it says nothing of one.
+/// The status of a binding whose credential was deleted; `None` if it has no credential that Ensign wrote.
 ///
-/// A status that went on saying `Ready` would let pods start without a working identity when Ensign is installed again,
-/// until the controller has looked.
+/// If the status still reported `Ready`, the first pods after a reinstall would start without a working identity.
 pub fn binding_status(binding: &ManagedIdentityBinding, now: Timestamp) -> Option<ManagedIdentityBindingStatus> {
     let before = binding.status.as_ref()?;
     before.credential.as_ref().filter(|credential| credential.origin == CredentialOrigin::Created)?;
     let mut after = before.clone();
     after.credential = None;
     let kinds = [ConditionType::Ready, ConditionType::CredentialReady];
-    after.conditions = torn_down(&before.conditions, &kinds, binding.metadata.generation, now);
+    after.conditions = uninstalled(&before.conditions, &kinds, binding.metadata.generation, now);
     Some(after)
 }
 
-/// The status of a `ManagedIdentity` under which this cluster has no credential any more; `None` if that is what it says.
+/// The status of a `ManagedIdentity` whose credentials of this cluster were deleted; `None` if it needs no change.
 pub fn identity_status(identity: &ManagedIdentity, now: Timestamp) -> Option<ManagedIdentityStatus> {
     let before = identity.status.as_ref()?;
     before.credentials.as_ref().filter(|counts| counts.this_cluster > 0)?;
@@ -155,25 +154,30 @@ pub fn identity_status(identity: &ManagedIdentity, now: Timestamp) -> Option<Man
     if let Some(counts) = &mut after.credentials {
         counts.this_cluster = 0;
     }
-    after.conditions = torn_down(&before.conditions, &[ConditionType::Ready], identity.metadata.generation, now);
+    after.conditions = uninstalled(&before.conditions, &[ConditionType::Ready], identity.metadata.generation, now);
     Some(after)
 }
 
-/// What teardown does not take back: an identity that Ensign made and is to delete, and roles that it gave.
+/// The message for an identity that Ensign created or assigned roles to, which teardown does not undo.
 pub fn still_made(name: &str) -> String {
     format!(
-        "ManagedIdentity {name} stays: Ensign made its identity, or gave it roles, and takes them back only when the object is deleted. A cluster operator has to delete the bindings on ManagedIdentityClasses and ManagedIdentity {name} while a controller runs, and then run teardown again; or give them up with --credentials abandon"
+        "ManagedIdentity {name} is not released: Ensign created its identity or assigned roles to it, and deletes them only together with the object. While a controller runs, a cluster operator has to delete ManagedIdentity {name} and the bindings that reference ManagedIdentityClasses, and then run teardown again; or abandon them with --credentials abandon"
     )
 }
 
-fn torn_down(before: &[Condition], kinds: &[ConditionType], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+fn uninstalled(
+    before: &[Condition],
+    kinds: &[ConditionType],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     let verdict = Verdict::bad(
         Reason::Uninstalled,
-        "Ensign was taken down in this cluster and deleted the federated identity credential: a cluster operator has to install it again",
+        "Ensign was uninstalled from this cluster and deleted the federated identity credential: a cluster operator has to reinstall it",
     );
     let hints = [ConditionType::Reconciling, ConditionType::Stalled];
-    let replaced = |condition: &&Condition| kinds.iter().chain(&hints).all(|kind| condition.type_ != kind.as_str());
-    let kept = before.iter().filter(replaced).cloned();
+    let unaffected = |condition: &&Condition| kinds.iter().chain(&hints).all(|kind| condition.type_ != kind.as_str());
+    let kept = before.iter().filter(unaffected).cloned();
     let stalled =
         condition(ConditionType::Stalled, &Verdict { status: Some(true), ..verdict.clone() }, generation, before, now);
     let new = kinds.iter().map(|kind| condition(*kind, &verdict, generation, before, now));
@@ -185,11 +189,11 @@ fn torn_down(before: &[Condition], kinds: &[ConditionType], generation: Option<i
 pub enum Next {
     /// Try again after this time.
     Again(Duration),
-    /// Somebody has to act first, or it takes too long.
+    /// Someone has to act first, or the time left is too short.
     GiveUp,
 }
 
-/// How to go on after `attempt` failures in a row, with so much patience left.
+/// What to do after `failure`, given the `wait` before the next attempt and the time `left`.
 pub fn after(failure: &Failure, wait: Duration, left: Duration) -> Next {
     if failure.is_transient() && wait <= left { Next::Again(wait) } else { Next::GiveUp }
 }
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_whose_credential_is_gone_does_not_say_that_it_serves() {
+    fn a_binding_whose_credential_was_deleted_is_not_ready() {
         let after = binding_status(&binding("Created"), now()).unwrap();
         assert_eq!((after.credential, after.client_id.as_deref()), (None, Some("c")));
         let is = |kind| is_true(&after.conditions, kind);
@@ -232,23 +236,23 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_that_uses_a_credential_of_somebody_else_goes_on_saying_so() {
+    fn the_status_of_a_binding_with_an_adopted_credential_does_not_change() {
         assert_eq!(binding_status(&binding("Adopted"), now()), None);
-        let mut said = binding("Created");
-        said.status = binding_status(&said, now());
-        assert_eq!(binding_status(&said, now()), None, "and it is said once");
+        let mut reported = binding("Created");
+        reported.status = binding_status(&reported, now());
+        assert_eq!(binding_status(&reported, now()), None, "the status is written once");
     }
 
     #[test]
-    fn an_object_that_is_being_deleted_keeps_its_time() {
-        let living = leaving(&binding("Created"), now());
-        assert_eq!(living.metadata.deletion_timestamp, Some(Time(now())));
+    fn an_object_that_is_being_deleted_keeps_its_deletion_time() {
+        let deleting = leaving(&binding("Created"), now());
+        assert_eq!(deleting.metadata.deletion_timestamp, Some(Time(now())));
         let later = Timestamp::from_second(1_900_000_000).unwrap();
-        assert_eq!(leaving(&living, later).metadata.deletion_timestamp, Some(Time(now())));
+        assert_eq!(leaving(&deleting, later).metadata.deletion_timestamp, Some(Time(now())));
     }
 
     #[test]
-    fn what_remains_is_what_this_clusters_issuers_give_and_says_whose_it_is() {
+    fn remaining_credentials_are_those_of_this_clusters_issuers_and_name_their_owner() {
         let (audience, issuer) = ("aud".to_owned(), "https://i.example".to_owned());
         let cluster =
             Cluster { id: "one".into(), previous_id: None, issuer: issuer.clone(), audience: audience.clone() };
@@ -265,12 +269,12 @@ mod tests {
         assert_eq!(left.iter().map(|one| one.ours).collect::<Vec<_>>(), [true, false]);
         assert!(left[1].command.starts_with("az identity federated-credential delete"), "{left:?}");
         assert!(left[1].command.contains("--name by-hand"), "{left:?}");
-        let said = recorded(&ID.parse().unwrap(), [&binding("Created"), &binding("Created")]);
-        assert_eq!(said.iter().map(|one| (one.name.as_str(), one.ours)).collect::<Vec<_>>(), [("fic", true)]);
+        let from_status = recorded(&ID.parse().unwrap(), [&binding("Created"), &binding("Created")]);
+        assert_eq!(from_status.iter().map(|one| (one.name.as_str(), one.ours)).collect::<Vec<_>>(), [("fic", true)]);
     }
 
     #[test]
-    fn what_passes_by_itself_is_waited_for_and_nothing_else_is() {
+    fn only_failures_that_are_retried_automatically_are_waited_for() {
         let failure = |reason| Failure { reason, message: String::new(), retry_after: None };
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
         assert_eq!(after(&failure(Reason::Throttled), second, minute), Next::Again(second));

@@ -1,15 +1,15 @@
-//! Whether Entra can fetch the keys of a service account issuer.
+//! Whether Entra can fetch the signing keys of a service account issuer, judging by its URL.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// Longest issuer that Azure takes, in characters.
+/// Longest issuer that Azure accepts, in characters.
 const MAX_ISSUER_LENGTH: usize = 600;
 
-/// Why an issuer can't be trusted by Entra. `None`: nothing speaks against it.
+/// Why Entra can't trust the issuer, as a message; `None` if its URL is acceptable.
 ///
-/// The issuer goes to Azure exactly as tokens carry it; this only looks at it.
+/// The issuer is not normalized: Azure gets it exactly as it is in tokens.
 pub fn refusal(issuer: &str) -> Option<String> {
     problem(issuer).map(|problem| {
         format!(
@@ -23,7 +23,7 @@ fn problem(issuer: &str) -> Option<String> {
         return Some(format!("it is longer than {MAX_ISSUER_LENGTH} characters"));
     }
     if issuer.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Some("it contains white space".to_owned());
+        return Some("it contains white space or control characters".to_owned());
     }
     let url = match Url::parse(issuer) {
         Ok(url) => url,
@@ -33,7 +33,7 @@ fn problem(issuer: &str) -> Option<String> {
         return Some("it is not https".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Some("it has a query, a fragment or a user".to_owned());
+        return Some("it has a query, a fragment or user information".to_owned());
     }
     match url.host() {
         None => Some("it has no host".to_owned()),
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn public_issuers_pass() {
+    fn public_issuers_are_accepted() {
         for issuer in
             ["https://oidc.prod-aks.azure.com/0a1b/", "https://issuer.example/cluster", "https://8.8.8.8:8443/x"]
         {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn issuers_that_entra_cannot_reach_are_refused() {
+    fn issuers_that_entra_cannot_reach_are_rejected() {
         for issuer in [
             "http://issuer.example",
             "https://kubernetes.default.svc",
@@ -88,7 +88,7 @@ mod tests {
             "kubernetes/serviceaccount",
             "",
         ] {
-            let message = refusal(issuer).unwrap_or_else(|| panic!("{issuer:?} must be refused"));
+            let message = refusal(issuer).unwrap_or_else(|| panic!("{issuer:?} must be rejected"));
             assert!(message.contains("cluster operator has to"), "{message}");
         }
     }

@@ -1,15 +1,14 @@
-//! The issuers that this cluster has had, as `status.issuers` records them, and when a new one is believed.
+//! The cluster's current and former issuers, as recorded in `status.issuers`, and when a new one is adopted.
 
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::mutants::{self, Mutant};
 use ensign_api::{IssuerRecord, IssuerState};
 
-/// The records after `current` was found in use. The record precedes the first write under an issuer, so that a
-/// credential of a former issuer is always known to be ours.
+/// The records, updated for the issuer in use, `current`. An issuer is recorded before the first write for it, so that a
+/// credential of a former issuer is always recognised as ours.
 pub fn record(before: &[IssuerRecord], current: &str, now: Timestamp) -> Vec<IssuerRecord> {
     let mut records: Vec<IssuerRecord> = before
         .iter()
@@ -25,7 +24,7 @@ pub fn record(before: &[IssuerRecord], current: &str, now: Timestamp) -> Vec<Iss
     records
 }
 
-/// Issuers other than `current`, each with whether the last token that it issued has expired.
+/// The issuers other than `current`, each with whether the last token that it signed has expired.
 pub fn retiring<'a>(
     records: &'a [IssuerRecord],
     current: &str,
@@ -39,13 +38,13 @@ pub fn retiring<'a>(
         .map(|record| {
             let retired = record.state == IssuerState::Retiring;
             let expired = retired && now.duration_since(record.since.0) >= lifetime;
-            (record.url.as_str(), expired || mutants::active(Mutant::OldIssuerDroppedAtOnce))
+            (record.url.as_str(), expired)
         })
         .collect()
 }
 
-/// The issuer that objects record, if it is not the one that was found at start: then the cluster may have changed its
-/// issuer while nobody looked, or may be about to, and what was found has to be seen stably first.
+/// The most recently recorded issuer, if the one that was found at startup is not recorded: the cluster's issuer may have
+/// changed while the controller was down, or may be changing, so the new one has to be observed stably first.
 pub fn doubted<'a>(recorded: &'a [IssuerRecord], found: &str) -> Option<&'a str> {
     if recorded.iter().any(|record| record.url == found) {
         return None;
@@ -53,27 +52,27 @@ pub fn doubted<'a>(recorded: &'a [IssuerRecord], found: &str) -> Option<&'a str>
     recorded.iter().max_by_key(|record| record.since.0).map(|record| record.url.as_str())
 }
 
-/// When a new issuer is believed.
+/// How long a new issuer has to be observed before it is adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stability {
-    /// How often in a row it has to be seen.
+    /// Number of consecutive observations.
     pub looks: u32,
-    /// For how long.
+    /// Time between the first and the last of them, at least.
     pub time: Duration,
 }
 
-/// What a look at the API server's issuer meant.
+/// The result of observing the API server's issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerChange {
-    /// It is the one that is believed.
+    /// The adopted one.
     Same,
-    /// It is another one, but not for long enough.
+    /// Another one, but not for long enough yet.
     Doubtful,
-    /// It is another one, and believed from now on.
+    /// Another one, which is adopted from now on.
     Changed,
 }
 
-/// The issuer as it was seen. API servers are restarted one by one, so that a change is seen back and forth for a while.
+/// Observations of the issuer. API servers restart one by one, so both issuers are observed alternately during a change.
 #[derive(Clone, Debug)]
 pub struct Sightings {
     believed: String,
@@ -89,17 +88,17 @@ struct NewIssuer {
 }
 
 impl Sightings {
-    /// Believes `issuer` until another one is seen stably.
+    /// Starts with `issuer`, until another one is observed stably.
     pub fn new(issuer: impl Into<String>, stability: Stability) -> Self {
         Self { believed: issuer.into(), stability, candidate: None }
     }
 
-    /// The issuer that is believed.
+    /// The adopted issuer.
     pub fn believed(&self) -> &str {
         &self.believed
     }
 
-    /// Takes a look in, at `now` of monotonic time. A look that failed says nothing and is not taken in.
+    /// Records an observation at `now`, in monotonic time. Failed observations are not recorded.
     pub fn saw(&mut self, issuer: &str, now: Duration) -> IssuerChange {
         if issuer == self.believed {
             self.candidate = None;
@@ -110,7 +109,7 @@ impl Sightings {
         candidate.looks += 1;
         let stands = now.saturating_sub(candidate.since) >= self.stability.time;
         let is_stable = stands && candidate.looks >= self.stability.looks;
-        if is_stable || mutants::active(Mutant::IssuerBelievedAtOnce) {
+        if is_stable {
             self.believed = candidate.issuer;
             return IssuerChange::Changed;
         }
@@ -128,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_issuer_is_recorded_and_stays_as_it_is() {
+    fn the_first_issuer_is_recorded_once() {
         let first = record(&[], "https://one", at(0));
         assert_eq!(first.len(), 1);
-        assert_eq!(record(&first, "https://one", at(99)), first, "nothing changed, so nothing is written");
+        assert_eq!(record(&first, "https://one", at(99)), first, "no change, no write");
     }
 
     #[test]
-    fn a_former_issuer_retires_and_expires_with_its_last_token() {
+    fn a_former_issuer_is_retiring_until_its_last_token_has_expired() {
         let changed = record(&record(&[], "https://one", at(0)), "https://two", at(10));
         assert_eq!(
             changed.iter().map(|record| record.state).collect::<Vec<_>>(),
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_issuer_is_believed_after_enough_looks_over_enough_time() {
+    fn a_new_issuer_is_adopted_after_enough_observations_over_enough_time() {
         let mut sightings = sightings();
         assert_eq!(sightings.saw("https://one", Duration::ZERO), IssuerChange::Same);
         assert_eq!(sightings.saw("https://two", MINUTE), IssuerChange::Doubtful);
@@ -163,27 +162,27 @@ mod tests {
     }
 
     #[test]
-    fn neither_many_looks_in_a_short_time_nor_few_in_a_long_one_are_enough() {
-        let mut hasty = sightings();
-        assert!((0..100).all(|_| hasty.saw("https://two", MINUTE) == IssuerChange::Doubtful));
-        let mut rare = sightings();
-        rare.saw("https://two", MINUTE);
-        assert_eq!(rare.saw("https://two", 60 * MINUTE), IssuerChange::Doubtful);
+    fn neither_many_observations_in_a_short_time_nor_few_in_a_long_time_are_enough() {
+        let mut many = sightings();
+        assert!((0..100).all(|_| many.saw("https://two", MINUTE) == IssuerChange::Doubtful));
+        let mut few = sightings();
+        few.saw("https://two", MINUTE);
+        assert_eq!(few.saw("https://two", 60 * MINUTE), IssuerChange::Doubtful);
     }
 
     #[test]
-    fn any_flap_starts_over() {
+    fn a_different_issuer_in_between_restarts_the_count() {
         let mut sightings = sightings();
         for (minute, issuer) in ["two", "two", "one", "two", "two", "three", "two", "two"].into_iter().enumerate() {
-            let look = sightings.saw(&format!("https://{issuer}"), MINUTE * u32::try_from(minute).unwrap());
-            assert_ne!(look, IssuerChange::Changed, "minute {minute}");
+            let change = sightings.saw(&format!("https://{issuer}"), MINUTE * u32::try_from(minute).unwrap());
+            assert_ne!(change, IssuerChange::Changed, "minute {minute}");
         }
         assert_eq!(sightings.saw("https://two", 8 * MINUTE), IssuerChange::Changed);
     }
 
     #[test]
-    fn an_issuer_that_no_object_records_is_doubted_at_start() {
-        assert_eq!(doubted(&[], "https://one"), None, "a first start has nothing to doubt");
+    fn an_issuer_that_no_object_records_is_not_adopted_at_startup() {
+        assert_eq!(doubted(&[], "https://one"), None, "there are no records on first startup");
         let mut records = record(&[], "https://one", at(0));
         assert_eq!(doubted(&records, "https://one"), None);
         assert_eq!(doubted(&records, "https://two"), Some("https://one"));
@@ -192,10 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_that_comes_back_is_current_again_and_does_not_expire() {
-        let there = record(&record(&[], "https://one", at(0)), "https://two", at(10));
-        let back = record(&there, "https://one", at(20));
-        assert_eq!(retiring(&back, "https://one", 3600, at(3619)), [("https://two", false)]);
-        assert_eq!(retiring(&back, "https://one", 3600, at(9999)), [("https://two", true)]);
+    fn a_former_issuer_that_is_restored_is_current_again_and_does_not_expire() {
+        let changed = record(&record(&[], "https://one", at(0)), "https://two", at(10));
+        let restored = record(&changed, "https://one", at(20));
+        assert_eq!(retiring(&restored, "https://one", 3600, at(3619)), [("https://two", false)]);
+        assert_eq!(retiring(&restored, "https://one", 3600, at(9999)), [("https://two", true)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Federated identity credentials: what is written and deleted under an identity, under which names, and whose they are.
+//! Federated identity credentials: which to write and delete under an identity, their names, and their owners.
 
 pub mod issuer_url;
 pub mod issuers;
@@ -7,3 +7,4 @@ pub mod ownership;
 pub mod plan;
 pub mod propagation;
 mod rollover;
+mod write;

@@ -4,16 +4,16 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// Longest name that Ensign gives to a federated identity credential, in characters. Azure's own limit.
+/// Longest name of a federated identity credential that Azure allows, in characters.
 pub const MAX_CREDENTIAL_NAME_LENGTH: usize = 120;
 
 const PREFIX: &str = "ensign-";
 const CLUSTER_LENGTH: usize = 8;
 const HASH_LENGTH: usize = 16;
-/// What is left for the namespace and the service account together.
+/// Space for the namespace and the service account together, in characters.
 const READABLE_LENGTH: usize = MAX_CREDENTIAL_NAME_LENGTH - PREFIX.len() - CLUSTER_LENGTH - HASH_LENGTH - 3;
 
-/// The service account that Entra sees: the one unit of trust.
+/// A service account as Entra identifies it, and the unit of trust.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// The namespace.
@@ -42,15 +42,15 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Eight hexadecimal digits that stand for the cluster in names, logs and the User-Agent.
+/// Eight hexadecimal digits that identify the cluster in names, logs and the User-Agent.
 pub fn cluster_tag(cluster_id: &str) -> String {
     hex(&Sha256::digest(cluster_id.as_bytes()), CLUSTER_LENGTH)
 }
 
 /// The name of the credential that trusts `subject` of `issuer` in the cluster.
 ///
-/// `ensign-<cluster>-<namespace>-<service account>-<hash>`: the middle is for people and may be shortened; the hash
-/// covers the cluster, the issuer, the namespace and the service account, each with its length, and is never cut.
+/// `ensign-<cluster>-<namespace>-<service account>-<hash>`: the middle is for readability and may be truncated; the hash
+/// covers the cluster, the issuer, the namespace and the service account, each with its length, and is never truncated.
 pub fn credential_name(cluster_id: &str, issuer: &str, subject: &Subject) -> String {
     let mut hash = Sha256::new();
     for part in [cluster_id, issuer, &subject.namespace, &subject.service_account] {
@@ -66,7 +66,7 @@ pub fn credential_name(cluster_id: &str, issuer: &str, subject: &Subject) -> Str
     format!("{PREFIX}{}-{namespace}-{account}-{}", cluster_tag(cluster_id), hex(&hash.finalize(), HASH_LENGTH))
 }
 
-/// The cluster's tag in a name that has the form of Ensign's names.
+/// The cluster tag in a name; `None` if the name does not have the form of Ensign's names.
 pub fn cluster_tag_of(name: &str) -> Option<&str> {
     let rest = name.strip_prefix(PREFIX)?;
     let (tag, rest) = rest.split_at_checked(CLUSTER_LENGTH)?;
@@ -75,12 +75,12 @@ pub fn cluster_tag_of(name: &str) -> Option<&str> {
     (is_hex(tag) && hash.len() == HASH_LENGTH && is_hex(hash)).then_some(tag)
 }
 
-/// The text with nothing in it but letters, digits and `-`.
+/// Replaces everything but ASCII letters and digits with `-`.
 pub(crate) fn safe(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
-/// The first hexadecimal digits of the bytes.
+/// The first `digits` hexadecimal digits of the bytes.
 pub(crate) fn hex(bytes: &[u8], digits: usize) -> String {
     bytes
         .iter()
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dotted_service_account_and_its_dashed_twin_get_valid_distinct_names() {
+    fn service_accounts_that_differ_only_in_dot_and_dash_get_valid_distinct_names() {
         let dotted = credential_name("cluster", ISSUER, &Subject::new("shop", "a.b"));
         let dashed = credential_name("cluster", ISSUER, &Subject::new("shop", "a-b"));
         assert!(is_valid(&dotted), "{dotted}");
@@ -126,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn where_one_part_ends_and_the_next_begins_matters() {
+    fn the_boundaries_between_parts_affect_the_name() {
         let one = credential_name("cluster", ISSUER, &Subject::new("a", "bc"));
         let other = credential_name("cluster", ISSUER, &Subject::new("ab", "c"));
         assert_ne!(one[one.len() - 16..], other[other.len() - 16..]);
     }
 
     #[test]
-    fn many_long_names_that_look_alike_do_not_collide() {
+    fn many_long_similar_names_do_not_collide() {
         let namespace = "n".repeat(63);
         let name = |number: u32| {
             let account = format!("{}{number}", "s".repeat(200));
@@ -165,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_valid_and_recompute(namespace in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", account in "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", cluster in ".{1,40}") {
+        fn names_are_valid_and_can_be_recomputed(namespace in "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", account in "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", cluster in ".{1,40}") {
             let subject = Subject::new(namespace, account);
             let name = credential_name(&cluster, ISSUER, &subject);
             prop_assert!(is_valid(&name), "{}", name);
@@ -176,7 +176,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_parts_are_a_name_is_one_that_azure_takes(namespace in ".{0,90}", account in ".{0,300}", cluster in ".{0,300}", issuer in ".{0,600}") {
+        fn for_any_parts_azure_accepts_the_name(namespace in ".{0,90}", account in ".{0,300}", cluster in ".{0,300}", issuer in ".{0,600}") {
             let name = credential_name(&cluster, &issuer, &Subject::new(namespace, account));
             prop_assert!(is_valid(&name), "{}", name);
             let tag = cluster_tag(&cluster);
@@ -184,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn each_part_makes_another_name_however_the_parts_are_cut(parts in prop::array::uniform4("[a-b.-]{0,3}"), others in prop::array::uniform4("[a-b.-]{0,3}")) {
+        fn each_part_affects_the_name_wherever_the_boundaries_are(parts in prop::array::uniform4("[a-b.-]{0,3}"), others in prop::array::uniform4("[a-b.-]{0,3}")) {
             let name = |[cluster, issuer, namespace, account]: &[String; 4]| {
                 credential_name(cluster, issuer, &Subject::new(namespace.as_str(), account.as_str()))
             };

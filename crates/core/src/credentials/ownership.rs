@@ -1,7 +1,6 @@
-//! Whose a federated identity credential is. What is not provably ours is never changed or deleted.
+//! Who owns a federated identity credential. One that is not provably ours is never changed or deleted.
 
 use super::names::{Subject, cluster_tag, cluster_tag_of, credential_name};
-use crate::mutants::{self, Mutant};
 
 /// A federated identity credential as Azure returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,18 +11,18 @@ pub struct Credential {
     pub issuer: String,
     /// The subject that it trusts.
     pub subject: String,
-    /// The audiences that it asks for; Azure allows exactly one.
+    /// The audiences that it accepts; Azure allows exactly one.
     pub audiences: Vec<String>,
 }
 
-/// Whose a credential is.
+/// Who owns a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// Written by Ensign in this cluster.
+    /// Ensign in this cluster wrote it.
     ThisCluster,
-    /// Its name says that Ensign wrote it in another cluster.
+    /// Ensign in another cluster wrote it, judging by its name.
     OtherCluster,
-    /// Its name recomputes with this cluster's ID, but its issuer is none of this cluster's: another cluster has a copy of
+    /// Its name was computed with this cluster's ID, but its issuer is none of this cluster's: another cluster has a copy of
     /// the ID.
     SharedId,
     /// Everything else.
@@ -35,34 +34,30 @@ pub enum Owner {
 pub struct Cluster {
     /// The cluster's ID: the UID of the namespace `kube-system`, unless it was set.
     pub id: String,
-    /// The ID that the cluster had before a move, if that is known.
+    /// The cluster's previous ID (`--previous-cluster-id`).
     pub previous_id: Option<String>,
-    /// The present issuer, exactly as tokens carry it.
+    /// The current issuer, exactly as in tokens.
     pub issuer: String,
-    /// The audience that tokens for Entra carry.
+    /// The audience of tokens for Entra.
     pub audience: String,
 }
 
 impl Cluster {
-    /// The name of the credential that trusts `subject` of the present issuer.
+    /// The name of the credential that trusts `subject` of the current issuer.
     pub fn credential_name(&self, subject: &Subject) -> String {
         credential_name(&self.id, &self.issuer, subject)
     }
 
-    /// Whose the credential is. It is this cluster's only if its name recomputes from its own issuer and subject, with
-    /// the present or the previous ID, and the issuer is the present one or a recorded one.
+    /// Who owns the credential. It is this cluster's only if its name equals the one computed from its issuer and subject
+    /// with the current or the previous ID, and the issuer is the current one or a recorded one.
     pub fn owner(&self, credential: &Credential, recorded_issuers: &[&str]) -> Owner {
-        let known = credential.issuer == self.issuer
-            || recorded_issuers.contains(&credential.issuer.as_str())
-            || mutants::active(Mutant::OwnershipWithoutIssuer);
+        let known = credential.issuer == self.issuer || recorded_issuers.contains(&credential.issuer.as_str());
         let subject = Subject::parse(&credential.subject);
         let recomputes = |id: &str| {
             subject.as_ref().is_some_and(|subject| credential_name(id, &credential.issuer, subject) == credential.name)
         };
         let ours = recomputes(&self.id) || self.previous_id.as_deref().is_some_and(recomputes);
-        let looks_like_ours = mutants::active(Mutant::OwnershipByPrefix)
-            && cluster_tag_of(&credential.name) == Some(&cluster_tag(&self.id));
-        if (known && ours) || looks_like_ours {
+        if known && ours {
             return Owner::ThisCluster;
         }
         if recomputes(&self.id) {
@@ -101,20 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn what_this_cluster_wrote_is_its_own() {
+    fn a_credential_that_this_cluster_wrote_is_ours() {
         let mine = cluster("one");
         assert_eq!(mine.owner(&written_by(&mine, "orders"), &[]), Owner::ThisCluster);
     }
 
     #[test]
-    fn what_another_cluster_wrote_is_not_ours_though_the_issuer_is_recorded() {
+    fn a_credential_that_another_cluster_wrote_is_not_ours_even_if_the_issuer_is_recorded() {
         let (mine, other) = (cluster("one"), cluster("two"));
         let credential = written_by(&other, "orders");
         assert_eq!(mine.owner(&credential, &[&other.issuer]), Owner::OtherCluster);
     }
 
     #[test]
-    fn a_credential_of_an_unrecorded_issuer_is_not_ours_though_the_cluster_id_was_copied() {
+    fn a_credential_of_an_unrecorded_issuer_is_not_ours_even_if_it_has_our_cluster_id() {
         let mine = cluster("one");
         let copy = Cluster { issuer: "https://issuer.example/2".into(), ..cluster("one") };
         let credential = written_by(&copy, "orders");
@@ -123,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_under_the_previous_id_is_ours_for_known_issuers_only() {
+    fn a_credential_with_the_previous_id_is_ours_only_for_known_issuers() {
         let before = cluster("before");
         let moved = Cluster { previous_id: Some("before".into()), ..cluster("after") };
         assert_eq!(moved.owner(&written_by(&before, "orders"), &[]), Owner::ThisCluster);
@@ -133,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_alone_proves_nothing() {
+    fn a_name_alone_does_not_prove_ownership() {
         let mine = cluster("one");
         let mut hijacked = written_by(&mine, "orders");
         hijacked.subject = "system:serviceaccount:shop:payments".into();
@@ -144,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_ours_is_not_any_more_once_a_part_of_it_is_another(
+        fn a_credential_of_ours_is_no_longer_ours_if_any_part_of_it_changes(
             account in "[a-z]{1,10}", other in "[a-z.-]{1,10}", part in 0..4_usize,
         ) {
             let mine = cluster("one");
@@ -163,7 +158,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_hand_could_have_written_is_nobodys(name in "[a-zA-Z0-9][a-zA-Z0-9_-]{2,119}", subject in "system:serviceaccount:[a-z]{1,9}:[a-z]{1,9}") {
+        fn a_credential_that_could_have_been_created_by_hand_is_not_ours(name in "[a-zA-Z0-9][a-zA-Z0-9_-]{2,119}", subject in "system:serviceaccount:[a-z]{1,9}:[a-z]{1,9}") {
             let mine = cluster("one");
             let credential = Credential { name, subject, ..written_by(&mine, "orders") };
             prop_assert_ne!(mine.owner(&credential, &[]), Owner::ThisCluster);

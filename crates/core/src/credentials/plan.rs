@@ -1,11 +1,11 @@
-//! The difference between the credentials that are wanted and those that stand, as an ordered plan.
+//! An ordered plan of writes that turns the existing credentials into the desired ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Subject;
 use super::ownership::{Cluster, Credential, Owner};
 use super::rollover::Rollover;
-use crate::mutants::{self, Mutant};
+pub use super::write::CredentialWrite;
 use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MAX_CREDENTIALS_PER_IDENTITY};
 
@@ -14,80 +14,45 @@ use ensign_api::{ArmId, CredentialCounts, CredentialOrigin, CredentialPolicy, MA
 pub struct Wanted {
     /// The subject.
     pub subject: Subject,
-    /// The name of the credential that Ensign is known to have written for it.
+    /// The name of the credential that Ensign wrote for it, according to a binding's status.
     pub recorded_name: Option<String>,
 }
 
-/// What the plan is made from.
+/// The inputs of a plan.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
     /// The cluster as Azure sees it.
     pub cluster: &'a Cluster,
-    /// The identity; messages name it.
+    /// The identity, for messages.
     pub identity: &'a ArmId,
-    /// Issuers that this cluster had before, with the moment's answer to whether their last token has expired.
+    /// The cluster's former issuers, each with whether its last token has expired.
     pub retiring_issuers: &'a [(&'a str, bool)],
-    /// Subjects that should be trusted, those who come first for a slot first.
+    /// Subjects that should be trusted, by priority for slots.
     pub wanted: &'a [Wanted],
-    /// The credentials that stand in Azure, all of them.
+    /// All credentials under the identity.
     pub existing: &'a [Credential],
     /// Whether Ensign may write.
     pub policy: CredentialPolicy,
-    /// This cluster's share of Azure's limit.
+    /// This cluster's share of the slots that Azure allows.
     pub max_credentials: u32,
 }
 
-/// One write to Azure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CredentialWrite {
-    /// Create the credential, or set its audience right.
-    Put {
-        /// What is to stand.
-        credential: Credential,
-        /// What stands under the name now; it has to be unchanged when the write goes out.
-        replaces: Option<Credential>,
-    },
-    /// Delete the credential.
-    Delete {
-        /// What stands under the name; it has to be unchanged when the write goes out.
-        credential: Credential,
-        /// The name of a credential that has to stand before: the trust goes over to it.
-        after: Option<String>,
-    },
-}
-
-impl CredentialWrite {
-    /// The name of the credential that the step writes.
-    pub fn name(&self) -> &str {
-        let (Self::Put { credential, .. } | Self::Delete { credential, .. }) = self;
-        &credential.name
-    }
-
-    /// Whether what has to stand before the step does. If it does not, no later step may go either.
-    pub fn may_go(&self, standing: &[Credential]) -> bool {
-        match self {
-            Self::Delete { after: Some(name), .. } => standing.iter().any(|credential| credential.name == *name),
-            Self::Delete { after: None, .. } | Self::Put { .. } => true,
-        }
-    }
-}
-
-/// Where a wanted subject stands.
+/// The state of the trust in a wanted subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustState {
-    /// A credential gives the trust.
+    /// A credential is in place.
     Given {
         /// Its name.
         name: String,
-        /// Whether Ensign made it.
+        /// Whether Ensign created it.
         origin: CredentialOrigin,
     },
-    /// A step of the plan will give the trust.
+    /// A step of the plan writes the credential.
     Planned {
-        /// The name of the credential to come.
+        /// Its name.
         name: String,
     },
-    /// The trust can't be given.
+    /// The subject can't be trusted.
     Blocked {
         /// Why.
         reason: Reason,
@@ -96,19 +61,19 @@ pub enum TrustState {
     },
 }
 
-/// What to write, in order, and where each wanted subject stands.
+/// The writes, and the state of each wanted subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Writes, in the order in which they have to go out, one at a time.
+    /// Writes, to be sent in order, one at a time.
     pub steps: Vec<CredentialWrite>,
-    /// Where each wanted subject stands.
-    pub standings: BTreeMap<Subject, TrustState>,
-    /// The credentials that stand now, counted.
+    /// The state of each wanted subject.
+    pub trust_states: BTreeMap<Subject, TrustState>,
+    /// The number of existing credentials, by owner.
     pub counts: CredentialCounts,
 }
 
-/// Plans the writes that bring Azure to what is wanted. Applying the plan and planning again gives no steps, unless
-/// something was repaired: a credential of a former issuer gives way to it only once it stands.
+/// Plans the writes that lead to the desired credentials. Planning again after applying the plan gives no steps, unless
+/// something was repaired: only then may a credential of a former issuer be deleted for it.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let recorded: Vec<&str> = inputs.retiring_issuers.iter().map(|(issuer, _)| *issuer).collect();
     let (ours, others): (Vec<&Credential>, Vec<&Credential>) = inputs
@@ -118,101 +83,115 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let counts = count(inputs, &recorded);
     let wanted_subjects: BTreeSet<String> = inputs.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
 
-    let mut standings = BTreeMap::new();
+    let mut trust_states = BTreeMap::new();
     let mut puts = Vec::new();
     let mut lacking = Vec::new();
     for wanted in inputs.wanted {
-        match stand(inputs, wanted, &ours, &others) {
-            Found::Standing(standing) => {
-                puts.extend(written_again(inputs, &standing));
-                standings.insert(wanted.subject.clone(), standing);
-            }
+        match find(inputs, wanted, &ours, &others) {
+            Found::Decided(state) => drop(trust_states.insert(wanted.subject.clone(), state)),
             Found::Repair(step, name) => {
-                standings.insert(wanted.subject.clone(), TrustState::Planned { name });
+                trust_states.insert(wanted.subject.clone(), TrustState::Planned { name });
                 puts.push(step);
             }
-            Found::Lacking(step) => lacking.push((wanted, step)),
+            Found::Missing(step) => lacking.push((wanted, step)),
         }
     }
     let (kept, unwanted): (Vec<&Credential>, Vec<&Credential>) =
         ours.iter().partition(|credential| keeps(inputs, credential, &wanted_subjects));
-    let mut deletes: Vec<CredentialWrite> = unwanted
+    let deletes: Vec<CredentialWrite> = unwanted
         .iter()
         .map(|unwanted| CredentialWrite::Delete { credential: (*unwanted).clone(), after: None })
         .collect();
-    if mutants::active(Mutant::AdoptedDeleted) {
-        let adopted = others.iter().filter(|other| other.issuer == inputs.cluster.issuer);
-        let unwanted = adopted.filter(|other| !keeps(inputs, other, &wanted_subjects));
-        deletes.extend(unwanted.map(|other| CredentialWrite::Delete { credential: (*other).clone(), after: None }));
-    }
 
-    // Who has a free slot, then who gets one that a credential of a former issuer gives up.
+    // Free slots are assigned first, then those of credentials of former issuers.
     let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
-    // What is repaired under a name of ours was not counted as ours before.
+    // A repaired credential becomes ours only with the repair, so it is not counted in `kept`.
     let repairs = |put: &&CredentialWrite| matches!(put, CredentialWrite::Put { replaces: Some(there), .. } if others.contains(&there));
     let share = (inputs.max_credentials as usize).saturating_sub(puts.iter().filter(repairs).count());
     let share = share.min(limit.saturating_sub(others.len()));
     let room = share.saturating_sub(kept.len()).min(lacking.len());
-    let room = if mutants::active(Mutant::LimitIgnored) { lacking.len() } else { room };
-    let former: Vec<&Credential> =
-        kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
-    // Who has trust to lose comes first.
-    lacking.sort_by_key(|(wanted, _)| {
-        let subject = wanted.subject.to_string();
-        former.iter().all(|credential| credential.subject != subject)
-    });
-    let short = lacking.split_off(room);
-    let free_afterwards = limit.saturating_sub(kept.len() + others.len() + room);
-    let mut swaps = Rollover::new(former, free_afterwards);
-    for (subject, standing) in &standings {
-        if let TrustState::Given { name, .. } = standing {
-            swaps.cover(&subject.to_string(), name);
-        }
-    }
-    let mut waiting = Vec::new();
-    for (wanted, step) in short {
-        let over_share = kept.len() > share && !swaps.has_former(&wanted.subject.to_string());
-        let covered = if over_share { None } else { swaps.next_covered() };
-        match covered {
-            Some(covered) => {
-                deletes.push(covered.give_way());
-                lacking.push((wanted, step));
-            }
-            None => waiting.push((wanted, step, over_share)),
-        }
-    }
-    for (wanted, step) in &lacking {
-        standings.insert(wanted.subject.clone(), TrustState::Planned { name: step.name().to_owned() });
-        swaps.cover(&wanted.subject.to_string(), step.name());
-    }
-    puts.extend(lacking.into_iter().map(|(_, step)| step));
-    let mut steps = order(puts, deletes, limit.saturating_sub(inputs.existing.len()));
-    for (wanted, step, over_share) in waiting {
-        let name = step.name().to_owned();
-        let swapped = if over_share { None } else { swaps.swap(&wanted.subject.to_string(), &name, step) };
-        let standing = match swapped {
-            Some(swap) => {
-                steps.extend(swap);
-                TrustState::Planned { name }
-            }
-            None => quota_exceeded(inputs, counts),
-        };
-        standings.insert(wanted.subject.clone(), standing);
-    }
-    let mut plan = Plan { steps, standings, counts };
+    let draft = Draft { puts, deletes, kept, others: others.len(), missing: lacking, trust_states };
+    let mut plan = draft.assign_slots(inputs, counts, share, room);
     if inputs.policy == CredentialPolicy::Observe {
         observe(inputs, &mut plan);
     }
     plan
 }
 
-enum Found {
-    Standing(TrustState),
-    Repair(CredentialWrite, String),
-    Lacking(CredentialWrite),
+/// A plan in which the missing credentials have no slot yet.
+struct Draft<'a> {
+    puts: Vec<CredentialWrite>,
+    deletes: Vec<CredentialWrite>,
+    /// Our credentials that are kept.
+    kept: Vec<&'a Credential>,
+    /// Number of credentials that are not ours.
+    others: usize,
+    /// Wanted subjects without a credential, and the write that creates it.
+    missing: Vec<(&'a Wanted, CredentialWrite)>,
+    trust_states: BTreeMap<Subject, TrustState>,
 }
 
-fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&Credential]) -> Found {
+impl Draft<'_> {
+    /// Finishes the plan. `share` is the limit for this cluster's credentials, `free` the number of free slots below it.
+    fn assign_slots(mut self, inputs: &Inputs<'_>, counts: CredentialCounts, share: usize, free: usize) -> Plan {
+        let limit = MAX_CREDENTIALS_PER_IDENTITY as usize;
+        let former: Vec<&Credential> =
+            self.kept.iter().copied().filter(|credential| credential.issuer != inputs.cluster.issuer).collect();
+        // Subjects that have trust to lose come first.
+        self.missing.sort_by_key(|(wanted, _)| {
+            let subject = wanted.subject.to_string();
+            former.iter().all(|credential| credential.subject != subject)
+        });
+        let without_slot = self.missing.split_off(free);
+        let free_afterwards = limit.saturating_sub(self.kept.len() + self.others + free);
+        let mut rollover = Rollover::new(former, free_afterwards);
+        for (subject, state) in &self.trust_states {
+            if let TrustState::Given { name, .. } = state {
+                rollover.cover(&subject.to_string(), name);
+            }
+        }
+        let mut waiting = Vec::new();
+        for (wanted, step) in without_slot {
+            let over_share = self.kept.len() > share && !rollover.has_former(&wanted.subject.to_string());
+            let covered = if over_share { None } else { rollover.next_covered() };
+            match covered {
+                Some(covered) => {
+                    self.deletes.push(covered.delete());
+                    self.missing.push((wanted, step));
+                }
+                None => waiting.push((wanted, step, over_share)),
+            }
+        }
+        for (wanted, step) in &self.missing {
+            self.trust_states.insert(wanted.subject.clone(), TrustState::Planned { name: step.name().to_owned() });
+            rollover.cover(&wanted.subject.to_string(), step.name());
+        }
+        self.puts.extend(self.missing.into_iter().map(|(_, step)| step));
+        let mut steps = order(self.puts, self.deletes, limit.saturating_sub(inputs.existing.len()));
+        for (wanted, step, over_share) in waiting {
+            let name = step.name().to_owned();
+            let swapped = if over_share { None } else { rollover.swap(&wanted.subject.to_string(), &name, step) };
+            let state = match swapped {
+                Some(swap) => {
+                    steps.extend(swap);
+                    TrustState::Planned { name }
+                }
+                None => quota_exceeded(inputs, counts),
+            };
+            self.trust_states.insert(wanted.subject.clone(), state);
+        }
+        Plan { steps, trust_states: self.trust_states, counts }
+    }
+}
+
+/// What exists for a wanted subject.
+enum Found {
+    Decided(TrustState),
+    Repair(CredentialWrite, String),
+    Missing(CredentialWrite),
+}
+
+fn find(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&Credential]) -> Found {
     let cluster = inputs.cluster;
     let desired = Credential {
         name: cluster.credential_name(&wanted.subject),
@@ -224,57 +203,46 @@ fn stand(inputs: &Inputs<'_>, wanted: &Wanted, ours: &[&Credential], others: &[&
     if let Some(mine) = ours.iter().find(same_trust) {
         let name = mine.name.clone();
         return if mine.audiences == desired.audiences {
-            Found::Standing(TrustState::Given { name, origin: CredentialOrigin::Created })
+            Found::Decided(TrustState::Given { name, origin: CredentialOrigin::Created })
         } else {
-            // Its name may be that of the cluster's previous ID; Azure would not take the same trust twice.
+            // Its name may contain the previous cluster ID. Azure rejects a second credential for the same issuer and subject.
             let credential = Credential { name: name.clone(), ..desired };
             Found::Repair(CredentialWrite::Put { credential, replaces: Some((*mine).clone()) }, name)
         };
     }
     if let Some(foreign) = others.iter().find(same_trust) {
-        let right_audience = foreign.audiences == desired.audiences || mutants::active(Mutant::AudienceIgnored);
-        return Found::Standing(if right_audience {
+        let right_audience = foreign.audiences == desired.audiences;
+        return Found::Decided(if right_audience {
             TrustState::Given { name: foreign.name.clone(), origin: CredentialOrigin::Adopted }
         } else {
             wrong_audience(inputs.identity, foreign, &desired)
         });
     }
     if let Some(occupant) = others.iter().find(|other| other.name == desired.name) {
-        // Only a name that Ensign is known to have written may be overwritten: somebody edited our credential.
-        // Not even then if somebody else who is wanted has come to depend on it.
+        // Overwrite only a credential that Ensign wrote and someone edited, and only if no other wanted subject has come
+        // to depend on the edited one.
         let depends =
             |other: &Wanted| occupant.issuer == desired.issuer && occupant.subject == other.subject.to_string();
         let written_by_us = wanted.recorded_name.as_ref() == Some(&desired.name) && !inputs.wanted.iter().any(depends);
-        return if written_by_us || mutants::active(Mutant::ForeignOverwritten) {
+        return if written_by_us {
             let name = desired.name.clone();
             Found::Repair(CredentialWrite::Put { credential: desired, replaces: Some((*occupant).clone()) }, name)
         } else {
-            Found::Standing(name_taken(inputs.identity, occupant))
+            Found::Decided(name_taken(inputs.identity, occupant))
         };
     }
-    Found::Lacking(CredentialWrite::Put { credential: desired, replaces: None })
+    Found::Missing(CredentialWrite::Put { credential: desired, replaces: None })
 }
 
-/// A mistake of fault tests: what stands is written once more.
-fn written_again(inputs: &Inputs<'_>, standing: &TrustState) -> Option<CredentialWrite> {
-    let TrustState::Given { name, .. } = standing else { return None };
-    let there = inputs.existing.iter().find(|credential| credential.name == *name)?.clone();
-    mutants::active(Mutant::EverythingWrittenAgain)
-        .then(|| CredentialWrite::Put { credential: there.clone(), replaces: Some(there) })
-}
-
-/// Whether one of our own credentials stays.
+/// Whether one of our credentials is kept.
 fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>) -> bool {
     let expired = inputs.retiring_issuers.iter().any(|(issuer, expired)| *issuer == credential.issuer && *expired);
     let current = credential.issuer == inputs.cluster.issuer;
     wanted.contains(&credential.subject) && (current || !expired)
 }
 
-/// Puts go first while they fit; a delete goes before the puts that need its slot.
+/// Puts come first while slots are free; otherwise each put comes after the delete that frees its slot.
 fn order(puts: Vec<CredentialWrite>, deletes: Vec<CredentialWrite>, mut free: usize) -> Vec<CredentialWrite> {
-    if mutants::active(Mutant::DeleteBeforeCreate) {
-        free = 0;
-    }
     let mut steps = Vec::new();
     let mut deletes = deletes.into_iter();
     for put in puts {
@@ -302,7 +270,7 @@ fn count(inputs: &Inputs<'_>, recorded: &[&str]) -> CredentialCounts {
     counts
 }
 
-/// `Observe` never writes: what a write would have given is said to be missing.
+/// With the policy `Observe` nothing is written: what a write would have created is reported as missing.
 fn observe(inputs: &Inputs<'_>, plan: &mut Plan) {
     for step in std::mem::take(&mut plan.steps) {
         let CredentialWrite::Put { credential, .. } = step else { continue };
@@ -311,7 +279,7 @@ fn observe(inputs: &Inputs<'_>, plan: &mut Plan) {
                 "credentialPolicy is Observe and no federated identity credential trusts {subject}: run {}",
                 az_create(inputs.identity, &credential)
             );
-            plan.standings.insert(subject, TrustState::Blocked { reason: Reason::CredentialMissing, message });
+            plan.trust_states.insert(subject, TrustState::Blocked { reason: Reason::CredentialMissing, message });
         }
     }
 }
@@ -320,15 +288,15 @@ fn quota_exceeded(inputs: &Inputs<'_>, counts: CredentialCounts) -> TrustState {
     let CredentialCounts { this_cluster, other_clusters, foreign, limit } = counts;
     let total = this_cluster + other_clusters + foreign;
     let share = inputs.max_credentials;
-    let cure = if total < limit {
+    let remedy = if total < limit {
         format!(
             "this cluster's share is {share}: a cluster operator has to raise spec.existing.maxCredentials, or delete a binding"
         )
     } else {
-        "delete a binding, remove a credential in Azure, or use another identity".to_owned()
+        "delete a binding, delete a credential in Azure, or use another identity".to_owned()
     };
     let message = format!(
-        "{total}/{limit} federated identity credentials under {}: this cluster {this_cluster}, other clusters {other_clusters}, by hand {foreign}; {cure}",
+        "{total}/{limit} federated identity credentials under {}: this cluster {this_cluster}, other clusters {other_clusters}, not managed by Ensign {foreign}; {remedy}",
         inputs.identity
     );
     TrustState::Blocked { reason: Reason::QuotaExceeded, message }
@@ -336,7 +304,7 @@ fn quota_exceeded(inputs: &Inputs<'_>, counts: CredentialCounts) -> TrustState {
 
 fn wrong_audience(identity: &ArmId, found: &Credential, desired: &Credential) -> TrustState {
     let message = format!(
-        "federated identity credential {} already trusts {} but for audience {:?} instead of {:?}, and Ensign did not make it: remove it with {}",
+        "federated identity credential {} already trusts {}, but for audience {:?} instead of {:?}, and Ensign does not manage it: delete it with {}",
         found.name,
         found.subject,
         found.audiences.join(", "),
@@ -348,7 +316,7 @@ fn wrong_audience(identity: &ArmId, found: &Credential, desired: &Credential) ->
 
 fn name_taken(identity: &ArmId, occupant: &Credential) -> TrustState {
     let message = format!(
-        "federated identity credential {} has the name that Ensign needs but trusts {:?} of issuer {:?}, and Ensign did not write that: remove it with {}",
+        "federated identity credential {} has the name that Ensign needs, but trusts {:?} of issuer {:?}, and Ensign does not manage it: delete it with {}",
         occupant.name,
         occupant.subject,
         occupant.issuer,
@@ -357,7 +325,7 @@ fn name_taken(identity: &ArmId, occupant: &Credential) -> TrustState {
     TrustState::Blocked { reason: Reason::CredentialConflict, message }
 }
 
-/// The command that deletes a credential by hand.
+/// The `az` command that deletes a credential, in backticks.
 pub fn az_delete(identity: &ArmId, name: &str) -> String {
     format!(
         "`az identity federated-credential delete --subscription {} --resource-group {} --identity-name {} --name {name} --yes`",
@@ -367,6 +335,7 @@ pub fn az_delete(identity: &ArmId, name: &str) -> String {
     )
 }
 
+/// The `az` command that creates a credential, in backticks.
 fn az_create(identity: &ArmId, credential: &Credential) -> String {
     format!(
         "`az identity federated-credential create --subscription {} --resource-group {} --identity-name {} --name {} --issuer {} --subject {} --audiences {}`",

@@ -1,5 +1,5 @@
-//! Plans against a model of Azure that has everything in it that was ever found under an identity, and that refuses what
-//! Azure refuses.
+//! Plans against a model of Azure with every kind of credential that can exist under an identity, which rejects what Azure
+//! rejects.
 
 use proptest::prelude::*;
 
@@ -35,7 +35,7 @@ fn written_by(cluster: &Cluster, account: u8) -> Credential {
     }
 }
 
-/// How a credential came to be there.
+/// Where a credential comes from.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
     Ours,
@@ -162,15 +162,15 @@ impl Case {
         self.azure.0.iter().filter(|credential| Self::is_ours(credential)).count()
     }
 
-    /// Wanted subjects that some credential lets in.
+    /// Wanted subjects that a credential trusts.
     fn trusted(&self) -> BTreeSet<String> {
-        let lets_in = |credential: &&Credential| {
+        let trusts = |credential: &&Credential| {
             let issuer_counts =
                 credential.issuer == cluster().issuer || (credential.issuer == FORMER && !self.former_expired);
             issuer_counts && credential.audiences == [AUDIENCE]
         };
         let subjects: BTreeSet<String> = self.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
-        let trusted = self.azure.0.iter().filter(lets_in).map(|credential| credential.subject.clone());
+        let trusted = self.azure.0.iter().filter(trusts).map(|credential| credential.subject.clone());
         trusted.filter(|subject| subjects.contains(subject)).collect()
     }
 }
@@ -182,7 +182,7 @@ fn any_case() -> impl Strategy<Value = Case> {
         |(found, wants, former_expired, max_credentials)| {
             let mut azure = Azure::default();
             for (origin, account) in found {
-                // What Azure would not have taken is not there.
+                // Azure would not have accepted the others.
                 let _ = azure.put(&make(origin, account));
             }
             let wanted = wants.into_iter().map(|(account, recorded)| Wanted {
@@ -197,7 +197,7 @@ fn any_case() -> impl Strategy<Value = Case> {
 
 proptest! {
     #[test]
-    fn azure_takes_every_step_in_its_turn(mut case in any_case()) {
+    fn azure_accepts_every_step_in_order(mut case in any_case()) {
         for step in case.plan().steps {
             prop_assert!(step.may_go(&case.azure.0), "{:?}", step);
             prop_assert_eq!(case.azure.apply(&step), Ok(()), "{:?}", step);
@@ -205,11 +205,11 @@ proptest! {
     }
 
     #[test]
-    fn once_applied_a_plan_has_nothing_left_to_do_and_has_kept_its_word(mut case in any_case()) {
+    fn after_a_plan_is_applied_nothing_is_left_to_do_and_its_states_came_true(mut case in any_case()) {
         let mut plan = case.plan();
         let repairs = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, CredentialWrite::Put { replaces: Some(_), .. }));
         if repairs(&plan) {
-            // What is repaired may make room in a second plan.
+            // A repair may free a slot for a second plan.
             for step in &plan.steps {
                 prop_assert_eq!(case.azure.apply(step), Ok(()));
             }
@@ -221,23 +221,23 @@ proptest! {
         }
         let again = case.plan();
         prop_assert_eq!(&again.steps, &vec![]);
-        for (subject, standing) in plan.standings {
-            let now = &again.standings[&subject];
-            let kept = match &standing {
+        for (subject, state) in plan.trust_states {
+            let now = &again.trust_states[&subject];
+            let came_true = match &state {
                 TrustState::Planned { name } => {
                     *now == TrustState::Given { name: name.clone(), origin: CredentialOrigin::Created }
                 }
-                TrustState::Given { .. } => *now == standing,
+                TrustState::Given { .. } => *now == state,
                 TrustState::Blocked { reason: before, .. } => {
                     matches!(now, TrustState::Blocked { reason, .. } if reason == before)
                 }
             };
-            prop_assert!(kept, "{}: {:?}, then {:?}", subject, standing, now);
+            prop_assert!(came_true, "{}: {:?}, then {:?}", subject, state, now);
         }
     }
 
     #[test]
-    fn no_step_touches_what_is_not_ours_but_the_name_that_we_are_known_to_have_written(case in any_case()) {
+    fn no_step_touches_a_credential_that_is_not_ours_unless_we_recorded_its_name(case in any_case()) {
         let recorded: BTreeSet<_> = case.wanted.iter().filter_map(|wanted| wanted.recorded_name.clone()).collect();
         for step in case.plan().steps {
             let Some(there) = case.azure.0.iter().find(|there| there.name.eq_ignore_ascii_case(step.name())) else {
@@ -261,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_loses_trust_that_is_still_wanted_while_azure_has_a_slot(mut case in any_case()) {
+    fn no_wanted_trust_is_lost_while_azure_has_a_free_slot(mut case in any_case()) {
         let before = case.trusted();
         let full = case.azure.0.len() == LIMIT;
         let mut lost = BTreeSet::new();
@@ -270,13 +270,13 @@ proptest! {
             lost.extend(before.difference(&case.trusted()).cloned().collect::<Vec<_>>());
         }
         prop_assert!(full || lost.is_empty(), "{:?}", lost);
-        prop_assert!(before.is_subset(&case.trusted()), "at the end everybody has it");
+        prop_assert!(before.is_subset(&case.trusted()), "all of it exists at the end");
     }
 
     #[test]
     fn the_share_is_not_exceeded_unless_it_was_before(mut case in any_case()) {
         let plan = case.plan();
-        // What is repaired had its slot before somebody edited it.
+        // A repaired credential had its slot before it was edited.
         let edited = plan.steps.iter().filter(|step| {
             matches!(step, CredentialWrite::Put { replaces: Some(there), .. } if !Case::is_ours(there))
         });
@@ -288,7 +288,7 @@ proptest! {
     }
 
     #[test]
-    fn what_nobody_wants_is_gone_at_the_end(mut case in any_case()) {
+    fn unwanted_credentials_are_deleted_at_the_end(mut case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
         for step in case.plan().steps {
             prop_assert_eq!(case.azure.apply(&step), Ok(()));
@@ -303,22 +303,22 @@ proptest! {
         case.policy = CredentialPolicy::Observe;
         let plan = case.plan();
         prop_assert_eq!(plan.steps, vec![]);
-        let planned = plan.standings.values().any(|standing| matches!(standing, TrustState::Planned { .. }));
-        prop_assert!(!planned, "{:?}", plan.standings);
+        let planned = plan.trust_states.values().any(|state| matches!(state, TrustState::Planned { .. }));
+        prop_assert!(!planned, "{:?}", plan.trust_states);
     }
 
     #[test]
-    fn the_order_in_which_azure_lists_changes_no_standing(mut case in any_case()) {
-        let told = case.plan();
+    fn the_order_of_azures_list_does_not_affect_the_states(mut case in any_case()) {
+        let original = case.plan();
         case.azure.0.reverse();
         let reversed = case.plan();
         let reasons = |plan: &Plan| -> Vec<String> {
-            plan.standings.iter().map(|(subject, standing)| match standing {
+            plan.trust_states.iter().map(|(subject, state)| match state {
                 TrustState::Given { name, .. } => format!("{subject} given {name}"),
                 TrustState::Planned { name } => format!("{subject} planned {name}"),
                 TrustState::Blocked { reason, .. } => format!("{subject} {reason}"),
             }).collect()
         };
-        prop_assert_eq!(reasons(&told), reasons(&reversed));
+        prop_assert_eq!(reasons(&original), reasons(&reversed));
     }
 }

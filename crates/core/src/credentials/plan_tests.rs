@@ -67,15 +67,15 @@ impl Case {
         })
     }
 
-    fn standing(&self, account: &str) -> TrustState {
-        self.plan().standings[&Subject::new("shop", account)].clone()
+    fn state(&self, account: &str) -> TrustState {
+        self.plan().trust_states[&Subject::new("shop", account)].clone()
     }
 }
 
-fn blocked(standing: &TrustState) -> (Reason, &str) {
-    match standing {
+fn blocked(state: &TrustState) -> (Reason, &str) {
+    match state {
         TrustState::Blocked { reason, message } => (*reason, message),
-        other => panic!("expected a blocked standing, found {other:?}"),
+        other => panic!("expected a blocked subject, found {other:?}"),
     }
 }
 
@@ -87,47 +87,47 @@ fn apply(existing: &mut Vec<Credential>, step: &CredentialWrite) {
 }
 
 #[test]
-fn a_missing_credential_is_put() {
+fn a_missing_credential_is_created() {
     let plan = Case::new(vec![wanted("orders")], vec![]).plan();
     assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
 }
 
 #[test]
-fn a_standing_credential_needs_no_write() {
+fn an_existing_credential_needs_no_write() {
     let case = Case::new(vec![wanted("orders")], vec![ours("orders")]);
     assert_eq!(case.plan().steps, []);
     let name = ours("orders").name;
-    assert_eq!(case.standing("orders"), TrustState::Given { name, origin: CredentialOrigin::Created });
+    assert_eq!(case.state("orders"), TrustState::Given { name, origin: CredentialOrigin::Created });
 }
 
 #[test]
-fn an_unwanted_credential_of_ours_goes() {
+fn an_unwanted_credential_of_ours_is_deleted() {
     let plan = Case::new(vec![], vec![ours("orders"), foreign(1)]).plan();
     assert_eq!(plan.steps, [CredentialWrite::Delete { credential: ours("orders"), after: None }]);
 }
 
 #[test]
-fn a_credential_by_hand_with_the_same_trust_is_adopted() {
+fn a_credential_created_by_hand_with_the_same_trust_is_adopted() {
     let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![by_hand]);
     assert_eq!(case.plan().steps, []);
     let adopted = TrustState::Given { name: "by-hand".into(), origin: CredentialOrigin::Adopted };
-    assert_eq!(case.standing("orders"), adopted);
+    assert_eq!(case.state("orders"), adopted);
 }
 
 #[test]
-fn an_adopted_credential_stays_when_nobody_wants_it() {
+fn an_adopted_credential_is_kept_when_it_is_no_longer_wanted() {
     let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
     assert_eq!(Case::new(vec![], vec![by_hand]).plan().steps, []);
 }
 
 #[test]
-fn a_foreign_credential_with_the_wrong_audience_blocks_and_is_named_with_its_cure() {
+fn a_foreign_credential_with_the_wrong_audience_blocks_and_the_message_has_the_command_to_delete_it() {
     let by_hand = Credential { name: "by-hand".into(), audiences: vec!["other".into()], ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![by_hand]);
     assert_eq!(case.plan().steps, []);
-    let standing = case.standing("orders");
-    let (reason, message) = blocked(&standing);
+    let state = case.state("orders");
+    let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::CredentialConflict);
     assert!(message.contains("by-hand") && message.contains("az identity federated-credential delete"), "{message}");
 }
@@ -140,15 +140,15 @@ fn our_own_credential_with_the_wrong_audience_is_repaired() {
 }
 
 #[test]
-fn a_name_that_somebody_else_took_is_not_overwritten() {
+fn a_foreign_credential_under_our_name_is_not_overwritten() {
     let hijacked = Credential { subject: "repo:evil/app".into(), ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![hijacked]);
     assert_eq!(case.plan().steps, []);
-    assert_eq!(blocked(&case.standing("orders")).0, Reason::CredentialConflict);
+    assert_eq!(blocked(&case.state("orders")).0, Reason::CredentialConflict);
 }
 
 #[test]
-fn a_recorded_credential_that_somebody_edited_is_repaired() {
+fn a_recorded_credential_that_was_edited_is_repaired() {
     let edited = Credential { subject: "system:serviceaccount:shop:other".into(), ..ours("orders") };
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let plan = Case::new(vec![recorded], vec![edited.clone()]).plan();
@@ -156,35 +156,35 @@ fn a_recorded_credential_that_somebody_edited_is_repaired() {
 }
 
 #[test]
-fn an_edited_credential_on_which_another_binding_depends_by_now_is_left_alone() {
+fn an_edited_credential_that_another_binding_depends_on_is_not_touched() {
     let edited = Credential { subject: Subject::new("shop", "billing").to_string(), ..ours("orders") };
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
-    assert_eq!(case.plan().steps, [], "its repair would take the trust from billing");
+    assert_eq!(case.plan().steps, [], "repairing it would revoke the trust in billing");
     let adopted = TrustState::Given { name: edited.name, origin: CredentialOrigin::Adopted };
-    assert_eq!(case.standing("billing"), adopted);
-    assert_eq!(blocked(&case.standing("orders")).0, Reason::CredentialConflict);
+    assert_eq!(case.state("billing"), adopted);
+    assert_eq!(blocked(&case.state("orders")).0, Reason::CredentialConflict);
 }
 
 #[test]
-fn a_credential_that_is_repaired_counts_towards_the_share() {
+fn a_repaired_credential_counts_towards_the_share() {
     let edited = Credential { subject: "repo:org/app".into(), ..ours("orders") };
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let mut case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
     case.max_credentials = 1;
     assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
-    assert_eq!(blocked(&case.standing("billing")).0, Reason::QuotaExceeded);
+    assert_eq!(blocked(&case.state("billing")).0, Reason::QuotaExceeded);
 }
 
 #[test]
-fn the_21st_credential_is_refused_before_any_write_and_says_who_has_the_slots() {
+fn the_21st_credential_is_rejected_before_any_write_and_the_message_lists_who_uses_the_slots() {
     let existing = (0..20).map(foreign).collect();
     let case = Case::new(vec![wanted("orders")], existing);
     assert_eq!(case.plan().steps, []);
-    let standing = case.standing("orders");
-    let (reason, message) = blocked(&standing);
+    let state = case.state("orders");
+    let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::QuotaExceeded);
-    assert!(message.starts_with("20/20") && message.contains("by hand 20"), "{message}");
+    assert!(message.starts_with("20/20") && message.contains("not managed by Ensign 20"), "{message}");
 }
 
 #[test]
@@ -192,21 +192,21 @@ fn the_share_of_this_cluster_is_not_exceeded() {
     let mut case = Case::new(vec![wanted("a"), wanted("b")], vec![]);
     case.max_credentials = 1;
     assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("a"), replaces: None }]);
-    let standing = case.standing("b");
-    let (reason, message) = blocked(&standing);
+    let state = case.state("b");
+    let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::QuotaExceeded);
     assert!(message.contains("maxCredentials"), "{message}");
 }
 
 #[test]
-fn a_put_that_fits_goes_before_the_delete() {
+fn a_put_precedes_the_delete_if_a_slot_is_free() {
     let plan = Case::new(vec![wanted("new")], vec![ours("old")]).plan();
     assert_eq!(plan.steps[0], CredentialWrite::Put { credential: ours("new"), replaces: None });
     assert_eq!(plan.steps[1], CredentialWrite::Delete { credential: ours("old"), after: None });
 }
 
 #[test]
-fn a_put_that_does_not_fit_waits_for_the_delete() {
+fn a_put_follows_the_delete_if_no_slot_is_free() {
     let mut existing: Vec<_> = (0..19).map(foreign).collect();
     existing.push(ours("old"));
     let plan = Case::new(vec![wanted("new")], existing).plan();
@@ -215,18 +215,18 @@ fn a_put_that_does_not_fit_waits_for_the_delete() {
 }
 
 #[test]
-fn observe_writes_nothing_and_says_the_command() {
+fn observe_writes_nothing_and_reports_the_command() {
     let mut case = Case::new(vec![wanted("orders")], vec![ours("old")]);
     case.policy = CredentialPolicy::Observe;
     assert_eq!(case.plan().steps, []);
-    let standing = case.standing("orders");
-    let (reason, message) = blocked(&standing);
+    let state = case.state("orders");
+    let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::CredentialMissing);
     assert!(message.contains("az identity federated-credential create"), "{message}");
 }
 
 #[test]
-fn a_credential_of_the_old_issuer_stays_until_its_last_token_has_expired() {
+fn a_credential_of_the_former_issuer_is_kept_until_its_last_token_has_expired() {
     let old = "https://issuer.example/0";
     let former = Cluster { issuer: old.into(), ..cluster() };
     let subject = Subject::new("shop", "orders");
@@ -240,15 +240,15 @@ fn a_credential_of_the_old_issuer_stays_until_its_last_token_has_expired() {
 
 const FORMER: &str = "https://issuer.example/0";
 
-/// What this cluster wrote under its former issuer.
+/// A credential that this cluster wrote for its former issuer.
 fn former(account: &str) -> Credential {
     let before = Cluster { issuer: FORMER.into(), ..cluster() };
     let subject = Subject::new("shop", account);
     Credential { name: before.credential_name(&subject), issuer: FORMER.into(), ..ours(account) }
 }
 
-/// Accounts with credentials of the former issuer, whose tokens are still valid.
-fn after_a_change(accounts: usize, others: usize) -> Case {
+/// A change of the issuer: `accounts` credentials of the former issuer, whose tokens are still valid, and `others`.
+fn issuer_change(accounts: usize, others: usize) -> Case {
     let names: Vec<String> = (0..accounts).map(|n| format!("app-{n}")).collect();
     let existing = names.iter().map(|name| former(name)).chain((0..others).map(foreign)).collect();
     let mut case = Case::new(names.iter().map(|name| wanted(name)).collect(), existing);
@@ -256,14 +256,14 @@ fn after_a_change(accounts: usize, others: usize) -> Case {
     case
 }
 
-/// Carries a plan out as the controller does. Writes that fail are skipped, unless a later step depends on them. Answers
-/// the subjects that had trust and were without any at some point.
+/// Carries a plan out as the controller does. Writes that fail are skipped, unless a later step depends on them. Returns
+/// the subjects that had trust and lost it at some point.
 fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
     let wanted: BTreeSet<String> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
     let trusted = |existing: &[Credential]| -> BTreeSet<String> {
-        let right =
+        let trusts =
             |credential: &&Credential| credential.audiences == [AUDIENCE] && wanted.contains(&credential.subject);
-        existing.iter().filter(right).map(|credential| credential.subject.clone()).collect()
+        existing.iter().filter(trusts).map(|credential| credential.subject.clone()).collect()
     };
     let before = trusted(&case.existing);
     let mut lost = BTreeSet::new();
@@ -271,9 +271,9 @@ fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
         if !step.may_go(&case.existing) {
             break;
         }
-        let refused = matches!(step, CredentialWrite::Put { replaces: None, .. }) && case.existing.len() == 20;
-        assert!(!refused || !failing.is_empty(), "planned for, not left to Azure");
-        if !refused && !failing.contains(step.name()) {
+        let rejected = matches!(step, CredentialWrite::Put { replaces: None, .. }) && case.existing.len() == 20;
+        assert!(!rejected || !failing.is_empty(), "the plan must not exceed the limit");
+        if !rejected && !failing.contains(step.name()) {
             apply(&mut case.existing, &step);
         }
         lost.extend(before.difference(&trusted(&case.existing)).cloned());
@@ -282,47 +282,47 @@ fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 #[test]
-fn with_slots_for_both_old_and_new_stand_side_by_side() {
-    let mut case = after_a_change(10, 0);
+fn with_enough_slots_old_and_new_credentials_coexist() {
+    let mut case = issuer_change(10, 0);
     assert!(case.plan().steps.iter().all(|step| matches!(step, CredentialWrite::Put { .. })));
     carry_out(&mut case, &BTreeSet::new());
     assert_eq!(case.existing.len(), 20);
 }
 
 #[test]
-fn where_slots_are_short_a_former_credential_gives_way_only_to_a_new_one_that_stands() {
+fn with_too_few_slots_a_former_credential_is_deleted_only_once_a_new_one_is_in_place() {
     for (accounts, others) in [(12, 0), (12, 7), (19, 0), (1, 18)] {
-        let mut case = after_a_change(accounts, others);
+        let mut case = issuer_change(accounts, others);
         assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new(), "{accounts} and {others} others");
         let new = case.existing.iter().filter(|credential| credential.issuer == cluster().issuer).count();
         assert_eq!(new, accounts, "every subject has the new one");
-        assert_eq!(case.existing.len(), 20, "and no former one went in vain");
+        assert_eq!(case.existing.len(), 20, "and no former one is deleted needlessly");
         assert_eq!(case.plan().steps, []);
     }
 }
 
 #[test]
-fn the_clusters_share_is_kept_across_a_change() {
-    let mut case = after_a_change(5, 3);
+fn the_clusters_share_is_respected_across_an_issuer_change() {
+    let mut case = issuer_change(5, 3);
     case.max_credentials = 5;
-    assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new(), "Azure has slots for the moment between");
+    assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new(), "Azure has free slots in between");
     assert_eq!(case.existing.len(), 8);
     assert_eq!(case.plan().steps, []);
 }
 
 #[test]
-fn with_every_slot_taken_subjects_change_over_one_by_one_and_a_failure_stops_that() {
-    let mut case = after_a_change(20, 0);
+fn with_no_free_slot_subjects_are_switched_one_by_one_until_a_write_fails() {
+    let mut case = issuer_change(20, 0);
     let puts: BTreeSet<String> = (0..20).map(|n| ours(&format!("app-{n}")).name).collect();
-    let mut broken = after_a_change(20, 0);
-    assert_eq!(carry_out(&mut broken, &puts).len(), 1, "one subject pays, not twenty");
+    let mut broken = issuer_change(20, 0);
+    assert_eq!(carry_out(&mut broken, &puts).len(), 1, "one subject loses its trust, not twenty");
     carry_out(&mut case, &BTreeSet::new());
     assert!(case.existing.iter().all(|credential| credential.issuer == cluster().issuer));
 }
 
 #[test]
-fn a_new_binding_is_not_refused_for_the_sake_of_a_former_credential_that_nobody_needs() {
-    let mut case = after_a_change(10, 0);
+fn a_new_binding_gets_the_slot_of_a_former_credential_that_is_no_longer_needed() {
+    let mut case = issuer_change(10, 0);
     carry_out(&mut case, &BTreeSet::new());
     case.wanted.push(wanted("new"));
     assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new());
@@ -330,7 +330,7 @@ fn a_new_binding_is_not_refused_for_the_sake_of_a_former_credential_that_nobody_
 }
 
 #[test]
-fn after_a_move_what_was_written_under_the_previous_id_is_kept_under_its_name() {
+fn credentials_with_the_previous_cluster_id_keep_their_name_after_a_move() {
     let moved = Cluster { id: "cluster-2".into(), previous_id: Some("cluster-1".into()), ..cluster() };
     let mut broken = ours("broken");
     broken.audiences = vec!["other".into()];
@@ -346,7 +346,7 @@ fn after_a_move_what_was_written_under_the_previous_id_is_kept_under_its_name() 
         max_credentials: 20,
     });
     let given = TrustState::Given { name: ours("orders").name, origin: CredentialOrigin::Created };
-    assert_eq!(plan.standings[&wanted[0].subject], given);
+    assert_eq!(plan.trust_states[&wanted[0].subject], given);
     let new = Credential { name: moved.credential_name(&wanted[2].subject), ..ours("new") };
     let expected = [
         CredentialWrite::Put { credential: ours("broken"), replaces: Some(existing[2].clone()) },
@@ -399,7 +399,7 @@ fn any_case() -> impl Strategy<Value = Case> {
 
 proptest! {
     #[test]
-    fn applying_a_plan_and_planning_again_is_empty(mut case in any_case()) {
+    fn planning_again_after_applying_a_plan_gives_no_steps(mut case in any_case()) {
         let plan = case.plan();
         for step in &plan.steps {
             apply(&mut case.existing, step);
@@ -410,8 +410,8 @@ proptest! {
     #[test]
     fn no_plan_touches_what_is_not_ours(case in any_case()) {
         for step in case.plan().steps {
-            if let Some(stands) = case.existing.iter().find(|credential| credential.name == step.name()) {
-                prop_assert_eq!(cluster().owner(stands, &[]), Owner::ThisCluster);
+            if let Some(existing) = case.existing.iter().find(|credential| credential.name == step.name()) {
+                prop_assert_eq!(cluster().owner(existing, &[]), Owner::ThisCluster);
             }
         }
     }
@@ -426,7 +426,7 @@ proptest! {
     }
 
     #[test]
-    fn wanted_trust_is_never_deleted(case in any_case()) {
+    fn wanted_trust_is_never_revoked(case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
         for step in case.plan().steps {
             if let CredentialWrite::Delete { credential, .. } = step {
@@ -436,13 +436,13 @@ proptest! {
     }
 
     #[test]
-    fn every_wanted_subject_gets_an_answer(case in any_case()) {
+    fn every_wanted_subject_gets_a_state(case in any_case()) {
         let plan = case.plan();
-        prop_assert_eq!(plan.standings.len(), case.wanted.len());
+        prop_assert_eq!(plan.trust_states.len(), case.wanted.len());
     }
 
     #[test]
-    fn a_change_of_the_issuer_settles_and_loses_no_trust_while_a_slot_is_free((mut case, _) in any_change()) {
+    fn an_issuer_change_converges_and_loses_no_trust_while_a_slot_is_free((mut case, _) in any_change()) {
         let full = case.existing.len() == 20;
         let expired = case.retiring[0].1;
         let lost = carry_out(&mut case, &BTreeSet::new());
@@ -451,7 +451,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_fails_during_a_change_at_most_one_subject_pays((mut case, failing) in any_change()) {
+    fn whatever_fails_during_an_issuer_change_at_most_one_subject_loses_trust((mut case, failing) in any_change()) {
         case.retiring = vec![(FORMER, false)];
         let full = case.existing.len() == 20;
         let lost = carry_out(&mut case, &failing);

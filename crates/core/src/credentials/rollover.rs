@@ -1,32 +1,34 @@
-//! After a change of the issuer, credentials of the former one stay for a while beside the new ones. Where there are too
-//! few slots for both, former ones give way: each only after a credential of the present issuer stands for its subject.
+//! Rollover of the issuer: after a change, credentials of the former issuer stay in place beside the new ones until its last
+//! token has expired. If there are too few slots for both, former credentials are deleted earlier, each only once a
+//! credential of the current issuer is in place for its subject.
 
 use std::collections::VecDeque;
 
 use super::ownership::Credential;
-use super::plan::CredentialWrite;
+use super::write::CredentialWrite;
 
-/// A credential of a former issuer that may give way, and the credential that has to stand before.
+/// A credential of a former issuer that may be deleted early, and the credential that has to be in place first.
 pub(crate) struct Covered<'a> {
     pub(crate) former: &'a Credential,
     pub(crate) successor: String,
 }
 
 impl Covered<'_> {
-    /// The deletion of the former one.
-    pub(crate) fn give_way(self) -> CredentialWrite {
+    /// The write that deletes the former credential.
+    pub(crate) fn delete(self) -> CredentialWrite {
         CredentialWrite::Delete { credential: self.former.clone(), after: Some(self.successor) }
     }
 }
 
-/// Rollover former credentials for new ones, one by one.
+/// Replaces former credentials with new ones, one by one.
 pub(crate) struct Rollover<'a> {
-    /// Former credentials that nothing covers yet.
+    /// Former credentials whose subject has no current credential yet.
     uncovered: Vec<&'a Credential>,
+    /// Former credentials whose subject has a current credential.
     covered: VecDeque<Covered<'a>>,
     /// Slots that are free in Azure.
     free: usize,
-    /// The last write on which a subject's whole trust depended.
+    /// The last write without which a subject has no trust at all.
     last_gap: Option<String>,
 }
 
@@ -35,7 +37,7 @@ impl<'a> Rollover<'a> {
         Self { uncovered: former, covered: VecDeque::new(), free, last_gap: None }
     }
 
-    /// Says that a credential of the present issuer stands or will have been put for the subject.
+    /// Records that a credential of the current issuer is in place for the subject, or that an earlier step writes it.
     pub(crate) fn cover(&mut self, subject: &str, successor: &str) {
         let (covered, uncovered) = self.uncovered.drain(..).partition(|former| former.subject == subject);
         self.uncovered = uncovered;
@@ -47,12 +49,12 @@ impl<'a> Rollover<'a> {
         self.uncovered.iter().any(|former| former.subject == subject)
     }
 
-    /// A former credential that nobody needs for trust any more.
+    /// Takes a former credential whose subject no longer depends on it.
     pub(crate) fn next_covered(&mut self) -> Option<Covered<'a>> {
         self.covered.pop_front()
     }
 
-    /// The steps that put a credential without taking one slot more in the end; `None` when nothing can give way.
+    /// The steps that put a credential without using an additional slot in the end; `None` if nothing can be deleted for it.
     pub(crate) fn swap(&mut self, subject: &str, name: &str, put: CredentialWrite) -> Option<Vec<CredentialWrite>> {
         let own = self.uncovered.iter().position(|former| former.subject == subject);
         if self.free > 0
@@ -60,14 +62,14 @@ impl<'a> Rollover<'a> {
         {
             let own = Covered { former: self.uncovered.swap_remove(at), successor: name.to_owned() };
             self.cover(subject, name);
-            return Some(vec![put, own.give_way()]);
+            return Some(vec![put, own.delete()]);
         }
         if let Some(other) = self.next_covered() {
             self.cover(subject, name);
-            return Some(vec![other.give_way(), put]);
+            return Some(vec![other.delete(), put]);
         }
-        // Every slot is taken by trust that is needed. For the time between two writes this subject has none; should the
-        // second fail, no other subject follows.
+        // All slots are in use and needed. Between the two writes this subject has no trust; if the second one fails, no
+        // other subject's credential is deleted.
         let credential = self.uncovered.swap_remove(own?).clone();
         self.cover(subject, name);
         let after = self.last_gap.replace(name.to_owned());

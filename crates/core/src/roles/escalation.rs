@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::scope::RoleScope;
 use super::{ActionBlock, RoleDefinition};
 use crate::acceptance::scopes::AllowedScopes;
-use crate::mutants::{self, Mutant};
 
 /// Actions that give whoever has them the rights of others: writing role assignments and definitions (and everything else
 /// that is written in Microsoft.Authorization), elevating oneself, making an identity trust somebody, and having
@@ -68,9 +67,7 @@ fn escalation(role: &RoleDefinition) -> Option<&'static str> {
 /// Whether the block may allow an action that fits the pattern. Where several exclusions together leave nothing over, it
 /// still counts: in doubt a role is refused. Conditions are not counted on.
 fn may_allow(block: &ActionBlock, wanted: &str) -> bool {
-    let fits = |action: &str, wanted: &str| {
-        if mutants::active(Mutant::RoleWildcardsIgnored) { action == wanted } else { meet(action, wanted) }
-    };
+    let fits = meet;
     let excluded = |pattern: &str| block.not_actions.iter().any(|not| covers(&not.to_lowercase(), pattern));
     block
         .actions

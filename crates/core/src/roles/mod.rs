@@ -18,7 +18,6 @@ pub use scope::RoleScope;
 
 use crate::acceptance::scopes::AllowedScopes;
 use crate::failure::Failure;
-use crate::mutants::{self, Mutant};
 use ensign_api::arm_id::is_guid;
 use ensign_api::conditions::{Reason, Severity, Verdict};
 use ensign_api::{CredentialOrigin, RoleAssignment as Entry, RoleAssignmentStatus as Record};
@@ -313,8 +312,7 @@ impl<'a> Plan<'a> {
     fn want(&mut self, entry: &Entry, (scope, role, lookup): (&RoleScope, &str, &Lookup), principal: &str) {
         let name = self.inputs.maker.name(scope, principal, role);
         let gives_the_same = |one: &&Assignment| {
-            let seen = self.inputs.maker.made(one) || !mutants::active(Mutant::EqualRoleUnseen);
-            seen && one.condition.as_deref().is_none_or(str::is_empty)
+            one.condition.as_deref().is_none_or(str::is_empty)
                 && one.role.eq_ignore_ascii_case(role)
                 && one.principal.eq_ignore_ascii_case(principal)
                 && one.scope.parse::<RoleScope>().is_ok_and(|found| found == *scope)
@@ -332,8 +330,7 @@ impl<'a> Plan<'a> {
             name: found.map_or_else(|| name.clone(), |one| one.name.to_lowercase()),
             origin,
         });
-        let known = |record: &Record| record.name == name && mutants::active(Mutant::RoleDriftIgnored);
-        if found.is_some() || self.inputs.records.iter().any(known) {
+        if found.is_some() {
             return;
         }
         let what = format!("role {:?} in scope {}", entry.role_definition, entry.scope);
@@ -361,8 +358,7 @@ impl<'a> Plan<'a> {
     fn forget(&mut self, all_known: bool) {
         let stands = |name: &str, records: &[Record]| records.iter().any(|one| one.name.eq_ignore_ascii_case(name));
         let wanted = self.records.clone();
-        let is_ours = |one: &Assignment| self.inputs.maker.made(one) || mutants::active(Mutant::ForeignRoleDeleted);
-        for one in self.existing.iter().filter(|one| is_ours(one)) {
+        for one in self.existing.iter().filter(|one| self.inputs.maker.made(one)) {
             if !all_known || stands(&one.name, &wanted) {
                 continue;
             }

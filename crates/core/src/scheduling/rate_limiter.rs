@@ -18,7 +18,6 @@ use std::time::Duration;
 use super::leader_election::Moment;
 use super::token_bucket::{Bucket, Rate};
 use crate::failure::Failure;
-use crate::mutants::{self, Mutant};
 use ensign_api::ArmId;
 use ensign_api::conditions::Reason;
 
@@ -374,10 +373,9 @@ impl Pacer {
             bucket.wait(rate, before.saturating_add(tokens), now)
         };
         let waits = [look(subscription, &limits.subscription), look(tenant, &limits.tenant)];
-        let pause =
-            pause(id, kind, own, subscription, tenant, now).filter(|_| !mutants::active(Mutant::PauseForgotten));
-        if pause.is_none() && (room >= enough || mutants::active(Mutant::LimitsForgotten)) {
-            return Ok(room.max(enough));
+        let pause = pause(id, kind, own, subscription, tenant, now);
+        if pause.is_none() && room >= enough {
+            return Ok(room);
         }
         least = least.max(pause.as_ref().map_or(Duration::ZERO, Deferral::wait));
         let mut wait = waits.into_iter().fold(least, Duration::max);

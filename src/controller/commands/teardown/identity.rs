@@ -1,14 +1,16 @@
 //! The part of teardown that is about one identity: revoke or abandon what Ensign gave under it, say so, release its objects.
 
-use k8s_openapi::jiff::{Timestamp, TimestampRound, Unit};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{Demolition, Progress};
+use super::{Progress, Teardown};
 use crate::cache::snapshot::CacheView;
 use crate::engine::key::Key;
+use crate::error::ReconcileError;
 use crate::identity::service_accounts;
-use crate::writers::azure::{self, WriteError, Writing};
-use crate::writers::kubernetes::{KubeError, Writable};
+use crate::kube_request;
+use crate::writers::azure_plan::carry_out;
+use crate::writers::kubernetes::Writable;
 use ensign_api::{ArmId, ManagedIdentityBinding, ManagedIdentityBindingStatus};
 use ensign_azure::ArmError;
 use ensign_core::assess::{Annotations, Assessment, Finalizer, Observed, assess};
@@ -32,7 +34,7 @@ struct Revoked {
     assessment: Assessment,
 }
 
-impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
+impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
     pub(crate) async fn identity(&self, key: &Key, living: CacheView) -> IdentityReport {
         let id = living.id.clone();
         let wrote =
@@ -90,7 +92,7 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
             let mut observed = Observed::default();
             let mut failure = None;
             if let Some(id) = id {
-                match self.arm.list_credentials(id).await {
+                match self.azure.arm.list_credentials(id).await {
                     Ok(standing) => observed.credentials = Some(Ok(standing)),
                     Err(error) => failure = Some(self.failure(id, &error)),
                 }
@@ -99,24 +101,13 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
                 observed.credentials = Some(Err(failed.clone()));
             }
             let planned = assess(&gathered.snapshot(), &observed, settings, self.now());
-            if let (Some(id), Some(Ok(standing))) = (id, &mut observed.credentials)
+            if let (Some(id), Some(Ok(existing))) = (id, &mut observed.credentials)
                 && self.config.disposal == Disposal::Delete
             {
-                for step in &planned.steps {
-                    match azure::apply(self.writing(), id, step, standing).await {
-                        Ok(()) => deleted.push(step.step.name().to_owned()),
-                        Err(WriteError::Azure(error)) => {
-                            let failed = self.failure(id, &error);
-                            let passes = failed.is_transient() || failed.is_gone();
-                            failure = Some(failed);
-                            if passes {
-                                break;
-                            }
-                        }
-                        // Leadership is over, which ends everything.
-                        Err(WriteError::Refused(_)) => break,
-                    }
-                }
+                let judge = |error: &_| Some(self.failure(id, error));
+                let progress = carry_out(&self.azure, &planned.steps, id, existing, judge).await;
+                deleted.extend(progress.written);
+                failure = progress.failures.into_iter().next_back().map(|(_, failure)| failure);
             }
             let assessment = assess(&gathered.snapshot(), &observed, settings, self.now());
             let unfinished = self.config.disposal == Disposal::Delete && !assessment.steps.is_empty();
@@ -145,13 +136,9 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
     fn failure(&self, id: &ArmId, error: &ArmError) -> Failure {
         let failure = error.failure(self.config.settings.own_client_id.as_deref());
         if let Some(pause) = failure.retry_after.filter(|_| error.not_sent().is_none()) {
-            self.pace.hold(id, pause, &failure);
+            self.rate_limiter.hold(id, pause, &failure);
         }
         failure
-    }
-
-    fn writing(&self) -> Writing<'_> {
-        Writing { effects: &self.effects, gate: &self.gate, arm: &self.arm, metrics: &self.metrics }
     }
 
     /// Says in status what became of the credentials, and releases what nothing holds any more. What can't be released
@@ -161,7 +148,7 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
         gathered: &CacheView,
         assessment: &Assessment,
         report: &mut IdentityReport,
-    ) -> Result<(), KubeError> {
+    ) -> Result<(), ReconcileError> {
         let (abandons, now) = (self.config.disposal == Disposal::Abandon, self.now());
         let left = |name: &str| report.remaining.iter().any(|left| left.name == name);
         let (mut released, mut failed) = (Vec::new(), None);
@@ -206,7 +193,7 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
         binding: &ManagedIdentityBinding,
         annotations: Option<&Annotations>,
         status: Option<ManagedIdentityBindingStatus>,
-    ) -> Result<(), KubeError> {
+    ) -> Result<(), ReconcileError> {
         if let Some(wanted) = annotations {
             let (namespace, account) = (binding.namespace().unwrap_or_default(), &binding.spec.service_account_name);
             service_accounts::annotate(&self.writer, &namespace, account, wanted).await?;
@@ -217,24 +204,19 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
         self.writer.release_finalizer(binding).await
     }
 
-    async fn write_status<K: Writable>(&self, object: &K, status: &impl serde::Serialize) -> Result<(), KubeError> {
-        match serde_json::to_value(status) {
-            Ok(status) => match self.writer.write_status(object, status).await {
-                // It has gone meanwhile, as somebody else wanted.
-                Err(error) if error.is_not_found() => Ok(()),
-                result => result,
-            },
-            Err(error) => {
-                tracing::error!(%error, object = object.name_any(), "status can't be serialised");
-                Ok(())
-            }
+    /// Writes the status of an object that may have been deleted meanwhile.
+    async fn write_status<K: Writable>(
+        &self,
+        object: &K,
+        status: &impl serde::Serialize,
+    ) -> Result<(), ReconcileError> {
+        match self.writer.write_status(object, status).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result,
         }
     }
 
-    /// Now, in whole seconds: what Kubernetes stores and gives back.
     fn now(&self) -> Timestamp {
-        let now = self.config.clock.now();
-        let whole = TimestampRound::new().smallest(Unit::Second).mode(k8s_openapi::jiff::RoundMode::Trunc);
-        now.round(whole).unwrap_or(now)
+        kube_request::now(&self.config.clock)
     }
 }

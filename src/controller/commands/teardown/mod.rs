@@ -21,12 +21,15 @@ use crate::engine::failpoints::Failpoints;
 use crate::engine::key::Key;
 use crate::engine::leader_election::{Election, Leadership, LeaseConfig};
 use crate::engine::write_gate::WriteGate;
+use crate::error::ReconcileError;
 use crate::injection::policies;
+use crate::kube_request::{KubeError, within_deadline};
 use crate::metrics::ControllerMetrics;
 use crate::pods::ungate::{PAGE, gate_of};
-use crate::writers::kubernetes::{KubeError, KubeWriter, stop_deployment, within_deadline};
+use crate::writers::azure::AzureWriter;
+use crate::writers::kubernetes::{KubeWriter, stop_deployment};
 use ensign_api::conditions::Reason;
-use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding, NamespacedName};
 use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::commands::teardown::{Disposal, Report};
@@ -127,14 +130,16 @@ pub async fn teardown(
     }
     told(Progress::Leading);
     let (mut election, gate) = lead(&config, &told, &stop).await?;
-    let pace = RateLimiter::new(config.azure_limits, config.clock.clone());
-    let demolition = Demolition {
-        arm: config.arm.clone().paced(pace.clone()),
-        pace,
+    let rate_limiter = RateLimiter::new(config.azure_limits, config.clock.clone());
+    let teardown = Teardown {
+        azure: AzureWriter {
+            arm: config.arm.clone().paced(rate_limiter.clone()),
+            gate: gate.clone(),
+            failpoints: Failpoints::default(),
+            metrics: ControllerMetrics::default(),
+        },
+        rate_limiter,
         writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Failpoints::default()),
-        gate: gate.clone(),
-        effects: Failpoints::default(),
-        metrics: ControllerMetrics::default(),
         deadline: config.clock.monotonic() + config.patience,
         spread: Spread::seeded(0),
         config: &config,
@@ -144,7 +149,7 @@ pub async fn teardown(
         biased;
         () = stop.cancelled() => Err(TeardownError::Stopped),
         loss = lost(election.as_mut()) => Err(TeardownError::Lost(loss)),
-        result = demolition.run() => result,
+        result = teardown.run() => result,
     };
     gate.close().await;
     if let Some(election) = election {
@@ -153,8 +158,8 @@ pub async fn teardown(
     result
 }
 
-fn kubernetes(what: &'static str, error: KubeError) -> TeardownError {
-    TeardownError::Kubernetes { what, source: Box::new(error) }
+fn kubernetes(what: &'static str, error: impl Into<ReconcileError>) -> TeardownError {
+    TeardownError::Kubernetes { what, source: Box::new(error.into()) }
 }
 
 async fn lost(election: Option<&mut Election>) -> Loss {
@@ -206,20 +211,17 @@ async fn lead(
 }
 
 /// Everything that it takes, once nobody else leads.
-pub(crate) struct Demolition<'a, T> {
+pub(crate) struct Teardown<'a, T> {
     pub(crate) config: &'a TeardownConfig,
-    pub(crate) arm: ArmClient,
-    pub(crate) pace: RateLimiter,
-    pub(crate) writer: KubeWriter,
-    pub(crate) gate: WriteGate,
-    pub(crate) effects: Failpoints,
-    pub(crate) metrics: ControllerMetrics,
+    azure: AzureWriter,
+    rate_limiter: RateLimiter,
+    writer: KubeWriter,
     pub(crate) deadline: Instant,
     pub(crate) spread: Spread,
     pub(crate) told: &'a T,
 }
 
-impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
+impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
     async fn run(&self) -> Result<Report, TeardownError> {
         (self.told)(Progress::Injection);
         self.end_injection().await.map_err(|error| {
@@ -267,7 +269,7 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
     }
 
     /// From now on no pod is sent to the webhook, or changed or refused by a policy.
-    async fn end_injection(&self) -> Result<(), KubeError> {
+    async fn end_injection(&self) -> Result<(), ReconcileError> {
         let name = &self.config.registration;
         let api = Api::all(self.config.client.clone());
         let found =
@@ -281,7 +283,7 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
     }
 
     /// Lets every held pod go, also those whose label is gone.
-    async fn start_pods(&self) -> Result<usize, KubeError> {
+    async fn start_pods(&self) -> Result<usize, ReconcileError> {
         let mut started = 0;
         for _ in 0..POD_ROUNDS {
             let held = self.held_pods().await?;
@@ -294,10 +296,10 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
                     message: "Ensign is taken down in this cluster, so that nobody would let this pod go: a cluster operator has to install it again".to_owned(),
                 };
                 self.writer.note(&pod, &note, "Lift").await;
-                match self.writer.lift(&pod, gate).await {
+                match self.writer.remove_gate(&pod, gate).await {
                     Ok(()) => started += 1,
                     // It changed or went meanwhile: the next round sees it as it is.
-                    Err(error) if error.is_stale() => {}
+                    Err(error) if error.is_outdated() => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -330,10 +332,10 @@ impl<T: Fn(Progress) + Send + Sync> Demolition<'_, T> {
             }
         }
         for object in self.list::<DeserializeGuard<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
-            let name = (object.namespace().unwrap_or_default(), object.name_any());
+            let name = NamespacedName::from(object.meta());
             match object.0 {
                 Ok(object) => drop(cache.binding_changed(&Arc::new(name), Some(object))),
-                Err(_) => unread.push(format!("ManagedIdentityBinding {}/{}", name.0, name.1)),
+                Err(_) => unread.push(format!("ManagedIdentityBinding {name}")),
             }
         }
         for object in self.list::<PartialObjectMeta<Namespace>>("Namespaces").await? {

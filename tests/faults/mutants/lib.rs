@@ -1,19 +1,24 @@
-//! Mistakes that the controller could make, as switches: the fault tests turn on one at a time and have to notice.
+//! Seeded mistakes: the fault tests turn on one at a time and have to notice.
+//!
+//! The released source contains none of them. Each is a file of `changes/`, which the fault runner applies to a copy of the
+//! workspace (`dev/ensign_dev/mutants.py`); in that copy the changed lines ask this crate whether their mistake is on.
 //!
 //! A switch belongs to a thread, so that controllers with different mistakes run side by side, each on a runtime of one
-//! thread. Without the feature `mutants` there are no switches, and every question is answered by a constant.
+//! thread.
+
+use std::cell::Cell;
 
 macro_rules! mutants {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
-        /// A mistake.
+        /// A seeded mistake.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Mutant { $($(#[doc = $doc])* $name,)* }
 
         impl Mutant {
-            /// Every mistake.
+            /// Every mutant.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Its name.
+            /// Its name, and that of its file in `changes/`.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -112,35 +117,16 @@ mutants! {
     RefusalUnexplained = "refusal-unexplained",
 }
 
-#[cfg(feature = "mutants")]
-mod switch {
-    use std::cell::Cell;
-
-    use super::Mutant;
-
-    thread_local! {
-        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
-    }
-
-    /// Makes controllers on this thread make the mistake.
-    pub fn activate(mutant: Option<Mutant>) {
-        ACTIVE.set(mutant);
-    }
-
-    /// Whether this thread's controller makes the mistake.
-    pub fn active(mutant: Mutant) -> bool {
-        ACTIVE.get() == Some(mutant)
-    }
+thread_local! {
+    static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
 }
 
-#[cfg(not(feature = "mutants"))]
-mod switch {
-    /// Whether the controller makes the mistake: never.
-    pub const fn active(_: super::Mutant) -> bool {
-        false
-    }
+/// Turns a mistake on for this thread, or all off.
+pub fn activate(mutant: Option<Mutant>) {
+    ACTIVE.set(mutant);
 }
 
-#[cfg(feature = "mutants")]
-pub use switch::activate;
-pub use switch::active;
+/// Whether the mistake is on in this thread.
+pub fn is_active(mutant: Mutant) -> bool {
+    ACTIVE.get() == Some(mutant)
+}

@@ -1,0 +1,102 @@
+//! The federated identity credentials under an identity: the writes of the plan, and what has to exist before them.
+
+use std::time::Duration;
+
+use super::pass::Pass;
+use super::preconditions;
+use crate::error::ReconcileError;
+use crate::writers::azure_plan::carry_out;
+use ensign_api::ArmId;
+use ensign_core::assess::{Assessment, PlannedStep};
+use ensign_core::credentials::plan::CredentialWrite;
+use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
+
+impl Pass<'_> {
+    /// Writes credentials where the plan says so, as far as Azure's rate limits allow now.
+    pub(super) async fn write_credentials(&mut self) -> Result<(), ReconcileError> {
+        if self.identity_outcome.is_some() {
+            return Ok(());
+        }
+        let Some(id) = self.view.id.clone().filter(|_| !self.plan.steps.is_empty()) else {
+            return self.require_finalizers().await;
+        };
+        if !self.confirms(|plan| &plan.steps).await {
+            return Ok(());
+        }
+        let planned = self.plan.steps.clone();
+        let due = self.due(&id, &planned);
+        if due.is_empty() {
+            self.reassess();
+            return Ok(());
+        }
+        self.require_fresh_cache(due).await?;
+        self.record_issuers().await?;
+        self.require_finalizers().await?;
+        let waiting = self.carry_out_credential_writes(&id, due, &planned[due.len()..]).await?;
+        if waiting {
+            // New tokens have come meanwhile, but what the other writes depend on has to be read first.
+            self.observed.postponed = Some(Deferral::Paced { wait: Duration::ZERO });
+        }
+        self.reassess();
+        Ok(())
+    }
+
+    /// Sends the writes that are due; whether others may follow at once.
+    async fn carry_out_credential_writes(
+        &mut self,
+        id: &ArmId,
+        due: &[PlannedStep],
+        others: &[PlannedStep],
+    ) -> Result<bool, ReconcileError> {
+        let Some(Ok(mut existing)) = self.observed.credentials.clone() else { return Ok(false) };
+        let reconciler = self.reconciler;
+        let judge = |error: &_| reconciler.failure(error, &mut self.observed);
+        let progress = carry_out(&reconciler.azure, due, id, &mut existing, judge).await;
+        if let Some(source) = progress.refused {
+            return Err(ReconcileError::NotLeading { act: format!("writing under {id}"), source });
+        }
+        self.observed.credentials = Some(Ok(existing));
+        let is_put = |name: &&String| {
+            let mut puts = due.iter().filter(|planned| matches!(planned.step, CredentialWrite::Put { .. }));
+            puts.any(|planned| planned.step.name() == **name)
+        };
+        self.observed.written.extend(progress.written.iter().filter(is_put).cloned());
+        self.observed.write_failures.extend(progress.failures);
+        Ok(progress.tried == due.len() && !others.is_empty() && !self.due(id, others).is_empty())
+    }
+
+    /// Whether the plan is still the same once the identity has been read: it may have been recreated under its name, with
+    /// another client ID. Where it is not, the new plan counts, and its writes come with the next pass.
+    pub(super) async fn confirms<T: Clone + PartialEq>(&mut self, writes: fn(&Assessment) -> &Vec<T>) -> bool {
+        let planned = writes(&self.plan).clone();
+        if self.observed.identity.is_none() {
+            self.observe_identity().await;
+        }
+        self.reassess();
+        *writes(&self.plan) == planned && self.observed.may_write()
+    }
+
+    /// The writes that may go out now; what defers the others is noted.
+    fn due<'a>(&mut self, id: &ArmId, writes: &'a [PlannedStep]) -> &'a [PlannedStep] {
+        match self.reconciler.rate_limiter.room(id, RequestKind::Write, writes.len()) {
+            Ok(room) => &writes[..room],
+            Err(deferral) => {
+                self.reconciler.metrics.azure.postponed(&deferral);
+                if let Some(failure) = deferral.failure() {
+                    let names = writes.iter().map(|planned| planned.step.name().to_owned());
+                    self.observed.write_failures.extend(names.map(|name| (name, failure.clone())));
+                }
+                self.observed.postponed = Some(deferral);
+                &[]
+            }
+        }
+    }
+
+    /// Reads from the API server what the writes depend on: nothing is written to Azure on the word of a cache.
+    pub(super) async fn require_fresh_cache(&self, writes: &[PlannedStep]) -> Result<(), ReconcileError> {
+        if preconditions::is_fresh(self.reconciler.writer.client(), &self.view, writes).await? {
+            return Ok(());
+        }
+        Err(ReconcileError::behind("writing to Azure"))
+    }
+}

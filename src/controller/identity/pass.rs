@@ -1,0 +1,77 @@
+//! One pass over one identity: what the cache has, what Azure says, and the plan that follows from both.
+
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::outcome::{self, ReconcileOutcome};
+use super::preconditions;
+use super::reconcile::IdentityReconciler;
+use crate::cache::snapshot::CacheView;
+use crate::engine::key::Key;
+use crate::error::ReconcileError;
+use crate::kube_request;
+use ensign_api::{ArmId, ManagedIdentity};
+use ensign_azure::ArmError;
+use ensign_core::assess::{Assessment, Observed, Settings, assess};
+use ensign_core::failure::Failure;
+
+/// What the steps of a reconcile share. Each step acts on the plan and brings it up to date.
+pub(super) struct Pass<'a> {
+    pub(super) reconciler: &'a IdentityReconciler,
+    pub(super) view: CacheView,
+    pub(super) settings: Arc<Settings>,
+    /// In whole seconds.
+    pub(super) now: Timestamp,
+    pub(super) observed: Observed,
+    pub(super) plan: Assessment,
+    /// How the write of the identity itself ended: everything under it comes with the next pass.
+    pub(super) identity_outcome: Option<ReconcileOutcome>,
+}
+
+impl<'a> Pass<'a> {
+    /// Takes the cache's view of what concerns the key; `None` where nothing does any more.
+    pub(super) async fn begin(reconciler: &'a IdentityReconciler, key: &Key) -> Result<Option<Self>, ReconcileError> {
+        // The settings can change meanwhile; then the key is queued again.
+        let settings = reconciler.settings.load_full();
+        let view = CacheView::new(&reconciler.cache.read(), key, &settings);
+        if view.is_empty() {
+            return Ok(None);
+        }
+        if let Some(name) = view.missing()
+            && !preconditions::is_missing(reconciler.writer.client(), name).await?
+        {
+            return Err(ReconcileError::behind(format!("looking for ManagedIdentity {name}")));
+        }
+        let now = kube_request::now(&reconciler.clock);
+        let (observed, plan) = (Observed::default(), Assessment::default());
+        Ok(Some(Self { reconciler, view, settings, now, observed, plan, identity_outcome: None }))
+    }
+
+    /// Decides again, with what is known by now.
+    pub(super) fn reassess(&mut self) {
+        self.plan = assess(&self.view.snapshot(), &self.observed, &self.settings, self.now);
+    }
+
+    /// The identity in Azure, and the object that owns it.
+    pub(super) fn owned(&self) -> Option<(ArmId, ManagedIdentity)> {
+        self.view.id.clone().zip(self.view.owner().cloned())
+    }
+
+    /// Azure's answer as decisions take it; `None` to a request that waits for its turn.
+    pub(super) fn answer<T>(&mut self, answer: Result<T, ArmError>) -> Option<Result<T, Failure>> {
+        match answer {
+            Ok(answer) => Some(Ok(answer)),
+            Err(error) => self.reconciler.failure(&error, &mut self.observed).map(Err),
+        }
+    }
+
+    /// How the pass ended, for the queue.
+    pub(super) fn outcome(self, key: &Key) -> ReconcileOutcome {
+        if let Some(rejection) = &self.observed.not_made {
+            tracing::warn!(%key, rejection, "cannot create a ManagedIdentity for a binding on a class; retrying");
+            return ReconcileOutcome::Retry;
+        }
+        self.identity_outcome.unwrap_or_else(|| outcome::of_pass(self.view.id.as_ref(), &self.plan, &self.observed))
+    }
+}
