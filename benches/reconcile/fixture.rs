@@ -105,7 +105,7 @@ impl Fixture {
 
     /// The same, with another lease.
     pub fn controller_with_lease(&self, name: &str, resync_seconds: u64, lease: u64) -> Process {
-        let mut flags = vec![format!("--resync-seconds={resync_seconds}"), format!("--lease-duration-seconds={lease}")];
+        let mut flags = vec![format!("--drift-check-interval={resync_seconds}s"), format!("--lease-duration={lease}s")];
         for scope in ["identity", "subscription", "tenant"] {
             flags.extend(["writes", "lists", "gets"].map(|kind| format!("--azure-{scope}-{kind}=100000+10000")));
         }

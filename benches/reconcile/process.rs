@@ -56,7 +56,7 @@ impl Launcher {
         write_token(self.control_plane, CONTROLLER, Some(AUDIENCE), &token_file);
         let mut command = Command::new(&self.ensign);
         command
-            .args(["controller", "--azure-cloud", "custom", "--allow-private-issuer", "--settle-seconds", "0"])
+            .args(["controller", "--azure-cloud", "custom", "--allow-private-issuer", "--propagation-delay", "0s"])
             .args(["--azure-arm-endpoint", &info.arm_endpoint, "--azure-authority-host", &info.authority_host])
             .arg("--azure-ca-file")
             .arg(&info.ca_file)
@@ -77,7 +77,7 @@ impl Launcher {
         let mut command = Command::new(&self.ensign);
         command
             .args(["webhook", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--tls-san", "127.0.0.1"])
-            .args(["--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom", "--drain-seconds", "0"])
+            .args(["--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom", "--drain-duration", "0s"])
             .args(["--azure-authority-host", &info.authority_host])
             .args(["--azure-workload-identity-compat", "--azure-tenant-id", &info.tenant_id]);
         self.start(command, WEBHOOK, WEBHOOK)

@@ -46,7 +46,7 @@ async fn from_nothing(fixture: &mut Fixture, fleet: &Fleet) -> Value {
     let busy = controller.usage();
     let now = fixture.wait_for_rest(CONTROLLER).await;
     let steady = controller.usage();
-    let reconciles = controller.metric("ensign_reconciles_total", &[r#"subject="Identity""#]).await;
+    let reconciles = controller.metric("ensign_reconciles_total", &[r#"subject="identity""#]).await;
     let mut kubernetes = between(&asked, &now);
     kubernetes.retain(|kind, _| !kind.ends_with(" leases"));
     let arm = arm_counts(&fixture.azure, seen);

@@ -70,7 +70,7 @@ async fn soak_controller(fixture: &Fixture, fleet: &Fleet, controller: &Process)
     let wanted = fixture.args.reconciles;
     let keys: Vec<_> = fleet.keys().collect();
     let next = AtomicU64::new(0);
-    let done = async || controller.metric("ensign_reconciles_total", &[r#"subject="Identity""#]).await;
+    let done = async || controller.metric("ensign_reconciles_total", &[r#"subject="identity""#]).await;
     let start = done().await;
     let begun = Instant::now();
     let mut looks = Vec::new();

@@ -1,4 +1,4 @@
-//! The client of the API server that long-running subcommands share.
+//! The API server's client for all subcommands.
 
 use std::time::Duration;
 
@@ -6,18 +6,17 @@ use kube::{Client, Config};
 
 use super::Failure;
 
-/// Longer than any watch that the API server lets stand, so that only a connection that died counts as silent.
+/// Longer than the API server keeps any watch open, so that only a dead connection reaches it.
 const READ_TIMEOUT: Duration = Duration::from_secs(310);
 
-/// A client for the cluster that the pod is in, or that the kubeconfig names. A watch whose connection dies without a word
-/// is noticed.
+/// A client for the cluster of the pod, or of the kubeconfig. A watch whose connection dies silently times out.
 pub(super) async fn client() -> Result<Client, Failure> {
     let mut config = config().await?;
     config.read_timeout.get_or_insert(READ_TIMEOUT);
     connect(config)
 }
 
-/// A client whose requests are not repeated: when to ask again is its user's own decision.
+/// A client that does not retry requests: its caller decides when to.
 pub(super) async fn client_without_retries() -> Result<Client, Failure> {
     let mut config = config().await?;
     config.default_retry = false;

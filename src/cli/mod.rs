@@ -16,11 +16,11 @@ use ensign_runtime::error_chain;
 use self::commands::{azure_role, check, completion, controller, crds, orphans, policies, teardown, version, webhook};
 
 const EXIT_STATUS: &str = "\
-Exit status of every command: 0 success; 1 failure, or something is left to do, which standard error says; 2 usage: a flag
-or a variable can't be used, and nothing was done.";
+Exit status of every command: 0 success; 1 failure, or work that remains, as reported on standard error; 2 invalid flags or
+variables, and nothing was done.";
 const USAGE: u8 = 2;
 
-/// Gives Kubernetes workloads an Azure identity without a secret anywhere.
+/// Azure identities for Kubernetes workloads, without secrets.
 #[derive(Debug, Parser)]
 #[command(name = "ensign", version, propagate_version = true, after_help = EXIT_STATUS)]
 pub struct Cli {
@@ -30,38 +30,38 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reconcile bindings with the federated identity credentials in Azure
+    /// Run the controller, which reconciles bindings with federated identity credentials in Azure
     Controller(Box<controller::Args>),
-    /// Inject identities into pods at admission
+    /// Run the webhook, which injects identities into pods at admission
     Webhook(Box<webhook::Args>),
-    /// Print the custom resource definitions
+    /// Print the CRDs
     Crds(crds::Args),
-    /// Print the admission policies as an install makes them: they do nothing until the controller fills them in
+    /// Print the admission policies, for installs whose controller may not create them
     Policies(policies::Args),
-    /// Print the smallest Azure role for the controller, with the commands that make and assign it
+    /// Print the controller's least-privilege Azure role, with the commands that create and assign it
     AzureRole(azure_role::Args),
-    /// Say whether the install works, and what to do where it does not
+    /// Verify the install, and print how to fix what does not work
     Check(Box<check::Args>),
-    /// Take Ensign down: end injection, delete or abandon credentials in Azure, release every object
+    /// Prepare the removal of Ensign: end injection, delete or abandon credentials in Azure, remove finalizers
     Teardown(Box<teardown::Args>),
-    /// List the credentials of a cluster that is gone, and delete them on request
+    /// List the credentials of a deleted cluster, and delete them on request
     Orphans(Box<orphans::Args>),
-    /// Print a script that completes the command line in a shell
+    /// Print a shell completion script
     Completion(completion::Args),
-    /// Print the version, and what this build can do
+    /// Print the version of this build
     Version(version::Args),
 }
 
-/// What a subcommand may fail with; its chain of sources is printed to stderr.
+/// The error of a subcommand; it is printed to stderr with its chain of sources.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The command can't be carried out as it was given; nothing was done.
+/// The command was given in a way that can't work; nothing was done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(String);
 
 impl Cli {
-    /// Runs the chosen subcommand and reports its failure, with every source, on stderr.
+    /// Runs the subcommand, and reports an error with its sources on stderr.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Controller(args) => controller::run(*args),
@@ -86,10 +86,10 @@ impl Cli {
     }
 }
 
-/// No cluster keeps more than these busy, and a node may have very many processors: each thread costs memory.
+/// Enough for any cluster. Each thread costs memory, and a node may have many processors.
 const MAX_THREADS: usize = 4;
 
-/// Runs a long-lived subcommand on a runtime of its own.
+/// Runs a subcommand to completion on a new runtime.
 fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(MAX_THREADS));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;

@@ -1,4 +1,4 @@
-//! A file that says that the process is ready, for whoever started it.
+//! A file that is written once the process is ready, for the program that started it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use ensign_runtime::health::Readiness;
 
-/// How often readiness is looked at.
+/// How often readiness is polled.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Writes `content` to `path` once the process is ready; does nothing without a path.
@@ -25,7 +25,7 @@ pub(super) async fn announce(
             () = tokio::time::sleep(POLL) => {}
         }
     }
-    // Whoever waits for the file must never read half of it.
+    // A reader must never see a partial file.
     let partial = path.with_extension("partial");
     let written = tokio::fs::write(&partial, content().to_string()).await;
     let renamed = match written {

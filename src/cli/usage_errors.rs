@@ -1,4 +1,4 @@
-//! What is wrong with the flags of a subcommand: all of it at once, so that nobody has to start a pod once for each.
+//! Problems with the flags of a subcommand, reported all at once: otherwise each would cost another restart of a pod.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,24 +10,20 @@ use super::{Failure, Usage};
 pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    pub(super) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        if !holds {
-            self.0.push(otherwise());
+    pub(super) fn require(&mut self, valid: bool, problem: impl FnOnce() -> String) {
+        if !valid {
+            self.0.push(problem());
         }
     }
 
-    pub(super) fn extend(&mut self, problems: impl IntoIterator<Item = String>) {
-        self.0.extend(problems);
-    }
-
-    /// Notes the problem of a result, or the problems.
+    /// Records the problem, or the problems, of a result.
     pub(super) fn take<T>(&mut self, result: Result<T, impl IntoIterator<Item = String>>) -> Option<T> {
         result.map_err(|problems| self.0.extend(problems)).ok()
     }
 
     pub(super) fn within<N: PartialOrd + Display>(&mut self, flag: &str, value: &N, range: &RangeInclusive<N>) {
         self.require(range.contains(value), || {
-            format!("{flag} must be {} to {}, and is {value}", range.start(), range.end())
+            format!("{flag} must be {} to {}, not {value}", range.start(), range.end())
         });
     }
 
@@ -40,18 +36,18 @@ impl Problems {
                 && bytes.iter().all(|byte| edge(*byte) || *byte == b'-')
         };
         self.require(value.len() <= 253 && value.split('.').all(is_label), || {
-            format!("{flag} {value:?} is not a name of a Kubernetes object")
+            format!("{flag} {value:?} is not a valid name of a Kubernetes object")
         });
     }
 
-    /// What the flags mean, unless something is wrong with them.
-    pub(super) fn finish<T>(self, meaning: Option<T>) -> Result<T, Failure> {
+    /// Returns the parsed flags, unless there are problems.
+    pub(super) fn finish<T>(self, parsed: Option<T>) -> Result<T, Failure> {
         let Self(problems) = self;
-        match meaning {
-            Some(meaning) if problems.is_empty() => Ok(meaning),
+        match parsed {
+            Some(parsed) if problems.is_empty() => Ok(parsed),
             _ => {
                 let count = problems.len();
-                Err(Usage(format!("the configuration has {count} problem(s):\n  {}", problems.join("\n  "))).into())
+                Err(Usage(format!("invalid configuration, {count} problem(s):\n  {}", problems.join("\n  "))).into())
             }
         }
     }

@@ -137,6 +137,6 @@ fn subject(key: &Key) -> Subject {
         Key::Injection => Subject::Webhook,
         Key::Pod(_) => Subject::Pod,
         Key::UnlabelledPods => Subject::Unlabelled,
-        Key::UninjectedPods(_) => Subject::Missed,
+        Key::UninjectedPods(_) => Subject::Uninjected,
     }
 }

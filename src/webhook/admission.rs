@@ -117,7 +117,7 @@ fn report(creation: &Creation<'_>, decision: &Decision) {
             request_id,
             reason = refusal.code.as_str(),
             message = refusal.message,
-            "pod refused"
+            "pod denied"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What the webhook counts. docs/metrics.md explains each.
+//! The webhook's metrics, documented in docs/metrics.md.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::certificates::Resolver;
 use ensign_core::admission::{Decision, DenialCode};
+use ensign_runtime::label_values;
 
 /// The webhook's metrics. Copies count together.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +25,7 @@ pub struct WebhookMetrics {
     certificates: Certificates,
 }
 
-/// When the certificates that are served expire, read at each scrape.
+/// The expiry of the certificates that are served, read at each scrape.
 #[derive(Clone, Debug, Default)]
 struct Certificates(Arc<ArcSwapOption<Resolver>>);
 
@@ -33,23 +34,25 @@ struct CertificateLabels {
     certificate: Certificate,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Certificate {
-    /// The one that is served.
+    /// The certificate that is served.
     Leaf,
-    /// That of the authority that signed it.
-    Authority,
+    /// The CA that signed it.
+    Ca,
 }
+
+label_values!(Certificate { Leaf => "leaf", Ca => "ca" });
 
 impl Collector for Certificates {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let expiry = self.0.load().as_ref().and_then(|resolver| resolver.expiry());
-        let (leaf, authority) = expiry.map_or((0, 0), |expiry| (expiry.leaf.as_second(), expiry.authority.as_second()));
+        let (leaf, ca) = expiry.map_or((0, 0), |expiry| (expiry.leaf.as_second(), expiry.authority.as_second()));
         let family: Family<CertificateLabels, Gauge<i64, AtomicI64>> = Family::default();
-        for (certificate, until) in [(Certificate::Leaf, leaf), (Certificate::Authority, authority)] {
+        for (certificate, until) in [(Certificate::Leaf, leaf), (Certificate::Ca, ca)] {
             family.get_or_create(&CertificateLabels { certificate }).set(until);
         }
-        let (name, help) = ("ensign_certificate_expiry_timestamp_seconds", "When a certificate of the webhook expires");
+        let (name, help) = ("ensign_certificate_expiry_timestamp_seconds", "Expiry of the webhook's certificate");
         family.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 }
@@ -61,8 +64,8 @@ struct Labels {
     mode: Mode,
 }
 
-/// By which rules a pod was judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+/// The rules by which a pod was evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Ensign's own.
     Native,
@@ -70,16 +73,20 @@ pub enum Mode {
     Compatible,
 }
 
-/// What became of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+label_values!(Mode { Native => "native", Compatible => "compatible" });
+
+/// The outcome of an admission review.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum AdmissionOutcome {
     Allowed,
     Injected,
-    Held,
-    Refused,
+    Gated,
+    Denied,
 }
 
-/// Why it was refused, if it was.
+label_values!(AdmissionOutcome { Allowed => "allowed", Injected => "injected", Gated => "gated", Denied => "denied" });
+
+/// Why it was denied, if it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Why(Option<DenialCode>);
 
@@ -94,29 +101,29 @@ impl Labels {
         let (outcome, code) = match decision {
             Decision::Allow { .. } => (AdmissionOutcome::Allowed, None),
             Decision::Patch { held: false, .. } => (AdmissionOutcome::Injected, None),
-            Decision::Patch { held: true, .. } => (AdmissionOutcome::Held, None),
-            Decision::Refuse(refusal) => (AdmissionOutcome::Refused, Some(refusal.code)),
+            Decision::Patch { held: true, .. } => (AdmissionOutcome::Gated, None),
+            Decision::Refuse(refusal) => (AdmissionOutcome::Denied, Some(refusal.code)),
         };
         Self { outcome, reason: Why(code), mode }
     }
 }
 
 impl WebhookMetrics {
-    /// Puts them into the registry of a process, those that every install has at zero.
+    /// Registers them, with those of every install at zero.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("ensign_admissions", "Pods that the API server asked about", self.admissions.clone());
-        for outcome in [AdmissionOutcome::Allowed, AdmissionOutcome::Injected, AdmissionOutcome::Held] {
+        registry.register("ensign_admissions", "Pods that the API server sent for review", self.admissions.clone());
+        for outcome in [AdmissionOutcome::Allowed, AdmissionOutcome::Injected, AdmissionOutcome::Gated] {
             drop(self.admissions.get_or_create(&Labels { outcome, reason: Why(None), mode: Mode::Native }));
         }
         registry.register_collector(Box::new(self.certificates.clone()));
     }
 
-    /// Counts a pod.
+    /// Counts an admission review.
     pub fn admitted(&self, decision: &Decision, mode: Mode) {
         self.admissions.get_or_create(&Labels::new(decision, mode)).inc();
     }
 
-    /// Tells from now on when what this resolver serves expires.
+    /// Reports the expiry of this resolver's certificates from now on.
     pub(super) fn watch(&self, resolver: &Arc<Resolver>) {
         self.certificates.0.store(Some(Arc::clone(resolver)));
     }
@@ -129,7 +136,7 @@ mod tests {
     use ensign_runtime::metrics::Metrics;
 
     #[test]
-    fn a_refusal_is_counted_under_its_reason() {
+    fn a_denial_is_counted_with_its_reason() {
         let metrics = WebhookMetrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
@@ -141,14 +148,14 @@ mod tests {
         metrics.admitted(&patch(false), Mode::Compatible);
         let text = Metrics::from(registry).text().unwrap();
         for line in [
-            r#"ensign_admissions_total{outcome="Held",reason="",mode="Native"} 2"#,
-            r#"ensign_admissions_total{outcome="Injected",reason="",mode="Native"} 1"#,
-            r#"ensign_admissions_total{outcome="Allowed",reason="",mode="Native"} 0"#,
-            r#"ensign_admissions_total{outcome="Injected",reason="",mode="Compatible"} 1"#,
-            r#"ensign_admissions_total{outcome="Refused",reason="NoBinding",mode="Native"} 1"#,
+            r#"ensign_admissions_total{outcome="gated",reason="",mode="native"} 2"#,
+            r#"ensign_admissions_total{outcome="injected",reason="",mode="native"} 1"#,
+            r#"ensign_admissions_total{outcome="allowed",reason="",mode="native"} 0"#,
+            r#"ensign_admissions_total{outcome="injected",reason="",mode="compatible"} 1"#,
+            r#"ensign_admissions_total{outcome="denied",reason="no_binding",mode="native"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing: {text}");
         }
-        assert!(!text.contains("secret-name"), "names are nobody's business");
+        assert!(!text.contains("secret-name"), "metrics must not contain names");
     }
 }

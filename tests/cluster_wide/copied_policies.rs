@@ -1,7 +1,7 @@
 //! Copies of injected pods: policies skip a pod early when nothing is left to inject, and must not
 //! skip one that lacks something, whatever its annotation says.
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 use serde_json::{Value, json};
 
 use crate::expressions::PolicyTestbed;
@@ -55,7 +55,7 @@ fn a_copy_that_lacks_something_gets_it() {
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], TOKEN_VOLUME);
     let admitted = lacks("/spec/schedulingGates", json!([]));
     assert!(is_gated(&admitted), "{admitted:#}");
-    let admitted = lacks(&format!("/metadata/labels/{}", HELD_LABEL.replace('/', "~1")), json!("false"));
+    let admitted = lacks(&format!("/metadata/labels/{}", GATED_LABEL.replace('/', "~1")), json!("false"));
     assert!(is_gated(&admitted), "{admitted:#}");
     // As a webhook that is called later would add it.
     let app = whole["spec"]["containers"][0].clone();

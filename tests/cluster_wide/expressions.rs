@@ -1,7 +1,7 @@
 //! Admission policies on a real API server, one expression at a time. No process of Ensign runs.
 
 use ensign_api::keys::{
-    HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
+    GATED_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH,
     TOKEN_VOLUME,
 };
 use serde_json::{Value, json};
@@ -244,7 +244,7 @@ fn pods_are_gated_until_the_credential_works_unless_immediate_or_bound_to_a_node
     let gates =
         |admitted: &Value| (admitted["spec"]["schedulingGates"].clone(), admitted["metadata"]["labels"].clone());
     let ours = json!({"name": IDENTITY_GATE});
-    let held = json!({HELD_LABEL: "true"});
+    let held = json!({GATED_LABEL: "true"});
     for (policy, ready, is_gated) in [
         ("WaitForIdentity", "True", false),
         ("WaitForIdentity", "False", true),
@@ -271,7 +271,7 @@ fn a_gate_set_by_the_user_gets_its_label() {
     let testbed = PolicyTestbed::create();
     testbed.bind(&[binding("app", &json!({}))]);
     let admitted = testbed.admitted(&json!({"spec": {"schedulingGates": [{"name": IDENTITY_GATE}]}}));
-    assert_eq!(admitted["metadata"]["labels"], json!({HELD_LABEL: "true"}));
+    assert_eq!(admitted["metadata"]["labels"], json!({GATED_LABEL: "true"}));
 }
 
 #[test]

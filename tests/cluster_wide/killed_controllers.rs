@@ -36,7 +36,7 @@ fn arm_requests(testbed: &Testbed, team: &TestbedTeam<'_>, kind: &str) -> usize 
 
 fn start(environment: &Environment<'_>) -> ControllerProcess {
     // Short, because it has to expire before the next one leads; not so short that a busy machine loses it.
-    ControllerProcess::start(environment, &["--injection=policy", "--settle-seconds=0", "--lease-duration-seconds=5"])
+    ControllerProcess::start(environment, &["--injection=policy", "--propagation-delay=0s", "--lease-duration=5s"])
 }
 
 #[test]

@@ -59,14 +59,14 @@ fn the_registration_is_filled_in_only_once_the_webhook_responds() {
     let install = Install::new(testbed.control_plane, "probe");
     let balancer = LoadBalancer::start();
     // A replica fills the Secret and exits.
-    let mut early = install.start(&["--drain-seconds=0"]);
+    let mut early = install.start(&["--drain-duration=0s"]);
     early.ready();
     assert!(early.terminate().success());
     let _controller = start(&testbed, &unique("probe"), install.target(balancer.address));
     wait_for("the controller to probe the webhook", || (balancer.turned_away() > 1).then_some(()));
     assert!(install.registration()["webhooks"].is_null());
 
-    let mut webhook = install.start(&["--drain-seconds=0"]);
+    let mut webhook = install.start(&["--drain-duration=0s"]);
     balancer.add(webhook.endpoint());
     wait_for("the registration", || install.entry(LABELLED_ENTRY));
 }
@@ -76,7 +76,7 @@ fn a_webhook_with_a_certificate_of_another_ca_counts_as_unreachable() {
     let testbed = Testbed::acquire();
     let (install, other) = (filled(&testbed, "untrusted"), Install::new(testbed.control_plane, "other"));
     let balancer = LoadBalancer::start();
-    let mut webhook = other.start(&["--drain-seconds=0"]);
+    let mut webhook = other.start(&["--drain-duration=0s"]);
     let backend = webhook.endpoint();
     balancer.add(backend);
     let before = balancer.accepted();

@@ -114,7 +114,7 @@ fn invalid_and_reserved_tags_are_rejected() {
     let long = json!({"a": "x".repeat(257)});
     rejected(&identity(&json!({"provision": with(provision(), "tags", &long)})), &["spec.provision.tags"]);
     let object = class(&json!({"provision": with(class_provision(), "tags", &json!({"ensign.dev-cluster": "x"}))}));
-    rejected(&object, &["spec.provision.tags", "Ensign keeps for its own"]);
+    rejected(&object, &["spec.provision.tags", "reserved for Ensign"]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_location_of_an_identity_is_immutable() {
     }
     let mut elsewhere = object.clone();
     elsewhere["spec"] = json!({"existing": {"resourceID": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x12")}});
-    rejected(&elsewhere, &["can't become one of spec.provision"]);
+    rejected(&elsewhere, &["can't be changed to spec.provision"]);
     delete("mi", &object);
 }
 

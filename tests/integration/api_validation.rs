@@ -93,7 +93,7 @@ fn both_existing_and_provision_are_rejected() {
         "name": "validation",
     });
     let object = identity(&json!({"existing": existing(), "provision": provision}));
-    rejected(&object, &["spec.provision", "exclude each other"]);
+    rejected(&object, &["spec.provision", "mutually exclusive"]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn references_are_immutable_and_the_error_names_the_remedy() {
     let mut object = binding(&json!({"identityRef": {"name": "nobody"}, "serviceAccountName": "app"}));
     apply(control_plane(), &object).expect("apply");
     object["spec"]["identityRef"]["name"] = json!("somebody");
-    rejected(&object, &["spec.identityRef", "immutable", "new binding beside this one"]);
+    rejected(&object, &["spec.identityRef", "immutable", "create a new binding"]);
     object["spec"]["identityRef"]["name"] = json!("nobody");
     object["spec"]["serviceAccountName"] = json!("other");
     rejected(&object, &["spec.serviceAccountName", "immutable"]);

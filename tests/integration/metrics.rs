@@ -218,10 +218,10 @@ fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
     wait_for("the failure to be counted and reported", || {
         let text = registry.text().expect("text");
         assert!(controller.is_ready(), "it stays ready");
-        let failed = r#"ensign_arm_requests_total{operation="ReadIdentity",status="5xx"}"#;
+        let failed = r#"ensign_arm_requests_total{operation="read_identity",status="5xx"}"#;
         let counted = text.lines().any(|line| line.starts_with(failed) && !line.ends_with(" 0"));
         let ready = condition_of(&team.get("mi", &team.name)?, "Ready")?["reason"].clone();
-        let told = ready == "AzureUnavailable" && text.contains(r#"kind="ManagedIdentity",reason="AzureUnavailable""#);
+        let told = ready == "AzureUnavailable" && text.contains(r#"kind="managed_identity",reason="AzureUnavailable""#);
         (counted && told).then_some(())
     });
     testbed.azure.set_faults(Vec::new());
@@ -229,7 +229,7 @@ fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
     let count = |text: &str, line: &str| text.lines().any(|found| found == line);
     wait_for("the objects to be counted", || {
         let text = registry.text().expect("text");
-        let written = r#"ensign_credential_writes_total{kind="Create",outcome="Confirmed"} 1"#;
+        let written = r#"ensign_credential_writes_total{kind="create",outcome="confirmed"} 1"#;
         // A reason that no object has any more is omitted.
         let cured = !text.contains(r#"reason="AzureUnavailable""#);
         (count(&text, written) && count(&text, "ensign_leader 1") && cured).then_some(())

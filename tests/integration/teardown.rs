@@ -190,7 +190,7 @@ fn teardown_revokes_this_clusters_credentials_keeps_others_and_releases_namespac
     assert_eq!(done.remaining.iter().map(|left| left.name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
     assert_eq!(team.credentials().iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["by-hand"]);
     let binding = team.get("mib", "app").expect("objects are kept");
-    assert_eq!(condition_of(&binding, "Ready").expect("a condition")["reason"], "TornDown");
+    assert_eq!(condition_of(&binding, "Ready").expect("a condition")["reason"], "Uninstalled");
     assert!(binding["status"]["credential"].is_null());
     assert_eq!(finalizers(&binding) + finalizers(&team.get("mi", &team.name).expect("it is kept")), 0);
     let arguments = ["get", "mutatingwebhookconfiguration", &run.registration, "--output", "json"];

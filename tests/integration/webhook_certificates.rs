@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ensign_api::keys::ROTATE_AUTHORITY_ANNOTATION;
+use ensign_api::keys::ROTATE_CA_ANNOTATION;
 use ensign_runtime::clock::{SharedClock, SystemClock};
 use ensign_webhook::certificates::{
     Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Directory, Keeper, KeeperError, PRIVATE_KEY_KEY,
@@ -231,13 +231,13 @@ impl Install {
     }
 
     async fn ask_for_a_new_authority(&self) {
-        let change = Patch::Merge(json!({"metadata": {"annotations": {ROTATE_AUTHORITY_ANNOTATION: "please"}}}));
+        let change = Patch::Merge(json!({"metadata": {"annotations": {ROTATE_CA_ANNOTATION: "please"}}}));
         self.secrets().patch(&self.name, &PatchParams::default(), &change).await.expect("annotate the Secret");
     }
 
     async fn is_rotation_requested(&self) -> bool {
         let secret = self.secrets().get(&self.name).await.expect("the Secret");
-        secret.metadata.annotations.is_some_and(|all| all.contains_key(ROTATE_AUTHORITY_ANNOTATION))
+        secret.metadata.annotations.is_some_and(|all| all.contains_key(ROTATE_CA_ANNOTATION))
     }
 
     /// A keeper with the test's clock.

@@ -24,7 +24,7 @@ async fn invalid_requests_get_a_4xx_and_a_log_line_and_sigterm_shuts_down_gracef
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
     let mut webhook =
-        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-duration=0s"]);
     let ready = webhook.ready();
     let health = format!("http://{}/readyz", ready["health_address"].as_str().expect("an address"));
     let url = ready["webhook_url"].as_str().expect("a URL");
@@ -53,7 +53,7 @@ async fn invalid_requests_get_a_4xx_and_a_log_line_and_sigterm_shuts_down_gracef
 async fn json_logs_name_the_object_and_the_request() {
     let (control_plane, namespace) = install();
     apply(control_plane, &empty_secret(&namespace, &namespace)).expect("apply");
-    let flags = ["--tls-secret", &namespace, "--drain-seconds=0", "--log-format=json"];
+    let flags = ["--tls-secret", &namespace, "--drain-duration=0s", "--log-format=json"];
     let mut webhook = WebhookProcess::start(control_plane, &namespace, &flags);
     let ready = webhook.ready();
     let url = ready["webhook_url"].as_str().expect("a URL");
@@ -74,11 +74,11 @@ async fn json_logs_name_the_object_and_the_request() {
     assert_eq!(sent.send().await.expect("a response").status(), 200);
     let log = webhook.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON on each line")).collect();
-    let refused = lines.iter().find(|line| line["reason"] == "NoBinding").expect("the denial");
+    let denied = lines.iter().find(|line| line["reason"] == "no_binding").expect("the denial");
     for (key, value) in
         [("request_id", "the-request"), ("namespace", "shop"), ("pod", "orders-0"), ("service_account", "orders")]
     {
-        assert_eq!(refused[key], value, "{refused}");
+        assert_eq!(denied[key], value, "{denied}");
     }
     assert!(webhook.terminate().success());
 }
@@ -87,7 +87,7 @@ async fn json_logs_name_the_object_and_the_request() {
 fn without_its_secret_the_webhook_explains_how_to_create_it_and_continues_once_it_exists() {
     let (control_plane, namespace) = install();
     let mut webhook =
-        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-seconds=0"]);
+        WebhookProcess::start(control_plane, &namespace, &["--tls-secret", &namespace, "--drain-duration=0s"]);
     let way_out = format!("kubectl create secret generic {namespace} -n {namespace}");
     wait_for("the remedy in the log", || webhook.log().contains(&way_out).then_some(()));
     assert!(!webhook.folder.path().join("ready.json").exists());

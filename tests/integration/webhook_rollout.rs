@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use ensign_api::keys::{INJECT_LABEL, ROTATE_AUTHORITY_ANNOTATION};
+use ensign_api::keys::{INJECT_LABEL, ROTATE_CA_ANNOTATION};
 use ensign_core::webhook_configuration::{GRANTED_ENTRY, LABELLED_ENTRY};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
@@ -76,7 +76,7 @@ impl<'a> Cluster<'a> {
 }
 
 fn start_replica(install: &Install) -> WebhookProcess {
-    install.start(&["--drain-seconds=1", "--ca-propagation-seconds=1"])
+    install.start(&["--drain-duration=1s", "--ca-propagation-delay=1s"])
 }
 
 fn pod(namespace: &str, labelled: bool) -> Value {
@@ -182,7 +182,7 @@ fn no_creation_fails_while_the_ca_is_rotated() {
     let (before, leaf) = (trusted(), cluster.install.secret("tls.crt"));
     let creators = Creators::start(testbed.control_plane, &cluster.team.name);
     creators.wait_for_more();
-    let (name, annotation) = (&cluster.install.name, format!("{ROTATE_AUTHORITY_ANNOTATION}=now"));
+    let (name, annotation) = (&cluster.install.name, format!("{ROTATE_CA_ANNOTATION}=now"));
     kubectl(testbed.control_plane, &["annotate", "secret", name, &annotation, "--namespace", name]);
     wait_for("the new CA to sign", || (cluster.install.secret("tls.crt") != leaf).then_some(()));
     assert_ne!(trusted(), before, "it was registered first");

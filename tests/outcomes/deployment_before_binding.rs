@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ensign_api::keys::{HELD_LABEL, INJECT_LABEL};
+use ensign_api::keys::{GATED_LABEL, INJECT_LABEL};
 use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
@@ -107,7 +107,7 @@ fn a_deployment_before_its_binding_starts_injected_and_gated_without_manual_step
         let released = batch.wait_each("the pods to be ungated", "pods", |pod| gates(pod).is_empty());
         for (namespace, pod) in &released {
             assert_eq!(pod["metadata"]["uid"], held[namespace]["metadata"]["uid"], "the same pod");
-            assert!(is_injected(pod) && pod["metadata"]["labels"].get(HELD_LABEL).is_none(), "{pod:#}");
+            assert!(is_injected(pod) && pod["metadata"]["labels"].get(GATED_LABEL).is_none(), "{pod:#}");
         }
     }
 }

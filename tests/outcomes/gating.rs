@@ -2,7 +2,7 @@
 //!
 //! The clock does not advance on its own, so every pod that is created meanwhile is gated.
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::cel::Mode;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn a_gated_pod_survives_a_controller_restart_and_reports_what_it_waits_for() {
     let team = testbed.team("restart");
     team.bind();
     let pod = team.gated_pod(&json!({}));
-    let (kind, text) = team.wait_event(&pod, "Settling");
+    let (kind, text) = team.wait_event(&pod, "Propagating");
     assert!(
         kind == "Normal" && text.contains("ManagedIdentityBinding app works") && text.contains("allowing until"),
         "{kind}: {text}"
@@ -134,7 +134,7 @@ fn a_gated_pod_whose_label_a_tenant_removed_is_found_and_ungated() {
     let team = testbed.team("stripped");
     team.bind();
     let (seen, unseen) = (team.gated_pod(&json!({})), team.gated_pod(&json!({})));
-    let strip = |pod: &str| team.patch("pod", pod, &json!({"metadata": {"labels": {HELD_LABEL: null}}}));
+    let strip = |pod: &str| team.patch("pod", pod, &json!({"metadata": {"labels": {GATED_LABEL: null}}}));
     strip(&seen);
     assert_eq!(controller.stop(), Ok(()));
     // No controller sees the removal of this label.
@@ -154,7 +154,7 @@ fn the_label_alone_has_no_effect_and_a_gate_set_by_a_user_is_removed() {
     let unbound = |labels: &Value, gates: &Value| {
         team.pod(&json!({"metadata": {"labels": labels}, "spec": {"schedulingGates": gates}}))
     };
-    let label = json!({INJECT_LABEL: null, HELD_LABEL: "true"});
+    let label = json!({INJECT_LABEL: null, GATED_LABEL: "true"});
     let labelled = team.create(&unbound(&label, &json!([])), &[]).expect("admitted");
     let gated = team.create(&unbound(&label, &json!([{"name": IDENTITY_GATE}])), &[]).expect("admitted");
     let gated = gated["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -164,7 +164,7 @@ fn the_label_alone_has_no_effect_and_a_gate_set_by_a_user_is_removed() {
     let labelled_name = labelled["metadata"]["name"].as_str().expect("a name");
     let written = |write: &String| write.contains(&format!("/pods/{labelled_name}"));
     assert!(!testbed.kubernetes_writes(&name).iter().any(written));
-    assert_eq!(team.get_pod(labelled_name)["metadata"]["labels"][HELD_LABEL], "true");
+    assert_eq!(team.get_pod(labelled_name)["metadata"]["labels"][GATED_LABEL], "true");
 }
 
 #[test]

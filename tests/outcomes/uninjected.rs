@@ -24,7 +24,7 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
     });
     team.apply(&team.identity());
     team.apply(&team.binding("app", "app"));
-    let binding = team.wait_condition("mib", "app", "PodsInjected", "False", "PodsMissed");
+    let binding = team.wait_condition("mib", "app", "PodsInjected", "False", "PodsNotInjected");
     let message = condition_of(&binding, "PodsInjected").expect("a condition")["message"].clone();
     let message = message.as_str().expect("a message");
     let restart = format!("`kubectl rollout restart deployment/api -n {}`", team.name);
@@ -33,7 +33,7 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
     assert_eq!(condition_of(&binding, "Ready").expect("a condition")["status"], "True", "the identity works");
     assert_eq!(condition_of(&binding, "Stalled"), None);
     let told = wait_for("a Warning event", || team.warnings("app").first().cloned());
-    assert!(told.0 == "PodsMissed" && told.1.contains(&restart), "{told:?}");
+    assert!(told.0 == "PodsNotInjected" && told.1.contains(&restart), "{told:?}");
 
     wait_for("the restarted pods to be injected", || {
         team.kubectl(&["rollout", "restart", "deployment/api"]);
@@ -50,7 +50,7 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
         let binding = team.get("mib", "app")?;
         condition_of(&binding, "PodsInjected").is_none().then_some(())
     });
-    assert_eq!(team.warnings("app").iter().filter(|(reason, _)| reason == "PodsMissed").count(), 1);
+    assert_eq!(team.warnings("app").iter().filter(|(reason, _)| reason == "PodsNotInjected").count(), 1);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn pods_without_a_chosen_container_do_not_count_as_uninjected() {
     let mut here = team.binding("here", "app");
     here["spec"]["injection"] = json!({"containers": {"include": ["app"]}});
     team.apply(&here);
-    team.wait_condition("mib", "here", "PodsInjected", "False", "PodsMissed");
+    team.wait_condition("mib", "here", "PodsInjected", "False", "PodsNotInjected");
     let binding = team.get("mib", "elsewhere").expect("the binding");
     assert_eq!(condition_of(&binding, "PodsInjected"), None);
 }

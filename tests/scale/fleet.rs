@@ -69,9 +69,8 @@ impl Fleet {
 
     /// Starts a controller.
     pub fn controller(&self, resync_seconds: u64, lease_seconds: u64, pace: Pace) -> ControllerProcess {
-        let [resync_seconds, lease_seconds] = [resync_seconds, lease_seconds].map(|seconds| seconds.to_string());
-        let mut flags =
-            vec!["--resync-seconds", resync_seconds.as_str(), "--lease-duration-seconds", lease_seconds.as_str()];
+        let [interval, lease] = [resync_seconds, lease_seconds].map(|seconds| format!("{seconds}s"));
+        let mut flags = vec!["--drift-check-interval", interval.as_str(), "--lease-duration", lease.as_str()];
         let limits: Vec<String> = ["identity", "subscription", "tenant"]
             .iter()
             .flat_map(|scope| ["writes", "lists", "gets"].map(|kind| format!("--azure-{scope}-{kind}=100000+10000")))

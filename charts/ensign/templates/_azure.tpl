@@ -1,4 +1,4 @@
-{{/* What the controller, and teardown in its place, need to act in Azure. */}}
+{{/* Flags for Azure, of the controller and of teardown. */}}
 {{- define "ensign.azureArgs" -}}
 {{- $azure := .Values.azure -}}
 {{- with $azure.armEndpoint }}
@@ -27,7 +27,7 @@
 
 {{- define "ensign.azureEnv" -}}
 {{- $azure := .Values.azure -}}
-# Its own identity in Azure. Set here, not injected: nobody else is needed for Ensign to start.
+# Ensign's own identity in Azure. It is set here and not injected, so that Ensign can start on its own.
 - name: AZURE_CLIENT_ID
   value: {{ $azure.clientID | quote }}
 - name: AZURE_TENANT_ID

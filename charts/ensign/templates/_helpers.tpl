@@ -1,4 +1,4 @@
-{{/* Labels of every object. `component` is controller, webhook, or empty for what belongs to neither. */}}
+{{/* Labels of every object. `component` is controller, webhook, teardown, or empty for shared objects. */}}
 {{- define "ensign.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -7,7 +7,7 @@ app.kubernetes.io/part-of: ensign
 {{ include "ensign.selector" . }}
 {{- end }}
 
-{{/* Labels that select the pods of a component; they never change. */}}
+{{/* Labels that select the pods of a component. They must never change. */}}
 {{- define "ensign.selector" -}}
 app.kubernetes.io/name: ensign
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -25,7 +25,17 @@ app.kubernetes.io/component: {{ . }}
 {{- end -}}
 {{- end }}
 
-{{/* Whether the bindings of the admission policies are made. */}}
+{{/* A duration in seconds, rounded up: 1h30m is 5400. */}}
+{{- define "ensign.seconds" -}}
+{{- $units := dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1 -}}
+{{- $milliseconds := 0 -}}
+{{- range regexFindAll "[0-9]+[a-z]+" . -1 -}}
+{{- $milliseconds = add $milliseconds (mul (regexFind "^[0-9]+" . | int64) (get $units (regexFind "[a-z]+$" .))) -}}
+{{- end -}}
+{{- div (add $milliseconds 999) 1000 -}}
+{{- end }}
+
+{{/* Whether the bindings of the admission policies are created. */}}
 {{- define "ensign.policyBindings" -}}
 {{- $choice := .Values.injection.policyBindings -}}
 {{- if or (eq $choice "always") (and (eq $choice "auto") (semverCompare ">=1.37.0-0" .Capabilities.KubeVersion.Version)) -}}
@@ -33,7 +43,7 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* Who injects: where policies can't, `auto` is the webhook. */}}
+{{/* Injection mode: `auto` is the webhook where policies can't inject. */}}
 {{- define "ensign.injection" -}}
 {{- if and (eq .Values.injection.mode "auto") (or .Values.azureWorkloadIdentityCompat (not (include "ensign.policyBindings" .))) -}}
 webhook
@@ -42,7 +52,7 @@ webhook
 {{- end -}}
 {{- end }}
 
-{{/* The audience of Ensign's own token, which is the cloud's as it is for other pods. */}}
+{{/* Audience of Ensign's own token: the cloud's, as for other pods. */}}
 {{- define "ensign.ownAudience" -}}
 {{- $clouds := dict "public" "api://AzureADTokenExchange" "custom" "api://AzureADTokenExchange" "usgov" "api://AzureADTokenExchangeUSGov" "china" "api://AzureADTokenExchangeChina" -}}
 {{ .Values.azure.tokenAudience | default (get $clouds .Values.azure.cloud) }}
@@ -106,7 +116,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{/* Flags of every subcommand that acts in a cluster. */}}
+{{/* Flags of every subcommand that runs in the cluster. */}}
 {{- define "ensign.commonArgs" -}}
 - --namespace={{ .Release.Namespace }}
 - {{ printf "--log=%s" .Values.log.filter | quote }}
@@ -121,7 +131,7 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
-{{/* Flags that controller and webhook share: what they have to agree on. */}}
+{{/* Flags that controller and webhook share, and have to agree on. */}}
 {{- define "ensign.sharedArgs" -}}
 {{ include "ensign.commonArgs" . }}
 - --health-listen={{ .Values.listenAddress }}:8080
@@ -131,10 +141,10 @@ readinessProbe:
 {{- if .Values.azureWorkloadIdentityCompat }}
 - --azure-workload-identity-compat
 {{- end }}
-- --hold={{ .Values.hold }}
+- --gate-pods={{ .Values.gatePods }}
 {{- end }}
 
-{{/* Rules that NetworkPolicies share. */}}
+{{/* Rules that the NetworkPolicies share. */}}
 {{- define "ensign.metricsIngress" -}}
 - ports: [{port: 8080, protocol: TCP}]
   {{- with .Values.networkPolicy.metricsFrom }}

@@ -8,8 +8,8 @@ const TYPE: &str = "userAssignedIdentities";
 
 /// A parsed ARM resource ID of a user-assigned managed identity.
 ///
-/// Equality, order and hash ignore case, as ARM does. Nothing but the parsed parts ever reaches a URL, so that an ID
-/// can't smuggle a path, a query or another host.
+/// Equality, order and hash ignore case, as ARM does. Only the parsed parts reach a URL, so an ID can't inject a path, a
+/// query or another host.
 #[derive(Clone, Debug)]
 pub struct ArmId {
     subscription: String,
@@ -18,7 +18,7 @@ pub struct ArmId {
     key: String,
 }
 
-/// Why a text is not the ARM resource ID of a user-assigned managed identity.
+/// Why a string is not the ARM resource ID of a user-assigned managed identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not the resource ID of a user-assigned managed identity: {problem}; expected /subscriptions/<guid>/resourceGroups/<name>/providers/Microsoft.ManagedIdentity/userAssignedIdentities/<name>"
@@ -29,22 +29,22 @@ pub struct InvalidArmId {
 }
 
 impl ArmId {
-    /// The subscription's GUID, as it was written.
+    /// The subscription's GUID, in its original spelling.
     pub fn subscription(&self) -> &str {
         &self.subscription
     }
 
-    /// The resource group's name, as it was written.
+    /// The resource group's name, in its original spelling.
     pub fn resource_group(&self) -> &str {
         &self.resource_group
     }
 
-    /// The identity's name, as it was written.
+    /// The identity's name, in its original spelling.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The ID in lower case: the reconcile key, one for each identity in Azure.
+    /// The ID in lower case: the reconcile key of the identity.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -69,10 +69,10 @@ impl FromStr for ArmId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = |problem| InvalidArmId { text: text.chars().take(512).collect(), problem };
-        let rest = text.strip_prefix('/').ok_or_else(|| invalid("it does not start with a slash"))?;
+        let rest = text.strip_prefix('/').ok_or_else(|| invalid("it must start with a slash"))?;
         let segments: Vec<&str> = rest.split('/').collect();
         let [subscriptions, subscription, groups, group, providers, provider, kind, name] = segments[..] else {
-            return Err(invalid("it does not have eight segments"));
+            return Err(invalid("it must have eight segments"));
         };
         let keywords = [
             (subscriptions, "subscriptions"),
@@ -82,7 +82,7 @@ impl FromStr for ArmId {
             (kind, TYPE),
         ];
         if keywords.iter().any(|(found, wanted)| !found.eq_ignore_ascii_case(wanted)) {
-            return Err(invalid("a fixed segment is misspelled"));
+            return Err(invalid("a fixed segment is wrong"));
         }
         if !is_guid(subscription) {
             return Err(invalid("the subscription is not a GUID"));
@@ -132,7 +132,7 @@ impl std::hash::Hash for ArmId {
     }
 }
 
-/// Whether a text is a GUID in its 8-4-4-4-12 form.
+/// Whether a string is a GUID in its 8-4-4-4-12 form.
 pub fn is_guid(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     parts.len() == 5
@@ -142,7 +142,7 @@ pub fn is_guid(text: &str) -> bool {
             .all(|(part, length)| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Whether a text can be the name of a resource group.
+/// Whether a string is a valid name of a resource group.
 pub fn is_resource_group(text: &str) -> bool {
     let length = text.chars().count();
     (1..=90).contains(&length)
@@ -163,16 +163,16 @@ mod tests {
     const ID: &str = "/subscriptions/00000000-0000-0000-0000-00000000000A/resourceGroups/Shop-RG/providers/Microsoft.ManagedIdentity/userAssignedIdentities/Orders";
 
     #[test]
-    fn case_does_not_tell_two_ids_apart() {
+    fn ids_are_compared_without_case() {
         let written: ArmId = ID.parse().unwrap();
         let returned: ArmId = ID.to_lowercase().parse().unwrap();
         assert_eq!(written, returned);
         assert_eq!(written.key(), ID.to_lowercase());
-        assert_eq!(written.to_string(), ID, "what the user wrote is shown");
+        assert_eq!(written.to_string(), ID, "the original spelling is shown");
     }
 
     #[test]
-    fn an_id_cannot_smuggle_anything_into_a_url() {
+    fn an_id_can_not_inject_anything_into_a_url() {
         let bad = [
             "",
             "orders",
@@ -191,12 +191,12 @@ mod tests {
             &format!("{ID} "),
         ];
         for text in bad {
-            assert!(text.parse::<ArmId>().is_err(), "{text:?} must be refused");
+            assert!(text.parse::<ArmId>().is_err(), "{text:?} must be rejected");
         }
     }
 
     #[test]
-    fn a_refusal_names_the_text_and_the_expected_form() {
+    fn an_error_contains_the_text_and_the_expected_form() {
         let message = "orders".parse::<ArmId>().unwrap_err().to_string();
         assert!(
             message.contains("\"orders\"") && message.contains("/subscriptions/<guid>/resourceGroups"),

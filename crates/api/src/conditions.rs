@@ -1,4 +1,4 @@
-//! Condition types and their closed sets of reasons.
+//! Condition types and the closed set of their reasons.
 
 use std::fmt;
 
@@ -6,34 +6,34 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 /// Types of conditions. All but [`ConditionType::Reconciling`] and [`ConditionType::Stalled`] have positive polarity;
-/// those two follow kstatus and are present only while they hold.
+/// those two follow kstatus and are present only while true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
-    /// Everything that the object asks for works.
+    /// Everything that the object requests works.
     Ready,
-    /// The object may do what it asks for.
+    /// The object may have what it requests.
     Accepted,
-    /// Azure knows the identity.
+    /// The identity exists in Azure.
     IdentityResolved,
-    /// The one binding that the identity is for exists. Present only where there is to be one.
+    /// The only binding that may use the identity exists. Present only if `spec.claimRef` is set.
     Claimed,
-    /// The identity has the roles that it is to have. Present only where there are any.
+    /// The identity has the requested roles. Present only if any are requested.
     PermissionsReady,
-    /// The federated identity credential stands.
+    /// The federated identity credential is in place.
     CredentialReady,
-    /// A binding that is not accepted gives no trust. Present only while it does not hold.
+    /// A binding that is not accepted is not trusted either. Present only while false.
     TrustRevoked,
-    /// The service account carries the annotations that were asked for. Present only where they were.
+    /// The service account has the requested annotations. Present only if they are requested.
     ServiceAccountAnnotated,
-    /// Every pod that the binding means was injected. Present only while it does not hold.
+    /// All pods that the binding selects were injected. Present only while false.
     PodsInjected,
-    /// No other cluster writes credentials under this cluster's ID. Present only while it does not hold.
+    /// No other cluster writes credentials under this cluster's ID. Present only while false.
     ClusterIDUnique,
-    /// No webhook of azure-workload-identity injects the same pods. Present only while it does not hold.
+    /// No webhook of azure-workload-identity injects the same pods. Present only while false.
     UpstreamWebhookAbsent,
-    /// Work is under way.
+    /// Ensign is working on the object.
     Reconciling,
-    /// Work can't go on until somebody acts.
+    /// Someone has to act before Ensign can continue.
     Stalled,
 }
 
@@ -64,16 +64,16 @@ impl fmt::Display for ConditionType {
     }
 }
 
-/// What a reason means for whoever waits.
+/// What a reason means for those who wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// As it should be.
+    /// Working as intended.
     Good,
-    /// On its way; Ensign goes on by itself.
+    /// In progress.
     Progressing,
-    /// Went wrong, but Ensign retries by itself.
+    /// Failed, and retried automatically.
     Retrying,
-    /// Somebody has to act: `Stalled`.
+    /// Someone has to act: `Stalled`.
     Terminal,
 }
 
@@ -97,7 +97,7 @@ macro_rules! reasons {
                 Self::ALL.iter().find(|reason| reason.as_str() == name).copied()
             }
 
-            /// What the reason means for whoever waits.
+            /// What the reason means for those who wait.
             pub fn severity(self) -> Severity {
                 match self { $(Self::$name => Severity::$severity,)* }
             }
@@ -110,33 +110,33 @@ reasons! {
     Ready => Good,
     /// A grant covers the binding, or the identity may be used.
     Accepted => Good,
-    /// Azure knows the identity.
+    /// The identity exists in Azure.
     Resolved => Good,
     /// The credential was written by Ensign and confirmed by Azure.
     Confirmed => Good,
-    /// A credential under another name gives the trust already.
+    /// A credential that Ensign does not manage already gives the trust.
     Adopted => Good,
-    /// The service account carries the annotations.
+    /// The service account has the annotations.
     Annotated => Good,
-    /// The binding that the identity is for exists.
+    /// The only binding that may use the identity exists.
     Bound => Good,
     /// The identity has its roles.
     Granted => Good,
-    /// Not yet looked at.
+    /// Not reconciled yet.
     Pending => Progressing,
-    /// The identity is about to be made or set right in Azure.
+    /// The identity is about to be created or updated in Azure.
     Provisioning => Progressing,
-    /// The identity was made anew in Azure, with another client ID. An event, never a condition.
+    /// The identity was recreated in Azure, with a different client ID. An event, never a condition.
     IdentityRecreated => Progressing,
     /// Roles are about to be assigned, or wait until Entra knows the identity.
     PermissionsPending => Progressing,
     /// The credential is about to be written.
     CredentialPending => Progressing,
-    /// The credential stands, and pods wait until Entra has had time to learn of it.
-    Settling => Progressing,
+    /// The credential is in place, and pods wait for it to propagate in Entra.
+    Propagating => Progressing,
     /// The object is being deleted and Azure is being cleaned up.
     Deleting => Progressing,
-    /// The namespace is going away.
+    /// The namespace is being deleted.
     NamespaceTerminating => Progressing,
     /// No entry of `allowedSubjects` covers the binding.
     NotAllowed => Terminal,
@@ -144,11 +144,11 @@ reasons! {
     ManagedIdentityNotFound => Terminal,
     /// The referenced `ManagedIdentityClass` does not exist.
     ManagedIdentityClassNotFound => Terminal,
-    /// The API server refused to have a `ManagedIdentity` made for the binding.
+    /// The API server rejected the creation of a `ManagedIdentity` for the binding.
     ProvisioningFailed => Terminal,
-    /// The `ManagedIdentity` is for another binding.
+    /// The `ManagedIdentity` belongs to another binding.
     ClaimMismatch => Terminal,
-    /// The binding that the identity was for is gone.
+    /// The binding that the identity belonged to was deleted.
     Released => Terminal,
     /// The referenced `ManagedIdentity` is not accepted itself.
     ManagedIdentityNotAccepted => Terminal,
@@ -158,75 +158,75 @@ reasons! {
     Conflict => Terminal,
     /// The token lifetime exceeds what the identity allows.
     TokenExpirationTooLong => Terminal,
-    /// The spec can't be understood.
+    /// The spec is invalid.
     InvalidSpec => Terminal,
-    /// The identity is Ensign's own.
+    /// The identity is the controller's own.
     OwnIdentity => Terminal,
-    /// The identity lies outside of the scopes that the controller is limited to.
+    /// The identity is outside the scopes that the controller may act in.
     ScopeNotAllowed => Terminal,
     /// The identity is in another Entra tenant.
     TenantMismatch => Terminal,
     /// The identity does not exist in Azure.
     IdentityNotFound => Terminal,
-    /// An identity of the name exists in Azure that Ensign did not make for the object.
+    /// An identity of the name exists in Azure that Ensign did not create for the object.
     IdentityExists => Terminal,
-    /// The identity in Azure is in another region than the spec says.
+    /// The identity in Azure is in a different region than in the spec.
     LocationMismatch => Terminal,
-    /// The resource group in which the identity is to be made does not exist.
+    /// The resource group for the identity does not exist.
     ResourceGroupNotFound => Terminal,
-    /// The controller does not assign roles.
+    /// Role assignments are disabled in the controller.
     RoleAssignmentsDisabled => Terminal,
-    /// The role or its scope is more than the controller may give.
+    /// The role or its scope exceeds what the controller may assign.
     RoleNotAllowed => Terminal,
     /// Azure does not know the role.
     RoleNotFound => Terminal,
-    /// The scope in which a role is to be assigned does not exist.
+    /// The scope to assign a role in does not exist.
     RoleScopeNotFound => Terminal,
     /// Azure does not know the subscription.
     SubscriptionNotFound => Terminal,
-    /// Identities of the region take no federated identity credentials.
+    /// Identities in the region do not support federated identity credentials.
     RegionNotSupported => Terminal,
-    /// Entra can't reach the cluster's issuer.
+    /// Entra can't fetch the cluster's signing keys.
     IssuerNotPublic => Terminal,
-    /// Azure refused the controller for lack of a role.
+    /// The controller's identity lacks a role.
     Forbidden => Terminal,
-    /// A lock on the identity or above forbids the write.
+    /// A lock blocks the write.
     ResourceLocked => Terminal,
-    /// An Azure Policy forbids the write.
+    /// An Azure Policy denies the write.
     PolicyDenied => Terminal,
-    /// Every slot for credentials is taken.
+    /// All credential slots are taken.
     QuotaExceeded => Terminal,
-    /// A credential with the same issuer and subject has another audience, and is not Ensign's.
+    /// A credential that Ensign does not manage is in the way: another audience, or the name is taken.
     CredentialConflict => Terminal,
     /// `credentialPolicy: Observe`, and the credential is missing.
     CredentialMissing => Terminal,
-    /// The binding is not accepted, but a credential that Ensign did not make gives the trust all the same.
+    /// The binding is not accepted, but a credential that Ensign does not manage gives the trust.
     ForeignCredential => Terminal,
     /// Another program owns the annotations of the service account.
     AnnotationConflict => Terminal,
-    /// Pods that the binding means were admitted before they could be injected.
-    PodsMissed => Terminal,
-    /// A held pod starts, and its identity does not work. An event on the pod, never a condition.
+    /// Pods that the binding selects were created before they could be injected.
+    PodsNotInjected => Terminal,
+    /// A gated pod starts although its identity does not work. An event on the pod, never a condition.
     StartedWithoutIdentity => Terminal,
-    /// The object was released on an operator's word, without Azure's confirmation. An event, never a condition.
+    /// An operator gave up waiting for Azure's confirmation. An event, never a condition.
     Abandoned => Terminal,
-    /// Ensign was taken down, and its credentials were deleted.
-    TornDown => Terminal,
-    /// The object waits for Azure to confirm that its credentials are gone.
+    /// Ensign was uninstalled, and its credentials were deleted.
+    Uninstalled => Terminal,
+    /// The object waits until Azure confirms that its credentials are deleted.
     DeletionBlocked => Retrying,
     /// Another cluster writes credentials under this cluster's ID.
     ClusterIDShared => Terminal,
     /// The webhook of azure-workload-identity injects the same pods.
     UpstreamWebhookPresent => Terminal,
-    /// Azure asked for fewer requests.
+    /// Azure throttles requests.
     Throttled => Retrying,
-    /// Somebody else writes credentials under the same identity.
+    /// Another program writes credentials under the same identity.
     ConcurrentWrites => Retrying,
-    /// Azure could not be reached, or answered with an error of its own.
+    /// Azure could not be reached, or returned a server error.
     AzureUnavailable => Retrying,
-    /// The controller could not get a token for itself.
+    /// The controller gets no token for itself.
     CredentialUnavailable => Retrying,
-    /// Azure refused the request in a way that Ensign does not know.
+    /// Azure rejected the request for a reason that Ensign does not know.
     AzureRefused => Terminal,
 }
 
@@ -236,34 +236,34 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A condition's meaning, apart from its times.
+/// The status, reason and message of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the condition holds; `None` is `Unknown`.
+    /// The condition's status; `None` is `Unknown`.
     pub status: Option<bool>,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What a person should know, and who has to do what.
+    /// The message for people: what happened, and who has to do what.
     pub message: String,
 }
 
 impl Verdict {
-    /// The condition holds.
+    /// The condition is true.
     pub fn good(reason: Reason, message: impl Into<String>) -> Self {
         Self { status: Some(true), reason, message: message.into() }
     }
 
-    /// The condition does not hold.
+    /// The condition is false.
     pub fn bad(reason: Reason, message: impl Into<String>) -> Self {
         Self { status: Some(false), reason, message: message.into() }
     }
 
-    /// It is not known whether the condition holds.
+    /// The condition is unknown.
     pub fn unknown(reason: Reason, message: impl Into<String>) -> Self {
         Self { status: None, reason, message: message.into() }
     }
 
-    /// Whether the condition holds.
+    /// Whether the condition is true.
     pub fn holds(&self) -> bool {
         self.status == Some(true)
     }
@@ -300,7 +300,7 @@ pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition>
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
-/// Whether the list says that the condition holds.
+/// Whether the condition is true in the list.
 pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == "True")
 }

@@ -1,4 +1,4 @@
-//! The custom resource definitions, generated from the types.
+//! The CRDs, generated from the types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -7,7 +7,7 @@ use kube::CustomResourceExt;
 
 use super::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 
-/// Every custom resource definition, with the name of its file under `crds/`.
+/// All CRDs, with the names of their files under `crds/`.
 pub fn all() -> Vec<(&'static str, CustomResourceDefinition)> {
     [
         ("managedidentities.yaml", ManagedIdentity::crd()),
@@ -18,7 +18,7 @@ pub fn all() -> Vec<(&'static str, CustomResourceDefinition)> {
     .into()
 }
 
-/// Brings the schema to Kubernetes' conventions where Rust's types say it otherwise.
+/// Adapts the schema to Kubernetes' conventions where Rust's types differ.
 fn conventional(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
     schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()).for_each(conventional_schema);
@@ -26,9 +26,9 @@ fn conventional(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
 }
 
 fn conventional_schema(schema: &mut JSONSchemaProps) {
-    // Optional means absent: a null that is kept would count as present in CEL's has().
+    // Optional means absent: a null that is stored counts as present for CEL's has().
     schema.nullable = None;
-    // The API server knows no unsigned formats; bounds say the same.
+    // The API server has no unsigned formats; the bounds are equivalent.
     if schema.format.as_deref() == Some("uint32") {
         schema.format = Some("int32".to_owned());
     }
@@ -41,7 +41,7 @@ fn conventional_schema(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// The definitions as YAML, each with the name of its file.
+/// The CRDs as YAML, each with the name of its file.
 pub fn all_as_yaml() -> Result<Vec<(&'static str, String)>, serde_saphyr::ser::Error> {
     all().into_iter().map(|(name, crd)| Ok((name, serde_saphyr::to_string(&crd)?))).collect()
 }

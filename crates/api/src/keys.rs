@@ -1,20 +1,20 @@
 //! Labels, annotations, finalizers, and the names that injected pods share with the Azure SDKs.
 
-/// Pod label: `"true"` makes injection a guarantee (refused rather than skipped), `"false"` opts out.
+/// Pod label: `"true"` guarantees injection (the pod is denied rather than left without), `"false"` opts out.
 pub const INJECT_LABEL: &str = "ensign.dev/inject";
-/// Pod annotation that says by which bindings and identities the pod was injected.
+/// Pod annotation that lists the bindings and identities that the pod was injected with.
 pub const INJECTED_BY_ANNOTATION: &str = "ensign.dev/injected-by";
-/// Pod annotation of Kubernetes: a kubelet mirrors the pod from a file. The API server refuses volumes and service
-/// accounts in it.
+/// Kubernetes' annotation on mirror pods, which a kubelet creates from a file. The API server rejects volumes and
+/// service accounts in such pods.
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-/// Scheduling gate of a pod that waits for its identity. It is Ensign's own: the controller lifts it.
+/// Scheduling gate of a pod that waits for its identity. It is Ensign's own: the controller removes it.
 pub const IDENTITY_GATE: &str = "ensign.dev/identity";
-/// Pod label, `"true"` while the gate is there; the controller finds held pods by it.
-pub const HELD_LABEL: &str = "ensign.dev/held";
-/// Annotation on a `ManagedIdentity` only: release the finalizer without touching Azure.
+/// Pod label, `"true"` while the pod is gated; the controller finds gated pods by it.
+pub const GATED_LABEL: &str = "ensign.dev/gated";
+/// Annotation on a `ManagedIdentity`: remove the finalizer without touching Azure.
 pub const ABANDON_ANNOTATION: &str = "ensign.dev/abandon";
-/// Annotation on the webhook's Secret, with any value: replace the authority that signs its certificates, step by step.
-pub const ROTATE_AUTHORITY_ANNOTATION: &str = "ensign.dev/rotate-authority";
+/// Annotation on the webhook's Secret, with any value: rotate the CA of its certificates, step by step.
+pub const ROTATE_CA_ANNOTATION: &str = "ensign.dev/rotate-ca";
 /// Finalizer on both kinds: a federated identity credential may exist because of this object.
 pub const CREDENTIALS_FINALIZER: &str = "ensign.dev/credentials";
 

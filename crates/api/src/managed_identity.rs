@@ -1,4 +1,4 @@
-//! `ManagedIdentity`: an Azure identity, and who in this cluster may use it.
+//! `ManagedIdentity`: an Azure identity, and which subjects of this cluster may use it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -23,7 +23,7 @@ use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
     selectable = ".spec.claimRef.namespace",
     status = "ManagedIdentityStatus",
     derive = "PartialEq",
-    doc = "ManagedIdentity is an Azure user-assigned managed identity and the list of who in this cluster may use it. Cluster operators write it; without an entry in spec.allowedSubjects nobody may.",
+    doc = "ManagedIdentity is an Azure user-assigned managed identity, and the service accounts of this cluster that may use it. Cluster operators write it. Without an entry in spec.allowedSubjects, none may.",
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientID"),
     printcolumn(name = "Bindings", type_ = "integer", json_path = ".status.bindings"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -42,45 +42,45 @@ use super::{MAX_CREDENTIALS_PER_IDENTITY, MAX_TOKEN_EXPIRATION_SECONDS};
 )]
 #[x_kube(
     validation = Rule::new("has(self.existing) || has(self.provision)")
-        .message("exactly one of spec.existing and spec.provision is required: set spec.existing.resourceID to the ARM resource ID of the identity, or spec.provision to have one made")
+        .message("exactly one of spec.existing and spec.provision is required: set spec.existing.resourceID to the ARM resource ID of an existing identity, or spec.provision to have Ensign create one")
         .field_path(".existing"),
     validation = Rule::new("!(has(self.existing) && has(self.provision))")
-        .message("spec.existing and spec.provision exclude each other: exactly one is required")
+        .message("spec.existing and spec.provision are mutually exclusive: exactly one is required")
         .field_path(".provision"),
     validation = Rule::new("has(self.existing) == has(oldSelf.existing)")
-        .message("an identity of spec.existing can't become one of spec.provision, nor the other way round: create a new ManagedIdentity beside this one")
+        .message("spec.existing can't be changed to spec.provision, or vice versa: create a new ManagedIdentity instead")
         .field_path(".existing"),
     validation = Rule::new("!has(self.claimRef) || !has(oldSelf.claimRef) || self.claimRef == oldSelf.claimRef")
-        .message("spec.claimRef can be removed, but not changed to another binding: the identity may still be known to those who had it")
+        .message("spec.claimRef can be removed, but not changed to another binding: pods of the previous binding may still use the identity")
         .field_path(".claimRef"),
     validation = Rule::new("has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)")
-        .message("spec.className is immutable: it says where the identity comes from")
+        .message("spec.className is immutable: it records the class that the identity was created from")
         .field_path(".className")
 )]
 pub struct ManagedIdentitySpec {
-    /// An identity that exists in Azure. Exactly one of `existing` and `provision` is required.
+    /// A reference to an identity that exists in Azure. Exactly one of `existing` and `provision` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing: Option<ExistingIdentity>,
-    /// An identity that Ensign creates and keeps in Azure.
+    /// An identity that Ensign creates and maintains in Azure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provision: Option<ProvisionedIdentity>,
-    /// The one binding that may use the identity. Where it is gone, the identity is deleted or `Released`, as
-    /// spec.provision.reclaimPolicy says; a released one serves nobody until this is removed.
+    /// The only binding that may use the identity. When that binding is deleted, the identity is deleted or `Released`,
+    /// according to spec.provision.reclaimPolicy; a released identity serves no binding until this field is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_ref: Option<ClaimRef>,
-    /// The class that the identity was made from. Ensign sets it. Immutable.
+    /// Name of the class that the identity was created from. Set by Ensign. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub class_name: Option<String>,
-    /// Who may use the identity. Entries are ORed. Absent or empty: nobody.
+    /// Service accounts that may use the identity. Entries are ORed. If absent or empty, none may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub allowed_subjects: Vec<AllowedSubject>,
-    /// Longest token lifetime that a binding to this identity may ask for, in seconds.
+    /// Maximum token lifetime that a binding to this identity may request, in seconds.
     #[serde(default = "max_token_expiration_seconds")]
     #[schemars(range(min = 3600, max = 86400))]
     pub max_token_expiration_seconds: u32,
-    /// Roles in Azure that the identity is given.
+    /// Azure roles to assign to the identity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
@@ -89,7 +89,7 @@ pub struct ManagedIdentitySpec {
     pub role_assignments: Vec<RoleAssignment>,
 }
 
-/// An identity that exists in Azure.
+/// A reference to an identity that exists in Azure.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExistingIdentity {
@@ -100,10 +100,10 @@ pub struct ExistingIdentity {
         validation = Rule::new(r"self.matches(r'^(?i)/subscriptions/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/resourceGroups/[-\p{L}\p{N}._()]{0,89}[-\p{L}\p{N}_()]/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[a-z0-9][a-z0-9_-]{2,127}$')")
             .message("spec.existing.resourceID must be the ARM resource ID of a user-assigned managed identity: /subscriptions/<guid>/resourceGroups/<name>/providers/Microsoft.ManagedIdentity/userAssignedIdentities/<name>"),
         validation = Rule::new("self == oldSelf")
-            .message("spec.existing.resourceID is immutable: create a new ManagedIdentity beside this one")
+            .message("spec.existing.resourceID is immutable: create a new ManagedIdentity instead")
     )]
     pub resource_id: String,
-    /// Whether Ensign writes federated identity credentials under the identity, or only says which ones are missing.
+    /// Whether Ensign writes federated identity credentials under the identity, or only reports which ones are missing.
     #[serde(default)]
     pub credential_policy: CredentialPolicy,
     /// This cluster's share of Azure's limit of 20 federated identity credentials under one identity.
@@ -112,17 +112,17 @@ pub struct ExistingIdentity {
     pub max_credentials: u32,
 }
 
-/// Whether Ensign may write under an identity.
+/// Whether Ensign may write federated identity credentials under an identity.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CredentialPolicy {
     /// Ensign creates and deletes its own federated identity credentials.
     #[default]
     Manage,
-    /// Ensign never writes to Azure; status says which credentials are missing.
+    /// Ensign does not write to Azure; the status reports missing credentials.
     Observe,
 }
 
-/// One grant: service accounts of one namespace, or of all namespaces with certain labels.
+/// A grant to service accounts of one namespace, or of all namespaces with matching labels.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -130,26 +130,26 @@ pub enum CredentialPolicy {
         .message("an entry of spec.allowedSubjects needs exactly one of namespace and namespaceSelector")
         .field_path(".namespace"),
     validation = Rule::new("!has(self.namespaceSelector) || (has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0) || (has(self.namespaceSelector.matchExpressions) && size(self.namespaceSelector.matchExpressions) > 0)")
-        .message("namespaceSelector must not be empty: it would select every namespace of the cluster")
+        .message("namespaceSelector must not be empty: it would select all namespaces of the cluster")
         .field_path(".namespaceSelector")
 )]
 pub struct AllowedSubject {
-    /// Name of the grant, unique in this list. Audit records and refusals name it.
+    /// Name of the grant, unique in this list. Used in audit records and messages.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// The namespace whose service accounts are granted.
+    /// Namespace of the service accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
-    /// Selects namespaces by label. Whoever may label namespaces decides with it who may use the identity.
+    /// Selects namespaces by their labels. Anyone who may label namespaces thereby decides who may use the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Names of the service accounts, or the single entry `*` for any.
+    /// Names of the service accounts, or the single entry `*` for all of them.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "set"))]
     #[x_kube(validation = Rule::new("!self.exists(name, name == '*') || size(self) == 1")
-        .message("serviceAccounts is either the single entry \"*\" or a list of names"))]
+        .message("serviceAccounts must be either the single entry \"*\" or a list of names"))]
     pub service_accounts: Vec<ServiceAccountPattern>,
-    /// How many subjects of one namespace this grant admits. Absent: no limit but the identity's own.
+    /// Maximum number of subjects per namespace under this grant. If absent, only the identity's own limits apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 20))]
     pub max_per_namespace: Option<u32>,
@@ -168,17 +168,17 @@ pub struct ServiceAccountPattern(
 );
 
 impl ServiceAccountPattern {
-    /// Whether the pattern covers a service account of this name.
+    /// Whether the pattern matches a service account of this name.
     pub fn matches(&self, service_account: &str) -> bool {
         self.0 == "*" || self.0 == service_account
     }
 }
 
-/// What Azure and the cluster say of the identity.
+/// Observed state of the identity.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedIdentityStatus {
-    /// ARM resource ID as Azure returned it.
+    /// ARM resource ID, as returned by Azure.
     #[serde(default, rename = "armID", skip_serializing_if = "Option::is_none")]
     pub arm_id: Option<String>,
     /// Client ID of the identity.
@@ -197,11 +197,11 @@ pub struct ManagedIdentityStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["url"]))]
     pub issuers: Vec<IssuerRecord>,
-    /// The federated identity credentials under the identity, counted by whose they are.
+    /// Number of federated identity credentials under the identity, by owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<CredentialCounts>,
-    /// The role assignments that the identity has, or is about to have or to lose; a condition says whether Azure
-    /// confirmed them.
+    /// Role assignments that exist, or are about to be created or deleted. The condition PermissionsReady reports whether
+    /// Azure confirmed them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 64),
@@ -211,11 +211,12 @@ pub struct ManagedIdentityStatus {
     /// Number of accepted bindings.
     #[serde(default)]
     pub bindings: u32,
-    /// The generation of the spec that this status speaks of.
+    /// The metadata.generation this status was computed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, IdentityResolved, Claimed where spec.claimRef is set, that of permissions where
-    /// spec.roleAssignments is, and Reconciling or Stalled while they hold.
+    /// Conditions of the identity: Ready, Accepted and IdentityResolved; Claimed if spec.claimRef is set; PermissionsReady if
+    /// spec.roleAssignments is set; ClusterIDUnique and UpstreamWebhookAbsent while false; and Reconciling or Stalled while
+    /// true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -225,25 +226,25 @@ pub struct ManagedIdentityStatus {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuerRecord {
-    /// The issuer's URL, exactly as tokens carry it.
+    /// URL of the issuer, exactly as in the tokens.
     #[schemars(length(max = 600))]
     pub url: String,
-    /// Whether the cluster issues tokens under it now.
+    /// Whether the cluster currently issues tokens with this issuer.
     pub state: IssuerState,
-    /// When the issuer came into this state.
+    /// Time of the last change of the state.
     pub since: Time,
 }
 
 /// Whether an issuer is in use.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IssuerState {
-    /// The cluster issues tokens under it.
+    /// The cluster issues tokens with this issuer.
     Current,
-    /// The cluster used to; its credentials go when the last token has expired.
+    /// The cluster used to; its credentials are deleted once the last token has expired.
     Retiring,
 }
 
-/// Federated identity credentials under one identity, counted by whose they are.
+/// Number of federated identity credentials under an identity, by owner.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialCounts {
@@ -253,12 +254,12 @@ pub struct CredentialCounts {
     pub other_clusters: u32,
     /// Written by hand or by other tools.
     pub foreign: u32,
-    /// Azure's limit.
+    /// Azure's limit for one identity.
     pub limit: u32,
 }
 
 impl ManagedIdentity {
-    /// What people know the object by: its name, or the namespace and name of the binding that it is for.
+    /// How messages refer to the object: by its name, or by the namespace and name of the binding that it belongs to.
     pub fn known_as(&self) -> String {
         match &self.spec.claim_ref {
             Some(claim) => format!("{}/{}", claim.namespace, claim.name),
@@ -266,7 +267,7 @@ impl ManagedIdentity {
         }
     }
 
-    /// Whether Ensign may write federated identity credentials under the identity. What it makes, it manages.
+    /// Whether Ensign may write federated identity credentials under the identity. It manages those that it created.
     pub fn credential_policy(&self) -> CredentialPolicy {
         self.spec.existing.as_ref().map_or(CredentialPolicy::Manage, |existing| existing.credential_policy)
     }

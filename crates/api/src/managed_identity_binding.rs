@@ -1,4 +1,4 @@
-//! `ManagedIdentityBinding`: the pods of one service account get one identity.
+//! `ManagedIdentityBinding`: gives the pods of one service account an Azure identity.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::MIN_TOKEN_EXPIRATION_SECONDS;
 use super::keys::ENV_CLIENT_ID;
 use super::selector::LabelSelector;
 
-/// Before the binding's UID, in the name of an identity that was made for it.
+/// Prefix of the name of a dedicated identity; the binding's UID follows.
 const OWN_IDENTITY_PREFIX: &str = "mib-";
 
 /// Binds the pods of a service account to an Azure identity.
@@ -29,7 +29,7 @@ const OWN_IDENTITY_PREFIX: &str = "mib-";
     selectable = ".spec.serviceAccountName",
     status = "ManagedIdentityBindingStatus",
     derive = "PartialEq",
-    doc = "ManagedIdentityBinding gives the pods of one service account an Azure identity. App teams write it beside their Deployment; the ManagedIdentity it references has to allow it.",
+    doc = "ManagedIdentityBinding gives the pods of one service account an Azure identity. App teams write it next to their Deployment. The ManagedIdentity that it references has to allow it.",
     printcolumn(name = "Identity", type_ = "string", json_path = ".spec.identityRef.name"),
     printcolumn(name = "Service Account", type_ = "string", json_path = ".spec.serviceAccountName"),
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientID"),
@@ -44,20 +44,20 @@ const OWN_IDENTITY_PREFIX: &str = "mib-";
     )
 )]
 pub struct ManagedIdentityBindingSpec {
-    /// The identity. Immutable: another identity is another binding beside this one.
+    /// Reference to the identity. Immutable: for another identity, create a new binding.
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.identityRef is immutable: create a new binding beside this one, then delete this one"))]
+        .message("spec.identityRef is immutable: create a new binding, then delete this one"))]
     pub identity_ref: IdentityRef,
-    /// The service account whose pods get the identity. Immutable. Entra trusts every pod of it: podSelector narrows
-    /// injection, not trust.
+    /// Name of the service account whose pods get the identity. Immutable. Entra trusts all pods of the service account:
+    /// podSelector restricts injection, not trust.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.serviceAccountName is immutable: create a new binding beside this one, then delete this one"))]
+        .message("spec.serviceAccountName is immutable: create a new binding, then delete this one"))]
     pub service_account_name: String,
-    /// Which pods of the service account are injected. Absent or empty: all of them.
+    /// Selects the pods of the service account that are injected. If absent or empty, all of them are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelector>,
     /// How pods are injected.
@@ -65,7 +65,7 @@ pub struct ManagedIdentityBindingSpec {
     pub injection: Injection,
 }
 
-/// A reference to the identity.
+/// A reference to an identity, or to a class of identities.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityRef {
@@ -86,12 +86,12 @@ pub enum IdentityKind {
     /// A `ManagedIdentity`.
     #[default]
     ManagedIdentity,
-    /// A `ManagedIdentityClass`: the binding gets an identity of its own.
+    /// A `ManagedIdentityClass`: the binding gets a dedicated identity.
     ManagedIdentityClass,
 }
 
 impl IdentityKind {
-    /// Its name.
+    /// Name of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ManagedIdentity => "ManagedIdentity",
@@ -101,7 +101,7 @@ impl IdentityKind {
 }
 
 impl ManagedIdentityBinding {
-    /// Name of the `ManagedIdentity` that serves the binding: the one that it references, or one of its own.
+    /// Name of the `ManagedIdentity` that serves the binding: the referenced one, or a dedicated one.
     pub fn identity_name(&self) -> Cow<'_, str> {
         match self.spec.identity_ref.kind {
             IdentityKind::ManagedIdentity => Cow::Borrowed(&self.spec.identity_ref.name),
@@ -111,7 +111,7 @@ impl ManagedIdentityBinding {
         }
     }
 
-    /// The class that the binding asks for an identity of its own, if it does.
+    /// The class that the binding references, if it requests a dedicated identity.
     pub fn class_name(&self) -> Option<&str> {
         let reference = &self.spec.identity_ref;
         (reference.kind == IdentityKind::ManagedIdentityClass).then_some(reference.name.as_str())
@@ -122,26 +122,27 @@ impl ManagedIdentityBinding {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Injection {
-    /// Whether pods are injected, or only the trust in Azure is made.
+    /// Whether pods are injected, or only the trust in Azure is established.
     #[serde(default)]
     pub mode: InjectionMode,
-    /// Environment variable for the client ID; a second identity in the same container needs another name.
+    /// Name of the environment variable for the client ID. A second identity in the same container needs a different name.
     #[serde(rename = "clientIDEnv", default = "client_id_env")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     #[x_kube(validation = Rule::new("!(self in ['AZURE_TENANT_ID', 'AZURE_FEDERATED_TOKEN_FILE', 'AZURE_AUTHORITY_HOST'])")
-        .message("clientIDEnv must not be one of the other variables that are injected: AZURE_TENANT_ID, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST"))]
+        .message("clientIDEnv must not be one of the other injected variables: AZURE_TENANT_ID, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST"))]
     pub client_id_env: String,
-    /// Which containers are injected.
+    /// Selects the containers and init containers that are injected.
     #[serde(default)]
     pub containers: ContainerFilter,
-    /// Lifetime of the projected token, in seconds.
+    /// Lifetime of the projected service account token, in seconds.
     #[serde(default = "token_expiration_seconds")]
     #[schemars(range(min = 3600, max = 86400))]
     pub token_expiration_seconds: u32,
-    /// Whether a pod waits for its identity to work before it is scheduled.
+    /// Whether pods are gated until their identity works.
     #[serde(default)]
     pub start_policy: StartPolicy,
-    /// Also write azure.workload.identity/client-id and tenant-id on the service account, for tools that read those.
+    /// Also write the annotations azure.workload.identity/client-id and azure.workload.identity/tenant-id on the service
+    /// account, for tools that read them.
     #[serde(default)]
     pub annotate_service_account: bool,
 }
@@ -162,50 +163,50 @@ impl Default for Injection {
 /// Whether pods are injected.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InjectionMode {
-    /// Pods get the environment and the token.
+    /// Environment variables and the token are injected into pods.
     #[default]
     Pods,
-    /// Only the trust in Azure is made, for programs that exchange tokens of their own.
+    /// Only the trust in Azure is established, for programs that exchange tokens themselves.
     None,
 }
 
-/// Whether a pod waits for its identity.
+/// Whether pods are gated until their identity works.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartPolicy {
-    /// The pod is scheduled once the identity works.
+    /// Pods are gated, and scheduled once their identity works.
     #[default]
     WaitForIdentity,
-    /// The pod starts at once.
+    /// Pods start immediately.
     Immediate,
 }
 
-/// Chooses containers and init containers by name.
+/// Selects containers and init containers by name.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerFilter {
-    /// Only these containers. Empty: all of them.
+    /// Names of the only containers to inject. If empty, all of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub include: Vec<String>,
-    /// Never these containers.
+    /// Names of containers not to inject.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub exclude: Vec<String>,
 }
 
 impl ContainerFilter {
-    /// Whether it chooses the container.
-    pub fn chooses(&self, container: &str) -> bool {
+    /// Whether the container is selected.
+    pub fn selects(&self, container: &str) -> bool {
         let listed = |names: &[String]| names.iter().any(|name| name == container);
         (self.include.is_empty() || listed(&self.include)) && !listed(&self.exclude)
     }
 }
 
-/// What the controller found and Azure confirmed.
+/// Observed state of the binding.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedIdentityBindingStatus {
-    /// The subject that Entra sees.
+    /// Subject of the service account's tokens, as Entra sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Client ID of the identity.
@@ -214,17 +215,17 @@ pub struct ManagedIdentityBindingStatus {
     /// Entra tenant of the identity.
     #[serde(default, rename = "tenantID", skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// The ManagedIdentity that serves this binding.
+    /// Name of the ManagedIdentity that serves this binding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed_identity_name: Option<String>,
-    /// The federated identity credential that gives the trust.
+    /// The federated identity credential that establishes the trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialStatus>,
-    /// The generation of the spec that this status speaks of.
+    /// The metadata.generation this status was computed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Accepted, IdentityResolved, CredentialReady, PodsInjected while it does not hold, and Reconciling or
-    /// Stalled while they hold.
+    /// Conditions of the binding: Ready, Accepted, IdentityResolved and CredentialReady; TrustRevoked and PodsInjected while
+    /// false; ServiceAccountAnnotated if requested; and Reconciling or Stalled while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -234,22 +235,22 @@ pub struct ManagedIdentityBindingStatus {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialStatus {
-    /// Its name in Azure.
+    /// Name of the credential in Azure.
     pub name: String,
-    /// Its issuer.
+    /// Issuer that the credential trusts.
     pub issuer: String,
-    /// Whether Ensign made it or found it.
+    /// Whether Ensign created the credential.
     pub origin: CredentialOrigin,
-    /// Since when Azure has had it, as far as Ensign knows.
+    /// Time since which Azure is known to have the credential.
     pub confirmed_since: Time,
 }
 
-/// Where a federated identity credential comes from.
+/// Origin of a federated identity credential or a role assignment.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CredentialOrigin {
-    /// Ensign wrote it and will delete it.
+    /// Created by Ensign, which also deletes it.
     Created,
-    /// It was there under a name that is not Ensign's; it stays.
+    /// Existed before, and is not managed by Ensign; it is kept.
     Adopted,
 }
 

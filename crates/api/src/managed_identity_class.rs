@@ -1,4 +1,4 @@
-//! `ManagedIdentityClass`: identities of their own for bindings that ask for one.
+//! `ManagedIdentityClass`: dedicated identities for bindings that reference a class.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::managed_identity::AllowedSubject;
 use super::provision::{IsolationScope, ReclaimPolicy, TagValue};
 use super::role_assignment::RoleAssignment;
 
-/// How identities are made for bindings that reference the class, and who may ask for one.
+/// How to create identities for bindings that reference the class, and who may request one.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -20,7 +20,7 @@ use super::role_assignment::RoleAssignment;
     shortname = "mic",
     category = "ensign",
     derive = "PartialEq",
-    doc = "ManagedIdentityClass says how Ensign makes an Azure identity of its own for each binding that references the class, and who may ask for one. Cluster operators write it; without an entry in spec.allowedSubjects nobody may.",
+    doc = "ManagedIdentityClass describes how Ensign creates a dedicated Azure identity for each binding that references the class, and which service accounts may request one. Cluster operators write it. Without an entry in spec.allowedSubjects, none may.",
     printcolumn(name = "Resource Group", type_ = "string", json_path = ".spec.provision.resourceGroup"),
     printcolumn(name = "Location", type_ = "string", json_path = ".spec.provision.location"),
     printcolumn(name = "Reclaim Policy", type_ = "string", json_path = ".spec.reclaimPolicy"),
@@ -30,27 +30,28 @@ use super::role_assignment::RoleAssignment;
 )]
 #[x_kube(validation = Rule::new(
     "has(self.roleAssignments) == has(oldSelf.roleAssignments) && (!has(self.roleAssignments) || self.roleAssignments == oldSelf.roleAssignments)"
-).message("spec.roleAssignments is immutable, because each identity has a copy: create a new ManagedIdentityClass beside this one").field_path(".roleAssignments"))]
+).message("spec.roleAssignments is immutable, because each identity has a copy of it: create a new ManagedIdentityClass instead").field_path(".roleAssignments"))]
 pub struct ManagedIdentityClassSpec {
-    /// Where and how identities are made. Immutable.
+    /// Where and how identities are created. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.provision is immutable, because each identity has a copy: create a new ManagedIdentityClass beside this one"))]
+        .message("spec.provision is immutable, because each identity has a copy of it: create a new ManagedIdentityClass instead"))]
     pub provision: ClassProvision,
-    /// What happens to an identity when its binding is deleted: it is deleted too, or stays with its ManagedIdentity, which
-    /// is then `Released` and serves no other binding. Immutable.
+    /// What happens to an identity when its binding is deleted: it is deleted too, or it is kept with its ManagedIdentity,
+    /// which is then `Released` and serves no other binding. Immutable.
     #[serde(default = "delete")]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.reclaimPolicy is immutable, because each identity has a copy: create a new ManagedIdentityClass beside this one"))]
+        .message("spec.reclaimPolicy is immutable, because each identity has a copy of it: create a new ManagedIdentityClass instead"))]
     pub reclaim_policy: ReclaimPolicy,
-    /// Who may ask for an identity of this class. Entries are ORed. Absent or empty: nobody.
+    /// Service accounts that may request an identity of this class. Entries are ORed. If absent or empty, none may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub allowed_subjects: Vec<AllowedSubject>,
-    /// How many identities of this class there may be for one namespace, those counted that stay after their binding.
+    /// Maximum number of identities of this class per namespace, including those that were kept after their binding was
+    /// deleted.
     #[serde(default = "max_per_namespace")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_per_namespace: u32,
-    /// Roles in Azure that each identity is given. Immutable.
+    /// Azure roles to assign to each identity. Immutable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 16),
@@ -59,22 +60,22 @@ pub struct ManagedIdentityClassSpec {
     pub role_assignments: Vec<RoleAssignment>,
 }
 
-/// Where and how the identities of a class are made.
+/// Where and how the identities of a class are created.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassProvision {
-    /// Subscription in which identities are made.
+    /// Subscription to create the identities in, a GUID.
     #[serde(rename = "subscriptionID")]
     #[schemars(length(max = 36), regex(pattern = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
     pub subscription_id: String,
-    /// Resource group in which identities are made; it has to exist.
+    /// Existing resource group to create the identities in.
     #[schemars(length(min = 1, max = 90), regex(pattern = r"^[-\p{L}\p{N}._()]{0,89}[-\p{L}\p{N}_()]$"))]
     pub resource_group: String,
     /// Azure region of the identities, for example `westeurope`.
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9 ]*[A-Za-z0-9])?$"))]
     pub location: String,
-    /// Names of identities: letters, digits, `-`, `_`, and `{cluster}`, `{namespace}` and `{binding}` for what they say.
-    /// What they stand for is shortened where it is long; a hash, which makes each name another one, comes last.
+    /// Template for the names of the identities: letters, digits, `-`, `_`, and the placeholders `{cluster}`, `{namespace}`
+    /// and `{binding}`. Long values of placeholders are truncated. A hash is appended, which makes each name unique.
     #[serde(default = "name_template")]
     #[schemars(
         length(min = 1, max = 100),
@@ -83,13 +84,13 @@ pub struct ClassProvision {
         )
     )]
     pub name_template: String,
-    /// Tags of each identity. Ensign adds its own, among them the binding's namespace and name.
+    /// Tags of each identity. Ensign adds its own tags, including the binding's namespace and name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 40))]
     #[x_kube(validation = Rule::new(r"self.all(key, key.matches(r'^[^<>%&\\?/]{1,512}$') && !key.matches(r'^(?i)ensign\.dev-'))")
-        .message("names of tags have at most 512 characters, none of <>%&\\?/, and do not begin with ensign.dev-, which Ensign keeps for its own"))]
+        .message("names of tags must have at most 512 characters, must not contain any of <>%&\\?/, and must not start with ensign.dev-, which is reserved for Ensign"))]
     pub tags: BTreeMap<String, TagValue>,
-    /// Where tokens of the identities can be asked for.
+    /// Azure regions from which the identities can be used.
     #[serde(default)]
     pub isolation_scope: IsolationScope,
 }

@@ -1,4 +1,4 @@
-//! Identities that Ensign creates and keeps in Azure.
+//! Identities that Ensign creates and maintains in Azure.
 
 use std::collections::BTreeMap;
 
@@ -6,46 +6,46 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An identity that Ensign creates and keeps in Azure.
+/// An identity that Ensign creates and maintains in Azure.
 ///
-/// It is Ensign's own by two of its tags: the cluster's ID and the UID of the `ManagedIdentity`.
+/// Two of its tags mark it as owned: the cluster's ID and the UID of the `ManagedIdentity`.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProvisionedIdentity {
-    /// Subscription in which the identity is made. Immutable.
+    /// Subscription to create the identity in, a GUID. Immutable.
     #[serde(rename = "subscriptionID")]
     #[schemars(length(max = 36), regex(pattern = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.provision.subscriptionID is immutable: create a new ManagedIdentity beside this one"))]
+        .message("spec.provision.subscriptionID is immutable: create a new ManagedIdentity instead"))]
     pub subscription_id: String,
-    /// Resource group in which the identity is made; it has to exist. Immutable.
+    /// Existing resource group to create the identity in. Immutable.
     #[schemars(length(min = 1, max = 90), regex(pattern = r"^[-\p{L}\p{N}._()]{0,89}[-\p{L}\p{N}_()]$"))]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.provision.resourceGroup is immutable: create a new ManagedIdentity beside this one"))]
+        .message("spec.provision.resourceGroup is immutable: create a new ManagedIdentity instead"))]
     pub resource_group: String,
     /// Azure region of the identity, for example `westeurope`. Immutable.
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9 ]*[A-Za-z0-9])?$"))]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.provision.location is immutable: create a new ManagedIdentity beside this one"))]
+        .message("spec.provision.location is immutable: create a new ManagedIdentity instead"))]
     pub location: String,
     /// Name of the identity in Azure. Immutable.
     #[schemars(length(min = 3, max = 128), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.provision.name is immutable: create a new ManagedIdentity beside this one"))]
+        .message("spec.provision.name is immutable: create a new ManagedIdentity instead"))]
     pub name: String,
-    /// Tags of the identity. Ensign sets them right where they differ and leaves other tags alone.
+    /// Tags of the identity. Ensign corrects them if they differ, and does not touch other tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 40))]
     #[x_kube(validation = Rule::new(r"self.all(key, key.matches(r'^[^<>%&\\?/]{1,512}$') && !key.matches(r'^(?i)ensign\.dev-'))")
-        .message("names of tags have at most 512 characters, none of <>%&\\?/, and do not begin with ensign.dev-, which Ensign keeps for its own"))]
+        .message("names of tags must have at most 512 characters, must not contain any of <>%&\\?/, and must not start with ensign.dev-, which is reserved for Ensign"))]
     pub tags: BTreeMap<String, TagValue>,
-    /// Where tokens of the identity can be asked for. Immutable.
+    /// Azure regions from which the identity can be used. Immutable.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("spec.provision.isolationScope is immutable: create a new ManagedIdentity beside this one"))]
+        .message("spec.provision.isolationScope is immutable: create a new ManagedIdentity instead"))]
     pub isolation_scope: IsolationScope,
-    /// What to do where an identity of this name exists that is not this object's: leave it alone and say so, or make it
-    /// this object's own, with its tags and its end.
+    /// What to do if an identity of this name already exists that does not belong to this object: report it and do not
+    /// touch it, or adopt it, which includes its tags and, according to reclaimPolicy, its deletion.
     #[serde(default)]
     pub if_exists: IfExists,
     /// What happens to the identity in Azure when this object is deleted.
@@ -71,12 +71,12 @@ pub enum IsolationScope {
     /// Usable from every region.
     #[default]
     None,
-    /// Usable from the identity's own region only.
+    /// Usable only from the identity's own region.
     Regional,
 }
 
 impl IsolationScope {
-    /// Its name in Azure.
+    /// Name of the scope in Azure.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "None",
@@ -85,27 +85,27 @@ impl IsolationScope {
     }
 }
 
-/// What to do with an identity that Ensign did not make for this object.
+/// What to do with an identity that Ensign did not create for this object.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IfExists {
-    /// It is left alone, and the object says so.
+    /// Report it in a condition, and do not touch it.
     #[default]
     Refuse,
-    /// It becomes the object's own. One that another cluster's Ensign owns is left alone all the same.
+    /// Adopt it, unless Ensign in another cluster owns it.
     Adopt,
 }
 
 /// What happens to an Azure resource when its object is deleted.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReclaimPolicy {
-    /// It is deleted too.
+    /// The resource is deleted too.
     Delete,
-    /// It stays.
+    /// The resource is kept.
     #[default]
     Retain,
 }
 
-/// The one binding that a `ManagedIdentity` is for, as a `PersistentVolume` has one claim.
+/// The only binding that may use a `ManagedIdentity`, like the claim of a `PersistentVolume`.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRef {
@@ -115,7 +115,7 @@ pub struct ClaimRef {
     /// Name of the binding.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// UID of the binding. Another binding of the same name is another binding.
+    /// UID of the binding. A later binding of the same name does not match.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 }

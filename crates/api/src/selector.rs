@@ -1,19 +1,19 @@
-//! A label selector with bounds, so that its cost in admission policies has a ceiling.
+//! A label selector of limited size, which bounds its cost in admission policies.
 
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// Selects objects by their labels. Every requirement has to hold.
+/// Selects objects by their labels. All requirements must be met.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
-    /// Labels that must be present with exactly these values.
+    /// Labels and their values that are required.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub match_labels: BTreeMap<String, LabelValue>,
-    /// Requirements on labels; all of them must hold.
+    /// Requirements on labels. All of them must be met.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub match_expressions: Vec<LabelRequirement>,
@@ -31,19 +31,19 @@ impl From<&str> for LabelValue {
     }
 }
 
-/// One requirement on a label.
+/// A requirement on a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "self.operator in ['In', 'NotIn'] ? size(self.values) > 0 : size(self.values) == 0"
 ).message("values must be set for In and NotIn, and must not be set for Exists and DoesNotExist").field_path(".values"))]
 pub struct LabelRequirement {
-    /// The label's key.
+    /// Key of the label.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
-    /// How the label is compared with the values.
+    /// How the label relates to the values.
     pub operator: LabelOperator,
-    /// The values for `In` and `NotIn`.
+    /// Values for `In` and `NotIn`.
     #[serde(default)]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "set"))]
     pub values: Vec<LabelValue>,
@@ -63,7 +63,7 @@ pub enum LabelOperator {
 }
 
 impl LabelSelector {
-    /// Whether nothing is required. What an empty selector means is up to the field that holds it.
+    /// Whether there are no requirements. The field with the selector defines what an empty selector means.
     pub fn is_empty(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn match_labels_need_every_label_with_its_value() {
+    fn match_labels_require_all_labels_with_their_values() {
         let selector = LabelSelector {
             match_labels: [("app".to_owned(), "orders".into()), ("tier".to_owned(), "web".into())].into(),
             match_expressions: Vec::new(),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_mean_what_they_mean_in_kubernetes() {
+    fn operators_work_as_in_kubernetes() {
         let orders = labels(&[("team", "orders")]);
         let none = labels(&[]);
         assert!(requirement(LabelOperator::In, &["orders", "pay"]).matches(&orders));

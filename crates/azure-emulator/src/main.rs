@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use ensign_azure_emulator::state::StateDocument;
 use ensign_azure_emulator::{Emulator, EmulatorOptions};
+use ensign_runtime::duration_arg::DurationArg;
 use ensign_runtime::{error_chain, shutdown, telemetry};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -19,49 +20,49 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Parser)]
 #[command(name = "ensign-azure-emulator", version)]
 struct Args {
-    /// Address to serve https on; port 0 takes a free one
+    /// Address to serve HTTPS on; port 0 picks a free one
     #[arg(long, env = "ENSIGN_EMULATOR_LISTEN", value_name = "ADDRESS", default_value_t = EmulatorOptions::default().listen)]
     listen: SocketAddr,
-    /// Folder for ca.crt; a temporary one by default
+    /// Folder to write ca.crt to [default: a temporary one]
     #[arg(long, env = "ENSIGN_EMULATOR_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// State to start from, as JSON: what GET /_emulator/state answers
+    /// Initial state, as JSON: what GET /_emulator/state returns
     #[arg(long, env = "ENSIGN_EMULATOR_SEED", value_name = "FILE")]
     seed: Option<PathBuf>,
-    /// CA certificates (PEM) to trust when a token issuer's documents are read; repeatable
+    /// CA certificates (PEM) to trust when reading the documents of a token issuer; repeatable
     #[arg(long, env = "ENSIGN_EMULATOR_ISSUER_CA_FILE", value_name = "FILE", value_delimiter = ':')]
     issuer_ca_file: Vec<PathBuf>,
-    /// Seconds before a written federated identity credential gives tokens
-    #[arg(long, env = "ENSIGN_EMULATOR_PROPAGATION_SECONDS", value_name = "N", default_value_t = 0)]
-    propagation_seconds: u32,
-    /// Seconds before a role can be assigned to a new identity's principal
-    #[arg(long, env = "ENSIGN_EMULATOR_PRINCIPAL_REPLICATION_SECONDS", value_name = "N", default_value_t = 0)]
-    principal_replication_seconds: u32,
-    /// Seconds before a written role assignment gives access
-    #[arg(long, env = "ENSIGN_EMULATOR_ROLE_PROPAGATION_SECONDS", value_name = "N", default_value_t = 0)]
-    role_propagation_seconds: u32,
-    /// How long a write of a federated identity credential takes, in milliseconds
-    #[arg(long, env = "ENSIGN_EMULATOR_WRITE_LATENCY_MS", value_name = "N", default_value_t = EmulatorOptions::default().write_latency_ms)]
-    write_latency_ms: u64,
-    /// Refuse requests beyond Azure's published limits, as Azure does
+    /// How long until Entra accepts a new or changed federated identity credential, in whole seconds
+    #[arg(long, env = "ENSIGN_EMULATOR_PROPAGATION_DELAY", value_name = "DURATION", default_value_t = DurationArg::from_secs(0))]
+    propagation_delay: DurationArg,
+    /// How long until a role can be assigned to a new identity's principal, in whole seconds
+    #[arg(long, env = "ENSIGN_EMULATOR_PRINCIPAL_REPLICATION_DELAY", value_name = "DURATION", default_value_t = DurationArg::from_secs(0))]
+    principal_replication_delay: DurationArg,
+    /// How long until a new role assignment takes effect, in whole seconds
+    #[arg(long, env = "ENSIGN_EMULATOR_ROLE_PROPAGATION_DELAY", value_name = "DURATION", default_value_t = DurationArg::from_secs(0))]
+    role_propagation_delay: DurationArg,
+    /// How long a write of a federated identity credential takes
+    #[arg(long, env = "ENSIGN_EMULATOR_WRITE_LATENCY", value_name = "DURATION", default_value_t = DurationArg::from_millis(EmulatorOptions::default().write_latency_ms))]
+    write_latency: DurationArg,
+    /// Throttle requests beyond Azure's published rate limits, as Azure does
     #[arg(long, env = "ENSIGN_EMULATOR_PUBLISHED_LIMITS")]
     published_limits: bool,
-    /// Lifetime of the tokens that are given, in seconds
-    #[arg(long, env = "ENSIGN_EMULATOR_TOKEN_LIFETIME_SECONDS", value_name = "N", default_value_t = EmulatorOptions::default().token_lifetime_seconds)]
-    token_lifetime_seconds: u32,
+    /// Lifetime of issued tokens, in whole seconds
+    #[arg(long, env = "ENSIGN_EMULATOR_TOKEN_LIFETIME", value_name = "DURATION", default_value_t = DurationArg::from_secs(EmulatorOptions::default().token_lifetime_seconds.into()))]
+    token_lifetime: DurationArg,
     /// Tenant of the subscription
     #[arg(long, env = "ENSIGN_EMULATOR_TENANT_ID", value_name = "GUID", default_value_t = EmulatorOptions::default().tenant_id)]
     tenant_id: String,
     /// The subscription
     #[arg(long, env = "ENSIGN_EMULATOR_SUBSCRIPTION_ID", value_name = "GUID", default_value_t = EmulatorOptions::default().subscription_id)]
     subscription_id: String,
-    /// The resource group in it
+    /// The resource group of the subscription
     #[arg(long, env = "ENSIGN_EMULATOR_RESOURCE_GROUP", value_name = "NAME", default_value_t = EmulatorOptions::default().resource_group)]
     resource_group: String,
     /// Region of the resource group
     #[arg(long, env = "ENSIGN_EMULATOR_LOCATION", value_name = "REGION", default_value_t = EmulatorOptions::default().location)]
     location: String,
-    /// Stop when stdin is closed, so that the emulator never outlives the process that started it
+    /// Stop when stdin is closed, so that the emulator does not outlive the process that started it
     #[arg(long, env = "ENSIGN_EMULATOR_STOP_ON_STDIN_EOF")]
     stop_on_stdin_eof: bool,
     #[command(flatten)]
@@ -108,12 +109,12 @@ impl Args {
             data_dir: self.data_dir,
             seed,
             issuer_ca_pems: issuer_ca_pems.collect::<Result<_, _>>()?,
-            propagation_seconds: self.propagation_seconds,
-            principal_replication_seconds: self.principal_replication_seconds,
-            role_propagation_seconds: self.role_propagation_seconds,
-            write_latency_ms: self.write_latency_ms,
+            propagation_seconds: seconds("--propagation-delay", self.propagation_delay)?,
+            principal_replication_seconds: seconds("--principal-replication-delay", self.principal_replication_delay)?,
+            role_propagation_seconds: seconds("--role-propagation-delay", self.role_propagation_delay)?,
+            write_latency_ms: u64::try_from(self.write_latency.get().as_millis())?,
             published_limits: self.published_limits,
-            token_lifetime_seconds: self.token_lifetime_seconds,
+            token_lifetime_seconds: seconds("--token-lifetime", self.token_lifetime)?,
             tenant_id: self.tenant_id,
             subscription_id: self.subscription_id,
             resource_group: self.resource_group,
@@ -123,11 +124,17 @@ impl Args {
     }
 }
 
+/// The emulator's state has whole seconds.
+fn seconds(flag: &str, duration: DurationArg) -> Result<u32, Failure> {
+    let seconds = duration.whole_seconds().and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.ok_or_else(|| format!("{flag} must be whole seconds, at most {}s, not {duration}", u32::MAX).into())
+}
+
 fn read(path: &Path, flag: &str) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| format!("cannot read {} ({flag}): {error}", path.display()).into())
 }
 
-/// One line of JSON on stdout says that it is ready and where.
+/// Prints one line of JSON to stdout once the emulator is ready, with its addresses.
 fn announce(emulator: &Emulator) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(emulator.info())?)?;

@@ -1,4 +1,4 @@
-//! What is counted of requests to ARM. docs/metrics.md explains each.
+//! Metrics of requests to ARM, documented in docs/metrics.md.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::error::{ArmErrorCause, Operation};
 use ensign_core::scheduling::rate_limiter::Deferral;
+use ensign_runtime::label_values;
 
 /// The metrics of requests to ARM. Copies count together.
 #[derive(Clone, Debug, Default)]
@@ -43,13 +44,15 @@ enum Status {
 const KNOWN: [(u16, &str); 5] = [(401, "401"), (403, "403"), (404, "404"), (409, "409"), (429, "429")];
 
 /// Why a request was not sent yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Cause {
     /// It would have gone beyond Azure's limits.
     Limit,
-    /// Azure asked for a pause, or failed a moment ago.
+    /// Azure sent `Retry-After`, or a request just failed.
     Pause,
 }
+
+label_values!(Cause { Limit => "limit", Pause => "pause" });
 
 impl Status {
     const REST: [Self; 6] =
@@ -88,9 +91,9 @@ impl Status {
             Self::Known(text) => text,
             Self::ClientError => "4xx",
             Self::ServerError => "5xx",
-            Self::Unexpected => "Unexpected",
-            Self::NoAnswer => "NoAnswer",
-            Self::NoToken => "NoToken",
+            Self::Unexpected => "unexpected",
+            Self::NoAnswer => "no_answer",
+            Self::NoToken => "no_token",
         }
     }
 }
@@ -180,8 +183,8 @@ mod tests {
             r#"ensign_arm_requests_total{operation="put_credential",status="4xx"} 95"#,
             r#"ensign_arm_requests_total{operation="put_credential",status="5xx"} 100"#,
             r#"ensign_arm_requests_total{operation="read_identity",status="2xx"} 1"#,
-            r#"ensign_arm_requests_total{operation="read_identity",status="NoAnswer"} 1"#,
-            r#"ensign_arm_requests_postponed_total{cause="Limit"} 1"#,
+            r#"ensign_arm_requests_total{operation="read_identity",status="no_answer"} 1"#,
+            r#"ensign_arm_requests_postponed_total{cause="limit"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing: {text}");
         }

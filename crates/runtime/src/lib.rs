@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod deserialize_guard;
+pub mod duration_arg;
 pub mod error_chain;
 pub mod health;
 pub mod interner;

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 pub enum LogFormat {
     /// One JSON object on each line.
     Json,
-    /// For people.
+    /// Human-readable lines.
     #[default]
     Text,
 }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE};
 use ensign_controller::PodSettings;
 use ensign_core::cel::Mode;
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ impl GatingTeam<'_> {
         self.team.bind();
         self.gating.wait_for("the credential to exist", || {
             let binding = self.team.get("mib", "app")?;
-            (condition_of(&binding, "Ready")?["reason"] == "Settling").then_some(())
+            (condition_of(&binding, "Ready")?["reason"] == "Propagating").then_some(())
         });
     }
 
@@ -133,7 +133,7 @@ impl GatingTeam<'_> {
     pub fn wait_ungated(&self, pod: &str) -> Value {
         self.gating.wait_for(&format!("pod {pod} to be ungated"), || {
             let found = self.get_pod(pod);
-            (!gates(&found).contains(&IDENTITY_GATE) && found["metadata"]["labels"].get(HELD_LABEL).is_none())
+            (!gates(&found).contains(&IDENTITY_GATE) && found["metadata"]["labels"].get(GATED_LABEL).is_none())
                 .then_some(found)
         })
     }

@@ -1,6 +1,6 @@
 //! Pods as users create them, and what injection added to them.
 
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECT_LABEL};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECT_LABEL};
 use serde_json::{Value, json};
 
 use super::control_plane::ControlPlane;
@@ -56,5 +56,5 @@ pub fn gates(pod: &Value) -> Vec<&str> {
 
 /// Whether the pod has gate and label.
 pub fn is_gated(pod: &Value) -> bool {
-    gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][HELD_LABEL] == "true"
+    gates(pod).contains(&IDENTITY_GATE) && pod["metadata"]["labels"][GATED_LABEL] == "true"
 }

@@ -203,7 +203,7 @@ impl TestbedTeam<'_> {
         });
         self.apply(&json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": self.name, "labels": {"ensign.dev/held": "true"}},
+            "metadata": {"name": name, "namespace": self.name, "labels": {"ensign.dev/gated": "true"}},
             "spec": {
                 "schedulingGates": [{"name": "ensign.dev/identity"}],
                 "containers": [{"name": "app", "image": "app:1"}],

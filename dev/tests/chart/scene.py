@@ -33,9 +33,13 @@ POLICIES = [
 MONITORS = {"servicemonitors": "ServiceMonitor", "prometheusrules": "PrometheusRule"}
 
 
-def ensign():
-    """The program, with the emulator in it."""
-    return Path(os.environ["ENSIGN_BIN"]) if "ENSIGN_BIN" in os.environ else build.programs()["ensign"]
+def programs():
+    """The programs that the suite has built; built here otherwise."""
+    cluster = control_plane.ensure(Progress())
+    if "ENSIGN_BIN" in os.environ and "ENSIGN_AZURE_EMULATOR_BIN" in os.environ:
+        ensign, emulator = (Path(os.environ[name]) for name in ("ENSIGN_BIN", "ENSIGN_AZURE_EMULATOR_BIN"))
+        return environment.Programs(ensign, emulator, cluster)
+    return environment.Programs.of(build.programs(), cluster)
 
 
 class Scene(environment.Environment):
@@ -44,7 +48,7 @@ class Scene(environment.Environment):
     def __init__(self):
         root = Path(tempfile.mkdtemp(prefix="ensign-chart-"))
         super().__init__(root, Progress())
-        self.programs = environment.Programs(ensign(), control_plane.ensure(Progress()))
+        self.programs = programs()
         self._state.mkdir(mode=0o700)
         self.network = self.pods = self.api = None
         try:
@@ -84,9 +88,9 @@ class Scene(environment.Environment):
             "azure": {
                 "tenantID": self.azure["tenant_id"], "clientID": seed.CONTROLLER_CLIENT_ID, "cloud": "custom",
                 "armEndpoint": self.azure["arm_endpoint"], "authorityHost": self.azure["authority_host"],
-                "settleSeconds": 0, "extraCA": {"configMapName": "azure-ca"},
+                "propagationDelay": "0s", "extraCA": {"configMapName": "azure-ca"},
             },
-            # Nobody outside this machine can reach the issuer, but the stand-in for Entra can.
+            # The issuer is only reachable from this machine, where the emulator runs.
             "cluster": {"allowPrivateIssuer": True},
             # There is no cluster DNS.
             "controller": {"extraArgs": [f"--webhook-probe-address=127.0.0.1:{self.network.port}"]},

@@ -81,25 +81,25 @@ class Rights(unittest.TestCase):
         self.addCleanup(controller.close)
         pod = {
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "held", "labels": {"ensign.dev/held": "true", "app": "x"}, "finalizers": ["example.com/theirs"]},
+            "metadata": {"name": "gated", "labels": {"ensign.dev/gated": "true", "app": "x"}, "finalizers": ["example.com/theirs"]},
             "spec": {
                 "schedulingGates": [{"name": "ensign.dev/identity"}, {"name": "example.com/theirs"}],
                 "containers": [{"name": "app", "image": "app:1"}], "automountServiceAccountToken": False,
             },
         }
-        # A controller that runs would let the pod go meanwhile.
+        # A running controller would ungate the pod meanwhile.
         scene.kubectl("scale", "deployment/ensign-controller", "-n", NAMESPACE, "--replicas=0")
         scene.until("the controllers to be gone", lambda: all(one.account != "ensign-controller" for one in list(scene.pods.running.values())))
         path = "/api/v1/namespaces/kube-system/pods"
         scene.until("the service account", lambda: scene.api.find("/api/v1/namespaces/kube-system/serviceaccounts/default"))
         scene.api.post(path, pod)
-        path += "/held"
+        path += "/gated"
         violations = [
             (path, [{"op": "replace", "path": "/spec/containers/0/image", "value": "evil:1"}], "the spec of a pod"),
             (path, [{"op": "add", "path": "/spec/tolerations/-", "value": {"operator": "Exists"}}], "the spec of a pod"),
             (path, [{"op": "add", "path": "/spec/nodeSelector", "value": {"a": "b"}}], "the spec of a pod"),
             (path, [{"op": "add", "path": "/spec/activeDeadlineSeconds", "value": 5}], "the spec of a pod"),
-            (path, [{"op": "remove", "path": "/spec/schedulingGates/1"}], "the gates of a pod"),
+            (path, [{"op": "remove", "path": "/spec/schedulingGates/1"}], "the scheduling gates of a pod"),
             (path, [{"op": "replace", "path": "/metadata/labels/app", "value": "y"}], "the metadata of a pod"),
             (path, [{"op": "add", "path": "/metadata/labels/more", "value": "y"}], "the metadata of a pod"),
             (path, [{"op": "remove", "path": "/metadata/labels/app"}], "the metadata of a pod"),
@@ -129,13 +129,13 @@ class Rights(unittest.TestCase):
         for identity in (unclaimed, {**own, "metadata": {"name": "mib-2"}}):
             with self.assertRaises(Refused, msg=f"{identity}") as raised:
                 controller.post(f"{KINDS}/managedidentities?dryRun=All", identity)
-            self.assertIn("creates and deletes no such objects", raised.exception.message)
+            self.assertIn("may only create and delete ManagedIdentities", raised.exception.message)
         with self.assertRaises(Refused) as raised:
             controller.delete(f"{IDENTITY}?dryRun=All")
-        self.assertIn("creates and deletes no such objects", raised.exception.message)
+        self.assertIn("may only create and delete ManagedIdentities", raised.exception.message)
         # What is its own it may.
         controller.post(f"{KINDS}/managedidentities?dryRun=All", own)
-        lift = [{"op": "remove", "path": "/spec/schedulingGates/0"}, {"op": "remove", "path": "/metadata/labels/ensign.dev~1held"}]
+        lift = [{"op": "remove", "path": "/spec/schedulingGates/0"}, {"op": "remove", "path": "/metadata/labels/ensign.dev~1gated"}]
         lifted = controller.patch(f"{path}?dryRun=All", lift, "json")
         self.assertEqual(lifted["spec"]["schedulingGates"], [{"name": "example.com/theirs"}])
         annotate = {"metadata": {"annotations": {"azure.workload.identity/client-id": "x"}}}
@@ -162,7 +162,7 @@ class Rights(unittest.TestCase):
         for path in ("/api/v1/namespaces/shop", "/api/v1/namespaces/shop/status"):
             with self.assertRaises(Refused) as raised:
                 somebody.patch(f"{path}?dryRun=All", team)
-            self.assertIn("labels team of namespaces decide who may use identities", raised.exception.message)
+            self.assertIn("namespace labels team decide who may use identities", raised.exception.message)
         with self.assertRaises(Refused):
             somebody.post("/api/v1/namespaces?dryRun=All", {"metadata": {"name": "new", "labels": {"team": "orders"}}})
         somebody.patch("/api/v1/namespaces/shop?dryRun=All", {"metadata": {"labels": {"other": "x"}}})

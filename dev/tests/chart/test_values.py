@@ -33,7 +33,15 @@ REFUSED = [
     ({"injection.mode": "sidecar"}, "'/injection/mode'"),
     ({"controller.replicas": "0"}, "'/controller/replicas'"),
     ({"controller.extraArgs[0]": "webhook"}, "'/controller/extraArgs/0'"),
-    ({"hold": "maybe"}, "'/hold'"),
+    ({"gatePods": "maybe"}, "'/gatePods'"),
+    ({"azure.driftCheckInterval": "900"}, "'/azure/driftCheckInterval'"),
+    ({"azure.driftCheckInterval": "9s"}, "azure.driftCheckInterval must be 10s to 24h, not 9s"),
+    ({"azure.propagationDelay": "1h1ms"}, "azure.propagationDelay must be 0s to 1h"),
+    ({"controller.leaseDuration": "2500ms"}, "'/controller/leaseDuration'"),
+    ({"controller.leaseDuration": "1s"}, "controller.leaseDuration must be 2s to 10m"),
+    ({"webhook.drainDuration": "-5s"}, "'/webhook/drainDuration'"),
+    ({"webhook.drainDuration": "301s"}, "webhook.drainDuration must be 0s to 5m"),
+    ({"teardown.timeout": "4 m"}, "'/teardown/timeout'"),
     ({"azure.tenantID": ""}, "azure.tenantID is required"),
     ({"azure.clientID": ""}, "azure.clientID is required"),
     ({"image.repository": ""}, "image.repository is required"),
@@ -47,7 +55,7 @@ REFUSED = [
     ({"azureWorkloadIdentityCompat": "true", "injection.mode": "policy"}, "azureWorkloadIdentityCompat needs the webhook"),
     ({"webhook.enabled": "false"}, "webhook.enabled can be false only"),
     ({"injection.mode": "policy", "injection.policyBindings": "never"}, "injection.mode policy needs"),
-    ({"webhook.certificates.secretName": "ensign-webhook-tls"}, "webhook.certificates.secretName can't be"),
+    ({"webhook.certificates.secretName": "ensign-webhook-tls"}, "webhook.certificates.secretName must not be"),
 ]
 
 

@@ -47,8 +47,8 @@ class Verbs(unittest.TestCase):
 
     def live(self, scene):
         """Everything that Ensign does in a cluster, once."""
-        settling = ("--set", "azure.settleSeconds=20")
-        scene.install("--set", "injection.mode=webhook", *settling)
+        propagation = ("--set", "azure.propagationDelay=20s")
+        scene.install("--set", "injection.mode=webhook", *propagation)
         scene.rolled_out()
         scene.asked()
         scene.kubectl("create", "namespace", "stranger")
@@ -60,9 +60,9 @@ class Verbs(unittest.TestCase):
         scene.kubectl("apply", "-f", "-", stdin=json.dumps(identity(scene)))
         made = binding("orders", {"serviceAccountName": "orders", "injection": {"annotateServiceAccount": True}})
         scene.kubectl("create", "-n", "shop", "-f", "-", stdin=json.dumps(made))
-        held = scene.until("a pod that is held", lambda: self.held(scene))
-        path = f"/api/v1/namespaces/shop/pods/{held}"
-        scene.until("the pod to be let go", lambda: not scene.api.get(path)["spec"].get("schedulingGates"))
+        gated = scene.until("a gated pod", lambda: self.gated(scene))
+        path = f"/api/v1/namespaces/shop/pods/{gated}"
+        scene.until("the pod to be ungated", lambda: not scene.api.get(path)["spec"].get("schedulingGates"))
         account = "/api/v1/namespaces/shop/serviceaccounts/orders"
         scene.until("the service account to be annotated", lambda: scene.api.get(account)["metadata"].get("annotations"))
         # An identity of its own comes and goes with its binding.
@@ -72,14 +72,14 @@ class Verbs(unittest.TestCase):
         scene.kubectl("wait", "-n", "shop", "managedidentitybinding/own", "--for=condition=Ready", "--timeout=120s")
         scene.kubectl("delete", "-n", "shop", "managedidentitybinding", "own", "--timeout=60s")
         scene.until("the identity to go with its binding", lambda: len(scene.api.get(f"{KINDS}/managedidentities")["items"]) == 1)
-        # A new authority signs only after the webhook has seen it in the registration.
-        scene.api.patch(SECRET, {"metadata": {"annotations": {"ensign.dev/rotate-authority": "now"}}})
+        # A new CA signs only after the webhook has seen it in the webhook configuration.
+        scene.api.patch(SECRET, {"metadata": {"annotations": {"ensign.dev/rotate-ca": "now"}}})
         scene.until("the webhook to look at its registration", lambda: looked(scene))
-        scene.upgrade(*settling)
+        scene.upgrade(*propagation)
         scene.rolled_out()
         scene.until("the webhook to be registered no longer", lambda: not scene.api.get(REGISTRATION).get("webhooks"))
         # Back again, which empties the policies.
-        scene.upgrade("--set", "injection.mode=webhook", *settling)
+        scene.upgrade("--set", "injection.mode=webhook", *propagation)
         scene.rolled_out()
         scene.until("the webhook to be registered", lambda: scene.api.get(REGISTRATION).get("webhooks"))
         scene.until("the policies to be emptied", lambda: all(inert(scene.api.get(one)) for one in POLICIES))
@@ -89,8 +89,8 @@ class Verbs(unittest.TestCase):
         scene.until("the Lease to be made again", lambda: (scene.api.find(LEASE) or {}).get("metadata", {}).get("uid") not in (None, old))
 
     @staticmethod
-    def held(scene):
-        """A pod that waits for its identity; one that came too early to be held, or too late, is no answer."""
+    def gated(scene):
+        """A pod that waits for its identity; one that is created too early or too late to be gated does not count."""
         created = scene.api.post("/api/v1/namespaces/shop/pods?dryRun=All", pod(False, "orders"))
         if not is_injected(created) or not created["spec"].get("schedulingGates"):
             return None

@@ -1,4 +1,4 @@
-//! `ensign azure-role`: the rights that the controller needs in Azure, and no more.
+//! `ensign azure-role`: the controller's least-privilege role in Azure.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,39 +11,39 @@ use ensign_core::acceptance::scopes::AzureScope;
 
 const MAX_NAME: usize = 512;
 
-/// Print the smallest Azure role for the controller, with the commands that make and assign it.
+/// Print the controller's least-privilege Azure role, with the commands that create and assign it.
 ///
-/// The output is a shell script; somebody who may write role definitions and assignments in the scopes runs it. With `-o
-/// json` it is the role definition alone.
+/// The output is a shell script for someone who may write role definitions and role assignments in the scopes. With `-o
+/// json` it is only the role definition.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What the controller is to do in Azure; repeatable
+    /// What the controller does in Azure; repeatable
     #[arg(long, value_enum, value_delimiter = ',', default_value = "bind", value_name = "FEATURE,…")]
     feature: Vec<Feature>,
-    /// Where: the ARM ID of a subscription, a resource group or a user-assigned identity; repeatable
+    /// Where the controller acts: ARM ID of a subscription, a resource group or a user-assigned identity; repeatable
     #[arg(long, required = true, value_delimiter = ',', value_name = "ARM-ID,…")]
     scope: Vec<String>,
-    /// GUIDs of the roles that the controller may assign, and no other: needed for, and only with, the feature
-    /// role-assignments; repeatable
+    /// GUIDs of the only roles that the controller may assign; required with --feature role-assignments, and only there;
+    /// repeatable
     #[arg(long, value_delimiter = ',', value_name = "GUID,…")]
     assignable_roles: Vec<String>,
-    /// Object ID of the controller's own identity, its `principalId`; left to fill in if it is not given
+    /// Object ID (principalId) of the controller's own identity [default: a placeholder]
     #[arg(long, value_name = "GUID")]
     principal_id: Option<String>,
-    /// Name of the role, one in the tenant [default: "Ensign" and the features]
+    /// Name of the role, unique in the tenant [default: "Ensign" and the features]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum Output {
-    /// A shell script with the definition and both commands
+    /// A shell script that creates and assigns the role
     #[default]
     Script,
-    /// The definition alone
+    /// Only the role definition
     Json,
 }
 
@@ -72,7 +72,7 @@ impl Args {
         let features: BTreeSet<Feature> = self.feature.iter().copied().collect();
         let assigns = features.contains(&Feature::RoleAssignments);
         problems.require(assigns != self.assignable_roles.is_empty(), || {
-            "--assignable-roles has to name the roles that may be assigned, with --feature role-assignments and only then".to_owned()
+            "--assignable-roles is required with --feature role-assignments, and only there".to_owned()
         });
         for role in self.assignable_roles.iter().filter(|role| !is_guid(role)) {
             problems.require(false, || format!("--assignable-roles {role:?} is not a GUID"));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_definition_alone() {
+    fn json_is_only_the_role_definition() {
         let text = render(&["-o", "json", "--scope", SUBSCRIPTION]).unwrap();
         let definition: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(definition["Name"], "Ensign bind");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_makes_the_role_and_assigns_it_in_each_scope() {
+    fn the_script_creates_the_role_and_assigns_it_in_each_scope() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
         let script = render(&["--scope", SUBSCRIPTION, "--scope", &group, "--principal-id", GUID]).unwrap();
         assert!(script.starts_with("az role definition create --role-definition '{"), "{script}");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn to_observe_is_a_role_of_its_own() {
+    fn observe_is_a_separate_role() {
         let text = render(&["--feature=observe", "-o=json", "--scope", SUBSCRIPTION]).unwrap();
         let definition: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_to_assign_are_named_with_that_feature_and_only_then() {
+    fn assignable_roles_are_required_with_role_assignments_and_only_there() {
         let assigning = ["--scope", SUBSCRIPTION, "--feature=role-assignments"];
         assert!(render(&assigning).unwrap_err().contains("--assignable-roles"));
         assert!(
@@ -149,11 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_required_and_every_unusable_flag_is_named_at_once() {
+    fn a_scope_is_required_and_all_invalid_flags_are_reported_at_once() {
         assert!(render(&[]).unwrap_err().contains("--scope"));
         let problems = render(&["--scope=x,/subscriptions/y", "--principal-id=me", "--name= "]).unwrap_err();
         for named in ["\"x\"", "\"/subscriptions/y\"", "--principal-id", "--name"] {
-            assert!(problems.contains(named), "{named} is not named: {problems}");
+            assert!(problems.contains(named), "{named} is not reported: {problems}");
         }
     }
 }

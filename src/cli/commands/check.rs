@@ -22,25 +22,25 @@ const EXAMPLES: &str = "\
 Examples:
   In the controller's pod, with its own identity:
     kubectl exec -n ensign-system deployment/ensign-controller -- ensign check
-  From a laptop, with yours:
+  From a laptop, with your identity:
     ensign check --azure-allowed-scopes /subscriptions/<guid>/resourceGroups/<name>
 
-Exit status: 0 nothing fails, though there may be warnings; 1 something fails; 2 usage.";
+Exit status: 0 no check failed, though there may be warnings; 1 a check failed; 2 invalid flags.";
 
-/// Say whether the install works, and what to do where it does not. Nothing is written anywhere.
+/// Verify the install, and print how to fix what does not work. It writes nothing.
 ///
-/// It looks at the API server, the definitions, the Lease, the webhook's registration or the admission policies, the issuer and
-/// its keys, the controller's token from Entra, and at every identity that a ManagedIdentity or --azure-allowed-scopes names.
+/// It checks the API server, the CRDs, the Lease, the webhook configuration or the admission policies, the issuer and its
+/// keys, the controller's token from Entra, and each identity that a ManagedIdentity or --azure-allowed-scopes names.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
-    /// Ensign's own namespace
+    /// Namespace that Ensign runs in
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
-    /// The controller's service account, for the command that lets it in
+    /// Name of the controller's service account, for the command that creates its federated identity credential
     #[arg(long, env = "ENSIGN_SERVICE_ACCOUNT", default_value = "ensign-controller", value_name = "NAME")]
     service_account: String,
     /// Name of the controller's Lease
@@ -49,10 +49,10 @@ pub(crate) struct Args {
     /// Name of the MutatingWebhookConfiguration
     #[arg(long, env = "ENSIGN_WEBHOOK_CONFIGURATION", default_value = "ensign", value_name = "NAME")]
     webhook_configuration: String,
-    /// Issuer of service account tokens [default: what the API server says]
+    /// Service account issuer, exactly as in the tokens [default: read from the API server's discovery document]
     #[arg(long, env = "ENSIGN_SERVICE_ACCOUNT_ISSUER", value_name = "URL")]
     service_account_issuer: Option<String>,
-    /// Only warn of an issuer that Entra cannot reach; for development
+    /// Only warn about an issuer that Entra cannot reach; for development
     #[arg(long, env = "ENSIGN_ALLOW_PRIVATE_ISSUER")]
     allow_private_issuer: bool,
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub(in crate::cli) fn run(args: Args) -> Result<(), Failure> {
     block_on(serve(args, azure))
 }
 
-/// What is printed.
+/// The output.
 #[derive(Debug, Serialize)]
 struct Report {
     ok: bool,
@@ -101,7 +101,7 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     checks.extend(see_azure(&args, azure, issuer.as_deref(), seen.identities).await);
     let report = Report { ok: passes(&checks), checks };
     print(args.output, &report, || render(&report.checks))?;
-    if report.ok { Ok(()) } else { Err("the install does not work yet; each FAIL says who has to do what".into()) }
+    if report.ok { Ok(()) } else { Err("the install does not work yet; each FAIL above has a fix".into()) }
 }
 
 async fn see_cluster(args: &Args) -> Seen {
@@ -122,7 +122,7 @@ async fn see_cluster(args: &Args) -> Seen {
 async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: Vec<ArmId>) -> Vec<Check> {
     let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
     let failed =
-        |error: &dyn std::error::Error| vec![Check::fail("credential", error.to_string(), "see what the message says")];
+        |error: &dyn std::error::Error| vec![Check::fail("credential", error.to_string(), "follow the message")];
     let own = match own.credential(&cloud, &connection) {
         Ok(own) => own,
         Err(error) => return failed(&error),
@@ -149,14 +149,15 @@ async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: 
         match arm.list_identities(scope).await {
             Ok(listed) => identities.extend(listed.into_iter().map(|id| (id.key().to_owned(), id))),
             Err(error) => {
-                let cure = format!("an Azure administrator runs what `ensign azure-role --scope {scope}` prints");
+                let cure =
+                    format!("an Azure administrator runs the commands that `ensign azure-role --scope {scope}` prints");
                 checks.push(Check::fail("role", error.to_string(), cure));
             }
         }
     }
     if identities.is_empty() {
-        let cure = "make a ManagedIdentity, or give --azure-allowed-scopes, and check again";
-        checks.push(Check::warn("role", "no identity is known that the role could be tried on", cure));
+        let cure = "create a ManagedIdentity, or set --azure-allowed-scopes, and run the check again";
+        checks.push(Check::warn("role", "no identity to verify the role with", cure));
     }
     for id in identities.values() {
         checks.extend(ensign_azure::check::identity(&arm, id, &bootstrap).await);

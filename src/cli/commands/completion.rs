@@ -11,11 +11,11 @@ Examples:
   zsh:   ensign completion zsh > \"${fpath[1]}/_ensign\"
   fish:  ensign completion fish > ~/.config/fish/completions/ensign.fish";
 
-/// Print a script that completes the command line in a shell.
+/// Print a shell completion script.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The shell
+    /// Shell to complete in
     #[arg(value_enum)]
     shell: Shell,
 }

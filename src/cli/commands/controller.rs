@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -14,7 +13,7 @@ use crate::cli::flags::cluster::ClusterArgs;
 use crate::cli::flags::compatibility::CompatibilityArgs;
 use crate::cli::flags::injection::InjectionArgs;
 use crate::cli::flags::leader_election::LeaderElectionArgs;
-use crate::cli::flags::pod_gates::{HoldingArgs, SettleArgs};
+use crate::cli::flags::pod_gates::{PodGateArgs, PropagationArgs};
 use crate::cli::flags::role_assignments::RoleAssignmentArgs;
 use crate::cli::flags::webhook_registration::RegistrationArgs;
 use crate::cli::usage_errors::Problems;
@@ -30,13 +29,13 @@ use ensign_core::credentials::{issuer_url, names};
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::webhook_configuration::{Endpoint, excluded_namespaces};
 use ensign_runtime::clock::SystemClock;
+use ensign_runtime::duration_arg::DurationArg;
 use ensign_runtime::health::{self, Readiness};
-use ensign_runtime::metrics;
 use ensign_runtime::telemetry::{self, TelemetryArgs};
 use ensign_runtime::{shutdown, tls};
 
-/// Entra's limit is a day; more would only hide drift.
-const RESYNC_SECONDS: RangeInclusive<u64> = 10..=86_400;
+/// A longer interval would hide drift for more than a day.
+const DRIFT_CHECK_INTERVAL: RangeInclusive<DurationArg> = DurationArg::from_secs(10)..=DurationArg::from_secs(86_400);
 const CONCURRENCY: RangeInclusive<usize> = 1..=256;
 
 /// Flags of the controller. Each is also an environment variable.
@@ -48,13 +47,13 @@ pub(crate) struct Args {
     azure: AzureArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Seconds between looks at a steady identity, 10 to 86400, each of them one request to Azure; stretched where there
-    /// are too many for Azure's limits
-    #[arg(long, env = "ENSIGN_RESYNC_SECONDS", default_value_t = 900, value_name = "SECONDS")]
-    resync_seconds: u64,
+    /// Interval between drift checks of an identity that is in sync, 10s to 24h; each is one request to Azure, and the
+    /// interval grows if there are too many for Azure's rate limits
+    #[arg(long, env = "ENSIGN_DRIFT_CHECK_INTERVAL", default_value_t = DurationArg::from_secs(900), value_name = "DURATION")]
+    drift_check_interval: DurationArg,
     #[command(flatten)]
     azure_limits: AzureLimitsArgs,
-    /// Identities that are reconciled at a time, 1 to 256; under each one there is one write at a time
+    /// Identities that are reconciled concurrently, 1 to 256; writes to any one identity are sequential
     #[arg(long, env = "ENSIGN_CONCURRENCY", default_value_t = 8, value_name = "N")]
     concurrency: usize,
     #[command(flatten)]
@@ -64,35 +63,35 @@ pub(crate) struct Args {
     #[command(flatten)]
     injection: InjectionArgs,
     #[command(flatten)]
-    holding: HoldingArgs,
+    pod_gates: PodGateArgs,
     #[command(flatten)]
-    settle: SettleArgs,
-    /// Ensign's own namespace
+    propagation: PropagationArgs,
+    /// Namespace that Ensign runs in
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
     /// Name of the MutatingWebhookConfiguration to fill in
     #[arg(long, env = "ENSIGN_WEBHOOK_CONFIGURATION", default_value = "ensign", value_name = "NAME")]
     webhook_configuration: String,
-    /// Service of the webhook in Ensign's own namespace
+    /// Name of the webhook's Service, in Ensign's namespace
     #[arg(long, env = "ENSIGN_WEBHOOK_SERVICE", default_value = "ensign-webhook", value_name = "NAME")]
     webhook_service: String,
-    /// URL of the webhook, instead of a Service
+    /// URL of the webhook, instead of its Service
     #[arg(long, env = "ENSIGN_WEBHOOK_URL", value_name = "URL")]
     webhook_url: Option<String>,
-    /// Secret with the webhook's certificates, in Ensign's own namespace
+    /// Name of the Secret with the webhook's certificates, in Ensign's namespace
     #[arg(long, env = "ENSIGN_WEBHOOK_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
     webhook_secret: String,
     #[command(flatten)]
     registration: RegistrationArgs,
-    /// Namespaces whose pods never reach the webhook, besides kube-system and Ensign's own
+    /// Namespaces whose pods are never sent to the webhook, in addition to kube-system and Ensign's own; repeatable
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
-    /// Address of /livez, /readyz and /metrics
+    /// Address to serve /livez, /readyz and /metrics on
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8081", value_name = "ADDRESS")]
     health_listen: SocketAddr,
     #[command(flatten)]
     roles: RoleAssignmentArgs,
-    /// Write a JSON object with the health address here once everything runs
+    /// File to write once the controller is ready: a JSON object with its health address
     #[arg(long, env = "ENSIGN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
 }
@@ -105,13 +104,13 @@ pub(in crate::cli) fn run(args: Args) -> Result<(), Failure> {
 }
 
 impl Args {
-    /// Checks every flag, and the variables that say who the controller is in Azure; all problems are reported at once.
+    /// Validates all flags, and the variables with the controller's identity in Azure; reports all problems at once.
     fn validate(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<AzureSetup, Failure> {
         let mut problems = Problems::default();
         let azure = self.azure.resolve(variable, &mut problems);
         self.cluster.check(&mut problems);
         self.leader_election.check(&mut problems);
-        problems.within("--resync-seconds", &self.resync_seconds, &RESYNC_SECONDS);
+        problems.within("--drift-check-interval", &self.drift_check_interval, &DRIFT_CHECK_INTERVAL);
         problems.within("--concurrency", &self.concurrency, &CONCURRENCY);
         problems.dns_name("--namespace", &self.namespace);
         problems.dns_name("--webhook-configuration", &self.webhook_configuration);
@@ -120,10 +119,10 @@ impl Args {
         for name in &self.excluded_namespaces {
             problems.dns_name("--excluded-namespaces", name);
         }
-        problems.extend(self.injection.problems(self.compatibility.compatibility));
-        problems.extend(self.azure_limits.problems());
-        problems.extend(self.registration.problems());
-        self.settle.check(&mut problems);
+        self.injection.check(self.compatibility.compatibility, &mut problems);
+        self.azure_limits.check(&mut problems);
+        self.registration.check(&mut problems);
+        self.propagation.check(&mut problems);
         self.roles.check(&mut problems);
         if let Some(url) = &self.webhook_url {
             let is_https = url::Url::parse(url).is_ok_and(|url| url.scheme() == "https" && url.has_host());
@@ -153,12 +152,12 @@ impl Args {
 async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     let stop = shutdown::on_signal()?;
     let readiness = Readiness::default();
-    let counted = ControllerMetrics::default();
-    let mut registry = metrics::registry();
-    counted.register(&mut registry);
+    let metrics = ControllerMetrics::default();
+    let mut registry = ensign_runtime::metrics::registry();
+    metrics.register(&mut registry);
     let health = health::serve(args.health_listen, readiness.clone(), registry.into(), stop.clone()).await?;
     tracing::info!(health_address = %health, version = env!("CARGO_PKG_VERSION"), "starting");
-    let config = configure(&args, azure, readiness.clone(), counted).await?;
+    let config = configure(&args, azure, readiness.clone(), metrics).await?;
     let running = ensign_controller::run(config, stop.clone());
     let announced = ready_file::announce(
         args.ready_file,
@@ -184,7 +183,7 @@ async fn configure(
             .await?;
     let issuer_refusal = issuer_url::refusal(&issuer).filter(|_| !cluster.allow_private_issuer);
     if let Some(refusal) = &issuer_refusal {
-        tracing::error!("{refusal}; nothing is written to Azure");
+        tracing::error!("{refusal}; not writing to Azure");
     }
     let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
     let own = own.credential(&cloud, &connection)?;
@@ -201,7 +200,7 @@ async fn configure(
         audience: cloud.token_audience.clone(),
         excluded: webhook.excluded.clone(),
         compatibility: None,
-        hold: args.holding.hold,
+        hold: args.pod_gates.gate_pods,
     };
     let compatibility = args.compatibility.compatibility;
     let injection = args.injection.target(&client, compatibility, &args.namespace, pods).await?;
@@ -219,10 +218,10 @@ async fn configure(
             tenant_id,
             own_client_id: own.client_id,
             allowed_scopes: scopes,
-            settle: args.settle.settle(),
+            settle: args.propagation.delay(),
             roles: args.roles.policy(),
         },
-        resync: Duration::from_secs(args.resync_seconds),
+        resync: args.drift_check_interval.get(),
         azure_limits: args.azure_limits.limits(),
         spread: Spread::seeded(Uuid::new_v4().as_u64_pair().0),
         concurrency: args.concurrency,
@@ -234,7 +233,7 @@ async fn configure(
         leadership,
         issuer_watch: cluster.issuer_watch(),
         failpoints: Failpoints::default(),
-        pods: args.holding.hold.then_some(PodSettings { excluded }),
+        pods: args.pod_gates.gate_pods.then_some(PodSettings { excluded }),
         metrics,
     })
 }
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unusable_flag_is_named_at_once() {
+    fn all_invalid_flags_are_reported_at_once() {
         let flags = [
             "--azure-cloud=custom",
             "--azure-tenant-id=contoso",
@@ -270,13 +269,13 @@ mod tests {
             "--cluster-id= ",
             "--previous-cluster-id=",
             "--service-account-issuer=not a url",
-            "--issuer-check-seconds=1",
-            "--resync-seconds=86401",
+            "--issuer-check-interval=1s",
+            "--drift-check-interval=24h1s",
             "--concurrency=0",
-            "--settle-seconds=3601",
+            "--propagation-delay=1h1s",
             "--allowed-roles=Owner",
             "--allowed-role-scopes=/subscriptions/x",
-            "--lease-duration-seconds=0",
+            "--lease-duration=0s",
             "--lease-name=A",
             "--namespace=Upper",
             "--webhook-configuration=-x",
@@ -288,20 +287,20 @@ mod tests {
         let problems = validate(&flags).unwrap_err();
         let named = flags[1..].iter().map(|flag| flag.split('=').next().unwrap());
         for flag in named.chain(["needs --azure-arm-endpoint", "needs --azure-authority-host"]) {
-            assert!(problems.contains(flag), "{flag} is not named: {problems}");
+            assert!(problems.contains(flag), "{flag} is not reported: {problems}");
         }
         assert_eq!(problems.lines().count(), flags.len() + 2, "{problems}");
     }
 
     #[test]
-    fn an_id_that_the_cluster_had_before_is_another_one() {
+    fn the_previous_cluster_id_has_to_differ() {
         let problems = validate(&["--cluster-id=one", "--previous-cluster-id=one"]).unwrap_err();
         assert!(problems.contains("--previous-cluster-id must differ"), "{problems}");
     }
 
     #[test]
-    fn limits_are_named_with_the_value_that_is_beyond_them() {
-        let problems = validate(&["--resync-seconds=9"]).unwrap_err();
-        assert!(problems.ends_with("--resync-seconds must be 10 to 86400, and is 9"), "{problems}");
+    fn an_out_of_range_value_is_reported_with_its_range() {
+        let problems = validate(&["--drift-check-interval=9s"]).unwrap_err();
+        assert!(problems.ends_with("--drift-check-interval must be 10s to 24h, not 9s"), "{problems}");
     }
 }

@@ -1,4 +1,4 @@
-//! `ensign crds`: the custom resource definitions, from the types that the controller uses.
+//! `ensign crds`: the CRDs, generated from the types that the controller uses.
 
 use std::fs;
 use std::io::Write;
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 use crate::cli::Failure;
 use ensign_api::{crds, reference};
 
-/// Print the custom resource definitions as YAML, write them to a folder, or check a folder against them.
+/// Print the CRDs as YAML, write them to a folder, or compare them with a folder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Write one file for each definition into this folder
+    /// Write one file for each CRD into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "check")]
     write: Option<PathBuf>,
-    /// Fail when a file in this folder differs from the definitions
+    /// Fail if a file in this folder is not up to date
     #[arg(long, value_name = "DIR")]
     check: Option<PathBuf>,
-    /// The reference for people, in Markdown, in place of the definitions
+    /// Print the API reference in Markdown instead of the CRDs
     #[arg(long)]
     reference: bool,
 }
 
 pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
-    let files = if args.reference { reference::pages() } else { definitions()? };
+    let files = if args.reference { reference::pages() } else { crd_files()? };
     if let Some(folder) = &args.write {
-        fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        fs::create_dir_all(folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
         for (name, text) in &files {
             let path = folder.join(name);
             fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
@@ -42,7 +42,7 @@ pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn definitions() -> Result<Vec<(String, String)>, Failure> {
+fn crd_files() -> Result<Vec<(String, String)>, Failure> {
     Ok(crds::all_as_yaml()?.into_iter().map(|(name, text)| (name.to_owned(), text)).collect())
 }
 
@@ -56,5 +56,5 @@ fn check(folder: &Path, files: &[(String, String)], command: &str) -> Result<(),
         return Ok(());
     }
     let folder = folder.display();
-    Err(format!("{folder} is not current: {}; run `ensign {command} --write {folder}`", stale.join(", ")).into())
+    Err(format!("{folder} is out of date: {}; run `ensign {command} --write {folder}`", stale.join(", ")).into())
 }

@@ -1,4 +1,4 @@
-//! One file for each subcommand: its flags, and what they start.
+//! One file for each subcommand: its flags, and what it runs.
 
 pub(super) mod azure_role;
 pub(super) mod check;

@@ -18,40 +18,40 @@ use ensign_runtime::tls;
 
 const EXAMPLES: &str = "\
 Examples:
-  What a cluster that is gone has left in a subscription:
+  List what a deleted cluster has left in a subscription:
     ensign orphans --cluster-id 0f1e… --scope /subscriptions/<guid>
-  Delete it; the issuer is what the list shows:
+  Delete it; the list shows the issuer:
     ensign orphans --cluster-id 0f1e… --scope /subscriptions/<guid> --issuer https://… --delete
 
-The cluster ID was the UID of its namespace kube-system, unless it was set; the controller logged it at start, and the eight
-digits after `ensign-` in a credential's name are its hash.
+The cluster ID was the UID of its namespace kube-system, unless --cluster-id was set; the controller logged it at startup. The
+eight digits after `ensign-` in a credential's name are its hash.
 
-Exit status: 0 done; 1 something could not be looked at or deleted; 2 usage.";
+Exit status: 0 done; 1 something could not be read or deleted; 2 invalid flags.";
 
-/// List the federated identity credentials of a cluster that is gone, and delete them on request.
+/// List the federated identity credentials of a deleted cluster, and delete them on request.
 ///
-/// A credential is the cluster's only if its name recomputes from the cluster's ID and from its own issuer and subject: those
-/// of other clusters, and what was made by hand, are never listed or deleted. It refuses the cluster that your kubeconfig
-/// names: that one is not gone.
+/// A credential belongs to the cluster only if its name recomputes from the cluster's ID and from its own issuer and subject:
+/// those of other clusters, and those created by hand or by other tools, are never listed or deleted. The cluster that your
+/// kubeconfig points to is rejected: it still exists.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// ID of the cluster that is gone
+    /// ID of the deleted cluster
     #[arg(long, value_name = "ID")]
     cluster_id: String,
-    /// Where to look: ARM IDs of subscriptions, resource groups or user-assigned identities; comma-separated or repeated
+    /// Where to search: ARM IDs of subscriptions, resource groups or user-assigned identities; comma-separated or repeated
     #[arg(long, required = true, value_delimiter = ',', value_name = "ARM-ID,…")]
     scope: Vec<String>,
-    /// Only credentials of this issuer; repeatable. Required to delete: another cluster may have a copy of the ID
+    /// Only credentials with this issuer; repeatable. Required with --delete: another cluster may have a copy of the ID
     #[arg(long, value_name = "URL")]
     issuer: Vec<String>,
-    /// Delete what is found
+    /// Delete the credentials that are found
     #[arg(long)]
     delete: bool,
-    /// Do it without asking
+    /// Do not ask for confirmation
     #[arg(long, requires = "delete")]
     yes: bool,
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
     #[command(flatten)]
@@ -60,10 +60,10 @@ pub(crate) struct Args {
     telemetry: TelemetryArgs,
 }
 
-/// What is printed.
+/// The output.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
+struct SearchReport {
     #[serde(rename = "clusterID")]
     cluster_id: String,
     identities: usize,
@@ -89,7 +89,7 @@ impl Args {
         let scopes: Vec<AzureScope> = parsed.collect();
         problems.require(!self.cluster_id.trim().is_empty(), || "--cluster-id must not be empty".to_owned());
         problems.require(!self.delete || !self.issuer.is_empty(), || {
-            "--delete needs --issuer: list first, and name the issuer of the cluster that is gone".to_owned()
+            "--delete needs --issuer: list first, and specify the issuer of the deleted cluster".to_owned()
         });
         problems.finish(azure.map(|azure| (azure, scopes)))
     }
@@ -101,59 +101,61 @@ async fn serve(args: Args, azure: AzureSetup, scopes: Vec<AzureScope>) -> Result
     let tag = names::cluster_tag(&args.cluster_id);
     let arm = ArmClient::new(&cloud, &connection, own.credential, &tag)?.bounded(allowed);
     let search = OrphanSearch::new(arm, args.cluster_id.clone(), args.issuer.clone(), SystemClock::shared());
-    progress(&format!("looking for credentials ensign-{tag}-…"));
+    progress(&format!("searching for credentials ensign-{tag}-…"));
     let found = search.find(&scopes).await;
-    let here = match kube_client::client().await {
+    let current = match kube_client::client().await {
         Ok(client) => present(&client).await,
         Err(error) => Err(error),
     };
-    match here {
+    match current {
         Ok(present) => {
             if let Some(refusal) = not_gone(&args.cluster_id, &present, &found.orphans) {
                 return Err(Usage(refusal).into());
             }
         }
-        Err(error) => progress(&format!("warning: no cluster was asked whether it is the one that is gone ({error})")),
+        Err(error) => {
+            progress(&format!("warning: could not verify that your kubeconfig points to another cluster ({error})"));
+        }
     }
-    let mut outcome = Outcome {
+    let mut report = SearchReport {
         cluster_id: args.cluster_id.clone(),
         identities: found.identities,
         orphans: found.orphans,
         deleted: Vec::new(),
         problems: found.problems,
     };
-    if args.delete && !outcome.orphans.is_empty() {
-        let count = outcome.orphans.len();
+    if args.delete && !report.orphans.is_empty() {
+        let count = report.orphans.len();
         confirm(
             args.yes,
             &format!("This deletes {count} federated identity credential(s) of cluster {}", args.cluster_id),
         )?;
-        for orphan in &outcome.orphans {
+        for orphan in &report.orphans {
             match search.delete(orphan).await {
-                Ok(()) => outcome.deleted.push(orphan.name.clone()),
-                Err(problem) => outcome.problems.push(problem),
+                Ok(()) => report.deleted.push(orphan.name.clone()),
+                Err(problem) => report.problems.push(problem),
             }
         }
     }
-    print(args.output, &outcome, || render(&outcome))?;
-    if outcome.problems.is_empty() { Ok(()) } else { Err("not everything could be done; see above".into()) }
+    print(args.output, &report, || render(&report))?;
+    if report.problems.is_empty() { Ok(()) } else { Err("something remains to be done; see TO DO above".into()) }
 }
 
-fn render(outcome: &Outcome) -> String {
+fn render(report: &SearchReport) -> String {
     let mut lines = vec![format!(
-        "{} identities looked at, {} credential(s) of cluster {}, {} deleted",
-        outcome.identities,
-        outcome.orphans.len(),
-        outcome.cluster_id,
-        outcome.deleted.len()
+        "{} identities checked, {} credential(s) of cluster {}, {} deleted",
+        report.identities,
+        report.orphans.len(),
+        report.cluster_id,
+        report.deleted.len()
     )];
-    for orphan in &outcome.orphans {
-        let deleted = if outcome.deleted.contains(&orphan.name) { "deleted: " } else { "" };
+    for orphan in &report.orphans {
+        let deleted = if report.deleted.contains(&orphan.name) { "deleted: " } else { "" };
         lines.push(format!("{deleted}{}", orphan.name));
         lines.push(format!("  trusts {} of issuer {}", orphan.subject, orphan.issuer));
         lines.push(format!("  under {}", orphan.identity));
     }
-    lines.extend(outcome.problems.iter().map(|problem| format!("TO DO: {problem}")));
+    lines.extend(report.problems.iter().map(|problem| format!("TO DO: {problem}")));
     lines.join("\n") + "\n"
 }
 
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_deleted_without_the_issuer_of_the_cluster_that_is_gone() {
+    fn deleting_requires_the_issuer_of_the_deleted_cluster() {
         let scope = "--scope=/subscriptions/00000000-0000-0000-0000-000000000001";
         assert_eq!(problems(&["--cluster-id=x", scope]), "");
         assert!(problems(&["--cluster-id=x", scope, "--delete"]).contains("--delete needs --issuer"));
@@ -183,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn every_unusable_flag_is_named_at_once() {
-        let said = problems(&["--cluster-id= ", "--scope=rg,/subscriptions/y"]);
+    fn all_invalid_flags_are_reported_at_once() {
+        let reported = problems(&["--cluster-id= ", "--scope=rg,/subscriptions/y"]);
         for part in ["--cluster-id", "\"rg\"", "\"/subscriptions/y\""] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(reported.contains(part), "{part}: {reported}");
         }
     }
 }

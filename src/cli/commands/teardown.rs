@@ -1,5 +1,6 @@
 //! `ensign teardown`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::cli::flags::azure::{AzureArgs, AzureSetup};
@@ -17,50 +18,52 @@ use ensign_core::commands::teardown::{Disposal, Report};
 use ensign_core::credentials::names;
 use ensign_core::credentials::ownership::Cluster;
 use ensign_runtime::clock::SystemClock;
+use ensign_runtime::duration_arg::DurationArg;
 use ensign_runtime::telemetry::{self, TelemetryArgs};
 use ensign_runtime::{shutdown, tls};
 
-const TIMEOUT_SECONDS: std::ops::RangeInclusive<u64> = 1..=86_400;
+const TIMEOUT: RangeInclusive<DurationArg> = DurationArg::from_secs(1)..=DurationArg::from_secs(86_400);
 
 const EXAMPLES: &str = "\
 Examples:
-  Before `helm uninstall`, so that nobody is trusted any more:
+  Before `helm uninstall`, so that no service account is trusted any more:
     ensign teardown --credentials delete --stop-controller ensign-controller
-  Move an identity's pods elsewhere, and leave the trust as it is:
+  Remove Ensign, and leave the trust in Azure in place:
     ensign teardown --credentials abandon --yes
-  A namespace that does not go away because Ensign was removed before:
+  Unblock a namespace that hangs in deletion because Ensign was removed first:
     ensign teardown --credentials delete
 
-Exit status: 0 everything is done; 1 something is left, which the output names with who has to do what; 2 usage.";
+Exit status: 0 everything is done; 1 something remains to be done, listed under TO DO; 2 invalid flags.";
 
-/// Take Ensign down in this cluster: nothing blocks pods, nobody is trusted (or everybody still is, if you say so), and no
-/// object holds its namespace.
+/// Prepare the removal of Ensign from this cluster: end injection, delete or abandon the credentials in Azure, and remove
+/// finalizers.
 ///
-/// It ends injection, lets held pods go, deletes or abandons the federated identity credentials that this cluster's Ensign
-/// wrote, releases finalizers, and prints what remains in Azure. It holds the controller's Lease meanwhile, so that no
-/// controller works against it. Objects stay; a later install goes on with them. Repeating it is safe.
+/// It removes the webhook's entries and empties the admission policies, ungates pods, deletes or abandons the federated
+/// identity credentials that this cluster's Ensign wrote, removes finalizers, and prints what remains in Azure. It holds the
+/// controller's Lease while it runs, so that no controller works against it. The objects stay, and a later install
+/// continues with them. It is safe to run again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What becomes of the credentials that this cluster's Ensign wrote
+    /// What happens to the credentials that this cluster's Ensign wrote
     #[arg(long, env = "ENSIGN_TEARDOWN_CREDENTIALS", value_enum, value_name = "WHAT")]
     credentials: Credentials,
-    /// Do it without asking
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Scale this Deployment in Ensign's own namespace to 0 first: the controller
+    /// Name of the controller's Deployment in Ensign's namespace, to scale to 0 first
     #[arg(long, env = "ENSIGN_TEARDOWN_STOP_CONTROLLER", value_name = "NAME")]
     stop_controller: Option<String>,
-    /// Seconds to wait until no controller leads, and for trouble with Azure that passes by itself
-    #[arg(long, env = "ENSIGN_TEARDOWN_TIMEOUT_SECONDS", default_value_t = 300, value_name = "SECONDS")]
-    timeout_seconds: u64,
-    /// What to print
+    /// How long to wait until no controller leads, and for Azure problems that may resolve on their own, 1s to 24h
+    #[arg(long, env = "ENSIGN_TEARDOWN_TIMEOUT", default_value_t = DurationArg::from_secs(300), value_name = "DURATION")]
+    timeout: DurationArg,
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
-    /// Ensign's own namespace
+    /// Namespace that Ensign runs in
     #[arg(long, env = "ENSIGN_NAMESPACE", default_value = "ensign-system", value_name = "NAME")]
     namespace: String,
-    /// Name of the MutatingWebhookConfiguration to empty
+    /// Name of the MutatingWebhookConfiguration to remove Ensign's entries from
     #[arg(long, env = "ENSIGN_WEBHOOK_CONFIGURATION", default_value = "ensign", value_name = "NAME")]
     webhook_configuration: String,
     #[command(flatten)]
@@ -78,9 +81,9 @@ pub(crate) struct Args {
 /// Values of the flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Credentials {
-    /// Delete them in Azure: nobody is trusted through them any more
+    /// Delete them in Azure: the service accounts are not trusted any more
     Delete,
-    /// Leave them in Azure, where they go on giving trust
+    /// Leave them in Azure: the service accounts stay trusted
     Abandon,
 }
 
@@ -97,13 +100,13 @@ impl Args {
         let azure = self.azure.resolve(|name| std::env::var_os(name), &mut problems);
         self.cluster.check(&mut problems);
         self.leader_election.check(&mut problems);
-        problems.extend(self.azure_limits.problems());
+        self.azure_limits.check(&mut problems);
         problems.dns_name("--namespace", &self.namespace);
         problems.dns_name("--webhook-configuration", &self.webhook_configuration);
         if let Some(name) = &self.stop_controller {
             problems.dns_name("--stop-controller", name);
         }
-        problems.within("--timeout-seconds", &self.timeout_seconds, &TIMEOUT_SECONDS);
+        problems.within("--timeout", &self.timeout, &TIMEOUT);
         problems.finish(azure)
     }
 
@@ -120,13 +123,13 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     let cluster = &args.cluster;
     let (id, issuer) = discover(&client, cluster.cluster_id.clone(), cluster.service_account_issuer.clone()).await?;
     let tag = names::cluster_tag(&id);
-    let what = match args.disposal() {
+    let effect = match args.disposal() {
         Disposal::Delete => "deletes every federated identity credential that Ensign wrote for",
         Disposal::Abandon => {
             "leaves in Azure, still trusted, every federated identity credential that Ensign wrote for"
         }
     };
-    confirm(args.yes, &format!("This ends injection in cluster {id} ({tag}), and {what} issuer {issuer}"))?;
+    confirm(args.yes, &format!("This ends injection in cluster {id} ({tag}), and {effect} issuer {issuer}"))?;
     let stop = shutdown::on_signal()?;
     let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
     let own = own.credential(&cloud, &connection)?;
@@ -145,7 +148,7 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
             tenant_id,
             own_client_id: own.client_id,
             settle: Duration::ZERO,
-            // What was given is not taken back here: see the report.
+            // Role assignments are kept; the report lists them.
             roles: None,
             allowed_scopes: scopes,
         },
@@ -156,22 +159,22 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
         registration: args.webhook_configuration.clone(),
         azure_limits: args.azure_limits.limits(),
         clock: SystemClock::shared(),
-        patience: Duration::from_secs(args.timeout_seconds),
+        patience: args.timeout.get(),
         client,
     };
     let report = teardown(config, |step| progress(&describe(&step)), stop).await?;
     print(args.output, &report, || render(&report))?;
-    if report.is_complete() { Ok(()) } else { Err("something is left to do; see above".into()) }
+    if report.is_complete() { Ok(()) } else { Err("something remains to be done; see TO DO above".into()) }
 }
 
 fn describe(step: &TeardownStep) -> String {
     match step {
         TeardownStep::Leading => "waiting until no controller leads".to_owned(),
-        TeardownStep::NoNamespace => "Ensign's namespace is gone, so that no controller can run".to_owned(),
-        TeardownStep::Injection => "ending injection: the webhook's registration and the admission policies".to_owned(),
-        TeardownStep::Pods => "letting held pods go".to_owned(),
+        TeardownStep::NoNamespace => "Ensign's namespace does not exist, so no controller can run".to_owned(),
+        TeardownStep::Injection => "ending injection: the webhook configuration and the admission policies".to_owned(),
+        TeardownStep::Pods => "ungating pods".to_owned(),
         TeardownStep::Identity(name, number, count) => format!("[{number}/{count}] {name}"),
-        TeardownStep::Waiting(wait, why) => format!("  again in {} s: {why}", wait.as_secs().max(1)),
+        TeardownStep::Waiting(wait, reason) => format!("  retrying in {} s: {reason}", wait.as_secs().max(1)),
     }
 }
 
@@ -181,15 +184,16 @@ fn render(report: &Report) -> String {
         text.push_str(&line);
         text.push('\n');
     };
-    line(format!("cluster {}: injection ended, {} held pod(s) let go", report.cluster_id, report.pods_started));
+    line(format!("cluster {}: injection ended, {} pod(s) ungated", report.cluster_id, report.pods_started));
     for identity in &report.identities {
-        let name = if identity.arm_id.is_empty() { "bindings to no ManagedIdentity" } else { identity.arm_id.as_str() };
+        let name =
+            if identity.arm_id.is_empty() { "bindings without a ManagedIdentity" } else { identity.arm_id.as_str() };
         let (deleted, released) = (identity.deleted.len(), identity.released.len());
         line(format!("{name}: {deleted} credential(s) deleted, {released} object(s) released"));
         for left in &identity.remaining {
-            let whose = if left.ours { "Ensign's own" } else { "not Ensign's" };
-            let said = if identity.asked_azure { "" } else { ", as status has it" };
-            line(format!("  remains in Azure ({whose}{said}) and trusts {}: {}", left.subject, left.name));
+            let owner = if left.ours { "Ensign's own" } else { "not Ensign's" };
+            let source = if identity.asked_azure { "" } else { ", according to the status" };
+            line(format!("  remains in Azure ({owner}{source}) and trusts {}: {}", left.subject, left.name));
             line(format!("    {}", left.command));
         }
         if let Some(problem) = &identity.problem {
@@ -199,7 +203,7 @@ fn render(report: &Report) -> String {
     for problem in &report.problems {
         line(format!("TO DO: {problem}"));
     }
-    line("In Azure there are also the controller's own identity, the credential that lets it in and its role assignment, which whoever installed Ensign made; delete them when no cluster uses them.".to_owned());
+    line("Azure still has the controller's own identity, its federated identity credential and its role assignment, which were created when Ensign was installed; delete them once no cluster uses them.".to_owned());
     text
 }
 
@@ -221,24 +225,24 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_of_the_credentials_has_to_be_said() {
+    fn credentials_is_a_required_flag() {
         assert!(parse(&[]).is_err());
         assert_eq!(parse(&["--credentials=delete"]).unwrap().disposal(), Disposal::Delete);
         assert_eq!(parse(&["--credentials=abandon"]).unwrap().disposal(), Disposal::Abandon);
     }
 
     #[test]
-    fn every_unusable_flag_is_named_at_once() {
-        let flags = ["--credentials=delete", "--namespace=Upper", "--stop-controller=_", "--timeout-seconds=0"];
+    fn all_invalid_flags_are_reported_at_once() {
+        let flags = ["--credentials=delete", "--namespace=Upper", "--stop-controller=_", "--timeout=0s"];
         let problems = parse(&flags).unwrap().validate().unwrap_err().to_string();
         for flag in &flags[1..] {
             let flag = flag.split('=').next().unwrap();
-            assert!(problems.contains(flag), "{flag} is not named: {problems}");
+            assert!(problems.contains(flag), "{flag} is not reported: {problems}");
         }
     }
 
     #[test]
-    fn what_remains_is_told_with_the_command_that_removes_it() {
+    fn what_remains_is_listed_with_the_command_that_deletes_it() {
         let left = Remaining {
             name: "fic".to_owned(),
             subject: "system:serviceaccount:a:b".to_owned(),
@@ -258,7 +262,7 @@ mod tests {
         };
         assert!(!report.is_complete());
         let text = render(&report);
-        for part in ["as status has it", "az identity x", "TO DO: ask"] {
+        for part in ["according to the status", "az identity x", "TO DO: ask"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

@@ -5,15 +5,15 @@ use serde::Serialize;
 use crate::cli::Failure;
 use crate::cli::output::{Output, print};
 
-/// Print the version, and what this build can do.
+/// Print the version of this build.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to print
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 }
 
-/// What a build says of itself. Nothing in it depends on where or when it was built.
+/// Information about the build; it does not depend on where or when it was built.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Build {
@@ -24,7 +24,7 @@ struct Build {
 }
 
 impl Build {
-    fn own() -> Self {
+    fn current() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             api_version: format!("{}/{}", ensign_api::GROUP, ensign_api::VERSION),
@@ -35,6 +35,6 @@ impl Build {
 }
 
 pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
-    let build = Build::own();
+    let build = Build::current();
     print(args.output, &build, || format!("ensign {}\n", build.version))
 }

@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::flags::compatibility::WebhookCompatibilityArgs;
-use crate::cli::flags::pod_gates::HoldingArgs;
+use crate::cli::flags::pod_gates::PodGateArgs;
 use crate::cli::flags::webhook_certificates::CertificateArgs;
 use crate::cli::flags::webhook_limits::LimitArgs;
 use crate::cli::usage_errors::Problems;
@@ -25,13 +25,13 @@ use ensign_webhook;
 use ensign_webhook::Options;
 use ensign_webhook::metrics::WebhookMetrics;
 
-/// Flags of the subcommand.
+/// Flags of the webhook. Each is also an environment variable.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Address for admission reviews over HTTPS
+    /// Address to serve admission reviews on, over HTTPS
     #[arg(long, env = "ENSIGN_LISTEN", default_value = "0.0.0.0:9443", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Address for health checks and metrics over HTTP
+    /// Address to serve /livez, /readyz and /metrics on, over HTTP
     #[arg(long, env = "ENSIGN_HEALTH_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     health_listen: SocketAddr,
     /// Namespace that Ensign runs in
@@ -39,30 +39,30 @@ pub(crate) struct Args {
     namespace: String,
     #[command(flatten)]
     certificates: CertificateArgs,
-    /// DNS name or address under which the API server reaches the webhook; repeatable (default: `ensign-webhook.NAMESPACE.svc`)
+    /// DNS name or IP address under which the API server reaches the webhook; repeatable [default: ensign-webhook.NAMESPACE.svc]
     #[arg(long, env = "ENSIGN_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     tls_san: Vec<String>,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Namespaces whose pods are never touched, besides kube-system and Ensign's own
+    /// Namespaces whose pods are never changed, in addition to kube-system and Ensign's own; repeatable
     #[arg(long, env = "ENSIGN_EXCLUDED_NAMESPACES", value_delimiter = ',', value_name = "NAME,…")]
     excluded_namespaces: Vec<String>,
     /// Azure cloud of the identities
     #[arg(long, env = "ENSIGN_AZURE_CLOUD", value_enum, default_value_t)]
     azure_cloud: CloudName,
-    /// Entra authority that pods get, for --azure-cloud custom
+    /// Entra authority that is injected into pods, for --azure-cloud custom
     #[arg(long, env = "ENSIGN_AZURE_AUTHORITY_HOST", value_name = "URL")]
     azure_authority_host: Option<String>,
-    /// Audience of the tokens that pods get [default: the cloud's]
+    /// Audience of the tokens that pods exchange [default: the cloud's]
     #[arg(long, env = "ENSIGN_AZURE_TOKEN_AUDIENCE", value_name = "AUDIENCE")]
     azure_token_audience: Option<String>,
-    /// File to write once the webhook is ready: JSON with its addresses
+    /// File to write once the webhook is ready: a JSON object with its addresses
     #[arg(long, env = "ENSIGN_READY_FILE", value_name = "FILE")]
     ready_file: Option<PathBuf>,
     #[command(flatten)]
     compatibility: WebhookCompatibilityArgs,
     #[command(flatten)]
-    holding: HoldingArgs,
+    pod_gates: PodGateArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
 }
@@ -77,7 +77,7 @@ pub(in crate::cli) fn run(args: Args) -> Result<(), Failure> {
 async fn serve(args: Args, options: Options) -> Result<(), Failure> {
     let stop = shutdown::on_signal()?;
     let readiness = Readiness::default();
-    // Health outlives `stop`: that the webhook is no longer ready has to be seen while it drains.
+    // Health checks outlive `stop`: probes have to see that the webhook is not ready any more while it drains.
     let health_stop = CancellationToken::new();
     let _end_health = health_stop.clone().drop_guard();
     let mut registry = metrics::registry();
@@ -96,7 +96,7 @@ async fn serve(args: Args, options: Options) -> Result<(), Failure> {
         stop,
         move || serde_json::json!({"health_address": health.to_string(), "webhook_url": webhook_url}),
     );
-    // A webhook that can't go on ends at once; one that goes on announces itself on the way.
+    // A webhook that fails ends at once; one that becomes ready writes its ready file and keeps running.
     let mut running = std::pin::pin!(running);
     tokio::select! {
         result = &mut running => result?,
@@ -109,15 +109,12 @@ async fn serve(args: Args, options: Options) -> Result<(), Failure> {
 }
 
 impl Args {
-    /// Flags to meaning; all problems are reported at once.
+    /// Validates all flags; reports all problems at once.
     fn options(&self) -> Result<Options, Failure> {
         let mut problems = Problems::default();
         problems.dns_name("--namespace", &self.namespace);
-        for (flag, name) in self.certificates.names() {
-            problems.dns_name(flag, name);
-        }
-        problems.extend(self.certificates.problems());
-        problems.extend(self.limits.problems());
+        self.certificates.check(&mut problems);
+        self.limits.check(&mut problems);
         for name in &self.excluded_namespaces {
             problems.dns_name("--excluded-namespaces", name);
         }
@@ -126,7 +123,7 @@ impl Args {
                 format!("--tls-san {name:?} is neither a DNS name nor an IP address")
             });
         }
-        problems.extend(self.compatibility.problems());
+        self.compatibility.check(&mut problems);
         let entra = problems
             .take(self.azure_cloud.entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref()));
         let options = entra.map(|(authority_host, audience)| Options {
@@ -140,10 +137,10 @@ impl Args {
                 audience,
                 excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
                 compatibility: self.compatibility.compatibility(),
-                hold: self.holding.hold,
+                hold: self.pod_gates.gate_pods,
             },
             limits: self.limits.limits(),
-            lame_duck: self.limits.lame_duck(),
+            lame_duck: self.limits.drain_duration(),
             metrics: WebhookMetrics::default(),
         });
         problems.finish(options)
@@ -168,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_the_public_cloud_and_the_name_of_the_service_are_used() {
+    fn defaults_are_the_public_cloud_and_the_name_of_the_service() {
         let options = parse(&[]).unwrap();
         assert_eq!(options.config.authority_host, "https://login.microsoftonline.com/");
         assert_eq!(options.config.audience, "api://AzureADTokenExchange");
@@ -189,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unusable_flag_is_named_at_once() {
+    fn all_invalid_flags_are_reported_at_once() {
         let flags = [
             "--namespace=Upper",
             "--tls-secret=-x",
@@ -198,11 +195,11 @@ mod tests {
             "--azure-cloud=custom",
             "--azure-token-audience=",
             "--webhook-configuration=_",
-            "--ca-propagation-seconds=0",
+            "--ca-propagation-delay=0s",
             "--max-connections=1",
             "--max-requests=0",
             "--request-memory-mib=1",
-            "--drain-seconds=1000",
+            "--drain-duration=1000s",
         ];
         let problems = parse(&flags).unwrap_err();
         let named = [
@@ -213,15 +210,15 @@ mod tests {
             "--azure-authority-host",
             "--azure-token-audience",
             "--webhook-configuration",
-            "--ca-propagation-seconds",
+            "--ca-propagation-delay",
             "--max-connections",
             "--max-requests",
             "--request-memory-mib",
-            "--drain-seconds",
+            "--drain-duration",
         ];
         assert_eq!(problems.lines().count(), named.len() + 1, "{problems}");
         for flag in named {
-            assert!(problems.contains(flag), "{flag} is not named: {problems}");
+            assert!(problems.contains(flag), "{flag} is not reported: {problems}");
         }
     }
 
@@ -237,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_over_http_is_refused() {
+    fn an_authority_over_http_is_rejected() {
         let flags = ["--azure-cloud=custom", "--azure-authority-host=http://login.example/"];
         assert!(parse(&flags).unwrap_err().contains("--azure-authority-host"));
     }

@@ -1,4 +1,4 @@
-//! Flags for Azure: which cloud and tenant, how it is reached, who the controller is there, and where it may act.
+//! Flags for Azure: the cloud and the tenant, how to connect, the controller's identity, and where it may act.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use ensign_azure::{Connection, ProxySettings, read_certificates};
 use ensign_core::acceptance::scopes::{AllowedScopes, AzureScope};
 use ensign_runtime::error_chain;
 
-/// Where other programs look for a proxy, the first that is set.
+/// The variables that other programs read a proxy from; the first one that is set applies.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
@@ -23,27 +23,27 @@ const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 pub(in crate::cli) struct AzureArgs {
     #[command(flatten)]
     cloud: CloudArgs,
-    /// Entra tenant of this install, a GUID [default: `AZURE_TENANT_ID`, the one of the controller's own identity]
+    /// Entra tenant of this install, a GUID [default: `AZURE_TENANT_ID`, the tenant of the controller's own identity]
     #[arg(long, env = "ENSIGN_AZURE_TENANT_ID", value_name = "GUID")]
     azure_tenant_id: Option<String>,
-    /// Where in Azure the controller may act at all, whatever objects say: ARM IDs of subscriptions, resource groups or
-    /// user-assigned identities; comma-separated or repeated [default: wherever its role lets it]
+    /// ARM IDs of subscriptions, resource groups or user-assigned identities that the controller may act in, regardless of
+    /// the objects; comma-separated or repeated [default: everywhere its role allows]
     #[arg(long, env = "ENSIGN_AZURE_ALLOWED_SCOPES", value_delimiter = ',', value_name = "ARM-ID,…")]
     azure_allowed_scopes: Vec<String>,
-    /// PEM file with certificates to trust for Azure besides the system's, for example of a proxy that looks into TLS
+    /// PEM file with certificates to trust for Azure in addition to the system's, for example those of a TLS-inspecting proxy
     #[arg(long, env = "ENSIGN_AZURE_CA_FILE", value_name = "FILE")]
     azure_ca_file: Option<PathBuf>,
-    /// Proxy for Entra and ARM alike, never for the API server: `http://host:port` or `https://host:port`, with
-    /// `user:password@` if it asks for that [default: `HTTPS_PROXY`, then `ALL_PROXY`]
+    /// Proxy for Entra and ARM, never for the API server: http://host:port or https://host:port, with user:password@ if it
+    /// requires authentication [default: `HTTPS_PROXY`, then `ALL_PROXY`]
     #[arg(long, env = "ENSIGN_HTTPS_PROXY", hide_env_values = true, value_name = "URL")]
     https_proxy: Option<Masked>,
-    /// Hosts of Azure to reach without the proxy: names with all below them, addresses or CIDR ranges, comma-separated;
-    /// `*` is every host [default: `NO_PROXY`]
+    /// Azure hosts to reach without the proxy: domains including their subdomains, IP addresses or CIDR ranges,
+    /// comma-separated; * for all hosts [default: `NO_PROXY`]
     #[arg(long, env = "ENSIGN_NO_PROXY", value_name = "HOST,…")]
     no_proxy: Option<String>,
 }
 
-/// What the flags and the environment mean.
+/// The settings that result from the flags and the environment.
 #[derive(Debug)]
 pub(in crate::cli) struct AzureSetup {
     pub(in crate::cli) cloud: Cloud,
@@ -53,7 +53,7 @@ pub(in crate::cli) struct AzureSetup {
     pub(in crate::cli) scopes: AllowedScopes,
 }
 
-/// A text that may hold a password.
+/// A string that may contain a password.
 #[derive(Clone)]
 struct Masked(String);
 
@@ -72,7 +72,7 @@ impl fmt::Debug for Masked {
 }
 
 impl AzureArgs {
-    /// What the flags mean; the environment is read through `variable`.
+    /// Validates the flags and returns the settings; the environment is read through `variable`.
     pub(in crate::cli) fn resolve(
         &self,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -100,7 +100,7 @@ impl AzureArgs {
             tracing::warn!(
                 authority,
                 used = %cloud.authority_host,
-                "AZURE_AUTHORITY_HOST names another authority than --azure-cloud, which decides"
+                "AZURE_AUTHORITY_HOST differs from the authority of --azure-cloud; using the latter"
             );
         }
         let tenant_id = flag.or(own.tenant_id()).map(str::to_owned);
@@ -108,7 +108,7 @@ impl AzureArgs {
         Some(AzureSetup { cloud, connection, own, tenant_id, scopes })
     }
 
-    /// Every entry has to be a scope, an empty one too: a list that came out empty by mistake is no bound at all.
+    /// Rejects empty entries too: a list that is empty by mistake would not limit anything.
     fn scopes(&self, problems: &mut Problems) -> AllowedScopes {
         let parsed = self.azure_allowed_scopes.iter().filter_map(|text| {
             let scope = text.trim().parse::<AzureScope>();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_it_is_the_public_cloud_without_a_proxy_or_a_bound() {
+    fn defaults_are_the_public_cloud_without_a_proxy_or_allowed_scopes() {
         let setup = resolve(&[], &[]).unwrap();
         assert_eq!(setup.cloud.authority_host.as_str(), "https://login.microsoftonline.com/");
         assert_eq!(setup.connection.proxy, None);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_scopes_that_came_out_empty_is_no_licence_for_everything() {
+    fn an_empty_entry_in_the_list_of_scopes_is_rejected() {
         for list in ["", " ", &format!("{SUBSCRIPTION},")] {
             let refused = resolve(&[&format!("--azure-allowed-scopes={list}")], &[]);
             assert!(refused.unwrap_err().contains("--azure-allowed-scopes"), "{list:?}");
@@ -187,18 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_is_that_of_the_flag_then_that_of_the_environment() {
+    fn the_flag_takes_precedence_over_the_proxy_of_the_environment() {
         let variables = [("HTTPS_PROXY", "http://upper:1"), ("https_proxy", "http://lower:2"), ("ALL_PROXY", "all:3")];
         assert_eq!(proxy(&["--https-proxy=http://flag:4"], &variables).as_deref(), Some("flag:4"));
         assert_eq!(proxy(&[], &variables).as_deref(), Some("upper:1"));
         assert_eq!(proxy(&[], &variables[1..]).as_deref(), Some("lower:2"));
         assert_eq!(proxy(&[], &variables[2..]).as_deref(), Some("all:3"));
         assert_eq!(proxy(&[], &[("HTTP_PROXY", "http://not-for-https:5")]), None);
-        assert_eq!(proxy(&["--https-proxy="], &variables), None, "switched off");
+        assert_eq!(proxy(&["--https-proxy="], &variables), None, "disabled");
     }
 
     #[test]
-    fn a_proxy_that_cannot_be_used_is_named_by_its_source_and_not_shown() {
+    fn an_invalid_proxy_is_reported_by_its_source_and_its_value_is_not_shown() {
         let flag = resolve(&["--https-proxy=socks5://user:canary@proxy"], &[]).unwrap_err();
         assert!(flag.contains("--https-proxy must be http://") && !flag.contains("canary"), "{flag}");
         let variable = resolve(&[], &[("ALL_PROXY", "socks5://user:canary@proxy")]).unwrap_err();
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tenant_is_that_of_the_controllers_own_identity_unless_it_is_given() {
+    fn the_tenant_defaults_to_that_of_the_controllers_own_identity() {
         assert_eq!(resolve(&[], &[("AZURE_TENANT_ID", GUID)]).unwrap().tenant_id.as_deref(), Some(GUID));
         let flag = format!("--azure-tenant-id={GUID}");
         assert_eq!(resolve(&[&flag], &[]).unwrap().tenant_id.as_deref(), Some(GUID));
     }
 
     #[test]
-    fn a_tenant_that_is_not_the_controllers_own_is_refused() {
+    fn a_tenant_other_than_the_controllers_own_is_rejected() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "token").unwrap();
         let path = file.path().to_str().unwrap();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_named_at_once() {
+    fn all_problems_are_reported_at_once() {
         let flags = [
             "--azure-cloud=custom",
             "--azure-arm-endpoint=http://arm.example/",
@@ -252,7 +252,7 @@ mod tests {
         ];
         assert_eq!(problems.lines().count(), named.len() + 1, "{problems}");
         for flag in named {
-            assert!(problems.contains(flag), "{flag} is not named: {problems}");
+            assert!(problems.contains(flag), "{flag} is not reported: {problems}");
         }
     }
 }

@@ -1,55 +1,57 @@
-//! Flags of the pace at which Azure is asked.
+//! Flags of the rate limits on requests to Azure.
 
+use crate::cli::usage_errors::Problems;
 use ensign_core::scheduling::rate_limiter::{PerKind, RateLimits};
 use ensign_core::scheduling::token_bucket::Rate;
 
 const PUBLISHED: RateLimits = RateLimits::PUBLISHED;
 
-/// How fast requests to Azure go out. Each flag is also an environment variable.
+/// Rate limits on requests to Azure. Each flag is also an environment variable.
 ///
-/// A limit is BURST+RATE: so many requests at once, and so many per second in the long run.
+/// A limit is BURST+RATE: BURST requests at once, and RATE requests per second on average.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_field_names, reason = "a flag says that it is about Azure")]
+#[expect(clippy::struct_field_names, reason = "the flags start with azure")]
 pub(in crate::cli) struct AzureLimitsArgs {
-    /// This cluster's share, above 0 and up to 1, of the limits of its subscriptions and its tenant; for fleets that
-    /// share them
+    /// This cluster's share, above 0 and up to 1, of the rate limits of its subscriptions and its tenant, if several
+    /// clusters share them
     #[arg(long, env = "ENSIGN_AZURE_RATE_SHARE", default_value_t = 1.0, value_name = "SHARE")]
     azure_rate_share: f64,
-    /// Limit on writes under one identity
+    /// Rate limit of writes under one identity
     #[arg(long, env = "ENSIGN_AZURE_IDENTITY_WRITES", default_value_t = PUBLISHED.identity.write, value_name = "BURST+RATE")]
     azure_identity_writes: Rate,
-    /// Limit on lists under one identity
+    /// Rate limit of lists under one identity
     #[arg(long, env = "ENSIGN_AZURE_IDENTITY_LISTS", default_value_t = PUBLISHED.identity.list, value_name = "BURST+RATE")]
     azure_identity_lists: Rate,
-    /// Limit on reads of one identity
+    /// Rate limit of reads of one identity
     #[arg(long, env = "ENSIGN_AZURE_IDENTITY_GETS", default_value_t = PUBLISHED.identity.get, value_name = "BURST+RATE")]
     azure_identity_gets: Rate,
-    /// Limit on writes in one subscription
+    /// Rate limit of writes in one subscription
     #[arg(long, env = "ENSIGN_AZURE_SUBSCRIPTION_WRITES", default_value_t = PUBLISHED.subscription.write, value_name = "BURST+RATE")]
     azure_subscription_writes: Rate,
-    /// Limit on lists in one subscription
+    /// Rate limit of lists in one subscription
     #[arg(long, env = "ENSIGN_AZURE_SUBSCRIPTION_LISTS", default_value_t = PUBLISHED.subscription.list, value_name = "BURST+RATE")]
     azure_subscription_lists: Rate,
-    /// Limit on reads of identities in one subscription
+    /// Rate limit of reads of identities in one subscription
     #[arg(long, env = "ENSIGN_AZURE_SUBSCRIPTION_GETS", default_value_t = PUBLISHED.subscription.get, value_name = "BURST+RATE")]
     azure_subscription_gets: Rate,
-    /// Limit on all writes
+    /// Rate limit of all writes
     #[arg(long, env = "ENSIGN_AZURE_TENANT_WRITES", default_value_t = PUBLISHED.tenant.write, value_name = "BURST+RATE")]
     azure_tenant_writes: Rate,
-    /// Limit on all lists
+    /// Rate limit of all lists
     #[arg(long, env = "ENSIGN_AZURE_TENANT_LISTS", default_value_t = PUBLISHED.tenant.list, value_name = "BURST+RATE")]
     azure_tenant_lists: Rate,
-    /// Limit on all reads of identities
+    /// Rate limit of all reads of identities
     #[arg(long, env = "ENSIGN_AZURE_TENANT_GETS", default_value_t = PUBLISHED.tenant.get, value_name = "BURST+RATE")]
     azure_tenant_gets: Rate,
 }
 
 impl AzureLimitsArgs {
-    /// What is wrong with the flags.
-    pub(in crate::cli) fn problems(&self) -> Vec<String> {
+    /// Validates the flags.
+    pub(in crate::cli) fn check(&self, problems: &mut Problems) {
         let share = self.azure_rate_share;
-        let fits = share > 0.0 && share <= 1.0;
-        (!fits).then(|| format!("--azure-rate-share must be above 0 and at most 1, not {share}")).into_iter().collect()
+        problems.require(share > 0.0 && share <= 1.0, || {
+            format!("--azure-rate-share must be above 0 and at most 1, not {share}")
+        });
     }
 
     /// The limits to keep to, the cluster's share counted in.
@@ -91,25 +93,31 @@ mod tests {
         Flags::parse_from([&["test"], arguments].concat()).limits
     }
 
-    #[test]
-    fn without_flags_the_published_limits_hold() {
-        assert_eq!(flags(&[]).limits(), RateLimits::PUBLISHED);
-        assert!(flags(&[]).problems().is_empty());
+    fn is_valid(args: &AzureLimitsArgs) -> bool {
+        let mut problems = Problems::default();
+        args.check(&mut problems);
+        problems.finish(Some(())).is_ok()
     }
 
     #[test]
-    fn a_share_divides_what_the_flags_say() {
+    fn the_defaults_are_the_published_limits() {
+        assert_eq!(flags(&[]).limits(), RateLimits::PUBLISHED);
+        assert!(is_valid(&flags(&[])));
+    }
+
+    #[test]
+    fn a_share_applies_to_the_limits_of_the_flags() {
         let limits = flags(&["--azure-subscription-writes", "40+8", "--azure-rate-share", "0.25"]).limits();
         assert_eq!(limits.subscription.write.to_string(), "10+2");
         assert_eq!(limits.identity, RateLimits::PUBLISHED.identity);
     }
 
     #[test]
-    fn a_share_is_more_than_nothing_and_no_more_than_everything() {
+    fn a_share_is_above_0_and_at_most_1() {
         for share in ["0", "-0.5", "1.5", "NaN"] {
             let argument = format!("--azure-rate-share={share}");
-            assert_eq!(flags(&[&argument]).problems().len(), 1, "{share}");
+            assert!(!is_valid(&flags(&[&argument])), "{share}");
         }
-        assert!(flags(&["--azure-rate-share", "1"]).problems().is_empty());
+        assert!(is_valid(&flags(&["--azure-rate-share", "1"])));
     }
 }

@@ -1,11 +1,13 @@
-//! Flags of compatibility mode: pods and service accounts of azure-workload-identity work as they are.
+//! Flags of compatibility mode: pods and service accounts written for azure-workload-identity work unchanged.
 
+use crate::cli::usage_errors::Problems;
+use ensign_api::arm_id::is_guid;
 use ensign_core::admission::azure_workload_identity::Compatibility;
 
-/// Whether the mode is on. Each flag is also an environment variable.
+/// Whether compatibility mode is enabled. The flag is also an environment variable.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct CompatibilityArgs {
-    /// Inject pods with azure-workload-identity's label by the annotations of their service account too
+    /// Also inject pods and service accounts written for azure-workload-identity
     #[arg(
         id = "compatibility",
         long = "azure-workload-identity-compat",
@@ -14,35 +16,31 @@ pub(in crate::cli) struct CompatibilityArgs {
     pub(in crate::cli) compatibility: bool,
 }
 
-/// What the webhook has to be told besides.
+/// What the webhook needs in addition.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct WebhookCompatibilityArgs {
     #[command(flatten)]
     mode: CompatibilityArgs,
-    /// Entra tenant for service accounts that name none, with --azure-workload-identity-compat
+    /// Entra tenant of service accounts that do not set one, for --azure-workload-identity-compat
     #[arg(long, env = "ENSIGN_AZURE_TENANT_ID", value_name = "GUID")]
     azure_tenant_id: Option<String>,
 }
 
 impl WebhookCompatibilityArgs {
-    /// What is wrong with the flags.
-    pub(in crate::cli) fn problems(&self) -> Vec<String> {
-        match &self.azure_tenant_id {
-            Some(tenant) if !ensign_api::arm_id::is_guid(tenant) => {
-                vec![format!("--azure-tenant-id {tenant:?} is not a GUID")]
-            }
-            None if self.mode.compatibility => {
-                vec![
-                    "--azure-workload-identity-compat needs --azure-tenant-id: the tenant of service accounts without \
-                      the annotation azure.workload.identity/tenant-id"
-                        .to_owned(),
-                ]
-            }
-            _ => Vec::new(),
-        }
+    /// Validates the flags.
+    pub(in crate::cli) fn check(&self, problems: &mut Problems) {
+        let tenant = self.azure_tenant_id.as_deref();
+        problems.require(tenant.is_none_or(is_guid), || {
+            format!("--azure-tenant-id {:?} is not a GUID", tenant.unwrap_or_default())
+        });
+        problems.require(tenant.is_some() || !self.mode.compatibility, || {
+            "--azure-workload-identity-compat needs --azure-tenant-id: the tenant of service accounts without the \
+             annotation azure.workload.identity/tenant-id"
+                .to_owned()
+        });
     }
 
-    /// The mode, if it is on.
+    /// Compatibility mode, if it is enabled.
     pub(in crate::cli) fn compatibility(&self) -> Option<Compatibility> {
         let tenant_id = self.azure_tenant_id.clone().filter(|_| self.mode.compatibility)?;
         Some(Compatibility { tenant_id })

@@ -1,9 +1,10 @@
-//! Flags of injection: who does it.
+//! Flags of injection: who injects pods.
 
 use clap::ValueEnum;
 use kube::Client;
 
 use crate::cli::Failure;
+use crate::cli::usage_errors::Problems;
 use ensign_controller::{InjectionTarget, choose_injection};
 use ensign_core::admission;
 use ensign_core::cel::Choice;
@@ -11,7 +12,7 @@ use ensign_core::cel::Choice;
 /// Who injects pods. Each flag is also an environment variable.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct InjectionArgs {
-    /// Who injects pods: the API server by itself, by admission policies, or the webhook
+    /// Who injects pods: the API server, by admission policies, or the webhook
     #[arg(long, env = "ENSIGN_INJECTION", value_enum, default_value_t, value_name = "MODE")]
     injection: InjectionMode,
 }
@@ -19,26 +20,27 @@ pub(in crate::cli) struct InjectionArgs {
 /// Values of the flag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum InjectionMode {
-    /// The API server; the controller does not start where that is too old for it
+    /// The API server; the controller does not start if the API server does not support it
     Policy,
     /// The webhook
     Webhook,
-    /// The API server where it can (Kubernetes 1.37 or later), else the webhook
+    /// The API server if it can inject (Kubernetes 1.37 or later), otherwise the webhook
     #[default]
     Auto,
 }
 
-/// Why policies are out of the question in compatibility mode.
+/// Why compatibility mode excludes policies.
 const NEEDS_WEBHOOK: &str = "--azure-workload-identity-compat needs the webhook";
 
 impl InjectionArgs {
-    /// What is wrong with the flags.
-    pub(in crate::cli) fn problems(&self, compatibility: bool) -> Vec<String> {
-        let both = compatibility && self.injection == InjectionMode::Policy;
-        both.then(|| format!("--injection policy can't be: {NEEDS_WEBHOOK}")).into_iter().collect()
+    /// Validates the flags.
+    pub(in crate::cli) fn check(&self, compatibility: bool, problems: &mut Problems) {
+        problems.require(!compatibility || self.injection != InjectionMode::Policy, || {
+            format!("--injection policy is not possible: {NEEDS_WEBHOOK}")
+        });
     }
 
-    /// Asks the cluster who can inject there; `config` is what pods get.
+    /// Determines who injects pods in this cluster; `config` is what is injected.
     pub(in crate::cli) async fn target(
         &self,
         client: &Client,
@@ -69,11 +71,16 @@ mod tests {
     }
 
     #[test]
-    fn compatibility_mode_can_not_do_without_the_webhook() {
-        for (flags, refused) in [(&["--injection=policy"][..], true), (&["--injection=webhook"], false), (&[], false)] {
+    fn compatibility_mode_needs_the_webhook() {
+        let is_valid = |args: &InjectionArgs, compatibility| {
+            let mut problems = Problems::default();
+            args.check(compatibility, &mut problems);
+            problems.finish(Some(())).is_ok()
+        };
+        for (flags, valid) in [(&["--injection=policy"][..], false), (&["--injection=webhook"], true), (&[], true)] {
             let args = TestCli::try_parse_from(["ensign"].iter().chain(flags)).unwrap().args;
-            assert_eq!(args.problems(true).len(), usize::from(refused), "{flags:?}");
-            assert!(args.problems(false).is_empty(), "{flags:?}");
+            assert_eq!(is_valid(&args, true), valid, "{flags:?}");
+            assert!(is_valid(&args, false), "{flags:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Groups of flags that several subcommands share.
+//! Groups of flags, most of which several subcommands share.
 
 pub(super) mod azure;
 pub(super) mod azure_limits;

@@ -1,36 +1,38 @@
-//! Flags of holding pods back: the webhook holds them, and the controller says when they may start.
+//! Flags of pod gates: the webhook gates pods, and the controller ungates them once their identity works.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::cli::usage_errors::Problems;
+use ensign_runtime::duration_arg::DurationArg;
 
-/// Entra takes seconds to minutes to learn of a credential.
-const MAX_SETTLE_SECONDS: u64 = 3_600;
+/// Propagation in Entra takes from seconds to minutes.
+const PROPAGATION_DELAY: RangeInclusive<DurationArg> = DurationArg::from_secs(0)..=DurationArg::from_secs(3_600);
 
-/// Whether pods wait for their identity. Controller and webhook need the same, which is also an environment variable.
+/// Whether pods are gated until their identity works. Controller and webhook need the same value.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct HoldingArgs {
-    /// Hold pods back until their identity works, and look for pods that were missed; false needs no right on pods
-    #[arg(long, env = "ENSIGN_HOLD", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub(in crate::cli) hold: bool,
+pub(in crate::cli) struct PodGateArgs {
+    /// Gate pods until their identity works, and detect pods that were not injected; false needs no permission on pods
+    #[arg(long, env = "ENSIGN_GATE_PODS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(in crate::cli) gate_pods: bool,
 }
 
-/// How long the controller waits until it calls an identity ready. Also an environment variable.
+/// How long a new credential is given to propagate.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct SettleArgs {
-    /// Seconds that Entra gets to learn of a credential before it counts as ready, 0 to 3600
-    #[arg(long, env = "ENSIGN_SETTLE_SECONDS", default_value_t = 30, value_name = "SECONDS")]
-    settle_seconds: u64,
+pub(in crate::cli) struct PropagationArgs {
+    /// How long a credential is given to propagate in Entra before it counts as ready, 0s to 1h
+    #[arg(long, env = "ENSIGN_PROPAGATION_DELAY", default_value_t = DurationArg::from_secs(30), value_name = "DURATION")]
+    propagation_delay: DurationArg,
 }
 
-impl SettleArgs {
-    /// Notes what is wrong with the flags.
+impl PropagationArgs {
+    /// Validates the flags.
     pub(in crate::cli) fn check(&self, problems: &mut Problems) {
-        problems.within("--settle-seconds", &self.settle_seconds, &(0..=MAX_SETTLE_SECONDS));
+        problems.within("--propagation-delay", &self.propagation_delay, &PROPAGATION_DELAY);
     }
 
-    /// How long a credential settles.
-    pub(in crate::cli) fn settle(&self) -> Duration {
-        Duration::from_secs(self.settle_seconds)
+    /// How long a credential is given to propagate.
+    pub(in crate::cli) fn delay(&self) -> Duration {
+        self.propagation_delay.get()
     }
 }

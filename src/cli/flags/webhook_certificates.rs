@@ -1,44 +1,41 @@
-//! Flags that say where the webhook's certificates come from.
+//! Flags of the webhook's certificates.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::cli::usage_errors::Problems;
+use ensign_runtime::duration_arg::DurationArg;
 use ensign_webhook::certificates::{Certificates, SharedSecret};
 
-/// An API server acts on a changed registration within seconds; an hour is for those that are cut off.
-const PROPAGATION_SECONDS: std::ops::RangeInclusive<u64> = 1..=3_600;
+/// An API server uses a changed webhook configuration within seconds; an hour is for one that was disconnected.
+const CA_PROPAGATION_DELAY: RangeInclusive<DurationArg> = DurationArg::from_secs(1)..=DurationArg::from_secs(3_600);
 
 /// Where certificates come from. Each flag is also an environment variable.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct CertificateArgs {
-    /// Secret in that namespace that the webhook fills with its certificates; it has to exist
+    /// Name of the Secret, in Ensign's namespace, where the webhook stores its certificates; it has to exist
     #[arg(long, env = "ENSIGN_TLS_SECRET", default_value = "ensign-webhook-tls", value_name = "NAME")]
     tls_secret: String,
-    /// Directory with tls.crt, tls.key and ca.crt that somebody else keeps, instead of that Secret
+    /// Directory with tls.crt, tls.key and ca.crt that another program manages, instead of that Secret
     #[arg(long, env = "ENSIGN_TLS_CERT_DIR", value_name = "DIRECTORY")]
     tls_cert_dir: Option<PathBuf>,
-    /// Name of the MutatingWebhookConfiguration that says whom API servers trust
+    /// Name of the MutatingWebhookConfiguration with the CA that API servers trust
     #[arg(long, env = "ENSIGN_WEBHOOK_CONFIGURATION", default_value = "ensign", value_name = "NAME")]
     webhook_configuration: String,
-    /// Seconds that a new certificate authority has to be registered before it signs
-    #[arg(long, env = "ENSIGN_CA_PROPAGATION_SECONDS", default_value_t = 300, value_name = "SECONDS")]
-    ca_propagation_seconds: u64,
+    /// How long a new CA is in the webhook configuration before it signs certificates, 1s to 1h
+    #[arg(long, env = "ENSIGN_CA_PROPAGATION_DELAY", default_value_t = DurationArg::from_secs(300), value_name = "DURATION")]
+    ca_propagation_delay: DurationArg,
 }
 
 impl CertificateArgs {
-    /// What is wrong with the flags.
-    pub(in crate::cli) fn problems(&self) -> Vec<String> {
-        let (least, most) = (PROPAGATION_SECONDS.start(), PROPAGATION_SECONDS.end());
-        let unusable = !PROPAGATION_SECONDS.contains(&self.ca_propagation_seconds);
-        unusable.then(|| format!("--ca-propagation-seconds must be {least} to {most}")).into_iter().collect()
+    /// Validates the flags.
+    pub(in crate::cli) fn check(&self, problems: &mut Problems) {
+        problems.dns_name("--tls-secret", &self.tls_secret);
+        problems.dns_name("--webhook-configuration", &self.webhook_configuration);
+        problems.within("--ca-propagation-delay", &self.ca_propagation_delay, &CA_PROPAGATION_DELAY);
     }
 
-    /// Names of Kubernetes objects among the flags.
-    pub(in crate::cli) fn names(&self) -> [(&'static str, &str); 2] {
-        [("--tls-secret", &self.tls_secret), ("--webhook-configuration", &self.webhook_configuration)]
-    }
-
-    /// Flags to meaning.
+    /// Where the webhook gets its certificates.
     pub(in crate::cli) fn certificates(&self, namespace: &str) -> Certificates {
         match &self.tls_cert_dir {
             Some(path) => Certificates::Directory(path.clone()),
@@ -46,7 +43,7 @@ impl CertificateArgs {
                 namespace: namespace.to_owned(),
                 name: self.tls_secret.clone(),
                 registration: self.webhook_configuration.clone(),
-                propagation: Duration::from_secs(self.ca_propagation_seconds),
+                propagation: self.ca_propagation_delay.get(),
             }),
         }
     }

@@ -1,53 +1,47 @@
-//! Flags that say what clients of the webhook may take, and how it goes.
+//! Flags of the webhook's limits on its clients, and of its shutdown.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::cli::usage_errors::Problems;
+use ensign_runtime::duration_arg::DurationArg;
 use ensign_webhook::server::limits::{DEFAULT_CONNECTIONS, DEFAULT_MEMORY_BYTES, DEFAULT_REQUESTS, RequestLimits};
 
 const MIB: usize = 1024 * 1024;
-/// One body of the largest size has to fit.
-const MEMORY_MIB: std::ops::RangeInclusive<usize> = 4..=4_096;
-/// An API server keeps 25 connections that rest.
-const CONNECTIONS: std::ops::RangeInclusive<usize> = 50..=65_536;
-const REQUESTS: std::ops::RangeInclusive<usize> = 1..=65_536;
-const DRAIN_SECONDS: std::ops::RangeInclusive<u64> = 0..=300;
+/// At least one request body of the maximum size has to fit.
+const MEMORY_MIB: RangeInclusive<usize> = 4..=4_096;
+/// Each API server keeps 25 idle connections.
+const CONNECTIONS: RangeInclusive<usize> = 50..=65_536;
+const REQUESTS: RangeInclusive<usize> = 1..=65_536;
+const DRAIN_DURATION: RangeInclusive<DurationArg> = DurationArg::from_secs(0)..=DurationArg::from_secs(300);
 
-/// What clients may take. Each flag is also an environment variable.
+/// Limits on clients. Each flag is also an environment variable.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct LimitArgs {
-    /// Connections at a time; when they are used up, those go first that never sent a good request
+    /// Maximum number of concurrent connections; at the limit, those without a valid request so far are closed first
     #[arg(long, env = "ENSIGN_MAX_CONNECTIONS", default_value_t = DEFAULT_CONNECTIONS, value_name = "N")]
     max_connections: usize,
-    /// Requests at a time; others wait for a second and are then told to come again
+    /// Maximum number of concurrent requests; others wait for a second, and then get 503 with Retry-After
     #[arg(long, env = "ENSIGN_MAX_REQUESTS", default_value_t = DEFAULT_REQUESTS, value_name = "N")]
     max_requests: usize,
-    /// MiB of memory for the bodies of all requests together
+    /// MiB of memory for the bodies of all concurrent requests
     #[arg(long, env = "ENSIGN_REQUEST_MEMORY_MIB", default_value_t = DEFAULT_MEMORY_BYTES / MIB, value_name = "MIB")]
     request_memory_mib: usize,
-    /// Seconds for which the webhook goes on serving after it was told to stop, while whoever sends requests learns that
-    /// it is no longer ready
-    #[arg(long, env = "ENSIGN_DRAIN_SECONDS", default_value_t = 5, value_name = "SECONDS")]
-    drain_seconds: u64,
+    /// How long the webhook keeps serving after SIGTERM, 0s to 5m, so that clients notice that it is not ready any more
+    #[arg(long, env = "ENSIGN_DRAIN_DURATION", default_value_t = DurationArg::from_secs(5), value_name = "DURATION")]
+    drain_duration: DurationArg,
 }
 
 impl LimitArgs {
-    /// What is wrong with the flags.
-    pub(in crate::cli) fn problems(&self) -> Vec<String> {
-        let sizes = [
-            ("--max-connections", CONNECTIONS, self.max_connections),
-            ("--max-requests", REQUESTS, self.max_requests),
-            ("--request-memory-mib", MEMORY_MIB, self.request_memory_mib),
-        ];
-        let wrong = sizes.into_iter().filter(|(_, range, value)| !range.contains(value));
-        let mut problems: Vec<String> =
-            wrong.map(|(flag, range, _)| format!("{flag} must be {} to {}", range.start(), range.end())).collect();
-        if !DRAIN_SECONDS.contains(&self.drain_seconds) {
-            problems.push(format!("--drain-seconds must be {} to {}", DRAIN_SECONDS.start(), DRAIN_SECONDS.end()));
-        }
-        problems
+    /// Validates the flags.
+    pub(in crate::cli) fn check(&self, problems: &mut Problems) {
+        problems.within("--max-connections", &self.max_connections, &CONNECTIONS);
+        problems.within("--max-requests", &self.max_requests, &REQUESTS);
+        problems.within("--request-memory-mib", &self.request_memory_mib, &MEMORY_MIB);
+        problems.within("--drain-duration", &self.drain_duration, &DRAIN_DURATION);
     }
 
-    /// What clients may take.
+    /// The limits on clients.
     pub(in crate::cli) fn limits(&self) -> RequestLimits {
         RequestLimits {
             connections: self.max_connections,
@@ -57,8 +51,8 @@ impl LimitArgs {
         }
     }
 
-    /// How long it goes on serving.
-    pub(in crate::cli) fn lame_duck(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds)
+    /// How long the webhook keeps serving after SIGTERM.
+    pub(in crate::cli) fn drain_duration(&self) -> Duration {
+        self.drain_duration.get()
     }
 }

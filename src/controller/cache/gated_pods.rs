@@ -18,7 +18,7 @@ use crate::engine::work_queue::WorkQueue;
 use crate::kube_names::{BindingName, PodName};
 use crate::metrics::ControllerMetrics;
 use ensign_api::conditions::Reason;
-use ensign_api::keys::{HELD_LABEL, INJECTED_BY_ANNOTATION};
+use ensign_api::keys::{GATED_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::events::Event;
 use ensign_core::pods::gate::claims;
 
@@ -101,7 +101,7 @@ impl GatedPods {
         let mut pods = self.lock();
         let before = count(&pods);
         let answer = change(&mut pods);
-        self.metrics.held.inc_by(count(&pods) - before);
+        self.metrics.gated.inc_by(count(&pods) - before);
         answer
     }
 
@@ -112,7 +112,7 @@ impl GatedPods {
     /// Watches held pods and queues each that changes. A controller without the right to do so goes on without.
     pub(crate) async fn watch(&self, client: Client, queue: &WorkQueue<Key, Source>) {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(client);
-        let labelled = watcher::Config::default().labels(&format!("{HELD_LABEL}=true"));
+        let labelled = watcher::Config::default().labels(&format!("{GATED_LABEL}=true"));
         let mut events = std::pin::pin!(watcher(api, labelled).default_backoff());
         // Pods of a list that is still coming in; what it does not mention at its end is gone.
         let mut unseen = BTreeSet::new();
@@ -138,7 +138,7 @@ impl GatedPods {
                 }
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "watch of held pods; without the right to it, start controller and webhook with --hold=false"
+                    "watch of held pods; without the right to it, start controller and webhook with --gate-pods=false"
                 ),
             }
         }
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!((by(&held, "orders"), by(&held, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
         held.remove(&PodName::new("shop", "a"));
         assert!(by(&held, "orders").is_empty());
-        assert_eq!(held.metrics.held.get(), 1);
+        assert_eq!(held.metrics.gated.get(), 1);
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         held.is_ungated(&PodName::new("shop", "a"));
         assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
         assert!(by(&held, "orders").is_empty());
-        assert_eq!(held.metrics.held.get(), 0);
+        assert_eq!(held.metrics.gated.get(), 0);
         assert_eq!(held.seen(&pod("a", "2", "orders=ManagedIdentity/x")), Some(key("a")));
     }
 
@@ -194,8 +194,8 @@ mod tests {
         let note = |reason| Event { reason, message: String::new() };
         held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
         assert_eq!(held.unpublished(&name, vec![note(Reason::Forbidden)]).len(), 1);
-        let then = held.unpublished(&name, vec![note(Reason::Forbidden), note(Reason::Settling)]);
-        assert_eq!(then, [note(Reason::Settling)]);
+        let then = held.unpublished(&name, vec![note(Reason::Forbidden), note(Reason::Propagating)]);
+        assert_eq!(then, [note(Reason::Propagating)]);
         held.seen(&pod("a", "2", "orders=ManagedIdentity/x"));
         assert_eq!(held.unpublished(&name, vec![note(Reason::Forbidden)]).len(), 1, "another pod");
     }

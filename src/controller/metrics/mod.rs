@@ -1,11 +1,11 @@
-//! What the controller counts. docs/metrics.md explains each.
+//! The controller's metrics, documented in docs/metrics.md.
 
 mod objects;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,13 +16,14 @@ use crate::cache::Cache;
 use ensign_azure::AzureMetrics;
 use ensign_core::cel::Mode;
 use ensign_core::credentials::plan::CredentialWrite;
+use ensign_runtime::label_values;
 
 /// The controller's metrics. Copies count together.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerMetrics {
-    pub(crate) held: Gauge<i64, AtomicI64>,
-    pub(crate) missed: Gauge<i64, AtomicI64>,
-    lifted: Family<LiftLabels, Counter>,
+    pub(crate) gated: Gauge<i64, AtomicI64>,
+    pub(crate) uninjected: Gauge<i64, AtomicI64>,
+    ungated: Family<UngateLabels, Counter>,
     reconciles: Family<ReconcileLabels, Counter>,
     writes: Family<WriteLabels, Counter>,
     leader: Gauge<i64, AtomicI64>,
@@ -31,62 +32,78 @@ pub struct ControllerMetrics {
     pub(crate) azure: AzureMetrics,
 }
 
-/// Why a pod was let go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(crate) enum Lift {
+/// Why a pod was ungated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum UngateReason {
     /// Its identity works.
-    Settled,
-    /// Its binding does not hold it any more.
+    Propagated,
+    /// Its binding does not gate it any more.
     WithoutIdentity,
 }
 
-/// What a reconcile was about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+label_values!(UngateReason { Propagated => "propagated", WithoutIdentity => "without_identity" });
+
+/// What was reconciled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
     /// An identity, or the name of one.
     Identity,
-    /// The webhook's registration.
+    /// The webhook configuration.
     Webhook,
-    /// A held pod.
+    /// A gated pod.
     Pod,
-    /// Held pods without the label.
+    /// Gated pods without the label.
     Unlabelled,
-    /// Missed pods of a binding.
-    Missed,
+    /// Uninjected pods of a binding.
+    Uninjected,
 }
 
+label_values!(Subject {
+    Identity => "identity",
+    Webhook => "webhook",
+    Pod => "pod",
+    Unlabelled => "unlabelled",
+    Uninjected => "uninjected",
+});
+
 /// How a reconcile ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ended {
-    /// Nothing is left to do.
+    /// Everything is in sync.
     Done,
-    /// Time has to pass, or the cache to catch up.
+    /// It waits for time to pass or for the cache to catch up.
     Waiting,
-    /// It failed and is tried again.
+    /// It failed, and is retried.
     Failed,
 }
 
+label_values!(Ended { Done => "done", Waiting => "waiting", Failed => "failed" });
+
 /// What was written to Azure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum WriteKind {
-    /// A credential that was not there.
+    /// A new credential.
     Create,
-    /// One that somebody had changed.
+    /// One that drifted.
     Repair,
-    /// One that nobody is to be trusted by any more.
+    /// One that must not be trusted any more.
     Delete,
 }
 
+label_values!(WriteKind { Create => "create", Repair => "repair", Delete => "delete" });
+
 /// How a write to Azure ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Written {
     /// Azure confirmed it.
     Confirmed,
-    /// Azure refused it, or did not answer.
+    /// Azure rejected it, or did not respond.
     Failed,
-    /// Leadership ended before the answer came.
+    /// Leadership ended before the response.
     Unknown,
 }
+
+label_values!(Written { Confirmed => "confirmed", Failed => "failed", Unknown => "unknown" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
@@ -94,12 +111,14 @@ struct WriteLabels {
     outcome: Written,
 }
 
-/// Who injects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+/// Who injects pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Injector {
     Webhook,
     Policy,
 }
+
+label_values!(Injector { Webhook => "webhook", Policy => "policy" });
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InjectionLabels {
@@ -107,8 +126,8 @@ struct InjectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LiftLabels {
-    outcome: Lift,
+struct UngateLabels {
+    outcome: UngateReason,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -118,23 +137,23 @@ struct ReconcileLabels {
 }
 
 impl ControllerMetrics {
-    /// Puts them into the registry of a process, those with labels at zero.
+    /// Registers them, those with labels at zero.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("ensign_held_pods", "Pods that wait for their identity", self.held.clone());
+        registry.register("ensign_pods_gated", "Pods that are gated until their identity works", self.gated.clone());
         registry.register(
-            "ensign_pods_missed",
-            "Pods that run without the identity of a binding that means them",
-            self.missed.clone(),
+            "ensign_pods_uninjected",
+            "Pods that run without the identity of a binding that selects them",
+            self.uninjected.clone(),
         );
-        registry.register("ensign_pods_lifted", "Held pods that were let go", self.lifted.clone());
-        registry.register("ensign_reconciles", "Reconciles, by what they were about", self.reconciles.clone());
+        registry.register("ensign_pod_gates_removed", "Gated pods that were ungated", self.ungated.clone());
+        registry.register("ensign_reconciles", "Keys taken from the work queue", self.reconciles.clone());
         registry.register(
             "ensign_credential_writes",
             "Writes of federated identity credentials to Azure",
             self.writes.clone(),
         );
-        registry.register("ensign_leader", "Whether this controller is the one that acts", self.leader.clone());
-        registry.register("ensign_injection_mode", "1 for who injects pods", self.injection.clone());
+        registry.register("ensign_leader", "1 while this replica is the leader", self.leader.clone());
+        registry.register("ensign_injection_mode", "1 for the injection mode in use", self.injection.clone());
         self.azure.register(registry);
         registry.register_collector(Box::new(self.census.clone()));
         for kind in [WriteKind::Create, WriteKind::Repair, WriteKind::Delete] {
@@ -145,17 +164,17 @@ impl ControllerMetrics {
         for mode in [Injector::Webhook, Injector::Policy] {
             drop(self.injection.get_or_create(&InjectionLabels { mode }));
         }
-        for outcome in [Lift::Settled, Lift::WithoutIdentity] {
-            drop(self.lifted.get_or_create(&LiftLabels { outcome }));
+        for outcome in [UngateReason::Propagated, UngateReason::WithoutIdentity] {
+            drop(self.ungated.get_or_create(&UngateLabels { outcome }));
         }
-        for subject in [Subject::Identity, Subject::Webhook, Subject::Pod, Subject::Unlabelled, Subject::Missed] {
+        for subject in [Subject::Identity, Subject::Webhook, Subject::Pod, Subject::Unlabelled, Subject::Uninjected] {
             for outcome in [Ended::Done, Ended::Waiting, Ended::Failed] {
                 drop(self.reconciles.get_or_create(&ReconcileLabels { subject, outcome }));
             }
         }
     }
 
-    /// From now on this controller acts, on what is in this cache; with the injection that it brings about, if any.
+    /// Reports this replica as the leader, which acts on this cache, and its injection mode, if any.
     pub(crate) fn leads(&self, cache: &Arc<Cache>, injection: Option<Mode>) {
         self.leader.set(1);
         self.census.begin(cache.clone());
@@ -164,7 +183,7 @@ impl ControllerMetrics {
         }
     }
 
-    /// This controller does not act any more.
+    /// Reports this replica as not leading any more.
     pub(crate) fn leads_no_more(&self) {
         self.leader.set(0);
     }
@@ -178,8 +197,8 @@ impl ControllerMetrics {
         self.writes.get_or_create(&WriteLabels { kind, outcome }).inc();
     }
 
-    pub(crate) fn lifted(&self, outcome: Lift) {
-        self.lifted.get_or_create(&LiftLabels { outcome }).inc();
+    pub(crate) fn ungated(&self, outcome: UngateReason) {
+        self.ungated.get_or_create(&UngateLabels { outcome }).inc();
     }
 
     pub(crate) fn reconciled(&self, subject: Subject, outcome: Ended) {

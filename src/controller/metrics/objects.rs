@@ -1,7 +1,7 @@
-//! How many objects are in which state, counted when somebody asks: at each scrape, from what the watches have seen.
+//! Metrics of objects by their state, counted at each scrape from the informers' cache.
 //!
-//! Labels are reasons of conditions and a few classes. Which object it is, `kubectl get mi,mib -A` says to those who may
-//! read them.
+//! Labels are reasons of conditions and a few classes. `kubectl get mi,mib -A` shows which objects they are, to those who
+//! may read them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +21,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::cache::{Cache, Objects};
 use ensign_api::conditions::{ConditionType, Reason, find};
 use ensign_api::{CredentialCounts, MAX_CREDENTIALS_PER_IDENTITY};
+use ensign_runtime::label_values;
 
-/// From so many credentials on, an identity's slots are scarce.
+/// From this number of credentials on, an identity's slots are scarce.
 const SCARCE_FROM: u32 = MAX_CREDENTIALS_PER_IDENTITY * 4 / 5;
 
 /// Counts the objects of a cache, once there is one.
@@ -43,13 +44,15 @@ impl fmt::Debug for Census {
 }
 
 /// The kinds that are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
     ManagedIdentity,
     ManagedIdentityBinding,
 }
 
-/// The reason of `Ready`, which says whether there is a problem and which.
+label_values!(Kind { ManagedIdentity => "managed_identity", ManagedIdentityBinding => "managed_identity_binding" });
+
+/// The reason of the condition `Ready`, as it is in the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Why(Reason);
 
@@ -66,12 +69,14 @@ struct ObjectLabels {
 }
 
 /// Who wrote credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Owner {
     ThisCluster,
     OtherClusters,
     Foreign,
 }
+
+label_values!(Owner { ThisCluster => "this_cluster", OtherClusters => "other_clusters", Foreign => "foreign" });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct CredentialLabels {
@@ -79,19 +84,21 @@ struct CredentialLabels {
 }
 
 /// How many of Azure's slots for credentials an identity has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Slots {
     Free,
     Scarce,
     Full,
 }
 
+label_values!(Slots { Free => "free", Scarce => "scarce", Full => "full" });
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct SlotLabels {
     slots: Slots,
 }
 
-/// Everything that is counted.
+/// The counts.
 #[derive(Debug)]
 struct Counted {
     objects: BTreeMap<ObjectLabels, i64>,
@@ -100,7 +107,7 @@ struct Counted {
 }
 
 impl Default for Counted {
-    /// What is alerted on is there before it happens first.
+    /// Series that alerts use exist from the start.
     fn default() -> Self {
         let ready = [Kind::ManagedIdentity, Kind::ManagedIdentityBinding].map(|kind| (kind, Why(Reason::Ready)));
         Self {
@@ -132,7 +139,7 @@ impl Counted {
 
     fn object(&mut self, kind: Kind, conditions: Option<&[Condition]>) {
         let ready = find(conditions.unwrap_or_default(), ConditionType::Ready);
-        // A reason that this version does not know is one that it is about to replace.
+        // A reason that this version does not know is about to be replaced.
         let reason = ready.and_then(|ready| Reason::named(&ready.reason)).unwrap_or(Reason::Pending);
         *self.objects.entry(ObjectLabels { kind, reason: Why(reason) }).or_default() += 1;
     }
@@ -164,13 +171,13 @@ impl Collector for Census {
         gauges(
             &mut encoder,
             "ensign_credentials",
-            "Federated identity credentials under all identities of this cluster, by who wrote them",
+            "Federated identity credentials under all identities, by owner",
             counted.credentials,
         )?;
         gauges(
             &mut encoder,
             "ensign_identities",
-            "Identities by how many credentials Azure still takes under them",
+            "Identities by how many credential slots are left",
             counted.identities,
         )
     }
@@ -212,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_counted_by_reason_and_slots_and_no_name_is_told() {
+    fn objects_are_counted_by_reason_and_slots_without_their_names() {
         let cache = Arc::new(Cache::default());
         let census = Census::default();
         let mut registry = Registry::default();
         registry.register_collector(Box::new(census.clone()));
         let registry = Metrics::from(registry);
-        assert!(registry.text().unwrap().contains(r#"ensign_identities{slots="Full"} 0"#));
+        assert!(registry.text().unwrap().contains(r#"ensign_identities{slots="full"} 0"#));
         let of = |this: u32, other: u32, foreign: u32| json!({"thisCluster": this, "otherClusters": other, "foreign": foreign, "limit": 20});
         for (name, credentials, reason) in [
             ("secret-a", of(15, 0, 0), "Ready"),
@@ -231,15 +238,15 @@ mod tests {
         census.begin(cache);
         let text = registry.text().unwrap();
         for line in [
-            r#"ensign_identities{slots="Free"} 2"#,
-            r#"ensign_identities{slots="Scarce"} 1"#,
-            r#"ensign_identities{slots="Full"} 1"#,
-            r#"ensign_credentials{owner="ThisCluster"} 37"#,
-            r#"ensign_credentials{owner="OtherClusters"} 10"#,
-            r#"ensign_credentials{owner="Foreign"} 4"#,
-            r#"ensign_objects{kind="ManagedIdentity",reason="Forbidden"} 1"#,
-            r#"ensign_objects{kind="ManagedIdentity",reason="Pending"} 1"#,
-            r#"ensign_objects{kind="ManagedIdentityBinding",reason="Ready"} 0"#,
+            r#"ensign_identities{slots="free"} 2"#,
+            r#"ensign_identities{slots="scarce"} 1"#,
+            r#"ensign_identities{slots="full"} 1"#,
+            r#"ensign_credentials{owner="this_cluster"} 37"#,
+            r#"ensign_credentials{owner="other_clusters"} 10"#,
+            r#"ensign_credentials{owner="foreign"} 4"#,
+            r#"ensign_objects{kind="managed_identity",reason="Forbidden"} 1"#,
+            r#"ensign_objects{kind="managed_identity",reason="Pending"} 1"#,
+            r#"ensign_objects{kind="managed_identity_binding",reason="Ready"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is missing: {text}");
         }

@@ -18,10 +18,10 @@ use crate::engine::work_queue::WorkQueue;
 use crate::error::ReconcileError;
 use crate::kube_names::PodName;
 use crate::kube_request::within_deadline;
-use crate::metrics::{ControllerMetrics, Lift};
+use crate::metrics::{ControllerMetrics, UngateReason};
 use crate::writers::kubernetes::KubeWriter;
 use ensign_api::ManagedIdentityBinding;
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
 use ensign_core::pods::gate::{self, Lifting, claims};
 
 /// Objects in a page of a list without specs.
@@ -66,13 +66,13 @@ impl GatedPodReconciler {
         let injected_by = live.annotations().get(INJECTED_BY_ANNOTATION).map(String::as_str);
         match self.decide(&name.namespace, injected_by).await? {
             Lifting::Lift { notes } => {
-                let outcome = if notes.is_empty() { Lift::Settled } else { Lift::WithoutIdentity };
+                let outcome = if notes.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
                 // Published first: once the gate is removed, the pod is not reconciled again.
                 for note in self.gated.unpublished(name, notes) {
                     self.writer.note(&live, &note, "Lift").await;
                 }
                 self.writer.remove_gate(&live, gate).await?;
-                self.metrics.lifted(outcome);
+                self.metrics.ungated(outcome);
                 self.gated.remove(name);
                 Ok(ReconcileOutcome::Nothing)
             }
@@ -111,7 +111,7 @@ impl GatedPodReconciler {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
         let mut page = ListParams::default()
             .fields("spec.nodeName=,status.phase=Pending")
-            .labels(&format!("{HELD_LABEL}!=true"))
+            .labels(&format!("{GATED_LABEL}!=true"))
             .limit(PAGE);
         loop {
             let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
@@ -141,5 +141,5 @@ pub(crate) fn gate_of(pod: &Pod) -> Option<usize> {
 }
 
 pub(crate) fn is_labelled(pod: &Pod) -> bool {
-    pod.labels().get(HELD_LABEL).is_some_and(|value| value == "true")
+    pod.labels().get(GATED_LABEL).is_some_and(|value| value == "true")
 }

@@ -171,7 +171,7 @@ impl UninjectedPodScanner {
     }
 
     fn count(&self) {
-        self.metrics.missed.set(i64::try_from(self.scans.lock().pods).unwrap_or(i64::MAX));
+        self.metrics.uninjected.set(i64::try_from(self.scans.lock().pods).unwrap_or(i64::MAX));
     }
 }
 

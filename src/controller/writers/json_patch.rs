@@ -49,7 +49,7 @@ fn pointer(path: &[&str]) -> PointerBuf {
 
 #[cfg(test)]
 mod tests {
-    use ensign_api::keys::HELD_LABEL;
+    use ensign_api::keys::GATED_LABEL;
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
@@ -59,10 +59,10 @@ mod tests {
     fn a_patch_names_its_object_and_escapes_keys() {
         let mut pod = Pod::default();
         pod.metadata.uid = Some("one".to_owned());
-        let patch = ObjectPatch::of(&pod).remove(&["metadata", "labels", HELD_LABEL]).0;
+        let patch = ObjectPatch::of(&pod).remove(&["metadata", "labels", GATED_LABEL]).0;
         let expected = json!([
             {"op": "test", "path": "/metadata/uid", "value": "one"},
-            {"op": "remove", "path": format!("/metadata/labels/{}", HELD_LABEL.replace('/', "~1"))},
+            {"op": "remove", "path": format!("/metadata/labels/{}", GATED_LABEL.replace('/', "~1"))},
         ]);
         assert_eq!(serde_json::to_value(patch).unwrap(), expected);
     }

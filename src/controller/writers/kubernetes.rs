@@ -20,7 +20,7 @@ use crate::error::ReconcileError;
 use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::Severity;
-use ensign_api::keys::{CREDENTIALS_FINALIZER, HELD_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{CREDENTIALS_FINALIZER, GATED_LABEL, IDENTITY_GATE};
 use ensign_core::events::Event;
 
 /// Longest text of an event, in bytes; the API server refuses more.
@@ -199,8 +199,8 @@ impl KubeWriter {
         let mut patch = ObjectPatch::of(pod)
             .test(&["spec", "schedulingGates", &index, "name"], IDENTITY_GATE.into())
             .remove(&["spec", "schedulingGates", &index]);
-        if pod.labels().contains_key(HELD_LABEL) {
-            patch = patch.remove(&["metadata", "labels", HELD_LABEL]);
+        if pod.labels().contains_key(GATED_LABEL) {
+            patch = patch.remove(&["metadata", "labels", GATED_LABEL]);
         }
         let api = Pod::api(&self.client, pod);
         let (name, params, patch) = (pod.name_any(), PatchParams::default(), patch.into_patch());

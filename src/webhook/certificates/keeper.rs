@@ -18,7 +18,7 @@ use super::bundle::{Bundle, Fault, Usable};
 use super::issue::IssueError;
 use super::resolver::Resolver;
 use super::trusted_ca;
-use ensign_api::keys::ROTATE_AUTHORITY_ANNOTATION;
+use ensign_api::keys::ROTATE_CA_ANNOTATION;
 use ensign_core::scheduling::ca_rotation::{CaState, RotationStep, Trust, step};
 use ensign_runtime::clock::{SharedClock, deadline};
 
@@ -281,7 +281,7 @@ impl Keeper {
             authority: usable.authority,
             successor,
             predecessors: bundle.has_predecessors(),
-            asked: annotations.is_some_and(|annotations| annotations.contains_key(ROTATE_AUTHORITY_ANNOTATION)),
+            asked: annotations.is_some_and(|annotations| annotations.contains_key(ROTATE_CA_ANNOTATION)),
         };
         let step = step(&standing, now, self.shared.propagation);
         let changed = match step {
@@ -368,7 +368,7 @@ impl Keeper {
     async fn replace(&self, mut secret: Secret, bundle: &Bundle, does_as_asked: bool) -> Result<bool, KeeperError> {
         bundle.write(secret.data.get_or_insert_default());
         if let Some(annotations) = secret.metadata.annotations.as_mut().filter(|_| does_as_asked) {
-            annotations.remove(ROTATE_AUTHORITY_ANNOTATION);
+            annotations.remove(ROTATE_CA_ANNOTATION);
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         // The resourceVersion that was read goes along, so that of two replicas only one succeeds.

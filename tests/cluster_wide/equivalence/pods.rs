@@ -1,7 +1,7 @@
 //! Generated pods, most of them valid, of each kind that a rule distinguishes.
 
 use ensign_api::keys::{
-    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE, INJECT_LABEL,
+    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, GATED_LABEL, IDENTITY_GATE, INJECT_LABEL,
     INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 use proptest::prelude::*;
@@ -114,7 +114,7 @@ fn labels() -> impl Strategy<Value = Value> {
     let tier = prop::option::of(select(TIERS.to_vec()));
     let held = prop::option::weighted(0.1, select(vec!["true", "false"]));
     (inject, app, tier, held, any::<bool>()).prop_map(|(inject, app, tier, held, absent)| {
-        let pairs = [(INJECT_LABEL, inject), ("app", app), ("tier", tier), (HELD_LABEL, held)];
+        let pairs = [(INJECT_LABEL, inject), ("app", app), ("tier", tier), (GATED_LABEL, held)];
         let labels: serde_json::Map<_, _> =
             pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value?)))).collect();
         if labels.is_empty() && absent { Value::Null } else { Value::Object(labels) }

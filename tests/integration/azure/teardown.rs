@@ -51,7 +51,7 @@ fn teardown_with_yes_stops_the_controller_empties_policies_and_revokes_credentia
         apply(control_plane, &object).expect("apply");
     }
     // Objects of other tests, in another Azure, are abandoned.
-    let done = run(&testbed, &azure, &name, &["--credentials=abandon", "--yes", "--timeout-seconds=60"]);
+    let done = run(&testbed, &azure, &name, &["--credentials=abandon", "--yes", "--timeout=60s"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     for kind in ["mib", "mi"] {
         kubectl(control_plane, &["delete", kind, "--all", "--all-namespaces", "--timeout=60s"]);

@@ -100,7 +100,7 @@ impl Binding {
 
     /// Whether it is for the container.
     pub(super) fn chooses(&self, container: &str) -> bool {
-        self.containers.chooses(container)
+        self.containers.selects(container)
     }
 }
 

@@ -43,17 +43,17 @@ impl DenialCode {
     /// The reason's name in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NoBinding => "NoBinding",
-            Self::NotAccepted => "NotAccepted",
-            Self::NotYetAccepted => "NotYetAccepted",
-            Self::BindingDeleting => "BindingDeleting",
-            Self::IdentityUnknown => "IdentityUnknown",
-            Self::NoContainer => "NoContainer",
-            Self::VolumeClash => "VolumeClash",
-            Self::MountClash => "MountClash",
-            Self::NoServiceAccount => "NoServiceAccount",
-            Self::TokenExpiration => "TokenExpiration",
-            Self::ProxySidecar => "ProxySidecar",
+            Self::NoBinding => "no_binding",
+            Self::NotAccepted => "not_accepted",
+            Self::NotYetAccepted => "not_yet_accepted",
+            Self::BindingDeleting => "binding_deleting",
+            Self::IdentityUnknown => "identity_unknown",
+            Self::NoContainer => "no_container",
+            Self::VolumeClash => "volume_clash",
+            Self::MountClash => "mount_clash",
+            Self::NoServiceAccount => "no_service_account",
+            Self::TokenExpiration => "token_expiration",
+            Self::ProxySidecar => "proxy_sidecar",
         }
     }
 

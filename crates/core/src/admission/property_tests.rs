@@ -16,7 +16,7 @@ use super::tests::{binding, condition, config, decide, patched};
 use super::*;
 use crate::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
 use ensign_api::keys::{
-    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE,
+    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, GATED_LABEL, IDENTITY_GATE,
     INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 
@@ -70,7 +70,7 @@ fn nearly_a_pod() -> impl Strategy<Value = Value> {
         "schedulingGates",
         "nodeName",
         IDENTITY_GATE,
-        HELD_LABEL,
+        GATED_LABEL,
     ]);
     let leaf = prop_oneof![
         3 => select(vec!["orders", "true", "app", TOKEN_VOLUME, TOKEN_MOUNT_PATH, ENV_CLIENT_ID]).prop_map(Value::from),
@@ -183,7 +183,7 @@ fn pod() -> impl Strategy<Value = Value> {
                 pod["spec"]["schedulingGates"] = gates;
             }
             if let Some(held) = held {
-                pod["metadata"]["labels"][HELD_LABEL] = json!(held);
+                pod["metadata"]["labels"][GATED_LABEL] = json!(held);
             }
             if let Some(node) = node {
                 pod["spec"]["nodeName"] = json!(node);
@@ -273,9 +273,9 @@ fn without_ours(pod: &Value, before: &Value) -> Value {
         gate["name"] == IDENTITY_GATE
     });
     if let Some(labels) = pod["metadata"]["labels"].as_object_mut() {
-        match before["metadata"]["labels"].get(HELD_LABEL) {
-            Some(value) => labels.insert(HELD_LABEL.to_owned(), value.clone()),
-            None => labels.remove(HELD_LABEL),
+        match before["metadata"]["labels"].get(GATED_LABEL) {
+            Some(value) => labels.insert(GATED_LABEL.to_owned(), value.clone()),
+            None => labels.remove(GATED_LABEL),
         };
     }
     list_without(&mut pod["spec"]["volumes"], &before["spec"]["volumes"], |one| is_token_volume(&one["name"]));

@@ -11,7 +11,7 @@ use super::inject::{Identity, Injection};
 use super::json_patch::Content;
 use super::pod::Pod;
 use crate::pods::gate::Start;
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE};
 
 /// Adds gate and label to what is injected, where one of the identities does not work yet; whether the pod is held.
 pub(super) fn hold(injection: &mut Injection, pod: &Pod<'_>, identities: &[Identity<'_>], config: &Config) -> bool {
@@ -48,9 +48,9 @@ pub(super) fn hold(injection: &mut Injection, pod: &Pod<'_>, identities: &[Ident
 
 fn add_label(injection: &mut Injection, pod: &Pod<'_>) {
     match pod.labels() {
-        Some(labels) if labels.get(HELD_LABEL).is_some_and(|value| value == "true") => {}
-        Some(_) => injection.add(&["metadata", "labels", HELD_LABEL], Content::Other(json!("true"))),
+        Some(labels) if labels.get(GATED_LABEL).is_some_and(|value| value == "true") => {}
+        Some(_) => injection.add(&["metadata", "labels", GATED_LABEL], Content::Other(json!("true"))),
         // Injection has made the metadata by now.
-        None => injection.add(&["metadata", "labels"], Content::Other(json!({HELD_LABEL: "true"}))),
+        None => injection.add(&["metadata", "labels"], Content::Other(json!({GATED_LABEL: "true"}))),
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::tests::{binding, condition, config, decide, injected, left_alone, pod, resolved, warnings};
 use super::*;
-use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE};
 
 fn unconfirmed(name: &str) -> Arc<Binding> {
     let conditions = [
@@ -30,7 +30,7 @@ fn gates(pod: &Value) -> Vec<&str> {
 }
 
 fn is_held(pod: &Value) -> bool {
-    let (gate, label) = (gates(pod).contains(&IDENTITY_GATE), pod["metadata"]["labels"][HELD_LABEL] == "true");
+    let (gate, label) = (gates(pod).contains(&IDENTITY_GATE), pod["metadata"]["labels"][GATED_LABEL] == "true");
     assert_eq!(gate, label, "gate and label belong together: {pod:#}");
     gate
 }
@@ -42,7 +42,7 @@ fn a_pod_is_held_until_the_controller_says_that_the_credential_is_ready() {
     assert!(held(binding(
         "orders",
         &json!({"status": {"conditions": [
-            condition("Accepted", "True", "Accepted", ""), condition("CredentialReady", "Unknown", "Settling", ""),
+            condition("Accepted", "True", "Accepted", ""), condition("CredentialReady", "Unknown", "Propagating", ""),
         ]}})
     )));
     assert!(!held(resolved("orders")));
@@ -94,14 +94,14 @@ fn gates_and_labels_of_others_stay() {
     let gated = pod(&json!({"spec": {"schedulingGates": [{"name": "example.com/quota"}]}}));
     let after = injected(&gated, &[unconfirmed("orders")]);
     assert_eq!(gates(&after), ["example.com/quota", IDENTITY_GATE]);
-    assert_eq!(after["metadata"]["labels"], json!({"app": "orders", HELD_LABEL: "true"}));
+    assert_eq!(after["metadata"]["labels"], json!({"app": "orders", GATED_LABEL: "true"}));
 }
 
 #[test]
 fn a_pod_that_brings_the_gate_gets_the_label_so_that_the_controller_finds_it() {
     for label in [Value::Null, json!("false"), json!("true")] {
         let copy = pod(&json!({
-            "metadata": {"labels": {HELD_LABEL: label}}, "spec": {"schedulingGates": [{"name": IDENTITY_GATE}]},
+            "metadata": {"labels": {GATED_LABEL: label}}, "spec": {"schedulingGates": [{"name": IDENTITY_GATE}]},
         }));
         let after = injected(&copy, &[resolved("orders")]);
         assert!(is_held(&after));
@@ -111,7 +111,7 @@ fn a_pod_that_brings_the_gate_gets_the_label_so_that_the_controller_finds_it() {
 
 #[test]
 fn the_label_alone_is_nobodys_business() {
-    let labelled = pod(&json!({"metadata": {"labels": {HELD_LABEL: "true"}}}));
+    let labelled = pod(&json!({"metadata": {"labels": {GATED_LABEL: "true"}}}));
     let after = injected(&labelled, &[resolved("orders")]);
     assert_eq!((gates(&after), &after["metadata"]["labels"]), (vec![], &labelled["metadata"]["labels"]));
 }

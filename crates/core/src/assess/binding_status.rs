@@ -201,7 +201,7 @@ fn in_place(context: &Context<'_>, credential: &CredentialStatus) -> Verdict {
         let message = format!(
             "federated identity credential {name} is in place; allowing until {settled} for it to propagate in Entra"
         );
-        return Verdict::unknown(Reason::Settling, message);
+        return Verdict::unknown(Reason::Propagating, message);
     }
     match credential.origin {
         CredentialOrigin::Created => {

@@ -13,7 +13,7 @@ fn a_credential_is_ready_once_it_had_time_to_propagate_and_remains_so() {
     let mut world = World::new();
     world.settings.settle = Duration::from_secs(30);
     let mut world = world.reconciled();
-    assert_eq!(world.ready(), is("False", "Settling"));
+    assert_eq!(world.ready(), is("False", "Propagating"));
     let now: Timestamp = STAMP.parse().unwrap();
     let status = |world: &World, seconds| {
         let assessment = world.assess_at(now + SignedDuration::from_secs(seconds));
@@ -50,7 +50,7 @@ fn a_rewritten_credential_has_to_propagate_again() {
     world.observed.written.insert(ours().name);
     let assessment = world.assess_at(later);
     let status = &assessment.bindings[0].status;
-    assert_eq!(find(&status.conditions, ConditionType::Ready).unwrap().reason, "Settling");
+    assert_eq!(find(&status.conditions, ConditionType::Ready).unwrap().reason, "Propagating");
     assert_eq!(status.credential.as_ref().unwrap().confirmed_since.0, later);
     assert_eq!(assessment.propagates_at, Some(later + SignedDuration::from_secs(30)));
 }

@@ -10,7 +10,7 @@ use super::literals::literal;
 use super::predicates::{self, CONTAINER_LISTS, Variable};
 use ensign_api::Injection;
 use ensign_api::keys::{
-    ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, HELD_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION, TOKEN_FILE,
+    ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION, TOKEN_FILE,
     TOKEN_MOUNT_PATH, TOKEN_PATH,
 };
 
@@ -107,7 +107,7 @@ fn held(config: &Config) -> String {
 
 /// Whether gate and label are as [`hold`] would leave them.
 fn is_held_if_need_be(config: &Config) -> String {
-    let label = literal(HELD_LABEL);
+    let label = literal(GATED_LABEL);
     let is_labelled = format!("object.metadata.?labels[?{label}].orValue('') == 'true'");
     format!("({} ? {} && {is_labelled} : true)", held(config), predicates::is_gated())
 }
@@ -163,7 +163,7 @@ fn containers() -> String {
 }
 
 fn hold() -> String {
-    let label = literal(HELD_LABEL);
+    let label = literal(GATED_LABEL);
     let gate = format!("Object.spec.schedulingGates{{name: {}}}", literal(IDENTITY_GATE));
     let labels = "object.metadata.?labels.orValue({})";
     format!(

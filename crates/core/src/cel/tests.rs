@@ -1,5 +1,5 @@
 use super::*;
-use ensign_api::keys::{HELD_LABEL, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{GATED_LABEL, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 
 fn config() -> Config {
     Config {
@@ -159,7 +159,7 @@ fn unlabelled_pods_are_refused_only_for_what_concerns_their_binding() {
 fn values_of_the_install_are_quoted() {
     let text = spec(&live(&["shop"]), PolicyKind::Mutating, GRANTED_ENTRY).to_string();
     assert!(text.contains(r"api://it\\'s"), "{text}");
-    assert!(text.contains(HELD_LABEL));
+    assert!(text.contains(GATED_LABEL));
 }
 
 #[test]

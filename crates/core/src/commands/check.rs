@@ -94,7 +94,7 @@ pub fn definitions(found: &[Option<CustomResourceDefinition>], wanted: &[CustomR
         }
     }
     if problems.is_empty() {
-        return Check::ok(CHECK, format!("{} CRDs of this version", wanted.len()));
+        return Check::ok(CHECK, format!("{} CRDs, of this version", wanted.len()));
     }
     Check::fail(
         CHECK,

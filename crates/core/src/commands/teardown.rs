@@ -172,7 +172,7 @@ fn uninstalled(
     now: Timestamp,
 ) -> Vec<Condition> {
     let verdict = Verdict::bad(
-        Reason::TornDown,
+        Reason::Uninstalled,
         "Ensign was uninstalled from this cluster and deleted the federated identity credential: a cluster operator has to reinstall it",
     );
     let hints = [ConditionType::Reconciling, ConditionType::Stalled];

@@ -66,15 +66,16 @@ fn waits(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> Vec<Event> {
 #[test]
 fn a_pod_starts_without_a_word_once_its_credential_has_settled() {
     assert!(decide(BY_ORDERS, &[binding("orders", &json!({}))]).is_earned());
-    let notes = waits(BY_ORDERS, &[without_credential("orders", "Settling", "Entra gets 30 s")]);
-    assert_eq!(notes[0].reason, Reason::Settling);
+    let notes = waits(BY_ORDERS, &[without_credential("orders", "Propagating", "Entra gets 30 s")]);
+    assert_eq!(notes[0].reason, Reason::Propagating);
     assert!(notes[0].message.contains("Entra gets 30 s"), "{notes:?}");
 }
 
 #[test]
 fn a_pod_waits_for_every_binding_that_injected_it() {
     let by = "orders=ManagedIdentity/orders,pay=ManagedIdentity/pay";
-    let notes = waits(by, &[without_credential("orders", "Settling", ""), without_credential("pay", "Settling", "")]);
+    let notes =
+        waits(by, &[without_credential("orders", "Propagating", ""), without_credential("pay", "Propagating", "")]);
     assert_eq!(notes.len(), 1, "one note for one reason");
     assert!(notes[0].message.contains("orders") && notes[0].message.contains("pay"), "{notes:?}");
     let notes = waits(by, &[binding("orders", &json!({})), without_credential("pay", "Forbidden", "no role")]);
@@ -134,7 +135,7 @@ fn a_pod_whose_binding_was_refused_is_let_go_with_its_reason() {
 #[test]
 fn a_binding_that_came_to_be_immediate_lets_go_with_a_word_unless_the_identity_works() {
     let immediate = json!({"spec": {"injection": {"startPolicy": "Immediate"}}});
-    let mut unsettled = without_credential("orders", "Settling", "");
+    let mut unsettled = without_credential("orders", "Propagating", "");
     unsettled.spec.injection.start_policy = StartPolicy::Immediate;
     assert!(lost(BY_ORDERS, &[unsettled]).contains("startPolicy"));
     assert!(decide(BY_ORDERS, &[binding("orders", &immediate)]).is_earned());

@@ -107,7 +107,7 @@ impl UninjectedPods {
             },
             examples.join(", ")
         );
-        Some(Verdict::bad(Reason::PodsMissed, message))
+        Some(Verdict::bad(Reason::PodsNotInjected, message))
     }
 }
 
@@ -125,7 +125,7 @@ pub fn verdict(found: Option<&UninjectedPods>, before: &[Condition], namespace: 
     match found {
         Some(found) => found.verdict(namespace),
         None => find(before, ConditionType::PodsInjected)
-            .map(|known| Verdict::bad(Reason::PodsMissed, known.message.clone())),
+            .map(|known| Verdict::bad(Reason::PodsNotInjected, known.message.clone())),
     }
 }
 
@@ -139,7 +139,7 @@ fn is_missed(binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers: &[&
         labels.get(INJECT_LABEL).is_some_and(|wish| wish == "false") || annotation(MIRROR_ANNOTATION).is_some();
     let selected = spec.pod_selector.as_ref().is_none_or(|selector| selector.is_empty() || selector.matches(&labels));
     let meant =
-        !depends_on_containers(binding) || containers.iter().any(|name| spec.injection.containers.chooses(name));
+        !depends_on_containers(binding) || containers.iter().any(|name| spec.injection.containers.selects(name));
     spec.injection.mode == InjectionMode::Pods
         && pod.deletion_timestamp.is_none()
         && !injected

@@ -37,7 +37,7 @@ fn count(change: &Value) -> usize {
 
 fn message(pods: &[ObjectMeta]) -> String {
     let verdict = found(&binding(&json!({})), pods).verdict("shop").expect("something was missed");
-    assert_eq!((verdict.status, verdict.reason), (Some(false), Reason::PodsMissed));
+    assert_eq!((verdict.status, verdict.reason), (Some(false), Reason::PodsNotInjected));
     verdict.message
 }
 
@@ -109,7 +109,7 @@ fn five_workloads_are_named_in_order_and_the_others_counted() {
 
 #[test]
 fn nothing_missed_is_no_condition_and_what_nobody_looked_at_stays() {
-    let said = Verdict::bad(Reason::PodsMissed, "as before");
+    let said = Verdict::bad(Reason::PodsNotInjected, "as before");
     let before = [ensign_api::conditions::condition(
         ConditionType::PodsInjected,
         &said,

@@ -236,7 +236,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             Ok(count) => count,
             Err(error) => {
                 problems.push(format!(
-                    "held pods may be left, which no controller will let go: {}; remove the scheduling gate ensign.dev/identity from the pods that `kubectl get pods -A -l ensign.dev/held=true` shows, or delete them",
+                    "held pods may be left, which no controller will let go: {}; remove the scheduling gate ensign.dev/identity from the pods that `kubectl get pods -A -l ensign.dev/gated=true` shows, or delete them",
                     error_chain::line(&error)
                 ));
                 0
