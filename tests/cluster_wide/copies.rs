@@ -73,5 +73,5 @@ fn a_copy_with_something_in_the_way_of_the_token_is_refused() {
     let mounts = copy["spec"]["containers"][0]["volumeMounts"].as_array_mut().expect("mounts");
     mounts.push(json!({"name": "data", "mountPath": below}));
     let refusal = scene.dry_run(&copy).expect_err("refused");
-    assert!(refusal.contains(&format!("mounts volume \"data\" at \"{below}\", in the way")), "{refusal}");
+    assert!(refusal.contains(&format!("mounts volume \"data\" at \"{below}\", which conflicts with")), "{refusal}");
 }

@@ -56,7 +56,7 @@ fn a_pod_whose_binding_is_deleted_is_let_go_with_an_event() {
     team.team.unbind("app");
     team.wait_let_go(&pod);
     let (kind, text) = team.wait_event(&pod, "StartedWithoutIdentity");
-    assert!(kind == "Warning" && text.contains("Entra will refuse its token"), "{kind}: {text}");
+    assert!(kind == "Warning" && text.contains("Entra will reject its token"), "{kind}: {text}");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_pod_whose_binding_is_refused_is_let_go_with_the_reason() {
     team.team.grant(&json!([]));
     team.wait_let_go(&pod);
     let (_, text) = team.wait_event(&pod, "StartedWithoutIdentity");
-    assert!(text.contains("is not accepted any more (NotAllowed)"), "{text}");
+    assert!(text.contains("is no longer accepted (NotAllowed)"), "{text}");
 }
 
 #[test]
@@ -96,10 +96,7 @@ fn a_pod_that_only_a_person_can_help_waits_and_says_so_once() {
     });
     let pod = team.held_pod(&json!({}));
     let (kind, text) = team.wait_event(&pod, "CredentialMissing");
-    assert!(
-        kind == "Warning" && text.contains("somebody has to act") && text.contains("az identity"),
-        "{kind}: {text}"
-    );
+    assert!(kind == "Warning" && text.contains("someone has to act") && text.contains("az identity"), "{kind}: {text}");
     // Everything that could make it say the same again.
     team.patch("pod", &pod, &json!({"metadata": {"annotations": {"looked": "again"}}}));
     stage.clock.pass(SETTLE / 2);
@@ -121,7 +118,7 @@ fn a_pod_that_names_its_node_is_never_held_and_the_webhook_tells_its_creator() {
     match INJECTION {
         Mode::Webhook => {
             let said = said.expect_err("a warning");
-            assert!(said.contains("spec.nodeName") && said.contains("can't be held"), "{said}");
+            assert!(said.contains("spec.nodeName") && said.contains("can't be gated"), "{said}");
         }
         // A mutating policy can't warn: docs/injection-policy.md.
         Mode::Policy => drop(said.expect("admitted without a warning")),

@@ -209,7 +209,7 @@ fn a_client_id_that_is_there_is_kept_and_the_webhook_says_so_to_whoever_creates_
     match INJECTION {
         Mode::Webhook => {
             let said = said.expect_err("a warning");
-            assert!(said.contains("AZURE_CLIENT_ID is kept as \"mine\""), "{said}");
+            assert!(said.contains("AZURE_CLIENT_ID keeps its value \"mine\""), "{said}");
         }
         // A mutating policy can't warn: docs/injection-policy.md.
         Mode::Policy => drop(said.expect("admitted without a warning")),

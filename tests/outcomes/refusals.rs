@@ -59,10 +59,10 @@ fn what_is_in_the_way_of_the_token_refuses_the_pod_and_is_named() {
         "volumes": [{"name": "data", "emptyDir": {}}],
         "containers": [{"name": "app", "image": "x", "volumeMounts": mounts}],
     }});
-    let wanted = format!("container \"app\" mounts volume \"data\" at \"{TOKEN_MOUNT_PATH}\", in the way");
+    let wanted = format!("container \"app\" mounts volume \"data\" at \"{TOKEN_MOUNT_PATH}\", which conflicts with");
     refused(&team, &pod(&team.name, &mounting), &wanted);
     let volume = json!({"spec": {"volumes": [{"name": TOKEN_VOLUME, "emptyDir": {}}]}});
-    refused(&team, &pod(&team.name, &volume), "rename the volume");
+    refused(&team, &pod(&team.name, &volume), "rename or remove the volume");
 }
 
 #[test]

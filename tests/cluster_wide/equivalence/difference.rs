@@ -165,15 +165,16 @@ pub(super) fn difference(
             }
             explained.other_cause += 1;
             let mut words = words_for(pod, bindings, webhook_namespace);
-            if said.contains("that is ready covers it") && pod["metadata"]["labels"][INJECT_LABEL] == "true" {
+            if said.contains("no ready ManagedIdentityBinding") && pod["metadata"]["labels"][INJECT_LABEL] == "true" {
                 words.insert(said.to_owned());
             }
             (!words.contains(said)).then(|| format!("{said}\nis not the webhook's word, which is {wanted}\n{words:#?}"))
         }
         (Ok(policy), Err(webhook)) => {
             let labelled = pod["metadata"]["labels"][INJECT_LABEL] == "true";
-            let about_bindings = reason(&webhook.message)
-                .is_some_and(|said| !said.contains("rename the volume") && !said.contains("in the way"));
+            let about_bindings = reason(&webhook.message).is_some_and(|said| {
+                !said.contains("rename or remove the volume") && !said.contains("which conflicts with")
+            });
             if labelled && about_bindings && brings_its_own(pod) && claims(&policy) == claims(pod) {
                 explained.brings_its_own += 1;
                 return None;

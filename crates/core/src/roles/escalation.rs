@@ -134,7 +134,7 @@ mod tests {
     const FIC: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/write";
 
     #[test]
-    fn roles_with_which_an_identity_can_get_at_more_are_refused() {
+    fn roles_that_allow_privilege_escalation_are_rejected() {
         let contributor: (&[&str], &[&str]) = (
             &["*"],
             &[
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_without_such_actions_are_given() {
+    fn roles_without_escalating_actions_are_allowed() {
         for (name, blocks) in [
             ("Reader", vec![(&["*/read"][..], &[][..])]),
             ("data alone", vec![(&[], &[])]),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_role_is_given_whatever_it_allows() {
+    fn a_listed_role_is_allowed_whatever_its_actions() {
         let owner = role(&[(&["*"], &[])]);
         let listed = RolePolicy { allowed_roles: [owner.id.clone()].into(), ..RolePolicy::default() };
         assert_eq!(listed.refuse_role(&owner), None);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_scopes_and_those_outside_of_the_bounds_have_to_be_listed() {
+    fn scopes_that_are_too_wide_or_outside_the_allowed_ones_have_to_be_listed() {
         let subscription = "/subscriptions/00000000-0000-0000-0000-00000000000a";
         let (group, other) =
             (format!("{subscription}/resourceGroups/rg"), format!("{subscription}/resourceGroups/rg2"));
@@ -252,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_both_makes_two_patterns_meet(one in pattern(), other in pattern(), text in "[ab/]{0,8}") {
+        fn patterns_that_match_the_same_text_meet(one in pattern(), other in pattern(), text in "[ab/]{0,8}") {
             if fits(&one, &text) && fits(&other, &text) {
                 prop_assert!(meet(&one, &other));
             }
@@ -261,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn a_covering_pattern_takes_everything_that_the_covered_one_takes(outer in pattern(), inner in pattern(), text in "[ab/]{0,8}") {
+        fn a_covering_pattern_matches_everything_that_the_covered_one_matches(outer in pattern(), inner in pattern(), text in "[ab/]{0,8}") {
             if covers(&outer, &inner) && fits(&inner, &text) {
                 prop_assert!(fits(&outer, &text), "{} {} {}", outer, inner, text);
             }

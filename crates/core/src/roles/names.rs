@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_for_the_owner_is_its_own_in_any_case() {
+    fn the_name_proves_ownership_regardless_of_letter_case() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/Shop-RG");
         let mine = maker("cluster", "uid");
         let mut assignment = made(&mine, &group, "AA", "BB");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_under_the_previous_id_is_its_own_where_that_is_known() {
+    fn an_assignment_under_the_previous_cluster_id_is_owned_if_that_id_is_known() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
         let before = made(&maker("before", "uid"), &group, "p", "r");
         assert!(!maker("after", "uid").made(&before));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_in_a_scope_that_is_none_is_nobodys() {
+    fn an_assignment_with_an_invalid_scope_has_no_owner() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
         let mine = maker("cluster", "uid");
         assert!(!mine.made(&Assignment { scope: format!("{group}/.."), ..made(&mine, &group, "p", "r") }));
@@ -103,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_part_makes_another_name_however_the_parts_are_cut(
+        fn names_differ_if_any_part_differs_wherever_the_parts_are_split(
             one in prop::array::uniform4("[a-b-]{0,3}"), other in prop::array::uniform4("[a-b-]{0,3}"),
             group in "[a-b]{1,2}", other_group in "[a-b]{1,2}",
         ) {
@@ -116,7 +116,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_the_owners_is_not_any_more_once_a_part_of_it_is_another(part in 0..6_usize, other in "[a-z]{1,5}") {
+        fn an_assignment_is_not_owned_if_any_part_was_changed(part in 0..6_usize, other in "[a-z]{1,5}") {
             let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
             let (cluster, owner) = (format!("cluster{other}"), format!("uid{other}"));
             let mut changed = made(&maker("cluster", "uid"), &group, "p", "r");

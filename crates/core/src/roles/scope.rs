@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_written_as_it_was_read_and_compared_without_case() {
+    fn a_scope_keeps_its_spelling_and_is_compared_without_case() {
         let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
         let container = format!("{account}/blobServices/default/containers/$logs");
         let extension = format!("{account}/providers/Microsoft.Insights/diagnosticSettings/x");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_a_resource_group_is_told_from_what_lies_above() {
+    fn scopes_in_a_resource_group_are_distinguished_from_wider_ones() {
         let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
         for text in [GROUP, &account] {
             assert!(scope(text).is_in_resource_group(), "{text}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_covers_itself_and_what_is_below_but_no_neighbour_with_a_longer_name() {
+    fn a_scope_covers_itself_and_what_is_below_but_no_sibling_with_a_longer_name() {
         let below = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
         assert!(scope(GROUP).covers(&scope(&below.to_lowercase())));
         assert!(scope("/").covers(&scope(&below)));

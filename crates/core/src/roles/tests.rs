@@ -136,7 +136,7 @@ impl World {
 }
 
 #[test]
-fn a_role_that_is_asked_for_is_recorded_and_assigned_and_then_it_is_granted() {
+fn a_requested_role_is_recorded_and_assigned_and_then_granted() {
     let mut world = World::asking(&[entry("Reader", GROUP)]);
     let first = world.decide();
     let [RoleStep::Put { assignment, description, .. }] = &first.steps[..] else { panic!("{first:?}") };
@@ -150,7 +150,7 @@ fn a_role_that_is_asked_for_is_recorded_and_assigned_and_then_it_is_granted() {
 }
 
 #[test]
-fn an_equal_assignment_by_hand_is_used_and_never_deleted() {
+fn an_equivalent_assignment_by_hand_is_used_and_never_deleted() {
     let mut world =
         World::asking(&[entry("Reader", &GROUP.to_uppercase().replace("RESOURCEGROUPS", "resourceGroups"))])
             .with(&[by_hand(GROUP, READER)]);
@@ -166,7 +166,7 @@ fn an_equal_assignment_by_hand_is_used_and_never_deleted() {
 }
 
 #[test]
-fn an_assignment_on_a_condition_or_elsewhere_is_not_equal() {
+fn an_assignment_with_a_condition_or_in_another_scope_is_not_equivalent() {
     let limited = Assignment { condition: Some("@Resource…".to_owned()), ..by_hand(GROUP, READER) };
     let elsewhere = by_hand(&format!("{GROUP}2"), READER);
     let above = by_hand("/", READER);
@@ -179,7 +179,7 @@ fn an_assignment_on_a_condition_or_elsewhere_is_not_equal() {
 }
 
 #[test]
-fn what_is_not_asked_for_any_more_goes_if_it_is_ours() {
+fn an_assignment_that_is_no_longer_requested_is_deleted_if_it_is_ours() {
     let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
     let (mine, foreign) = (ours(&account, READER), by_hand(&account, READER));
     let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER), mine.clone(), foreign]);
@@ -190,7 +190,7 @@ fn what_is_not_asked_for_any_more_goes_if_it_is_ours() {
 }
 
 #[test]
-fn what_was_made_for_another_owner_or_by_another_cluster_stays() {
+fn assignments_of_other_owners_and_clusters_are_kept() {
     let of = |cluster_id: &str, owner_uid: &str| {
         let other = Maker { cluster_id, previous_id: None, owner_uid };
         Assignment { name: other.name(&GROUP.parse().unwrap(), PRINCIPAL, READER), ..ours(GROUP, READER) }
@@ -201,7 +201,7 @@ fn what_was_made_for_another_owner_or_by_another_cluster_stays() {
 }
 
 #[test]
-fn a_role_with_which_an_identity_could_get_at_more_is_refused_and_taken_back() {
+fn an_escalating_role_is_rejected_and_unassigned() {
     for named in ["Owner", "OWNER", OWNER, &OWNER.to_uppercase()] {
         let world = World::asking(&[entry(named, GROUP)]).with(&[ours(GROUP, OWNER)]);
         assert_eq!(world.reason(), Some(Reason::RoleNotAllowed), "{named}");
@@ -214,14 +214,14 @@ fn a_role_with_which_an_identity_could_get_at_more_is_refused_and_taken_back() {
 }
 
 #[test]
-fn a_refused_role_does_not_keep_the_others_from_being_given() {
+fn a_rejected_role_does_not_block_the_others() {
     let world = World::asking(&[entry("Owner", GROUP), entry("Reader", GROUP)]);
     assert!(matches!(&world.decide().steps[..], [RoleStep::Put { assignment, .. }] if assignment.role == READER));
     assert_eq!(world.reason(), Some(Reason::RoleNotAllowed));
 }
 
 #[test]
-fn a_scope_that_is_too_wide_or_none_at_all_is_not_even_looked_at() {
+fn a_scope_that_is_too_wide_or_invalid_is_never_queried() {
     let subscription = GROUP.split("/resourceGroups").next().unwrap();
     for (scope, reason) in [
         ("/", Reason::RoleNotAllowed),
@@ -239,7 +239,7 @@ fn a_scope_that_is_too_wide_or_none_at_all_is_not_even_looked_at() {
 }
 
 #[test]
-fn a_switch_that_is_off_stops_everything() {
+fn nothing_is_assigned_or_deleted_while_role_assignments_are_disabled() {
     let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
     world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
     world.policy = None;
@@ -251,7 +251,7 @@ fn a_switch_that_is_off_stops_everything() {
 }
 
 #[test]
-fn while_a_role_is_not_known_nothing_is_taken_away() {
+fn nothing_is_deleted_while_a_role_definition_is_unknown() {
     let failure = Failure { reason: Reason::AzureUnavailable, message: "down".to_owned(), retry_after: None };
     for answer in [None, Some(Err(failure))] {
         let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
@@ -273,7 +273,7 @@ fn while_a_role_is_not_known_nothing_is_taken_away() {
 }
 
 #[test]
-fn a_failed_write_is_told_with_the_role_and_the_scope() {
+fn a_failed_write_is_reported_with_the_role_and_the_scope() {
     let mut world = World::asking(&[entry("Reader", GROUP)]);
     let failure = Failure { reason: Reason::Forbidden, message: "lacks it".to_owned(), retry_after: None };
     world.observed.write_failures.insert(ours(GROUP, READER).name, failure);
@@ -287,7 +287,7 @@ fn a_failed_write_is_told_with_the_role_and_the_scope() {
 }
 
 #[test]
-fn when_the_identity_was_made_anew_the_former_assignment_is_remembered_until_it_is_gone() {
+fn after_the_identity_was_recreated_the_former_assignment_is_recorded_until_it_is_deleted() {
     let former = Assignment { principal: BY_HAND.to_owned(), ..ours(GROUP, READER) };
     let former = Assignment { name: maker().name(&GROUP.parse().unwrap(), BY_HAND, READER), ..former };
     let mut world = World::asking(&[entry("Reader", GROUP)]);
@@ -303,7 +303,7 @@ fn when_the_identity_was_made_anew_the_former_assignment_is_remembered_until_it_
 }
 
 #[test]
-fn a_list_covers_each_scope_once() {
+fn each_scope_is_listed_once() {
     let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
     let other = format!("{GROUP}-2");
     let mut world = World::asking(&[entry("Reader", &account), entry("Owner", GROUP), entry("Reader", &other)]);
@@ -317,7 +317,7 @@ fn a_list_covers_each_scope_once() {
 }
 
 #[test]
-fn nothing_asked_for_and_nothing_recorded_says_nothing() {
+fn without_requests_and_records_there_is_no_condition() {
     let decided = World::asking(&[]).with(&[by_hand(GROUP, READER)]).decide();
     assert!(decided.steps.is_empty() && decided.verdict.is_none() && !decided.ours_left);
 }
@@ -348,7 +348,7 @@ fn any_assignment() -> impl Strategy<Value = Assignment> {
 
 proptest! {
     #[test]
-    fn a_plan_that_was_carried_out_leaves_nothing_to_do_and_nothing_foreign_touched(
+    fn an_applied_plan_leaves_nothing_to_do_and_foreign_assignments_unchanged(
         entries in prop::collection::vec((any_role(), any_scope()), 0..5),
         existing in prop::collection::vec(any_assignment(), 0..6),
         leaving in any::<bool>(),

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_and_are_capped() {
+    fn delays_grow_and_are_capped() {
         let wait = |attempt| delay(Reason::AzureUnavailable, attempt, None, 0.5);
         assert_eq!(wait(0), Duration::from_secs(1));
         assert_eq!(wait(3), Duration::from_secs(8));
@@ -73,13 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_out_before_azure_allows_it() {
+    fn retry_after_is_the_minimum() {
         let asked = Duration::from_secs(77);
         assert_eq!(delay(Reason::Throttled, 0, Some(asked), 0.0), asked);
     }
 
     #[test]
-    fn terminal_problems_are_looked_at_slowly() {
+    fn terminal_problems_are_retried_slowly() {
         assert!(delay(Reason::Forbidden, 0, None, 0.0) >= Duration::from_secs(54));
     }
 
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_spread_over_the_whole() {
+    fn shares_are_uniformly_distributed() {
         let mut counts = [0; 10];
         for key in 0..1000 {
             let share = Spread::seeded(7).share(&format!("key-{key}"), 0);
@@ -105,7 +105,7 @@ mod tests {
 
     /// A write that takes 200 ms, twice at a time: how often two writers meet again before both are through.
     #[test]
-    fn two_writers_that_met_part_soon() {
+    fn two_writers_that_collide_diverge_soon() {
         let meetings = |one: Spread, other: Spread| {
             (0..20).find(|attempt| {
                 let wait = |spread: Spread| {

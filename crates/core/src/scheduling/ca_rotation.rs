@@ -128,19 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fresh_is_kept_for_nine_years() {
+    fn a_new_ca_is_kept_for_nine_years() {
         assert_eq!(next(fresh(), made()), RotationStep::Keep);
         assert_eq!(next(fresh(), made() + 9 * 365 * DAY - MINUTE), RotationStep::Keep);
         assert_eq!(next(fresh(), made() + 9 * 365 * DAY + MINUTE), RotationStep::Prepare);
     }
 
     #[test]
-    fn whoever_asks_for_a_new_authority_gets_one() {
+    fn a_requested_rotation_prepares_a_successor() {
         assert_eq!(next(CaState { asked: true, ..fresh() }, made()), RotationStep::Prepare);
     }
 
     #[test]
-    fn a_successor_signs_only_once_it_has_been_trusted_for_a_while() {
+    fn a_successor_signs_only_after_the_propagation_delay() {
         let with = |trust| CaState { successor: Some(trust), asked: true, ..fresh() };
         assert_eq!(next(with(Trust::None), made() + 9 * 365 * DAY), RotationStep::Keep);
         assert_eq!(next(with(Trust::Since(Duration::ZERO)), made()), RotationStep::Keep);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_that_is_about_to_end_hands_over_whatever_is_known() {
+    fn a_ca_that_is_about_to_expire_hands_over_even_if_the_successor_is_not_seen_to_be_trusted() {
         let waiting = CaState { successor: Some(Trust::None), ..fresh() };
         assert_eq!(next(waiting, made() + (10 * 365 - 31) * DAY), RotationStep::Keep);
         assert_eq!(next(waiting, made() + (10 * 365 - 29) * DAY), RotationStep::Switch);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_by_ten_minutes_changes_nothing_that_is_fresh() {
+    fn a_clock_that_jumps_by_ten_minutes_does_not_affect_new_certificates() {
         for standing in [fresh(), CaState { predecessors: true, ..fresh() }] {
             for now in [made() - 10 * MINUTE, made() + 10 * MINUTE] {
                 assert_eq!(next(standing, now), RotationStep::Keep);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_succession_takes_three_writes() {
+    fn a_complete_rotation_takes_three_writes() {
         let (mut standing, mut now, mut steps) = (CaState { asked: true, ..fresh() }, made(), Vec::new());
         for _ in 0..100 {
             let taken = next(standing, now);

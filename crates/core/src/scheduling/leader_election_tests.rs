@@ -30,7 +30,7 @@ fn leader(sent: Moment) -> Candidate {
 }
 
 #[test]
-fn a_lease_that_nobody_holds_is_taken_at_once() {
+fn a_lease_without_a_holder_is_taken_immediately() {
     let mut candidate = Candidate::new("me", terms());
     assert_eq!(candidate.next(seconds(0)), Act::Look);
     candidate.saw(Some(free("7")), seconds(1));
@@ -42,7 +42,7 @@ fn a_lease_that_nobody_holds_is_taken_at_once() {
 }
 
 #[test]
-fn a_held_lease_is_taken_only_after_its_whole_duration_unchanged() {
+fn a_held_lease_is_taken_only_after_it_was_unchanged_for_its_whole_duration() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(Some(held("1", "other")), seconds(100));
     candidate.saw(Some(held("1", "other")), seconds(112));
@@ -53,7 +53,7 @@ fn a_held_lease_is_taken_only_after_its_whole_duration_unchanged() {
 }
 
 #[test]
-fn a_renewal_starts_the_wait_anew() {
+fn a_renewal_restarts_the_wait() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(Some(held("1", "other")), seconds(100));
     candidate.saw(Some(held("2", "other")), seconds(114));
@@ -63,7 +63,7 @@ fn a_renewal_starts_the_wait_anew() {
 }
 
 #[test]
-fn the_duration_that_counts_is_the_holders() {
+fn the_holders_lease_duration_applies() {
     let mut candidate = Candidate::new("me", terms());
     let record = Record { duration: 60 * SECOND, ..held("1", "other") };
     candidate.saw(Some(record.clone()), seconds(0));
@@ -73,7 +73,7 @@ fn the_duration_that_counts_is_the_holders() {
 }
 
 #[test]
-fn after_a_refusal_a_candidate_looks_before_it_writes_again() {
+fn after_a_conflict_a_candidate_reads_before_it_writes_again() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(Some(free("1")), seconds(0));
     candidate.behind(seconds(1));
@@ -81,7 +81,7 @@ fn after_a_refusal_a_candidate_looks_before_it_writes_again() {
 }
 
 #[test]
-fn a_missing_lease_is_created_and_leads_to_authority_only_after_a_whole_duration() {
+fn a_missing_lease_is_created_and_gives_leadership_only_after_its_whole_duration() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(None, seconds(0));
     candidate.saw(None, seconds(4));
@@ -95,7 +95,7 @@ fn a_missing_lease_is_created_and_leads_to_authority_only_after_a_whole_duration
 }
 
 #[test]
-fn a_leader_renews_creates_again_what_was_deleted_and_keeps_its_authority() {
+fn a_leader_renews_and_recreates_a_deleted_lease_without_losing_leadership() {
     let mut leader = leader(seconds(0));
     assert_eq!(leader.next(seconds(0)), Act::Wait(terms().renew_every()));
     assert!(matches!(leader.next(seconds(3)), Act::Replace { taking: false, transitions: 3, .. }));
@@ -108,7 +108,7 @@ fn a_leader_renews_creates_again_what_was_deleted_and_keeps_its_authority() {
 }
 
 #[test]
-fn a_leader_whose_renewals_fail_stops_before_the_lease_ends() {
+fn a_leader_whose_renewals_fail_stops_before_the_lease_expires() {
     let mut leader = leader(seconds(0));
     leader.unanswered(seconds(3));
     assert_eq!(leader.next(seconds(4)), Act::Look);
@@ -118,7 +118,7 @@ fn a_leader_whose_renewals_fail_stops_before_the_lease_ends() {
 }
 
 #[test]
-fn a_renewal_whose_answer_was_lost_is_found_again() {
+fn a_renewal_whose_response_was_lost_is_recognized() {
     let mut leader = leader(seconds(0));
     leader.unanswered(seconds(4));
     leader.saw(Some(held("3", "me")), seconds(5));
@@ -127,7 +127,7 @@ fn a_renewal_whose_answer_was_lost_is_found_again() {
 }
 
 #[test]
-fn a_leader_that_finds_another_holder_or_a_forged_lease_stops_at_once() {
+fn a_leader_that_finds_another_holder_or_a_modified_lease_stops_immediately() {
     let mut superseded = leader(seconds(0));
     superseded.behind(seconds(3));
     superseded.saw(Some(held("3", "other")), seconds(3));
@@ -142,7 +142,7 @@ fn a_leader_that_finds_another_holder_or_a_forged_lease_stops_at_once() {
 }
 
 #[test]
-fn a_lease_without_a_duration_is_malformed_unless_nobody_holds_it() {
+fn a_lease_without_a_duration_is_malformed_unless_it_has_no_holder() {
     let version = || Some("1".to_owned());
     let holder = Some("x".to_owned());
     assert!(matches!(Record::new(version(), holder.clone(), None, None), Err(Malformed::NoDuration { .. })));
@@ -153,7 +153,7 @@ fn a_lease_without_a_duration_is_malformed_unless_nobody_holds_it() {
 }
 
 #[test]
-fn every_period_fits_into_the_next_longer_one() {
+fn each_interval_fits_into_the_next_longer_one() {
     for duration in [MIN_DURATION_SECONDS, 15, MAX_DURATION_SECONDS] {
         let terms = Terms::new(duration);
         assert!(terms.renew_every() + terms.request_deadline() + terms.retry_after() < terms.authority());
@@ -368,7 +368,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn two_candidates_never_both_have_authority(run in model::any_run()) {
+    fn two_candidates_never_lead_at_the_same_time(run in model::any_run()) {
         model::play(&run)?;
     }
 }

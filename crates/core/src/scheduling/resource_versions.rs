@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_lacks_a_change_is_behind() {
+    fn a_cache_without_the_latest_change_is_behind() {
         assert!(!is_current(&[("a", "6"), ("b", "8")]), "a change");
         assert!(!is_current(&[("a", "7")]), "a new object");
         assert!(!is_current(&[("a", "7"), ("b", "8"), ("c", "9")]), "a deletion");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_without_order_say_nothing() {
+    fn versions_that_are_not_numbers_are_an_error() {
         assert!(!is_current(&[("a", "7"), ("b", "later")]));
         assert_eq!(Versions::default().add(Some("x1"), []), Err(NoOrder));
         assert_eq!(Versions::default().add(None, []), Err(NoOrder));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_current_where_there_is_nothing() {
+    fn an_empty_cache_of_nothing_is_current() {
         assert!(Versions::default().are_in([]));
     }
 }

@@ -54,30 +54,30 @@ mod tests {
     }
 
     #[test]
-    fn a_few_identities_have_the_period_that_was_wished_for() {
+    fn a_few_identities_have_the_configured_interval() {
         assert_eq!(period(QUARTER, alone(1000), &RateLimits::PUBLISHED), QUARTER);
     }
 
     #[test]
-    fn many_identities_in_a_subscription_stretch_the_period_to_half_of_its_lists() {
+    fn many_identities_in_a_subscription_extend_the_interval_to_use_half_of_its_lists() {
         let period = period(QUARTER, alone(10_000), &RateLimits::PUBLISHED);
         assert_eq!(period.as_secs(), 4000, "10,000 lists at half of 5 a second");
     }
 
     #[test]
-    fn the_tenant_bounds_what_is_spread_over_many_subscriptions() {
+    fn the_tenants_limits_extend_the_interval_across_subscriptions() {
         let sharers = Sharers { subscription: 100, tenant: 30_000 };
         assert_eq!(period(QUARTER, sharers, &RateLimits::PUBLISHED).as_secs(), 4000);
     }
 
     #[test]
-    fn a_fleets_share_stretches_it_further() {
+    fn a_share_of_the_limits_extends_the_interval_further() {
         let limits = RateLimits::PUBLISHED.shared(0.1);
         assert_eq!(period(QUARTER, alone(1000), &limits).as_secs(), 4000);
     }
 
     #[test]
-    fn keys_that_were_all_worked_on_at_one_moment_do_not_come_back_at_one_moment() {
+    fn keys_that_were_processed_at_the_same_time_are_checked_at_different_times() {
         let tenth = |share: u32| next_look(QUARTER, Duration::from_secs(5), f64::from(share) / 1000.0).as_secs() / 90;
         let mut counts = [0; 12];
         for share in 0..1000 {
@@ -90,7 +90,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn at_rest_there_is_one_look_in_each_period(
+        fn a_key_in_sync_is_checked_once_in_each_interval(
             period in 10_u64..100_000, start in 0_u64..10_000_000, share in 0.0_f64..1.0,
         ) {
             let period = Duration::from_secs(period);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_out_at_once_and_the_next_request_waits_for_a_token() {
+    fn a_burst_is_sent_immediately_and_the_next_request_waits_for_a_token() {
         let mut bucket = Bucket::default();
         for _ in 0..20 {
             assert_eq!(bucket.wait(IDENTITY, 1, seconds(7)), Duration::ZERO);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_not_saved_up_beyond_the_burst() {
+    fn tokens_do_not_accumulate_beyond_the_burst() {
         let mut bucket = Bucket::default();
         bucket.take(IDENTITY, 1, seconds(1));
         assert_eq!(bucket.tokens(IDENTITY, seconds(100_000)), 20);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_bucket_gives_one_token_then_and_no_burst() {
+    fn a_drained_bucket_has_one_token_at_the_given_time_and_no_burst() {
         let mut bucket = Bucket::default();
         bucket.drain(IDENTITY, seconds(77));
         assert_eq!(bucket.tokens(IDENTITY, seconds(76)), 0);
@@ -161,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_a_rate_still_lets_something_out() {
+    fn a_scaled_rate_still_allows_requests() {
         assert_eq!(Rate::known(200, 2.0).scaled(0.25), Rate::known(50, 0.5));
         assert_eq!(Rate::known(20, 1.0).scaled(0.01).burst, 1);
     }
 
     #[test]
-    fn a_rate_is_read_as_it_is_written() {
+    fn a_rate_is_parsed_from_its_display_format() {
         assert_eq!("20+0.25".parse(), Ok(IDENTITY));
         assert_eq!(IDENTITY.to_string(), "20+0.25");
         for text in ["", "20", "20/0.25", "0+1", "+1", "20+0", "20+-1", "20+NaN", "20+inf", "1000000+1", "x+1"] {
@@ -179,7 +179,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn no_stretch_of_time_sees_more_than_burst_and_rate_allow(
+        fn no_time_window_has_more_requests_than_burst_and_rate_allow(
             burst in 1_u32..30,
             per_second in 0.05_f64..20.0,
             pauses in proptest::collection::vec(0_u64..5_000, 1..200),
@@ -205,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn who_comes_when_told_to_is_let_through(
+        fn a_request_after_its_wait_is_allowed(
             burst in 1_u32..30,
             per_second in 0.05_f64..20.0,
             requests in 1_usize..100,

@@ -34,17 +34,17 @@ fn changed(webhooks: &[MutatingWebhook], index: usize, change: &Value) -> Mutati
 }
 
 #[test]
-fn an_empty_configuration_gets_both_entries() {
+fn an_empty_configuration_gets_all_entries() {
     assert_eq!(differs(&MutatingWebhookConfiguration::default(), &wanted()), Some(wanted()));
 }
 
 #[test]
-fn what_was_written_is_no_difference() {
+fn what_was_written_does_not_differ() {
     assert_eq!(differs(&stored(&wanted()), &wanted()), None);
 }
 
 #[test]
-fn defaults_of_the_api_server_are_no_difference() {
+fn defaults_of_the_api_server_are_not_drift() {
     // A selector without labels comes back with an empty map or without one.
     let current = changed(&wanted(), 0, &json!({"namespaceSelector": {"matchLabels": {}}}));
     assert_eq!(differs(&current, &wanted()), None);
@@ -53,7 +53,7 @@ fn defaults_of_the_api_server_are_no_difference() {
 }
 
 #[test]
-fn selector_expressions_of_others_are_no_difference() {
+fn selector_expressions_of_others_are_not_drift() {
     let mut current = wanted();
     let foreign = LabelSelectorRequirement {
         key: "control-plane".to_owned(),
@@ -83,7 +83,7 @@ fn selector_expressions_of_others_survive_a_change_of_ours() {
 }
 
 #[test]
-fn every_field_of_ours_that_is_not_as_wanted_is_a_difference() {
+fn a_change_of_any_field_of_ours_is_drift() {
     let changes = [
         json!({"clientConfig": {"caBundle": "b2xk"}}),
         json!({"clientConfig": {"caBundle": null}}),
@@ -104,13 +104,13 @@ fn every_field_of_ours_that_is_not_as_wanted_is_a_difference() {
 }
 
 #[test]
-fn an_entry_that_is_no_longer_wanted_goes() {
+fn an_entry_that_is_no_longer_desired_is_removed() {
     let labelled_only = entries(&[], &["kube-system"], false);
     assert_eq!(differs(&stored(&wanted()), &labelled_only), Some(labelled_only));
 }
 
 #[test]
-fn entries_of_others_stay() {
+fn entries_of_others_are_kept() {
     let other = MutatingWebhook { name: "other.example.com".to_owned(), ..wanted()[0].clone() };
     let current = [vec![other.clone()], wanted()].concat();
     assert_eq!(differs(&stored(&current), &wanted()), None);
@@ -128,7 +128,7 @@ fn a_merge_is_stable() {
 }
 
 #[test]
-fn an_entry_of_compatibility_mode_goes_with_it() {
+fn the_entry_of_compatibility_mode_is_removed_with_it() {
     let endpoint = Endpoint::Url("https://127.0.0.1:9443".to_owned());
     let (covered, excluded) = (&set(&[]), &set(&[]));
     let compatible =
@@ -147,7 +147,7 @@ fn inject(webhooks: &[MutatingWebhook], ca: &[u8]) -> MutatingWebhookConfigurati
 }
 
 #[test]
-fn without_an_injected_ca_an_entry_asks_about_nothing_and_with_it_about_all() {
+fn without_an_injected_ca_an_entry_matches_nothing_and_with_it_everything() {
     let wanted = entries(&["shop"], &["kube-system"], true);
     let dormant = differs(&MutatingWebhookConfiguration::default(), &wanted).unwrap();
     assert_eq!(injected_ca(&stored(&dormant)), None);
@@ -166,7 +166,7 @@ fn without_an_injected_ca_an_entry_asks_about_nothing_and_with_it_about_all() {
 }
 
 #[test]
-fn an_injected_ca_is_left_as_it_is_whatever_it_becomes() {
+fn an_injected_ca_is_kept_even_if_it_changes() {
     let wanted = entries(&["shop"], &["kube-system"], true);
     for ca in [b"theirs".as_slice(), b"renewed"] {
         assert_eq!(differs(&inject(&wanted, ca), &wanted), None);
@@ -174,7 +174,7 @@ fn an_injected_ca_is_left_as_it_is_whatever_it_becomes() {
 }
 
 #[test]
-fn fewer_granted_namespaces_and_more_excluded_ones_ask_no_more() {
+fn fewer_granted_namespaces_and_more_excluded_ones_match_no_further_pods() {
     let before = stored(&wanted());
     let no_more = |covered: &[&str], excluded: &[&str]| {
         let after = differs(&before, &entries(covered, excluded, false)).unwrap();
@@ -191,7 +191,7 @@ fn fewer_granted_namespaces_and_more_excluded_ones_ask_no_more() {
 }
 
 #[test]
-fn a_new_entry_and_every_other_change_asks_more() {
+fn a_new_entry_and_any_other_change_may_match_further_pods() {
     assert!(!asks_no_more(&MutatingWebhookConfiguration::default(), &wanted()));
     let changes = [
         json!({"clientConfig": {"caBundle": "b2xk"}}),
@@ -206,7 +206,7 @@ fn a_new_entry_and_every_other_change_asks_more() {
 }
 
 #[test]
-fn what_is_registered_says_which_namespaces_are_asked_about() {
+fn the_namespaces_of_an_entry_are_read_from_the_configuration() {
     use super::super::{GRANTED_ENTRY, LABELLED_ENTRY};
     assert_eq!(limited_to(&stored(&wanted()), GRANTED_ENTRY), set(&["pay", "shop"]));
     assert_eq!(limited_to(&stored(&wanted()), LABELLED_ENTRY), set(&[]));
@@ -216,7 +216,7 @@ fn what_is_registered_says_which_namespaces_are_asked_about() {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_first_repairs_come_at_once_and_later_ones_ever_more_seldom() {
+fn the_first_repairs_are_immediate_and_later_ones_back_off() {
     let (mut contest, mut now, mut waits) = (Repairs::default(), Duration::ZERO, Vec::new());
     for _ in 0..16 {
         let wait = contest.wait(&wanted(), now).unwrap_or_default();
@@ -229,14 +229,14 @@ fn the_first_repairs_come_at_once_and_later_ones_ever_more_seldom() {
 }
 
 #[test]
-fn a_fight_is_one_from_the_third_repair_on() {
+fn repeated_repairs_are_a_conflict_from_the_third_on() {
     let mut contest = Repairs::default();
     let fights: Vec<bool> = (0..5).map(|_| is_fight(contest.written(&wanted(), Duration::ZERO))).collect();
     assert_eq!(fights, [false, false, false, true, true]);
 }
 
 #[test]
-fn what_is_newly_wanted_is_written_at_once_even_in_a_fight() {
+fn a_new_desired_state_is_written_immediately_even_during_a_conflict() {
     let mut contest = Repairs::default();
     for _ in 0..10 {
         contest.written(&wanted(), Duration::ZERO);
@@ -246,7 +246,7 @@ fn what_is_newly_wanted_is_written_at_once_even_in_a_fight() {
 }
 
 #[test]
-fn a_repair_that_stood_for_long_ends_the_fight() {
+fn a_repair_that_lasts_ends_the_conflict() {
     let mut contest = Repairs::default();
     for _ in 0..10 {
         contest.written(&wanted(), Duration::ZERO);
