@@ -1,44 +1,44 @@
-//! Names of role assignments. A name proves whose the assignment is.
+//! Names of role assignments. A name proves which object the assignment was created for.
 
 use uuid::Uuid;
 
-use super::Assignment;
+use super::role::Assignment;
 use super::scope::RoleScope;
 
-/// Namespace of the names that Ensign gives.
-const NAMES: Uuid = Uuid::from_u128(0x9b6c_1f4e_52f7_4d0b_a3ce_1d7a_0e45_6e51);
+/// UUID namespace of the names.
+const NAMESPACE: Uuid = Uuid::from_u128(0x9b6c_1f4e_52f7_4d0b_a3ce_1d7a_0e45_6e51);
 
-/// On whose behalf assignments are made.
+/// The object for which assignments are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maker<'a> {
     /// The cluster's ID.
     pub cluster_id: &'a str,
-    /// The ID that the cluster had before, if that is known.
+    /// The cluster's previous ID, if it has one.
     pub previous_id: Option<&'a str>,
     /// UID of the `ManagedIdentity`.
     pub owner_uid: &'a str,
 }
 
 impl Maker<'_> {
-    /// The name of the assignment that gives a principal a role in a scope: a GUID over the cluster, the owner, the scope,
-    /// the principal and the role, each with its length, none in a case of its own.
+    /// The name of the assignment of a role to a principal in a scope: a version 5 UUID of cluster, owner, scope, principal
+    /// and role, each preceded by its length, the last three in lower case.
     pub fn name(&self, scope: &RoleScope, principal: &str, role: &str) -> String {
         self.name_under(self.cluster_id, scope, principal, role)
     }
 
-    /// What the assignment says of itself: who made it, in the parts that its name is made from.
+    /// The description of the assignment: who created it, with the parts that its name is derived from.
     pub fn description(&self, name: &str) -> String {
-        format!("Ensign made this for ManagedIdentity {} of cluster {}: {name}", self.owner_uid, self.cluster_id)
+        format!("Created by Ensign for ManagedIdentity {} of cluster {}: {name}", self.owner_uid, self.cluster_id)
     }
 
-    /// Whether the assignment was made on this owner's behalf: its name recomputes from what it says itself.
+    /// Whether the assignment was created for this owner: its name can be derived from its other fields.
     pub fn made(&self, assignment: &Assignment) -> bool {
         let Ok(scope) = assignment.scope.parse::<RoleScope>() else { return false };
-        let recomputes = |cluster: &str| {
+        let matches = |cluster: &str| {
             let name = self.name_under(cluster, &scope, &assignment.principal, &assignment.role);
             name.eq_ignore_ascii_case(&assignment.name)
         };
-        recomputes(self.cluster_id) || self.previous_id.is_some_and(recomputes)
+        matches(self.cluster_id) || self.previous_id.is_some_and(matches)
     }
 
     fn name_under(&self, cluster: &str, scope: &RoleScope, principal: &str, role: &str) -> String {
@@ -48,7 +48,7 @@ impl Maker<'_> {
             bytes.extend((part.len() as u64).to_be_bytes());
             bytes.extend(part.as_bytes());
         }
-        Uuid::new_v5(&NAMES, &bytes).to_string()
+        Uuid::new_v5(&NAMESPACE, &bytes).to_string()
     }
 }
 
