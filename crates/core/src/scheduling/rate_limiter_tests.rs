@@ -37,7 +37,7 @@ fn held(answer: Result<(), Deferral>) -> (Duration, Reason, String) {
     }
 }
 
-/// Uses up the writes of a subscription, over as many identities as that takes.
+/// Uses up the writes of a subscription, through as many identities as necessary.
 fn drained(pacer: &mut Pacer, now: Moment) {
     for name in 0..10 {
         for _ in 0..20 {
@@ -95,7 +95,7 @@ fn a_pause_of_an_identity_stops_all_its_requests_and_no_others() {
     assert_eq!(
         held(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(70))).0,
         seconds(7),
-        "a shorter one ends no longer one"
+        "a shorter pause does not shorten a longer one"
     );
     assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(77)), Ok(()));
 }
@@ -144,7 +144,7 @@ fn a_reservation_is_not_overtaken_by_later_requests() {
     assert_eq!(
         paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))),
         first,
-        "asking again changes no place"
+        "a retry keeps the reservation"
     );
     paced(pacer.ask(&id(NEAR, 3), RequestKind::Write, 0, first));
     assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, first), Ok(()));
@@ -169,7 +169,7 @@ fn a_reservation_in_the_subscription_is_kept_while_waiting_for_the_tenant() {
     for name in 2..40 {
         paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
-    // They use up what the tenant has.
+    // They use up the tenant's tokens.
     let mut others = (0..50).flat_map(|number| [(); 20].map(|()| id(FAR + number / 10, number)));
     assert!(others.any(|id| pacer.ask(&id, RequestKind::Write, 0, turn).is_err()));
     let wait = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, turn));
@@ -200,11 +200,11 @@ fn an_unused_reservation_expires() {
     for name in 0..5 {
         paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
-    let later = seconds(3) + PROMISE;
+    let later = seconds(3) + RESERVATION_LIFETIME;
     assert_eq!(pacer.room(&id(NEAR, 9), RequestKind::Write, 100, later), Ok(20));
 }
 
-/// A whole list of so many pages, or the refusal that ended it.
+/// A list of this many pages, or the deferral that interrupted it.
 fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Deferral> {
     (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), RequestKind::List, page, now))
 }
@@ -248,14 +248,14 @@ fn a_pause_ends_a_list_in_the_middle() {
 fn idle_identities_are_removed() {
     let mut pacer = pacer();
     for number in 0..20_000 {
-        // Ten a second is what the subscription's reads allow.
+        // The subscription allows ten reads a second.
         let now = Duration::from_millis(100 * u64::from(number));
         assert_eq!(pacer.ask(&id(NEAR, number), RequestKind::Get, 0, now + seconds(1)), Ok(()));
     }
     assert!(pacer.identities.len() <= 2 * SWEEP, "{}", pacer.identities.len());
 }
 
-/// Many identities that want to write often, each of which comes exactly when it is told to.
+/// Many identities that write often, each of which retries exactly when it should.
 #[test]
 fn many_writers_proceed_fairly_at_the_limit_without_a_stampede() {
     const CROWD: u32 = 300;
@@ -274,10 +274,10 @@ fn many_writers_proceed_fairly_at_the_limit_without_a_stampede() {
                     coming.insert((now, name));
                 }
                 let least = if wrote.len() < 300 { 0 } else { *wrote.values().min().unwrap() };
-                assert!(*wrote.values().max().unwrap() <= least + EACH, "nobody is far ahead");
+                assert!(*wrote.values().max().unwrap() <= least + EACH, "none is far ahead");
             }
-            Err(refusal) => {
-                coming.insert((now + refusal.wait(), name));
+            Err(deferral) => {
+                coming.insert((now + deferral.wait(), name));
             }
         }
     }
@@ -286,7 +286,7 @@ fn many_writers_proceed_fairly_at_the_limit_without_a_stampede() {
     assert!(asked <= 2 * CROWD * EACH, "{asked} questions for {} writes", CROWD * EACH);
 }
 
-/// A fleet that the subscriptions' limits and the tenant's bound alike, one subscription after the other.
+/// Many writers in several subscriptions, limited by the subscriptions and by the tenant alike.
 #[test]
 fn many_writers_in_several_subscriptions_proceed_at_the_limit() {
     const SUBSCRIPTIONS: u32 = 5;
@@ -309,12 +309,12 @@ fn many_writers_in_several_subscriptions_proceed_at_the_limit() {
             })
         });
         if *wanted > 0 {
-            coming.insert((now + answer.err().map_or(Duration::ZERO, |refusal| refusal.wait()), key));
+            coming.insert((now + answer.err().map_or(Duration::ZERO, |deferral| deferral.wait()), key));
         }
     }
     let limit = f64::from(IDENTITIES * EACH - 200) / 2.0;
     assert!(end.as_secs_f64() <= limit * 1.05, "{end:?} for what the limits allow in {limit} s");
-    // Each turn costs a list: of five writes, as those that wait for them want.
+    // Each turn costs a list and is for five writes, as many as a reservation has.
     let fewest = SUBSCRIPTIONS * IDENTITIES * EACH / BATCH;
     assert!(turns <= 3 * fewest, "{turns} turns, where {fewest} are the fewest");
 }
@@ -371,10 +371,10 @@ fn requests_that_are_only_useful_together_wait_together() {
     let per_token = seconds(2);
     while pacer.ask(&own, RequestKind::Get, 0, seconds(0)).is_ok() {}
     let mut now = seconds(0);
-    // Each time one request goes first; then three have to go.
+    // Each time one request is sent first, followed by three.
     for _ in 0..3 {
         let wait = paced(pacer.all(&own, RequestKind::Get, 3, now));
-        assert_eq!(wait.as_millis(), (per_token * 4).as_millis(), "the fourth has its own moment");
+        assert_eq!(wait.as_millis(), (per_token * 4).as_millis(), "three, and the one before them");
         now += wait;
         assert_eq!(pacer.ask(&own, RequestKind::Get, 0, now), Ok(()));
         assert_eq!(pacer.all(&own, RequestKind::Get, 3, now), Ok(()));

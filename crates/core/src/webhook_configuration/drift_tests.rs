@@ -26,7 +26,7 @@ fn stored(webhooks: &[MutatingWebhook]) -> MutatingWebhookConfiguration {
     MutatingWebhookConfiguration { webhooks: Some(webhooks.to_vec()), ..MutatingWebhookConfiguration::default() }
 }
 
-/// What the API server or another program makes of the entries.
+/// The entries after a change by the API server or another program.
 fn changed(webhooks: &[MutatingWebhook], index: usize, change: &Value) -> MutatingWebhookConfiguration {
     let mut webhooks = serde_json::to_value(webhooks).unwrap();
     json_patch::merge(&mut webhooks[index], change);
@@ -137,7 +137,7 @@ fn the_entry_of_compatibility_mode_is_removed_with_it() {
     assert_eq!(differs(&stored(&compatible), &without), Some(without));
 }
 
-/// What another program makes of entries when it injects a CA.
+/// The entries after another program injected a CA.
 fn inject(webhooks: &[MutatingWebhook], ca: &[u8]) -> MutatingWebhookConfiguration {
     let mut webhooks = webhooks.to_vec();
     for entry in &mut webhooks {
@@ -155,7 +155,7 @@ fn without_an_injected_ca_an_entry_matches_nothing_and_with_it_everything() {
         let nowhere = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [""]});
         assert_eq!(entry["namespaceSelector"], json!({"matchExpressions": [nowhere]}));
     }
-    assert_eq!(differs(&stored(&dormant), &wanted), None, "and rests there");
+    assert_eq!(differs(&stored(&dormant), &wanted), None, "and it is stable");
 
     let injected = inject(&dormant, b"theirs");
     assert_eq!(injected_ca(&injected), Some(b"theirs".as_slice()));
@@ -181,10 +181,10 @@ fn fewer_granted_namespaces_and_more_excluded_ones_match_no_further_pods() {
         asks_no_more(&before, &after)
     };
     assert!(no_more(&["shop"], &["kube-system"]), "one namespace less");
-    assert!(no_more(&[], &["kube-system"]), "no namespace any more");
+    assert!(no_more(&[], &["kube-system"]), "no namespace");
     assert!(no_more(&["shop"], &["kube-system", "pay"]), "one excluded namespace more");
     let widened = changed(&wanted(), 0, &json!({"namespaceSelector": null}));
-    assert!(asks_no_more(&widened, &wanted()), "every namespace, which somebody else wrote");
+    assert!(asks_no_more(&widened, &wanted()), "every namespace, set by another program");
     assert!(!no_more(&["shop", "new"], &["kube-system"]), "another namespace");
     assert!(!no_more(&["shop", "pay", "new"], &["kube-system"]), "one namespace more");
     assert!(!no_more(&["shop", "pay"], &["other"]), "one that was excluded");
@@ -217,41 +217,41 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn the_first_repairs_are_immediate_and_later_ones_back_off() {
-    let (mut contest, mut now, mut waits) = (Repairs::default(), Duration::ZERO, Vec::new());
+    let (mut repairs, mut now, mut waits) = (Repairs::default(), Duration::ZERO, Vec::new());
     for _ in 0..16 {
-        let wait = contest.wait(&wanted(), now).unwrap_or_default();
+        let wait = repairs.wait(&wanted(), now).unwrap_or_default();
         waits.push(wait.as_secs());
         now += wait;
-        assert_eq!(contest.wait(&wanted(), now), None, "after the wait it may be written");
-        contest.written(&wanted(), now);
+        assert_eq!(repairs.wait(&wanted(), now), None, "after the wait it may be written");
+        repairs.written(&wanted(), now);
     }
     assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
 }
 
 #[test]
 fn repeated_repairs_are_a_conflict_from_the_third_on() {
-    let mut contest = Repairs::default();
-    let fights: Vec<bool> = (0..5).map(|_| is_fight(contest.written(&wanted(), Duration::ZERO))).collect();
-    assert_eq!(fights, [false, false, false, true, true]);
+    let mut repairs = Repairs::default();
+    let conflicts: Vec<bool> = (0..5).map(|_| is_fight(repairs.written(&wanted(), Duration::ZERO))).collect();
+    assert_eq!(conflicts, [false, false, false, true, true]);
 }
 
 #[test]
 fn a_new_desired_state_is_written_immediately_even_during_a_conflict() {
-    let mut contest = Repairs::default();
+    let mut repairs = Repairs::default();
     for _ in 0..10 {
-        contest.written(&wanted(), Duration::ZERO);
+        repairs.written(&wanted(), Duration::ZERO);
     }
-    assert!(contest.wait(&wanted(), SECOND).is_some());
-    assert_eq!(contest.wait(&entries(&["new"], &[], false), SECOND), None);
+    assert!(repairs.wait(&wanted(), SECOND).is_some());
+    assert_eq!(repairs.wait(&entries(&["new"], &[], false), SECOND), None);
 }
 
 #[test]
 fn a_repair_that_lasts_ends_the_conflict() {
-    let mut contest = Repairs::default();
+    let mut repairs = Repairs::default();
     for _ in 0..10 {
-        contest.written(&wanted(), Duration::ZERO);
+        repairs.written(&wanted(), Duration::ZERO);
     }
-    assert_eq!(contest.wait(&wanted(), SECOND * 700), None);
-    contest.written(&wanted(), SECOND * 700);
-    assert_eq!(contest.wait(&wanted(), SECOND * 701), None, "the count starts anew");
+    assert_eq!(repairs.wait(&wanted(), SECOND * 700), None);
+    repairs.written(&wanted(), SECOND * 700);
+    assert_eq!(repairs.wait(&wanted(), SECOND * 701), None, "the count restarts");
 }
