@@ -201,7 +201,7 @@ async fn configure(
         audience: cloud.token_audience.clone(),
         excluded: webhook.excluded.clone(),
         compatibility: None,
-        hold: args.holding.hold,
+        gate_pods: args.holding.hold,
     };
     let compatibility = args.compatibility.compatibility;
     let injection = args.injection.target(&client, compatibility, &args.namespace, pods).await?;

@@ -140,7 +140,7 @@ impl Args {
                 audience,
                 excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
                 compatibility: self.compatibility.compatibility(),
-                hold: self.holding.hold,
+                gate_pods: self.holding.hold,
             },
             limits: self.limits.limits(),
             lame_duck: self.limits.lame_duck(),

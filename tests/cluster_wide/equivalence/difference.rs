@@ -82,7 +82,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         let typed: ManagedIdentityBinding = serde_json::from_value(object).ok()?;
         let mut binding = Binding::from(&typed);
         if deleted {
-            binding.standing = admission::BindingReadiness::Deleting;
+            binding.readiness = admission::BindingReadiness::Deleting;
         }
         Some(Arc::new(binding))
     };
@@ -93,7 +93,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         for variant in variants(pod) {
             let text = variant.to_string();
             let read: Pod<'_> = serde_json::from_str(&text).expect("a pod");
-            if let Decision::Refuse(refusal) = admission::admit(&read, namespace, &bindings, &config(&[])) {
+            if let Decision::Deny(refusal) = admission::admit(&read, namespace, &bindings, &config(&[])) {
                 words.insert(refusal.message);
             }
         }

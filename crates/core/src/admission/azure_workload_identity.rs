@@ -95,7 +95,7 @@ pub fn admit(
             let all: Vec<_> = bindings.iter().cloned().chain(annotated.map(Arc::new)).collect();
             decision::admit(pod, namespace, &all, config)
         }
-        Err(denial) => Decision::Refuse(denial),
+        Err(denial) => Decision::Deny(denial),
     }
 }
 

@@ -15,7 +15,7 @@ pub(in super::super) fn config() -> Config {
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: Some(Compatibility { tenant_id: "configured-tenant".to_owned() }),
-        hold: true,
+        gate_pods: true,
     }
 }
 
@@ -58,7 +58,7 @@ fn injected(pod: &Value, bindings: &[Arc<Binding>], account: &Account) -> Value 
 
 fn denied(pod: &Value, account: &Account) -> Denial {
     match decide(pod, &[], account) {
-        Decision::Refuse(denial) => denial,
+        Decision::Deny(denial) => denial,
         other => panic!("not denied: {other:?}"),
     }
 }
@@ -66,7 +66,7 @@ fn denied(pod: &Value, account: &Account) -> Denial {
 fn warnings(pod: &Value, bindings: &[Arc<Binding>], account: &Account) -> Vec<String> {
     match decide(pod, bindings, account) {
         Decision::Allow { warnings } | Decision::Patch { warnings, .. } => warnings,
-        Decision::Refuse(denial) => panic!("denied: {denial:?}"),
+        Decision::Deny(denial) => panic!("denied: {denial:?}"),
     }
 }
 
@@ -300,10 +300,7 @@ fn with_a_binding_that_is_not_accepted_the_annotations_are_used_with_a_warning()
 fn a_binding_that_waits_for_its_identity_denies_the_pod_like_any_other() {
     let waiting = binding("orders", &json!({"status": {"clientID": null}}));
     let decision = decide(&pod(&json!({})), &[waiting], &annotated(&json!({})));
-    assert!(
-        matches!(&decision, Decision::Refuse(denial) if denial.code == DenialCode::IdentityUnknown),
-        "{decision:?}"
-    );
+    assert!(matches!(&decision, Decision::Deny(denial) if denial.code == DenialCode::IdentityUnknown), "{decision:?}");
 }
 
 #[test]

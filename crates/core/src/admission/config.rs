@@ -14,7 +14,7 @@ pub struct Config {
     /// Set if pods of azure-workload-identity are injected too.
     pub compatibility: Option<Compatibility>,
     /// Whether pods are gated until their identity is ready.
-    pub hold: bool,
+    pub gate_pods: bool,
 }
 
 /// Settings of compatibility with azure-workload-identity.

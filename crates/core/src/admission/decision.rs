@@ -28,10 +28,10 @@ pub enum Decision {
         /// Warnings for the pod's creator.
         warnings: Vec<String>,
         /// Whether the pod is gated until its identity is ready.
-        held: bool,
+        gated: bool,
     },
     /// It is denied.
-    Refuse(Denial),
+    Deny(Denial),
 }
 
 impl Decision {
@@ -52,28 +52,28 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
         BindingReadiness::Pending => is_required,
         _ => false,
     }) {
-        return Decision::Refuse(denial::not_ready(waiting, namespace));
+        return Decision::Deny(denial::not_ready(waiting, namespace));
     }
     let identities: Vec<_> = matching.iter().filter_map(|binding| Identity::of(binding)).collect();
     let Some(first) = identities.first() else {
         return if !is_required {
             Decision::leave_unchanged()
         } else if let Some(binding) = matching.first() {
-            Decision::Refuse(denial::not_ready(binding, namespace))
+            Decision::Deny(denial::not_ready(binding, namespace))
         } else {
             let account = pod.service_account();
             let others =
                 bindings.iter().map(AsRef::as_ref).filter(|binding| binding.service_account.as_ref() == account);
-            Decision::Refuse(denial::no_binding(namespace, account, others))
+            Decision::Deny(denial::no_binding(namespace, account, others))
         };
     };
     let mut injection = match inject::inject(pod, &identities, config) {
         Ok(Some(injection)) => injection,
-        Ok(None) if is_required => return Decision::Refuse(denial::no_container(first.binding, namespace)),
+        Ok(None) if is_required => return Decision::Deny(denial::no_container(first.binding, namespace)),
         Ok(None) => return Decision::leave_unchanged(),
-        Err(denial) => return Decision::Refuse(denial),
+        Err(denial) => return Decision::Deny(denial),
     };
-    let held = scheduling_gate::gate(&mut injection, pod, &identities, config);
+    let gated = scheduling_gate::gate(&mut injection, pod, &identities, config);
     let mut warnings = injection.warnings;
     if is_required || upstream_pod::asks(pod, namespace, config) {
         warnings.extend(matching.iter().filter_map(|binding| not_accepted(binding)));
@@ -82,7 +82,7 @@ pub fn admit(pod: &Pod<'_>, namespace: &str, bindings: &[Arc<Binding>], config: 
     if injection.operations.is_empty() {
         Decision::Allow { warnings }
     } else {
-        Decision::Patch { operations: injection.operations, warnings, held }
+        Decision::Patch { operations: injection.operations, warnings, gated }
     }
 }
 

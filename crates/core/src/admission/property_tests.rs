@@ -337,7 +337,7 @@ proptest! {
         let first = decide_in(mode.as_ref(), &pod, &bindings);
         let second = decide_in(mode.as_ref(), &patched(&pod, &first), &bindings);
         match first {
-            Decision::Refuse(_) => prop_assert!(matches!(second, Decision::Refuse(_))),
+            Decision::Deny(_) => prop_assert!(matches!(second, Decision::Deny(_))),
             _ => prop_assert!(matches!(second, Decision::Allow { .. }), "{:?}", second),
         }
     }

@@ -16,7 +16,7 @@ use ensign_api::keys::{HELD_LABEL, IDENTITY_GATE};
 
 /// Adds gate and label if one of the identities is not ready. Returns whether the pod is gated.
 pub(super) fn gate(injection: &mut Injection, pod: &Pod<'_>, identities: &[Identity<'_>], config: &Config) -> bool {
-    let (true, Some(spec)) = (config.hold, &pod.spec) else { return false };
+    let (true, Some(spec)) = (config.gate_pods, &pod.spec) else { return false };
     let existing = spec.scheduling_gates.as_deref();
     let has_gate = existing.unwrap_or_default().iter().any(|gate| &*gate.name == IDENTITY_GATE);
     let containers = || spec.init_containers.iter().chain(&spec.containers).flatten();

@@ -65,7 +65,7 @@ fn one_binding_that_waits_gates_the_pod_unless_it_selects_none_of_the_containers
 #[test]
 fn the_decision_reports_whether_the_pod_is_gated() {
     let gated = |bindings: &[Arc<Binding>]| match decide(&pod(&json!({})), bindings) {
-        Decision::Patch { held, .. } => held,
+        Decision::Patch { gated, .. } => gated,
         other => panic!("not injected: {other:?}"),
     };
     assert!(gated(&[unconfirmed("orders")]));
@@ -76,9 +76,9 @@ fn the_decision_reports_whether_the_pod_is_gated() {
 fn no_pod_is_gated_if_gating_is_disabled() {
     let text = pod(&json!({})).to_string();
     let read: Pod<'_> = serde_json::from_str(&text).unwrap();
-    let config = Config { hold: false, ..config() };
+    let config = Config { gate_pods: false, ..config() };
     let decision = admit(&read, "shop", &[unconfirmed("orders")], &config);
-    assert!(matches!(decision, Decision::Patch { held: false, .. }), "{decision:?}");
+    assert!(matches!(decision, Decision::Patch { gated: false, .. }), "{decision:?}");
 }
 
 #[test]

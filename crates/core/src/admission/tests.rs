@@ -17,7 +17,7 @@ pub(super) fn config() -> Config {
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: None,
-        hold: true,
+        gate_pods: true,
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
 
 fn denial(pod: &Value, bindings: &[Arc<Binding>]) -> Denial {
     match decide(pod, bindings) {
-        Decision::Refuse(denial) => denial,
+        Decision::Deny(denial) => denial,
         other => panic!("not denied: {other:?}"),
     }
 }
@@ -122,7 +122,7 @@ fn denial(pod: &Value, bindings: &[Arc<Binding>]) -> Denial {
 pub(super) fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
     match decide(pod, bindings) {
         Decision::Allow { warnings } | Decision::Patch { warnings, .. } => warnings,
-        Decision::Refuse(denial) => panic!("denied: {denial:?}"),
+        Decision::Deny(denial) => panic!("denied: {denial:?}"),
     }
 }
 

@@ -107,7 +107,7 @@ fn entries() -> String {
 
 /// Whether the pod has to be gated.
 fn gated(config: &Config) -> String {
-    if !config.hold {
+    if !config.gate_pods {
         return "false".to_owned();
     }
     let (has_gate, waits) = (predicates::has_gate(), predicates::waits_for_identity());

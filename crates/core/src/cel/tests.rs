@@ -14,7 +14,7 @@ fn config() -> Config {
         audience: "api://it's".to_owned(),
         excluded: names(&["ensign-system", "kube-system"]),
         compatibility: None,
-        hold: true,
+        gate_pods: true,
     }
 }
 
@@ -215,7 +215,7 @@ fn only_policies_that_differ_are_written() {
 
 #[test]
 fn no_pod_is_gated_by_policies_if_gating_is_disabled() {
-    let without = Config { hold: false, ..config() };
+    let without = Config { gate_pods: false, ..config() };
     let policies = policies(Form::Live { config: &without, own: "ensign-system", covered: &names(&["shop"]) });
     let text = spec(&policies, PolicyKind::Mutating, GRANTED_ENTRY).to_string();
     assert!(!text.contains("startPolicy"), "{text}");
