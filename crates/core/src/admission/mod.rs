@@ -8,7 +8,7 @@
 //! | not accepted, or none | leave unchanged | deny |
 //!
 //! An injected pod whose identity is not ready is gated, unless its binding sets `startPolicy: Immediate`
-//! ([`scheduling_gate`]).
+//! (`scheduling_gate`).
 //!
 //! Label `"false"` opts out. With several matching bindings, each one adds its client ID: one that waits for its identity
 //! denies the pod as above, and one that is not accepted is skipped with a warning if another one injects.

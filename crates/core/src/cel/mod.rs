@@ -9,10 +9,10 @@
 //!   mutating, no params      probe.ensign.dev, for dry runs of Ensign's own
 //! ```
 //!
-//! The first row injects ([`mutation`]), once for each ready binding. The second row denies what the webhook would deny,
-//! with the same messages ([`validation`]). The third row enforces the opt-in label in namespaces without a binding, where
+//! The first row injects (`mutation`), once for each ready binding. The second row denies what the webhook would deny,
+//! with the same messages (`validation`). The third row enforces the opt-in label in namespaces without a binding, where
 //! the API server does not evaluate a policy with parameters. The last row reports which version of the policies is
-//! evaluated ([`probe`]).
+//! evaluated (`probe`).
 //!
 //! The installer creates the policy bindings, which never change and without which a policy has no effect. The controller
 //! creates the policies, fills them in and empties them again. Where it may not create them, the installer creates them

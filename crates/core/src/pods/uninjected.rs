@@ -16,7 +16,7 @@ use ensign_api::{ContainerFilter, InjectionMode, ManagedIdentityBinding};
 
 /// Maximum number of workloads in a message.
 const MAX_EXAMPLES: usize = 5;
-/// The label by which a Deployment distinguishes its ReplicaSets.
+/// The label by which a Deployment distinguishes its replica sets.
 const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 
 /// What created a pod.

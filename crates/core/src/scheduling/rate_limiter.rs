@@ -344,10 +344,10 @@ fn pause(
     tenant: &Shared,
     now: Moment,
 ) -> Option<Deferral> {
-    let paused = own.pause.as_ref().map(|pause| (pause.until, pause.reason, None));
+    let failed = own.pause.as_ref().map(|pause| (pause.until, pause.reason, None));
     let throttled = [(subscription, Scope::Subscription), (tenant, Scope::Tenant)]
         .map(|(shared, scope)| Some((*shared.throttled_until.of(kind), Reason::Throttled, Some(scope))));
-    let pauses = throttled.into_iter().chain([paused]).flatten().filter(|(until, ..)| *until > now);
+    let pauses = throttled.into_iter().chain([failed]).flatten().filter(|(until, ..)| *until > now);
     let (until, reason, scope) = pauses.max_by_key(|(until, ..)| *until)?;
     let message = match scope {
         Some(scope) => scope.message(id),

@@ -81,17 +81,17 @@ pub fn injected_ca(current: &MutatingWebhookConfiguration) -> Option<&[u8]> {
 #[derive(Debug, Default)]
 pub struct Repairs {
     wanted: Vec<MutatingWebhook>,
-    repairs: u32,
+    count: u32,
     last: Duration,
 }
 
 impl Repairs {
     /// How long to wait before these entries are written again; `None` if not at all. `now` is monotonic time.
     pub fn wait(&self, wanted: &[MutatingWebhook], now: Duration) -> Option<Duration> {
-        if self.wanted != wanted || self.repairs < IMMEDIATE_REPAIRS {
+        if self.wanted != wanted || self.count < IMMEDIATE_REPAIRS {
             return None;
         }
-        let doublings = (self.repairs - IMMEDIATE_REPAIRS).min(16);
+        let doublings = (self.count - IMMEDIATE_REPAIRS).min(16);
         let pause = (FIRST_WAIT * 2_u32.pow(doublings)).min(LONGEST_WAIT);
         (self.last + pause).checked_sub(now).filter(|left| !left.is_zero())
     }
@@ -99,10 +99,10 @@ impl Repairs {
     /// Records a write of these entries. Returns the number of repairs in a row.
     pub fn written(&mut self, wanted: &[MutatingWebhook], now: Duration) -> u32 {
         let is_repair = self.wanted == wanted && now.saturating_sub(self.last) < CALM;
-        self.repairs = if is_repair { self.repairs.saturating_add(1) } else { 0 };
+        self.count = if is_repair { self.count.saturating_add(1) } else { 0 };
         self.wanted = wanted.to_vec();
         self.last = now;
-        self.repairs
+        self.count
     }
 }
 
