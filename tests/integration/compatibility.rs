@@ -91,7 +91,7 @@ impl Tenant {
     }
 
     fn refused(&self, change: &Value) -> String {
-        self.dry_run(&self.pod(change)).expect_err("refused")
+        self.dry_run(&self.pod(change)).expect_err("denied")
     }
 
     /// The warning of `kubectl create`.
