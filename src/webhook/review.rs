@@ -30,11 +30,6 @@ impl Rejection {
         Self { status, message: message.into() }
     }
 
-    /// Sends away for the moment.
-    pub(super) fn busy(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
-    }
-
     fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }

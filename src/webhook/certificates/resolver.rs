@@ -8,9 +8,9 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::sync::watch;
 
 use super::bundle::Usable;
+use ensign_runtime::latch::Latch;
 
 /// The last moments of what is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +25,20 @@ pub struct Expiry {
 #[derive(Debug)]
 pub struct Resolver {
     usable: ArcSwapOption<Usable>,
-    loaded: watch::Sender<bool>,
+    loaded: Latch,
     provider: Arc<CryptoProvider>,
 }
 
 impl Resolver {
     /// A resolver without a certificate.
     pub fn new(provider: Arc<CryptoProvider>) -> Arc<Self> {
-        Arc::new(Self { usable: ArcSwapOption::empty(), loaded: watch::Sender::new(false), provider })
+        Arc::new(Self { usable: ArcSwapOption::empty(), loaded: Latch::default(), provider })
     }
 
     /// Serves this certificate from now on.
     pub fn load(&self, usable: &Usable) {
         self.usable.store(Some(Arc::new(usable.clone())));
-        self.loaded.send_replace(true);
+        self.loaded.set();
     }
 
     /// The certificate that is served.
@@ -54,8 +54,7 @@ impl Resolver {
 
     /// Waits for the first certificate.
     pub async fn loaded(&self) {
-        // An error means that the sender is gone, and it is part of self.
-        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        self.loaded.wait().await;
     }
 
     /// The provider of cryptography.

@@ -138,7 +138,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -156,7 +156,7 @@ async fn every_rejection_is_one_line_in_the_log_that_repeats_nothing_of_the_body
     for body in bodies {
         assert!(rejected(body).await.0.is_client_error());
     }
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
     assert_eq!(text.lines().filter(|line| line.contains("WARN")).count(), bodies.len(), "{text}");
     assert_eq!(text.lines().count(), bodies.len(), "{text}");
     assert!(!text.contains("c4nary"), "{text}");

@@ -19,7 +19,7 @@ struct FakeAccounts {
 #[async_trait]
 impl ReadAccount for FakeAccounts {
     async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError> {
-        *self.asked.lock().unwrap() += 1;
+        *self.asked.lock() += 1;
         if self.fails {
             return Err(AccountError::TimedOut { namespace: namespace.to_owned(), name: name.to_owned() });
         }
@@ -41,7 +41,7 @@ fn failing() -> Arc<FakeAccounts> {
 }
 
 fn asked(source: &FakeAccounts) -> usize {
-    *source.asked.lock().unwrap()
+    *source.asked.lock()
 }
 
 fn metadata(name: &str, annotations: &Value) -> Metadata {
@@ -52,12 +52,16 @@ fn metadata(name: &str, annotations: &Value) -> Metadata {
 fn cached(accounts: impl IntoIterator<Item = Metadata>) -> Arc<service_account_store::Index> {
     let index = Arc::new(service_account_store::Index::default());
     let mut follower = service_account_store::Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
+    follow(&mut follower, Event::Init);
     for account in accounts {
-        follower.follow(&Event::InitApply(account));
+        follow(&mut follower, Event::InitApply(account));
     }
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::InitDone);
     index
+}
+
+fn follow(follower: &mut service_account_store::Follower, event: Event<Metadata>) {
+    reflector::deliver(event, service_account_store::LOG, follower);
 }
 
 fn app(index: Arc<service_account_store::Index>, source: &Arc<FakeAccounts>) -> Router {
@@ -137,11 +141,11 @@ async fn pods_without_the_upstreams_label_depend_on_no_account() {
 fn the_index_follows_changes_and_deletions() {
     let index = cached([metadata("a", &json!({CLIENT_ID_ANNOTATION: "1"})), metadata("b", &json!({}))]);
     let mut follower = service_account_store::Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Apply(metadata("b", &json!({CLIENT_ID_ANNOTATION: "2"}))));
+    follow(&mut follower, Event::Apply(metadata("b", &json!({CLIENT_ID_ANNOTATION: "2"}))));
     assert!(index.find("shop", "b").is_some_and(|annotations| annotations.name_a_client_id()));
-    follower.follow(&Event::Delete(metadata("a", &json!({}))));
+    follow(&mut follower, Event::Delete(metadata("a", &json!({}))));
     assert!(index.find("shop", "a").is_none());
-    follower.follow(&Event::Delete(metadata("b", &json!({}))));
+    follow(&mut follower, Event::Delete(metadata("b", &json!({}))));
     assert!(index.find("shop", "b").is_none());
 }
 
@@ -151,7 +155,7 @@ fn what_a_tenant_could_fill_the_memory_with_is_not_kept() {
     assert!(cached([long.clone()]).find("shop", "a").is_none());
     // Also where a shorter one was kept before.
     let index = cached([metadata("a", &json!({CLIENT_ID_ANNOTATION: "short"}))]);
-    service_account_store::Follower::new(Arc::clone(&index)).follow(&Event::Apply(long));
+    follow(&mut service_account_store::Follower::new(Arc::clone(&index)), Event::Apply(long));
     assert!(index.find("shop", "a").is_none());
 }
 
@@ -169,7 +173,7 @@ fn of_the_metadata_only_what_is_asked_for_is_taken_in() {
 fn nothing_is_kept_of_a_service_account_with_very_large_annotations() {
     let large = "x".repeat(200_000);
     let mut follower = service_account_store::Follower::new(Arc::default());
-    follower.follow(&Event::Apply(metadata("orders", &json!({"azure.workload.identity/client-id": large}))));
+    follow(&mut follower, Event::Apply(metadata("orders", &json!({"azure.workload.identity/client-id": large}))));
     assert!(!format!("{follower:?}").contains(&large));
 }
 
@@ -178,7 +182,7 @@ fn service_accounts_of_one_tenant_share_its_id() {
     let annotations = json!({"azure.workload.identity/tenant-id": "one-tenant"});
     let mut follower = service_account_store::Follower::new(Arc::default());
     for name in ["orders", "billing"] {
-        follower.follow(&Event::Apply(metadata(name, &annotations)));
+        follow(&mut follower, Event::Apply(metadata(name, &annotations)));
     }
     let known = format!("{follower:?}");
     assert_eq!(known.matches("one-tenant").count(), 3, "two accounts and the shared text: {known}");

@@ -8,7 +8,7 @@ fn finds(change: &Value) -> Arc<FakeLookup> {
 }
 
 fn asked(lookup: &FakeLookup) -> usize {
-    *lookup.asked.lock().unwrap()
+    *lookup.asked.lock()
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@ mod live_lookups;
 mod over_tls;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +18,7 @@ use axum::http::{Request, StatusCode, header};
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -27,6 +27,7 @@ use super::certificates::{Bundle, Usable};
 use super::live_lookup::{Lookup, LookupError};
 use super::*;
 use ensign_core::admission::Binding;
+use ensign_runtime::reflector;
 
 /// Answers as told, and counts the questions.
 #[derive(Default)]
@@ -39,7 +40,7 @@ struct FakeLookup {
 #[async_trait]
 impl Lookup for FakeLookup {
     async fn bindings(&self, namespace: &str) -> Result<Vec<Arc<Binding>>, LookupError> {
-        *self.asked.lock().unwrap() += 1;
+        *self.asked.lock() += 1;
         if self.fails {
             return Err(LookupError::TimedOut { namespace: namespace.to_owned() });
         }
@@ -69,12 +70,16 @@ fn binding(change: &Value) -> Arc<Binding> {
 fn filled(objects: impl IntoIterator<Item = Guarded>) -> Arc<Index> {
     let index = Arc::new(Index::default());
     let mut follower = Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
+    follow(&mut follower, Event::Init);
     for object in objects {
-        follower.follow(&Event::InitApply(object));
+        follow(&mut follower, Event::InitApply(object));
     }
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::InitDone);
     index
+}
+
+fn follow(follower: &mut Follower, event: Event<Guarded>) {
+    reflector::deliver(event, binding_store::LOG, follower);
 }
 
 fn app(index: Arc<Index>, lookup: &Arc<FakeLookup>) -> Router {
