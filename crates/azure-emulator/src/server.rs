@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::certificates::{self, CertificateError};
 use super::http::faults::{FaultPlan, FaultRule};
 use super::http::log::{LogEntry, LogFilter, RequestLog};
-use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed, lock};
+use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed};
 use super::options::EmulatorOptions;
 use super::state::{InvalidDocument, State, StateDocument};
 use ensign_azure::Connection;
@@ -177,7 +177,7 @@ impl Emulator {
 
     /// Reads or changes the state; requests wait meanwhile.
     pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut lock(&self.shared.state))
+        act(&mut self.shared.state.lock())
     }
 
     /// The whole state, as `GET /_emulator/state` answers it.
@@ -192,32 +192,32 @@ impl Emulator {
 
     /// The requests so far, in the order of their arrival.
     pub fn log(&self, filter: &LogFilter) -> Vec<LogEntry> {
-        lock(&self.shared.log).list(filter)
+        self.shared.log.lock().list(filter)
     }
 
     /// How many requests have arrived, and how many of them are over.
     pub fn requests(&self) -> (u64, u64) {
-        lock(&self.shared.log).counts()
+        self.shared.log.lock().counts()
     }
 
     /// Forgets the requests so far.
     pub fn clear_log(&self) {
-        lock(&self.shared.log).clear();
+        self.shared.log.lock().clear();
     }
 
     /// Replaces the script of faults.
     pub fn set_faults(&self, rules: Vec<FaultRule>) {
-        *lock(&self.shared.faults) = FaultPlan::new(rules);
+        *self.shared.faults.lock() = FaultPlan::new(rules);
     }
 
     /// The script of faults, with what has matched and fired.
     pub fn faults(&self) -> Vec<FaultRule> {
-        lock(&self.shared.faults).rules().to_vec()
+        self.shared.faults.lock().rules().to_vec()
     }
 
     /// Refuses requests beyond Azure's published limits from now on, counted on this clock; without one, no more.
     pub fn limit_requests(&self, clock: Option<SharedClock>) {
-        *lock(&self.shared.limits) = clock.map(Limits::new);
+        *self.shared.limits.lock() = clock.map(Limits::new);
     }
 
     /// Trusts the CAs of a PEM bundle when issuers' documents are read.

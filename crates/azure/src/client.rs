@@ -19,6 +19,7 @@ use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation, chain};
 use super::http::{Connection, ConnectionError};
 use super::metrics::AzureMetrics;
+use super::paging::Pages;
 use super::rate_limited::{Passed, RateLimiter};
 use super::token_refresh::RefusedToken;
 use ensign_api::ArmId;
@@ -110,9 +111,9 @@ impl ArmClient {
     /// Lists every federated identity credential of the identity: all pages, or an error.
     pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
         let list = self.call(Operation::ListCredentials, id);
-        let mut url = self.url(id, &["federatedIdentityCredentials"]);
+        let mut pages = Pages::new(self.url(id, &["federatedIdentityCredentials"]), MAX_PAGES);
         let mut credentials = Vec::new();
-        for page in 0..MAX_PAGES {
+        while let Some((page, url)) = pages.next().map_err(|cause| list.error(cause))? {
             let call = Call { page, ..list };
             let response = match self.send(call, Request::new(url, Method::Get)).await {
                 Err(_) if !credentials.is_empty() && mutants::active(Mutant::PartialListTrusted) => {
@@ -120,14 +121,10 @@ impl ArmClient {
                 }
                 answer => answer?,
             };
-            let page: Page = call.decode(&response)?;
-            credentials.extend(page.value.into_iter().map(CredentialBody::into_credential));
-            match page.next_link.filter(|link| !link.is_empty()) {
-                None => return Ok(credentials),
-                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
-            }
+            let page: Vec<CredentialBody> = pages.read(&response).map_err(|cause| call.error(cause))?;
+            credentials.extend(page.into_iter().map(CredentialBody::into_credential));
         }
-        Err(list.unreadable(&format!("more than {MAX_PAGES} pages")))
+        Ok(credentials)
     }
 
     /// Creates or replaces a federated identity credential; answers with what Azure stored.
@@ -165,14 +162,6 @@ impl ArmClient {
         }
         url.query_pairs_mut().append_pair("api-version", API_VERSION);
         url
-    }
-
-    /// A link to the next page. It is opaque, but it has to lead to ARM: the request carries a token.
-    pub(super) fn next_url(&self, link: &str) -> Result<Url, ArmErrorCause> {
-        match Url::parse(link) {
-            Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
-            _ => Err(unreadable("nextLink does not lead to ARM")),
-        }
     }
 
     pub(super) fn call<'a>(&self, operation: Operation, identity: &'a ArmId) -> Call<'a> {
@@ -358,14 +347,6 @@ struct IdentityProperties {
     tenant: String,
     #[serde(default, rename = "isolationScope")]
     isolation_scope: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    value: Vec<CredentialBody>,
-    #[serde(default)]
-    next_link: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ mod identities;
 pub mod inventory;
 mod metrics;
 pub mod own_role;
+mod paging;
 mod rate_limited;
 mod role_assignments;
 mod token_refresh;

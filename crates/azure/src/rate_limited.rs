@@ -5,8 +5,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::error::ArmErrorCause;
 use ensign_api::ArmId;
@@ -38,18 +40,18 @@ impl RateLimiter {
     /// nothing.
     pub fn room(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<usize, Deferral> {
         let count = u32::try_from(wanted).unwrap_or(u32::MAX);
-        let room = self.pacer().room(id, kind, count, self.now())?;
+        let room = self.0.pacer.lock().room(id, kind, count, self.now())?;
         Ok(usize::try_from(room).unwrap_or(wanted).min(wanted))
     }
 
     /// Whether so many requests of a kind may go out under an identity now that are of use together only; takes nothing.
     pub fn all(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<(), Deferral> {
-        self.pacer().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
+        self.0.pacer.lock().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
     }
 
     /// Nothing goes out under the identity for so long after this failure.
     pub fn hold(&self, id: &ArmId, pause: Duration, failure: &Failure) {
-        self.pacer().hold(id, self.now() + pause, failure.reason, &failure.message);
+        self.0.pacer.lock().hold(id, self.now() + pause, failure.reason, &failure.message);
     }
 
     /// Sends a request, which is one of its kind or a page of a list, if it may go out; hears what Azure says of too many.
@@ -59,11 +61,11 @@ impl RateLimiter {
         (kind, page): (RequestKind, u32),
         request: impl Future<Output = Result<T, ArmErrorCause>>,
     ) -> Result<T, Passed> {
-        self.pacer().ask(id, kind, page, self.now()).map_err(Passed::NotSent)?;
+        self.0.pacer.lock().ask(id, kind, page, self.now()).map_err(Passed::NotSent)?;
         request.await.map_err(|cause| {
             if let Some((scope, pause)) = throttled(&cause) {
                 let until = self.now() + pause.unwrap_or(UNNAMED_PAUSE);
-                self.pacer().throttled(id, kind, scope, until);
+                self.0.pacer.lock().throttled(id, kind, scope, until);
             }
             Passed::Failed(cause)
         })
@@ -71,11 +73,6 @@ impl RateLimiter {
 
     fn now(&self) -> Duration {
         self.0.clock.monotonic().saturating_duration_since(self.0.origin)
-    }
-
-    fn pacer(&self) -> MutexGuard<'_, Pacer> {
-        // The state is whole after every method, so a panic elsewhere does not spoil it.
-        self.0.pacer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

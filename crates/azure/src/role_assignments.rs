@@ -7,6 +7,7 @@ use url::Url;
 
 use super::client::{ArmClient, Call};
 use super::error::{ArmError, ArmErrorCause, Operation};
+use super::paging::{Page, Pages};
 use ensign_api::ArmId;
 use ensign_api::arm_id::is_guid;
 use ensign_api::conditions::Reason;
@@ -52,20 +53,17 @@ impl ArmClient {
         if !is_guid(principal) {
             return Err(call.unreadable("the identity's principal ID is not a GUID"));
         }
-        let mut url = self.role_url(root, &["roleAssignments"], Some(&format!("principalId eq '{principal}'")));
+        let first = self.role_url(root, &["roleAssignments"], Some(&format!("principalId eq '{principal}'")));
+        let mut pages = Pages::new(first, MAX_PAGES);
         let mut assignments = Vec::new();
-        for _ in 0..MAX_PAGES {
+        while let Some((_, url)) = pages.next().map_err(|cause| call.error(cause))? {
             let response = self.send(call, Request::new(url, Method::Get)).await?;
-            let page: Page<AssignmentBody> = call.decode(&response)?;
-            for body in page.value {
+            let page: Vec<AssignmentBody> = pages.read(&response).map_err(|cause| call.error(cause))?;
+            for body in page {
                 assignments.push(body.into_assignment(call)?);
             }
-            match page.next_link.filter(|link| !link.is_empty()) {
-                None => return Ok(assignments),
-                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
-            }
         }
-        Err(call.unreadable(&format!("more than {MAX_PAGES} pages")))
+        Ok(assignments)
     }
 
     /// Reads one assignment; none where there is none.
@@ -207,18 +205,6 @@ pub(super) fn refusal(
         }
         _ => return None,
     })
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page<T> {
-    value: Vec<T>,
-    #[serde(default = "none")]
-    next_link: Option<String>,
-}
-
-fn none() -> Option<String> {
-    None
 }
 
 #[derive(Deserialize)]

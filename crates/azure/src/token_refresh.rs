@@ -4,11 +4,12 @@
 //! refused, and that of the SDK's credential, which does not. So the credential is made anew.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
 use azure_core::http::Request;
 use azure_core::http::headers::AUTHORIZATION;
+use parking_lot::Mutex;
 
 /// The token that ARM refused, in the context of the request for another one.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl RenewableCredential {
     /// The credential to ask: a new one if the one that there is gave what was refused. Of many requests that carried
     /// the same token, only the first makes one.
     fn credential(&self, refused: Option<&RefusedToken>) -> azure_core::Result<Arc<dyn TokenCredential>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if let Some(RefusedToken(refused)) = refused
             && state.given.as_ref() == Some(refused)
         {
@@ -67,7 +68,7 @@ impl TokenCredential for RenewableCredential {
         let refused = options.as_ref().and_then(|options| options.method_options.context.value::<RefusedToken>());
         let credential = self.credential(refused)?;
         let token = credential.get_token(scopes, options).await?;
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).given = Some(token.token.clone());
+        self.state.lock().given = Some(token.token.clone());
         Ok(token)
     }
 }

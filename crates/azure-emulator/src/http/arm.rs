@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::exchange::{Incoming, Reply};
 use super::log::Kind;
-use super::{Shared, lock};
 use crate::state::IdentityId;
 use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
 use crate::state::text::redact;
@@ -57,7 +57,7 @@ fn refusal(shared: &Shared, error: &ArmError) -> Reply {
         reply = reply.with("retry-after", &seconds.to_string());
     }
     if error.status == 401 {
-        let authority = format!("{}/{}", shared.base_url, lock(&shared.state).tenant_id);
+        let authority = format!("{}/{}", shared.base_url, shared.state.lock().tenant_id);
         let challenge = format!(
             "Bearer authorization_uri=\"{authority}\", error=\"invalid_token\", error_description=\"{}\"",
             shown.message.replace('"', "'")
@@ -74,7 +74,7 @@ fn authenticate(shared: &Shared, incoming: &Incoming) -> Result<Caller, ArmError
         return Err(bearer::missing());
     }
     let claims = shared.signer.verify(token.trim(), &shared.base_url).ok_or_else(bearer::invalid)?;
-    bearer::caller(&lock(&shared.state), &claims, &shared.base_url, shared.clock.now())
+    bearer::caller(&shared.state.lock(), &claims, &shared.base_url, shared.clock.now())
 }
 
 async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Result<ArmAnswer, ArmError> {
@@ -86,9 +86,9 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         caller,
     };
     let (operation, write) = {
-        let mut state = lock(&shared.state);
+        let mut state = shared.state.lock();
         let operation = arm::plan(&state, &request)?;
-        if let Some(limits) = &mut *lock(&shared.limits) {
+        if let Some(limits) = &mut *shared.limits.lock() {
             limits.admit(&operation, caller)?;
         }
         arm::check(&state, &operation, shared.clock.now())?;
@@ -105,7 +105,7 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         write.take_its_time().await;
     }
     let origin = incoming.origin(&shared.base_url);
-    arm::apply(&mut lock(&shared.state), operation, &origin, shared.clock.now())
+    arm::apply(&mut shared.state.lock(), operation, &origin, shared.clock.now())
 }
 
 /// A write of a credential that is under way, until it is dropped.
@@ -119,7 +119,7 @@ impl CredentialWrite<'_> {
     async fn take_its_time(&self) {
         let begun = Instant::now();
         loop {
-            let latency = Duration::from_millis(lock(&self.shared.state).settings.write_latency_ms);
+            let latency = Duration::from_millis(self.shared.state.lock().settings.write_latency_ms);
             let left = latency.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return;
@@ -131,6 +131,6 @@ impl CredentialWrite<'_> {
 
 impl Drop for CredentialWrite<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.state).end_credential_write(&self.identity);
+        self.shared.state.lock().end_credential_write(&self.identity);
     }
 }

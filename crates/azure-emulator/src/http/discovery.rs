@@ -3,8 +3,8 @@
 use axum::http::Method;
 use serde_json::json;
 
+use super::Shared;
 use super::exchange::{Incoming, Reply};
-use super::{Shared, lock};
 use crate::state::entra::EntraError;
 use crate::state::text::{percent_decode, query_parameter};
 
@@ -41,7 +41,7 @@ pub(super) fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
 
 fn configuration(shared: &Shared, incoming: &Incoming, origin: &str, tenant: &str, version: &str) -> Reply {
     let tenant = {
-        let state = lock(&shared.state);
+        let state = shared.state.lock();
         let common = ["common", "organizations"].contains(&tenant);
         if !common && !state.has_tenant(tenant) {
             let error = EntraError::tenant_not_found(tenant);
@@ -82,7 +82,7 @@ fn instance(shared: &Shared, incoming: &Incoming, origin: &str) -> Reply {
     let asked = query_parameter(&incoming.query, "authorization_endpoint").and_then(|url| url::Url::parse(&url).ok());
     let tenant = asked
         .and_then(|url| url.path_segments().and_then(|mut segments| segments.next().map(str::to_owned)))
-        .filter(|tenant| lock(&shared.state).has_tenant(tenant))
+        .filter(|tenant| shared.state.lock().has_tenant(tenant))
         .unwrap_or_else(|| "common".to_owned());
     Reply::json(
         200,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultAnswer, NamedAction};
 use super::log::{Kind, LogEntry};
-use super::{Shared, arm, control, discovery, lock, protected, token};
+use super::{Shared, arm, control, discovery, protected, token};
 use crate::state::arm::ArmError;
 use crate::state::text::redact;
 
@@ -45,11 +45,11 @@ enum Outcome {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
-    let seq = lock(&shared.log).arrive();
+    let seq = shared.log.lock().arrive();
     let time = shared.clock.now();
     let (incoming, refusal) = read(request).await;
     let target = format!("{}?{}", incoming.path, incoming.query);
-    let fault = lock(&shared.faults).next(&incoming.method, &target, incoming.kind);
+    let fault = shared.faults.lock().next(&incoming.method, &target, incoming.kind);
     let mut applied_status = None;
     let outcome = match refusal {
         Some(reply) => Outcome::Reply(reply),
@@ -79,7 +79,7 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
         fault: fault.map(|action| serde_json::to_string(&action).unwrap_or_default()),
     };
     tracing::debug!(seq, method = %entry.method, path = %entry.path, status = ?entry.status, code = ?entry.error_code, "request");
-    lock(&shared.log).keep(entry);
+    shared.log.lock().keep(entry);
     if dropped { drop_connection() } else { reply.into_response() }
 }
 

@@ -1,13 +1,12 @@
 //! Reading an issuer's discovery document and keys, as Entra does: over https, without redirects, in time.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::{Certificate, Client, Url, redirect};
 use serde::Deserialize;
 
-use super::lock;
 use crate::state::entra::EntraError;
 use crate::state::entra::keys::{self, PublishedKey};
 use ensign_runtime::error_chain;
@@ -42,20 +41,20 @@ impl Issuers {
 
     /// Trusts the CA certificates of a PEM bundle, beside those of the system.
     pub(crate) fn trust(&self, pem: &str) -> Result<(), InvalidCertificate> {
-        let mut authorities = lock(&self.authorities);
+        let mut authorities = self.authorities.lock();
         let all: Vec<_> = authorities.iter().cloned().chain(Certificate::from_pem_bundle(pem.as_bytes())?).collect();
-        *lock(&self.client) = client(&all)?;
+        *self.client.lock() = client(&all)?;
         *authorities = all;
         Ok(())
     }
 
     pub(super) fn forget(&self) {
-        lock(&self.cache).clear();
+        self.cache.lock().clear();
     }
 
     /// The issuer's keys, if they were read a short while ago.
     pub(super) fn cached(&self, issuer: &str) -> Option<Vec<PublishedKey>> {
-        let cache = lock(&self.cache);
+        let cache = self.cache.lock();
         cache.get(issuer).filter(|(read, _)| read.elapsed() < CACHED_FOR).map(|(_, keys)| keys.clone())
     }
 
@@ -63,7 +62,7 @@ impl Issuers {
     pub(super) async fn fetch(&self, issuer: &str) -> Result<Vec<PublishedKey>, EntraError> {
         let read = tokio::time::timeout(DEADLINE, self.read(issuer)).await;
         let keys = read.map_err(|_| EntraError::issuer_unreachable())??;
-        lock(&self.cache).insert(issuer.to_owned(), (Instant::now(), keys.clone()));
+        self.cache.lock().insert(issuer.to_owned(), (Instant::now(), keys.clone()));
         Ok(keys)
     }
 
@@ -82,7 +81,7 @@ impl Issuers {
         if parsed.scheme() != "https" {
             return Err(failed(url, &"it is not https"));
         }
-        let client = lock(&self.client).clone();
+        let client = self.client.lock().clone();
         let mut response = client.get(parsed).send().await.map_err(|error| failed(url, &error_chain::line(&error)))?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(failed(url, &format!("it answers {}", response.status())));

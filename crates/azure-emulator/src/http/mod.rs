@@ -12,8 +12,9 @@ mod protected;
 mod signing;
 mod token;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 pub(super) use front::router;
 pub(super) use issuer::{InvalidCertificate, Issuers};
@@ -63,16 +64,11 @@ impl Limits {
     }
 }
 
-/// A lock whose holder panicked still guards usable data here: no update is left half done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     /// Replaces the whole state. Writes that are under way go on, and end in the new one.
     pub(super) fn set_state(&self, document: StateDocument) -> Result<(), InvalidDocument> {
         let state = document.into_state(&self.defaults, self.clock.now())?;
-        lock(&self.state).replace(state);
+        self.state.lock().replace(state);
         self.issuers.forget();
         Ok(())
     }
@@ -80,7 +76,7 @@ impl Shared {
     /// A token for ARM with all rights, and when it expires.
     pub(super) fn administrator_token(&self) -> Result<(String, i64), SigningFailed> {
         let claims: AccessClaims = {
-            let state = lock(&self.state);
+            let state = self.state.lock();
             let principal = Principal {
                 tenant_id: &state.tenant_id,
                 client_id: ADMINISTRATOR,

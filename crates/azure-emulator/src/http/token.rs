@@ -4,8 +4,8 @@ use axum::http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::Shared;
 use super::exchange::{Incoming, Reply};
-use super::{Shared, lock};
 use crate::state::entra::{self, AccessClaims, Assertion, Candidate, EntraError, TokenRequest, keys};
 use crate::state::text::percent_decode;
 
@@ -48,9 +48,9 @@ fn check_form(incoming: &Incoming) -> Result<(), EntraError> {
 
 async fn give(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> Result<Reply, EntraError> {
     let tenant = incoming.path.trim_start_matches('/').split('/').next().map(percent_decode).unwrap_or_default();
-    let candidate = entra::examine(&lock(&shared.state), &tenant, request, &shared.base_url, shared.clock.now())?;
+    let candidate = entra::examine(&shared.state.lock(), &tenant, request, &shared.base_url, shared.clock.now())?;
     verify(shared, &candidate).await?;
-    let claims = entra::grant(&lock(&shared.state), &candidate, &shared.base_url, shared.clock.now())?;
+    let claims = entra::grant(&shared.state.lock(), &candidate, &shared.base_url, shared.clock.now())?;
     let token = shared.signer.sign(&claims).map_err(|_| EntraError {
         status: 500,
         error: "server_error",
