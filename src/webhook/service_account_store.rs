@@ -1,7 +1,7 @@
-//! Service accounts, in compatibility mode: the annotations of azure-workload-identity, and nothing else of them.
+//! Service accounts in compatibility mode: their annotations for azure-workload-identity, and nothing else.
 //!
-//! Most pods are decided from the cache. An account that it does not know, or that names no client ID there, is read from
-//! the API server first: its annotation may be a moment old.
+//! The cache is enough for most pods. A service account that is not in it, or has no client ID there, is read from the API
+//! server: the cache may be a moment behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use ensign_runtime::reflector::{LogContext, Reflector, Store};
 /// Metadata of a service account.
 pub type Metadata = PartialObjectMeta<ServiceAccount>;
 
-/// With the deadline of a list of bindings behind it, still below the five seconds that the API server waits.
+/// Together with the deadline of a list of bindings, still within the five seconds that the API server waits.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 /// A tenant that creates pods in a loop must not load the API server with reads.
 const MAX_CONCURRENT: usize = 8;
-/// Longer values are no IDs, and a tenant must not fill the memory with them: such accounts are read each time.
+/// Longer values are not IDs, and a tenant must not be able to fill the memory: such accounts are read every time.
 const MAX_CACHED_BYTES: usize = 1_024;
 
 /// A service account could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// It took too long, or too many others were at it.
+    /// It took too long, or too many other reads were in progress.
     #[error("reading ServiceAccount {namespace}/{name} took longer than {DEADLINE:?}")]
     TimedOut {
         /// Its namespace.
@@ -42,27 +42,27 @@ pub enum AccountError {
         /// Its name.
         name: String,
     },
-    /// The API server refused or could not be reached.
+    /// The API server rejected the request, or could not be reached.
     #[error("cannot read ServiceAccount {namespace}/{name}")]
     Refused {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The error.
         #[source]
         source: Box<kube::Error>,
     },
 }
 
-/// Reads service accounts at the source.
+/// Reads service accounts as they are now.
 #[async_trait]
 pub trait ReadAccount: Send + Sync {
-    /// The service account, now.
+    /// Reads one service account.
     async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError>;
 }
 
-/// Asks the API server.
+/// Reads service accounts from the API server.
 pub struct LiveAccount {
     client: Client,
     slots: Semaphore,
@@ -80,7 +80,7 @@ impl ReadAccount for LiveAccount {
     async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError> {
         let (of, named) = (namespace.to_owned(), name.to_owned());
         let read = async {
-            // Never closed; and if it were, the answer would still be right.
+            // The semaphore is never closed; if it were, the result would still be right.
             let _slot = self.slots.acquire().await.ok();
             let api: Api<Metadata> = Api::namespaced(self.client.clone(), namespace);
             api.get_opt(name).await
@@ -94,14 +94,14 @@ impl ReadAccount for LiveAccount {
     }
 }
 
-/// Service accounts: the cache first, then the source.
+/// Service accounts: from the cache, or else from the source.
 pub struct Accounts {
     index: Arc<Index>,
     source: Arc<dyn ReadAccount>,
 }
 
 impl Accounts {
-    /// Answers from this index, and from this source where the index is not enough.
+    /// Service accounts from this index, and from this source where the index is not enough.
     pub fn new(index: Arc<Index>, source: Arc<dyn ReadAccount>) -> Self {
         Self { index, source }
     }
@@ -116,7 +116,12 @@ impl Accounts {
             (Ok(account), _) => Ok(account),
             (Err(error), Some(annotations)) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, namespace, "the cached annotations of the service account decide about a pod");
+                tracing::warn!(
+                    error,
+                    namespace,
+                    service_account = name,
+                    "cannot read a service account; deciding with its cached annotations"
+                );
                 Ok(Account::Present(annotations))
             }
             (Err(error), None) => Err(error),

@@ -1,28 +1,29 @@
-//! Which user-assigned identities there are in a scope.
+//! Lists the user-assigned identities in a scope.
 
 use azure_core::http::{Method, Request};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::client::{ArmClient, unreadable};
+use super::client::ArmClient;
 use super::error::ArmErrorCause;
 use super::paging::Pages;
+use super::response::unreadable;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AzureScope;
 
-/// More than a subscription can have identities for.
+/// More than a subscription's identities can fill.
 const MAX_PAGES: u32 = 500;
 const PROVIDER: [&str; 3] = ["providers", "Microsoft.ManagedIdentity", "userAssignedIdentities"];
 
 /// The identities of a scope can't be listed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "listing the identities in {scope} failed: whoever runs this needs Microsoft.ManagedIdentity/userAssignedIdentities/read there, for example by the role Reader"
+    "cannot list the identities in {scope}: the caller needs Microsoft.ManagedIdentity/userAssignedIdentities/read there, for example through the role Reader"
 )]
 pub struct InventoryError {
     /// The scope.
     scope: AzureScope,
-    /// How it failed.
+    /// Why.
     #[source]
     cause: ArmErrorCause,
 }
@@ -33,7 +34,7 @@ struct ListedIdentity {
 }
 
 impl ArmClient {
-    /// Every user-assigned identity in the scope, or an error; the scope itself, if it is one.
+    /// Every user-assigned identity in the scope, or an error. A scope that is an identity is returned itself.
     pub async fn list_identities(&self, scope: &AzureScope) -> Result<Vec<ArmId>, InventoryError> {
         let failed = |cause| InventoryError { scope: scope.clone(), cause };
         if let Some(id) = scope.identity() {

@@ -4,8 +4,8 @@ use azure_core::http::RawResponse;
 use serde::Deserialize;
 use url::Url;
 
-use super::client::{decode, unreadable};
 use super::error::ArmErrorCause;
+use super::response::{decode, unreadable};
 
 /// A page of a list.
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! What every long-running subcommand needs: telemetry without secrets, metrics, TLS set-up, shutdown, health and time.
+//! What every long-running process needs: watches, a server, health, metrics, logs without secrets, TLS, shutdown, time.
 
 pub mod clock;
 pub mod deserialize_guard;

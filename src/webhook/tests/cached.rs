@@ -23,7 +23,7 @@ fn the_index_follows_additions_changes_and_deletions() {
 }
 
 #[test]
-fn a_binding_made_anew_for_another_service_account_moves() {
+fn a_binding_recreated_for_another_service_account_moves() {
     let index = filled([object("a", &json!({}))]);
     change(&index, Event::Apply(object("a", &json!({"spec": {"serviceAccountName": "pay"}}))));
     assert!(names(&index, "orders").is_empty());
@@ -37,7 +37,7 @@ fn bindings_of_other_namespaces_are_not_found() {
 }
 
 #[test]
-fn the_last_known_bindings_serve_until_a_restarted_watch_is_complete() {
+fn the_last_known_bindings_are_used_until_a_restarted_watch_is_complete() {
     let index = filled([object("old", &json!({}))]);
     let mut follower = Follower::new(Arc::clone(&index));
     follow(&mut follower, Event::Init);
@@ -48,7 +48,7 @@ fn the_last_known_bindings_serve_until_a_restarted_watch_is_complete() {
 }
 
 #[test]
-fn a_list_that_comes_in_anew_shares_what_has_not_changed() {
+fn a_new_list_shares_bindings_that_have_not_changed() {
     let index = filled([object("same", &json!({})), object("changed", &json!({}))]);
     let before = index.find("shop", "orders").unwrap();
     let mut follower = Follower::new(Arc::clone(&index));
@@ -83,7 +83,7 @@ fn a_malformed_binding_is_dropped_and_the_others_stay() {
 }
 
 #[test]
-fn bindings_on_one_identity_share_its_words() {
+fn bindings_to_one_identity_share_its_texts() {
     let status = json!({"status": {"clientID": "id", "tenantID": "tenant", "conditions": []}});
     let index = filled([object("one", &status), object("two", &status)]);
     let [one, two] = &index.find("shop", "orders").unwrap()[..] else { panic!("two bindings") };

@@ -1,4 +1,4 @@
-//! The webhook without Kubernetes: its router, its cache, and its TLS with a real client.
+//! The webhook without Kubernetes: its router, its caches, and its TLS with a real client.
 
 mod answers;
 mod bad_requests;
@@ -29,18 +29,18 @@ use super::*;
 use ensign_core::admission::Binding;
 use ensign_runtime::reflector;
 
-/// Answers as told, and counts the questions.
+/// Returns the given bindings, or fails, and counts the calls.
 #[derive(Default)]
 struct FakeLookup {
     bindings: HashMap<String, Vec<Arc<Binding>>>,
     fails: bool,
-    asked: Mutex<usize>,
+    calls: Mutex<usize>,
 }
 
 #[async_trait]
 impl Lookup for FakeLookup {
     async fn bindings(&self, namespace: &str) -> Result<Vec<Arc<Binding>>, LookupError> {
-        *self.asked.lock() += 1;
+        *self.calls.lock() += 1;
         if self.fails {
             return Err(LookupError::TimedOut { namespace: namespace.to_owned() });
         }
