@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // There is no one to report to once stderr is closed.
+            // If stderr is closed, the error can't be reported.
             let _ = writeln!(std::io::stderr(), "error: {}", error_chain::lines(failure.as_ref()));
             ExitCode::FAILURE
         }
@@ -127,7 +127,7 @@ fn read(path: &Path, flag: &str) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| format!("cannot read {} ({flag}): {error}", path.display()).into())
 }
 
-/// One line of JSON on stdout says that it is ready and where.
+/// Prints one line of JSON to stdout: it is ready, and how to reach it.
 fn announce(emulator: &Emulator) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(emulator.info())?)?;
@@ -136,7 +136,7 @@ fn announce(emulator: &Emulator) -> Result<(), Failure> {
 }
 
 fn cancel_at_end_of_stdin(stop: CancellationToken) {
-    // A plain thread: a read of stdin can't be interrupted, and a runtime would wait for it.
+    // A plain thread, because a read of stdin can't be interrupted and a runtime would wait for it.
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = [0; 1024];

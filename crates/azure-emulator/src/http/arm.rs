@@ -1,15 +1,15 @@
-//! ARM over HTTP: the bearer token, the headers, and the time that a write takes.
+//! ARM over HTTP: bearer tokens, headers, and the duration of writes.
 
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::exchange::{Incoming, Reply};
 use super::log::Kind;
+use super::shared::Shared;
 use crate::state::IdentityId;
 use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
 use crate::state::text::redact;
 
-/// How often a write looks whether it has taken long enough.
+/// How often a write checks whether it has taken long enough.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
 
 pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
@@ -50,7 +50,7 @@ fn success(answer: ArmAnswer) -> Reply {
 }
 
 fn refusal(shared: &Shared, error: &ArmError) -> Reply {
-    // A client that puts a token into the wrong place does not read it back.
+    // A token that a client has put in the wrong place is not repeated.
     let shown = ArmError { message: redact(&error.message), ..error.clone() };
     let mut reply = Reply::json(error.status, &shown.envelope()).error_code(error.code.clone());
     if let Some(seconds) = error.retry_after {
@@ -102,25 +102,25 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         (operation, write)
     };
     if let Some(write) = &write {
-        write.take_its_time().await;
+        write.wait().await;
     }
     let origin = incoming.origin(&shared.base_url);
     arm::apply(&mut shared.state.lock(), operation, &origin, shared.clock.now())
 }
 
-/// A write of a credential that is under way, until it is dropped.
+/// A write of a credential in progress, until it is dropped.
 struct CredentialWrite<'a> {
     shared: &'a Shared,
     identity: IdentityId,
 }
 
 impl CredentialWrite<'_> {
-    /// Takes as long as the settings say, which may change meanwhile: a test stretches a write and ends it at will.
-    async fn take_its_time(&self) {
-        let begun = Instant::now();
+    /// Waits as long as the settings require. They may change meanwhile, so that a test can end a write at will.
+    async fn wait(&self) {
+        let started = Instant::now();
         loop {
             let latency = Duration::from_millis(self.shared.state.lock().settings.write_latency_ms);
-            let left = latency.saturating_sub(begun.elapsed());
+            let left = latency.saturating_sub(started.elapsed());
             if left.is_zero() {
                 return;
             }

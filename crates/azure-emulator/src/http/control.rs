@@ -3,10 +3,10 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::Shared;
 use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultPlan, FaultRule};
 use super::log::LogFilter;
+use super::shared::Shared;
 use crate::state::StateDocument;
 use crate::state::arm::ArmError;
 use crate::state::text::{query_parameter, read_object, redact};

@@ -1,4 +1,4 @@
-//! Reading an issuer's discovery document and keys, as Entra does: over https, without redirects, in time.
+//! Reads an issuer's discovery document and keys as Entra does: over https, without redirects, within a deadline.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
 const CACHED_FOR: Duration = Duration::from_secs(30);
 
-/// The issuers that tokens come from.
+/// The issuers of presented tokens.
 pub(crate) struct Issuers {
     client: Mutex<Client>,
-    authorities: Mutex<Vec<Certificate>>,
+    cas: Mutex<Vec<Certificate>>,
     cache: Mutex<HashMap<String, (Instant, Vec<PublishedKey>)>>,
 }
 
@@ -36,15 +36,15 @@ struct Discovery {
 impl Issuers {
     pub(crate) fn new() -> Result<Self, InvalidCertificate> {
         let client = client(&[])?;
-        Ok(Self { client: Mutex::new(client), authorities: Mutex::default(), cache: Mutex::default() })
+        Ok(Self { client: Mutex::new(client), cas: Mutex::default(), cache: Mutex::default() })
     }
 
-    /// Trusts the CA certificates of a PEM bundle, beside those of the system.
+    /// Trusts the CA certificates of a PEM bundle in addition to the system's.
     pub(crate) fn trust(&self, pem: &str) -> Result<(), InvalidCertificate> {
-        let mut authorities = self.authorities.lock();
-        let all: Vec<_> = authorities.iter().cloned().chain(Certificate::from_pem_bundle(pem.as_bytes())?).collect();
+        let mut cas = self.cas.lock();
+        let all: Vec<_> = cas.iter().cloned().chain(Certificate::from_pem_bundle(pem.as_bytes())?).collect();
         *self.client.lock() = client(&all)?;
-        *authorities = all;
+        *cas = all;
         Ok(())
     }
 
@@ -52,7 +52,7 @@ impl Issuers {
         self.cache.lock().clear();
     }
 
-    /// The issuer's keys, if they were read a short while ago.
+    /// The issuer's keys, if they were read recently.
     pub(super) fn cached(&self, issuer: &str) -> Option<Vec<PublishedKey>> {
         let cache = self.cache.lock();
         cache.get(issuer).filter(|(read, _)| read.elapsed() < CACHED_FOR).map(|(_, keys)| keys.clone())
@@ -84,7 +84,7 @@ impl Issuers {
         let client = self.client.lock().clone();
         let mut response = client.get(parsed).send().await.map_err(|error| failed(url, &error_chain::line(&error)))?;
         if response.status() != reqwest::StatusCode::OK {
-            return Err(failed(url, &format!("it answers {}", response.status())));
+            return Err(failed(url, &format!("it returns {}", response.status())));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error_chain::line(&error)))? {
@@ -97,15 +97,15 @@ impl Issuers {
     }
 }
 
-/// Entra does not tell its clients why; the stand-in tells its own log.
+/// Entra does not tell its clients why. The emulator logs it.
 fn failed(url: &str, reason: &dyn std::fmt::Display) -> EntraError {
     tracing::warn!(url, %reason, "cannot read an issuer's document");
     EntraError::issuer_unreachable()
 }
 
-fn client(authorities: &[Certificate]) -> Result<Client, reqwest::Error> {
+fn client(cas: &[Certificate]) -> Result<Client, reqwest::Error> {
     Client::builder()
-        .tls_certs_merge(authorities.iter().cloned())
+        .tls_certs_merge(cas.iter().cloned())
         .https_only(true)
         .redirect(redirect::Policy::none())
         .no_proxy()

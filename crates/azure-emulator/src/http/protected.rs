@@ -3,8 +3,8 @@
 use axum::http::Method;
 use serde_json::json;
 
-use super::Shared;
 use super::exchange::{Incoming, Reply};
+use super::shared::Shared;
 use crate::state::arm::{ArmError, bearer};
 use crate::state::protected::{self, Access};
 

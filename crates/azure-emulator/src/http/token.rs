@@ -4,8 +4,8 @@ use axum::http::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Shared;
 use super::exchange::{Incoming, Reply};
+use super::shared::Shared;
 use crate::state::entra::{self, AccessClaims, Assertion, Candidate, EntraError, TokenRequest, keys};
 use crate::state::text::percent_decode;
 
@@ -16,11 +16,11 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
         let Assertion { issuer, subject, audiences, .. } = assertion;
         shown.insert("assertion_claims".to_owned(), json!({"iss": issuer, "sub": subject, "aud": audiences}));
     }
-    let given = match check_form(incoming) {
-        Ok(()) => give(shared, incoming, &request).await,
+    let issued = match check_form(incoming) {
+        Ok(()) => issue(shared, incoming, &request).await,
         Err(error) => Err(error),
     };
-    let reply = given.unwrap_or_else(|error| refusal(shared, incoming, &error));
+    let reply = issued.unwrap_or_else(|error| refusal(shared, incoming, &error));
     let reply = reply
         .with("x-ms-request-id", &incoming.id)
         .with("cache-control", "no-store, no-cache")
@@ -46,7 +46,7 @@ fn check_form(incoming: &Incoming) -> Result<(), EntraError> {
     Err(EntraError::request(900_144, "The request body must contain the following parameter: 'grant_type'."))
 }
 
-async fn give(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> Result<Reply, EntraError> {
+async fn issue(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> Result<Reply, EntraError> {
     let tenant = incoming.path.trim_start_matches('/').split('/').next().map(percent_decode).unwrap_or_default();
     let candidate = entra::examine(&shared.state.lock(), &tenant, request, &shared.base_url, shared.clock.now())?;
     verify(shared, &candidate).await?;
@@ -59,7 +59,7 @@ async fn give(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> R
     Ok(granted(&claims, &token))
 }
 
-/// Verifies with the keys at hand, or with fresh ones when the key is not among them.
+/// Verifies with the cached keys, or with fresh ones if the key is not among them.
 async fn verify(shared: &Shared, candidate: &Candidate) -> Result<(), EntraError> {
     let assertion = &candidate.assertion;
     if let Some(cached) = shared.issuers.cached(&assertion.issuer)
@@ -79,7 +79,7 @@ fn granted(claims: &AccessClaims, token: &str) -> Reply {
         "ext_expires_in": lifetime,
         "access_token": token,
     });
-    // Long-lived tokens come with advice to renew them half-way.
+    // For long-lived tokens Entra recommends a refresh at half of their lifetime.
     if let (true, Some(body)) = (lifetime > 7200, body.as_object_mut()) {
         body.insert("refresh_in".to_owned(), json!(lifetime / 2));
     }
