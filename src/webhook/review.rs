@@ -1,4 +1,4 @@
-//! Reads and writes AdmissionReviews (admission.k8s.io/v1).
+//! Reads reviews and writes responses: `AdmissionReview` v1 (admission.k8s.io/v1).
 
 use std::borrow::Cow;
 use std::fmt;

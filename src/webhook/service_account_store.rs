@@ -193,7 +193,7 @@ impl Store for Follower {
         remove(&mut self.index.table.write(), metadata);
     }
 
-    /// Metadata alone is never malformed.
+    /// Metadata is never malformed.
     fn malformed(&mut self, _: &ObjectMeta) {}
 }
 

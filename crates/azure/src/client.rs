@@ -22,7 +22,7 @@ use super::metrics::AzureMetrics;
 use super::paging::Pages;
 use super::rate_limited::{NoResponse, RateLimiter};
 use super::response::{decode, unreadable};
-use super::token_refresh::RefusedToken;
+use super::token_refresh::RejectedToken;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::AzureIdentity;
@@ -179,10 +179,10 @@ impl ArmClient {
         if !self.scopes.allow(call.identity) {
             return Err(ArmErrorCause::OutOfScope);
         }
-        let send = self.ask(call.request_id, request);
-        let Some(rate_limiter) = &self.rate_limiter else { return send.await };
-        let sent = rate_limiter.send(call.identity, (call.operation.kind(), call.page), send);
-        sent.await.map_err(|error| match error {
+        let response = self.ask(call.request_id, request);
+        let Some(rate_limiter) = &self.rate_limiter else { return response.await };
+        let limited = rate_limiter.send(call.identity, (call.operation.kind(), call.page), response);
+        limited.await.map_err(|error| match error {
             NoResponse::NotSent(deferral) => ArmErrorCause::NotSent(deferral),
             NoResponse::Failed(cause) => cause,
         })
@@ -209,7 +209,7 @@ impl ArmClient {
     async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
         let response = self.send_with(Context::new(), request).await?;
         let refused = response.status() == StatusCode::Unauthorized && !mutants::active(Mutant::RefusedTokenKept);
-        match RefusedToken::of(request).filter(|_| refused) {
+        match RejectedToken::of(request).filter(|_| refused) {
             Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
             None => Ok(response),
         }

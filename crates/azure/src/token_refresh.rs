@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 
 /// The token that ARM rejected, in the context of the request for another one.
 #[derive(Debug)]
-pub(super) struct RefusedToken(Secret);
+pub(super) struct RejectedToken(Secret);
 
-impl RefusedToken {
+impl RejectedToken {
     /// The token of a request.
     pub(super) fn of(request: &Request) -> Option<Self> {
         let header = request.headers().get_optional_str(&AUTHORIZATION)?;
@@ -47,10 +47,10 @@ impl RenewableCredential {
 
     /// The credential to use: a new one if the current one returned the rejected token. Of many requests with the same
     /// token, only the first creates one.
-    fn credential(&self, refused: Option<&RefusedToken>) -> azure_core::Result<Arc<dyn TokenCredential>> {
+    fn credential(&self, rejected: Option<&RejectedToken>) -> azure_core::Result<Arc<dyn TokenCredential>> {
         let mut state = self.state.lock();
-        if let Some(RefusedToken(refused)) = refused
-            && state.issued.as_ref() == Some(refused)
+        if let Some(RejectedToken(rejected)) = rejected
+            && state.issued.as_ref() == Some(rejected)
         {
             *state = State { credential: (self.create)()?, issued: None };
             tracing::info!("ARM rejected the controller's token before it expired; requesting a new one");
@@ -66,8 +66,8 @@ impl TokenCredential for RenewableCredential {
         scopes: &[&str],
         options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let refused = options.as_ref().and_then(|options| options.method_options.context.value::<RefusedToken>());
-        let credential = self.credential(refused)?;
+        let rejected = options.as_ref().and_then(|options| options.method_options.context.value::<RejectedToken>());
+        let credential = self.credential(rejected)?;
         let token = credential.get_token(scopes, options).await?;
         self.state.lock().issued = Some(token.token.clone());
         Ok(token)
@@ -109,10 +109,10 @@ mod tests {
         .unwrap()
     }
 
-    async fn ask(credential: &RenewableCredential, refused: Option<&str>) -> String {
+    async fn ask(credential: &RenewableCredential, rejected: Option<&str>) -> String {
         let mut context = Context::new();
-        if let Some(refused) = refused {
-            context.insert(RefusedToken(Secret::new(refused.to_owned())));
+        if let Some(rejected) = rejected {
+            context.insert(RejectedToken(Secret::new(rejected.to_owned())));
         }
         let options = TokenRequestOptions { method_options: ClientMethodOptions { context } };
         credential.get_token(&["scope"], Some(options)).await.unwrap().token.secret().to_owned()
@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn the_token_of_a_request_is_read_and_never_shown() {
         let mut request = Request::new("https://arm.example/".parse().unwrap(), azure_core::http::Method::Get);
-        assert!(RefusedToken::of(&request).is_none());
+        assert!(RejectedToken::of(&request).is_none());
         request.insert_header(AUTHORIZATION, "Bearer canary");
-        let refused = RefusedToken::of(&request).unwrap();
-        assert_eq!(refused.0.secret(), "canary");
-        assert!(!format!("{refused:?}").contains("canary"));
+        let rejected = RejectedToken::of(&request).unwrap();
+        assert_eq!(rejected.0.secret(), "canary");
+        assert!(!format!("{rejected:?}").contains("canary"));
     }
 }

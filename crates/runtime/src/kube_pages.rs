@@ -35,7 +35,7 @@ impl Pages {
         Self { next: Some(selection.limit(page_size)) }
     }
 
-    /// Reads the next page; `None` once the list is complete. After an error, the same page can be asked for again.
+    /// Reads the next page; `None` once the list is complete. After an error, the same page can be requested again.
     ///
     /// # Errors
     /// When the request fails.
@@ -87,13 +87,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_page_is_asked_for_with_the_selection_and_the_token_of_the_one_before() {
+    async fn every_page_is_requested_with_the_selection_and_the_previous_pages_token() {
         let mut pages = Pages::new(ListParams::default().labels("a=b"), 2);
-        let (mut numbers, mut asked) = (Vec::new(), Vec::new());
+        let (mut numbers, mut requests) = (Vec::new(), Vec::new());
         let answers = [page(&[1, 2], Some("next")), page(&[3, 4], Some("last")), page(&[5], Some(""))];
         for answer in answers {
             let read = pages.next_with(async |parameters: ListParams| {
-                asked.push((parameters.label_selector, parameters.limit, parameters.continue_token));
+                requests.push((parameters.label_selector, parameters.limit, parameters.continue_token));
                 Ok(answer)
             });
             numbers.extend(read.await.unwrap().unwrap().0);
@@ -102,11 +102,11 @@ mod tests {
         assert!(pages.next_with(unused).await.unwrap().is_none());
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
         let tokens = [None, Some("next"), Some("last")];
-        assert_eq!(asked, tokens.map(|token| (Some("a=b".to_owned()), Some(2), token.map(str::to_owned))));
+        assert_eq!(requests, tokens.map(|token| (Some("a=b".to_owned()), Some(2), token.map(str::to_owned))));
     }
 
     #[tokio::test]
-    async fn a_page_that_failed_can_be_asked_for_again() {
+    async fn a_failed_page_can_be_requested_again() {
         let mut pages = Pages::new(ListParams::default(), 2);
         pages.next_with(async |_| Ok(page(&[1, 2], Some("next")))).await.unwrap();
         let failed = pages.next_with(async |_| Err::<Numbers, _>(kube::Error::LinesCodecMaxLineLengthExceeded));

@@ -1,4 +1,4 @@
-//! A signal that is given once and stays given.
+//! A signal that is set once and stays set.
 
 use tokio::sync::watch;
 

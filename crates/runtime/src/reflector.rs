@@ -4,12 +4,14 @@
 //! and under which key; the watch, its backoff, malformed objects and the log are the same for all of them.
 //!
 //! A store of its own shape implements [`Store`]: it sees where a list begins and ends, and can collect the list aside. A
-//! store that takes a list object by object implements [`NamedStore`] and is wrapped in [`Incremental`].
+//! store that is updated object by object, also by a list, implements [`NamedStore`] and is wrapped in [`Incremental`]. To
+//! be notified of changes only, use [`OnChange`].
 
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Debug;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::pin;
 
 use futures::{Stream, StreamExt};
@@ -22,31 +24,31 @@ use serde::de::DeserializeOwned;
 
 use super::deserialize_guard::{DeserializeGuard, Malformed};
 
-/// What a watch can read: objects behind a [`DeserializeGuard`], or metadata alone, in which nothing can be malformed.
+/// What a watch can read: objects behind a [`DeserializeGuard`], or metadata only, which is never malformed.
 pub trait Watchable: Resource + Clone + Debug + DeserializeOwned + Send + 'static {
     /// What the store gets.
     type Object: Resource + Send;
 
     /// The object, or what is wrong with it.
-    fn into_object(self) -> Result<Self::Object, Malformed>;
+    fn into_object(self) -> Result<Self::Object, Box<Malformed>>;
 }
 
 impl<K: Resource + Clone + Debug + DeserializeOwned + Send + 'static> Watchable for DeserializeGuard<K> {
     type Object = K;
 
-    fn into_object(self) -> Result<K, Malformed> {
-        self.0
+    fn into_object(self) -> Result<K, Box<Malformed>> {
+        self.0.map_err(Box::new)
     }
 }
 
-// Not behind a guard: the client asks for metadata alone because of this type.
+// Not behind a guard: this type makes the client request metadata only.
 impl<K: Resource + Clone + Debug + Send + 'static> Watchable for PartialObjectMeta<K>
 where
     Self: Resource,
 {
     type Object = Self;
 
-    fn into_object(self) -> Result<Self, Malformed> {
+    fn into_object(self) -> Result<Self, Box<Malformed>> {
         Ok(self)
     }
 }
@@ -56,7 +58,7 @@ where
 /// A list, the first one or one after an interruption, arrives as `init`, `init_apply` for each object and `init_done`;
 /// between lists there are `apply` and `delete`.
 pub trait Store {
-    /// What it takes in.
+    /// The objects.
     type Object;
 
     /// A list begins. What the store holds stays in use until the list is complete.
@@ -78,9 +80,9 @@ pub trait Store {
     fn malformed(&mut self, metadata: &ObjectMeta);
 }
 
-/// A store that takes a list object by object, so that objects that have not changed cost nothing.
+/// A store that is updated object by object, also by a list.
 pub trait NamedStore {
-    /// What it takes in.
+    /// The objects.
     type Object: Resource;
     /// What it calls an object.
     type Name: Ord;
@@ -91,22 +93,22 @@ pub trait NamedStore {
     /// The names of all objects it holds.
     fn names(&self) -> BTreeSet<Self::Name>;
 
-    /// An object exists as given. It may be known already.
+    /// An object exists in this version. The store may have that version already.
     fn apply(&mut self, name: Self::Name, object: Self::Object);
 
     /// An object was deleted, or a list lacks it.
     fn delete(&mut self, name: Self::Name);
 
-    /// A list has been taken in completely.
+    /// A list is complete.
     fn init_done(&mut self) {}
 }
 
-/// Makes a [`Store`] of a [`NamedStore`]: what a list does not mention is deleted when the list is complete. A malformed
+/// Makes a [`Store`] of a [`NamedStore`]: objects that a list lacks are deleted when it is complete. A malformed
 /// object stays in the store as it was.
 #[derive(Debug)]
 pub struct Incremental<S: NamedStore> {
     store: S,
-    /// Names of objects that a list in progress has not mentioned yet.
+    /// Names of objects that have not been in the current list yet.
     unlisted: BTreeSet<S::Name>,
 }
 
@@ -147,6 +149,44 @@ impl<S: NamedStore> Store for Incremental<S> {
 
     fn malformed(&mut self, metadata: &ObjectMeta) {
         self.unlisted.remove(&self.store.name(metadata));
+    }
+}
+
+/// A store that keeps nothing and calls a function once for each change, and once for each complete list.
+#[derive(Debug)]
+pub struct OnChange<K, F> {
+    changed: F,
+    objects: PhantomData<fn(K)>,
+}
+
+impl<K, F: FnMut()> OnChange<K, F> {
+    /// A store that calls this function.
+    pub fn new(changed: F) -> Self {
+        Self { changed, objects: PhantomData }
+    }
+}
+
+impl<K, F: FnMut()> Store for OnChange<K, F> {
+    type Object = K;
+
+    fn init(&mut self) {}
+
+    fn init_apply(&mut self, _: K) {}
+
+    fn init_done(&mut self) {
+        (self.changed)();
+    }
+
+    fn apply(&mut self, _: K) {
+        (self.changed)();
+    }
+
+    fn delete(&mut self, _: &ObjectMeta) {
+        (self.changed)();
+    }
+
+    fn malformed(&mut self, _: &ObjectMeta) {
+        (self.changed)();
     }
 }
 
@@ -378,6 +418,17 @@ mod tests {
         }
 
         fn malformed(&mut self, _: &ObjectMeta) {}
+    }
+
+    #[test]
+    fn a_change_and_a_complete_list_are_each_reported_once() {
+        let mut changes = 0;
+        let mut store = OnChange::new(|| changes += 1);
+        let list = [Event::Init, Event::InitApply(good("a", "1")), Event::InitApply(good("b", "1")), Event::InitDone];
+        for event in list.into_iter().chain([Event::Apply(good("a", "2")), Event::Delete(good("b", "1"))]) {
+            deliver(event, LogContext::new("ConfigMaps"), &mut store);
+        }
+        assert_eq!(changes, 3);
     }
 
     #[test]

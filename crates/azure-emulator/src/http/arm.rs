@@ -15,11 +15,11 @@ const LATENCY_STEP: Duration = Duration::from_millis(5);
 pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
     let mut principal_id = None;
     let reply = match authenticate(shared, incoming) {
-        Err(error) => refusal(shared, &error),
+        Err(error) => error_reply(shared, &error),
         Ok(caller) => {
             let answered = operate(shared, incoming, &caller).await;
             principal_id = Some(caller.object_id);
-            answered.map_or_else(|error| refusal(shared, &error), success)
+            answered.map_or_else(|error| error_reply(shared, &error), success)
         }
     };
     let remaining = match incoming.kind {
@@ -49,7 +49,7 @@ fn success(answer: ArmAnswer) -> Reply {
     }
 }
 
-fn refusal(shared: &Shared, error: &ArmError) -> Reply {
+fn error_reply(shared: &Shared, error: &ArmError) -> Reply {
     // A token that a client has put in the wrong place is not repeated.
     let shown = ArmError { message: redact(&error.message), ..error.clone() };
     let mut reply = Reply::json(error.status, &shown.envelope()).error_code(error.code.clone());

@@ -48,11 +48,11 @@ enum Outcome {
 async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
     let seq = shared.log.lock().arrive();
     let time = shared.clock.now();
-    let (incoming, refusal) = read(request).await;
+    let (incoming, rejection) = read(request).await;
     let target = format!("{}?{}", incoming.path, incoming.query);
     let fault = shared.faults.lock().next(&incoming.method, &target, incoming.kind);
     let mut applied_status = None;
-    let outcome = match refusal {
+    let outcome = match rejection {
         Some(reply) => Outcome::Reply(reply),
         None => run(&shared, &incoming, fault.as_ref(), &mut applied_status).await,
     };
@@ -90,7 +90,7 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
     let path = parts.uri.path().to_owned();
     let kind = classify(&parts.method, &path);
     let limit = if kind == Kind::Emulator { MAX_STATE_BYTES } else { MAX_BODY_BYTES };
-    let (body, refusal) = match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await {
+    let (body, rejection) = match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await {
         Ok(Ok(body)) => (body, None),
         Ok(Err(_)) => {
             let message = format!("The request body is larger than {limit} bytes, or it was cut off.");
@@ -98,7 +98,7 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
         }
         Err(_) => (Bytes::new(), Some((408, "RequestTimeout", "The request body did not arrive in time.".to_owned()))),
     };
-    let refusal = refusal.map(|(status, code, message)| {
+    let rejection = rejection.map(|(status, code, message)| {
         Reply::json(status, &ArmError::new(status, code, message).envelope()).error_code(code)
     });
     let incoming = Incoming {
@@ -110,7 +110,7 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
         body,
         kind,
     };
-    (incoming, refusal)
+    (incoming, rejection)
 }
 
 fn classify(method: &Method, path: &str) -> Kind {

@@ -20,7 +20,7 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
         Ok(()) => issue(shared, incoming, &request).await,
         Err(error) => Err(error),
     };
-    let reply = issued.unwrap_or_else(|error| refusal(shared, incoming, &error));
+    let reply = issued.unwrap_or_else(|error| error_reply(shared, incoming, &error));
     let reply = reply
         .with("x-ms-request-id", &incoming.id)
         .with("cache-control", "no-store, no-cache")
@@ -86,7 +86,7 @@ fn granted(claims: &AccessClaims, token: &str) -> Reply {
     Reply { principal_id: Some(claims.oid.clone()), ..Reply::json(200, &body) }
 }
 
-fn refusal(shared: &Shared, incoming: &Incoming, error: &EntraError) -> Reply {
+fn error_reply(shared: &Shared, incoming: &Incoming, error: &EntraError) -> Reply {
     let correlation_id = incoming
         .client_request_id()
         .filter(|id| Uuid::try_parse(id).is_ok())

@@ -29,7 +29,8 @@ struct Service {
     audience: &'static str,
     /// The data actions for reading, writing and deleting.
     actions: [&'static str; 3],
-    refused: (&'static str, &'static str),
+    /// Error code and message without permission.
+    denied: (&'static str, &'static str),
 }
 
 const SERVICES: [Service; 2] = [
@@ -41,7 +42,7 @@ const SERVICES: [Service; 2] = [
             "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write",
             "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete",
         ],
-        refused: (
+        denied: (
             "AuthorizationPermissionMismatch",
             "This request is not authorized to perform this operation using this permission.",
         ),
@@ -54,7 +55,7 @@ const SERVICES: [Service; 2] = [
             "Microsoft.KeyVault/vaults/secrets/setSecret/action",
             "Microsoft.KeyVault/vaults/secrets/delete",
         ],
-        refused: ("Forbidden", "Caller is not authorized to perform action on resource."),
+        denied: ("Forbidden", "Caller is not authorized to perform action on resource."),
     },
 ];
 
@@ -94,7 +95,7 @@ pub fn decide(
     if exists && state.grants(&claims.oid, now).iter().any(|grant| grant.allows_data(action, &resource)) {
         return Ok(action);
     }
-    let (code, message) = service.refused;
+    let (code, message) = service.denied;
     Err(ArmError::new(403, code, message))
 }
 
