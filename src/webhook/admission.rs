@@ -1,4 +1,4 @@
-//! From a review to its answer: the cache first, the API server before a pod is refused for want of a binding.
+//! Answers reviews from the cache, and asks the API server before a pod is denied for lack of a binding.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::metrics::{Mode, WebhookMetrics};
 use super::review::{self, Creation, Question, Rejection};
 use super::service_account_store::Accounts;
 use ensign_core::admission::{self, Binding, Config, Decision, azure_workload_identity};
+use ensign_runtime::error_chain;
 
 /// Answers reviews.
 pub struct Admission {
@@ -21,7 +22,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Answers from this index, and from this lookup where the index is not enough; in compatibility mode from service
+    /// Decides with this index, and with this lookup where the index is not enough; in compatibility mode with service
     /// accounts too.
     pub fn new(
         config: Config,
@@ -39,7 +40,7 @@ impl Admission {
             Question::Other { uid } => (uid, Decision::Allow { warnings: Vec::new() }),
             Question::Create(creation) => {
                 let decision = self.decide(&creation).await?;
-                report(&creation, &decision);
+                log(&creation, &decision);
                 if !creation.dry_run {
                     self.metrics.admitted(&decision, self.mode(&creation));
                 }
@@ -47,7 +48,10 @@ impl Admission {
             }
         };
         review::answer(&uid, &decision).map_err(|error| {
-            Rejection::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer can't be written as JSON: {error}"))
+            Rejection::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("cannot serialize the AdmissionReview response: {error}"),
+            )
         })
     }
 
@@ -63,7 +67,7 @@ impl Admission {
         }
         let account = match &self.accounts {
             Some(accounts) if self.mode(creation) == Mode::Compatible => {
-                Some(accounts.find(namespace, pod.service_account()).await.map_err(|error| unknown(&error))?)
+                Some(accounts.find(namespace, pod.service_account()).await.map_err(|error| not_known_yet(&error))?)
             }
             _ => None,
         };
@@ -74,49 +78,54 @@ impl Admission {
         let complete = self.index.is_initialised();
         let cached = self.index.find(namespace, pod.service_account());
         let decision = admit(cached.as_deref().unwrap_or_default());
-        let settled = match &decision {
-            Decision::Deny(refusal) => !refusal.code.depends_on_bindings(),
+        let final_decision = match &decision {
+            Decision::Deny(denial) => !denial.code.depends_on_bindings(),
             _ => true,
         };
-        if complete && settled {
+        if complete && final_decision {
             return Ok(decision);
         }
         match self.lookup.bindings(namespace).await {
             Ok(live) => Ok(admit(&live)),
             Err(error) if complete => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, namespace = &**namespace, "the cached bindings decide about a refusal");
+                tracing::warn!(
+                    error,
+                    namespace = &**namespace,
+                    "cannot list bindings before denying a pod; deciding with the cached ones"
+                );
                 Ok(decision)
             }
-            Err(error) => Err(unknown(&error)),
+            Err(error) => Err(not_known_yet(&error)),
         }
     }
 }
 
-/// What a pod depends on is not known yet.
-fn unknown(error: &dyn std::error::Error) -> Rejection {
-    let message = format!("not everything that the pod depends on is known yet, retry in a moment: {error}");
+/// The webhook does not know yet what it needs for a decision.
+fn not_known_yet(error: &dyn std::error::Error) -> Rejection {
+    let error = error_chain::line(error);
+    let message = format!("cannot decide about this pod yet, retry in a moment: {error}");
     Rejection::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-fn report(creation: &Creation<'_>, decision: &Decision) {
+fn log(creation: &Creation<'_>, decision: &Decision) {
     let (namespace, dry_run, request_id) = (&*creation.namespace, creation.dry_run, &*creation.uid);
     let (pod, service_account) = (creation.pod.name(), creation.pod.service_account());
     match decision {
         Decision::Allow { .. } => {
-            tracing::debug!(namespace, pod, service_account, dry_run, request_id, "pod left as it is");
+            tracing::debug!(namespace, pod, service_account, dry_run, request_id, "pod not changed");
         }
         Decision::Patch { gated, .. } => {
             tracing::debug!(namespace, pod, service_account, dry_run, gated, request_id, "pod injected");
         }
-        Decision::Deny(refusal) => tracing::info!(
+        Decision::Deny(denial) => tracing::info!(
             namespace,
             pod,
             service_account,
             dry_run,
             request_id,
-            reason = refusal.code.as_str(),
-            message = refusal.message,
+            reason = denial.code.as_str(),
+            message = denial.message,
             "pod denied"
         ),
     }

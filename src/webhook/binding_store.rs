@@ -1,70 +1,57 @@
-//! The bindings of every namespace, indexed by what a pod knows of itself: namespace and service account.
+//! The bindings of every namespace, indexed by namespace and service account, which is what a pod names.
 //!
-//! Only what admission needs of a binding is kept, so that ten thousand of them stay small. A restarted watch is
-//! gathered aside and swapped in whole: until then the last known bindings serve. Both share what has not changed.
+//! Only what admission needs of a binding is kept, so that ten thousand of them stay small. A new list is collected aside
+//! and swapped in as a whole; until then the last known bindings are used. Both share the bindings that have not changed.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
-use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use tokio::sync::watch;
+use parking_lot::RwLock;
 
 use ensign_api::ManagedIdentityBinding;
 use ensign_core::admission::Binding;
+use ensign_runtime::deserialize_guard::DeserializeGuard;
 use ensign_runtime::interner::SharedTexts;
+use ensign_runtime::latch::Latch;
+use ensign_runtime::reflector::{LogContext, Reflector, Store};
 
-/// An object of the watch that may be malformed.
-pub type Guarded = ensign_runtime::deserialize_guard::DeserializeGuard<ManagedIdentityBinding>;
+/// An object that may be malformed.
+pub type Guarded = DeserializeGuard<ManagedIdentityBinding>;
 
 /// The bindings of one service account.
 pub type Bindings = Arc<[Arc<Binding>]>;
 
 /// The index. Readers only copy a pointer under its lock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Index {
     table: RwLock<Table>,
-    initialised: watch::Sender<bool>,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self { table: RwLock::default(), initialised: watch::Sender::new(false) }
-    }
+    initialised: Latch,
 }
 
 impl Index {
     /// The bindings of a service account; `None` if there are none.
     pub fn find(&self, namespace: &str, service_account: &str) -> Option<Bindings> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.find(namespace, service_account).cloned()
+        self.table.read().find(namespace, service_account).cloned()
     }
 
-    /// Whether the index has once been complete.
+    /// Whether the index has been complete at least once.
     pub fn is_initialised(&self) -> bool {
-        *self.initialised.borrow()
+        self.initialised.is_set()
     }
 
-    /// Waits until the index has once been complete.
+    /// Waits until the index has been complete once.
     pub async fn initialised(&self) {
-        // An error means that the sender is gone, and it is part of self.
-        let _ = self.initialised.subscribe().wait_for(|initialised| *initialised).await;
+        self.initialised.wait().await;
     }
 
-    /// The binding, or the equal of it that is known already.
+    /// The indexed binding if it equals this one, otherwise this one.
     fn shared(&self, namespace: &str, binding: Binding) -> Arc<Binding> {
-        let known = self.find(namespace, &binding.service_account);
-        let same = known.iter().flat_map(|bindings| bindings.iter()).find(|known| known.as_ref() == &binding);
-        same.cloned().unwrap_or_else(|| Arc::new(binding))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Table)) {
-        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
+        let indexed = self.find(namespace, &binding.service_account);
+        let equal = indexed.iter().flat_map(|bindings| bindings.iter()).find(|indexed| indexed.as_ref() == &binding);
+        equal.cloned().unwrap_or_else(|| Arc::new(binding))
     }
 }
 
@@ -116,83 +103,73 @@ impl Table {
             self.0.remove(namespace);
         }
     }
-
-    /// Takes in an object, whose binding `keep` allocates.
-    fn apply(&mut self, object: &Guarded, texts: &mut SharedTexts, keep: impl FnOnce(&str, Binding) -> Arc<Binding>) {
-        let namespace = object.namespace().unwrap_or_default();
-        match &object.0 {
-            Ok(binding) => {
-                let binding = Binding::read(binding, &mut |text| texts.share(text));
-                self.insert(&namespace, keep(&namespace, binding));
-            }
-            Err(invalid) => {
-                let name = object.name_any();
-                tracing::warn!(
-                    namespace,
-                    name,
-                    error = %invalid.error,
-                    "ManagedIdentityBinding can't be read and injects nothing; compare it with the CRD"
-                );
-                self.remove(&namespace, &name);
-            }
-        }
-    }
 }
 
-/// Makes the index follow a watch.
+/// Keeps the index current.
 #[derive(Debug)]
 pub struct Follower {
     index: Arc<Index>,
-    gathering: Table,
-    /// Names of identities, client IDs, tenants: one of each for many bindings.
+    /// The list in progress.
+    listed: Option<Table>,
+    /// Names of identities, client IDs, tenants: one copy of each for many bindings.
     texts: SharedTexts,
 }
 
 impl Follower {
     /// A follower that has seen nothing yet.
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, gathering: Table::default(), texts: SharedTexts::default() }
+        Self { index, listed: None, texts: SharedTexts::default() }
     }
 
-    /// Takes in an event.
-    pub fn follow(&mut self, event: &Event<Guarded>) {
-        match event {
-            Event::Init => self.gathering = Table::default(),
-            Event::InitApply(object) => {
-                let share = |namespace: &str, binding| self.index.shared(namespace, binding);
-                self.gathering.apply(object, &mut self.texts, share);
-            }
-            Event::InitDone => {
-                let complete = std::mem::take(&mut self.gathering);
-                self.index.change(|table| *table = complete);
-                self.index.initialised.send_replace(true);
-            }
-            Event::Apply(object) => {
-                self.index.change(|table| table.apply(object, &mut self.texts, |_, binding| Arc::new(binding)));
-            }
-            Event::Delete(object) => {
-                let namespace = object.namespace().unwrap_or_default();
-                self.index.change(|table| table.remove(&namespace, &object.name_any()));
-            }
+    fn read(&mut self, object: &ManagedIdentityBinding) -> (String, Binding) {
+        (object.namespace().unwrap_or_default(), Binding::read(object, &mut |text| self.texts.share(text)))
+    }
+}
+
+impl Store for Follower {
+    type Object = ManagedIdentityBinding;
+
+    fn init(&mut self) {
+        self.listed = Some(Table::default());
+    }
+
+    fn init_apply(&mut self, object: ManagedIdentityBinding) {
+        let (namespace, binding) = self.read(&object);
+        let binding = self.index.shared(&namespace, binding);
+        self.listed.get_or_insert_default().insert(&namespace, binding);
+    }
+
+    fn init_done(&mut self) {
+        *self.index.table.write() = self.listed.take().unwrap_or_default();
+        self.index.initialised.set();
+    }
+
+    fn apply(&mut self, object: ManagedIdentityBinding) {
+        let (namespace, binding) = self.read(&object);
+        self.index.table.write().insert(&namespace, Arc::new(binding));
+    }
+
+    fn delete(&mut self, metadata: &ObjectMeta) {
+        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+        self.index.table.write().remove(namespace.unwrap_or_default(), name.unwrap_or_default());
+    }
+
+    /// A list simply lacks it.
+    fn malformed(&mut self, metadata: &ObjectMeta) {
+        if self.listed.is_none() {
+            self.delete(metadata);
         }
     }
 }
 
+/// How the watch is logged.
+pub(super) const LOG: LogContext = LogContext {
+    objects: "ManagedIdentityBindings",
+    interrupted: "using the last known bindings until it resumes",
+    malformed: "it injects nothing; compare it with the CRD",
+};
+
 /// Keeps the index current for as long as it is polled.
 pub async fn run(client: Client, index: Arc<Index>) {
-    let api: Api<Guarded> = Api::all(client);
-    let mut follower = Follower::new(index);
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => follower.follow(&event),
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(
-                    error,
-                    "watch of ManagedIdentityBindings interrupted; the last known ones serve meanwhile"
-                );
-            }
-        }
-    }
+    Reflector::<Guarded>::new(Api::all(client), LOG).run(Follower::new(index)).await;
 }

@@ -1,10 +1,10 @@
-//! The admission webhook: stateless replicas that inject identities into pods, and never talk to Azure.
+//! The admission webhook: stateless replicas that inject identities into pods and never call Azure.
 //!
 //! ```text
-//! API server ── AdmissionReview ──> server ─> admission ─> decide::admit
-//!     │                               │          │
-//!     │<── watch: bindings ───────────┼── cache ─┘ (a live list before a refusal: lookup)
-//!     │<── watch: service accounts ───┼── accounts (in compatibility mode only)
+//! API server ── AdmissionReview ──> server ─> admission ─> ensign_core::admission
+//!     │                                          │
+//!     │<── watch: bindings ─────── binding_store ┤ (live_lookup: a list before a denial)
+//!     │<── watch: service accounts ─ service_account_store (compatibility mode only)
 //!     └<── watch, update: Secret ── certificates
 //! ```
 
@@ -36,51 +36,51 @@ use ensign_core::admission::Config;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::health::Readiness;
 
-/// What the webhook has to be told.
+/// How the webhook is configured.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where its certificates come from.
     pub certificates: Certificates,
-    /// DNS names and addresses under which the API server reaches it.
+    /// DNS names and IP addresses at which the API server reaches it.
     pub tls_names: Vec<String>,
-    /// What pods get.
+    /// What is injected into pods.
     pub config: Config,
-    /// What clients may take.
+    /// What clients may use.
     pub limits: RequestLimits,
-    /// How long it goes on serving after it was told to stop, while whoever sends requests learns that.
+    /// How long it keeps serving after it was asked to stop, while clients learn that it is no longer ready.
     pub lame_duck: Duration,
-    /// What is counted.
+    /// Its metrics.
     pub metrics: WebhookMetrics,
 }
 
-/// The webhook can't go on.
+/// The webhook has to exit.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken, or not this machine's.
+    /// The address is in use, or not an address of this machine.
     #[error("cannot listen on {address} for admission reviews (--listen)")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// The server broke.
+    /// The server failed.
     #[error("the server for admission reviews stopped")]
     Serve {
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// A part that never ends has ended.
+    /// A task that should never end has ended.
     #[error("{part} stopped unexpectedly")]
     Ended {
-        /// The part.
+        /// The task.
         part: &'static str,
     },
 }
 
-/// Binds the address for admission reviews; returns the one that was bound.
+/// Listens on the address for admission reviews; returns the address that was bound.
 pub fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).map_err(failed)?;
@@ -88,7 +88,7 @@ pub fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
-/// Runs the webhook until `stop`, and says in `readiness` whether the API server may count on it.
+/// Runs the webhook until `stop`, and reports in `readiness` whether it can serve.
 pub async fn run(
     client: Client,
     options: Options,
@@ -101,16 +101,15 @@ pub async fn run(
     let resolver = Resolver::new(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     let Options { certificates, tls_names, config, limits, lame_duck, metrics } = options;
     metrics.watch(&resolver);
-    let kept = certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver));
-    let certificates = Box::pin(kept);
+    let certificates = Box::pin(certificates.keep(client.clone(), tls_names, clock, Arc::clone(&resolver)));
     let lookup = Arc::new(LiveLookup::new(client.clone()));
     let accounts = config.compatibility.is_some().then(|| Arc::new(service_account_store::Index::default()));
-    let with = |index| Accounts::new(index, Arc::new(LiveAccount::new(client.clone())));
-    let admission = Admission::new(config, Arc::clone(&index), lookup, accounts.clone().map(with), metrics);
+    let with_source = |index| Accounts::new(index, Arc::new(LiveAccount::new(client.clone())));
+    let admission = Admission::new(config, Arc::clone(&index), lookup, accounts.clone().map(with_source), metrics);
     let admission = Arc::new(admission);
 
     let serve = async {
-        // Without a certificate every handshake would fail; until there is one, callers wait in the backlog.
+        // Without a certificate every handshake would fail; until there is one, clients wait in the backlog.
         tokio::select! {
             () = resolver.loaded() => {}
             () = stop.cancelled() => return Ok(()),
@@ -120,7 +119,7 @@ pub async fn run(
         let served = server::serve(listener, resolver, router, limits.connections, lame_duck, stop.clone()).await;
         served.map_err(|source| Error::Serve { source })
     };
-    let tell = async {
+    let report_readiness = async {
         tokio::join!(index.initialised(), service_account_store::initialised(accounts.as_deref()), resolver.loaded());
         if !stop.is_cancelled() {
             readiness.set(true);
@@ -130,7 +129,7 @@ pub async fn run(
         readiness.set(false);
         std::future::pending::<()>().await;
     };
-    // The end of any of them is the end of the process; only `serve` ends as it should, when `stop` is cancelled.
+    // If any of them ends, so does the process. Only `serve` is meant to end, when `stop` is cancelled.
     tokio::select! {
         served = serve => served,
         () = Box::pin(service_account_store::run(client.clone(), accounts.clone())) => {
@@ -139,8 +138,8 @@ pub async fn run(
         () = Box::pin(binding_store::run(client, Arc::clone(&index))) => {
             Err(Error::Ended { part: "the watch of ManagedIdentityBindings" })
         }
-        () = certificates => Err(Error::Ended { part: "the keeper of the webhook's certificates" }),
-        () = tell => Ok(()),
+        () = certificates => Err(Error::Ended { part: "the maintenance of the webhook's certificates" }),
+        () = report_readiness => Ok(()),
     }
 }
 

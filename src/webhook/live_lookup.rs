@@ -1,4 +1,4 @@
-//! A live look at the bindings of a namespace, before a pod is refused for what the cache says.
+//! Reads the bindings of a namespace from the API server before a pod is denied because of what the cache has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,39 +12,39 @@ use tokio::time::timeout;
 use super::binding_store::Guarded;
 use ensign_core::admission::Binding;
 
-/// Well below the five seconds that the API server waits for the webhook.
+/// Well within the five seconds that the API server waits for the webhook.
 const DEADLINE: Duration = Duration::from_millis(2_500);
-/// A tenant that creates refused pods in a loop must not load the API server with lists.
+/// A tenant that creates pods that are denied in a loop must not load the API server with lists.
 const MAX_CONCURRENT: usize = 8;
 
 /// The bindings of a namespace could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// It took too long, or too many others were at it.
+    /// It took too long, or too many other lookups were in progress.
     #[error("listing the ManagedIdentityBindings of namespace {namespace:?} took longer than {DEADLINE:?}")]
     TimedOut {
         /// The namespace.
         namespace: String,
     },
-    /// The API server refused or could not be reached.
+    /// The API server rejected the request, or could not be reached.
     #[error("cannot list the ManagedIdentityBindings of namespace {namespace:?}")]
     Refused {
         /// The namespace.
         namespace: String,
-        /// What the API server said.
+        /// The error.
         #[source]
         source: Box<kube::Error>,
     },
 }
 
-/// Lists bindings at the source.
+/// Lists the bindings that exist now.
 #[async_trait]
 pub trait Lookup: Send + Sync {
-    /// The bindings of a namespace, now.
+    /// The bindings of a namespace.
     async fn bindings(&self, namespace: &str) -> Result<Vec<Arc<Binding>>, LookupError>;
 }
 
-/// Asks the API server.
+/// Lists bindings at the API server.
 pub struct LiveLookup {
     client: Client,
     slots: Semaphore,
@@ -62,7 +62,7 @@ impl Lookup for LiveLookup {
     async fn bindings(&self, namespace: &str) -> Result<Vec<Arc<Binding>>, LookupError> {
         let timed_out = |_| LookupError::TimedOut { namespace: namespace.to_owned() };
         let list = async {
-            // Never closed; and if it were, the list would still be right.
+            // The semaphore is never closed; if it were, the list would still be right.
             let _slot = self.slots.acquire().await.ok();
             let api: Api<Guarded> = Api::namespaced(self.client.clone(), namespace);
             api.list(&ListParams::default()).await

@@ -1,4 +1,4 @@
-//! AdmissionReview v1 in and out.
+//! Reads reviews and writes responses: `AdmissionReview` v1 (admission.k8s.io/v1).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,12 +15,12 @@ use ensign_core::admission::{Decision, Pod, Text};
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
-/// A request that is not answered with a review, because it is none or can't be judged.
+/// An HTTP error instead of a review: the request is not a review, or cannot be decided now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// Status of the HTTP response.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// Why, for whoever sent it.
+    /// Why, for the client.
     pub message: Cow<'static, str>,
 }
 
@@ -28,11 +28,6 @@ impl Rejection {
     /// A rejection with this status and message.
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, message: message.into() }
-    }
-
-    /// Sends away for the moment.
-    pub(super) fn busy(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 
     fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -46,28 +41,28 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// What a review asks.
+/// What a review is about.
 #[derive(Debug)]
 pub enum Question<'a> {
-    /// May this pod be created as it is?
+    /// A pod that is being created.
     Create(Box<Creation<'a>>),
-    /// Something that this webhook has nothing to say about.
+    /// Anything else; it is allowed.
     Other {
-        /// To be given back.
+        /// Repeated in the response.
         uid: Text<'a>,
     },
 }
 
-/// A pod that is about to be created.
+/// A pod that is being created.
 #[derive(Debug)]
 pub struct Creation<'a> {
-    /// To be given back.
+    /// Repeated in the response.
     pub uid: Text<'a>,
-    /// The namespace that it is created in.
+    /// Its namespace.
     pub namespace: Text<'a>,
     /// The pod.
     pub pod: Pod<'a>,
-    /// Whether nothing will be stored.
+    /// Whether the API server only simulates the request.
     pub dry_run: bool,
 }
 
@@ -133,8 +128,8 @@ pub fn read(body: &[u8]) -> Result<Question<'_>, Rejection> {
     if body.is_empty() {
         return Err(Rejection::bad_request("the body is empty; send an AdmissionReview (admission.k8s.io/v1) as JSON"));
     }
-    // Nearly every review is about a pod, so it is read as one in one go. Only when that fails is it worth asking whether
-    // it was about something else.
+    // Nearly every review is about a pod, so it is read as one in a single pass. Only if that fails is it read again, to
+    // see whether it is about something else.
     match serde_json::from_slice::<Review<'_, Pod<'_>>>(body) {
         Ok(review) => question(review),
         Err(error) => match decode::<IgnoredAny>(body).map(request) {
@@ -145,7 +140,7 @@ pub fn read(body: &[u8]) -> Result<Question<'_>, Rejection> {
     }
 }
 
-/// Says where, never what: the body may hold values that are nobody's business.
+/// Names the position, never the content: the body may hold confidential values.
 fn unreadable(error: &serde_json::Error) -> Rejection {
     let what = match error.classify() {
         Category::Data => "the body is JSON, but not an AdmissionReview of a pod",
@@ -227,10 +222,10 @@ struct Status<'a> {
     message: &'a str,
 }
 
-/// What an operation of a patch takes at most, as a rule.
+/// Enough for most operations of a patch.
 const OPERATION_BYTES: usize = 256;
 
-/// Writes the answer to a review.
+/// Writes the response to a review.
 pub fn answer(uid: &str, decision: &Decision) -> Result<Vec<u8>, serde_json::Error> {
     let mut response = Response { uid, allowed: true, status: None, warnings: &[] };
     match decision {
@@ -254,13 +249,13 @@ pub fn answer(uid: &str, decision: &Decision) -> Result<Vec<u8>, serde_json::Err
     serde_json::to_vec(&Answer { api_version: API_VERSION, kind: KIND, response })
 }
 
-/// The answer with a patch. It is most of the answer, and nothing in its base64 needs an escape, so it is encoded into its
-/// place instead of being looked through as a string.
+/// A response with a patch. The patch is most of the response and its base64 needs no escapes, so it is encoded in place
+/// instead of being serialized as a string.
 fn patched(response: Response<'_>, patch: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     const BEFORE: &str = r#","patchType":"JSONPatch","patch":""#;
     const AFTER: &str = "\"}}";
     let mut answer = serde_json::to_string(&Answer { api_version: API_VERSION, kind: KIND, response })?;
-    // The ends of the response and of the answer: they come after the patch.
+    // The closing braces of `response` and of the review come after the patch.
     answer.truncate(answer.len() - "}}".len());
     answer.reserve(BEFORE.len() + patch.len().div_ceil(3) * 4 + AFTER.len());
     answer.push_str(BEFORE);

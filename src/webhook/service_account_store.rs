@@ -1,41 +1,40 @@
-//! Service accounts, in compatibility mode: the annotations of azure-workload-identity, and nothing else of them.
+//! Service accounts in compatibility mode: their annotations for azure-workload-identity, and nothing else.
 //!
-//! Most pods are decided from the cache. An account that it does not know, or that names no client ID there, is read from
-//! the API server first: its annotation may be a moment old.
+//! The cache is enough for most pods. A service account that is not in it, or has no client ID there, is read from the API
+//! server: the cache may be a moment behind.
 
 use std::collections::HashMap;
-use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
-use tokio::sync::{Semaphore, watch};
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use ensign_core::admission::azure_workload_identity::{Account, Annotations};
 use ensign_runtime::interner::SharedTexts;
+use ensign_runtime::latch::Latch;
+use ensign_runtime::reflector::{LogContext, Reflector, Store};
 
 /// Metadata of a service account.
 pub type Metadata = PartialObjectMeta<ServiceAccount>;
 
-/// With the deadline of a list of bindings behind it, still below the five seconds that the API server waits.
+/// Together with the deadline of a list of bindings, still within the five seconds that the API server waits.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 /// A tenant that creates pods in a loop must not load the API server with reads.
 const MAX_CONCURRENT: usize = 8;
-/// Longer values are no IDs, and a tenant must not fill the memory with them: such accounts are read each time.
+/// Longer values are not IDs, and a tenant must not be able to fill the memory: such accounts are read every time.
 const MAX_CACHED_BYTES: usize = 1_024;
 
 /// A service account could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// It took too long, or too many others were at it.
+    /// It took too long, or too many other reads were in progress.
     #[error("reading ServiceAccount {namespace}/{name} took longer than {DEADLINE:?}")]
     TimedOut {
         /// Its namespace.
@@ -43,27 +42,27 @@ pub enum AccountError {
         /// Its name.
         name: String,
     },
-    /// The API server refused or could not be reached.
+    /// The API server rejected the request, or could not be reached.
     #[error("cannot read ServiceAccount {namespace}/{name}")]
     Refused {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The error.
         #[source]
         source: Box<kube::Error>,
     },
 }
 
-/// Reads service accounts at the source.
+/// Reads service accounts as they are now.
 #[async_trait]
 pub trait ReadAccount: Send + Sync {
-    /// The service account, now.
+    /// Reads one service account.
     async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError>;
 }
 
-/// Asks the API server.
+/// Reads service accounts from the API server.
 pub struct LiveAccount {
     client: Client,
     slots: Semaphore,
@@ -81,7 +80,7 @@ impl ReadAccount for LiveAccount {
     async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError> {
         let (of, named) = (namespace.to_owned(), name.to_owned());
         let read = async {
-            // Never closed; and if it were, the answer would still be right.
+            // The semaphore is never closed; if it were, the result would still be right.
             let _slot = self.slots.acquire().await.ok();
             let api: Api<Metadata> = Api::namespaced(self.client.clone(), namespace);
             api.get_opt(name).await
@@ -95,14 +94,14 @@ impl ReadAccount for LiveAccount {
     }
 }
 
-/// Service accounts: the cache first, then the source.
+/// Service accounts: from the cache, or else from the source.
 pub struct Accounts {
     index: Arc<Index>,
     source: Arc<dyn ReadAccount>,
 }
 
 impl Accounts {
-    /// Answers from this index, and from this source where the index is not enough.
+    /// Service accounts from this index, and from this source where the index is not enough.
     pub fn new(index: Arc<Index>, source: Arc<dyn ReadAccount>) -> Self {
         Self { index, source }
     }
@@ -117,7 +116,12 @@ impl Accounts {
             (Ok(account), _) => Ok(account),
             (Err(error), Some(annotations)) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, namespace, "the cached annotations of the service account decide about a pod");
+                tracing::warn!(
+                    error,
+                    namespace,
+                    service_account = name,
+                    "cannot read a service account; deciding with its cached annotations"
+                );
                 Ok(Account::Present(annotations))
             }
             (Err(error), None) => Err(error),
@@ -128,106 +132,105 @@ impl Accounts {
 type Table = HashMap<String, HashMap<String, Annotations>>;
 
 /// The annotations of every service account, by namespace and name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Index {
     table: RwLock<Table>,
-    initialised: watch::Sender<bool>,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self { table: RwLock::default(), initialised: watch::Sender::new(false) }
-    }
+    initialised: Latch,
 }
 
 impl Index {
     /// The annotations of a service account, if it is known.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Annotations> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.get(namespace)?.get(name).cloned()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Table)) {
-        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
+        self.table.read().get(namespace)?.get(name).cloned()
     }
 }
 
-/// Waits until the index has once been complete, if there is one.
+/// Waits until the index has been complete once, if there is one.
 pub async fn initialised(index: Option<&Index>) {
     if let Some(index) = index {
-        // An error means that the sender is gone, and it is part of the index.
-        let _ = index.initialised.subscribe().wait_for(|initialised| *initialised).await;
+        index.initialised.wait().await;
     }
 }
 
-/// Makes the index follow a watch.
+/// Keeps the index current.
 #[derive(Debug)]
 pub struct Follower {
     index: Arc<Index>,
-    gathering: Table,
-    /// Client IDs and tenants: one of each for many service accounts.
+    /// The list in progress.
+    listed: Table,
+    /// Client IDs and tenants: one copy of each for many service accounts.
     texts: SharedTexts,
 }
 
 impl Follower {
     /// A follower that has seen nothing yet.
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, gathering: Table::default(), texts: SharedTexts::default() }
+        Self { index, listed: Table::default(), texts: SharedTexts::default() }
+    }
+}
+
+impl Store for Follower {
+    type Object = Metadata;
+
+    fn init(&mut self) {
+        self.listed = Table::default();
     }
 
-    /// Takes in an event.
-    pub fn follow(&mut self, event: &Event<Metadata>) {
-        match event {
-            Event::Init => self.gathering = Table::default(),
-            Event::InitApply(account) => apply(&mut self.gathering, account, &mut self.texts),
-            Event::InitDone => {
-                let complete = std::mem::take(&mut self.gathering);
-                self.index.change(|table| *table = complete);
-                self.index.initialised.send_replace(true);
-            }
-            Event::Apply(account) => self.index.change(|table| apply(table, account, &mut self.texts)),
-            Event::Delete(account) => self.index.change(|table| remove(table, account)),
-        }
+    fn init_apply(&mut self, account: Metadata) {
+        apply(&mut self.listed, &account, &mut self.texts);
     }
+
+    fn init_done(&mut self) {
+        *self.index.table.write() = std::mem::take(&mut self.listed);
+        self.index.initialised.set();
+    }
+
+    fn apply(&mut self, account: Metadata) {
+        apply(&mut self.index.table.write(), &account, &mut self.texts);
+    }
+
+    fn delete(&mut self, metadata: &ObjectMeta) {
+        remove(&mut self.index.table.write(), metadata);
+    }
+
+    /// Metadata is never malformed.
+    fn malformed(&mut self, _: &ObjectMeta) {}
 }
 
 fn apply(table: &mut Table, account: &Metadata, texts: &mut SharedTexts) {
     let annotations = Annotations::from(account.annotations());
     if annotations.size() > MAX_CACHED_BYTES {
-        return remove(table, account);
+        return remove(table, &account.metadata);
     }
-    // Not before: what is shared is kept for a while, whoever has it.
+    // Only now, because the shared copy of a text stays for a while even if nothing uses it.
     let annotations = annotations.shared(|text| texts.share(text));
     table.entry(account.namespace().unwrap_or_default()).or_default().insert(account.name_any(), annotations);
 }
 
-fn remove(table: &mut Table, account: &Metadata) {
-    let namespace = account.namespace().unwrap_or_default();
-    let Some(accounts) = table.get_mut(&namespace) else { return };
-    accounts.remove(&account.name_any());
+fn remove(table: &mut Table, metadata: &ObjectMeta) {
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    let namespace = namespace.unwrap_or_default();
+    let Some(accounts) = table.get_mut(namespace) else { return };
+    accounts.remove(name.unwrap_or_default());
     if accounts.is_empty() {
-        table.remove(&namespace);
+        table.remove(namespace);
     }
 }
+
+/// How the watch is logged.
+pub(super) const LOG: LogContext = LogContext {
+    objects: "ServiceAccounts",
+    interrupted: "using the last known annotations until it resumes",
+    malformed: "it is ignored",
+};
 
 /// Keeps the index current for as long as it is polled; without one there is nothing to do.
 pub async fn run(client: Client, index: Option<Arc<Index>>) {
     let Some(index) = index else { return std::future::pending().await };
-    let api: Api<Metadata> = Api::all(client);
-    let mut follower = Follower::new(index);
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().modify(strip));
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => follower.follow(&event),
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "watch of ServiceAccounts interrupted; the last known ones serve meanwhile");
-            }
-        }
-    }
+    Reflector::<Metadata>::new(Api::all(client), LOG).prune(strip).run(Follower::new(index)).await;
 }
 
-/// Leaves of the metadata what is asked for: a list comes in whole before it is taken in.
+/// Reduces the metadata to what is used.
 pub(super) fn strip(account: &mut Metadata) {
     let mut annotations = account.metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| Annotations::has(key));

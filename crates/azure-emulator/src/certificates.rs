@@ -1,4 +1,4 @@
-//! A certificate authority made for one run, and the server certificate that it signs.
+//! A CA that is generated for one run, and the server certificate that it signs.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -8,26 +8,26 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
-/// What the server needs, and what its clients must trust.
+/// The server's TLS configuration, and the CA that clients must trust.
 pub(super) struct Certificates {
     pub(super) ca_pem: String,
     pub(super) server: ServerConfig,
 }
 
-/// The certificates can't be made.
+/// The certificates can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A key or certificate could not be generated.
     #[error("cannot generate the emulator's certificates")]
     Generate(#[from] rcgen::Error),
-    /// The TLS library refuses them.
+    /// The TLS library rejects them.
     #[error("cannot use the generated certificate to serve TLS")]
     Serve(#[from] rustls::Error),
 }
 
-/// Makes a CA and a certificate for the loopback addresses.
+/// Generates a CA and a certificate for the loopback addresses.
 pub(super) fn generate() -> Result<Certificates, CertificateError> {
-    // Backdated: the clocks of clients in containers may lag.
+    // Backdated, because the clocks of clients in containers may be behind.
     let now = OffsetDateTime::now_utc();
     let validity = |params: &mut CertificateParams, days: i64| {
         params.not_before = now - Duration::days(1);
@@ -54,7 +54,7 @@ pub(super) fn generate() -> Result<Certificates, CertificateError> {
 
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
     let mut server = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key)?;
-    // HTTP/1.1 alone: a connection that is dropped on purpose then fails one request, not all that share it.
+    // HTTP/1.1 only, so that an intentionally dropped connection fails one request and not others that share it.
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Certificates { ca_pem: ca_certificate.pem(), server })
 }

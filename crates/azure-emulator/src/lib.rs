@@ -1,8 +1,8 @@
-//! The Azure stand-in: ARM for user-assigned managed identities, Entra's token endpoint for workload identity
-//! federation, data that ask for a role, and `/_emulator/` to seed, inspect and disturb it.
+//! The Azure emulator: ARM for user-assigned managed identities, Entra's token endpoint for workload identity
+//! federation, data that requires a role, and `/_emulator/` to seed it, inspect it and inject faults.
 //!
-//! It speaks the real wire protocol over https, so that Microsoft's own clients work against it unpatched, and it
-//! refuses what Azure refuses in the same words. [`state`] decides and does no I/O; `http` serves.
+//! It speaks the real wire protocol over https, so that Microsoft's own clients work with it unpatched, and it returns
+//! Azure's errors in Azure's words. [`state`] decides and does no I/O; `http` serves.
 //!
 //! ```text
 //!             ┌ /subscriptions/… ─▶ state::arm ──┐

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // There is no one to report to once stderr is closed.
+            // If stderr is closed, the error can't be reported.
             let _ = writeln!(std::io::stderr(), "error: {}", error_chain::lines(failure.as_ref()));
             ExitCode::FAILURE
         }
@@ -143,7 +143,7 @@ fn announce(emulator: &Emulator) -> Result<(), Failure> {
 }
 
 fn cancel_at_end_of_stdin(stop: CancellationToken) {
-    // A plain thread: a read of stdin can't be interrupted, and a runtime would wait for it.
+    // A plain thread, because a read of stdin can't be interrupted and a runtime would wait for it.
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         let mut buffer = [0; 1024];

@@ -1,4 +1,4 @@
-//! How a stand-in is set up.
+//! How an emulator is configured.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,27 +7,26 @@ use super::state::roles::RoleSettings;
 use super::state::{Defaults, Settings, StateDocument};
 use ensign_runtime::clock::{SharedClock, SystemClock};
 
-/// How a stand-in is set up. The default is good for a test: any free port, nothing seeded but one empty resource
-/// group.
+/// How an emulator is configured. The default suits a test: a free port, and no state but an empty resource group.
 #[derive(Clone)]
 pub struct EmulatorOptions {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free one.
     pub listen: SocketAddr,
-    /// Where `ca.crt` goes; a temporary folder, removed at the end, unless given.
+    /// The folder for `ca.crt`; by default a temporary one, which is removed at the end.
     pub data_dir: Option<PathBuf>,
     /// The state at the start and after a reset.
     pub seed: StateDocument,
-    /// PEM bundles of CAs that are trusted when issuers' documents are read.
+    /// PEM bundles of CAs to trust when reading issuers' documents.
     pub issuer_ca_pems: Vec<String>,
-    /// A credential gives tokens this many seconds after its write.
+    /// Seconds after which a written credential is accepted for tokens.
     pub propagation_seconds: u32,
-    /// A new identity's principal gets no role before this many seconds have passed.
+    /// Seconds after which roles can be assigned to the principal of a new identity.
     pub principal_replication_seconds: u32,
-    /// A role assignment gives something this many seconds after its write.
+    /// Seconds after which a written role assignment takes effect.
     pub role_propagation_seconds: u32,
-    /// How long a write of a credential takes; another one under the same identity is refused meanwhile.
+    /// How long a write of a credential takes. Meanwhile another one for the same identity is rejected.
     pub write_latency_ms: u64,
-    /// Refuse requests beyond Azure's published limits, with 429.
+    /// Enforce Azure's published rate limits with 429.
     pub published_limits: bool,
     /// Lifetime of tokens.
     pub token_lifetime_seconds: u32,
@@ -37,9 +36,9 @@ pub struct EmulatorOptions {
     pub subscription_id: String,
     /// The resource group.
     pub resource_group: String,
-    /// The region of what names no other.
+    /// The default region.
     pub location: String,
-    /// The time that tokens are judged by.
+    /// The clock for checking tokens.
     pub clock: SharedClock,
 }
 

@@ -1,4 +1,4 @@
-//! Starting and stopping a stand-in, and what a program that runs it in process can do with it.
+//! Starts and stops an emulator, and controls one that runs in the same process.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::certificates::{self, CertificateError};
 use super::http::faults::{FaultPlan, FaultRule};
 use super::http::log::{LogEntry, LogFilter, RequestLog};
-use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed, lock};
+use super::http::{self, InvalidCertificate, Issuers, Limits, Shared, Signer, SigningFailed};
 use super::options::EmulatorOptions;
 use super::state::{InvalidDocument, State, StateDocument};
 use ensign_azure::Connection;
@@ -24,12 +24,12 @@ use ensign_runtime::clock::SharedClock;
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Where a stand-in is found: the line that `ensign azure-emulator` prints.
+/// How to reach an emulator: the line that `ensign-azure-emulator` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EmulatorInfo {
-    /// ARM, without a slash at its end.
+    /// ARM, without a trailing slash.
     pub arm_endpoint: String,
-    /// Entra, with a slash at its end.
+    /// Entra, with a trailing slash.
     pub authority_host: String,
     /// The CA certificate that clients must trust.
     pub ca_file: PathBuf,
@@ -41,9 +41,9 @@ pub struct EmulatorInfo {
     pub resource_group: String,
     /// The region.
     pub location: String,
-    /// Seconds before a written credential gives tokens.
+    /// Seconds after which a written credential is accepted for tokens.
     pub propagation_seconds: u32,
-    /// A GET answers a token for ARM with all rights.
+    /// A GET returns a token for ARM with all rights.
     pub arm_token_url: String,
     /// The whole state.
     pub state_url: String,
@@ -55,7 +55,7 @@ pub struct EmulatorInfo {
 }
 
 impl EmulatorInfo {
-    /// The flags that name this cloud to a client.
+    /// The flags that select this cloud in a client.
     pub fn cloud(&self) -> CloudArgs {
         CloudArgs {
             azure_cloud: CloudName::Custom,
@@ -65,16 +65,16 @@ impl EmulatorInfo {
         }
     }
 
-    /// A connection that trusts its CA.
+    /// A connection that trusts the emulator's CA.
     pub fn connection(&self) -> Connection {
         Connection { extra_ca: Some(self.ca_file.clone()), ..Connection::default() }
     }
 }
 
-/// A stand-in can't be started.
+/// The emulator can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken, or not ours.
+    /// The address is in use, or not an address of this machine.
     #[error("cannot listen on {address} (--listen)")]
     Listen {
         /// The address.
@@ -95,21 +95,21 @@ pub enum StartError {
     /// The server's thread or runtime can't be started.
     #[error("cannot start the emulator's runtime")]
     Runtime(#[source] std::io::Error),
-    /// No certificates.
+    /// The certificates can't be created.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
-    /// No signing key.
+    /// The signing key can't be created.
     #[error(transparent)]
     Signing(#[from] SigningFailed),
-    /// A CA file makes no sense.
+    /// A CA file is invalid.
     #[error(transparent)]
     IssuerCa(#[from] InvalidCertificate),
-    /// The seed makes no sense.
+    /// The seed is invalid.
     #[error("cannot use the seed (--seed)")]
     Seed(#[from] InvalidDocument),
 }
 
-/// A running stand-in, on a thread of its own; it stops when it is dropped.
+/// A running emulator, on a thread of its own. It stops when it is dropped.
 pub struct Emulator {
     info: EmulatorInfo,
     shared: Arc<Shared>,
@@ -119,7 +119,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts a stand-in; it answers from the moment this returns.
+    /// Starts an emulator, which is ready to serve when this returns.
     pub fn start(options: EmulatorOptions) -> Result<Self, StartError> {
         ensign_runtime::tls::install_provider();
         let certificates = certificates::generate()?;
@@ -170,17 +170,17 @@ impl Emulator {
         Ok(Self { info, shared, handle, thread: Some(thread), data })
     }
 
-    /// Where it is found.
+    /// How to reach it.
     pub fn info(&self) -> &EmulatorInfo {
         &self.info
     }
 
-    /// Reads or changes the state; requests wait meanwhile.
+    /// Reads or changes the state, while requests wait.
     pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut lock(&self.shared.state))
+        act(&mut self.shared.state.lock())
     }
 
-    /// The whole state, as `GET /_emulator/state` answers it.
+    /// The whole state, as `GET /_emulator/state` returns it.
     pub fn state(&self) -> StateDocument {
         self.with_state(|state| StateDocument::from(&*state))
     }
@@ -190,37 +190,37 @@ impl Emulator {
         self.shared.set_state(document)
     }
 
-    /// The requests so far, in the order of their arrival.
+    /// The requests so far, in order of arrival.
     pub fn log(&self, filter: &LogFilter) -> Vec<LogEntry> {
-        lock(&self.shared.log).list(filter)
+        self.shared.log.lock().list(filter)
     }
 
-    /// How many requests have arrived, and how many of them are over.
+    /// How many requests have arrived, and how many of them have ended.
     pub fn requests(&self) -> (u64, u64) {
-        lock(&self.shared.log).counts()
+        self.shared.log.lock().counts()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the log of requests.
     pub fn clear_log(&self) {
-        lock(&self.shared.log).clear();
+        self.shared.log.lock().clear();
     }
 
-    /// Replaces the script of faults.
+    /// Replaces the fault rules.
     pub fn set_faults(&self, rules: Vec<FaultRule>) {
-        *lock(&self.shared.faults) = FaultPlan::new(rules);
+        *self.shared.faults.lock() = FaultPlan::new(rules);
     }
 
-    /// The script of faults, with what has matched and fired.
+    /// The fault rules, with how often each has matched and fired.
     pub fn faults(&self) -> Vec<FaultRule> {
-        lock(&self.shared.faults).rules().to_vec()
+        self.shared.faults.lock().rules().to_vec()
     }
 
-    /// Refuses requests beyond Azure's published limits from now on, counted on this clock; without one, no more.
+    /// Enforces Azure's published rate limits from now on, by this clock; without one, stops enforcing them.
     pub fn limit_requests(&self, clock: Option<SharedClock>) {
-        *lock(&self.shared.limits) = clock.map(Limits::new);
+        *self.shared.limits.lock() = clock.map(Limits::new);
     }
 
-    /// Trusts the CAs of a PEM bundle when issuers' documents are read.
+    /// Trusts the CAs of a PEM bundle when it reads issuers' documents.
     pub fn trust_issuer_ca(&self, pem: &str) -> Result<(), InvalidCertificate> {
         self.shared.issuers.trust(pem)
     }
@@ -235,7 +235,7 @@ impl Drop for Emulator {
     fn drop(&mut self) {
         self.handle.shutdown();
         if let Some(thread) = self.thread.take() {
-            // A panic of the server was reported when it happened.
+            // A panic of the server was logged when it happened.
             let _ = thread.join();
         }
         self.data.remove();
@@ -248,7 +248,7 @@ impl std::fmt::Debug for Emulator {
     }
 }
 
-/// Serves on a runtime of its own, so that a stand-in outlives the runtime of the test that started it.
+/// Serves on a runtime of its own, so that the emulator outlives the runtime of the test that started it.
 fn serve(
     listener: TcpListener,
     tls: RustlsConfig,
@@ -273,19 +273,19 @@ fn serve(
         .name("azure-emulator".to_owned())
         .spawn(move || {
             if let Err(error) = runtime.block_on(server.serve(app)) {
-                tracing::error!(%error, "the emulator stopped serving");
+                tracing::error!(%error, "the emulator's server failed");
             }
             runtime.shutdown_background();
         })
         .map_err(StartError::Runtime)
 }
 
-/// What clients are told: the loopback address when listening on all.
+/// The address for clients: loopback if the emulator listens on all addresses.
 fn public_address(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address }
 }
 
-/// Where files go, and whether the folder goes at the end.
+/// The folder for files, and whether it is removed at the end.
 struct DataDir {
     path: PathBuf,
     temporary: bool,
@@ -309,7 +309,7 @@ impl DataDir {
 
     fn remove(&self) {
         if self.temporary {
-            // What is left behind is one public certificate.
+            // If that fails, only a public certificate is left behind.
             let _ = fs::remove_dir_all(&self.path);
         }
     }

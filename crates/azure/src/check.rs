@@ -1,4 +1,4 @@
-//! Looks at Azure as the controller would, and writes nothing.
+//! Checks Azure as the controller would see it, without writing anything.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ struct Keys {
     keys: Vec<IgnoredAny>,
 }
 
-/// Whether the issuer's keys can be read as Entra reads them: from outside, and without credentials.
+/// Whether the issuer's keys can be read as Entra reads them: from outside the cluster and without credentials.
 pub async fn issuer(connection: &Connection, issuer: &str, allow_private: bool) -> Vec<Check> {
     let public = check::issuer_is_public(issuer, allow_private);
-    let answer = document(connection, issuer).await;
-    vec![public, check::discovery(issuer, &answer)]
+    let document = document(connection, issuer).await;
+    vec![public, check::discovery(issuer, &document)]
 }
 
 async fn document(connection: &Connection, issuer: &str) -> Result<(Document, usize), String> {
-    let client = connection.http_client().map_err(|error| error.to_string())?;
+    let client = connection.http_client().map_err(|error| error_chain::line(&error))?;
     let document: Document = fetch(&client, &format!("{}/{DISCOVERY}", issuer.trim_end_matches('/'))).await?;
     let keys: Keys = fetch(&client, &document.jwks_uri).await?;
     Ok((document, keys.keys.len()))
@@ -36,23 +36,23 @@ async fn document(connection: &Connection, issuer: &str) -> Result<(Document, us
 
 /// The client has its own deadline.
 async fn fetch<T: DeserializeOwned>(client: &reqwest::Client, url: &str) -> Result<T, String> {
-    let told = |error: reqwest::Error| error_chain::line(&error);
-    let answer = client.get(url).send().await.map_err(told)?;
-    answer.error_for_status().map_err(told)?.json().await.map_err(told)
+    let line = |error: reqwest::Error| error_chain::line(&error);
+    let response = client.get(url).send().await.map_err(line)?;
+    response.error_for_status().map_err(line)?.json().await.map_err(line)
 }
 
-/// Whether Entra gives the controller a token.
+/// Whether Entra issues a token to the controller.
 pub async fn credential(cloud: &Cloud, credential: &dyn TokenCredential, bootstrap: &Bootstrap<'_>) -> Check {
     let scope = format!("{}/.default", cloud.arm_audience);
-    let answer = match tokio::time::timeout(TOKEN_DEADLINE, credential.get_token(&[&scope], None)).await {
-        Err(_) => Err(format!("no answer within {} s", TOKEN_DEADLINE.as_secs())),
+    let token = match tokio::time::timeout(TOKEN_DEADLINE, credential.get_token(&[&scope], None)).await {
+        Err(_) => Err(format!("no response within {} s", TOKEN_DEADLINE.as_secs())),
         Ok(Err(error)) => Err(chain(&error)),
         Ok(Ok(_)) => Ok(()),
     };
-    check::credential(bootstrap, &answer)
+    check::credential(bootstrap, &token)
 }
 
-/// Whether the identity is of the right tenant and the controller's role suffices to read it.
+/// Whether the identity belongs to the expected tenant and the controller's role allows reading it.
 pub async fn identity(arm: &ArmClient, id: &ArmId, bootstrap: &Bootstrap<'_>) -> Vec<Check> {
     let failed = |error: super::ArmError| vec![check::role(bootstrap, id, Err(&error.failure(bootstrap.client_id)))];
     let found = match arm.get_identity(id).await {

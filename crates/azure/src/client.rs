@@ -19,8 +19,10 @@ use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation, chain};
 use super::http::{Connection, ConnectionError};
 use super::metrics::AzureMetrics;
-use super::rate_limited::{Passed, RateLimiter};
-use super::token_refresh::RefusedToken;
+use super::paging::Pages;
+use super::rate_limited::{NoResponse, RateLimiter};
+use super::response::{decode, unreadable};
+use super::token_refresh::RejectedToken;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::AzureIdentity;
@@ -33,25 +35,25 @@ const API_VERSION: &str = "2024-11-30";
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// More pages than an identity's 20 credentials can ever fill.
 const MAX_PAGES: u32 = 40;
-/// How long ARM may ask to wait before it counts as a mistake.
+/// A longer `Retry-After` of ARM counts as a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// Both name a request: the first one in ARM's answer, the second one in Azure's activity log.
+/// Both carry the ID of a request: the first one to ARM's response, the second one to Azure's activity log.
 const REQUEST_ID_HEADERS: [&str; 2] = ["x-ms-client-request-id", "x-ms-correlation-request-id"];
 
-/// A client for identities and their federated identity credentials. It never retries: the controller requeues.
+/// A client for identities and their federated identity credentials. It never retries, because the controller requeues.
 #[derive(Clone, Debug)]
 pub struct ArmClient {
     pub(super) endpoint: Url,
     pipeline: Pipeline,
-    pace: Option<RateLimiter>,
+    rate_limiter: Option<RateLimiter>,
     scopes: AllowedScopes,
     metrics: AzureMetrics,
-    /// The ID of each request; a new one for each without it.
+    /// The ID of every request; by default each one gets a new ID.
     request_id: Option<Uuid>,
 }
 
 impl ArmClient {
-    /// A client for `cloud` that signs in with `credential` and tells ARM who it is.
+    /// A client for `cloud` that signs in with `credential` and names the cluster in its user agent.
     pub fn new(
         cloud: &Cloud,
         connection: &Connection,
@@ -72,28 +74,28 @@ impl ArmClient {
         );
         let endpoint = cloud.arm_endpoint.clone();
         let (scopes, metrics) = (AllowedScopes::default(), AzureMetrics::default());
-        Ok(Self { endpoint, pipeline, pace: None, scopes, metrics, request_id: None })
+        Ok(Self { endpoint, pipeline, rate_limiter: None, scopes, metrics, request_id: None })
     }
 
-    /// The client, bounded: whatever asks it for something outside of the scopes, no request is sent.
+    /// The same client, limited to these scopes: it sends no request about anything outside of them.
     #[must_use]
     pub fn bounded(self, scopes: AllowedScopes) -> Self {
         Self { scopes, ..self }
     }
 
-    /// The same client, every request of which keeps to the pace.
+    /// The same client, with a rate limit on every request.
     #[must_use]
-    pub fn paced(self, pace: RateLimiter) -> Self {
-        Self { pace: Some(pace), ..self }
+    pub fn paced(self, rate_limiter: RateLimiter) -> Self {
+        Self { rate_limiter: Some(rate_limiter), ..self }
     }
 
-    /// The same client, every request of which is counted.
+    /// The same client, with every request counted in these metrics.
     #[must_use]
     pub fn counted(self, metrics: AzureMetrics) -> Self {
         Self { metrics, ..self }
     }
 
-    /// The same client, whose requests carry this ID, so that whoever sends one can tell which it was.
+    /// The same client, with this ID on every request, so that its caller can recognize them.
     #[must_use]
     pub fn identified(&self, request_id: Uuid) -> Self {
         Self { request_id: Some(request_id), ..self.clone() }
@@ -109,22 +111,18 @@ impl ArmClient {
     /// Lists every federated identity credential of the identity: all pages, or an error.
     pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
         let list = self.call(Operation::ListCredentials, id);
-        let mut url = self.url(id, &["federatedIdentityCredentials"]);
+        let mut pages = Pages::new(self.url(id, &["federatedIdentityCredentials"]), MAX_PAGES);
         let mut credentials = Vec::new();
-        for page in 0..MAX_PAGES {
+        while let Some((page, url)) = pages.next().map_err(|cause| list.error(cause))? {
             let call = Call { page, ..list };
             let response = self.send(call, Request::new(url, Method::Get)).await?;
-            let page: Page = call.decode(&response)?;
-            credentials.extend(page.value.into_iter().map(CredentialBody::into_credential));
-            match page.next_link.filter(|link| !link.is_empty()) {
-                None => return Ok(credentials),
-                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
-            }
+            let page: Vec<CredentialBody> = pages.read(&response).map_err(|cause| call.error(cause))?;
+            credentials.extend(page.into_iter().map(CredentialBody::into_credential));
         }
-        Err(list.unreadable(&format!("more than {MAX_PAGES} pages")))
+        Ok(credentials)
     }
 
-    /// Creates or replaces a federated identity credential; answers with what Azure stored.
+    /// Creates or replaces a federated identity credential; returns what Azure stored.
     pub async fn put_credential(&self, id: &ArmId, credential: &Credential) -> Result<Credential, ArmError> {
         let call = self.call(Operation::PutCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", &credential.name]);
@@ -137,8 +135,8 @@ impl ArmClient {
         call.decode::<CredentialBody>(&response).map(CredentialBody::into_credential)
     }
 
-    /// Deletes a federated identity credential. That there is none is a success; a page of something in between that
-    /// answered instead of ARM is not.
+    /// Deletes a federated identity credential. Succeeds if it does not exist, but not if something between here and ARM
+    /// responded with a page of its own.
     pub async fn delete_credential(&self, id: &ArmId, name: &str) -> Result<(), ArmError> {
         let call = self.call(Operation::DeleteCredential, id);
         let url = self.url(id, &["federatedIdentityCredentials", name]);
@@ -146,12 +144,12 @@ impl ArmClient {
         is_confirmed_deletion(call, &response)
     }
 
-    /// The URL of the identity, or of something under it. Every segment is encoded.
+    /// The URL of the identity, or of something below it. Every segment is percent-encoded.
     pub(super) fn url(&self, id: &ArmId, under: &[&str]) -> Url {
         self.url_of(id.segments().into_iter().chain(under.iter().copied()))
     }
 
-    /// The URL of these segments of a path.
+    /// The URL with these path segments.
     pub(super) fn url_of<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -161,37 +159,30 @@ impl ArmClient {
         url
     }
 
-    /// A link to the next page. It is opaque, but it has to lead to ARM: the request carries a token.
-    pub(super) fn next_url(&self, link: &str) -> Result<Url, ArmErrorCause> {
-        match Url::parse(link) {
-            Ok(url) if url.origin() == self.endpoint.origin() => Ok(url),
-            _ => Err(unreadable("nextLink does not lead to ARM")),
-        }
-    }
-
     pub(super) fn call<'a>(&self, operation: Operation, identity: &'a ArmId) -> Call<'a> {
         Call { operation, identity, page: 0, request_id: self.request_id.unwrap_or_else(Uuid::new_v4) }
     }
 
     pub(super) async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
-        let sent = self.answer(call, request).await;
-        self.metrics.answered(call.operation, &sent);
-        sent.map_err(|cause| call.error(cause))
+        let response = self.send_if_allowed(call, request).await;
+        self.metrics.answered(call.operation, &response);
+        response.map_err(|cause| call.error(cause))
     }
 
-    async fn answer(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmErrorCause> {
+    async fn send_if_allowed(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmErrorCause> {
         if !self.scopes.allow(call.identity) {
             return Err(ArmErrorCause::OutOfScope);
         }
-        let Some(pace) = &self.pace else { return self.ask(call.request_id, request).await };
-        let sent = pace.pass(call.identity, (call.operation.kind(), call.page), self.ask(call.request_id, request));
-        sent.await.map_err(|why| match why {
-            Passed::NotSent(refusal) => ArmErrorCause::NotSent(refusal),
-            Passed::Failed(cause) => cause,
+        let response = self.ask(call.request_id, request);
+        let Some(rate_limiter) = &self.rate_limiter else { return response.await };
+        let limited = rate_limiter.send(call.identity, (call.operation.kind(), call.page), response);
+        limited.await.map_err(|error| match error {
+            NoResponse::NotSent(deferral) => ArmErrorCause::NotSent(deferral),
+            NoResponse::Failed(cause) => cause,
         })
     }
 
-    /// Sends a request, within its deadline; an answer that is no success is an error.
+    /// Sends a request within its deadline. A response without a success status is an error.
     pub(super) async fn ask(&self, request_id: Uuid, mut request: Request) -> Result<RawResponse, ArmErrorCause> {
         for header in REQUEST_ID_HEADERS {
             request.insert_header(header, request_id.to_string());
@@ -207,12 +198,12 @@ impl ArmClient {
         if response.status().is_success() { Ok(response) } else { Err(refused(&response)) }
     }
 
-    /// Sends the request, and once more with another token if ARM does not accept the one that it carried: such a
-    /// request was not looked at any further.
+    /// Sends the request, and again with a new token if ARM rejects the one that it carried: ARM does nothing else with
+    /// such a request.
     async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
         let response = self.send_with(Context::new(), request).await?;
         let refused = response.status() == StatusCode::Unauthorized;
-        match RefusedToken::of(request).filter(|_| refused) {
+        match RejectedToken::of(request).filter(|_| refused) {
             Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
             None => Ok(response),
         }
@@ -224,18 +215,18 @@ impl ArmClient {
     }
 }
 
-/// ARM's own answer to a deletion has no body.
+/// ARM's own response to a deletion has no body, or a JSON one.
 pub(super) fn is_confirmed_deletion(call: Call<'_>, response: &RawResponse) -> Result<(), ArmError> {
     let body: &[u8] = response.body().as_ref();
     if body.is_empty() { Ok(()) } else { call.decode::<serde::de::IgnoredAny>(response).map(|_| ()) }
 }
 
-/// What is being done, for errors.
+/// A request, as errors and metrics describe it.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     operation: Operation,
     identity: &'a ArmId,
-    /// How many pages of a list came before.
+    /// Number of the page, for a list; the first one is 0.
     page: u32,
     request_id: Uuid,
 }
@@ -255,15 +246,6 @@ impl Call<'_> {
     }
 }
 
-/// The parser's words repeat parts of the answer.
-pub(super) fn unreadable(problem: &str) -> ArmErrorCause {
-    ArmErrorCause::Unreadable(redact(problem))
-}
-
-pub(super) fn decode<'de, T: Deserialize<'de>>(response: &'de RawResponse) -> Result<T, ArmErrorCause> {
-    serde_json::from_slice(response.body().as_ref()).map_err(|error| unreadable(&error.to_string()))
-}
-
 fn refused(response: &RawResponse) -> ArmErrorCause {
     let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
     ArmErrorCause::Refused {
@@ -274,7 +256,7 @@ fn refused(response: &RawResponse) -> ArmErrorCause {
     }
 }
 
-/// `Retry-After` in seconds or as a date, within reason.
+/// `Retry-After` in seconds or as a date, up to a limit.
 fn retry_after(headers: &Headers) -> Option<Duration> {
     let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
     let seconds = if let Ok(seconds) = text.parse::<u64>() {
@@ -286,7 +268,7 @@ fn retry_after(headers: &Headers) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-/// Replaces the SDK's `User-Agent`, so that operators see which cluster writes.
+/// Replaces the SDK's `User-Agent`, so that operators see which cluster sends a request.
 #[derive(Debug)]
 struct UserAgent(String);
 
@@ -349,14 +331,6 @@ struct IdentityProperties {
     tenant: String,
     #[serde(default, rename = "isolationScope")]
     isolation_scope: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    value: Vec<CredentialBody>,
-    #[serde(default)]
-    next_link: Option<String>,
 }
 
 #[derive(Deserialize)]

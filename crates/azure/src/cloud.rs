@@ -1,4 +1,4 @@
-//! The endpoints of an Azure cloud.
+//! Azure clouds and their endpoints.
 
 use url::Url;
 
@@ -17,7 +17,7 @@ pub enum CloudName {
     Custom,
 }
 
-/// Flags that choose the cloud; shared by every subcommand that needs it.
+/// Flags that select the cloud, for every subcommand that needs one.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CloudArgs {
     /// Azure cloud
@@ -39,7 +39,7 @@ pub struct CloudArgs {
 pub struct Cloud {
     /// ARM, with a trailing slash.
     pub arm_endpoint: Url,
-    /// What Ensign's own tokens for ARM are for; `/.default` makes it a scope.
+    /// The audience of Ensign's own tokens for ARM; with `/.default` it is a scope.
     pub arm_audience: String,
     /// Entra, with a trailing slash.
     pub authority_host: Url,
@@ -67,8 +67,8 @@ impl CloudName {
         }
     }
 
-    /// Entra, with a trailing slash, and the audience of the tokens that pods exchange: all that pods have to know of a
-    /// cloud. Given are --azure-authority-host and --azure-token-audience; the answer may be everything wrong with them.
+    /// Entra, with a trailing slash, and the audience of the tokens that pods exchange: all that pods need to know about a
+    /// cloud. The arguments are --azure-authority-host and --azure-token-audience; an error lists everything wrong with them.
     pub fn entra(
         self,
         authority_host: Option<&str>,
@@ -81,7 +81,7 @@ impl CloudName {
             .map_err(|problem| problems.push(problem));
         let audience = token_audience.unwrap_or(audience);
         if audience.is_empty() || audience.len() > 600 || audience.contains(char::is_whitespace) {
-            problems.push("--azure-token-audience must have 1 to 600 characters and no white space".to_owned());
+            problems.push("--azure-token-audience must have 1 to 600 characters and no whitespace".to_owned());
         }
         match authority {
             Ok(authority) if problems.is_empty() => Ok((authority, audience.to_owned())),
@@ -89,7 +89,7 @@ impl CloudName {
         }
     }
 
-    /// An endpoint is given for a custom cloud, and only there.
+    /// An endpoint has to be given for a custom cloud, and only for one.
     fn endpoint(self, flag: &str, given: Option<&str>, preset: &str) -> Result<Url, String> {
         match (given, self == Self::Custom) {
             (Some(text), true) => endpoint(flag, text),
@@ -101,7 +101,7 @@ impl CloudName {
 }
 
 impl CloudArgs {
-    /// The cloud that the flags describe, or everything that is wrong with them.
+    /// The cloud that the flags select, or everything that is wrong with them.
     pub fn resolve(&self) -> Result<Cloud, Vec<String>> {
         let name = self.azure_cloud;
         let [arm, ..] = name.preset();
@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_cloud_needs_both_endpoints_and_says_so_at_once() {
+    fn a_custom_cloud_without_endpoints_reports_both_at_once() {
         let problems = CloudArgs { azure_cloud: CloudName::Custom, ..CloudArgs::default() }.resolve().unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
     }
 
     #[test]
-    fn endpoints_that_are_not_plain_https_are_refused() {
+    fn endpoints_that_are_not_plain_https_are_rejected() {
         for bad in [
             "http://arm.example/",
             "https://arm.example/path",
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_the_custom_cloud_is_refused() {
+    fn an_endpoint_without_the_custom_cloud_is_rejected() {
         let args = CloudArgs { azure_arm_endpoint: Some("https://arm.example/".into()), ..CloudArgs::default() };
         assert_eq!(args.resolve().unwrap_err(), ["--azure-arm-endpoint needs --azure-cloud custom"]);
     }

@@ -1,4 +1,4 @@
-//! Ensign's own credential: workload identity in a cluster, developer tools on a laptop. Never a client secret.
+//! Ensign's own credential: a workload identity in a cluster, developer tools on a laptop, never a client secret.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,40 +21,42 @@ const CLIENT_ID: &str = "AZURE_CLIENT_ID";
 const TENANT_ID: &str = "AZURE_TENANT_ID";
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
-/// Long-lived secrets, which Ensign is there to make unnecessary.
+/// Long-lived secrets, which Ensign exists to make unnecessary.
 const SECRETS: [&str; 2] = ["AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"];
 /// Set in every pod.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 
-/// The credential can't be made.
+/// The credential can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// The HTTP client can't be made.
+    /// The HTTP client can't be created.
     #[error("cannot reach Entra")]
     Connection(#[from] ConnectionError),
-    /// The workload identity of the controller is not set up.
+    /// The controller's workload identity can't be used.
     #[error("cannot use the controller's own workload identity")]
     WorkloadIdentity(#[source] azure_core::Error),
     /// No developer tool can be used.
-    #[error("cannot use a developer tool's sign-in; run `az login`, or set AZURE_FEDERATED_TOKEN_FILE in a cluster")]
+    #[error(
+        "cannot use the sign-in of a developer tool: run `az login`, or in a cluster set AZURE_FEDERATED_TOKEN_FILE"
+    )]
     DeveloperTools(#[source] azure_core::Error),
 }
 
-/// Who the controller is to Azure, as its environment says.
+/// The controller's own identity in Azure, from its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnIdentity {
-    /// A workload identity, as a pod of Kubernetes has it.
+    /// A workload identity of a Kubernetes pod.
     Workload {
         /// The identity's client ID.
         client_id: String,
         /// Its tenant.
         tenant_id: String,
-        /// Where the kubelet keeps a fresh token.
+        /// The file in which the kubelet keeps a fresh token.
         token_file: PathBuf,
     },
-    /// Whoever signed in with a developer tool on this machine.
+    /// The user who is signed in with a developer tool on this machine.
     DeveloperTools {
-        /// The tenant, where it is given.
+        /// The tenant, if it is set.
         tenant_id: Option<String>,
     },
 }
@@ -64,16 +66,16 @@ pub enum OwnIdentity {
 pub struct OwnCredential {
     /// The credential.
     pub credential: Arc<dyn TokenCredential>,
-    /// The client ID, where it is known.
+    /// The client ID, if it is known.
     pub client_id: Option<String>,
 }
 
 impl OwnIdentity {
-    /// Reads the environment through `variable`; the answer may be everything that is missing or malformed.
+    /// Reads the environment through `variable`. An error lists everything that is missing or malformed.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Vec<String>> {
-        let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut problems = Vec::new();
-        let mut guid = |name: &str, required: bool| match given(name).map(OsString::into_string) {
+        let mut guid = |name: &str, required: bool| match set(name).map(OsString::into_string) {
             Some(Ok(text)) if is_guid(&text) => Some(text),
             Some(text) => {
                 let text = text.unwrap_or_else(|text| text.to_string_lossy().into_owned());
@@ -86,10 +88,10 @@ impl OwnIdentity {
             }
             None => None,
         };
-        // Each of the two alone says that a workload identity is meant.
-        let is_workload = [CLIENT_ID, TOKEN_FILE, IN_CLUSTER].iter().any(|name| given(name).is_some());
+        // Any one of them means that a workload identity is intended.
+        let is_workload = [CLIENT_ID, TOKEN_FILE, IN_CLUSTER].iter().any(|name| set(name).is_some());
         let (client_id, tenant_id) = (guid(CLIENT_ID, is_workload), guid(TENANT_ID, is_workload));
-        let token_file = given(TOKEN_FILE).map(PathBuf::from);
+        let token_file = set(TOKEN_FILE).map(PathBuf::from);
         match &token_file {
             None if is_workload => problems.push(missing(TOKEN_FILE)),
             None => {}
@@ -102,9 +104,9 @@ impl OwnIdentity {
             },
         }
         if !problems.is_empty() {
-            let secrets = SECRETS.iter().filter(|name| given(name).is_some());
+            let secrets = SECRETS.iter().filter(|name| set(name).is_some());
             problems.extend(secrets.map(|name| {
-                format!("{name} is set, but Ensign does not use secrets: give it a workload identity, and unset it")
+                format!("{name} is set, but Ensign does not use secrets: unset it and set up a workload identity")
             }));
             return Err(problems);
         }
@@ -114,7 +116,7 @@ impl OwnIdentity {
         })
     }
 
-    /// The tenant, where it is known.
+    /// The tenant, if it is known.
     pub fn tenant_id(&self) -> Option<&str> {
         match self {
             Self::Workload { tenant_id, .. } => Some(tenant_id),
@@ -141,7 +143,7 @@ impl OwnIdentity {
     }
 }
 
-/// What the environment says of Entra, if that is another authority than the cloud's.
+/// The Entra authority in the environment, if it differs from the cloud's.
 pub fn other_authority(cloud: &Cloud, variable: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     let text = variable(AUTHORITY_HOST)?.into_string().ok().filter(|text| !text.is_empty())?;
     let same = url::Url::parse(&text).is_ok_and(|url| url.origin() == cloud.authority_host.origin());
@@ -165,7 +167,7 @@ fn workload_identity(
 
 fn missing(name: &str) -> String {
     format!(
-        "{name} is not set: the controller's pod has to be given a workload identity of its own (on a laptop, `az login` is enough, without any of {CLIENT_ID} and {TOKEN_FILE})"
+        "{name} is not set: the controller's pod needs a workload identity of its own (on a laptop, leave {CLIENT_ID} and {TOKEN_FILE} unset and run `az login`)"
     )
 }
 
@@ -191,14 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn a_laptop_needs_nothing_and_may_name_its_tenant() {
+    fn a_laptop_needs_no_variables_and_may_set_its_tenant() {
         assert_eq!(read(&[]), Ok(OwnIdentity::DeveloperTools { tenant_id: None }));
         let named = read(&[(TENANT_ID, GUID), (CLIENT_ID, "")]).unwrap();
         assert_eq!(named.tenant_id(), Some(GUID));
     }
 
     #[test]
-    fn a_pod_with_all_three_has_a_workload_identity() {
+    fn a_pod_with_all_three_variables_has_a_workload_identity() {
         let file = token_file("header.claims.signature");
         let path = file.path().to_str().unwrap();
         let identity = read(&[(CLIENT_ID, GUID), (TENANT_ID, GUID), (TOKEN_FILE, path)]).unwrap();
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_a_pod_lacks_is_named_at_once() {
+    fn all_missing_variables_of_a_pod_are_reported_at_once() {
         for begun in [(IN_CLUSTER, "10.0.0.1"), (CLIENT_ID, "not-a-guid"), (TOKEN_FILE, "/nowhere/token")] {
             let problems = read(&[begun]).unwrap_err();
             assert_eq!(problems.len(), 3, "{problems:?}");
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_file_is_named() {
+    fn an_empty_token_file_is_reported() {
         let file = token_file("\n");
         let path = file.path().to_str().unwrap();
         let problems = read(&[(CLIENT_ID, GUID), (TENANT_ID, GUID), (TOKEN_FILE, path)]).unwrap_err();
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_no_way_out_and_is_not_shown() {
+    fn a_client_secret_is_rejected_and_not_shown() {
         let problems = read(&[(CLIENT_ID, GUID), (TENANT_ID, GUID), ("AZURE_CLIENT_SECRET", "hunter2")]).unwrap_err();
         let text = problems.join("\n");
         assert!(text.contains("AZURE_CLIENT_SECRET is set, but Ensign does not use secrets"), "{text}");
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_of_another_cloud_is_noticed() {
+    fn an_authority_of_another_cloud_is_detected() {
         let cloud = CloudArgs::default().resolve().unwrap();
         let other = |text: &'static str| other_authority(&cloud, |_| Some(text.into()));
         assert_eq!(other("https://login.microsoftonline.com"), None);

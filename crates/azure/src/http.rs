@@ -1,4 +1,4 @@
-//! The HTTP client under every request to Azure: to Entra for a token, and to ARM.
+//! The HTTP client for every request to Azure, to Entra and to ARM.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,31 +9,31 @@ use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest life of one request, body included.
+/// For one request and its response, including the body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How Azure is reached.
+/// How to connect to Azure.
 #[derive(Clone, Debug, Default)]
 pub struct Connection {
-    /// A PEM file with certificates to trust besides the system's.
+    /// A PEM file with CA certificates to trust in addition to the system's.
     pub extra_ca: Option<PathBuf>,
-    /// The proxy, if there is one. The environment is not looked at.
+    /// The proxy, if any. The environment is not used.
     pub proxy: Option<ProxySettings>,
 }
 
 /// A proxy for every request to Azure.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxySettings {
-    /// `http` or `https`; it may have a user and a password.
+    /// `http` or `https`, possibly with a user and a password.
     url: Url,
-    /// Hosts that are reached without it, as `NO_PROXY` has them.
+    /// Hosts that are reached without it, in the syntax of `NO_PROXY`.
     except: String,
 }
 
-/// The HTTP client can't be made.
+/// The HTTP client can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
-    /// The file with extra certificates can't be read.
+    /// The file with additional CA certificates can't be read.
     #[error("cannot read the certificates in {}", path.display())]
     Read {
         /// The file.
@@ -42,18 +42,18 @@ pub enum ConnectionError {
         #[source]
         source: std::io::Error,
     },
-    /// The file has no certificate.
-    #[error("{} has no certificate in PEM", .0.display())]
+    /// The file contains no certificate.
+    #[error("{} contains no PEM certificate", .0.display())]
     NoCertificate(PathBuf),
-    /// The client refused what it was given.
+    /// The client rejects its settings.
     #[error("cannot set up the HTTPS client for Azure")]
     Client(#[source] reqwest::Error),
 }
 
 impl ProxySettings {
-    /// A proxy by its URL, except for some hosts. The refusal does not show the URL: it may hold a password.
+    /// A proxy for all hosts but some. Errors do not show the URL, because it may contain a password.
     pub fn new(url: &str, except: &str) -> Result<Self, &'static str> {
-        // Like curl, take a host alone for http.
+        // As in curl, a host without a scheme means http.
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let url = Url::parse(&url).map_err(|_| "is not a URL")?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -65,12 +65,12 @@ impl ProxySettings {
         Ok(Self { url, except: except.to_owned() })
     }
 
-    /// Whether no host is to be reached through it. The HTTP client takes `*` for host names alone, not for addresses.
+    /// Whether it is used for no host at all. The HTTP client applies `*` to host names only, not to IP addresses.
     fn excepts_all(&self) -> bool {
         self.except.split(',').any(|host| host.trim() == "*")
     }
 
-    /// The proxy's host and port: all of it that may be shown.
+    /// The proxy's host and port, the only part that may be shown.
     pub fn address(&self) -> String {
         let port = self.url.port_or_known_default().unwrap_or_default();
         format!("{}:{port}", self.url.host_str().unwrap_or_default())
@@ -87,7 +87,7 @@ impl fmt::Debug for ProxySettings {
 }
 
 impl Connection {
-    /// The HTTP client: no redirects, deadlines, https only.
+    /// The HTTP client: https only, with deadlines, without redirects.
     pub(super) fn http_client(&self) -> Result<reqwest::Client, ConnectionError> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -105,7 +105,7 @@ impl Connection {
         builder.build().map_err(ConnectionError::Client)
     }
 
-    /// Options for every Azure client: no retries of its own, since the controller requeues instead.
+    /// Options for every Azure client: without retries, because the controller requeues.
     pub(super) fn client_options(&self) -> Result<ClientOptions, ConnectionError> {
         Ok(ClientOptions {
             transport: Some(Transport::new(Arc::new(self.http_client()?))),
@@ -115,7 +115,7 @@ impl Connection {
     }
 }
 
-/// The certificates of a PEM file; a file without any is refused.
+/// The certificates of a PEM file; a file without any is an error.
 pub fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ConnectionError> {
     let pem = std::fs::read(path).map_err(|source| ConnectionError::Read { path: path.to_owned(), source })?;
     let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(ConnectionError::Client)?;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_a_host_with_or_without_a_scheme() {
+    fn a_proxy_is_a_host_with_an_optional_scheme() {
         let address = |text: &str| ProxySettings::new(text, "").map(|proxy| proxy.address());
         assert_eq!(address("proxy.example:3128"), Ok("proxy.example:3128".to_owned()));
         assert_eq!(address("http://proxy.example"), Ok("proxy.example:80".to_owned()));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused() {
+    fn an_invalid_proxy_is_rejected() {
         for text in ["", "socks5://proxy.example", "http://", "http://proxy.example/path", "http://a b", "ftp://x"] {
             assert!(ProxySettings::new(text, "").is_err(), "{text:?}");
         }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_certificates_is_refused() {
+    fn a_file_without_certificates_is_rejected() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "no PEM at all").unwrap();
         assert!(matches!(read_certificates(file.path()), Err(ConnectionError::NoCertificate(_))));

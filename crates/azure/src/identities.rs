@@ -1,4 +1,4 @@
-//! Identities themselves: made, tagged and deleted.
+//! Creates, tags and deletes identities.
 
 use azure_core::http::{Method, Request};
 use serde_json::json;
@@ -10,8 +10,8 @@ use ensign_core::assess::AzureIdentity;
 use ensign_core::provisioning::Desired;
 
 impl ArmClient {
-    /// Creates the identity, or sets what can be set of the one that exists; answers with what Azure stored. Tags that are
-    /// not given go.
+    /// Creates the identity, or updates what can be updated of an existing one; returns what Azure stored. Tags that are
+    /// not given are removed.
     pub async fn put_identity(&self, id: &ArmId, desired: &Desired) -> Result<AzureIdentity, ArmError> {
         let call = self.call(Operation::PutIdentity, id);
         let mut request = Request::new(self.url(id, &[]), Method::Put);
@@ -24,8 +24,8 @@ impl ArmClient {
         call.decode::<IdentityBody>(&response).map(IdentityBody::into_identity)
     }
 
-    /// Deletes the identity with everything under it. That there is none is a success; a page of something in between
-    /// that answered instead of ARM is not.
+    /// Deletes the identity with everything below it. Succeeds if it does not exist, but not if something between here and
+    /// ARM responded with a page of its own.
     pub async fn delete_identity(&self, id: &ArmId) -> Result<(), ArmError> {
         let call = self.call(Operation::DeleteIdentity, id);
         let response = self.send(call, Request::new(self.url(id, &[]), Method::Delete)).await?;

@@ -1,65 +1,55 @@
-//! Which user-assigned identities there are in a scope.
+//! Lists the user-assigned identities in a scope.
 
 use azure_core::http::{Method, Request};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::client::{ArmClient, decode, unreadable};
+use super::client::ArmClient;
 use super::error::ArmErrorCause;
+use super::paging::Pages;
+use super::response::unreadable;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AzureScope;
 
-/// More than a subscription can have identities for.
-const MAX_PAGES: usize = 500;
+/// More than a subscription's identities can fill.
+const MAX_PAGES: u32 = 500;
 const PROVIDER: [&str; 3] = ["providers", "Microsoft.ManagedIdentity", "userAssignedIdentities"];
 
 /// The identities of a scope can't be listed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "listing the identities in {scope} failed: whoever runs this needs Microsoft.ManagedIdentity/userAssignedIdentities/read there, for example by the role Reader"
+    "cannot list the identities in {scope}: the caller needs Microsoft.ManagedIdentity/userAssignedIdentities/read there, for example through the role Reader"
 )]
 pub struct InventoryError {
     /// The scope.
     scope: AzureScope,
-    /// How it failed.
+    /// Why.
     #[source]
     cause: ArmErrorCause,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    value: Vec<Listed>,
-    #[serde(default)]
-    next_link: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
+struct ListedIdentity {
     id: String,
 }
 
 impl ArmClient {
-    /// Every user-assigned identity in the scope, or an error; the scope itself, if it is one.
+    /// Every user-assigned identity in the scope, or an error. A scope that is an identity is returned itself.
     pub async fn list_identities(&self, scope: &AzureScope) -> Result<Vec<ArmId>, InventoryError> {
         let failed = |cause| InventoryError { scope: scope.clone(), cause };
         if let Some(id) = scope.identity() {
             return Ok(vec![id.clone()]);
         }
-        let mut url = self.url_of(scope.container().into_iter().chain(PROVIDER));
-        let mut found = Vec::new();
-        for _ in 0..MAX_PAGES {
+        let mut pages = Pages::new(self.url_of(scope.container().into_iter().chain(PROVIDER)), MAX_PAGES);
+        let mut identities = Vec::new();
+        while let Some((_, url)) = pages.next().map_err(failed)? {
             let response = self.ask(Uuid::new_v4(), Request::new(url, Method::Get)).await.map_err(failed)?;
-            let page: Page = decode(&response).map_err(failed)?;
-            for listed in page.value {
-                let id = listed.id.parse().map_err(|_| failed(unreadable("an identity has an ID that is none")))?;
-                found.push(id);
-            }
-            match page.next_link.filter(|link| !link.is_empty()) {
-                None => return Ok(found),
-                Some(link) => url = self.next_url(&link).map_err(failed)?,
+            let page: Vec<ListedIdentity> = pages.read(&response).map_err(failed)?;
+            for listed in page {
+                let id = listed.id.parse().map_err(|_| failed(unreadable("an identity has an invalid ID")))?;
+                identities.push(id);
             }
         }
-        Err(failed(unreadable(&format!("more than {MAX_PAGES} pages"))))
+        Ok(identities)
     }
 }

@@ -1,4 +1,4 @@
-//! Azure: clouds, Ensign's own credential, and the ARM client for identities and their credentials, at its own pace.
+//! Azure: clouds, Ensign's own credential, and a rate-limited ARM client for identities, credentials and roles.
 
 pub mod check;
 pub mod client;
@@ -10,7 +10,9 @@ mod identities;
 pub mod inventory;
 mod metrics;
 pub mod own_role;
+mod paging;
 mod rate_limited;
+mod response;
 mod role_assignments;
 mod token_refresh;
 

@@ -1,4 +1,4 @@
-//! The smallest Azure role that lets Ensign do its work.
+//! The smallest Azure role that is enough for Ensign.
 
 use std::collections::BTreeSet;
 
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 use super::error::Operation;
 use ensign_core::acceptance::scopes::AzureScope;
 
-/// What Ensign is to do in Azure.
+/// What Ensign does in Azure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Feature {
     /// Read identities and write their federated identity credentials (credentialPolicy Manage)
     Bind,
-    /// Assign roles to identities (spec.roleAssignments), on a condition that limits which
+    /// Assign roles to identities (spec.roleAssignments), with a condition that limits which roles
     RoleAssignments,
-    /// Read identities and their federated identity credentials, and say what is missing (credentialPolicy Observe)
+    /// Read identities and their federated identity credentials and report what is missing (credentialPolicy Observe)
     Observe,
-    /// Make, tag and delete identities (spec.provision, and classes)
+    /// Create, tag and delete identities (spec.provision and classes)
     Provision,
 }
 
 impl Feature {
-    /// What the controller asks ARM for.
+    /// The operations of ARM that it needs.
     fn operations(self) -> &'static [Operation] {
         match self {
             Self::RoleAssignments => &Operation::OF_ROLES,
@@ -46,7 +46,7 @@ impl Feature {
     }
 }
 
-/// A custom role and where it may be assigned.
+/// A custom role and the scopes in which it is assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
     name: String,
@@ -56,7 +56,7 @@ pub struct Role {
 }
 
 impl Role {
-    /// The role for some features, within scopes. Without a name it is called after the features.
+    /// The role for some features, in some scopes. By default it is named after the features.
     pub fn new(features: &BTreeSet<Feature>, name: Option<&str>, scopes: Vec<AzureScope>) -> Self {
         let features_text = features.iter().map(|feature| feature.name()).collect::<Vec<_>>().join(" ");
         Self {
@@ -67,8 +67,8 @@ impl Role {
         }
     }
 
-    /// The role, assigned on the condition that its holder assigns these roles and no other, by GUID, and to service
-    /// principals alone, which managed identities are.
+    /// The role, assigned with a condition: its holder may assign only these roles, given by GUID, and only to service
+    /// principals, which include managed identities.
     #[must_use]
     pub fn assigning(self, roles: &BTreeSet<String>) -> Self {
         Self { condition: Some(condition(roles)), ..self }
@@ -79,7 +79,7 @@ impl Role {
         self.actions.iter().copied()
     }
 
-    /// The definition, as `az role definition create` takes it.
+    /// The definition in the format of `az role definition create`.
     pub fn definition(&self) -> Value {
         json!({
             "Name": self.name,
@@ -89,12 +89,12 @@ impl Role {
             "NotActions": [],
             "DataActions": [],
             "NotDataActions": [],
-            // Azure takes nothing below a resource group here; the assignment may be narrower.
+            // Azure allows nothing below a resource group here; the assignment itself may be narrower.
             "AssignableScopes": self.scopes.iter().map(|scope| scope.assignable().to_string()).collect::<BTreeSet<_>>(),
         })
     }
 
-    /// A shell script that makes the role and assigns it to a principal in each scope.
+    /// A shell script that creates the role and assigns it to a principal in each scope.
     pub fn script(&self, principal_id: &str) -> String {
         let definition = format!("{:#}", self.definition());
         let create = format!("az role definition create --role-definition {}\n", quoted(&definition));
@@ -112,7 +112,7 @@ impl Role {
     }
 }
 
-/// Azure's condition on a role assignment, in its own language: of the two actions it limits each, and nothing else.
+/// A condition on a role assignment in Azure's language. It limits each of the two actions, and nothing else.
 fn condition(roles: &BTreeSet<String>) -> String {
     const ASSIGNMENTS: &str = "Microsoft.Authorization/roleAssignments";
     let roles = roles.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -121,11 +121,11 @@ fn condition(roles: &BTreeSet<String>) -> String {
             "((!(ActionMatches{{'{ASSIGNMENTS}/{action}'}})) OR (@{of}[{ASSIGNMENTS}:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {{{roles}}} AND @{of}[{ASSIGNMENTS}:PrincipalType] ForAnyOfAnyValues:StringEqualsIgnoreCase {{'ServicePrincipal'}}))"
         )
     };
-    // What is written is in the request; what is deleted is there already.
+    // A write has the assignment in the request; a deletion has the existing one.
     format!("{} AND {}", limited("write", "Request"), limited("delete", "Resource"))
 }
 
-/// A word of a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn to_observe_takes_reads_alone() {
+    fn observing_needs_only_reads() {
         let actions: Vec<_> = role(&[Feature::Observe], &[]).actions().collect();
         assert_eq!(actions.len(), 2);
         assert!(actions.iter().all(|action| action.ends_with("/read")), "{actions:?}");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn no_action_is_a_wildcard_and_none_writes_an_identity_itself() {
+    fn no_action_is_a_wildcard_and_none_writes_an_identity() {
         for action in role(&[Feature::Bind], &[]).actions() {
             assert!(!action.contains('*'), "{action}");
             let writes = !action.ends_with("/read");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn to_make_identities_takes_three_actions_and_no_credential() {
+    fn provisioning_needs_three_actions_and_none_on_credentials() {
         let actions: Vec<_> = role(&[Feature::Provision], &[]).actions().collect();
         let kind = "Microsoft.ManagedIdentity/userAssignedIdentities";
         assert_eq!(actions, ["delete", "read", "write"].map(|verb| format!("{kind}/{verb}")));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn to_assign_roles_is_limited_to_those_that_are_listed_and_to_service_principals() {
+    fn assigning_roles_is_limited_to_listed_roles_and_to_service_principals() {
         let roles = ["2a2b9908-6ea1-4ae2-8e65-a410df84e7d1", "4633458b-17de-408a-b874-0445c86b69e6"].map(str::to_owned);
         let role = role(&[Feature::RoleAssignments], &[SUBSCRIPTION]).assigning(&roles.into());
         let expected = "((!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'})) OR (@Request[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {2a2b9908-6ea1-4ae2-8e65-a410df84e7d1, 4633458b-17de-408a-b874-0445c86b69e6} AND @Request[Microsoft.Authorization/roleAssignments:PrincipalType] ForAnyOfAnyValues:StringEqualsIgnoreCase {'ServicePrincipal'})) AND ((!(ActionMatches{'Microsoft.Authorization/roleAssignments/delete'})) OR (@Resource[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals {2a2b9908-6ea1-4ae2-8e65-a410df84e7d1, 4633458b-17de-408a-b874-0445c86b69e6} AND @Resource[Microsoft.Authorization/roleAssignments:PrincipalType] ForAnyOfAnyValues:StringEqualsIgnoreCase {'ServicePrincipal'}))";
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_safe_in_a_shell() {
+    fn the_script_is_safe_in_a_shell() {
         assert_eq!(quoted("it's"), r"'it'\''s'");
         let role = Role::new(&[Feature::Bind].into(), Some("Bob's $(role)"), vec![SUBSCRIPTION.parse().unwrap()]);
         assert!(role.script("<object ID>").contains(r"--role 'Bob'\''s $(role)' --assignee-object-id '<object ID>'"));

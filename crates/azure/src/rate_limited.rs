@@ -1,12 +1,14 @@
-//! The way of every request to ARM: it goes out when Azure's limits and its wishes for a pause allow it.
+//! Rate limiting of every request to ARM, by Azure's limits and by the pauses that Azure asks for.
 //!
-//! Nothing waits here. A request that may not go out is refused on the spot with the time after which it may, so that
-//! whoever asked can do something else meanwhile.
+//! Nothing waits here. A request that is not allowed now fails immediately with the time after which it is, so that its
+//! caller can do something else in the meantime.
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::error::ArmErrorCause;
 use ensign_api::ArmId;
@@ -15,8 +17,8 @@ use ensign_core::failure::Failure;
 use ensign_core::scheduling::rate_limiter::{Deferral, Pacer, RateLimits, RequestKind, Scope};
 use ensign_runtime::clock::SharedClock;
 
-/// How long a pause lasts where Azure asks for one without saying how long.
-const UNNAMED_PAUSE: Duration = Duration::from_secs(5);
+/// The pause when Azure asks for one without a duration.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The limits and pauses of one process; clones share them.
 #[derive(Clone)]
@@ -29,71 +31,65 @@ struct Inner {
 }
 
 impl RateLimiter {
-    /// Nothing has gone out yet.
+    /// A limiter before the first request.
     pub fn new(limits: RateLimits, clock: SharedClock) -> Self {
         let origin = clock.monotonic();
         Self(Arc::new(Inner { pacer: Mutex::new(Pacer::new(limits)), clock, origin }))
     }
 
-    /// How many requests of a kind, of so many that are wanted, may go out under an identity now, at least one; takes
-    /// nothing.
+    /// How many of the wanted requests of a kind may be sent for an identity now, at least one. Uses up nothing.
     pub fn room(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<usize, Deferral> {
         let count = u32::try_from(wanted).unwrap_or(u32::MAX);
-        let room = self.pacer().room(id, kind, count, self.now())?;
+        let room = self.0.pacer.lock().room(id, kind, count, self.now())?;
         Ok(usize::try_from(room).unwrap_or(wanted).min(wanted))
     }
 
-    /// Whether so many requests of a kind may go out under an identity now that are of use together only; takes nothing.
+    /// Whether all of the wanted requests of a kind may be sent for an identity now. Uses up nothing.
     pub fn all(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<(), Deferral> {
-        self.pacer().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
+        self.0.pacer.lock().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
     }
 
-    /// Nothing goes out under the identity for so long after this failure.
+    /// Sends nothing for the identity during this pause after a failure.
     pub fn hold(&self, id: &ArmId, pause: Duration, failure: &Failure) {
-        self.pacer().hold(id, self.now() + pause, failure.reason, &failure.message);
+        self.0.pacer.lock().hold(id, self.now() + pause, failure.reason, &failure.message);
     }
 
-    /// Sends a request, which is one of its kind or a page of a list, if it may go out; hears what Azure says of too many.
-    pub(super) async fn pass<T>(
+    /// Sends a request, or a page of a list, if it is allowed now, and takes note if Azure throttles it.
+    pub(super) async fn send<T>(
         &self,
         id: &ArmId,
         (kind, page): (RequestKind, u32),
         request: impl Future<Output = Result<T, ArmErrorCause>>,
-    ) -> Result<T, Passed> {
-        self.pacer().ask(id, kind, page, self.now()).map_err(Passed::NotSent)?;
+    ) -> Result<T, NoResponse> {
+        self.0.pacer.lock().ask(id, kind, page, self.now()).map_err(NoResponse::NotSent)?;
         request.await.map_err(|cause| {
             if let Some((scope, pause)) = throttled(&cause) {
-                let until = self.now() + pause.unwrap_or(UNNAMED_PAUSE);
-                self.pacer().throttled(id, kind, scope, until);
+                let until = self.now() + pause.unwrap_or(DEFAULT_PAUSE);
+                self.0.pacer.lock().throttled(id, kind, scope, until);
             }
-            Passed::Failed(cause)
+            NoResponse::Failed(cause)
         })
     }
 
     fn now(&self) -> Duration {
         self.0.clock.monotonic().saturating_duration_since(self.0.origin)
     }
-
-    fn pacer(&self) -> MutexGuard<'_, Pacer> {
-        // The state is whole after every method, so a panic elsewhere does not spoil it.
-        self.0.pacer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace").finish_non_exhaustive()
+        f.debug_struct("RateLimiter").finish_non_exhaustive()
     }
 }
 
 /// Why a request did not succeed.
 #[derive(Debug)]
-pub(super) enum Passed {
+pub(super) enum NoResponse {
     NotSent(Deferral),
     Failed(ArmErrorCause),
 }
 
-/// What Azure wants fewer requests to, and for how long.
+/// The scope that Azure throttles, and for how long.
 fn throttled(cause: &ArmErrorCause) -> Option<(Scope, Option<Duration>)> {
     match cause {
         ArmErrorCause::Refused { status: 429, code, retry_after, .. } => Some((throttled_scope(code), *retry_after)),

@@ -1,4 +1,4 @@
-//! Roles: definitions are looked up, assignments listed, made and unmade.
+//! Looks up role definitions; lists, creates and deletes role assignments.
 
 use azure_core::http::{Method, RawResponse, Request};
 use serde::Deserialize;
@@ -7,6 +7,7 @@ use url::Url;
 
 use super::client::{ArmClient, Call};
 use super::error::{ArmError, ArmErrorCause, Operation};
+use super::paging::{Page, Pages};
 use ensign_api::ArmId;
 use ensign_api::arm_id::is_guid;
 use ensign_core::roles::{ActionBlock, Assignment, Lookup, RoleDefinition, RoleScope};
@@ -18,7 +19,7 @@ const MAX_PAGES: u32 = 40;
 const PROVIDER: [&str; 2] = ["providers", "Microsoft.Authorization"];
 
 impl ArmClient {
-    /// Looks a role up for an identity; more than one, or none, of a name is an error.
+    /// Looks up a role for an identity. It is an error if no role or several roles have the name.
     pub async fn role_definition(&self, id: &ArmId, lookup: &Lookup) -> Result<RoleDefinition, ArmError> {
         let call = self.call(Operation::ReadRole, id);
         if lookup.is_by_guid() {
@@ -30,7 +31,7 @@ impl ArmClient {
         let url = self.role_url(&lookup.root, &["roleDefinitions"], Some(&filter));
         let response = self.send(call, Request::new(url, Method::Get)).await?;
         let found: Vec<DefinitionBody> = call.decode::<Page<DefinitionBody>>(&response)?.value;
-        // The filter is Azure's; that it was heard is looked at.
+        // Azure applies the filter; check that it did.
         let mut named = found.into_iter().filter(|role| role.properties.role_name.to_lowercase() == lookup.role);
         match (named.next(), named.next()) {
             (Some(role), None) => role.into_definition(call),
@@ -39,8 +40,8 @@ impl ArmClient {
         }
     }
 
-    /// Lists what a principal is assigned in a scope and below: all pages, or an error. What it inherits from above comes
-    /// along.
+    /// Lists a principal's assignments in a scope and below: all pages, or an error. Assignments that it inherits from
+    /// above are included.
     pub async fn role_assignments(
         &self,
         id: &ArmId,
@@ -51,23 +52,20 @@ impl ArmClient {
         if !is_guid(principal) {
             return Err(call.unreadable("the identity's principal ID is not a GUID"));
         }
-        let mut url = self.role_url(root, &["roleAssignments"], Some(&format!("principalId eq '{principal}'")));
+        let first = self.role_url(root, &["roleAssignments"], Some(&format!("principalId eq '{principal}'")));
+        let mut pages = Pages::new(first, MAX_PAGES);
         let mut assignments = Vec::new();
-        for _ in 0..MAX_PAGES {
+        while let Some((_, url)) = pages.next().map_err(|cause| call.error(cause))? {
             let response = self.send(call, Request::new(url, Method::Get)).await?;
-            let page: Page<AssignmentBody> = call.decode(&response)?;
-            for body in page.value {
+            let page: Vec<AssignmentBody> = pages.read(&response).map_err(|cause| call.error(cause))?;
+            for body in page {
                 assignments.push(body.into_assignment(call)?);
             }
-            match page.next_link.filter(|link| !link.is_empty()) {
-                None => return Ok(assignments),
-                Some(link) => url = self.next_url(&link).map_err(|cause| call.error(cause))?,
-            }
         }
-        Err(call.unreadable(&format!("more than {MAX_PAGES} pages")))
+        Ok(assignments)
     }
 
-    /// Reads one assignment; none where there is none.
+    /// Reads one assignment; `None` if it does not exist.
     pub async fn role_assignment(
         &self,
         id: &ArmId,
@@ -83,7 +81,7 @@ impl ArmClient {
         }
     }
 
-    /// Makes an assignment for a service principal, or sets it right; answers with what Azure stored.
+    /// Creates or updates an assignment for a service principal; returns what Azure stored.
     pub async fn put_role_assignment(
         &self,
         id: &ArmId,
@@ -96,7 +94,7 @@ impl ArmClient {
         let body = json!({"properties": {
             "roleDefinitionId": role,
             "principalId": assignment.principal,
-            // Azure looks the principal up itself where the type is left out, and does not find a new one.
+            // Without the type, Azure looks up the principal and does not find a new one.
             "principalType": "ServicePrincipal",
             "description": description,
         }});
@@ -108,8 +106,8 @@ impl ArmClient {
         call.decode::<AssignmentBody>(&response)?.into_assignment(call)
     }
 
-    /// Deletes an assignment. That there is none is a success; a page of something in between that answered instead of ARM
-    /// is not.
+    /// Deletes an assignment. Succeeds if it does not exist, but not if something between here and ARM responded with a page
+    /// of its own.
     pub async fn delete_role_assignment(&self, id: &ArmId, assignment: &Assignment) -> Result<(), ArmError> {
         let call = self.call(Operation::DeleteRoleAssignment, id);
         let scope = scope_of(call, assignment)?;
@@ -133,14 +131,14 @@ impl ArmClient {
 }
 
 impl Call<'_> {
-    /// What Azure's answer amounts to, in the words of its own refusals.
+    /// What Azure's response means, as an error of its own.
     fn refuse(self, code: &str, message: &str) -> ArmError {
         let (code, message) = (code.to_owned(), message.to_owned());
         self.error(ArmErrorCause::Refused { status: 404, code, message, retry_after: None })
     }
 }
 
-/// The ID of a role definition, as assignments in the scope name it.
+/// The ID of a role definition, as assignments in the scope refer to it.
 fn definition_id(scope: &RoleScope, role: &str) -> String {
     let mut segments = scope.segments();
     let subscription = match (segments.next(), segments.next()) {
@@ -151,24 +149,12 @@ fn definition_id(scope: &RoleScope, role: &str) -> String {
 }
 
 fn scope_of(call: Call<'_>, assignment: &Assignment) -> Result<RoleScope, ArmError> {
-    assignment.scope.parse().map_err(|_| call.unreadable("the assignment's scope is not one"))
+    assignment.scope.parse().map_err(|_| call.unreadable("the assignment's scope is invalid"))
 }
 
-/// Whether a 404 says that the assignment, or what it was assigned at, does not exist.
+/// Whether a 404 means that the assignment or its scope does not exist.
 fn is_gone(code: &str) -> bool {
     matches!(code, "RoleAssignmentNotFound" | "ResourceNotFound" | "ResourceGroupNotFound" | "ParentResourceNotFound")
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Page<T> {
-    value: Vec<T>,
-    #[serde(default = "none")]
-    next_link: Option<String>,
-}
-
-fn none() -> Option<String> {
-    None
 }
 
 #[derive(Deserialize)]
@@ -226,7 +212,7 @@ struct AssignmentProperties {
 impl AssignmentBody {
     fn into_assignment(self, call: Call<'_>) -> Result<Assignment, ArmError> {
         let AssignmentProperties { scope, role_definition_id, principal_id, condition } = self.properties;
-        // Its subscription may be left out.
+        // The ID may lack the subscription.
         let role = role_definition_id.rsplit('/').next().unwrap_or_default();
         if !is_guid(&self.name) || !is_guid(role) {
             return Err(call.unreadable("a role assignment's name or role is not a GUID"));

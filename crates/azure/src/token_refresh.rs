@@ -1,57 +1,59 @@
-//! A new token before the old one expires, when ARM no longer accepts the old one.
+//! Replaces a token that ARM rejects before it expires.
 //!
-//! Two caches keep a token until shortly before it expires: that of the SDK's policy, which forgets a token that was
-//! refused, and that of the SDK's credential, which does not. So the credential is made anew.
+//! Two caches keep a token until shortly before it expires: that of the SDK's policy, which drops a rejected token, and
+//! that of the SDK's credential, which does not. So the credential is created again.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
 use azure_core::http::Request;
 use azure_core::http::headers::AUTHORIZATION;
+use parking_lot::Mutex;
 
-/// The token that ARM refused, in the context of the request for another one.
+/// The token that ARM rejected, in the context of the request for another one.
 #[derive(Debug)]
-pub(super) struct RefusedToken(Secret);
+pub(super) struct RejectedToken(Secret);
 
-impl RefusedToken {
-    /// The token that a request carried.
+impl RejectedToken {
+    /// The token of a request.
     pub(super) fn of(request: &Request) -> Option<Self> {
         let header = request.headers().get_optional_str(&AUTHORIZATION)?;
         Some(Self(Secret::new(header.strip_prefix("Bearer ")?.to_owned())))
     }
 }
 
-type Make = dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync;
+type Create = dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync;
 
-/// A credential that is made anew when the token that it gave was refused.
+/// A credential that is created again when its token was rejected.
 pub(super) struct RenewableCredential {
-    make: Box<Make>,
+    create: Box<Create>,
     state: Mutex<State>,
 }
 
 struct State {
     credential: Arc<dyn TokenCredential>,
-    given: Option<Secret>,
+    /// The last token that it returned.
+    issued: Option<Secret>,
 }
 
 impl RenewableCredential {
     pub(super) fn new(
-        make: impl Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync + 'static,
+        create: impl Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync + 'static,
     ) -> azure_core::Result<Self> {
-        let state = State { credential: make()?, given: None };
-        Ok(Self { make: Box::new(make), state: Mutex::new(state) })
+        let state = State { credential: create()?, issued: None };
+        Ok(Self { create: Box::new(create), state: Mutex::new(state) })
     }
 
-    /// The credential to ask: a new one if the one that there is gave what was refused. Of many requests that carried
-    /// the same token, only the first makes one.
-    fn credential(&self, refused: Option<&RefusedToken>) -> azure_core::Result<Arc<dyn TokenCredential>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(RefusedToken(refused)) = refused
-            && state.given.as_ref() == Some(refused)
+    /// The credential to use: a new one if the current one returned the rejected token. Of many requests with the same
+    /// token, only the first creates one.
+    fn credential(&self, rejected: Option<&RejectedToken>) -> azure_core::Result<Arc<dyn TokenCredential>> {
+        let mut state = self.state.lock();
+        if let Some(RejectedToken(rejected)) = rejected
+            && state.issued.as_ref() == Some(rejected)
         {
-            *state = State { credential: (self.make)()?, given: None };
-            tracing::info!("ARM refused the controller's token before its time; asking for a new one");
+            *state = State { credential: (self.create)()?, issued: None };
+            tracing::info!("ARM rejected the controller's token before it expired; requesting a new one");
         }
         Ok(state.credential.clone())
     }
@@ -64,10 +66,10 @@ impl TokenCredential for RenewableCredential {
         scopes: &[&str],
         options: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let refused = options.as_ref().and_then(|options| options.method_options.context.value::<RefusedToken>());
-        let credential = self.credential(refused)?;
+        let rejected = options.as_ref().and_then(|options| options.method_options.context.value::<RejectedToken>());
+        let credential = self.credential(rejected)?;
         let token = credential.get_token(scopes, options).await?;
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).given = Some(token.token.clone());
+        self.state.lock().issued = Some(token.token.clone());
         Ok(token)
     }
 }
@@ -87,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives the same token for all its life.
+    /// Always returns the same token.
     #[derive(Debug)]
     struct Cached(String);
 
@@ -99,39 +101,39 @@ mod tests {
     }
 
     fn numbered() -> RenewableCredential {
-        let made = AtomicUsize::new(0);
+        let created = AtomicUsize::new(0);
         RenewableCredential::new(move || {
-            let number = made.fetch_add(1, Ordering::SeqCst);
+            let number = created.fetch_add(1, Ordering::SeqCst);
             Ok(Arc::new(Cached(format!("token-{number}"))))
         })
         .unwrap()
     }
 
-    async fn ask(credential: &RenewableCredential, refused: Option<&str>) -> String {
+    async fn ask(credential: &RenewableCredential, rejected: Option<&str>) -> String {
         let mut context = Context::new();
-        if let Some(refused) = refused {
-            context.insert(RefusedToken(Secret::new(refused.to_owned())));
+        if let Some(rejected) = rejected {
+            context.insert(RejectedToken(Secret::new(rejected.to_owned())));
         }
         let options = TokenRequestOptions { method_options: ClientMethodOptions { context } };
         credential.get_token(&["scope"], Some(options)).await.unwrap().token.secret().to_owned()
     }
 
     #[tokio::test]
-    async fn a_refused_token_is_replaced_once_however_many_requests_carried_it() {
+    async fn a_rejected_token_is_replaced_once_for_all_requests_that_carried_it() {
         let credential = numbered();
         assert_eq!(ask(&credential, None).await, "token-0");
         assert_eq!(ask(&credential, Some("token-0")).await, "token-1");
-        assert_eq!(ask(&credential, Some("token-0")).await, "token-1", "a late refusal of the old one");
+        assert_eq!(ask(&credential, Some("token-0")).await, "token-1", "a late rejection of the old one");
         assert_eq!(ask(&credential, None).await, "token-1");
     }
 
     #[test]
     fn the_token_of_a_request_is_read_and_never_shown() {
         let mut request = Request::new("https://arm.example/".parse().unwrap(), azure_core::http::Method::Get);
-        assert!(RefusedToken::of(&request).is_none());
+        assert!(RejectedToken::of(&request).is_none());
         request.insert_header(AUTHORIZATION, "Bearer canary");
-        let refused = RefusedToken::of(&request).unwrap();
-        assert_eq!(refused.0.secret(), "canary");
-        assert!(!format!("{refused:?}").contains("canary"));
+        let rejected = RejectedToken::of(&request).unwrap();
+        assert_eq!(rejected.0.secret(), "canary");
+        assert!(!format!("{rejected:?}").contains("canary"));
     }
 }

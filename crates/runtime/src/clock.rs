@@ -1,4 +1,4 @@
-//! Time as an argument: the wall clock for what people read, the monotonic clock for what is waited for.
+//! Injectable time: the wall clock for timestamps, the monotonic clock for waiting.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 
-/// A clock. Tests inject one that they move by hand.
+/// A clock. Tests inject one that they control.
 pub trait Clock: Send + Sync + 'static {
-    /// The wall clock's time.
+    /// The time of the wall clock.
     fn now(&self) -> Timestamp;
     /// Monotonic time.
     fn monotonic(&self) -> Instant;
@@ -20,12 +20,12 @@ pub trait Clock: Send + Sync + 'static {
 /// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clocks.
+/// The clocks of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl SystemClock {
-    /// The machine's clocks, shared.
+    /// The clocks of the machine, shared.
     pub fn shared() -> SharedClock {
         Arc::new(Self)
     }
@@ -45,7 +45,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// `after` from now on a clock's monotonic time.
+/// The monotonic time after a duration from now.
 pub fn deadline(clock: &dyn Clock, after: Duration) -> Instant {
     clock.monotonic() + after
 }

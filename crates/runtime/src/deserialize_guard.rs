@@ -1,4 +1,4 @@
-//! An object that may be malformed, so that one of them does not spoil the list or the watch that it comes in.
+//! An object that may be malformed, so that a single one does not fail its whole list or watch.
 
 use std::borrow::Cow;
 
@@ -8,22 +8,22 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// An object, or what is wrong with it.
+/// An object, or why it can't be deserialized.
 ///
-/// `kube::core::DeserializeGuard` does the same by way of a tree of each object, and a copy of that; for lists of thousands
-/// that costs several times what they need. Here each object is read from its own text, and its managed fields, which are as
-/// large as everything else and asked for by nobody, are gone before the next one is read. It can only be read from JSON, and in
-/// an event of a watch the type has to come before the object, as API servers write it.
+/// `kube::core::DeserializeGuard` does the same through a tree of each object and a copy of it; for lists of thousands that
+/// takes several times the memory. Here each object is read from its own text, and its managed fields, which are as large
+/// as the rest and never used, are dropped before the next one is read. It can only be deserialized from JSON, and in a
+/// watch event the type has to come before the object, as API servers send it.
 #[derive(Clone, Debug)]
 pub struct DeserializeGuard<K>(pub Result<K, Malformed>);
 
-/// An object that can't be understood.
+/// An object that can't be deserialized.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Malformed {
-    /// What is wrong with it.
+    /// Why.
     pub error: String,
-    /// Its metadata, without which nobody could say which one it is.
+    /// Its metadata, to name it.
     pub metadata: ObjectMeta,
 }
 
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_watch_has_an_object_or_says_that_it_is_malformed() {
+    fn a_watch_event_has_an_object_or_reports_that_it_is_malformed() {
         let event = |object: &str| -> WatchEvent<Found> {
             serde_json::from_str(&format!(r#"{{"type":"MODIFIED","object":{object}}}"#)).unwrap()
         };
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_metadata_that_could_be_read_is_no_object() {
+    fn an_object_without_readable_metadata_is_an_error() {
         assert!(serde_json::from_str::<Found>(r#"{"metadata":7}"#).is_err());
         assert!(serde_json::from_str::<Found>("7").is_err());
     }

@@ -1,4 +1,4 @@
-//! An error with all its sources, as text.
+//! Formats an error together with its sources.
 
 use std::error::Error;
 use std::iter::successors;
@@ -13,7 +13,7 @@ pub fn lines(error: &dyn Error) -> String {
     join(error, "\n  caused by: ")
 }
 
-/// A cause that the text has already is left out: some libraries repeat their sources in their own message.
+/// Leaves out a cause that the text already contains: some libraries repeat their sources in their own message.
 fn join(error: &dyn Error, separator: &str) -> String {
     successors(error.source(), |cause| (*cause).source()).fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::{self, Metrics};
 
-/// Whether the process is ready for work; `/readyz` tells it to others.
+/// Whether the process is ready, as `/readyz` reports it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// Says that the process is ready, or no longer.
+    /// Sets whether the process is ready.
     pub fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Release);
     }
@@ -38,7 +38,7 @@ async fn ready(State(readiness): State<Readiness>) -> (StatusCode, &'static str)
     if readiness.get() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
 }
 
-/// The health address can't be listened on.
+/// The address for health checks can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for health checks (--health-listen)")]
 pub struct ListenError {
@@ -47,7 +47,7 @@ pub struct ListenError {
     source: std::io::Error,
 }
 
-/// Serves health checks and metrics until `stop`; returns the address that was bound.
+/// Serves health checks and metrics until `stop`; returns the bound address.
 pub async fn serve(
     address: SocketAddr,
     readiness: Readiness,
@@ -61,7 +61,7 @@ pub async fn serve(
     tokio::spawn(async move {
         let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
-            tracing::error!(%error, "health checks stopped");
+            tracing::error!(%error, "the server for health checks failed");
         }
     });
     Ok(bound)

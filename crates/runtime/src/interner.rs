@@ -1,30 +1,30 @@
-//! Texts that thousands of objects have in common, kept once.
+//! Keeps one copy of each text that thousands of objects share.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// So few texts are never looked through.
-const FEW: usize = 256;
+/// No cleanup below this number of texts.
+const MIN_CLEANUP: usize = 256;
 
-/// Hands out the same copy of a text to everybody who asks for it.
+/// Returns the same copy of a text to every caller.
 ///
-/// For texts of which many objects have the same one: whatever is kept here costs an entry of its own. What nobody has any
-/// more goes once there are twice as many texts as there were in use.
+/// Only for texts that many objects share, because each text also costs an entry here. Texts that are no longer used are
+/// dropped whenever their number has doubled since the last cleanup.
 #[derive(Debug, Default)]
 pub struct SharedTexts {
     known: HashSet<Arc<str>>,
-    look_through_at: usize,
+    next_cleanup: usize,
 }
 
 impl SharedTexts {
-    /// The text, shared with whoever asked for it before.
+    /// The shared copy of the text.
     pub fn share(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.known.get(text) {
             return known.clone();
         }
-        if self.known.len() >= self.look_through_at {
+        if self.known.len() >= self.next_cleanup {
             self.known.retain(|text| Arc::strong_count(text) > 1);
-            self.look_through_at = FEW.max(2 * self.known.len());
+            self.next_cleanup = MIN_CLEANUP.max(2 * self.known.len());
         }
         let text: Arc<str> = text.into();
         self.known.insert(text.clone());
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_texts_are_one() {
+    fn equal_texts_share_one_copy() {
         let mut texts = SharedTexts::default();
         let (one, again, other) = (texts.share("tenant"), texts.share("tenant"), texts.share("other"));
         assert!(Arc::ptr_eq(&one, &again) && !Arc::ptr_eq(&one, &other));
@@ -45,13 +45,13 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_any_more_goes() {
+    fn unused_texts_are_dropped() {
         let mut texts = SharedTexts::default();
-        let kept: Vec<_> = (0..FEW).map(|number| texts.share(&format!("kept {number}"))).collect();
-        for number in 0..10 * FEW {
-            texts.share(&format!("passing {number}"));
+        let used: Vec<_> = (0..MIN_CLEANUP).map(|number| texts.share(&format!("used {number}"))).collect();
+        for number in 0..10 * MIN_CLEANUP {
+            texts.share(&format!("unused {number}"));
         }
-        assert!(texts.known.len() <= 2 * FEW, "{}", texts.known.len());
-        assert!(kept.iter().all(|text| Arc::ptr_eq(text, &texts.share(text))), "what somebody has stays");
+        assert!(texts.known.len() <= 2 * MIN_CLEANUP, "{}", texts.known.len());
+        assert!(used.iter().all(|text| Arc::ptr_eq(text, &texts.share(text))), "used texts stay");
     }
 }

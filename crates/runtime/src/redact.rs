@@ -1,14 +1,14 @@
-//! Nothing that looks like a token gets into logs, errors or status, whoever put it into a message.
+//! Keeps anything that looks like a token out of logs, errors and status.
 
 const REDACTED: &str = "[redacted]";
 
-/// How a JSON object begins in base64.
+/// The start of a JSON object in base64.
 const TOKEN: &str = "eyJ";
 const BEARER: &str = "bearer ";
-/// Shorter ones are words, as in "Bearer authentication".
+/// Anything shorter is a word, as in "Bearer authentication".
 const MIN_BEARER_LENGTH: usize = 20;
 
-/// Replaces JSON Web Tokens and whatever follows the word `Bearer`.
+/// Replaces JSON Web Tokens, and long words after `Bearer`.
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -28,7 +28,7 @@ pub fn redact(text: &str) -> String {
             out.push_str(REDACTED);
             rest = after;
         } else {
-            // A short word may be followed by a long one.
+            // A token may follow a short word.
             let kept = if is_bearer { "" } else { token };
             out.push_str(kept);
             rest = &rest[word.len() + kept.len()..];
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_looks_like_a_token_is_redacted() {
+    fn anything_that_looks_like_a_token_is_redacted() {
         assert_eq!(redact(r#"{"t":"eyJhbGciOi.eyJzdWI.c2ln-_"}"#), r#"{"t":"[redacted]"}"#);
         assert_eq!(redact("client_assertion=eyJh.eyJz.c2ln&scope=x"), "client_assertion=[redacted]&scope=x");
         assert_eq!(redact("Authorization: Bearer 0.AXoAopaque-secret~value="), "Authorization: Bearer [redacted]");
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stay() {
+    fn ordinary_words_stay() {
         for text in ["eyJust a word", "Bearer authentication failed", "Bearer", "bearer ", "the bearer", "", "eyJ"] {
             assert_eq!(redact(text), text);
         }
@@ -64,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_token_survives_whatever_stands_around_it(before in ".{0,20}", after in "([^A-Za-z0-9._~+/=-].{0,20})?", body in "[A-Za-z0-9_-]{20,60}") {
+        fn a_token_is_redacted_in_any_context(before in ".{0,20}", after in "([^A-Za-z0-9._~+/=-].{0,20})?", body in "[A-Za-z0-9_-]{20,60}") {
             let token = format!("eyJhbGciOiJSUzI1NiJ9.{body}.c2lnbmF0dXJl");
             let texts = [format!("{before}{token}{after}"), format!("{before} Bearer {body}{after}")];
             let left = texts.iter().any(|text| redact(text).contains(&body));
@@ -72,7 +72,7 @@ mod tests {
         }
 
         #[test]
-        fn redacting_twice_changes_nothing_more(text in "(eyJ|bearer |[a-z. ]|ü){0,30}") {
+        fn redacting_twice_changes_nothing(text in "(eyJ|bearer |[a-z. ]|ü){0,30}") {
             prop_assert_eq!(redact(&redact(&text)), redact(&text));
         }
     }

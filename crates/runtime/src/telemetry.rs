@@ -1,4 +1,4 @@
-//! Structured logs on stderr.
+//! Structured logs to stderr.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -13,7 +13,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Flags that every long-running subcommand shares.
+/// Flags of every long-running subcommand.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TelemetryArgs {
     /// Log filter, for example `info` or `ensign=debug,kube=warn`
@@ -24,9 +24,9 @@ pub struct TelemetryArgs {
     pub log_format: LogFormat,
 }
 
-/// The log filter can't be understood.
+/// The log filter can't be parsed.
 #[derive(Debug, thiserror::Error)]
-#[error("--log {filter:?} is not a log filter; use for example `info` or `ensign=debug,kube=warn`")]
+#[error("--log {filter:?} is not a log filter; use, for example, `info` or `ensign=debug,kube=warn`")]
 pub struct InvalidFilter {
     filter: String,
     #[source]

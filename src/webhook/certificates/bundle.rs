@@ -1,9 +1,9 @@
-//! The webhook's certificates as data: read, judged, changed.
+//! The webhook's certificates as data: reading, checking and changing them.
 //!
 //! ```text
-//! Secret   ca.crt        certificates that clients trust; the first one signs new leaves
-//!          ca.key        key of that first one
-//!          next-ca.key   key of the last one, while that is to succeed the first
+//! Secret   ca.crt        the CAs that clients trust; the first one signs new leaves
+//!          ca.key        key of the first CA
+//!          next-ca.key   key of the last CA, if it is to replace the first one
 //!          tls.crt       the leaf that the replicas serve
 //!          tls.key       its key
 //! ```
@@ -22,16 +22,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
+use super::fault::Fault;
 use super::issue::{self, IssueError};
 use ensign_core::scheduling::ca_rotation::{RENEW_LEAF_BEFORE, Validity};
 
-/// Entry with the certificates that clients have to trust, PEM.
+/// Entry with the CAs that clients have to trust, PEM.
 pub const CA_CERTIFICATE_KEY: &str = "ca.crt";
-/// Entry with the key that signs leaves, PEM.
+/// Entry with the key of the CA that signs leaves, PEM.
 pub const CA_PRIVATE_KEY_KEY: &str = "ca.key";
-/// Entry with the key that is to sign leaves next, PEM.
+/// Entry with the key of the next CA, PEM.
 pub const NEXT_CA_PRIVATE_KEY_KEY: &str = "next-ca.key";
-/// Entry with the certificate that is served, PEM.
+/// Entry with the served certificate, PEM.
 pub const CERTIFICATE_KEY: &str = "tls.crt";
 /// Entry with its key, PEM.
 pub const PRIVATE_KEY_KEY: &str = "tls.key";
@@ -52,47 +53,6 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// What keeps a bundle from being served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Nothing is there.
-    #[error("it is empty")]
-    Empty,
-    /// An entry is missing or no PEM.
-    #[error("its entry {entry} is missing or not PEM")]
-    Unreadable {
-        /// The entry.
-        entry: &'static str,
-    },
-    /// The leaf and its key don't belong together.
-    #[error("its tls.key does not belong to tls.crt")]
-    KeyMismatch,
-    /// The leaf was not signed by what clients trust.
-    #[error("its tls.crt is not signed by ca.crt")]
-    NotSigned,
-    /// The leaf is expired, or not valid yet.
-    #[error("its tls.crt is not valid at this time")]
-    NotValidNow,
-    /// Every authority is expired, or not valid yet.
-    #[error("its ca.crt is not valid at this time")]
-    AuthorityNotValidNow,
-    /// The leaf is not for a name that clients use.
-    #[error("its tls.crt is not for {name}")]
-    LacksName {
-        /// The name.
-        name: String,
-    },
-    /// The leaf ends soon.
-    #[error("its tls.crt ends in less than {} days", RENEW_LEAF_BEFORE.as_secs() / (24 * 60 * 60))]
-    EndsSoon,
-    /// The leaf is refused for another reason.
-    #[error("its tls.crt is refused: {why}")]
-    Refused {
-        /// The verifier's words.
-        why: String,
-    },
-}
-
 /// A bundle that can be served.
 #[derive(Clone, Debug)]
 pub struct Usable {
@@ -100,9 +60,9 @@ pub struct Usable {
     pub certified: Arc<CertifiedKey>,
     /// When the leaf is valid.
     pub leaf: Validity,
-    /// When the authority that signs is valid.
+    /// When the signing CA is valid.
     pub authority: Validity,
-    /// Why it should be replaced all the same: [`Fault::LacksName`] or [`Fault::EndsSoon`].
+    /// Why it should be replaced although it can be served: [`Fault::LacksName`] or [`Fault::EndsSoon`].
     pub wanting: Option<Fault>,
 }
 
@@ -119,12 +79,12 @@ impl Bundle {
         }
     }
 
-    /// Certificates that somebody else keeps: what is served, with its key, and what signs it.
+    /// External certificates: a leaf with its key, and the CA that signed it.
     pub fn of_others(ca_certificate: Vec<u8>, certificate: Vec<u8>, key: Vec<u8>) -> Self {
         Self { ca_certificate, certificate, key, ..Self::default() }
     }
 
-    /// Writes the entries of a Secret and leaves its others alone.
+    /// Writes the entries into a Secret's data and leaves other entries alone.
     pub fn write(&self, data: &mut BTreeMap<String, ByteString>) {
         for (key, value) in [
             (CA_CERTIFICATE_KEY, &self.ca_certificate),
@@ -141,28 +101,28 @@ impl Bundle {
         }
     }
 
-    /// The certificates that clients have to trust, PEM.
+    /// The CAs that clients have to trust, PEM.
     pub fn ca_certificate(&self) -> &[u8] {
         &self.ca_certificate
     }
 
-    /// Whether somebody else keeps certificates here: there is a leaf with its key, and no key to sign another.
+    /// Whether the certificates are external: there is a leaf with its key, but no CA key to sign another one.
     pub fn is_foreign(&self, provider: &CryptoProvider) -> bool {
         self.ca_key.is_empty() && self.next_ca_key.is_empty() && self.certified_key(provider).is_ok()
     }
 
-    /// The authority that is to sign next, if one is prepared.
+    /// The next CA, if one is prepared.
     pub fn successor(&self) -> Option<CertificateDer<'static>> {
-        let authorities = certificates(&self.ca_certificate, CA_CERTIFICATE_KEY).ok()?;
-        if self.next_ca_key.is_empty() || authorities.len() < 2 { None } else { authorities.last().cloned() }
+        let cas = certificates(&self.ca_certificate, CA_CERTIFICATE_KEY).ok()?;
+        if self.next_ca_key.is_empty() || cas.len() < 2 { None } else { cas.last().cloned() }
     }
 
-    /// Whether authorities are trusted that neither sign nor are to sign.
+    /// Whether former CAs are still trusted.
     pub fn has_predecessors(&self) -> bool {
         pem_blocks(&self.ca_certificate).len() > 1 + usize::from(self.successor().is_some())
     }
 
-    /// Judges the bundle as clients that use the names would at `now`.
+    /// Checks the bundle as clients that use these names would at `now`.
     pub fn check(&self, names: &[String], now: Timestamp, provider: &CryptoProvider) -> Result<Usable, Fault> {
         if self.certificate.is_empty() && self.key.is_empty() && self.ca_certificate.is_empty() {
             return Err(Fault::Empty);
@@ -172,17 +132,17 @@ impl Bundle {
         let (end_entity, chain) = certified.cert.split_first().ok_or(unreadable(CERTIFICATE_KEY))?;
         let parsed = ParsedCertificate::try_from(end_entity).map_err(|_| unreadable(CERTIFICATE_KEY))?;
         let leaf = validity(end_entity, CERTIFICATE_KEY)?;
-        let mut authorities = Vec::new();
-        for authority in certificates(&self.ca_certificate, CA_CERTIFICATE_KEY)? {
-            authorities.push((validity(&authority, CA_CERTIFICATE_KEY)?, authority));
+        let mut cas = Vec::new();
+        for ca in certificates(&self.ca_certificate, CA_CERTIFICATE_KEY)? {
+            cas.push((validity(&ca, CA_CERTIFICATE_KEY)?, ca));
         }
-        let authority = authorities.first().map(|(validity, _)| *validity).ok_or(unreadable(CA_CERTIFICATE_KEY))?;
-        // Unlike rustls, API servers mind the validity of what they trust.
+        let authority = cas.first().map(|(validity, _)| *validity).ok_or(unreadable(CA_CERTIFICATE_KEY))?;
+        // Unlike rustls, API servers check the validity of the CAs that they trust.
         let verify = |at: Timestamp| {
-            let valid = authorities.iter().filter(|(validity, _)| validity.contains(at));
+            let valid = cas.iter().filter(|(validity, _)| validity.contains(at));
             let mut roots = RootCertStore::empty();
-            for (_, authority) in valid {
-                roots.add(authority.clone()).map_err(|_| unreadable(CA_CERTIFICATE_KEY))?;
+            for (_, ca) in valid {
+                roots.add(ca.clone()).map_err(|_| unreadable(CA_CERTIFICATE_KEY))?;
             }
             if roots.is_empty() {
                 return Err(Fault::AuthorityNotValidNow);
@@ -204,9 +164,8 @@ impl Bundle {
         Ok(Usable { certified: Arc::new(certified), leaf, authority, wanting })
     }
 
-    /// A bundle that can be served in place of this one: a new leaf under its own authority, or if that can't sign, under
-    /// its successor, or what was served last, because clients trust it still, or if that can't be served either, a new
-    /// authority.
+    /// A bundle that can be served instead of this one. In order of preference: a new leaf signed by its CA, one signed by
+    /// its next CA, the bundle that was served last (clients still trust it), a new CA.
     pub fn repaired(
         &self,
         served: Option<&Self>,
@@ -221,7 +180,7 @@ impl Bundle {
                 return Ok((candidate, usable));
             }
         }
-        let fresh = issue::authority(now)?;
+        let fresh = issue::ca(now)?;
         let fresh =
             Self { ca_certificate: fresh.certificate.into_bytes(), ca_key: fresh.key.into_bytes(), ..Self::default() };
         let fresh = fresh.with_new_leaf(names, now)?;
@@ -229,32 +188,32 @@ impl Bundle {
         Ok((fresh, usable))
     }
 
-    /// For the TLS server, if there is nothing to say against it.
+    /// The bundle for the TLS server, if nothing is wrong with it.
     pub fn flawless(&self, names: &[String], now: Timestamp, provider: &CryptoProvider) -> Option<Usable> {
         self.check(names, now, provider).ok().filter(|usable| usable.wanting.is_none())
     }
 
-    /// The bundle with a new leaf, signed by its own authority.
+    /// The bundle with a new leaf, signed by its own CA.
     pub fn with_new_leaf(&self, names: &[String], now: Timestamp) -> Result<Self, IssueError> {
         let blocks = pem_blocks(&self.ca_certificate);
-        let authority = blocks.first().map(String::as_str).unwrap_or_default();
-        // What can't be read is refused by the generator too.
-        let ends = certificates(authority.as_bytes(), CA_CERTIFICATE_KEY)
-            .and_then(|authorities| validity(&authorities[0], CA_CERTIFICATE_KEY))
+        let ca = blocks.first().map(String::as_str).unwrap_or_default();
+        // If it can't be read, the generator fails too.
+        let ca_expiry = certificates(ca.as_bytes(), CA_CERTIFICATE_KEY)
+            .and_then(|cas| validity(&cas[0], CA_CERTIFICATE_KEY))
             .map_or(Timestamp::MAX, |validity| validity.until);
-        let leaf = issue::leaf(authority, &self.ca_key, ends, names, now)?;
+        let leaf = issue::leaf(ca, &self.ca_key, ca_expiry, names, now)?;
         Ok(Self { certificate: leaf.certificate.into_bytes(), key: leaf.key.into_bytes(), ..self.clone() })
     }
 
-    /// The bundle with a new authority that is trusted, and does not sign yet.
+    /// The bundle with a next CA, which is trusted but does not sign yet.
     pub fn prepared(&self, now: Timestamp) -> Result<Self, IssueError> {
-        let next = issue::authority(now)?;
+        let next = issue::ca(now)?;
         let mut blocks = pem_blocks(&self.ca_certificate);
         blocks.push(next.certificate);
         Ok(Self { ca_certificate: blocks.concat().into_bytes(), next_ca_key: next.key.into_bytes(), ..self.clone() })
     }
 
-    /// The bundle with a leaf that the successor has signed. The former authority is trusted, and signs no more.
+    /// The bundle with a leaf that the next CA has signed. The former CA stays trusted, but no longer signs.
     pub fn switched(&self, names: &[String], now: Timestamp) -> Result<Self, IssueError> {
         let mut blocks = pem_blocks(&self.ca_certificate);
         let successor = blocks.pop();
@@ -268,14 +227,14 @@ impl Bundle {
         switched.with_new_leaf(names, now)
     }
 
-    /// The bundle with no other authority than the one that signs.
+    /// The bundle with the signing CA only.
     #[must_use]
     pub fn pruned(&self) -> Self {
         let first = pem_blocks(&self.ca_certificate).into_iter().next().unwrap_or_default();
         Self { ca_certificate: first.into_bytes(), next_ca_key: Vec::new(), ..self.clone() }
     }
 
-    /// The leaf and its key, if they belong together.
+    /// The leaf and its key, if they match.
     fn certified_key(&self, provider: &CryptoProvider) -> Result<CertifiedKey, Fault> {
         let chain = certificates(&self.certificate, CERTIFICATE_KEY)?;
         let unreadable = || Fault::Unreadable { entry: PRIVATE_KEY_KEY };
@@ -294,7 +253,7 @@ pub(super) fn certificates(pem: &[u8], entry: &'static str) -> Result<Vec<Certif
     certificates.ok().filter(|certificates| !certificates.is_empty()).ok_or(unreadable)
 }
 
-/// Each certificate of a PEM file as it stands there.
+/// Each certificate of a PEM file, as text.
 fn pem_blocks(pem: &[u8]) -> Vec<String> {
     let (mut blocks, mut block) = (Vec::new(), None::<String>);
     for line in String::from_utf8_lossy(pem).lines().map(str::trim) {
@@ -335,6 +294,6 @@ fn fault(error: &rustls::Error) -> Fault {
 }
 
 fn unix_time(at: Timestamp) -> UnixTime {
-    // Before 1970 no certificate is valid, and neither is it at 0.
+    // No certificate is valid before 1970, nor at 0.
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default()))
 }

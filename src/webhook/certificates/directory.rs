@@ -1,19 +1,20 @@
-//! Certificates that somebody else keeps in files, for example cert-manager in a mounted Secret.
+//! Certificates in files that something else maintains, for example cert-manager in a mounted Secret.
 //!
-//! The files are read every few seconds: a mounted Secret changes by a link to another directory, which watches of files
-//! miss. What can't be served leaves what is served.
+//! The files are polled: a mounted Secret changes by a symbolic link to another directory, which file watches miss. If the
+//! files can't be served, the previous certificate stays in use.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bundle::{Bundle, CA_CERTIFICATE_KEY, CERTIFICATE_KEY, Fault, PRIVATE_KEY_KEY};
+use super::bundle::{Bundle, CA_CERTIFICATE_KEY, CERTIFICATE_KEY, PRIVATE_KEY_KEY};
+use super::fault::Fault;
 use super::resolver::Resolver;
 use ensign_runtime::clock::{SharedClock, deadline};
 
-/// A kubelet brings a changed Secret within a minute or two.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// A kubelet updates a mounted Secret within a minute or two.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The files can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +24,12 @@ pub enum DirectoryError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// They are no certificate that clients would accept.
-    #[error("the certificates in {} can't be served", path.display())]
+    /// Clients would not accept them.
+    #[error("cannot serve the certificates in {} (--tls-cert-dir)", path.display())]
     Unusable {
         /// The directory.
         path: PathBuf,
@@ -38,38 +39,39 @@ pub enum DirectoryError {
     },
 }
 
-/// Serves what is in one directory.
+/// Serves the certificate in a directory.
 pub struct Directory {
     path: PathBuf,
     names: Vec<String>,
     clock: SharedClock,
     resolver: Arc<Resolver>,
     served: Option<Bundle>,
-    said: String,
+    /// The last error in the log.
+    logged: String,
 }
 
 impl Directory {
-    /// The directory with `tls.crt`, `tls.key` and `ca.crt`, which are to be for these names.
+    /// The directory with `tls.crt`, `tls.key` and `ca.crt`, which should be valid for these names.
     pub fn new(path: PathBuf, names: Vec<String>, clock: SharedClock, resolver: Arc<Resolver>) -> Self {
-        Self { path, names, clock, resolver, served: None, said: String::new() }
+        Self { path, names, clock, resolver, served: None, logged: String::new() }
     }
 
-    /// Works for as long as it is polled.
+    /// Follows the files for as long as it is polled.
     pub async fn run(mut self) {
         loop {
             if let Err(error) = self.look().await {
-                let (error, said): (&dyn std::error::Error, _) = (&error, format!("{error:?}"));
-                // Files that are replaced one by one don't fit for a moment, and the same need not be said every time.
-                if said != self.said {
-                    tracing::error!(error, "what was served before is served on");
-                    self.said = said;
+                let (error, text): (&dyn std::error::Error, _) = (&error, format!("{error:?}"));
+                // Files that are replaced one by one don't match for a moment. The same error is logged once.
+                if text != self.logged {
+                    tracing::error!(error, "cannot load the webhook's certificate; keeping the previous one");
+                    self.logged = text;
                 }
             }
-            self.clock.sleep_until(deadline(self.clock.as_ref(), LOOK_INTERVAL)).await;
+            self.clock.sleep_until(deadline(self.clock.as_ref(), POLL_INTERVAL)).await;
         }
     }
 
-    /// Serves what the files hold, if it can be served.
+    /// Reads the files and serves them if possible.
     pub async fn look(&mut self) -> Result<(), DirectoryError> {
         let (ca, certificate, key) =
             tokio::try_join!(self.read(CA_CERTIFICATE_KEY), self.read(CERTIFICATE_KEY), self.read(PRIVATE_KEY_KEY))?;
@@ -80,11 +82,11 @@ impl Directory {
         let usable = bundle.check(&self.names, self.clock.now(), self.resolver.provider());
         let usable = usable.map_err(|source| DirectoryError::Unusable { path: self.path.clone(), source })?;
         if let Some(fault @ Fault::LacksName { .. }) = &usable.wanting {
-            tracing::warn!(%fault, directory = %self.path.display(), "certificates are not for every name (--tls-san)");
+            tracing::warn!(%fault, directory = %self.path.display(), "the certificate is not valid for every name (--tls-san)");
         }
         self.resolver.load(&usable);
         self.served = Some(bundle);
-        self.said.clear();
+        self.logged.clear();
         tracing::info!(directory = %self.path.display(), "webhook certificate loaded");
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Makes authorities and leaves.
+//! Issues CAs and leaf certificates.
 
 use k8s_openapi::jiff::Timestamp;
 use rcgen::{
@@ -7,29 +7,29 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use super::bundle::Fault;
+use super::fault::Fault;
 use ensign_core::scheduling::ca_rotation::{AUTHORITY_VALIDITY, BACKDATED, LEAF_VALIDITY, Validity};
 
-/// Certificates can't be made.
+/// Certificates can't be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The time is outside of what certificates can say.
-    #[error("the time {at} can't be written into a certificate")]
+    /// The time is out of range for certificates.
+    #[error("cannot write the time {at} into a certificate")]
     Time {
         /// The time.
         at: Timestamp,
     },
-    /// The generator refused.
-    #[error("cannot make a certificate for the names {names:?} (--tls-san)")]
+    /// The generator failed.
+    #[error("cannot issue a certificate for the names {names:?} (--tls-san)")]
     Generate {
         /// The names.
         names: Vec<String>,
-        /// The generator's reason.
+        /// The generator's error.
         #[source]
         source: rcgen::Error,
     },
-    /// What was made can't be served.
-    #[error("a certificate that was just made can't be served")]
+    /// A new certificate can't be served.
+    #[error("cannot serve a certificate that was just issued")]
     Unusable {
         /// Why.
         #[source]
@@ -43,12 +43,12 @@ pub(super) struct Issued {
     pub(super) key: String,
 }
 
-/// A new authority.
-pub(super) fn authority(now: Timestamp) -> Result<Issued, IssueError> {
+/// A new CA.
+pub(super) fn ca(now: Timestamp) -> Result<Issued, IssueError> {
     let failed = |source| IssueError::Generate { names: Vec::new(), source };
     let key = KeyPair::generate().map_err(failed)?;
     let mut params = CertificateParams::default();
-    // Clients pick an issuer by its name, so that two authorities in one bundle must not share one.
+    // Clients select an issuer by its name, so two CAs in one bundle must not have the same name.
     let distinction = key.public_key_raw().iter().rev().take(4).fold(0, |number, byte| number << 8 | u32::from(*byte));
     params.distinguished_name = common_name(&format!("ensign-webhook-ca-{}-{distinction:08x}", now.as_second()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -58,24 +58,24 @@ pub(super) fn authority(now: Timestamp) -> Result<Issued, IssueError> {
     Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A new leaf for the names, signed by an authority that is valid until `authority_ends`.
+/// A new leaf for the names, signed by a CA that is valid until `ca_expiry`.
 pub(super) fn leaf(
-    authority: &str,
-    authority_key: &[u8],
-    authority_ends: Timestamp,
+    ca: &str,
+    ca_key: &[u8],
+    ca_expiry: Timestamp,
     names: &[String],
     now: Timestamp,
 ) -> Result<Issued, IssueError> {
     let failed = |source| IssueError::Generate { names: names.to_vec(), source };
-    let authority_key = KeyPair::from_pem(&String::from_utf8_lossy(authority_key)).map_err(failed)?;
-    let issuer = Issuer::from_ca_cert_pem(authority, authority_key).map_err(failed)?;
+    let ca_key = KeyPair::from_pem(&String::from_utf8_lossy(ca_key)).map_err(failed)?;
+    let issuer = Issuer::from_ca_cert_pem(ca, ca_key).map_err(failed)?;
     let mut params = CertificateParams::new(names).map_err(failed)?;
     params.distinguished_name = common_name("ensign-webhook");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    // Nobody trusts a leaf for longer than the authority that signed it.
-    let until = (now + LEAF_VALIDITY).min(authority_ends);
+    // A leaf is not trusted for longer than the CA that signed it.
+    let until = (now + LEAF_VALIDITY).min(ca_expiry);
     set_validity(&mut params, Validity { since: now - BACKDATED, until })?;
     let key = KeyPair::generate().map_err(failed)?;
     let certificate = params.signed_by(&key, &issuer).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Keeps the Secret filled and the resolver loaded.
+//! Keeps the Secret filled and a certificate loaded.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use kube::runtime::watcher::watch_object;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::bundle::{Bundle, Fault, Usable};
+use super::bundle::{Bundle, Usable};
+use super::fault::Fault;
 use super::issue::IssueError;
 use super::resolver::Resolver;
 use super::trusted_ca;
@@ -22,26 +23,26 @@ use ensign_api::keys::ROTATE_CA_ANNOTATION;
 use ensign_core::scheduling::ca_rotation::{CaState, RotationStep, Trust, step};
 use ensign_runtime::clock::{SharedClock, deadline};
 
-/// Owner of the entries in the eyes of server-side apply.
+/// The field manager of the entries.
 const FIELD_MANAGER: &str = "ensign-webhook";
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
-/// A leaf is renewed weeks before it ends; this is how often it is looked at when nothing else happens.
+/// How often the certificate is checked when nothing else happens. It is renewed weeks before it expires.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// How often it is looked whether a new authority is trusted; nothing tells a replica.
+/// How often to check whether a new CA is trusted; a replica is not notified of that.
 const TRUST_INTERVAL: Duration = Duration::from_secs(10);
-/// A difference that is worth a word between this machine's clock and the API server's.
+/// A larger difference between this machine's clock and the API server's is logged.
 const CLOCK_TOLERANCE_SECONDS: i64 = 10 * 60;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// Every lost race means that another replica has written, so one more look nearly always ends it.
-const MAX_RACES: usize = 5;
+/// Every conflict means that another replica has written, so one more attempt nearly always succeeds.
+const MAX_CONFLICTS: usize = 5;
 
 /// The Secret can't be read or filled.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
     /// It does not exist.
     #[error(
-        "Secret {namespace:?}/{name:?} does not exist; the webhook fills it but never creates it: run \
+        "Secret {namespace:?}/{name:?} does not exist. The webhook fills it but never creates it: run \
          `kubectl create secret generic {name} -n {namespace}`, or name another one with --tls-secret"
     )]
     Absent {
@@ -50,33 +51,33 @@ pub enum KeeperError {
         /// Its name.
         name: String,
     },
-    /// The API server refused, or could not be reached.
+    /// The API server rejected the request, or could not be reached.
     #[error("cannot {verb} Secret {namespace:?}/{name:?}")]
     Kubernetes {
-        /// What was tried.
+        /// The request.
         verb: &'static str,
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
-        /// What the API server said.
+        /// The error.
         #[source]
         source: Box<kube::Error>,
     },
     /// The API server did not answer.
     #[error("cannot {verb} Secret {namespace:?}/{name:?}: no answer within {REQUEST_DEADLINE:?}")]
     TimedOut {
-        /// What was tried.
+        /// The request.
         verb: &'static str,
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// Somebody else's certificates are in it and can't be served.
+    /// It holds external certificates, which can't be served.
     #[error(
-        "Secret {namespace:?}/{name:?} holds a certificate that is not Ensign's, since there is no ca.key: renew it where \
-         it comes from, or empty the Secret to let the webhook make its own"
+        "Secret {namespace:?}/{name:?} holds an external certificate (it has no ca.key) that cannot be served: renew it \
+         where it was issued, or empty the Secret to let the webhook issue its own"
     )]
     Foreign {
         /// Its namespace.
@@ -87,8 +88,8 @@ pub enum KeeperError {
         #[source]
         source: Fault,
     },
-    /// Certificates can't be made.
-    #[error("cannot make certificates for Secret {namespace:?}/{name:?}")]
+    /// Certificates can't be issued.
+    #[error("cannot issue certificates for Secret {namespace:?}/{name:?}")]
     Issue {
         /// Its namespace.
         namespace: String,
@@ -98,10 +99,10 @@ pub enum KeeperError {
         #[source]
         source: IssueError,
     },
-    /// Other replicas were always faster, and what they wrote can't be served.
+    /// Other replicas were always first, and what they wrote can't be served.
     #[error(
-        "cannot settle on the content of Secret {namespace:?}/{name:?} with the other replicas; do all of them have \
-         the same --tls-san?"
+        "cannot agree with the other replicas on the content of Secret {namespace:?}/{name:?}; check that all of them \
+         have the same --tls-san"
     )]
     Contended {
         /// Its namespace.
@@ -114,20 +115,20 @@ pub enum KeeperError {
     },
 }
 
-/// The Secret in which replicas share certificates that they make themselves.
+/// The Secret in which replicas share the certificates that they issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedSecret {
     /// Its namespace, which is the webhook's own.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Name of the `MutatingWebhookConfiguration` from which API servers learn whom to trust.
+    /// Name of the `MutatingWebhookConfiguration` that names the CAs to API servers.
     pub registration: String,
-    /// How long API servers may take to act on what is registered.
+    /// How long API servers may take to act on a changed webhook configuration.
     pub propagation: Duration,
 }
 
-/// Keeps one Secret filled and one resolver loaded.
+/// Keeps one Secret filled, and its certificate loaded in one resolver.
 pub struct Keeper {
     client: Client,
     secrets: Api<Secret>,
@@ -136,12 +137,12 @@ pub struct Keeper {
     clock: SharedClock,
     resolver: Arc<Resolver>,
     served: Option<Bundle>,
-    /// A successor that is trusted, and since when that was seen.
+    /// A next CA that is trusted, and when that was first seen.
     trusted: Option<(CertificateDer<'static>, Instant)>,
 }
 
 impl Keeper {
-    /// A keeper of the Secret, with leaves for the DNS names and addresses `names`.
+    /// Keeps the Secret filled with leaves for the DNS names and addresses `names`.
     pub fn new(
         client: Client,
         shared: SharedSecret,
@@ -153,7 +154,7 @@ impl Keeper {
         Self { client, secrets, shared, names, clock, resolver, served: None, trusted: None }
     }
 
-    /// Works for as long as it is polled.
+    /// Runs for as long as it is polled.
     pub async fn run(mut self) {
         let mut changes = pin!(watch_object(self.secrets.clone(), &self.shared.name).default_backoff());
         let mut retry = FIRST_RETRY;
@@ -165,7 +166,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::error!(error, retry_after = ?retry, "webhook certificates are not in order");
+                    tracing::error!(error, retry_after = ?retry, "cannot provide the webhook's certificate");
                     let later = (retry * 2).min(LAST_RETRY);
                     std::mem::replace(&mut retry, later)
                 }
@@ -175,7 +176,7 @@ impl Keeper {
                 Some(change) = changes.next() => {
                     if let Err(error) = change {
                         let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, "watch of the webhook's Secret interrupted");
+                        tracing::warn!(error, "watch of the webhook's Secret interrupted; retrying");
                     }
                 }
                 () = wake => {}
@@ -183,50 +184,50 @@ impl Keeper {
         }
     }
 
-    /// Serves what the Secret holds, after filling it where it holds nothing that can be served, and takes the next step
-    /// to a new authority if one is due. Answers when to look again.
+    /// Serves the certificate in the Secret, after filling the Secret if it holds none that can be served, and takes the
+    /// next step of a CA rotation if one is due. Returns when to check again.
     pub async fn settle(&mut self) -> Result<Duration, KeeperError> {
-        let mut races = 0;
+        let mut conflicts = 0;
         loop {
             let secret = self.get().await?;
             let bundle = Bundle::read(secret.data.as_ref());
             let now = self.now().await;
-            let wanted = match self.serve_if_usable(&bundle, now)? {
-                Ok(usable) => match self.succeed(&secret, &bundle, &usable, now).await? {
-                    Some(wanted) => wanted,
-                    None => return Ok(self.next_look(&bundle)),
+            let desired = match self.serve_if_usable(&bundle, now)? {
+                Ok(usable) => match self.rotate(&secret, &bundle, &usable, now).await? {
+                    Some(desired) => desired,
+                    None => return Ok(self.next_check(&bundle)),
                 },
                 Err(fault) => self.repair(&bundle, fault, now)?,
             };
-            let Wanted { bundle, usable, why } = wanted;
-            if self.replace(secret, &bundle, matches!(why, Why::Succession)).await? {
+            let Desired { bundle, usable, why } = desired;
+            if self.replace(secret, &bundle, matches!(why, Why::Rotation)).await? {
                 self.serve(&bundle, &usable);
-                return Ok(self.next_look(&bundle));
+                return Ok(self.next_check(&bundle));
             }
-            races += 1;
+            conflicts += 1;
             if let Why::Fault(source) = why
-                && races == MAX_RACES
+                && conflicts == MAX_CONFLICTS
             {
                 return Err(self.failure(|namespace, name| KeeperError::Contended { namespace, name, source }));
             }
-            if races == MAX_RACES {
+            if conflicts == MAX_CONFLICTS {
                 return Ok(FIRST_RETRY);
             }
         }
     }
 
-    /// Serves a bundle if it can be served; otherwise, or if it should be replaced all the same, says why.
+    /// Serves a bundle if possible. Returns the fault if it can't be served or should be replaced nevertheless.
     fn serve_if_usable(&mut self, bundle: &Bundle, now: Timestamp) -> Result<Result<Usable, Fault>, KeeperError> {
         let provider = Arc::clone(self.resolver.provider());
         let foreign = bundle.is_foreign(&provider);
         let fault = match bundle.check(&self.names, now, &provider) {
             Err(fault) => fault,
             Ok(usable) => match &usable.wanting {
-                // Replicas that start with other names replace the leaf once. Were the older ones to insist on theirs,
-                // a roll-out of new names would not end.
+                // Replicas that start with other names replace the leaf once. If the older ones restored theirs, a rollout
+                // of new names would never end.
                 Some(fault @ Fault::LacksName { .. }) if self.served.is_some() => {
                     if self.serve(bundle, &usable) {
-                        tracing::warn!(%fault, "another replica has replaced the webhook's certificate");
+                        tracing::warn!(%fault, "another replica has replaced the webhook's certificate with one for other names");
                     }
                     return Ok(Ok(usable));
                 }
@@ -250,23 +251,23 @@ impl Keeper {
         Ok(Err(fault))
     }
 
-    fn repair(&self, bundle: &Bundle, fault: Fault, now: Timestamp) -> Result<Wanted, KeeperError> {
+    fn repair(&self, bundle: &Bundle, fault: Fault, now: Timestamp) -> Result<Desired, KeeperError> {
         let SharedSecret { namespace, name, .. } = &self.shared;
         tracing::info!(namespace, secret = name, %fault, "filling the webhook's Secret");
         let (bundle, usable) = bundle
             .repaired(self.served.as_ref(), &self.names, now, self.resolver.provider())
             .map_err(|source| self.issue(source))?;
-        Ok(Wanted { bundle, usable, why: Why::Fault(fault) })
+        Ok(Desired { bundle, usable, why: Why::Fault(fault) })
     }
 
-    /// The next step to a new authority, if one is due.
-    async fn succeed(
+    /// The next step of a CA rotation, if one is due.
+    async fn rotate(
         &mut self,
         secret: &Secret,
         bundle: &Bundle,
         usable: &Usable,
         now: Timestamp,
-    ) -> Result<Option<Wanted>, KeeperError> {
+    ) -> Result<Option<Desired>, KeeperError> {
         let provider = Arc::clone(self.resolver.provider());
         if bundle.is_foreign(&provider) {
             return Ok(None);
@@ -276,14 +277,14 @@ impl Keeper {
             None => None,
         };
         let annotations = secret.metadata.annotations.as_ref();
-        let standing = CaState {
+        let state = CaState {
             leaf: usable.leaf,
             authority: usable.authority,
             successor,
             predecessors: bundle.has_predecessors(),
             asked: annotations.is_some_and(|annotations| annotations.contains_key(ROTATE_CA_ANNOTATION)),
         };
-        let step = step(&standing, now, self.shared.propagation);
+        let step = step(&state, now, self.shared.propagation);
         let changed = match step {
             RotationStep::Keep => return Ok(None),
             RotationStep::Prepare => bundle.prepared(now),
@@ -294,17 +295,17 @@ impl Keeper {
         let (usable, bundle) = if let Some(changed) = changed {
             changed
         } else {
-            // What the Secret holds does not fit together: the authority that signs does so anew, and stands alone.
-            let alone = bundle.pruned().with_new_leaf(&self.names, now).map_err(|source| self.issue(source))?;
-            let Some(usable) = alone.flawless(&self.names, now, &provider) else { return Ok(None) };
-            (usable, alone)
+            // The content of the Secret is inconsistent: keep the signing CA only, with a new leaf.
+            let pruned = bundle.pruned().with_new_leaf(&self.names, now).map_err(|source| self.issue(source))?;
+            let Some(usable) = pruned.flawless(&self.names, now, &provider) else { return Ok(None) };
+            (usable, pruned)
         };
         let SharedSecret { namespace, name, .. } = &self.shared;
-        tracing::info!(namespace, secret = name, ?step, "the webhook's certificates get another authority");
-        Ok(Some(Wanted { bundle, usable, why: Why::Succession }))
+        tracing::info!(namespace, secret = name, ?step, "rotating the CA of the webhook's certificates");
+        Ok(Some(Desired { bundle, usable, why: Why::Rotation }))
     }
 
-    /// For how long the successor has been seen to be trusted.
+    /// How long the next CA has been trusted.
     async fn trust_in(&mut self, successor: CertificateDer<'static>) -> Trust {
         let now = self.clock.monotonic();
         match trusted_ca::is_trusted(&self.client, &self.shared.registration, &successor).await {
@@ -320,13 +321,16 @@ impl Keeper {
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "cannot see whether the webhook's next authority is trusted; it has to wait");
+                tracing::warn!(
+                    error,
+                    "cannot check whether API servers trust the webhook's next CA; the rotation waits"
+                );
                 Trust::None
             }
         }
     }
 
-    /// Serves a bundle from now on; says whether it is another one than before.
+    /// Serves a bundle from now on; returns whether it differs from the previous one.
     fn serve(&mut self, bundle: &Bundle, usable: &Usable) -> bool {
         if self.served.as_ref() == Some(bundle) {
             return false;
@@ -342,18 +346,21 @@ impl Keeper {
         true
     }
 
-    fn next_look(&self, bundle: &Bundle) -> Duration {
+    fn next_check(&self, bundle: &Bundle) -> Duration {
         if bundle.successor().is_some() { TRUST_INTERVAL.min(self.shared.propagation) } else { CHECK_INTERVAL }
     }
 
-    /// The time by which certificates are made and judged: that of the API server, since that is who has to accept them.
-    /// So a clock that jumps here, or is wrong, replaces nothing.
+    /// The time at which certificates are issued and checked: the API server's, because API servers have to accept them. So
+    /// a wrong or jumping clock on this machine replaces nothing.
     async fn now(&self) -> Timestamp {
         let here = self.clock.now();
         let Some(there) = trusted_ca::api_server_time(&self.client).await else { return here };
         let ahead = here.as_second() - there.as_second();
         if ahead.abs() > CLOCK_TOLERANCE_SECONDS {
-            tracing::warn!(seconds = ahead, "this machine's clock is ahead of the API server's, or behind it");
+            tracing::warn!(
+                seconds = ahead,
+                "this machine's clock differs from the API server's (positive: it is ahead)"
+            );
         }
         there
     }
@@ -364,14 +371,14 @@ impl Keeper {
         secret.ok_or_else(|| self.failure(|namespace, name| KeeperError::Absent { namespace, name }))
     }
 
-    /// Writes a bundle over the Secret that was read; `false` if somebody else has written meanwhile.
-    async fn replace(&self, mut secret: Secret, bundle: &Bundle, does_as_asked: bool) -> Result<bool, KeeperError> {
+    /// Writes a bundle into the Secret that was read; `false` if it was changed in the meantime.
+    async fn replace(&self, mut secret: Secret, bundle: &Bundle, fulfils_request: bool) -> Result<bool, KeeperError> {
         bundle.write(secret.data.get_or_insert_default());
-        if let Some(annotations) = secret.metadata.annotations.as_mut().filter(|_| does_as_asked) {
+        if let Some(annotations) = secret.metadata.annotations.as_mut().filter(|_| fulfils_request) {
             annotations.remove(ROTATE_CA_ANNOTATION);
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        // The resourceVersion that was read goes along, so that of two replicas only one succeeds.
+        // With the resourceVersion that was read, only one of two replicas succeeds.
         let replaced =
             self.within_deadline("update", self.secrets.replace(&self.shared.name, &params, &secret)).await?;
         match replaced {
@@ -401,7 +408,7 @@ impl Keeper {
 }
 
 /// A bundle to write.
-struct Wanted {
+struct Desired {
     bundle: Bundle,
     usable: Usable,
     why: Why,
@@ -409,5 +416,5 @@ struct Wanted {
 
 enum Why {
     Fault(Fault),
-    Succession,
+    Rotation,
 }

@@ -1,11 +1,12 @@
 //! Where the webhook's certificates come from.
 //!
-//! Of its own: replicas make them and share them in a Secret. That is made empty by whoever installs Ensign; a replica
-//! fills it with `update`, so that of several one wins and the others take over what it wrote. The controller copies
-//! `ca.crt` into the webhook's registration. Or of somebody else, in that Secret or in files.
+//! Either its own: replicas issue them and share them in a Secret. The installation creates it empty and a replica fills it
+//! with `update`, so that one replica wins and the others use what it wrote. The controller copies `ca.crt` into the webhook
+//! configuration. Or external ones, in that Secret or in files.
 
 mod bundle;
 mod directory;
+mod fault;
 mod issue;
 mod keeper;
 mod resolver;
@@ -17,10 +18,10 @@ use std::sync::Arc;
 use kube::Client;
 
 pub use self::bundle::{
-    Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, Fault, NEXT_CA_PRIVATE_KEY_KEY, PRIVATE_KEY_KEY,
-    Usable,
+    Bundle, CA_CERTIFICATE_KEY, CA_PRIVATE_KEY_KEY, CERTIFICATE_KEY, NEXT_CA_PRIVATE_KEY_KEY, PRIVATE_KEY_KEY, Usable,
 };
 pub use self::directory::{Directory, DirectoryError};
+pub use self::fault::Fault;
 pub use self::issue::IssueError;
 pub use self::keeper::{Keeper, KeeperError, SharedSecret};
 pub use self::resolver::{Expiry, Resolver};
@@ -30,14 +31,14 @@ use ensign_runtime::clock::SharedClock;
 /// Where the webhook's certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificates {
-    /// From a Secret that the replicas fill.
+    /// A Secret that the replicas fill.
     Shared(SharedSecret),
-    /// From files of somebody else.
+    /// Files that are maintained by something else.
     Directory(PathBuf),
 }
 
 impl Certificates {
-    /// Keeps the resolver loaded, for as long as it is polled.
+    /// Keeps a certificate loaded in the resolver for as long as it is polled.
     pub async fn keep(self, client: Client, names: Vec<String>, clock: SharedClock, resolver: Arc<Resolver>) {
         match self {
             Self::Shared(secret) => Keeper::new(client, secret, names, clock, resolver).run().await,

@@ -1,4 +1,4 @@
-//! The certificate that new connections get; open ones keep theirs.
+//! The certificate for new connections. Open ones keep theirs.
 
 use std::sync::Arc;
 
@@ -8,45 +8,45 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::sync::watch;
 
 use super::bundle::Usable;
+use ensign_runtime::latch::Latch;
 
-/// The last moments of what is served.
+/// When the served certificates expire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiry {
-    /// Of the certificate.
+    /// The certificate itself.
     pub leaf: Timestamp,
-    /// Of the authority.
+    /// The CA that signs such certificates.
     pub authority: Timestamp,
 }
 
-/// Holds the certificate that is served. Handshakes fail as long as there is none.
+/// Holds the served certificate. Without one, handshakes fail.
 #[derive(Debug)]
 pub struct Resolver {
     usable: ArcSwapOption<Usable>,
-    loaded: watch::Sender<bool>,
+    loaded: Latch,
     provider: Arc<CryptoProvider>,
 }
 
 impl Resolver {
     /// A resolver without a certificate.
     pub fn new(provider: Arc<CryptoProvider>) -> Arc<Self> {
-        Arc::new(Self { usable: ArcSwapOption::empty(), loaded: watch::Sender::new(false), provider })
+        Arc::new(Self { usable: ArcSwapOption::empty(), loaded: Latch::default(), provider })
     }
 
     /// Serves this certificate from now on.
     pub fn load(&self, usable: &Usable) {
         self.usable.store(Some(Arc::new(usable.clone())));
-        self.loaded.send_replace(true);
+        self.loaded.set();
     }
 
-    /// The certificate that is served.
+    /// The served certificate.
     pub fn current(&self) -> Option<Arc<CertifiedKey>> {
         self.usable.load().as_ref().map(|usable| Arc::clone(&usable.certified))
     }
 
-    /// When the certificate that is served expires, and when the authority that signs such certificates does.
+    /// When the served certificates expire.
     pub fn expiry(&self) -> Option<Expiry> {
         let usable = self.usable.load();
         usable.as_ref().map(|usable| Expiry { leaf: usable.leaf.until, authority: usable.authority.until })
@@ -54,11 +54,10 @@ impl Resolver {
 
     /// Waits for the first certificate.
     pub async fn loaded(&self) {
-        // An error means that the sender is gone, and it is part of self.
-        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        self.loaded.wait().await;
     }
 
-    /// The provider of cryptography.
+    /// The cryptography provider.
     pub fn provider(&self) -> &Arc<CryptoProvider> {
         &self.provider
     }
@@ -70,7 +69,7 @@ impl Resolver {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // API servers keep their connections and resume none.
+        // API servers keep connections open and don't resume sessions.
         config.send_tls13_tickets = 0;
         Ok(config)
     }

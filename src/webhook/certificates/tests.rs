@@ -45,12 +45,12 @@ fn with(bundle: &Bundle, key: &str, other: Option<&Bundle>) -> Bundle {
 }
 
 #[test]
-fn a_new_bundle_is_good_for_every_name() {
+fn a_new_bundle_is_valid_for_every_name() {
     assert_eq!(check(&issue(), now()), Ok(None));
 }
 
 #[test]
-fn a_bundle_comes_back_from_its_secret_as_it_was_and_other_entries_stay() {
+fn a_bundle_is_read_back_from_its_secret_unchanged_and_other_entries_stay() {
     let bundle = issue();
     let mut data = BTreeMap::from([("other".to_owned(), ByteString(b"kept".to_vec()))]);
     bundle.write(&mut data);
@@ -66,7 +66,7 @@ fn a_secret_without_data_or_with_empty_entries_is_empty() {
 }
 
 #[test]
-fn clocks_that_are_a_little_behind_accept_a_new_certificate() {
+fn clients_whose_clocks_are_slightly_behind_accept_a_new_certificate() {
     assert_eq!(check(&issue(), now() - Duration::from_secs(50 * 60)), Ok(None));
 }
 
@@ -81,20 +81,20 @@ fn an_expired_certificate_is_not_valid_now() {
 }
 
 #[test]
-fn a_certificate_that_ends_soon_can_be_served_but_should_be_replaced() {
+fn a_certificate_that_expires_soon_can_be_served_but_should_be_replaced() {
     assert_eq!(check(&issue(), now() + DAY * 59), Ok(None));
     assert_eq!(check(&issue(), now() + DAY * 61), Ok(Some(Fault::EndsSoon)));
 }
 
 #[test]
-fn a_certificate_that_lacks_a_name_says_which() {
+fn a_certificate_that_lacks_a_name_reports_which() {
     let more = [names(), vec!["new.example".to_owned()]].concat();
     let wanting = issue().check(&more, now(), &provider()).unwrap().wanting;
     assert_eq!(wanting, Some(Fault::LacksName { name: "new.example".to_owned() }));
 }
 
 #[test]
-fn a_certificate_of_another_authority_is_not_signed() {
+fn a_certificate_of_another_ca_is_not_signed() {
     assert_eq!(check(&with(&issue(), CA_CERTIFICATE_KEY, Some(&issue())), now()), Err(Fault::NotSigned));
 }
 
@@ -104,7 +104,7 @@ fn a_key_of_another_certificate_does_not_match() {
 }
 
 #[test]
-fn an_entry_that_is_missing_or_garbage_is_named() {
+fn an_entry_that_is_missing_or_invalid_is_named() {
     for entry in [CA_CERTIFICATE_KEY, CERTIFICATE_KEY, PRIVATE_KEY_KEY] {
         assert_eq!(check(&with(&issue(), entry, None), now()), Err(Fault::Unreadable { entry }));
         let mut data = entries(&issue());
@@ -114,7 +114,7 @@ fn an_entry_that_is_missing_or_garbage_is_named() {
 }
 
 #[test]
-fn a_bundle_without_the_authoritys_key_can_be_served_and_is_somebody_elses() {
+fn a_bundle_without_the_ca_key_can_be_served_and_is_external() {
     let foreign = with(&issue(), CA_PRIVATE_KEY_KEY, None);
     assert_eq!(check(&foreign, now()), Ok(None));
     assert!(foreign.is_foreign(&provider()));
@@ -123,17 +123,17 @@ fn a_bundle_without_the_authoritys_key_can_be_served_and_is_somebody_elses() {
 }
 
 #[test]
-fn an_expired_leaf_is_replaced_under_the_same_authority() {
+fn an_expired_leaf_is_replaced_under_the_same_ca() {
     let old = issue();
     let later = now() + DAY * 100;
     let (new, usable) = old.repaired(None, &names(), later, &provider()).unwrap();
-    assert_eq!(new.ca_certificate(), old.ca_certificate(), "clients go on trusting it");
+    assert_eq!(new.ca_certificate(), old.ca_certificate(), "clients keep trusting it");
     assert_ne!(new, old);
     assert!(usable.wanting.is_none());
 }
 
 #[test]
-fn a_new_name_is_added_under_the_same_authority() {
+fn a_new_name_is_added_under_the_same_ca() {
     let old = issue();
     let more = [names(), vec!["new.example".to_owned()]].concat();
     let (new, _) = old.repaired(None, &more, now(), &provider()).unwrap();
@@ -142,14 +142,14 @@ fn a_new_name_is_added_under_the_same_authority() {
 }
 
 #[test]
-fn a_wiped_secret_gets_back_what_is_served() {
+fn an_emptied_secret_gets_back_the_served_bundle() {
     let served = issue();
     let (restored, _) = Bundle::default().repaired(Some(&served), &names(), now(), &provider()).unwrap();
     assert_eq!(restored, served);
 }
 
 #[test]
-fn a_wiped_secret_gets_a_new_authority_once_what_is_served_has_expired() {
+fn an_emptied_secret_gets_a_new_ca_once_the_served_bundle_has_expired() {
     let served = issue();
     let later = now() + DAY * 100;
     let (fresh, _) = Bundle::default().repaired(Some(&served), &names(), later, &provider()).unwrap();
@@ -158,7 +158,7 @@ fn a_wiped_secret_gets_a_new_authority_once_what_is_served_has_expired() {
 }
 
 #[test]
-fn an_authority_whose_key_does_not_match_is_replaced() {
+fn a_ca_whose_key_does_not_match_is_replaced() {
     let broken = with(&issue(), CA_PRIVATE_KEY_KEY, Some(&issue()));
     let (fresh, _) = broken.repaired(None, &names(), now() + DAY * 100, &provider()).unwrap();
     assert_ne!(fresh.ca_certificate(), broken.ca_certificate());
@@ -166,7 +166,7 @@ fn an_authority_whose_key_does_not_match_is_replaced() {
 }
 
 #[test]
-fn a_bundle_of_two_authorities_trusts_both_and_signs_with_the_first() {
+fn a_bundle_with_two_cas_trusts_both_and_signs_with_the_first() {
     let (new, old) = (issue(), issue());
     let mut data = entries(&new);
     let both = [new.ca_certificate(), old.ca_certificate()].concat();
@@ -181,13 +181,13 @@ fn a_bundle_of_two_authorities_trusts_both_and_signs_with_the_first() {
     assert_eq!(check(&with(&renewed, CA_CERTIFICATE_KEY, Some(&new)), now()), Ok(None), "the new one has signed");
 }
 
-/// An authority that expires a while after leaves of `now` would be renewed.
+/// Shortly before the CA expires, so that a new leaf is cut short.
 fn much_later() -> Timestamp {
     now() + DAY * (10 * 365 - 20)
 }
 
 #[test]
-fn an_authority_that_has_expired_is_trusted_no_more_than_by_an_api_server() {
+fn an_expired_ca_is_not_trusted_as_on_an_api_server() {
     let (old, later) = (issue(), now() + DAY * (10 * 365 + 1));
     let young = Bundle::default().repaired(None, &names(), later, &provider()).unwrap().0;
     let mixed = with(&young, CA_CERTIFICATE_KEY, Some(&old));
@@ -198,14 +198,14 @@ fn an_authority_that_has_expired_is_trusted_no_more_than_by_an_api_server() {
 }
 
 #[test]
-fn a_leaf_does_not_outlive_its_authority() {
+fn a_leaf_does_not_outlive_its_ca() {
     let renewed = issue().with_new_leaf(&names(), much_later()).unwrap();
     let usable = renewed.check(&names(), much_later(), &provider()).unwrap();
     assert_eq!(usable.leaf.until, usable.authority.until);
 }
 
 #[test]
-fn at_every_step_to_a_new_authority_each_leaf_is_trusted_by_who_trusts_the_step_before_or_after() {
+fn at_every_step_of_a_ca_rotation_clients_one_step_behind_or_ahead_trust_the_leaf() {
     let first = issue();
     let prepared = first.prepared(now()).unwrap();
     let switched = prepared.switched(&names(), now()).unwrap();
@@ -221,11 +221,11 @@ fn at_every_step_to_a_new_authority_each_leaf_is_trusted_by_who_trusts_the_step_
     let states: Vec<_> = steps.iter().map(|step| (step.successor().is_some(), step.has_predecessors())).collect();
     assert_eq!(states, [(false, false), (true, false), (false, true), (false, false)]);
     let stale = with(&steps[3], CA_CERTIFICATE_KEY, Some(&steps[0]));
-    assert_eq!(check(&stale, now()), Err(Fault::NotSigned), "it is another authority");
+    assert_eq!(check(&stale, now()), Err(Fault::NotSigned), "it is another CA");
 }
 
 #[test]
-fn a_leaf_that_is_renewed_while_a_successor_waits_is_signed_by_the_present_authority() {
+fn a_leaf_renewed_while_a_next_ca_is_prepared_is_signed_by_the_current_ca() {
     let prepared = issue().prepared(now()).unwrap();
     let (renewed, _) = prepared.repaired(None, &names(), now() + DAY * 61, &provider()).unwrap();
     assert_eq!(renewed.successor(), prepared.successor());
@@ -233,17 +233,17 @@ fn a_leaf_that_is_renewed_while_a_successor_waits_is_signed_by_the_present_autho
 }
 
 #[test]
-fn a_successor_takes_over_from_an_authority_whose_key_is_lost() {
+fn the_next_ca_takes_over_from_one_whose_key_is_lost() {
     let prepared = issue().prepared(now()).unwrap();
     let broken = with(&prepared, CA_PRIVATE_KEY_KEY, None);
     assert!(!broken.is_foreign(&provider()));
     let (repaired, _) = broken.repaired(None, &names(), now() + DAY * 100, &provider()).unwrap();
-    assert!(repaired.ca_certificate().len() == prepared.ca_certificate().len(), "clients go on trusting it");
+    assert!(repaired.ca_certificate().len() == prepared.ca_certificate().len(), "clients keep trusting it");
     assert_eq!(repaired.successor(), None);
 }
 
 #[test]
-fn the_key_of_a_successor_goes_from_the_secret_with_the_switch() {
+fn the_key_of_the_next_ca_is_removed_from_its_entry_with_the_switch() {
     let prepared = issue().prepared(now()).unwrap();
     let mut data = entries(&prepared);
     assert!(data.contains_key(NEXT_CA_PRIVATE_KEY_KEY));
@@ -253,7 +253,7 @@ fn the_key_of_a_successor_goes_from_the_secret_with_the_switch() {
 }
 
 #[test]
-fn what_is_loaded_says_when_it_ends() {
+fn the_expiry_of_the_loaded_certificates_is_reported() {
     let resolver = Resolver::new(Arc::new(provider()));
     assert_eq!(resolver.expiry(), None);
     resolver.load(&issue().check(&names(), now(), &provider()).unwrap());

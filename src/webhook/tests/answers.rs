@@ -1,4 +1,4 @@
-//! Answers to reviews.
+//! Responses to reviews.
 
 use super::*;
 
@@ -20,13 +20,13 @@ async fn an_unmatched_pod_is_allowed_without_a_patch() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_answered_in_the_same_way() {
+async fn a_dry_run_gets_the_same_response() {
     let dry = ask(resolved_app(), &review(&json!({"request": {"dryRun": true}}))).await;
     assert_eq!(dry, ask(resolved_app(), &review(&json!({}))).await);
 }
 
 #[tokio::test]
-async fn a_refusal_carries_code_reason_and_message() {
+async fn a_denial_has_a_code_a_reason_and_a_message() {
     let response = ask(app(filled([]), &Arc::default()), &labelled(&json!({}))).await;
     assert_eq!(response["allowed"], false);
     assert_eq!(response["status"]["code"], 403);
@@ -45,7 +45,7 @@ async fn warnings_are_passed_on() {
 }
 
 #[tokio::test]
-async fn the_namespace_of_the_request_counts_and_the_pods_own_is_a_fallback() {
+async fn the_namespace_of_the_request_takes_precedence_over_that_of_the_pod() {
     let elsewhere = json!({"request": {"object": {"metadata": {"namespace": "elsewhere"}}}});
     assert!(ask(resolved_app(), &review(&elsewhere)).await["patch"].is_string());
     let fallback = json!({"request": {"namespace": null, "object": {"metadata": {"namespace": "shop"}}}});
@@ -53,7 +53,7 @@ async fn the_namespace_of_the_request_counts_and_the_pods_own_is_a_fallback() {
 }
 
 #[tokio::test]
-async fn other_operations_and_resources_are_allowed_untouched() {
+async fn other_operations_and_resources_are_allowed_unchanged() {
     let others = [
         json!({"operation": "UPDATE"}),
         json!({"operation": "DELETE", "object": null}),

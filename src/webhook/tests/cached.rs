@@ -7,25 +7,25 @@ fn names(index: &Index, service_account: &str) -> Vec<String> {
     found.iter().flat_map(|bindings| bindings.iter()).map(|binding| binding.name.to_string()).collect()
 }
 
-fn follow(index: &Arc<Index>, event: &Event<Guarded>) {
-    Follower::new(Arc::clone(index)).follow(event);
+fn change(index: &Arc<Index>, event: Event<Guarded>) {
+    follow(&mut Follower::new(Arc::clone(index)), event);
 }
 
 #[test]
 fn the_index_follows_additions_changes_and_deletions() {
     let index = filled([object("a", &json!({})), object("b", &json!({}))]);
     assert_eq!(names(&index, "orders"), ["a", "b"]);
-    follow(&index, &Event::Apply(object("c", &json!({}))));
-    follow(&index, &Event::Apply(object("a", &json!({"status": {"clientID": "new"}}))));
+    change(&index, Event::Apply(object("c", &json!({}))));
+    change(&index, Event::Apply(object("a", &json!({"status": {"clientID": "new"}}))));
     assert_eq!(names(&index, "orders"), ["b", "c", "a"]);
-    follow(&index, &Event::Delete(object("b", &json!({}))));
+    change(&index, Event::Delete(object("b", &json!({}))));
     assert_eq!(names(&index, "orders"), ["c", "a"]);
 }
 
 #[test]
-fn a_binding_made_anew_for_another_service_account_moves() {
+fn a_binding_recreated_for_another_service_account_moves() {
     let index = filled([object("a", &json!({}))]);
-    follow(&index, &Event::Apply(object("a", &json!({"spec": {"serviceAccountName": "pay"}}))));
+    change(&index, Event::Apply(object("a", &json!({"spec": {"serviceAccountName": "pay"}}))));
     assert!(names(&index, "orders").is_empty());
     assert_eq!(names(&index, "pay"), ["a"]);
 }
@@ -37,25 +37,25 @@ fn bindings_of_other_namespaces_are_not_found() {
 }
 
 #[test]
-fn the_last_known_bindings_serve_until_a_restarted_watch_is_complete() {
+fn the_last_known_bindings_are_used_until_a_restarted_watch_is_complete() {
     let index = filled([object("old", &json!({}))]);
     let mut follower = Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
-    follower.follow(&Event::InitApply(object("new", &json!({}))));
+    follow(&mut follower, Event::Init);
+    follow(&mut follower, Event::InitApply(object("new", &json!({}))));
     assert_eq!(names(&index, "orders"), ["old"]);
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::InitDone);
     assert_eq!(names(&index, "orders"), ["new"]);
 }
 
 #[test]
-fn a_list_that_comes_in_anew_shares_what_has_not_changed() {
+fn a_new_list_shares_bindings_that_have_not_changed() {
     let index = filled([object("same", &json!({})), object("changed", &json!({}))]);
     let before = index.find("shop", "orders").unwrap();
     let mut follower = Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
-    follower.follow(&Event::InitApply(object("same", &json!({}))));
-    follower.follow(&Event::InitApply(object("changed", &json!({"spec": {"injection": {"clientIDEnv": "ID"}}}))));
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::Init);
+    follow(&mut follower, Event::InitApply(object("same", &json!({}))));
+    follow(&mut follower, Event::InitApply(object("changed", &json!({"spec": {"injection": {"clientIDEnv": "ID"}}}))));
+    follow(&mut follower, Event::InitDone);
     let after = index.find("shop", "orders").unwrap();
     assert_eq!(names(&index, "orders"), ["same", "changed"]);
     assert!(Arc::ptr_eq(&before[0], &after[0]));
@@ -66,24 +66,24 @@ fn a_list_that_comes_in_anew_shares_what_has_not_changed() {
 fn the_index_is_initialised_by_its_first_complete_list() {
     let index = Arc::new(Index::default());
     let mut follower = Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
-    follower.follow(&Event::InitApply(object("a", &json!({}))));
+    follow(&mut follower, Event::Init);
+    follow(&mut follower, Event::InitApply(object("a", &json!({}))));
     assert!(!index.is_initialised());
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::InitDone);
     assert!(index.is_initialised());
 }
 
 #[test]
 fn a_malformed_binding_is_dropped_and_the_others_stay() {
     let index = filled([object("a", &json!({})), object("b", &json!({}))]);
-    follow(&index, &Event::Apply(object("a", &json!({"spec": {"identityRef": 7}}))));
+    change(&index, Event::Apply(object("a", &json!({"spec": {"identityRef": 7}}))));
     assert_eq!(names(&index, "orders"), ["b"]);
-    follow(&index, &Event::Delete(object("b", &json!({"spec": null}))));
+    change(&index, Event::Delete(object("b", &json!({"spec": null}))));
     assert!(index.find("shop", "orders").is_none());
 }
 
 #[test]
-fn bindings_on_one_identity_share_its_words() {
+fn bindings_to_one_identity_share_its_texts() {
     let status = json!({"status": {"clientID": "id", "tenantID": "tenant", "conditions": []}});
     let index = filled([object("one", &status), object("two", &status)]);
     let [one, two] = &index.find("shop", "orders").unwrap()[..] else { panic!("two bindings") };

@@ -1,4 +1,4 @@
-//! Compatibility mode: where the annotations of service accounts come from.
+//! Compatibility mode: where annotations of service accounts are read.
 
 use super::service_account_store::{self, AccountError, Accounts, Metadata, ReadAccount};
 use super::*;
@@ -8,18 +8,18 @@ use ensign_core::admission::azure_workload_identity::{
 };
 use ensign_core::assess::CLIENT_ID_ANNOTATION;
 
-/// Answers as told, and counts the questions.
+/// Returns the given accounts, or fails, and counts the calls.
 #[derive(Default)]
 struct FakeAccounts {
     accounts: HashMap<String, Value>,
     fails: bool,
-    asked: Mutex<usize>,
+    calls: Mutex<usize>,
 }
 
 #[async_trait]
 impl ReadAccount for FakeAccounts {
     async fn read(&self, namespace: &str, name: &str) -> Result<Account, AccountError> {
-        *self.asked.lock().unwrap() += 1;
+        *self.calls.lock() += 1;
         if self.fails {
             return Err(AccountError::TimedOut { namespace: namespace.to_owned(), name: name.to_owned() });
         }
@@ -40,8 +40,8 @@ fn failing() -> Arc<FakeAccounts> {
     Arc::new(FakeAccounts { fails: true, ..FakeAccounts::default() })
 }
 
-fn asked(source: &FakeAccounts) -> usize {
-    *source.asked.lock().unwrap()
+fn calls(source: &FakeAccounts) -> usize {
+    *source.calls.lock()
 }
 
 fn metadata(name: &str, annotations: &Value) -> Metadata {
@@ -52,12 +52,16 @@ fn metadata(name: &str, annotations: &Value) -> Metadata {
 fn cached(accounts: impl IntoIterator<Item = Metadata>) -> Arc<service_account_store::Index> {
     let index = Arc::new(service_account_store::Index::default());
     let mut follower = service_account_store::Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
+    follow(&mut follower, Event::Init);
     for account in accounts {
-        follower.follow(&Event::InitApply(account));
+        follow(&mut follower, Event::InitApply(account));
     }
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::InitDone);
     index
+}
+
+fn follow(follower: &mut service_account_store::Follower, event: Event<Metadata>) {
+    reflector::deliver(event, service_account_store::LOG, follower);
 }
 
 fn app(index: Arc<service_account_store::Index>, source: &Arc<FakeAccounts>) -> Router {
@@ -75,88 +79,88 @@ fn app(index: Arc<service_account_store::Index>, source: &Arc<FakeAccounts>) -> 
     server::router(Arc::new(admission), RequestLimits::default())
 }
 
-fn asking() -> Value {
+fn opted_in() -> Value {
     review(&json!({"request": {"object": {"metadata": {"labels": {USE_LABEL: "true"}}}}}))
 }
 
 fn client_id(response: &Value) -> Option<Value> {
-    let mut pod = asking()["request"]["object"].clone();
+    let mut pod = opted_in()["request"]["object"].clone();
     json_patch::patch(&mut pod, &patch_of(response)).unwrap();
     let env = pod["spec"]["containers"][0]["env"].as_array().unwrap().clone();
     env.into_iter().find(|one| one["name"] == "AZURE_CLIENT_ID").map(|one| one["value"].clone())
 }
 
 #[tokio::test]
-async fn a_cached_client_id_asks_nobody() {
+async fn a_cached_client_id_needs_no_read() {
     let source = failing();
     let index = cached([metadata("orders", &json!({CLIENT_ID_ANNOTATION: "cached"}))]);
-    assert_eq!(client_id(&ask(app(index, &source), &asking()).await), Some(json!("cached")));
-    assert_eq!(asked(&source), 0);
+    assert_eq!(client_id(&ask(app(index, &source), &opted_in()).await), Some(json!("cached")));
+    assert_eq!(calls(&source), 0);
 }
 
 #[tokio::test]
-async fn an_account_that_the_cache_does_not_know_is_read_at_the_source() {
+async fn an_account_that_is_not_cached_is_read_from_the_source() {
     let source = source(&json!({CLIENT_ID_ANNOTATION: "live"}));
-    assert_eq!(client_id(&ask(app(cached([]), &source), &asking()).await), Some(json!("live")));
+    assert_eq!(client_id(&ask(app(cached([]), &source), &opted_in()).await), Some(json!("live")));
 }
 
 #[tokio::test]
-async fn a_cached_account_without_a_client_id_is_read_again_and_serves_if_that_fails() {
+async fn a_cached_account_without_a_client_id_is_read_again_and_used_if_that_fails() {
     let index = || cached([metadata("orders", &json!({EXPIRATION_ANNOTATION: "7200"}))]);
     let late = source(&json!({CLIENT_ID_ANNOTATION: "late"}));
-    assert_eq!(client_id(&ask(app(index(), &late), &asking()).await), Some(json!("late")));
-    let response = ask(app(index(), &failing()), &asking()).await;
+    assert_eq!(client_id(&ask(app(index(), &late), &opted_in()).await), Some(json!("late")));
+    let response = ask(app(index(), &failing()), &opted_in()).await;
     assert_eq!(client_id(&response), None);
     let patch = serde_json::to_string(&patch_of(&response)).unwrap();
     assert!(patch.contains("7200"), "{patch}");
 }
 
 #[tokio::test]
-async fn an_account_that_exists_nowhere_refuses_the_pod() {
-    let response = ask(app(cached([]), &Arc::default()), &asking()).await;
+async fn a_pod_whose_account_does_not_exist_is_denied() {
+    let response = ask(app(cached([]), &Arc::default()), &opted_in()).await;
     assert_eq!(response["allowed"], false);
-    let said = response["status"]["message"].as_str().unwrap();
-    assert!(said.contains("serviceaccounts \"orders\" not found"), "{said}");
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("serviceaccounts \"orders\" not found"), "{message}");
 }
 
 #[tokio::test]
-async fn an_account_that_cannot_be_read_is_no_answer() {
-    let (status, text) = post(app(cached([]), &failing()), "application/json", asking().to_string()).await;
+async fn an_account_that_cannot_be_read_fails_the_request() {
+    let (status, text) = post(app(cached([]), &failing()), "application/json", opted_in().to_string()).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(text.contains("retry"), "{text}");
 }
 
 #[tokio::test]
-async fn pods_without_the_upstreams_label_depend_on_no_account() {
+async fn pods_without_the_upstream_label_depend_on_no_account() {
     let source = failing();
     assert_eq!(ask(app(cached([]), &source), &review(&json!({}))).await["allowed"], true);
-    assert_eq!(asked(&source), 0);
+    assert_eq!(calls(&source), 0);
 }
 
 #[test]
 fn the_index_follows_changes_and_deletions() {
     let index = cached([metadata("a", &json!({CLIENT_ID_ANNOTATION: "1"})), metadata("b", &json!({}))]);
     let mut follower = service_account_store::Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Apply(metadata("b", &json!({CLIENT_ID_ANNOTATION: "2"}))));
+    follow(&mut follower, Event::Apply(metadata("b", &json!({CLIENT_ID_ANNOTATION: "2"}))));
     assert!(index.find("shop", "b").is_some_and(|annotations| annotations.name_a_client_id()));
-    follower.follow(&Event::Delete(metadata("a", &json!({}))));
+    follow(&mut follower, Event::Delete(metadata("a", &json!({}))));
     assert!(index.find("shop", "a").is_none());
-    follower.follow(&Event::Delete(metadata("b", &json!({}))));
+    follow(&mut follower, Event::Delete(metadata("b", &json!({}))));
     assert!(index.find("shop", "b").is_none());
 }
 
 #[test]
-fn what_a_tenant_could_fill_the_memory_with_is_not_kept() {
+fn annotations_that_could_fill_the_memory_are_not_cached() {
     let long = metadata("a", &json!({CLIENT_ID_ANNOTATION: "x".repeat(2_000)}));
     assert!(cached([long.clone()]).find("shop", "a").is_none());
-    // Also where a shorter one was kept before.
+    // Nor does a shorter one that was cached before stay.
     let index = cached([metadata("a", &json!({CLIENT_ID_ANNOTATION: "short"}))]);
-    service_account_store::Follower::new(Arc::clone(&index)).follow(&Event::Apply(long));
+    follow(&mut service_account_store::Follower::new(Arc::clone(&index)), Event::Apply(long));
     assert!(index.find("shop", "a").is_none());
 }
 
 #[test]
-fn of_the_metadata_only_what_is_asked_for_is_taken_in() {
+fn only_the_used_metadata_is_kept() {
     let mut account = metadata("a", &json!({CLIENT_ID_ANNOTATION: "id", "other/annotation": "x".repeat(2_000)}));
     account.metadata.labels = Some([("team".to_owned(), "orders".to_owned())].into());
     account.metadata.resource_version = Some("7".to_owned());
@@ -166,10 +170,10 @@ fn of_the_metadata_only_what_is_asked_for_is_taken_in() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_service_account_with_very_large_annotations() {
+fn nothing_is_cached_of_a_service_account_with_very_large_annotations() {
     let large = "x".repeat(200_000);
     let mut follower = service_account_store::Follower::new(Arc::default());
-    follower.follow(&Event::Apply(metadata("orders", &json!({"azure.workload.identity/client-id": large}))));
+    follow(&mut follower, Event::Apply(metadata("orders", &json!({"azure.workload.identity/client-id": large}))));
     assert!(!format!("{follower:?}").contains(&large));
 }
 
@@ -178,7 +182,7 @@ fn service_accounts_of_one_tenant_share_its_id() {
     let annotations = json!({"azure.workload.identity/tenant-id": "one-tenant"});
     let mut follower = service_account_store::Follower::new(Arc::default());
     for name in ["orders", "billing"] {
-        follower.follow(&Event::Apply(metadata(name, &annotations)));
+        follow(&mut follower, Event::Apply(metadata(name, &annotations)));
     }
     let known = format!("{follower:?}");
     assert_eq!(known.matches("one-tenant").count(), 3, "two accounts and the shared text: {known}");

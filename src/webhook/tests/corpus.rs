@@ -1,11 +1,11 @@
-//! The reviews that fuzzing starts from.
+//! The reviews in the fuzzing corpus.
 
 use std::path::Path;
 
 use super::*;
 
 #[tokio::test]
-async fn every_review_of_the_corpus_is_one_and_gets_an_answer() {
+async fn every_review_of_the_corpus_is_valid_and_gets_a_response() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/review");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {

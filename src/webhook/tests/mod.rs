@@ -1,4 +1,4 @@
-//! The webhook without Kubernetes: its router, its cache, and its TLS with a real client.
+//! The webhook without Kubernetes: its router, its caches, and its TLS with a real client.
 
 mod answers;
 mod bad_requests;
@@ -9,7 +9,6 @@ mod live_lookups;
 mod over_tls;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +18,7 @@ use axum::http::{Request, StatusCode, header};
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -27,19 +27,20 @@ use super::certificates::{Bundle, Usable};
 use super::live_lookup::{Lookup, LookupError};
 use super::*;
 use ensign_core::admission::Binding;
+use ensign_runtime::reflector;
 
-/// Answers as told, and counts the questions.
+/// Returns the given bindings, or fails, and counts the calls.
 #[derive(Default)]
 struct FakeLookup {
     bindings: HashMap<String, Vec<Arc<Binding>>>,
     fails: bool,
-    asked: Mutex<usize>,
+    calls: Mutex<usize>,
 }
 
 #[async_trait]
 impl Lookup for FakeLookup {
     async fn bindings(&self, namespace: &str) -> Result<Vec<Arc<Binding>>, LookupError> {
-        *self.asked.lock().unwrap() += 1;
+        *self.calls.lock() += 1;
         if self.fails {
             return Err(LookupError::TimedOut { namespace: namespace.to_owned() });
         }
@@ -69,12 +70,16 @@ fn binding(change: &Value) -> Arc<Binding> {
 fn filled(objects: impl IntoIterator<Item = Guarded>) -> Arc<Index> {
     let index = Arc::new(Index::default());
     let mut follower = Follower::new(Arc::clone(&index));
-    follower.follow(&Event::Init);
+    follow(&mut follower, Event::Init);
     for object in objects {
-        follower.follow(&Event::InitApply(object));
+        follow(&mut follower, Event::InitApply(object));
     }
-    follower.follow(&Event::InitDone);
+    follow(&mut follower, Event::InitDone);
     index
+}
+
+fn follow(follower: &mut Follower, event: Event<Guarded>) {
+    reflector::deliver(event, binding_store::LOG, follower);
 }
 
 fn app(index: Arc<Index>, lookup: &Arc<FakeLookup>) -> Router {

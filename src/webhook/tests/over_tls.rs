@@ -36,8 +36,8 @@ fn start_with(app: Router, connections: usize, lame_duck: Duration) -> (Server, 
 
 fn client(bundle: &Bundle) -> reqwest::ClientBuilder {
     ensign_runtime::tls::install_provider();
-    let authority = reqwest::Certificate::from_pem(bundle.ca_certificate()).unwrap();
-    reqwest::Client::builder().tls_certs_only([authority]).no_proxy().timeout(Duration::from_secs(20))
+    let ca = reqwest::Certificate::from_pem(bundle.ca_certificate()).unwrap();
+    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(Duration::from_secs(20))
 }
 
 async fn post(client: &reqwest::Client, url: &str) -> reqwest::Result<reqwest::Response> {
@@ -45,7 +45,7 @@ async fn post(client: &reqwest::Client, url: &str) -> reqwest::Result<reqwest::R
 }
 
 #[tokio::test]
-async fn a_client_that_trusts_the_authority_is_answered_by_address_and_by_name() {
+async fn a_client_that_trusts_the_ca_is_served_by_address_and_by_name() {
     let (server, bundle) = start(resolved_app());
     let client = client(&bundle).resolve(NAMES[1], server.address).build().unwrap();
     for name in NAMES {
@@ -57,14 +57,14 @@ async fn a_client_that_trusts_the_authority_is_answered_by_address_and_by_name()
 }
 
 #[tokio::test]
-async fn tls_1_2_is_refused() {
+async fn tls_1_2_is_rejected() {
     let (server, bundle) = start(resolved_app());
     let old = client(&bundle).tls_version_max(reqwest::tls::Version::TLS_1_2).build().unwrap();
     assert!(post(&old, &format!("https://{}/mutate-pods", server.address)).await.unwrap_err().is_connect());
 }
 
 #[tokio::test]
-async fn clients_that_know_http_2_too_are_served_over_http_1_1() {
+async fn clients_that_support_http_2_are_served_over_http_1_1() {
     let (server, bundle) = start(resolved_app());
     let address = server.address;
     let negotiated = tokio::task::spawn_blocking(move || {
@@ -84,7 +84,7 @@ async fn clients_that_know_http_2_too_are_served_over_http_1_1() {
 }
 
 #[tokio::test]
-async fn a_client_that_trusts_another_authority_turns_away() {
+async fn a_client_that_trusts_another_ca_does_not_connect() {
     let (server, _) = start(resolved_app());
     let (other, _) = issue();
     let client = client(&other).build().unwrap();
@@ -92,7 +92,7 @@ async fn a_client_that_trusts_another_authority_turns_away() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_served_to_new_connections_and_open_ones_go_on() {
+async fn a_new_certificate_is_served_to_new_connections_and_open_ones_stay() {
     let (server, bundle) = start(resolved_app());
     let url = format!("https://{}/mutate-pods", server.address);
     let open = client(&bundle).build().unwrap();
@@ -107,7 +107,7 @@ async fn a_new_certificate_is_served_to_new_connections_and_open_ones_go_on() {
     assert!(post(&stale, &url).await.is_err());
 }
 
-/// Lets a lookup finish when it is told to.
+/// Blocks lookups until it is opened.
 struct Gate {
     entered: tokio::sync::Notify,
     open: tokio::sync::Notify,
@@ -123,7 +123,7 @@ impl Lookup for Gate {
 }
 
 #[tokio::test]
-async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
+async fn a_stop_lets_requests_in_flight_finish_and_accepts_no_new_connections() {
     let gate = Arc::new(Gate { entered: tokio::sync::Notify::new(), open: tokio::sync::Notify::new() });
     let config = Config {
         authority_host: String::new(),
@@ -139,7 +139,7 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
     let (server, bundle) = start(app);
     let url = format!("https://{}/mutate-pods", server.address);
     let slow = client(&bundle).build().unwrap();
-    let under_way = tokio::spawn({
+    let in_flight = tokio::spawn({
         let url = url.clone();
         async move { post(&slow, &url).await }
     });
@@ -150,31 +150,31 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("no new connection is taken");
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("no new connection is accepted");
     gate.open.notify_one();
-    assert_eq!(under_way.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(in_flight.await.unwrap().unwrap().status(), StatusCode::OK);
     server.task.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_server_that_stops_goes_on_for_a_while_and_asks_its_clients_to_go_elsewhere() {
+async fn a_stopping_server_keeps_serving_for_a_while_and_asks_clients_to_reconnect() {
     let (server, bundle) = start_with(resolved_app(), 100, Duration::from_secs(600));
     let url = format!("https://{}/mutate-pods", server.address);
     let open = client(&bundle).build().unwrap();
-    let goes = |response: &reqwest::Response| response.headers().get(header::CONNECTION).cloned();
-    assert_eq!(goes(&post(&open, &url).await.unwrap()), None);
+    let connection_header = |response: &reqwest::Response| response.headers().get(header::CONNECTION).cloned();
+    assert_eq!(connection_header(&post(&open, &url).await.unwrap()), None);
     server.stop.cancel();
     for client in [open, client(&bundle).build().unwrap()] {
         let response = post(&client, &url).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(goes(&response).unwrap(), "close");
+        assert_eq!(connection_header(&response).unwrap(), "close");
     }
     assert!(!server.task.is_finished());
     server.task.abort();
 }
 
 #[tokio::test]
-async fn connections_that_send_nothing_make_room_for_those_that_do() {
+async fn connections_that_send_nothing_are_closed_for_those_that_do() {
     let (server, bundle) = start_with(resolved_app(), 2, Duration::ZERO);
     let url = format!("https://{}/mutate-pods", server.address);
     let first = client(&bundle).build().unwrap();
@@ -183,7 +183,7 @@ async fn connections_that_send_nothing_make_room_for_those_that_do() {
     for _ in 0..5 {
         silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
     }
-    // The last one is still there, the others were closed to make room.
+    // The last one is still open; the others were closed to make room.
     for closed in &mut silent[..4] {
         let mut byte = [0];
         let read = tokio::time::timeout(Duration::from_secs(20), tokio::io::AsyncReadExt::read(closed, &mut byte));

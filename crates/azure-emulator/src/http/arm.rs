@@ -1,25 +1,25 @@
-//! ARM over HTTP: the bearer token, the headers, and the time that a write takes.
+//! ARM over HTTP: bearer tokens, headers, and the duration of writes.
 
 use std::time::{Duration, Instant};
 
 use super::exchange::{Incoming, Reply};
 use super::log::Kind;
-use super::{Shared, lock};
+use super::shared::Shared;
 use crate::state::IdentityId;
 use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
 use crate::state::text::redact;
 
-/// How often a write looks whether it has taken long enough.
+/// How often a write checks whether it has taken long enough.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
 
 pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
     let mut principal_id = None;
     let reply = match authenticate(shared, incoming) {
-        Err(error) => refusal(shared, &error),
+        Err(error) => error_reply(shared, &error),
         Ok(caller) => {
             let answered = operate(shared, incoming, &caller).await;
             principal_id = Some(caller.object_id);
-            answered.map_or_else(|error| refusal(shared, &error), success)
+            answered.map_or_else(|error| error_reply(shared, &error), success)
         }
     };
     let remaining = match incoming.kind {
@@ -49,15 +49,15 @@ fn success(answer: ArmAnswer) -> Reply {
     }
 }
 
-fn refusal(shared: &Shared, error: &ArmError) -> Reply {
-    // A client that puts a token into the wrong place does not read it back.
+fn error_reply(shared: &Shared, error: &ArmError) -> Reply {
+    // A token that a client has put in the wrong place is not repeated.
     let shown = ArmError { message: redact(&error.message), ..error.clone() };
     let mut reply = Reply::json(error.status, &shown.envelope()).error_code(error.code.clone());
     if let Some(seconds) = error.retry_after {
         reply = reply.with("retry-after", &seconds.to_string());
     }
     if error.status == 401 {
-        let authority = format!("{}/{}", shared.base_url, lock(&shared.state).tenant_id);
+        let authority = format!("{}/{}", shared.base_url, shared.state.lock().tenant_id);
         let challenge = format!(
             "Bearer authorization_uri=\"{authority}\", error=\"invalid_token\", error_description=\"{}\"",
             shown.message.replace('"', "'")
@@ -74,7 +74,7 @@ fn authenticate(shared: &Shared, incoming: &Incoming) -> Result<Caller, ArmError
         return Err(bearer::missing());
     }
     let claims = shared.signer.verify(token.trim(), &shared.base_url).ok_or_else(bearer::invalid)?;
-    bearer::caller(&lock(&shared.state), &claims, &shared.base_url, shared.clock.now())
+    bearer::caller(&shared.state.lock(), &claims, &shared.base_url, shared.clock.now())
 }
 
 async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Result<ArmAnswer, ArmError> {
@@ -86,9 +86,9 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         caller,
     };
     let (operation, write) = {
-        let mut state = lock(&shared.state);
+        let mut state = shared.state.lock();
         let operation = arm::plan(&state, &request)?;
-        if let Some(limits) = &mut *lock(&shared.limits) {
+        if let Some(limits) = &mut *shared.limits.lock() {
             limits.admit(&operation, caller)?;
         }
         arm::check(&state, &operation, shared.clock.now())?;
@@ -102,25 +102,25 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
         (operation, write)
     };
     if let Some(write) = &write {
-        write.take_its_time().await;
+        write.wait().await;
     }
     let origin = incoming.origin(&shared.base_url);
-    arm::apply(&mut lock(&shared.state), operation, &origin, shared.clock.now())
+    arm::apply(&mut shared.state.lock(), operation, &origin, shared.clock.now())
 }
 
-/// A write of a credential that is under way, until it is dropped.
+/// A write of a credential in progress, until it is dropped.
 struct CredentialWrite<'a> {
     shared: &'a Shared,
     identity: IdentityId,
 }
 
 impl CredentialWrite<'_> {
-    /// Takes as long as the settings say, which may change meanwhile: a test stretches a write and ends it at will.
-    async fn take_its_time(&self) {
-        let begun = Instant::now();
+    /// Waits as long as the settings require. They may change meanwhile, so that a test can end a write at will.
+    async fn wait(&self) {
+        let started = Instant::now();
         loop {
-            let latency = Duration::from_millis(lock(&self.shared.state).settings.write_latency_ms);
-            let left = latency.saturating_sub(begun.elapsed());
+            let latency = Duration::from_millis(self.shared.state.lock().settings.write_latency_ms);
+            let left = latency.saturating_sub(started.elapsed());
             if left.is_zero() {
                 return;
             }
@@ -131,6 +131,6 @@ impl CredentialWrite<'_> {
 
 impl Drop for CredentialWrite<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.state).end_credential_write(&self.identity);
+        self.shared.state.lock().end_credential_write(&self.identity);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultPlan, FaultRule};
 use super::log::LogFilter;
-use super::{Shared, lock};
+use super::shared::Shared;
 use crate::state::StateDocument;
 use crate::state::arm::ArmError;
 use crate::state::text::{query_parameter, read_object, redact};
@@ -20,13 +20,13 @@ pub(super) fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
         ("state/reset", &Method::POST) => reset(shared),
         ("log", &Method::GET) => log(shared, &incoming.query),
         ("log", &Method::DELETE) => {
-            lock(&shared.log).clear();
+            shared.log.lock().clear();
             Ok(Reply::empty(204))
         }
         ("faults", &Method::GET) => Ok(faults(shared)),
         ("faults", &Method::PUT) => put_faults(shared, &incoming.body),
         ("faults", &Method::DELETE) => {
-            *lock(&shared.faults) = FaultPlan::default();
+            *shared.faults.lock() = FaultPlan::default();
             Ok(Reply::empty(204))
         }
         ("arm-token", &Method::GET) => arm_token(shared),
@@ -43,7 +43,7 @@ fn bad(message: impl Into<String>) -> ArmError {
 }
 
 fn state(shared: &Shared) -> Reply {
-    Reply::json(200, &json!(StateDocument::from(&*lock(&shared.state))))
+    Reply::json(200, &json!(StateDocument::from(&*shared.state.lock())))
 }
 
 fn put_state(shared: &Shared, body: &[u8]) -> Result<Reply, ArmError> {
@@ -67,11 +67,11 @@ fn log(shared: &Shared, query: &str) -> Result<Reply, ArmError> {
         path: query_parameter(query, "path"),
         since,
     };
-    Ok(Reply::json(200, &json!(lock(&shared.log).list(&filter))))
+    Ok(Reply::json(200, &json!(shared.log.lock().list(&filter))))
 }
 
 fn faults(shared: &Shared) -> Reply {
-    Reply::json(200, &json!(lock(&shared.faults).rules()))
+    Reply::json(200, &json!(shared.faults.lock().rules()))
 }
 
 fn put_faults(shared: &Shared, body: &[u8]) -> Result<Reply, ArmError> {
@@ -82,7 +82,7 @@ fn put_faults(shared: &Shared, body: &[u8]) -> Result<Reply, ArmError> {
     if let Some(rule) = rules.iter().find(senseless) {
         return Err(bad(format!("a status from 200 to 599 is needed: {}", json!(rule))));
     }
-    *lock(&shared.faults) = FaultPlan::new(rules);
+    *shared.faults.lock() = FaultPlan::new(rules);
     Ok(faults(shared))
 }
 

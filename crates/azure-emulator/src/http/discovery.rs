@@ -1,10 +1,10 @@
-//! Entra's metadata: OpenID configuration, signing keys, and instance discovery for SDKs that insist on it.
+//! Entra's metadata: OpenID configuration, signing keys, and instance discovery for SDKs that require it.
 
 use axum::http::Method;
 use serde_json::json;
 
 use super::exchange::{Incoming, Reply};
-use super::{Shared, lock};
+use super::shared::Shared;
 use crate::state::entra::EntraError;
 use crate::state::text::{percent_decode, query_parameter};
 
@@ -41,7 +41,7 @@ pub(super) fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
 
 fn configuration(shared: &Shared, incoming: &Incoming, origin: &str, tenant: &str, version: &str) -> Reply {
     let tenant = {
-        let state = lock(&shared.state);
+        let state = shared.state.lock();
         let common = ["common", "organizations"].contains(&tenant);
         if !common && !state.has_tenant(tenant) {
             let error = EntraError::tenant_not_found(tenant);
@@ -78,11 +78,12 @@ fn configuration(shared: &Shared, incoming: &Incoming, origin: &str, tenant: &st
 
 fn instance(shared: &Shared, incoming: &Incoming, origin: &str) -> Reply {
     let host = origin.trim_start_matches("https://");
-    // The endpoint that a client asks about names the tenant.
-    let asked = query_parameter(&incoming.query, "authorization_endpoint").and_then(|url| url::Url::parse(&url).ok());
-    let tenant = asked
+    // The endpoint in the query names the tenant.
+    let endpoint =
+        query_parameter(&incoming.query, "authorization_endpoint").and_then(|url| url::Url::parse(&url).ok());
+    let tenant = endpoint
         .and_then(|url| url.path_segments().and_then(|mut segments| segments.next().map(str::to_owned)))
-        .filter(|tenant| lock(&shared.state).has_tenant(tenant))
+        .filter(|tenant| shared.state.lock().has_tenant(tenant))
         .unwrap_or_else(|| "common".to_owned());
     Reply::json(
         200,

@@ -1,4 +1,4 @@
-//! A request that has been read, and the reply it gets.
+//! A request that has been read, and its reply.
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
@@ -28,7 +28,7 @@ impl Incoming {
         self.header("x-ms-client-request-id").or_else(|| self.header("client-request-id"))
     }
 
-    /// Scheme and authority that the client used, when the name is one of ours, whatever port led here; else `base_url`.
+    /// Scheme and authority that the client used if the host is one of the emulator's, on any port; otherwise `base_url`.
     pub(super) fn origin(&self, base_url: &str) -> String {
         let (name, port) = self.header("host").and_then(|host| host.split_once(':')).unwrap_or_default();
         match (name.to_ascii_lowercase().as_str(), port.parse::<u16>()) {
@@ -38,7 +38,7 @@ impl Incoming {
     }
 }
 
-/// A reply, with what the log keeps about it.
+/// A reply, with details for the log.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -71,7 +71,7 @@ impl Reply {
         Self::text(status, "application/json; charset=utf-8", body.to_string())
     }
 
-    /// Adds a header; a value that no header can hold is left out.
+    /// Adds a header, unless its value is invalid in a header.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(HeaderName::from_static(name), value);

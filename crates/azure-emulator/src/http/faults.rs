@@ -1,18 +1,18 @@
-//! Failing on purpose: a script of rules, each request looked at before and after it is applied.
+//! Fault injection: rules that make requests fail before or after they are applied.
 
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::log::Kind;
 
-/// Which requests a rule looks at; what is absent matches all. The stand-in's own endpoints never fail.
+/// Which requests a rule matches; what is absent matches all. The emulator's own endpoints never fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct FaultMatch {
     /// HTTP method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// A part of path and query, in any case.
+    /// A part of path and query, case-insensitive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_contains: Option<String>,
     /// What the request is about.
@@ -24,11 +24,11 @@ pub struct FaultMatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FaultAction {
-    /// One of the actions that need nothing more.
+    /// An action without parameters.
     Named(NamedAction),
-    /// Wait, then go on as usual.
+    /// Wait, then continue normally.
     Delay(Delay),
-    /// Answer this and apply nothing.
+    /// Return this response and apply nothing.
     Answer(FaultAnswer),
 }
 
@@ -40,16 +40,16 @@ pub enum NamedAction {
     DropBefore,
     /// Apply, then close the connection.
     ApplyThenDrop,
-    /// Apply, then answer 500.
+    /// Apply, then return 500.
     #[serde(rename = "apply-then-500")]
     ApplyThen500,
-    /// Answer 200 with a page for people and apply nothing, as a proxy in between does.
+    /// Return 200 with an HTML page and apply nothing, as a proxy might.
     Html,
-    /// Apply, then answer half of the JSON.
+    /// Apply, then return half of the JSON.
     TruncatedJson,
 }
 
-/// Wait, then go on as usual.
+/// Wait, then continue normally.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Delay {
@@ -57,7 +57,7 @@ pub struct Delay {
     pub delay_ms: u64,
 }
 
-/// Answer this and apply nothing.
+/// Return this response and apply nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultAnswer {
@@ -72,33 +72,33 @@ pub struct FaultAnswer {
     /// `Retry-After`: seconds, or an HTTP date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<String>,
-    /// The whole body, instead of an error: what was true once, for example.
+    /// The whole body, instead of an error, for example outdated data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
-    /// Answer with a page for people instead of JSON.
+    /// Return an HTML page instead of JSON.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub html: bool,
 }
 
-/// A rule of the script.
+/// A fault rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultRule {
-    /// Which requests it looks at.
+    /// Which requests it matches.
     #[serde(rename = "match", default)]
     pub matching: FaultMatch,
-    /// The first of them that fails, from 1.
+    /// The first matching request that fails, counted from 1.
     #[serde(default = "one")]
     pub nth: u64,
-    /// How many fail from there.
+    /// How many fail, from that one on.
     #[serde(default = "one")]
     pub times: u64,
     /// How it fails.
     pub action: FaultAction,
-    /// Requests that matched so far.
+    /// Matching requests so far.
     #[serde(default)]
     pub matched: u64,
-    /// Requests that failed so far.
+    /// Failed requests so far.
     #[serde(default)]
     pub fired: u64,
 }
@@ -107,7 +107,7 @@ fn one() -> u64 {
     1
 }
 
-/// The script.
+/// The fault rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FaultPlan {
     rules: Vec<FaultRule>,
@@ -122,13 +122,13 @@ impl FaultPlan {
         &self.rules
     }
 
-    /// What happens to a request: each rule counts it, the first that is due decides.
+    /// What happens to a request. Every matching rule counts it, and the first one that is due decides.
     pub(super) fn next(&mut self, method: &Method, target: &str, kind: Kind) -> Option<FaultAction> {
         if kind == Kind::Emulator {
             return None;
         }
         let mut due = None;
-        for rule in self.rules.iter_mut().filter(|rule| rule.matching.takes(method, target, kind)) {
+        for rule in self.rules.iter_mut().filter(|rule| rule.matching.matches(method, target, kind)) {
             rule.matched += 1;
             if due.is_none() && rule.matched >= rule.nth && rule.fired < rule.times {
                 rule.fired += 1;
@@ -140,7 +140,7 @@ impl FaultPlan {
 }
 
 impl FaultMatch {
-    fn takes(&self, method: &Method, target: &str, kind: Kind) -> bool {
+    fn matches(&self, method: &Method, target: &str, kind: Kind) -> bool {
         self.method.as_ref().is_none_or(|wanted| method.as_str().eq_ignore_ascii_case(wanted))
             && self.kind.is_none_or(|wanted| wanted == kind)
             && self.path_contains.as_ref().is_none_or(|part| target.to_lowercase().contains(&part.to_lowercase()))
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_fires_from_its_nth_match_and_as_often_as_it_says() {
+    fn a_rule_fires_from_its_nth_match_on_for_the_given_number_of_times() {
         let mut plan = plan(json!([{"match": {"method": "put"}, "nth": 2, "times": 2, "action": "apply-then-500"}]));
         let mut put = || plan.next(&Method::PUT, "/x", Kind::ArmWrite).is_some();
         assert_eq!([put(), put(), put(), put()], [false, true, true, false]);
     }
 
     #[test]
-    fn what_does_not_match_is_neither_counted_nor_failed() {
+    fn a_request_that_does_not_match_is_neither_counted_nor_failed() {
         let mut plan = plan(json!([{"match": {"kind": "token", "pathContains": "OAUTH2"}, "action": {"delayMs": 1}}]));
         assert_eq!(plan.next(&Method::POST, "/oauth2", Kind::Discovery), None);
         assert_eq!(plan.next(&Method::POST, "/other", Kind::Token), None);
@@ -174,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn the_stand_ins_own_endpoints_never_fail() {
+    fn the_emulators_own_endpoints_never_fail() {
         let mut plan = plan(json!([{"action": "drop-before", "times": 1000}]));
         assert_eq!(plan.next(&Method::GET, "/_emulator/log", Kind::Emulator), None);
     }
 
     #[test]
-    fn a_typing_error_in_a_rule_is_refused() {
+    fn a_typo_in_a_rule_is_rejected() {
         for rule in [json!({"action": "drop"}), json!({"actoin": "html"}), json!({"action": {"delay": 1}})] {
             assert!(serde_json::from_value::<FaultRule>(rule.clone()).is_err(), "{rule}");
         }

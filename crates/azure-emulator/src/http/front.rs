@@ -1,4 +1,4 @@
-//! The way of every request: read, fail on purpose or dispatch, log, answer.
+//! The path of every request: read, inject a fault or dispatch, log, respond.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultAnswer, NamedAction};
 use super::log::{Kind, LogEntry};
-use super::{Shared, arm, control, discovery, lock, protected, token};
+use super::shared::Shared;
+use super::{arm, control, discovery, protected, token};
 use crate::state::arm::ArmError;
 use crate::state::text::redact;
 
@@ -27,7 +28,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new().fallback(move |request: Request| {
         let shared = Arc::clone(&shared);
         async move {
-            // A task of its own: a request goes on when its client has gone, as it does in Azure.
+            // A task of its own: as in Azure, a request continues when its client has disconnected.
             let answered = tokio::spawn(answer(shared, request)).await;
             answered.unwrap_or_else(|error| {
                 tracing::error!(%error, "a request handler failed");
@@ -37,21 +38,21 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     })
 }
 
-/// What becomes of a request.
+/// The result of a request.
 enum Outcome {
     Reply(Reply),
-    /// The connection is closed without an answer.
+    /// The connection is closed without a response.
     Dropped(Option<Reply>),
 }
 
 async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
-    let seq = lock(&shared.log).arrive();
+    let seq = shared.log.lock().arrive();
     let time = shared.clock.now();
-    let (incoming, refusal) = read(request).await;
+    let (incoming, rejection) = read(request).await;
     let target = format!("{}?{}", incoming.path, incoming.query);
-    let fault = lock(&shared.faults).next(&incoming.method, &target, incoming.kind);
+    let fault = shared.faults.lock().next(&incoming.method, &target, incoming.kind);
     let mut applied_status = None;
-    let outcome = match refusal {
+    let outcome = match rejection {
         Some(reply) => Outcome::Reply(reply),
         None => run(&shared, &incoming, fault.as_ref(), &mut applied_status).await,
     };
@@ -79,17 +80,17 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
         fault: fault.map(|action| serde_json::to_string(&action).unwrap_or_default()),
     };
     tracing::debug!(seq, method = %entry.method, path = %entry.path, status = ?entry.status, code = ?entry.error_code, "request");
-    lock(&shared.log).keep(entry);
+    shared.log.lock().add(entry);
     if dropped { drop_connection() } else { reply.into_response() }
 }
 
-/// Reads a request to its end; a reply when that is refused.
+/// Reads a whole request; the reply if it is rejected.
 async fn read(request: Request) -> (Incoming, Option<Reply>) {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let kind = classify(&parts.method, &path);
     let limit = if kind == Kind::Emulator { MAX_STATE_BYTES } else { MAX_BODY_BYTES };
-    let (body, refusal) = match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await {
+    let (body, rejection) = match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await {
         Ok(Ok(body)) => (body, None),
         Ok(Err(_)) => {
             let message = format!("The request body is larger than {limit} bytes, or it was cut off.");
@@ -97,7 +98,7 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
         }
         Err(_) => (Bytes::new(), Some((408, "RequestTimeout", "The request body did not arrive in time.".to_owned()))),
     };
-    let refusal = refusal.map(|(status, code, message)| {
+    let rejection = rejection.map(|(status, code, message)| {
         Reply::json(status, &ArmError::new(status, code, message).envelope()).error_code(code)
     });
     let incoming = Incoming {
@@ -109,7 +110,7 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
         body,
         kind,
     };
-    (incoming, refusal)
+    (incoming, rejection)
 }
 
 fn classify(method: &Method, path: &str) -> Kind {
@@ -170,7 +171,7 @@ async fn dispatch(shared: &Shared, incoming: &Incoming) -> Reply {
     }
 }
 
-/// A scripted answer, in the envelope of the side that was asked.
+/// A response from a fault rule, in the envelope of ARM or Entra.
 fn scripted(incoming: &Incoming, answer: &FaultAnswer) -> Reply {
     if answer.html {
         return Reply::text(answer.status, "text/html; charset=utf-8", "<html><body>Not here.</body></html>");
@@ -195,7 +196,7 @@ fn internal_error() -> Reply {
     Reply::json(500, &error.envelope()).error_code(error.code)
 }
 
-/// What was sent to ARM, if it is JSON.
+/// The JSON that was sent to ARM, if any.
 fn sent(incoming: &Incoming) -> Option<Value> {
     match incoming.kind {
         Kind::ArmRead | Kind::ArmWrite => serde_json::from_slice(&incoming.body).ok(),
@@ -203,14 +204,14 @@ fn sent(incoming: &Incoming) -> Option<Value> {
     }
 }
 
-/// JSON without whatever looks like a token.
+/// JSON without anything that looks like a token.
 fn redacted(value: &Value) -> Option<Value> {
     serde_json::from_str(&redact(&value.to_string())).ok()
 }
 
-/// A body that fails before its first byte makes the server close the connection with nothing sent.
+/// A body that fails before its first byte makes the server close the connection without sending anything.
 fn drop_connection() -> Response<Body> {
-    let failure = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "dropped on purpose");
+    let failure = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "dropped by a fault rule");
     let mut response = Response::new(Body::from_stream(futures::stream::once(async { Err::<Bytes, _>(failure) })));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response

@@ -1,13 +1,12 @@
-//! Reading an issuer's discovery document and keys, as Entra does: over https, without redirects, in time.
+//! Reads an issuer's discovery document and keys as Entra does: over https, without redirects, within a deadline.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::{Certificate, Client, Url, redirect};
 use serde::Deserialize;
 
-use super::lock;
 use crate::state::entra::EntraError;
 use crate::state::entra::keys::{self, PublishedKey};
 use ensign_runtime::error_chain;
@@ -16,10 +15,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
 const CACHED_FOR: Duration = Duration::from_secs(30);
 
-/// The issuers that tokens come from.
+/// The issuers of presented tokens.
 pub(crate) struct Issuers {
     client: Mutex<Client>,
-    authorities: Mutex<Vec<Certificate>>,
+    cas: Mutex<Vec<Certificate>>,
     cache: Mutex<HashMap<String, (Instant, Vec<PublishedKey>)>>,
 }
 
@@ -37,25 +36,25 @@ struct Discovery {
 impl Issuers {
     pub(crate) fn new() -> Result<Self, InvalidCertificate> {
         let client = client(&[])?;
-        Ok(Self { client: Mutex::new(client), authorities: Mutex::default(), cache: Mutex::default() })
+        Ok(Self { client: Mutex::new(client), cas: Mutex::default(), cache: Mutex::default() })
     }
 
-    /// Trusts the CA certificates of a PEM bundle, beside those of the system.
+    /// Trusts the CA certificates of a PEM bundle in addition to the system's.
     pub(crate) fn trust(&self, pem: &str) -> Result<(), InvalidCertificate> {
-        let mut authorities = lock(&self.authorities);
-        let all: Vec<_> = authorities.iter().cloned().chain(Certificate::from_pem_bundle(pem.as_bytes())?).collect();
-        *lock(&self.client) = client(&all)?;
-        *authorities = all;
+        let mut cas = self.cas.lock();
+        let all: Vec<_> = cas.iter().cloned().chain(Certificate::from_pem_bundle(pem.as_bytes())?).collect();
+        *self.client.lock() = client(&all)?;
+        *cas = all;
         Ok(())
     }
 
     pub(super) fn forget(&self) {
-        lock(&self.cache).clear();
+        self.cache.lock().clear();
     }
 
-    /// The issuer's keys, if they were read a short while ago.
+    /// The issuer's keys, if they were read recently.
     pub(super) fn cached(&self, issuer: &str) -> Option<Vec<PublishedKey>> {
-        let cache = lock(&self.cache);
+        let cache = self.cache.lock();
         cache.get(issuer).filter(|(read, _)| read.elapsed() < CACHED_FOR).map(|(_, keys)| keys.clone())
     }
 
@@ -63,7 +62,7 @@ impl Issuers {
     pub(super) async fn fetch(&self, issuer: &str) -> Result<Vec<PublishedKey>, EntraError> {
         let read = tokio::time::timeout(DEADLINE, self.read(issuer)).await;
         let keys = read.map_err(|_| EntraError::issuer_unreachable())??;
-        lock(&self.cache).insert(issuer.to_owned(), (Instant::now(), keys.clone()));
+        self.cache.lock().insert(issuer.to_owned(), (Instant::now(), keys.clone()));
         Ok(keys)
     }
 
@@ -82,10 +81,10 @@ impl Issuers {
         if parsed.scheme() != "https" {
             return Err(failed(url, &"it is not https"));
         }
-        let client = lock(&self.client).clone();
+        let client = self.client.lock().clone();
         let mut response = client.get(parsed).send().await.map_err(|error| failed(url, &error_chain::line(&error)))?;
         if response.status() != reqwest::StatusCode::OK {
-            return Err(failed(url, &format!("it answers {}", response.status())));
+            return Err(failed(url, &format!("it returns {}", response.status())));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error_chain::line(&error)))? {
@@ -98,15 +97,15 @@ impl Issuers {
     }
 }
 
-/// Entra does not tell its clients why; the stand-in tells its own log.
+/// Entra does not tell its clients why. The emulator logs it.
 fn failed(url: &str, reason: &dyn std::fmt::Display) -> EntraError {
     tracing::warn!(url, %reason, "cannot read an issuer's document");
     EntraError::issuer_unreachable()
 }
 
-fn client(authorities: &[Certificate]) -> Result<Client, reqwest::Error> {
+fn client(cas: &[Certificate]) -> Result<Client, reqwest::Error> {
     Client::builder()
-        .tls_certs_merge(authorities.iter().cloned())
+        .tls_certs_merge(cas.iter().cloned())
         .https_only(true)
         .redirect(redirect::Policy::none())
         .no_proxy()

@@ -4,7 +4,7 @@ use axum::http::Method;
 use serde_json::json;
 
 use super::exchange::{Incoming, Reply};
-use super::{Shared, lock};
+use super::shared::Shared;
 use crate::state::arm::{ArmError, bearer};
 use crate::state::protected::{self, Access};
 
@@ -31,5 +31,5 @@ fn decide(shared: &Shared, incoming: &Incoming, principal_id: &mut Option<String
     let claims = shared.signer.verify(token.trim(), &shared.base_url).ok_or_else(bearer::invalid)?;
     *principal_id = Some(claims.oid.clone());
     let path = incoming.path.trim_start_matches('/').strip_prefix("protected").unwrap_or_default();
-    protected::decide(&lock(&shared.state), path, access, &claims, shared.clock.now())
+    protected::decide(&shared.state.lock(), path, access, &claims, shared.clock.now())
 }

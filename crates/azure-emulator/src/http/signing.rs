@@ -1,4 +1,4 @@
-//! The authority's own signing key.
+//! The signing key of the emulated Entra authority.
 
 use std::sync::OnceLock;
 
@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::state::entra::AccessClaims;
 
-/// Making an RSA key takes a while and nothing is secret here: one key serves every stand-in of the process.
+/// Generating an RSA key takes time and nothing is secret here, so all emulators of the process share one.
 static KEY: OnceLock<Signer> = OnceLock::new();
 
-/// Signs the tokens that are given, and knows them again.
+/// Signs the issued tokens, and verifies them.
 #[derive(Clone)]
 pub(crate) struct Signer {
     private: EncodingKey,
@@ -22,7 +22,7 @@ pub(crate) struct Signer {
     jwk: Value,
 }
 
-/// The signing key can't be made or used.
+/// The signing key can't be generated or used.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningFailed {
     /// No key pair could be generated.
@@ -42,8 +42,8 @@ impl Signer {
         if let Some(signer) = KEY.get() {
             return Ok(signer.clone());
         }
-        let made = Self::generate()?;
-        Ok(KEY.get_or_init(|| made).clone())
+        let generated = Self::generate()?;
+        Ok(KEY.get_or_init(|| generated).clone())
     }
 
     fn generate() -> Result<Self, SigningFailed> {
@@ -69,7 +69,7 @@ impl Signer {
         Ok(jsonwebtoken::encode(&header, claims, &self.private)?)
     }
 
-    /// The claims of a token that this authority signed; its times and audience are not looked at.
+    /// The claims of a token that this authority signed. Its times and audience are not checked.
     pub(super) fn verify(&self, token: &str, authority: &str) -> Option<AccessClaims> {
         let mut validation = Validation::new(Algorithm::RS256);
         validation.validate_exp = false;

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::exchange::{Incoming, Reply};
-use super::{Shared, lock};
+use super::shared::Shared;
 use crate::state::entra::{self, AccessClaims, Assertion, Candidate, EntraError, TokenRequest, keys};
 use crate::state::text::percent_decode;
 
@@ -16,11 +16,11 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
         let Assertion { issuer, subject, audiences, .. } = assertion;
         shown.insert("assertion_claims".to_owned(), json!({"iss": issuer, "sub": subject, "aud": audiences}));
     }
-    let given = match check_form(incoming) {
-        Ok(()) => give(shared, incoming, &request).await,
+    let issued = match check_form(incoming) {
+        Ok(()) => issue(shared, incoming, &request).await,
         Err(error) => Err(error),
     };
-    let reply = given.unwrap_or_else(|error| refusal(shared, incoming, &error));
+    let reply = issued.unwrap_or_else(|error| error_reply(shared, incoming, &error));
     let reply = reply
         .with("x-ms-request-id", &incoming.id)
         .with("cache-control", "no-store, no-cache")
@@ -46,11 +46,11 @@ fn check_form(incoming: &Incoming) -> Result<(), EntraError> {
     Err(EntraError::request(900_144, "The request body must contain the following parameter: 'grant_type'."))
 }
 
-async fn give(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> Result<Reply, EntraError> {
+async fn issue(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> Result<Reply, EntraError> {
     let tenant = incoming.path.trim_start_matches('/').split('/').next().map(percent_decode).unwrap_or_default();
-    let candidate = entra::examine(&lock(&shared.state), &tenant, request, &shared.base_url, shared.clock.now())?;
+    let candidate = entra::examine(&shared.state.lock(), &tenant, request, &shared.base_url, shared.clock.now())?;
     verify(shared, &candidate).await?;
-    let claims = entra::grant(&lock(&shared.state), &candidate, &shared.base_url, shared.clock.now())?;
+    let claims = entra::grant(&shared.state.lock(), &candidate, &shared.base_url, shared.clock.now())?;
     let token = shared.signer.sign(&claims).map_err(|_| EntraError {
         status: 500,
         error: "server_error",
@@ -59,7 +59,7 @@ async fn give(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> R
     Ok(granted(&claims, &token))
 }
 
-/// Verifies with the keys at hand, or with fresh ones when the key is not among them.
+/// Verifies with the cached keys, or with fresh ones if the key is not among them.
 async fn verify(shared: &Shared, candidate: &Candidate) -> Result<(), EntraError> {
     let assertion = &candidate.assertion;
     if let Some(cached) = shared.issuers.cached(&assertion.issuer)
@@ -79,14 +79,14 @@ fn granted(claims: &AccessClaims, token: &str) -> Reply {
         "ext_expires_in": lifetime,
         "access_token": token,
     });
-    // Long-lived tokens come with advice to renew them half-way.
+    // For long-lived tokens Entra recommends a refresh at half of their lifetime.
     if let (true, Some(body)) = (lifetime > 7200, body.as_object_mut()) {
         body.insert("refresh_in".to_owned(), json!(lifetime / 2));
     }
     Reply { principal_id: Some(claims.oid.clone()), ..Reply::json(200, &body) }
 }
 
-fn refusal(shared: &Shared, incoming: &Incoming, error: &EntraError) -> Reply {
+fn error_reply(shared: &Shared, incoming: &Incoming, error: &EntraError) -> Reply {
     let correlation_id = incoming
         .client_request_id()
         .filter(|id| Uuid::try_parse(id).is_ok())

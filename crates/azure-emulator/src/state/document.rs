@@ -1,6 +1,6 @@
-//! The state as JSON: what `GET /_emulator/state` answers and `PUT` and `--seed` take.
+//! The state as JSON, which `GET /_emulator/state` returns and `PUT` and `--seed` accept.
 //!
-//! Everything may be left out. `{"identities":[{"name":"orders"}]}` is a whole document.
+//! Everything is optional. `{"identities":[{"name":"orders"}]}` is a complete document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,9 +48,9 @@ pub struct StateDocument {
     pub deny_policies: Vec<DenyPolicy>,
     pub role_definitions: Vec<RoleDefinitionDocument>,
     pub role_assignments: Vec<RoleAssignmentDocument>,
-    /// How many GUIDs were made up so far: kept so that a restored state does not give one out twice.
+    /// How many GUIDs have been generated, so that a restored state does not generate one twice.
     pub guids_given: u64,
-    /// Identities under which a credential is being written. Shown; not taken.
+    /// Identities with a write of a credential in progress. Output only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub credential_writes_under_way: Vec<String>,
 }
@@ -77,7 +77,7 @@ pub struct ResourceGroupDocument {
     pub location: Option<String>,
 }
 
-/// An identity as JSON. It is placed by `id`, or by `name` in the default resource group.
+/// An identity as JSON, either with an `id` or with a `name` in the default resource group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the fields are those of Identity")]
@@ -89,7 +89,7 @@ pub struct IdentityDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
     pub tags: BTreeMap<String, String>,
-    /// Shown; taken from the subscription.
+    /// Output only; it is that of the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,14 +122,14 @@ fn default_audiences() -> Vec<String> {
     vec!["api://AzureADTokenExchange".to_owned()]
 }
 
-/// What a document that leaves it out gets.
+/// Defaults for everything that a document omits.
 #[derive(Clone, Debug)]
 pub struct Defaults {
     /// Tenant.
     pub tenant_id: String,
-    /// Subscription of an identity placed by name.
+    /// Subscription of an identity without an ID.
     pub subscription_id: String,
-    /// Resource group of an identity placed by name.
+    /// Resource group of an identity without an ID.
     pub resource_group: String,
     /// Region.
     pub location: String,
@@ -137,13 +137,13 @@ pub struct Defaults {
     pub settings: Settings,
 }
 
-/// A document that makes no sense.
+/// An invalid document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the state document cannot be used: {0}")]
 pub struct InvalidDocument(pub(crate) String);
 
 impl StateDocument {
-    /// The state that a document describes, with `defaults` for what it leaves out.
+    /// The state that a document describes, with `defaults` for everything that it omits.
     ///
     /// # Errors
     /// When an ID is malformed, or two things share a name, client ID or principal ID.
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_a_whole_identity() {
+    fn an_identity_needs_only_a_name() {
         let state = state(json!({"identities": [{"name": "orders", "armRights": "all"}]})).unwrap();
         let identity = state.identities.values().next().unwrap();
         assert_eq!(identity.id.resource_group, defaults().resource_group);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_survives_the_way_to_json_and_back() {
+    fn a_state_survives_a_round_trip_through_json() {
         let first = state(json!({
             "identities": [{
                 "name": "orders",
@@ -393,9 +393,9 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_makes_no_sense_is_refused() {
+    fn an_invalid_document_is_rejected() {
         let orders = json!({"name": "orders"});
-        let refused = [
+        let invalid = [
             json!({"identities": [orders, orders]}),
             json!({"identities": [{"name": "x"}]}),
             json!({"identities": [{}]}),
@@ -413,9 +413,9 @@ mod tests {
                 {"name": "8E3AF657-a8ff-443c-a75c-2fe8c4bcb635", "roleName": "x", "permissions": []}
             ]}),
         ];
-        for document in refused {
-            assert!(state(document.clone()).is_err(), "{document} must be refused");
+        for document in invalid {
+            assert!(state(document.clone()).is_err(), "{document} must be rejected");
         }
-        assert!(serde_json::from_value::<StateDocument>(json!({"identitys": []})).is_err(), "a typing error");
+        assert!(serde_json::from_value::<StateDocument>(json!({"identitys": []})).is_err(), "a typo");
     }
 }

@@ -1,4 +1,4 @@
-//! The things in Azure that the stand-in knows about.
+//! The resources in Azure that the emulator knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::roles::{RoleAssignment, RoleDefinition, RoleSettings};
 
-/// Everything that the stand-in knows. Keys of maps are in lower case, as ARM compares IDs.
+/// The emulator's whole state. Keys of maps are in lower case, because ARM compares IDs case-insensitively.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// The tenant that a subscription belongs to unless it names another.
+    /// The default tenant of subscriptions.
     pub tenant_id: String,
     /// How Azure behaves.
     pub settings: Settings,
@@ -20,7 +20,7 @@ pub struct State {
     pub identities: BTreeMap<String, Identity>,
     /// Resource locks.
     pub locks: Vec<Lock>,
-    /// Policies that refuse writes.
+    /// Policies that deny writes.
     pub deny_policies: Vec<DenyPolicy>,
     /// Custom role definitions by GUID.
     pub role_definitions: BTreeMap<String, RoleDefinition>,
@@ -33,17 +33,17 @@ pub struct State {
 /// How Azure behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Seconds before a written credential gives tokens.
+    /// Seconds after which a written credential is accepted for tokens.
     pub propagation_seconds: u32,
-    /// Lifetime of the tokens that are given, in seconds.
+    /// Lifetime of issued tokens, in seconds.
     pub token_lifetime_seconds: u32,
     /// How long a write of a credential takes, in milliseconds.
     pub write_latency_ms: u64,
-    /// Credentials on a page when the client names no `$top`.
+    /// Credentials on a page without `$top`.
     pub credential_page_size: usize,
     /// Identities on a page.
     pub identity_page_size: usize,
-    /// Regions whose identities take no federated identity credentials.
+    /// Regions whose identities do not support federated identity credentials.
     pub regions_without_credentials: BTreeSet<String>,
     /// How roles behave.
     pub roles: RoleSettings,
@@ -54,7 +54,7 @@ pub struct Settings {
 pub struct Subscription {
     /// Its GUID.
     pub id: String,
-    /// The tenant that it trusts.
+    /// Its tenant.
     pub tenant_id: String,
     /// Its resource groups by name.
     pub resource_groups: BTreeMap<String, ResourceGroup>,
@@ -63,13 +63,13 @@ pub struct Subscription {
 /// A resource group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceGroup {
-    /// Its name, as it was made.
+    /// Its name, as it was created.
     pub name: String,
     /// Its region.
     pub location: String,
 }
 
-/// Where an identity is in ARM. The parts are as they were written; compare [`IdentityId::key`]s.
+/// The ARM ID of an identity, its parts as they were written. To compare, use [`IdentityId::key`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityId {
     /// Subscription GUID.
@@ -83,7 +83,7 @@ pub struct IdentityId {
 /// A user-assigned managed identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Where it is in ARM.
+    /// Its ARM ID.
     pub id: IdentityId,
     /// Region, without spaces and in lower case.
     pub location: String,
@@ -91,13 +91,13 @@ pub struct Identity {
     pub tags: BTreeMap<String, String>,
     /// `None` or `Regional`.
     pub isolation_scope: String,
-    /// What clients name when they ask for a token.
+    /// The client ID in token requests.
     pub client_id: String,
-    /// The object ID that tokens carry.
+    /// The object ID in tokens.
     pub principal_id: String,
     /// What the identity may do in ARM.
     pub arm_rights: ArmRights,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// Federated identity credentials by name.
     pub credentials: BTreeMap<String, Credential>,
@@ -106,13 +106,13 @@ pub struct Identity {
 /// A federated identity credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
-    /// Its name, as it was made.
+    /// Its name, as it was created.
     pub name: String,
-    /// The issuer that tokens must name.
+    /// The issuer that tokens must have.
     pub issuer: String,
-    /// The subject that tokens must name.
+    /// The subject that tokens must have.
     pub subject: String,
-    /// The audiences that tokens may name; Azure takes exactly one.
+    /// The audiences that tokens may have; Azure allows exactly one.
     pub audiences: Vec<String>,
     /// When it was last written.
     pub written_at: Timestamp,
@@ -126,25 +126,25 @@ pub enum ArmRights {
     All,
     /// Reads.
     Read,
-    /// These actions and no other, as a custom role lists them; in any case, without wildcards.
+    /// Only these actions, as in a custom role; case-insensitive, without wildcards.
     Actions(BTreeSet<String>),
     /// Nothing: 403 `AuthorizationFailed`.
     #[default]
     None,
 }
 
-/// A resource lock; it covers its scope and everything below.
+/// A resource lock on its scope and everything below.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lock {
     /// The ARM ID that is locked.
     pub scope: String,
-    /// What is refused.
+    /// What it forbids.
     #[serde(default)]
     pub level: LockLevel,
 }
 
-/// What a lock refuses.
+/// What a lock forbids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockLevel {
     /// Deletes.
@@ -154,7 +154,7 @@ pub enum LockLevel {
     ReadOnly,
 }
 
-/// An Azure Policy assignment that refuses writes.
+/// An Azure Policy assignment that denies writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DenyPolicy {
@@ -162,7 +162,7 @@ pub struct DenyPolicy {
     pub name: String,
     /// The ARM ID that it is assigned to.
     pub scope: String,
-    /// Refuse writes of this resource type alone, for example
+    /// Deny writes of this resource type only, for example
     /// `Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_type: Option<String>,
@@ -174,7 +174,7 @@ impl IdentityId {
         self.path("resourceGroups").to_lowercase()
     }
 
-    /// The ID as answers have it: `resourcegroups` in lower case.
+    /// The ID as in responses, with `resourcegroups` in lower case.
     pub fn in_answers(&self) -> String {
         self.path("resourcegroups")
     }
@@ -188,21 +188,21 @@ impl IdentityId {
 }
 
 impl Lock {
-    /// Whether the lock covers a resource: its own scope, or anything below.
+    /// Whether the lock covers a resource: its scope, or anything below.
     pub fn covers(&self, resource: &str) -> bool {
         is_within(resource, &self.scope)
     }
 }
 
 impl DenyPolicy {
-    /// Whether the policy looks at a resource of this type.
+    /// Whether the policy covers a resource of this type.
     pub fn covers(&self, resource: &str, resource_type: &str) -> bool {
         is_within(resource, &self.scope)
             && self.resource_type.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(resource_type))
     }
 }
 
-/// Whether an ARM ID is `scope` or below it, in any case.
+/// Whether an ARM ID is `scope` or below it, case-insensitive.
 pub(super) fn is_within(resource: &str, scope: &str) -> bool {
     let (resource, scope) = (resource.to_lowercase(), scope.trim_end_matches('/').to_lowercase());
     resource.strip_prefix(&scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_covers_itself_and_what_is_below_but_not_a_neighbour_with_a_longer_name() {
+    fn a_scope_covers_itself_and_everything_below_but_not_a_sibling_with_a_longer_name() {
         assert!(is_within("/subscriptions/S/resourcegroups/RG", "/subscriptions/s/resourceGroups/rg/"));
         assert!(is_within("/subscriptions/s/resourceGroups/rg/providers/x", "/subscriptions/S"));
         assert!(!is_within("/subscriptions/s/resourceGroups/rg-two", "/subscriptions/s/resourceGroups/rg"));

@@ -1,7 +1,7 @@
-//! Resources whose data only principals with the right role get: `/protected/` and the ARM ID of a blob or a secret.
+//! Resources whose data requires a role: `/protected/` followed by the ARM ID of a blob or a secret.
 //!
-//! Azure serves data under the names of accounts and vaults. Here one path says what is asked for, so that no names have
-//! to resolve; who may is decided as Azure decides it, by the data actions of role assignments at the resource or above.
+//! Azure serves data under the host names of accounts and vaults. Here the path identifies the resource, so that no names
+//! have to resolve. Access is decided as in Azure, by the data actions of role assignments at the resource or above.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use super::entra::AccessClaims;
 use super::model::State;
 use super::text::{entra_time, percent_decode};
 
-/// What is done to a resource.
+/// A kind of access to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Read.
@@ -22,14 +22,15 @@ pub enum Access {
     Delete,
 }
 
-/// A service that keeps data.
+/// A data service.
 struct Service {
     /// The resource type, in lower case.
     kind: &'static str,
     audience: &'static str,
     /// The data actions for reading, writing and deleting.
     actions: [&'static str; 3],
-    refused: (&'static str, &'static str),
+    /// Error code and message without permission.
+    denied: (&'static str, &'static str),
 }
 
 const SERVICES: [Service; 2] = [
@@ -41,7 +42,7 @@ const SERVICES: [Service; 2] = [
             "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write",
             "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/delete",
         ],
-        refused: (
+        denied: (
             "AuthorizationPermissionMismatch",
             "This request is not authorized to perform this operation using this permission.",
         ),
@@ -54,14 +55,14 @@ const SERVICES: [Service; 2] = [
             "Microsoft.KeyVault/vaults/secrets/setSecret/action",
             "Microsoft.KeyVault/vaults/secrets/delete",
         ],
-        refused: ("Forbidden", "Caller is not authorized to perform action on resource."),
+        denied: ("Forbidden", "Caller is not authorized to perform action on resource."),
     },
 ];
 
-/// The data action with which the token's principal may do what it asks for.
+/// The data action that allows the requested access to the token's principal.
 ///
 /// # Errors
-/// When there is no such resource, the token is not for its service or has expired, or no role assignment allows it.
+/// When the resource does not exist, the token has another audience or has expired, or no role assignment allows access.
 pub fn decide(
     state: &State,
     path: &str,
@@ -88,13 +89,13 @@ pub fn decide(
         return Err(ArmError::new(401, "InvalidAuthenticationInfo", message));
     }
     let action = service.actions[access as usize];
-    // The token of a principal that was deleted since gives nothing, though its assignments may still be there.
-    let living = state.identity_by_principal_id(&claims.oid).is_some();
+    // The token of a principal that has been deleted allows nothing, even if its role assignments still exist.
+    let exists = state.identity_by_principal_id(&claims.oid).is_some();
     let resource = scope.to_string();
-    if living && state.grants(&claims.oid, now).iter().any(|grant| grant.allows_data(action, &resource)) {
+    if exists && state.grants(&claims.oid, now).iter().any(|grant| grant.allows_data(action, &resource)) {
         return Ok(action);
     }
-    let (code, message) = service.refused;
+    let (code, message) = service.denied;
     Err(ArmError::new(403, code, message))
 }
 
@@ -116,7 +117,7 @@ mod tests {
         format!("{}/blobServices/default/containers/{container}/blobs/today", account())
     }
 
-    #[allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+    #[allow(clippy::needless_pass_by_value, reason = "tests pass literals")]
     fn ask(assignments: Value, path: &str, access: Access, audience: &str) -> Result<&'static str, (u16, String)> {
         let identities = json!([{"name": "orders", "principalId": PRINCIPAL}]);
         let state =
@@ -134,13 +135,13 @@ mod tests {
     const STORAGE: &str = "https://storage.azure.com";
 
     #[test]
-    fn without_a_role_assignment_nothing_is_given() {
+    fn without_a_role_assignment_access_is_denied() {
         let refused = Err((403, "AuthorizationPermissionMismatch".to_owned()));
         assert_eq!(ask(json!([]), &blob("orders"), Access::Read, STORAGE), refused);
     }
 
     #[test]
-    fn an_assignment_counts_at_its_scope_and_below() {
+    fn an_assignment_applies_at_its_scope_and_below() {
         let container = format!("{}/blobServices/default/containers/orders", account());
         let group = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{}", GROUP.to_uppercase());
         for scope in ["/", &format!("/subscriptions/{SUBSCRIPTION}"), &group, &account(), &container] {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_gives_what_its_data_actions_say_and_no_more() {
+    fn a_role_allows_its_data_actions_and_nothing_else() {
         let container = format!("{}/blobServices/default/containers/orders", account());
         assert!(ask(reader(&container), &blob("orders"), Access::Write, STORAGE).is_err());
         let owner = json!([{"role": "Owner", "identity": "orders", "scope": "/", "createdOn": "2020-01-01T00:00:00Z"}]);
@@ -159,19 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn a_new_assignment_counts_after_a_while() {
+    fn a_new_assignment_takes_effect_after_propagation() {
         let fresh = json!([{"role": "Storage Blob Data Reader", "identity": "orders", "scope": "/"}]);
         assert!(ask(fresh, &blob("orders"), Access::Read, STORAGE).is_err());
     }
 
     #[test]
-    fn a_token_for_another_service_is_refused() {
+    fn a_token_for_another_service_is_rejected() {
         let refused = ask(reader("/"), &blob("orders"), Access::Read, "https://vault.azure.net");
         assert_eq!(refused, Err((401, "InvalidAuthenticationInfo".to_owned())));
     }
 
     #[test]
-    fn what_is_no_blob_and_no_secret_is_not_there() {
+    fn only_blobs_and_secrets_are_found() {
         for path in [account(), blob("orders").replace(GROUP, "other"), "/x".to_owned(), blob("..")] {
             assert_eq!(
                 ask(reader("/"), &path, Access::Read, STORAGE).map_err(|(status, _)| status),
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn assignments_of_a_principal_that_is_gone_give_nothing() {
+    fn assignments_of_a_deleted_principal_allow_nothing() {
         let orphan = json!([{"role": "Storage Blob Data Reader", "principalId": PRINCIPAL, "scope": "/"}]);
         let state = state(json!({"roleAssignments": orphan}));
         let principal = Principal { tenant_id: TENANT, client_id: "client", object_id: PRINCIPAL, arm_id: None };

@@ -1,4 +1,4 @@
-//! Who asks: what ARM makes of an access token whose signature has been verified.
+//! The caller of ARM, from an access token with a verified signature.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -16,28 +16,28 @@ pub struct Caller {
     pub client_id: String,
     /// The principal's object ID.
     pub object_id: String,
-    /// The tenant that gave the token.
+    /// The tenant that issued the token.
     pub tenant_id: String,
     /// What it may do.
     pub rights: ArmRights,
-    /// What was granted to it besides, by role assignments.
+    /// What role assignments grant it in addition.
     pub grants: Vec<Grant>,
 }
 
-/// No usable `Authorization` header.
+/// The `Authorization` header is missing or unusable.
 pub fn missing() -> ArmError {
     ArmError::new(401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.")
 }
 
-/// A token that this authority did not give, or that was changed since.
+/// The token was not issued by this authority, or has been modified.
 pub fn invalid() -> ArmError {
     ArmError::new(401, "InvalidAuthenticationToken", "The access token is invalid.")
 }
 
-/// The caller that verified claims name.
+/// The caller in verified claims.
 ///
 /// # Errors
-/// When the token is for somebody else than ARM, or its time has passed.
+/// When the token's audience is not ARM, or it has expired.
 pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestamp) -> Result<Caller, ArmError> {
     let audience = &claims.aud;
     if !names_arm(audience, arm_url) {
@@ -60,7 +60,7 @@ pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestam
     let rights = if claims.oid == ADMINISTRATOR {
         ArmRights::All
     } else {
-        // The token of an identity that was deleted since still says who asks, but has no rights.
+        // The token of a deleted identity still identifies the caller, but grants nothing.
         state.identity_by_principal_id(&claims.oid).map_or(ArmRights::None, |identity| identity.arm_rights.clone())
     };
     Ok(Caller {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_another_resource_is_refused() {
+    fn a_token_for_another_resource_is_rejected() {
         for audience in
             ["https://vault.azure.net", "https://management.azure.com.evil", "", "https://management.azure.com//"]
         {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_token_is_refused() {
+    fn an_expired_token_is_rejected() {
         let claims = claims("https://management.azure.com", ADMINISTRATOR);
         let later = Timestamp::from_second(claims.exp).unwrap();
         let error = caller(&orders(), &claims, ARM, later).unwrap_err();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_those_of_the_identity_at_this_moment() {
+    fn rights_are_the_identitys_current_ones() {
         let rights = |document: serde_json::Value, object_id: &str| {
             caller(&state(document), &claims("https://management.azure.com", object_id), ARM, now()).unwrap().rights
         };
@@ -122,7 +122,7 @@ mod tests {
             let identity = serde_json::json!({"name": "orders", "principalId": principal, "armRights": given});
             assert_eq!(rights(serde_json::json!({"identities": [identity]}), principal), expected);
         }
-        assert_eq!(rights(serde_json::json!({}), principal), ArmRights::None, "deleted since");
+        assert_eq!(rights(serde_json::json!({}), principal), ArmRights::None, "a deleted identity");
         assert_eq!(rights(serde_json::json!({}), ADMINISTRATOR), ArmRights::All);
     }
 }

@@ -13,7 +13,7 @@ const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedId
 const MAX_CREDENTIALS: usize = 20;
 const MAX_CHARACTERS: usize = 600;
 
-/// What a PUT says.
+/// The body of a PUT.
 #[derive(Clone, Debug)]
 pub(super) struct CredentialBody {
     issuer: String,
@@ -93,7 +93,7 @@ pub(super) fn put(
 ) -> Result<ArmAnswer, ArmError> {
     let identity = state.identities.get_mut(&id.key()).ok_or_else(ArmError::parent_not_found)?;
     let key = name.to_lowercase();
-    // The name stays as it was first written.
+    // The name keeps its first spelling.
     let name = identity.credentials.get(&key).map_or_else(|| name.to_owned(), |there| there.name.clone());
     let CredentialBody { issuer, subject, audience } = body;
     let credential = Credential { name, issuer, subject, audiences: vec![audience], written_at: now };
@@ -168,7 +168,11 @@ mod tests {
         let mut state = orders();
         assert_eq!(put(&mut state, "New", trust("https://i", "s")).unwrap().status, 201);
         let updated = put(&mut state, "new", trust("https://i", "t")).unwrap();
-        assert_eq!((updated.status, &updated.body.unwrap()["name"]), (200, &json!("New")), "the name stays");
+        assert_eq!(
+            (updated.status, &updated.body.unwrap()["name"]),
+            (200, &json!("New")),
+            "the name keeps its spelling"
+        );
         let mut delete = || ask(&mut state, Method::DELETE, &credential("NEW"), Value::Null).unwrap();
         assert_eq!(delete(), ArmAnswer { status: 200, body: None });
         assert_eq!(delete(), ArmAnswer { status: 204, body: None });
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_dated() {
+    fn a_write_is_recorded_with_its_time() {
         let mut state = orders();
         put(&mut state, "new", trust("https://i", "s")).unwrap();
         let identity = state.identities.values().next().unwrap();
@@ -185,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_one_audience_is_refused() {
+    fn anything_but_one_audience_is_rejected() {
         for audiences in [json!([]), json!(["a", "b"]), Value::Null] {
             refused(with("audiences", audiences), "Federated identity credentials must have exactly one audience.");
         }
     }
 
     #[test]
-    fn empty_properties_are_refused() {
+    fn empty_properties_are_rejected() {
         let empty = "Federated Identity Credential from HTTP body has empty properties";
         refused(json!({}), empty);
         refused(json!({"properties": null}), empty);
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_600_characters_are_refused() {
+    fn more_than_600_characters_are_rejected() {
         let [fits, long] = [600, 601].map(|length| "ü".repeat(length));
         for property in ["issuer", "subject"] {
             assert!(put(&mut orders(), "new", with(property, json!(fits))).is_ok());
@@ -214,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_is_refused() {
+    fn an_invalid_name_is_rejected() {
         for name in ["ab", "-abc", "a.b"] {
             let error = put(&mut orders(), name, trust("https://i", "s")).unwrap_err();
             assert_eq!(error.message, format!("Federated Identity Credential name '{name}' is invalid."));
@@ -222,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_of_issuer_and_subject_is_refused_a_second_time() {
+    fn a_second_credential_with_the_same_issuer_and_subject_is_rejected() {
         let mut state = orders();
         put(&mut state, "one", trust("https://i", "s")).unwrap();
         let error = put(&mut state, "two", trust("https://i", "s")).unwrap_err();
@@ -232,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_21st_is_refused_and_an_update_of_the_20th_is_not() {
+    fn a_21st_credential_is_rejected_but_an_update_of_the_20th_is_not() {
         let mut state = orders();
         for number in 0..20 {
             put(&mut state, &format!("fic-{number}"), trust("https://i", &number.to_string())).unwrap();
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_parent_is_refused() {
+    fn credentials_of_a_missing_identity_are_rejected() {
         for (method, below) in
             [(Method::PUT, "/trust"), (Method::GET, "/trust"), (Method::DELETE, "/trust"), (Method::GET, "")]
         {
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_without_support_is_refused() {
+    fn an_identity_in_a_region_without_support_is_rejected() {
         let mut state = state(json!({"identities": [{"name": "orders", "location": "Malaysia South"}]}));
         let error = put(&mut state, "new", trust("https://i", "s")).unwrap_err();
         assert_eq!(error.status, 405);
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_refuses_the_write() {
+    fn a_policy_denies_the_write() {
         let policy = json!({"name": "no-federation", "scope": identities("/orders")});
         let mut state = state(json!({"identities": [{"name": "orders"}], "denyPolicies": [policy]}));
         let error = put(&mut state, "new", trust("https://i", "s")).unwrap_err();
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_pages_are_refused() {
+    fn invalid_paging_parameters_are_rejected() {
         for query in
             ["$top=0", "$top=-1", "$top=x", "$top=99999999999", "$skiptoken=x", "$skiptoken=X'1'", "$skiptoken=X'zz'"]
         {
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_cover_everything_once_whatever_their_size() {
+    fn pages_of_any_size_cover_everything_once() {
         let mut state = orders();
         for number in 0..7 {
             put(&mut state, &format!("fic-{number}"), trust("https://i", &number.to_string())).unwrap();

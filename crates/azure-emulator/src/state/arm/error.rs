@@ -1,10 +1,10 @@
-//! ARM's refusals, in its own words.
+//! ARM's errors, in its own words.
 
 use serde_json::{Value, json};
 
 use crate::state::model::IdentityId;
 
-/// A refusal: what goes into ARM's error envelope.
+/// An error, as in ARM's error envelope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{status} {code}: {message}")]
 pub struct ArmError {
@@ -12,24 +12,24 @@ pub struct ArmError {
     pub status: u16,
     /// ARM's error code.
     pub code: String,
-    /// For people.
+    /// The message.
     pub message: String,
     /// Seconds for `Retry-After`.
     pub retry_after: Option<u32>,
 }
 
 impl ArmError {
-    /// A refusal.
+    /// An error.
     pub fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { status, code: code.into(), message: message.into(), retry_after: None }
     }
 
-    /// The envelope that every ARM error comes in.
+    /// The envelope of every ARM error.
     pub fn envelope(&self) -> Value {
         json!({"error": {"code": self.code, "message": self.message}})
     }
 
-    /// 400 of the resource provider.
+    /// A 400 of the resource provider.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
     }
@@ -59,7 +59,7 @@ impl ArmError {
         Self::new(404, "NotFound", "The parent user-assigned identity doesn't exist.")
     }
 
-    /// Two writes of credentials under one identity at a time.
+    /// Two concurrent writes of credentials of one identity.
     pub fn concurrent_credential_writes(id: &IdentityId) -> Self {
         let IdentityId { subscription, resource_group, name } = id;
         let message = format!(
@@ -68,13 +68,13 @@ impl ArmError {
         Self::new(409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity", message)
     }
 
-    /// A resource has had its requests.
+    /// A resource's rate limit is exceeded.
     pub(super) fn too_many_requests(seconds: u32) -> Self {
         let message = format!("Too many requests. Please try again after '{seconds}' seconds.");
         Self { retry_after: Some(seconds), ..Self::new(429, "TooManyRequests", message) }
     }
 
-    /// The principal has used up its requests. `kind` is `read`, `write` or `delete`.
+    /// The principal's rate limit is exceeded. `kind` is `read`, `write` or `delete`.
     pub fn throttled(kind: &str, subscription: &str, object_id: &str, seconds: u32) -> Self {
         let message = format!(
             "Number of '{kind}' requests for subscription '{subscription}' actor '{object_id}' exceeded. Please try again after '{seconds}' seconds."
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn throttling_says_when_to_come_back() {
+    fn throttling_has_a_retry_after() {
         let error = ArmError::throttled("read", "S", "OID", 10);
         assert_eq!((error.status, error.retry_after), (429, Some(10)));
         assert_eq!(

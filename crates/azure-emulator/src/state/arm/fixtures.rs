@@ -1,5 +1,5 @@
-//! A state to ask, and short ways to ask it.
-#![allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+//! A state for tests, and short ways to send requests to it.
+#![allow(clippy::needless_pass_by_value, reason = "tests pass literals")]
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ pub(in crate::state) fn orders() -> State {
     state(json!({"identities": [{"name": "orders"}]}))
 }
 
-/// The path of identities, or of something below them.
+/// The path of the identities, or of something below.
 pub(super) fn identities(below: &str) -> String {
     format!(
         "/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities{below}"
@@ -75,7 +75,7 @@ pub(super) fn caller(rights: ArmRights) -> Caller {
     }
 }
 
-/// Asks with all rights and a current version; a query in the path comes after the version.
+/// Sends a request with all rights and a current version. A query in the path is appended to the version.
 pub(super) fn ask(state: &mut State, method: Method, path: &str, body: Value) -> Result<ArmAnswer, ArmError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = format!("api-version=2024-11-30&{query}");
@@ -83,7 +83,7 @@ pub(super) fn ask(state: &mut State, method: Method, path: &str, body: Value) ->
     ask_as(state, &caller(ArmRights::All), &method, path, &query, &body)
 }
 
-/// Asks with everything given.
+/// Sends a request with everything specified.
 pub(super) fn ask_as(
     state: &mut State,
     caller: &Caller,

@@ -1,9 +1,9 @@
-//! Who may do what where: role assignments, locks and policies.
+//! Authorization, locks and policies.
 
 use super::{ArmError, Caller};
 use crate::state::model::{ArmRights, LockLevel, State, is_within};
 
-/// Refuses what the caller has no right to.
+/// Rejects an action that the caller is not authorized for.
 pub(super) fn authorize(caller: &Caller, action: &str, scope: &str) -> Result<(), ArmError> {
     let allowed = match &caller.rights {
         ArmRights::All => true,
@@ -30,7 +30,7 @@ pub(super) fn authorize(caller: &Caller, action: &str, scope: &str) -> Result<()
     ))
 }
 
-/// Refuses a write of a resource under a read-only lock.
+/// Rejects a write of a resource with a read-only lock, or one that a policy denies.
 pub(super) fn allow_write(state: &State, resource: &str, resource_type: &str) -> Result<(), ArmError> {
     let lock = state.locks.iter().find(|lock| lock.level == LockLevel::ReadOnly && lock.covers(resource));
     if let Some(lock) = lock {
@@ -52,7 +52,7 @@ pub(super) fn allow_write(state: &State, resource: &str, resource_type: &str) ->
     }
 }
 
-/// Refuses the deletion of a resource that is locked, or that something locked lies under.
+/// Rejects the deletion of a resource that is locked, or has something locked below it.
 pub(super) fn allow_delete(state: &State, resource: &str) -> Result<(), ArmError> {
     match state.locks.iter().find(|lock| lock.covers(resource) || is_within(&lock.scope, resource)) {
         None => Ok(()),

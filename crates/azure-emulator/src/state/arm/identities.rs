@@ -14,7 +14,7 @@ use crate::state::text::{normalize_location, read_object};
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
 
-/// What a PUT says.
+/// The body of a PUT.
 #[derive(Clone, Debug)]
 pub(super) struct IdentityBody {
     location: String,
@@ -22,7 +22,7 @@ pub(super) struct IdentityBody {
     isolation_scope: Option<String>,
 }
 
-/// What a PATCH says.
+/// The body of a PATCH.
 #[derive(Clone, Debug)]
 pub(super) struct IdentityPatch {
     tags: Option<BTreeMap<String, String>>,
@@ -172,7 +172,7 @@ pub(super) fn get(state: &State, id: &IdentityId, version: ApiVersion) -> Result
 }
 
 pub(super) fn delete(state: &mut State, id: &IdentityId) -> ArmAnswer {
-    // Assignments to its principal stay behind, those at its own scope go with it.
+    // Assignments to its principal remain; those at its own scope are deleted with it.
     state.role_assignments.retain(|_, assignment| !is_within(&assignment.scope, &id.key()));
     ArmAnswer::deleted(state.identities.remove(&id.key()).is_some())
 }
@@ -221,7 +221,7 @@ mod tests {
         ask(&mut orders(), Method::PUT, &identities("/billing"), body)
     }
 
-    #[allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+    #[allow(clippy::needless_pass_by_value, reason = "tests pass literals")]
     fn refused(body: Value, status: u16, code: &str) {
         let error = put(body.clone()).unwrap_err();
         assert_eq!((error.status, error.code.as_str()), (status, code), "{body}: {}", error.message);
@@ -247,36 +247,36 @@ mod tests {
     }
 
     #[test]
-    fn ids_in_answers_have_resourcegroups_in_lower_case() {
+    fn ids_in_responses_have_resourcegroups_in_lower_case() {
         let body = put(json!({"location": "eastus"})).unwrap().body.unwrap();
         assert!(body["id"].as_str().unwrap().contains("/resourcegroups/Shop-RG/providers/Microsoft.ManagedIdentity/"));
     }
 
     #[test]
-    fn an_identity_without_a_location_is_refused() {
+    fn an_identity_without_a_location_is_rejected() {
         refused(json!({}), 400, "LocationRequired");
         refused(json!({"location": " "}), 400, "LocationRequired");
     }
 
     #[test]
-    fn an_identity_in_no_region_is_refused() {
+    fn an_identity_in_an_unknown_region_is_rejected() {
         refused(json!({"location": "atlantis"}), 400, "LocationNotAvailableForResourceType");
     }
 
     #[test]
-    fn an_identity_with_an_unknown_isolation_scope_is_refused() {
+    fn an_identity_with_an_unknown_isolation_scope_is_rejected() {
         refused(json!({"location": "eastus", "properties": {"isolationScope": "Solar"}}), 400, "BadRequest");
     }
 
     #[test]
-    fn a_body_that_is_no_object_of_the_right_shape_is_refused() {
+    fn a_body_of_the_wrong_shape_is_rejected() {
         for body in [json!([]), json!("x"), json!({"tags": 1}), json!({"tags": {"a": 1}})] {
             refused(body, 400, "InvalidRequestContent");
         }
     }
 
     #[test]
-    fn a_bad_name_is_refused() {
+    fn an_invalid_name_is_rejected() {
         for name in ["ab", "_ab", "a.b", "%20abc"] {
             let path = identities(&format!("/{name}"));
             let error = ask(&mut orders(), Method::PUT, &path, json!({"location": "eastus"})).unwrap_err();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_does_not_move_to_another_region() {
+    fn an_identity_can_not_move_to_another_region() {
         let body = json!({"location": "westeurope"});
         let error = ask(&mut orders(), Method::PUT, &identities("/orders"), body).unwrap_err();
         assert_eq!((error.status, error.code.as_str()), (409, "InvalidResourceLocation"));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_changes_what_it_names_and_nothing_else() {
+    fn a_patch_changes_only_the_given_properties() {
         let mut state = orders();
         let mut patch = |body| ask(&mut state, Method::PATCH, &identities("/orders"), body).unwrap().body.unwrap();
         assert_eq!(patch(json!({"tags": {"a": "1"}}))["tags"], json!({"a": "1"}));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_identity_is_neither_read_nor_patched() {
+    fn a_missing_identity_can_be_neither_read_nor_patched() {
         for method in [Method::GET, Method::PATCH] {
             let error = ask(&mut orders(), method, &identities("/absent"), json!({})).unwrap_err();
             assert_eq!(error.status, 404);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_refuses_the_deletion_and_a_read_only_lock_every_write() {
+    fn a_lock_prevents_deletion_and_a_read_only_lock_every_write() {
         let scope = identities("/orders");
         for (level, method, allowed) in [
             ("CanNotDelete", Method::DELETE, false),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_on_a_credential_keeps_its_identity() {
+    fn a_lock_on_a_credential_prevents_deletion_of_its_identity() {
         let lock = json!({"scope": identities("/orders/federatedIdentityCredentials/trust")});
         let mut state = state(json!({"identities": [{"name": "orders"}], "locks": [lock]}));
         let error = ask(&mut state, Method::DELETE, &identities("/orders"), Value::Null).unwrap_err();
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_refuses_writes_of_its_type_alone() {
+    fn a_policy_denies_only_writes_of_its_type() {
         let policy = json!({"name": "no", "scope": identities("").split("/providers").next(), "resourceType": TYPE});
         let mut state = state(json!({"identities": [{"name": "orders"}], "denyPolicies": [policy]}));
         let error = ask(&mut state, Method::PUT, &identities("/new"), json!({"location": "eastus"})).unwrap_err();

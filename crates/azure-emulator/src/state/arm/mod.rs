@@ -1,7 +1,7 @@
 //! Azure Resource Manager, as far as user-assigned managed identities need it.
 //!
-//! A request is planned (all that can be said from its own words and the caller's rights) and then applied (all that
-//! depends on what is there at that moment). Between the two a write of a credential takes its time.
+//! A request is planned (everything that depends on the request and the caller's rights) and then applied (everything that
+//! depends on the state at that moment). In between, a write of a credential waits for its duration.
 
 mod authorization;
 pub mod bearer;
@@ -43,11 +43,11 @@ pub struct ArmRequest<'a> {
     pub query: &'a str,
     /// Body.
     pub body: &'a [u8],
-    /// Who asks.
+    /// The caller.
     pub caller: &'a Caller,
 }
 
-/// An operation that the caller may ask for, with its body understood.
+/// An authorized operation with its parsed body.
 #[derive(Clone, Debug)]
 pub struct Operation {
     kind: Kind,
@@ -70,12 +70,12 @@ enum Kind {
     Role(RoleOperation),
 }
 
-/// A successful answer.
+/// A successful response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmAnswer {
     /// HTTP status.
     pub status: u16,
-    /// JSON, absent where ARM sends no body.
+    /// JSON; absent if ARM sends no body.
     pub body: Option<Value>,
 }
 
@@ -94,7 +94,7 @@ impl ArmAnswer {
 }
 
 impl Operation {
-    /// The identity under which this operation writes a credential: one such write at a time.
+    /// The identity whose credential this operation writes, if any: only one such write at a time is allowed.
     pub fn credential_write(&self) -> Option<&IdentityId> {
         match &self.kind {
             Kind::PutCredential(identity, ..) | Kind::DeleteCredential(identity, _) => Some(identity),
@@ -103,7 +103,7 @@ impl Operation {
     }
 }
 
-/// What would refuse the operation at this moment, without changing anything.
+/// Checks whether the operation would succeed now, without changing anything.
 pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(), ArmError> {
     match &operation.kind {
         Kind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body),
@@ -116,7 +116,7 @@ pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(),
     }
 }
 
-/// Does the operation. `base_url` (scheme and authority) starts the links to next pages.
+/// Applies the operation. `base_url` (scheme and authority) is the start of links to next pages.
 pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Timestamp) -> Result<ArmAnswer, ArmError> {
     check(state, &operation, now)?;
     let Operation { kind, version, path } = operation;

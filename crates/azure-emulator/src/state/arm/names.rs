@@ -1,8 +1,8 @@
-//! What names and IDs may look like.
+//! Valid names and IDs.
 
 use crate::state::model::IdentityId;
 
-/// Azure's regions, as far as the stand-in takes them.
+/// Azure's regions that the emulator lists.
 const LOCATIONS: [&str; 44] = [
     "australiacentral",
     "australiaeast",
@@ -50,22 +50,22 @@ const LOCATIONS: [&str; 44] = [
     "westus3",
 ];
 
-/// Whether identities can be made in a region, given in lower case without spaces.
+/// Whether identities can be created in a region, given in lower case without spaces.
 pub(super) fn is_location(location: &str) -> bool {
     LOCATIONS.contains(&location) || matches!(location, "westus" | "westcentralus" | "westindia")
 }
 
-/// The regions, for the message that refuses another.
+/// The regions, for the error message about an unknown one.
 pub(super) fn locations() -> String {
     LOCATIONS.join(",")
 }
 
-/// Whether a text is a GUID in its 8-4-4-4-12 form.
+/// Whether a text is a GUID in 8-4-4-4-12 form.
 pub(crate) fn is_guid(text: &str) -> bool {
     text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
 }
 
-/// 3 to 128 letters, digits, `-` and `_`, a letter or digit first.
+/// 3 to 128 letters, digits, `-` and `_`, starting with a letter or digit.
 pub(crate) fn is_identity_name(name: &str) -> bool {
     is_name(name, 128)
 }
@@ -81,7 +81,7 @@ fn is_name(name: &str, longest: usize) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// Reads the ARM ID of a user-assigned identity.
+/// Parses the ARM ID of a user-assigned identity.
 pub(crate) fn identity_id(text: &str) -> Option<IdentityId> {
     let segments: Vec<&str> = text.strip_prefix('/')?.split('/').collect();
     let [subscriptions, subscription, groups, group, providers, provider, kind, name] = segments[..] else {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guid_is_written_with_its_hyphens() {
+    fn a_guid_has_hyphens() {
         assert!(is_guid("AAAAAAAA-0000-4000-8000-000000000001"));
         assert!(!is_guid("aaaaaaaa000040008000000000000001"));
         assert!(!is_guid("{aaaaaaaa-0000-4000-8000-000000000001}"));

@@ -1,4 +1,4 @@
-//! Pages: `$top`, and an opaque `$skiptoken` that survives changes between two pages.
+//! Paging with `$top` and an opaque `$skiptoken`, which stays valid when the list changes between two pages.
 
 use serde_json::Value;
 
@@ -6,17 +6,17 @@ use super::ArmError;
 use super::versions::ApiVersion;
 use crate::state::text::query_parameter;
 
-/// The page that a client asks for.
+/// The requested page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
     /// At most this many, from `$top` or from the token.
     top: Option<usize>,
-    /// Only what comes after this key.
+    /// Only entries after this key.
     after: Option<String>,
 }
 
 impl Page {
-    /// Reads `$top` (where the operation takes one) and `$skiptoken`.
+    /// Reads `$top` (if the operation supports it) and `$skiptoken`.
     pub(super) fn from_query(query: &str, takes_top: bool) -> Result<Self, ArmError> {
         let mut page = match query_parameter(query, "$skiptoken") {
             Some(token) => Self::from_token(&token)
@@ -35,7 +35,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Cuts the page out of what is there, in the order of keys; the token for the next page, if there is one.
+    /// The entries of the page, in order of their keys, and the token for the next page, if any.
     pub(super) fn cut<'a, T>(
         &self,
         entries: impl Iterator<Item = (&'a String, T)>,
@@ -68,7 +68,7 @@ impl Page {
     }
 
     fn from_token(token: &str) -> Option<Self> {
-        // Some clients escape the token once more than needed.
+        // Some clients escape the token twice.
         let token = crate::state::text::percent_decode(token);
         let digits = token.strip_prefix("X'")?.strip_suffix('\'')?;
         if digits.len() % 2 != 0 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {

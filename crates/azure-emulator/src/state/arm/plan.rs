@@ -1,4 +1,4 @@
-//! From a request's words to an operation that the caller may ask for.
+//! From a request to an authorized operation.
 
 use axum::http::Method;
 
@@ -12,7 +12,7 @@ use crate::state::text::percent_decode;
 const IDENTITIES: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
 const CREDENTIALS: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials";
 
-/// Where a path leads, below a subscription.
+/// What a path refers to, below a subscription.
 enum Target {
     Subscription,
     Group,
@@ -21,7 +21,7 @@ enum Target {
     Credential(IdentityId, String),
 }
 
-/// Understands a request, in the order in which ARM refuses: version, subscription, type, rights, group, words.
+/// Checks a request in ARM's order: version, subscription, type, rights, resource group, content.
 pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmError> {
     let segments: Vec<String> = request.path.trim_matches('/').split('/').map(percent_decode).collect();
     if let Some(parts) = authorization::split(&segments) {

@@ -1,15 +1,15 @@
-//! Where roles are defined and assigned: the root, a management group, a subscription, a resource group, a resource.
+//! Scopes of roles: the root, a management group, a subscription, a resource group, a resource.
 
 use std::fmt;
 
 use super::names::is_guid;
 
-/// A scope, its parts as they were written.
+/// A scope, its segments as they were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::state) struct Scope(Vec<String>);
 
 impl Scope {
-    /// Reads an ARM ID; `/` is the root.
+    /// Parses an ARM ID; `/` is the root.
     pub(in crate::state) fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('/')?;
         if text.is_empty() {
@@ -19,7 +19,7 @@ impl Scope {
         Self::from_segments(segments.split('/').map(str::to_owned).collect())
     }
 
-    /// The scope that decoded segments of a path name.
+    /// The scope with these decoded path segments.
     pub(in crate::state) fn from_segments(segments: Vec<String>) -> Option<Self> {
         let plain = |text: &String| {
             !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '?', '#', '%', '\\'])
@@ -40,17 +40,17 @@ impl Scope {
         (known && segments.iter().all(plain)).then_some(Self(segments))
     }
 
-    /// The subscription's GUID, if the scope lies in one.
+    /// The subscription's GUID, if the scope is in one.
     pub(in crate::state) fn subscription(&self) -> Option<&str> {
         self.under("subscriptions", 0)
     }
 
-    /// The resource group's name, if the scope lies in one.
+    /// The resource group's name, if the scope is in one.
     pub(in crate::state) fn resource_group(&self) -> Option<&str> {
         self.under("resourceGroups", 2)
     }
 
-    /// The resource type, in lower case; empty where the scope is none.
+    /// The resource type, in lower case; empty if the scope is not a resource.
     pub(in crate::state) fn kind(&self) -> String {
         let Some(at) = self.0.iter().rposition(|segment| is(segment, "providers")) else { return String::new() };
         let namespace = self.0.get(at + 1).into_iter();
@@ -58,7 +58,7 @@ impl Scope {
         namespace.chain(types).map(|part| part.to_lowercase()).collect::<Vec<_>>().join("/")
     }
 
-    /// The ID of the user-assigned identity that the scope is or lies under.
+    /// The ID of the user-assigned identity at or above the scope.
     pub(super) fn identity(&self) -> Option<String> {
         super::names::identity_id(&format!("/{}", self.0.get(..8)?.join("/"))).map(|id| id.key())
     }
@@ -73,8 +73,8 @@ fn is(segment: &str, keyword: &str) -> bool {
     segment.eq_ignore_ascii_case(keyword)
 }
 
-/// `providers`, a namespace, and pairs of type and name; several such for resources that extend others. Nothing is a
-/// resource too: the scope above.
+/// `providers`, a namespace, and pairs of type and name; repeated for extension resources. No segments are valid too: the
+/// scope above.
 fn is_resource(segments: &[&str]) -> bool {
     match segments {
         [] => true,
@@ -99,7 +99,7 @@ mod tests {
     const SUBSCRIPTION: &str = "/subscriptions/50b00000-0000-4000-8000-000000000001";
 
     #[test]
-    fn a_scope_is_written_as_it_was_read() {
+    fn a_scope_is_formatted_as_it_was_parsed() {
         let account = format!("{SUBSCRIPTION}/resourceGroups/rg/providers/Microsoft.Storage/storageAccounts/data");
         for text in [
             "/",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_none() {
+    fn invalid_scopes_are_rejected() {
         for text in [
             "",
             "x",

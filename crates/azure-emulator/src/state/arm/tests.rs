@@ -1,4 +1,4 @@
-//! What holds for every operation: the order of refusals, rights, paths and versions.
+//! Common to all operations: the order of checks, rights, paths and versions.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -18,57 +18,57 @@ fn get(path: &str, query: &str, caller: &Caller) -> Result<super::ArmAnswer, Arm
     ask_as(&mut orders(), caller, &Method::GET, path, query, b"")
 }
 
-fn refused(status: u16, code: &str) -> (u16, String) {
+fn error(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
 }
 
 #[test]
-fn a_missing_or_unknown_api_version_is_refused() {
+fn a_missing_or_unknown_api_version_is_rejected() {
     let all = caller(ArmRights::All);
     let path = identities("/orders");
-    assert_eq!(code(get(&path, "", &all)), refused(400, "MissingApiVersionParameter"));
+    assert_eq!(code(get(&path, "", &all)), error(400, "MissingApiVersionParameter"));
     for version in ["2024-11-31", "latest", "2025-01-31", "2024-11-30x"] {
         let query = format!("api-version={version}");
-        assert_eq!(code(get(&path, &query, &all)), refused(400, "InvalidApiVersionParameter"), "{version}");
+        assert_eq!(code(get(&path, &query, &all)), error(400, "InvalidApiVersionParameter"), "{version}");
     }
 }
 
 #[test]
-fn credentials_are_refused_in_versions_before_they_existed() {
+fn credentials_are_rejected_in_versions_that_lack_them() {
     let all = caller(ArmRights::All);
     let path = identities("/orders/federatedIdentityCredentials");
     for version in ["2015-08-31-preview", "2018-11-30", "2021-09-30-preview"] {
         let query = format!("api-version={version}");
-        assert_eq!(code(get(&path, &query, &all)), refused(404, "InvalidResourceType"), "{version}");
+        assert_eq!(code(get(&path, &query, &all)), error(404, "InvalidResourceType"), "{version}");
     }
     assert!(get(&path, "api-version=2022-01-31-PREVIEW", &all).is_ok());
 }
 
 #[test]
-fn a_subscription_that_is_malformed_unknown_or_of_another_tenant_is_refused() {
+fn a_malformed_or_unknown_subscription_or_one_of_another_tenant_is_rejected() {
     let all = caller(ArmRights::All);
     let path = identities("/orders");
     let ask = |id: &str, caller: &Caller| code(get(&path.replace(SUBSCRIPTION, id), VERSION, caller));
-    assert_eq!(ask("mine", &all), refused(400, "InvalidSubscriptionId"));
-    assert_eq!(ask("00000000-0000-0000-0000-000000000000", &all), refused(404, "SubscriptionNotFound"));
+    assert_eq!(ask("mine", &all), error(400, "InvalidSubscriptionId"));
+    assert_eq!(ask("00000000-0000-0000-0000-000000000000", &all), error(404, "SubscriptionNotFound"));
     let stranger = Caller { tenant_id: "another".to_owned(), ..all };
-    assert_eq!(ask(SUBSCRIPTION, &stranger), refused(401, "InvalidAuthenticationTokenTenant"));
+    assert_eq!(ask(SUBSCRIPTION, &stranger), error(401, "InvalidAuthenticationTokenTenant"));
     let shouting = Caller { tenant_id: TENANT.to_uppercase(), ..caller(ArmRights::All) };
     assert!(get(&path, VERSION, &shouting).is_ok());
 }
 
 #[test]
-fn a_caller_without_rights_is_refused_before_it_learns_what_exists() {
+fn a_caller_without_rights_does_not_learn_what_exists() {
     let none = caller(ArmRights::None);
     for path in [identities(""), identities("/orders"), identities("/absent"), credential("trust")] {
-        assert_eq!(code(get(&path, VERSION, &none)), refused(403, "AuthorizationFailed"), "{path}");
+        assert_eq!(code(get(&path, VERSION, &none)), error(403, "AuthorizationFailed"), "{path}");
         let elsewhere = path.replace("Shop-RG", "absent");
-        assert_eq!(code(get(&elsewhere, VERSION, &none)), refused(403, "AuthorizationFailed"), "{elsewhere}");
+        assert_eq!(code(get(&elsewhere, VERSION, &none)), error(403, "AuthorizationFailed"), "{elsewhere}");
     }
 }
 
 #[test]
-fn a_reader_is_refused_every_write() {
+fn a_reader_is_denied_every_write() {
     let reader = caller(ArmRights::Read);
     assert!(get(&identities("/orders"), VERSION, &reader).is_ok());
     let writes = [
@@ -86,7 +86,7 @@ fn a_reader_is_refused_every_write() {
 }
 
 #[test]
-fn a_method_that_a_resource_does_not_know_is_refused() {
+fn an_unsupported_method_is_rejected() {
     let unknown = [
         (Method::POST, identities("/orders")),
         (Method::PUT, identities("")),
@@ -95,14 +95,14 @@ fn a_method_that_a_resource_does_not_know_is_refused() {
         (Method::HEAD, identities("/orders")),
     ];
     for (method, path) in unknown {
-        assert_eq!(code(ask(&mut orders(), method, &path, Value::Null)), refused(405, "MethodNotAllowed"), "{path}");
+        assert_eq!(code(ask(&mut orders(), method, &path, Value::Null)), error(405, "MethodNotAllowed"), "{path}");
     }
 }
 
 #[test]
-fn a_path_that_leads_nowhere_is_refused() {
+fn an_unknown_path_is_rejected() {
     let below = identities("");
-    let nowhere = [
+    let unknown = [
         format!("/subscriptions/{SUBSCRIPTION}"),
         format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/Shop-RG"),
         format!("{below}/orders/secrets"),
@@ -111,26 +111,26 @@ fn a_path_that_leads_nowhere_is_refused() {
         below.replace("userAssignedIdentities", "systemAssignedIdentities"),
         format!("/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders"),
     ];
-    for path in nowhere {
+    for path in unknown {
         assert_eq!(ask(&mut orders(), Method::GET, &path, Value::Null).unwrap_err().status, 404, "{path}");
     }
 }
 
 #[test]
-fn an_encoded_slash_does_not_lead_elsewhere() {
+fn an_encoded_slash_does_not_change_the_resource() {
     let path = identities("/orders%2ffederatedIdentityCredentials%2ftrust");
-    assert_eq!(code(ask(&mut orders(), Method::GET, &path, Value::Null)), refused(404, "ResourceNotFound"));
+    assert_eq!(code(ask(&mut orders(), Method::GET, &path, Value::Null)), error(404, "ResourceNotFound"));
 }
 
 #[test]
-fn paths_are_read_without_case() {
+fn paths_are_case_insensitive() {
     let path = identities("/orders").to_uppercase();
     let answer = ask(&mut orders(), Method::GET, &path, Value::Null).unwrap();
     assert_eq!(answer.body.unwrap()["name"], "orders");
 }
 
 #[test]
-fn an_operation_without_its_resource_group_is_refused() {
+fn an_operation_in_a_missing_resource_group_is_rejected() {
     for (method, path) in [
         (Method::GET, identities("")),
         (Method::GET, identities("/orders")),
@@ -145,7 +145,7 @@ fn an_operation_without_its_resource_group_is_refused() {
 }
 
 #[test]
-fn one_write_of_a_credential_at_a_time_is_begun() {
+fn only_one_write_of_a_credential_at_a_time_is_allowed() {
     let mut state = orders();
     let identity = state.identities.values().next().unwrap().id.clone();
     assert!(state.begin_credential_write(&identity));
@@ -159,7 +159,7 @@ fn one_write_of_a_credential_at_a_time_is_begun() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_asked_gets_an_answer_or_a_4xx(
+    fn random_requests_succeed_or_get_a_4xx(
         method in proptest::sample::select(vec![Method::GET, Method::PUT, Method::PATCH, Method::DELETE, Method::POST]),
         below in "(/|%|[a-z]|orders|federatedIdentityCredentials|\\PC){0,40}",
         query in "(api-version=2024-11-30&?)?(\\$top=|\\$skiptoken=X'|'|[0-9a-f%&]){0,20}",

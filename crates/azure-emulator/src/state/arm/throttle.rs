@@ -1,8 +1,8 @@
-//! Azure's limits on requests: buckets that fill at the published rates, for each identity, subscription and tenant, and
-//! those of ARM itself for each subscription and principal.
+//! Azure's rate limits: token buckets that refill at the published rates, for each identity, subscription and tenant, and
+//! ARM's own for each subscription and principal.
 //!
-//! Azure publishes how fast buckets of the resource provider fill, not how much they hold. Those of an identity hold 20
-//! here and those above it ten and fifty times as much.
+//! Azure publishes the refill rates of the resource provider's buckets, but not their sizes. Here, an identity's buckets
+//! hold 20, a subscription's ten times and a tenant's fifty times as much.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use axum::http::Method;
 use super::{ArmError, Kind, Operation};
 use crate::state::model::IdentityId;
 
-/// What a request is to the limits.
+/// The kind of a request, for the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Verb {
     Get,
@@ -21,7 +21,7 @@ enum Verb {
     Delete,
 }
 
-/// How much a bucket holds, and in how many milliseconds a token comes.
+/// The size of a bucket, and the milliseconds in which one token is refilled.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
     size: u32,
@@ -39,12 +39,12 @@ impl Limit {
 }
 
 impl Verb {
-    /// Writes of both kinds share a bucket of the resource provider.
+    /// Both kinds of writes share a bucket of the resource provider.
     fn shared(self) -> Self {
         if self == Self::Delete { Self::Put } else { self }
     }
 
-    /// ARM's own word, which is also one of its buckets.
+    /// ARM's name for it, which is also that of one of its buckets.
     fn word(self) -> &'static str {
         match self {
             Self::Get | Self::List => "read",
@@ -53,7 +53,7 @@ impl Verb {
         }
     }
 
-    /// The limits of the resource provider: for one resource, a subscription, a tenant.
+    /// The limits of the resource provider: for a resource, a subscription and a tenant.
     fn limits(self) -> [Limit; 3] {
         match self {
             Self::Get => [limit(20, 2_000), limit(200, 100), limit(1_000, 33)],
@@ -71,18 +71,18 @@ impl Verb {
     }
 }
 
-/// What a bucket is for: a kind of limit, what it is about, and the requests that it counts.
+/// The name of a bucket: the kind of limit, what it applies to, and the requests that it counts.
 type Name = (&'static str, String, &'static str);
 
-/// Every bucket that was ever drawn from: the time that it lacks to be full, at a time. Parts of a millisecond count: left
-/// out, they would add up to requests that are refused for nothing.
+/// Every bucket that has been used: the time until it is full, as of some time. Fractions of a millisecond matter: without
+/// them, rounding errors would add up to requests that are rejected without reason.
 #[derive(Debug, Default)]
 pub struct Throttle {
     missing: BTreeMap<Name, (Duration, Duration)>,
 }
 
 impl Throttle {
-    /// Counts a request at a time, or refuses it. One that is refused is not counted.
+    /// Counts a request, or rejects it without counting it.
     pub fn admit(&mut self, operation: &Operation, object_id: &str, now: Duration) -> Result<(), ArmError> {
         let About { verb, subscription, identity, provider } = about(&operation.kind);
         let [resource, subscriptions, tenant] = verb.limits();
@@ -125,12 +125,12 @@ impl Throttle {
     }
 }
 
-/// What a request is about.
+/// What a request counts towards.
 struct About<'a> {
     verb: Verb,
     subscription: &'a str,
     identity: Option<&'a IdentityId>,
-    /// Whether the limits of the provider of identities count it. Those of Microsoft.Authorization are not published.
+    /// Whether the limits of Microsoft.ManagedIdentity apply. Those of Microsoft.Authorization are not published.
     provider: bool,
 }
 
@@ -182,7 +182,7 @@ mod tests {
         operation(&orders(), &Method::GET, &path, &json!(null))
     }
 
-    /// How many of so many requests at a moment are let through, and the answer to the next.
+    /// How many requests are allowed at one moment, and the error for the next one.
     fn burst(throttle: &mut Throttle, operation: &Operation, now: Duration) -> (usize, ArmError) {
         let mut count = 0;
         loop {
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_takes_twenty_writes_and_then_one_in_four_seconds() {
+    fn an_identity_allows_twenty_writes_and_then_one_every_four_seconds() {
         let mut throttle = Throttle::default();
         let (count, error) = burst(&mut throttle, &put("orders"), Duration::ZERO);
         assert_eq!((count, error.status, error.code.as_str()), (20, 429, "TooManyRequests"));
         assert_eq!(error.retry_after, Some(4));
         assert_eq!(burst(&mut throttle, &put("orders"), Duration::from_millis(3_999)).0, 0);
         assert_eq!(burst(&mut throttle, &put("orders"), Duration::from_secs(9)).0, 2);
-        assert!(throttle.admit(&list("orders"), "me", Duration::ZERO).is_ok(), "lists are counted apart");
+        assert!(throttle.admit(&list("orders"), "me", Duration::ZERO).is_ok(), "lists are counted separately");
         let delete = operation(
             &orders(),
             &Method::DELETE,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_takes_two_hundred_writes_whatever_their_identities() {
+    fn a_subscription_allows_two_hundred_writes_across_its_identities() {
         let mut throttle = Throttle::default();
         for number in 0..10 {
             assert_eq!(burst(&mut throttle, &put(&format!("id-{number}")), Duration::ZERO).0, 20);
@@ -224,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn requests_at_the_published_rate_are_let_through_whatever_parts_of_a_millisecond_they_come_at() {
+    fn requests_at_the_published_rate_are_allowed_at_any_fraction_of_a_millisecond() {
         let mut throttle = Throttle::default();
         burst(&mut throttle, &put("orders"), Duration::ZERO);
         for token in 1..200 {
-            // Each is refused a little before its token comes, and let through with it.
+            // Each one is rejected just before its token is refilled, and allowed with it.
             let due = Duration::from_secs(4 * token);
             let early = due.saturating_sub(Duration::from_nanos(1));
             assert!(throttle.admit(&put("orders"), "me", early).is_err(), "{token}");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_takes_no_more_than_its_own_reads_from_one_principal() {
+    fn arm_limits_the_reads_of_one_principal() {
         let mut throttle = Throttle::default();
         let mut taken = 0;
         for number in 0..50 {
@@ -252,6 +252,6 @@ mod tests {
             }
         }
         assert_eq!(taken, 250);
-        assert!(throttle.admit(&list("other"), "somebody else", Duration::ZERO).is_ok());
+        assert!(throttle.admit(&list("other"), "another principal", Duration::ZERO).is_ok());
     }
 }

@@ -26,12 +26,12 @@ const AUTHORIZATION: &str = "2022-04-01";
 pub(super) struct ApiVersion(&'static str);
 
 impl ApiVersion {
-    /// The version that a query names.
+    /// The version in a query.
     pub(super) fn from_query(query: &str) -> Result<Self, ArmError> {
         Self::one_of(&KNOWN, query)
     }
 
-    /// The version of Microsoft.Authorization that a query names.
+    /// The version of Microsoft.Authorization in a query.
     pub(super) fn of_authorization(query: &str) -> Result<Self, ArmError> {
         Self::one_of(&[AUTHORIZATION], query)
     }
@@ -57,17 +57,17 @@ impl ApiVersion {
         self.0
     }
 
-    /// Whether answers have `isolationScope`.
+    /// Whether responses have `isolationScope`.
     pub(super) fn has_isolation_scope(self) -> bool {
         self.0 >= "2024-11-30"
     }
 
-    /// Whether federated identity credentials exist in it.
+    /// Whether it has federated identity credentials.
     pub(super) fn has_credentials(self) -> bool {
         self.0 >= "2022-01-31"
     }
 
-    /// The versions in which federated identity credentials exist.
+    /// The versions with federated identity credentials.
     pub(super) fn all_with_credentials() -> impl Iterator<Item = &'static str> {
         KNOWN.into_iter().filter(|version| Self(version).has_credentials())
     }

@@ -8,21 +8,21 @@ use serde_json::Value;
 
 use super::{CLOCK_SKEW_SECONDS, EntraError};
 
-/// An assertion. Nothing in it is to be believed before its signature is verified.
+/// An assertion. Nothing in it is trusted before its signature is verified.
 #[derive(Clone)]
 pub struct Assertion {
     /// `iss`
     pub issuer: String,
     /// `sub`
     pub subject: String,
-    /// `aud`, whether one or many
+    /// `aud`, a string or an array
     pub audiences: Vec<String>,
     /// `kid` of the header
     pub key_id: Option<String>,
     issued_at: Option<i64>,
     not_before: Option<i64>,
     expires_at: i64,
-    /// Header and claims as they were signed, and the signature.
+    /// Header and claims, as signed.
     pub(super) signed: String,
     pub(super) signature: String,
 }
@@ -39,7 +39,7 @@ impl fmt::Debug for Assertion {
 }
 
 impl Assertion {
-    /// Reads a JSON Web Token signed with RS256. Every other algorithm is refused here, before any key is looked at.
+    /// Reads a JSON Web Token signed with RS256. Any other algorithm is rejected before any key is used.
     pub fn read(token: &str) -> Result<Self, EntraError> {
         let malformed = |_| EntraError::malformed_assertion();
         if token.split('.').count() != 3 {
@@ -77,7 +77,7 @@ impl Assertion {
         })
     }
 
-    /// Refuses an assertion before its time, after it, or from the future.
+    /// Rejects an assertion that has expired, is not valid yet, or was issued in the future.
     pub(super) fn check_times(&self, now: Timestamp) -> Result<(), EntraError> {
         let from = self.not_before.max(self.issued_at);
         let seconds = now.as_second();
@@ -92,10 +92,7 @@ impl Assertion {
 }
 
 /// A time claim: a number of seconds, with or without a fraction.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a float becomes the nearest second; what is out of range saturates"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a fraction is cut off; a number out of range saturates")]
 fn seconds(claims: &Value, name: &str) -> Option<i64> {
     let value = claims.get(name)?;
     value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))

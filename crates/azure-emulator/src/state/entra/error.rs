@@ -1,4 +1,4 @@
-//! Entra's refusals, in its own words.
+//! Entra's errors, in its own words.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::state::text::{entra_precise_time, entra_time, redact};
 
 const CHECK: &str = "Check your federated identity credential Subject, Audience and Issuer against the presented assertion. https://learn.microsoft.com/entra/workload-id/workload-identity-federation";
 
-/// A refusal of the token endpoint.
+/// An error of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("AADSTS{code}: {message}")]
 pub struct EntraError {
@@ -18,22 +18,22 @@ pub struct EntraError {
     pub error: &'static str,
     /// The number behind `AADSTS`.
     pub code: u32,
-    /// For people.
+    /// The message.
     pub message: String,
 }
 
 impl EntraError {
-    /// A refusal of the client: 401.
+    /// An error about the client: 401.
     pub(super) fn client(code: u32, message: impl Into<String>) -> Self {
         Self { status: 401, error: "invalid_client", code, message: message.into() }
     }
 
-    /// A refusal of the request: 400.
+    /// An error about the request: 400.
     pub fn request(code: u32, message: impl Into<String>) -> Self {
         Self { status: 400, error: "invalid_request", code, message: message.into() }
     }
 
-    /// The body that the token endpoint answers.
+    /// The body of the response.
     pub fn body(&self, now: Timestamp, trace_id: &str, correlation_id: &str) -> Value {
         let time = entra_time(now);
         let Self { code, error, message, .. } = self;
@@ -51,7 +51,7 @@ impl EntraError {
         })
     }
 
-    /// No such tenant.
+    /// The tenant does not exist.
     pub fn tenant_not_found(tenant: &str) -> Self {
         Self::request(
             90002,
@@ -170,7 +170,7 @@ impl EntraError {
         Self::request(90061, "Request to External OIDC endpoint failed.")
     }
 
-    /// The issuer's key set makes no sense.
+    /// The issuer's key set is invalid.
     pub fn issuer_keys() -> Self {
         Self::request(900_612, "Failed to parse provider signing keys.")
     }

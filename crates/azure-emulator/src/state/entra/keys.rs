@@ -1,11 +1,11 @@
-//! An issuer's published keys, and what they say about an assertion.
+//! An issuer's published keys, and verification with them.
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 use super::{Assertion, EntraError};
 
-/// An RSA key for signatures, as a JSON Web Key Set has it.
+/// An RSA key for signatures in a JSON Web Key Set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedKey {
     key_id: String,
@@ -29,7 +29,7 @@ struct Key {
     e: Option<String>,
 }
 
-/// Reads a JSON Web Key Set; keys of other kinds are left out.
+/// Reads a JSON Web Key Set; keys of other types are ignored.
 pub fn read(body: &[u8]) -> Result<Vec<PublishedKey>, EntraError> {
     let set: KeySet = serde_json::from_slice(body).map_err(|_| EntraError::issuer_keys())?;
     let keys: Vec<_> = set.keys.into_iter().filter_map(Key::into_published).collect();
@@ -48,7 +48,7 @@ impl Key {
     }
 }
 
-/// Whether the key that the assertion names is among these.
+/// Whether the assertion's key is among these.
 pub fn knows(keys: &[PublishedKey], assertion: &Assertion) -> bool {
     find(keys, assertion).is_some()
 }
@@ -56,7 +56,7 @@ pub fn knows(keys: &[PublishedKey], assertion: &Assertion) -> bool {
 /// Verifies the assertion's signature.
 ///
 /// # Errors
-/// When the key is not published, or the signature is not by it.
+/// When the key is not published, or the signature is not valid for it.
 pub fn verify(keys: &[PublishedKey], assertion: &Assertion) -> Result<(), EntraError> {
     let key = find(keys, assertion)
         .ok_or_else(|| EntraError::unknown_key(assertion.key_id.as_deref().unwrap_or_default()))?;

@@ -1,7 +1,7 @@
 //! Entra's token endpoint for workload identity federation.
 //!
-//! The decision has three steps, because the middle one needs the issuer: [`examine`] says all that the request and
-//! the state can say; the caller fetches the issuer's keys; [`keys::verify`] checks the signature and [`grant`] gives
+//! A decision has three steps, because the second one needs the issuer: [`examine`] checks everything that depends on the
+//! request and the state; the caller fetches the issuer's keys; [`keys::verify`] checks the signature and [`grant`] returns
 //! the claims.
 
 mod assertion;
@@ -19,24 +19,23 @@ pub use request::TokenRequest;
 use super::has_propagated;
 use super::model::{Credential, Identity, State};
 
-/// Clocks may differ by this many seconds.
+/// Tolerated clock difference, in seconds.
 const CLOCK_SKEW_SECONDS: i64 = 300;
 
-/// A request that nothing but the issuer's keys can refuse any more.
+/// A request that passed every check but that of its signature.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// The tenant, as its GUID is written in the state.
     pub tenant_id: String,
     /// The identity's client ID.
     pub client_id: String,
-    /// The audience of the token that is asked for.
+    /// The audience of the requested token.
     pub resource: String,
-    /// What the workload presents.
+    /// The workload's token.
     pub assertion: Assertion,
 }
 
-/// The claims of a token that is given. They are those of a managed identity's token, `iss` apart, which is this
-/// authority.
+/// The claims of an issued token: those of a managed identity's token, except for `iss`, which is this authority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the claims")]
 pub struct AccessClaims {
@@ -59,8 +58,8 @@ pub struct AccessClaims {
     pub xms_mirid: Option<String>,
 }
 
-/// Refuses what the request's own words and the state can refuse. `authority` is the stand-in's own URL, without a
-/// slash at its end.
+/// Checks everything that depends on the request and the state. `authority` is the emulator's own URL, without a trailing
+/// slash.
 pub fn examine(
     state: &State,
     tenant: &str,
@@ -89,10 +88,10 @@ pub fn examine(
     })
 }
 
-/// The claims for a candidate whose signature was verified.
+/// The claims for a candidate with a verified signature.
 ///
 /// # Errors
-/// When the identity was deleted while its issuer's keys were fetched.
+/// When the identity has been deleted in the meantime.
 pub fn grant(
     state: &State,
     candidate: &Candidate,
@@ -109,7 +108,7 @@ pub fn grant(
     Ok(principal.claims(state, &candidate.resource, authority, now))
 }
 
-/// Whom a token is for.
+/// The principal of a token.
 #[derive(Clone, Debug)]
 pub struct Principal<'a> {
     /// Tenant GUID.
@@ -160,32 +159,33 @@ fn check_match(state: &State, identity: &Identity, assertion: &Assertion, now: T
         return Err(EntraError::no_credentials(&identity.id.name));
     }
     let seconds = state.settings.propagation_seconds;
-    let (seen, unseen): (Vec<_>, Vec<_>) =
+    let (propagated, pending): (Vec<_>, Vec<_>) =
         identity.credentials.values().partition(|credential| has_propagated(credential.written_at, now, seconds));
-    let Err(refusal) = find_match(&seen, assertion) else {
+    let Err(error) = find_match(&propagated, assertion) else {
         return Ok(());
     };
-    // Only time keeps this assertion out.
-    if find_match(&unseen, assertion).is_ok() { Err(EntraError::not_propagated(assertion)) } else { Err(refusal) }
+    // Only propagation is missing.
+    if find_match(&pending, assertion).is_ok() { Err(EntraError::not_propagated(assertion)) } else { Err(error) }
 }
 
 fn find_match(credentials: &[&Credential], assertion: &Assertion) -> Result<(), EntraError> {
-    let issued: Vec<_> = credentials.iter().filter(|credential| credential.issuer == assertion.issuer).collect();
-    if issued.is_empty() {
+    let same_issuer: Vec<_> = credentials.iter().filter(|credential| credential.issuer == assertion.issuer).collect();
+    if same_issuer.is_empty() {
         return Err(EntraError::no_issuer(&assertion.issuer));
     }
-    let named: Vec<_> = issued.iter().filter(|credential| credential.subject == assertion.subject).collect();
-    if named.is_empty() {
+    let same_subject: Vec<_> =
+        same_issuer.iter().filter(|credential| credential.subject == assertion.subject).collect();
+    if same_subject.is_empty() {
         let folded = assertion.subject.to_lowercase();
-        let only_case = issued.iter().any(|credential| credential.subject.to_lowercase() == folded);
-        let refuse = if only_case { EntraError::subject_case } else { EntraError::no_subject };
-        return Err(refuse(&assertion.subject));
+        let only_case = same_issuer.iter().any(|credential| credential.subject.to_lowercase() == folded);
+        let error = if only_case { EntraError::subject_case } else { EntraError::no_subject };
+        return Err(error(&assertion.subject));
     }
-    let meant = |credential: &Credential| match &assertion.audiences[..] {
+    let has_audience = |credential: &Credential| match &assertion.audiences[..] {
         [audience] => credential.audiences.contains(audience),
         _ => false,
     };
-    if named.into_iter().any(|credential| meant(credential)) {
+    if same_subject.into_iter().any(|credential| has_audience(credential)) {
         Ok(())
     } else {
         Err(EntraError::no_audience(&assertion.audiences.join(",")))

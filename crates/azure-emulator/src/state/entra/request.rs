@@ -1,4 +1,4 @@
-//! The form that a client posts.
+//! The form of a token request.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::{Assertion, EntraError};
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The form, as far as it is understood; other fields are ignored.
+/// The form's known fields; others are ignored.
 #[derive(Clone, Default)]
 pub struct TokenRequest {
     grant_type: Option<String>,
@@ -28,7 +28,7 @@ impl fmt::Debug for TokenRequest {
 }
 
 impl TokenRequest {
-    /// Reads a form. Empty fields are absent ones.
+    /// Reads a form. Empty fields count as absent.
     pub fn from_form(body: &[u8]) -> Self {
         let mut request = Self::default();
         for (name, value) in url::form_urlencoded::parse(body).filter(|(_, value)| !value.is_empty()) {
@@ -49,7 +49,7 @@ impl TokenRequest {
         request
     }
 
-    /// What of the form may be shown.
+    /// The fields that may be shown.
     pub fn shown(&self) -> serde_json::Value {
         serde_json::json!({
             "grant_type": self.grant_type,
@@ -59,7 +59,7 @@ impl TokenRequest {
         })
     }
 
-    /// The assertion, if one is there that can be read.
+    /// The assertion, if it is present and readable.
     pub fn presented(&self) -> Option<Assertion> {
         Assertion::read(self.assertion().ok()?).ok()
     }
@@ -76,7 +76,7 @@ impl TokenRequest {
         self.client_id.as_deref().ok_or_else(|| EntraError::missing_parameter("client_id"))
     }
 
-    /// The resource that the one scope names: what stands before `/.default`.
+    /// The resource of the only scope: what precedes `/.default`.
     pub(super) fn resource(&self) -> Result<String, EntraError> {
         let scope = self.scope.as_deref().ok_or_else(|| EntraError::missing_parameter("scope"))?;
         let mut scopes = scope.split_whitespace().filter(|s| !matches!(*s, "openid" | "profile" | "offline_access"));
@@ -86,7 +86,7 @@ impl TokenRequest {
         }
     }
 
-    /// The assertion. Clients send the token file as it is, with the newline at its end.
+    /// The assertion. Clients send the token file as it is, with a trailing newline.
     pub(super) fn assertion(&self) -> Result<&str, EntraError> {
         match (&self.assertion, self.assertion_type.as_deref()) {
             (Some(assertion), Some(ASSERTION_TYPE)) => Ok(assertion.trim_end()),

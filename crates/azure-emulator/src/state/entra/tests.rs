@@ -1,5 +1,5 @@
-//! One test for each refusal of the token endpoint.
-#![allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+//! One test for each error of the token endpoint.
+#![allow(clippy::needless_pass_by_value, reason = "tests pass literals")]
 
 use std::sync::LazyLock;
 
@@ -77,7 +77,7 @@ fn code_of_form(fields: &[(&str, &str)]) -> Option<u32> {
 }
 
 #[test]
-fn a_right_assertion_is_granted_the_identitys_claims() {
+fn a_valid_assertion_gets_the_identitys_claims() {
     let state = orders();
     let request = form(&[], &format!("{}\n", token(json!({}))));
     let candidate = examine(&state, TENANT, &request, AUTHORITY, now()).unwrap();
@@ -105,12 +105,12 @@ fn error_900144_a_missing_parameter() {
 }
 
 #[test]
-fn error_70003_another_grant() {
+fn error_70003_another_grant_type() {
     assert_eq!(code_of_form(&[("grant_type", "password")]), Some(70003));
 }
 
 #[test]
-fn error_70011_a_scope_that_is_not_one_default() {
+fn error_70011_anything_but_a_single_default_scope() {
     for scope in ["https://vault.azure.net", "/.default", "https://a/.default https://b/.default", "openid"] {
         assert_eq!(code_of_form(&[("scope", scope)]), Some(70011), "{scope}");
     }
@@ -174,7 +174,7 @@ fn error_700211_another_issuer_comes_before_another_subject() {
         assert_eq!(code_of(&orders(), &token(json!({"iss": issuer, "sub": "x"}))), Some(700_211), "{issuer}");
     }
     let blank = trusting(&format!("{ISSUER} "), SUBJECT);
-    assert_eq!(code_of(&blank, &token(json!({}))), Some(700_211), "white space around the issuer blocks the exchange");
+    assert_eq!(code_of(&blank, &token(json!({}))), Some(700_211), "whitespace around the issuer prevents the exchange");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn error_700213_another_subject_comes_before_another_audience() {
 }
 
 #[test]
-fn error_7002138_a_subject_that_differs_in_case_alone() {
+fn error_7002138_a_subject_that_differs_only_in_case() {
     assert_eq!(code_of(&orders(), &token(json!({"sub": SUBJECT.to_uppercase()}))), Some(7_002_138));
 }
 
@@ -198,7 +198,7 @@ fn error_700212_another_audience_or_more_than_one() {
 }
 
 #[test]
-fn error_70021_a_match_that_has_not_propagated() {
+fn error_70021_a_matching_credential_that_has_not_propagated() {
     let mut state = orders();
     state.settings.propagation_seconds = 60;
     let at = |seconds: i64| {
@@ -206,13 +206,13 @@ fn error_70021_a_match_that_has_not_propagated() {
         examine(&state, TENANT, &form(&[], &token(json!({}))), AUTHORITY, then).err().map(|error| error.code)
     };
     assert_eq!([at(0), at(59), at(60)], [Some(70021), Some(70021), None]);
-    assert_eq!(code_of(&state, &token(json!({"iss": "https://x"}))), Some(700_211), "time would not help");
+    assert_eq!(code_of(&state, &token(json!({"iss": "https://x"}))), Some(700_211), "propagation would not help");
 }
 
 #[test]
-fn error_700024_an_assertion_out_of_its_time() {
+fn error_700024_an_assertion_outside_of_its_validity() {
     let now = now().as_second();
-    for (claim, at, refused) in [
+    for (claim, at, rejected) in [
         ("exp", now - 300, true),
         ("exp", now - 299, false),
         ("nbf", now + 301, true),
@@ -221,14 +221,14 @@ fn error_700024_an_assertion_out_of_its_time() {
         ("exp", i64::MIN, true),
     ] {
         let code = code_of(&orders(), &token(json!({claim: at})));
-        assert_eq!(code, refused.then_some(700_024), "{claim} at {at}");
+        assert_eq!(code, rejected.then_some(700_024), "{claim} at {at}");
     }
     assert_eq!(code_of(&orders(), &token(json!({"nbf": null, "iat": null}))), None);
-    assert_eq!(code_of(&orders(), &token(json!({"exp": 1e300}))), None, "a number beyond all times does no harm");
+    assert_eq!(code_of(&orders(), &token(json!({"exp": 1e300}))), None, "a number out of range is harmless");
 }
 
 #[test]
-fn error_700222_a_token_of_entra_itself() {
+fn error_700222_a_token_issued_by_entra() {
     for issuer in
         ["https://login.microsoftonline.com/t/v2.0", "https://sts.windows.net/t/", &format!("{AUTHORITY}/t/v2.0")]
     {
@@ -261,7 +261,7 @@ fn error_7000272_a_key_that_is_not_published() {
 }
 
 #[test]
-fn error_700027_a_signature_that_is_wrong() {
+fn error_700027_an_invalid_signature() {
     assert_eq!(verified(&signed_by(&KEYS[1], Some("one"), &claims())), Err(700_027));
     let (mine, theirs) = (token(json!({})), token(json!({"sub": "x"})));
     let swapped = format!("{}.{}", mine.rsplit_once('.').unwrap().0, theirs.rsplit_once('.').unwrap().1);
@@ -270,20 +270,20 @@ fn error_700027_a_signature_that_is_wrong() {
 }
 
 #[test]
-fn error_900612_keys_that_make_no_sense() {
+fn error_900612_invalid_keys() {
     for keys in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":"x"}"#, r#"{"keys":[{"kty":"EC","kid":"a"}]}"#] {
         assert_eq!(keys::read(keys.as_bytes()).unwrap_err().code, 900_612, "{keys}");
     }
 }
 
 #[test]
-fn an_identity_deleted_while_its_issuer_was_asked_gets_no_token() {
+fn an_identity_deleted_while_the_keys_are_fetched_gets_no_token() {
     let candidate = examine(&orders(), TENANT, &form(&[], &token(json!({}))), AUTHORITY, now()).unwrap();
     assert_eq!(grant(&state(json!({})), &candidate, AUTHORITY, now()).unwrap_err().code, 700_016);
 }
 
 #[test]
-fn a_refusal_reads_as_entra_writes_it() {
+fn an_error_has_entras_format() {
     let request = form(&[], &token(json!({"sub": "SUB"})));
     let error = examine(&orders(), TENANT, &request, AUTHORITY, now()).unwrap_err();
     assert_eq!(error.status, 401);
@@ -302,7 +302,7 @@ fn a_refusal_reads_as_entra_writes_it() {
 }
 
 #[test]
-fn no_assertion_shows_in_what_is_printed_for_debugging() {
+fn assertions_do_not_appear_in_debug_output() {
     let assertion = token(json!({}));
     let request = form(&[], &assertion);
     let candidate = examine(&orders(), TENANT, &request, AUTHORITY, now()).unwrap();
@@ -314,7 +314,7 @@ fn no_assertion_shows_in_what_is_printed_for_debugging() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_is_presented_is_refused(
+    fn random_requests_are_rejected(
         bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
         text in "\\PC{0,80}",
         parts in "(eyJhbGciOiJSUzI1NiJ9|e30|[A-Za-z0-9_-]{0,9})(\\.(eyJhbGciOiJSUzI1NiJ9|e30|[A-Za-z0-9_-]{0,9})){0,4}",

@@ -1,10 +1,10 @@
-//! Roles that Azure brings along: the ones that tests and people ask for most, as Microsoft publishes them.
+//! Azure's built-in roles: the most common ones, as Microsoft publishes them.
 
 use std::sync::OnceLock;
 
 use super::{Permission, RoleDefinition};
 
-/// GUID, name, actions, excluded actions, actions on data.
+/// GUID, name, actions, excluded actions, data actions.
 type Row = (&'static str, &'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
 const ROLES: [Row; 21] = [
@@ -253,7 +253,7 @@ const ROLES: [Row; 21] = [
     ),
 ];
 
-/// The roles that Azure brings along.
+/// Azure's built-in roles.
 pub fn builtin() -> &'static [RoleDefinition] {
     static BUILTIN: OnceLock<Vec<RoleDefinition>> = OnceLock::new();
     BUILTIN.get_or_init(|| ROLES.iter().map(role).collect())

@@ -22,21 +22,21 @@ pub struct RoleDefinitionDocument {
     pub assignable_scopes: Vec<String>,
 }
 
-/// A role assignment as JSON. The principal is one by object ID, or the identity with a name; the role one by GUID or
-/// by name.
+/// A role assignment as JSON. The principal is given by object ID or as the name of an identity, the role by GUID or by
+/// name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the fields are those of RoleAssignment")]
 pub struct RoleAssignmentDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The default resource group, where it is left out.
+    /// By default, the default resource group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     pub role: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal_id: Option<String>,
-    /// Taken; not shown.
+    /// Input only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +84,7 @@ pub(in crate::state) fn read_definitions(
     Ok(roles)
 }
 
-/// Puts the assignments of a document into a state that has its identities and roles already.
+/// Adds the assignments of a document to a state that already has its identities and roles.
 pub(in crate::state) fn read_assignments(
     state: &mut State,
     documents: Vec<RoleAssignmentDocument>,

@@ -1,4 +1,4 @@
-//! Role definitions and assignments: who may do what where.
+//! Role definitions and assignments.
 
 mod builtin;
 mod document;
@@ -15,11 +15,11 @@ use super::model::{State, is_within};
 /// How roles behave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleSettings {
-    /// Seconds before the directory knows a new identity's principal: no role can be assigned to it until then.
+    /// Seconds after which the directory knows the principal of a new identity, so that roles can be assigned to it.
     pub principal_replication_seconds: u32,
-    /// Seconds before a written assignment gives anything.
+    /// Seconds after which a written assignment takes effect.
     pub propagation_seconds: u32,
-    /// How many assignments a subscription takes.
+    /// Maximum number of assignments in a subscription.
     pub limit: usize,
     /// Assignments on a page.
     pub page_size: usize,
@@ -36,58 +36,58 @@ impl Default for RoleSettings {
 pub struct RoleDefinition {
     /// Its GUID.
     pub name: String,
-    /// What people call it.
+    /// Its display name.
     pub role_name: String,
-    /// Whether Azure made it.
+    /// Whether it is built in.
     pub builtin: bool,
-    /// What it allows: each on its own.
+    /// What it allows. Each block applies on its own.
     pub permissions: Vec<Permission>,
-    /// Scopes at or under which it may be assigned; `/` is every one.
+    /// Scopes at or below which it may be assigned; `/` allows all.
     pub assignable_scopes: Vec<String>,
 }
 
-/// A block of permissions. What is excluded is excluded from this block alone.
+/// A block of permissions. Exclusions apply only to their own block.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Permission {
-    /// Allowed in ARM.
+    /// Allowed actions in ARM.
     pub actions: Vec<String>,
-    /// But for these.
+    /// Exceptions from the actions.
     pub not_actions: Vec<String>,
-    /// Allowed with the data of resources.
+    /// Allowed actions on data.
     pub data_actions: Vec<String>,
-    /// But for these.
+    /// Exceptions from the data actions.
     pub not_data_actions: Vec<String>,
 }
 
 /// A role assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleAssignment {
-    /// Its GUID, one in the tenant.
+    /// Its GUID, unique in the tenant.
     pub name: String,
-    /// Where it counts, as it was written; `/` is the root.
+    /// Where it applies, as it was written; `/` is the root.
     pub scope: String,
     /// GUID of the role definition.
     pub role: String,
     /// Object ID of the principal.
     pub principal_id: String,
-    /// What the principal is.
+    /// The principal's type.
     pub principal_type: String,
-    /// For people.
+    /// A description.
     pub description: Option<String>,
-    /// Azure's condition on what it gives. It is kept and shown; such an assignment gives nothing here.
+    /// An ABAC condition. It is stored and returned; an assignment with a condition grants nothing in the emulator.
     pub condition: Option<String>,
     /// Version of the condition's language.
     pub condition_version: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_on: Timestamp,
     /// When it was last written.
     pub updated_on: Timestamp,
-    /// Object ID of who made it.
+    /// Object ID of its creator.
     pub created_by: String,
 }
 
-/// What a principal was granted in one place.
+/// What a principal is granted at one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     scope: String,
@@ -105,7 +105,7 @@ impl Permission {
 }
 
 impl Grant {
-    /// Whether the grant allows an action of ARM on a resource.
+    /// Whether the grant allows an ARM action on a resource.
     pub fn allows(&self, action: &str, resource: &str) -> bool {
         is_within(resource, &self.scope) && self.permissions.iter().any(|block| block.allows(action))
     }
@@ -124,13 +124,13 @@ impl RoleDefinition {
 }
 
 impl State {
-    /// The role definition with this GUID, in any case.
+    /// The role definition with this GUID, case-insensitive.
     pub fn role_definition(&self, name: &str) -> Option<&RoleDefinition> {
         let own = self.role_definitions.get(&name.to_lowercase());
         own.or_else(|| builtin().iter().find(|role| role.name.eq_ignore_ascii_case(name)))
     }
 
-    /// What a principal has been granted, as far as that counts at `now`.
+    /// The principal's grants that are in effect at `now`.
     pub fn grants(&self, principal_id: &str, now: Timestamp) -> Vec<Grant> {
         let seconds = self.settings.roles.propagation_seconds;
         self.role_assignments
@@ -149,7 +149,7 @@ fn any(patterns: &[String], action: &str) -> bool {
     patterns.iter().any(|pattern| matches(&pattern.to_lowercase(), &action.to_lowercase()))
 }
 
-/// Whether an action fits a pattern, in which `*` stands for anything, slashes too.
+/// Whether an action matches a pattern, in which `*` matches anything, including slashes.
 fn matches(pattern: &str, action: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| action.strip_prefix(first)) else { return false };
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_anything() {
         for (pattern, action, fits) in [
             ("*", "a/b/read", true),
             ("*/read", "a/b/read", true),

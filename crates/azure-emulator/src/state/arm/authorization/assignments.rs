@@ -19,7 +19,7 @@ const TYPE: &str = "Microsoft.Authorization/roleAssignments";
 const TYPES: [&str; 5] = ["User", "Group", "ServicePrincipal", "ForeignGroup", "Device"];
 const SERVICE_PRINCIPAL: &str = "ServicePrincipal";
 
-/// What a PUT says.
+/// The body of a PUT.
 #[derive(Clone, Debug)]
 pub(super) struct AssignmentBody {
     role: String,
@@ -90,10 +90,10 @@ impl AssignmentBody {
     }
 }
 
-/// Which assignments a list is about.
+/// Which assignments to list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AssignmentFilter {
-    /// None below the scope.
+    /// Without those below the scope.
     at_scope: bool,
     principal_id: Option<String>,
 }
@@ -117,8 +117,8 @@ impl AssignmentFilter {
         Ok(filter)
     }
 
-    /// Assignments at the scope and above, which count there too, and below it unless the filter says otherwise.
-    fn takes(&self, assignment: &RoleAssignment, scope: &str) -> bool {
+    /// Matches assignments at the scope, above it (they apply there too) and, unless the filter excludes them, below.
+    fn matches(&self, assignment: &RoleAssignment, scope: &str) -> bool {
         let inherited = is_within(scope, &assignment.scope);
         let below = is_within(&assignment.scope, scope) && !self.at_scope;
         (inherited || below)
@@ -168,8 +168,8 @@ pub(super) fn check_put(
     Ok(())
 }
 
-/// The directory learns of a new principal with a delay. Azure spares requests that name the right type most of that
-/// delay, not all of it; here they wait like the others, so that clients have to come again.
+/// The directory learns of a new principal with a delay. In Azure, requests with the right principal type skip most of that
+/// delay, but not all of it. Here they don't skip any of it, so that clients have to retry.
 fn check_principal(state: &State, body: &AssignmentBody, now: Timestamp) -> Result<(), ArmError> {
     let lag = state.settings.roles.principal_replication_seconds;
     let known = body.principal_id.eq_ignore_ascii_case(ADMINISTRATOR)
@@ -252,7 +252,7 @@ pub(super) fn list(
     page: &Page,
 ) -> (Vec<Value>, Option<String>) {
     let at = scope.to_string();
-    let listed = state.role_assignments.iter().filter(|(_, assignment)| filter.takes(assignment, &at));
+    let listed = state.role_assignments.iter().filter(|(_, assignment)| filter.matches(assignment, &at));
     page.cut(listed, state.settings.roles.page_size, show)
 }
 
@@ -265,7 +265,7 @@ fn id(scope: &str, name: &str) -> String {
     format!("{}/providers/{TYPE}/{name}", scope.trim_end_matches('/'))
 }
 
-/// A GUID as some of Azure's messages have it: without hyphens.
+/// A GUID without hyphens, as in some of Azure's messages.
 fn digits(guid: &str) -> String {
     Uuid::try_parse(guid).map_or_else(|_| guid.to_owned(), |guid| guid.simple().to_string())
 }

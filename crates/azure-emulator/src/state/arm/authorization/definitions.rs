@@ -1,4 +1,4 @@
-//! Role definitions: looked up, never changed.
+//! Role definitions, read-only.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::state::arm::scope::Scope;
 use crate::state::model::State;
 use crate::state::roles::{RoleDefinition, builtin};
 
-/// Which role definitions a list is about.
+/// Which role definitions to list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DefinitionFilter {
     role_name: Option<String>,
@@ -29,13 +29,13 @@ impl DefinitionFilter {
         Ok(filter)
     }
 
-    fn takes(&self, role: &RoleDefinition) -> bool {
+    fn matches(&self, role: &RoleDefinition) -> bool {
         self.role_name.as_ref().is_none_or(|name| role.role_name.eq_ignore_ascii_case(name))
             && self.builtin.is_none_or(|builtin| role.builtin == builtin)
     }
 }
 
-/// `property eq 'value'`, the property in lower case; a quote within the value is doubled.
+/// `property eq 'value'`, with the property in lower case. A quote within the value is doubled.
 pub(super) fn equals(term: &str) -> Option<(&'static str, String)> {
     let (property, value) = term.split_once(" eq ")?;
     let known = ["rolename", "type", "principalid"];
@@ -43,7 +43,7 @@ pub(super) fn equals(term: &str) -> Option<(&'static str, String)> {
     Some((property, quoted(value.trim())?))
 }
 
-/// What stands between quotes.
+/// The text between quotes.
 pub(super) fn quoted(text: &str) -> Option<String> {
     let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
     let undoubled = inner.replace("''", "\u{0}");
@@ -67,10 +67,10 @@ pub(super) fn does_not_exist(status: u16, name: &str) -> ArmError {
 pub(super) fn list(state: &State, scope: &Scope, filter: &DefinitionFilter) -> Vec<Value> {
     let at = scope.to_string();
     let custom = state.role_definitions.values().filter(|role| role.is_assignable(&at));
-    builtin().iter().chain(custom).filter(|role| filter.takes(role)).map(|role| show(scope, role)).collect()
+    builtin().iter().chain(custom).filter(|role| filter.matches(role)).map(|role| show(scope, role)).collect()
 }
 
-/// The ID of a role definition as ARM shows it at a scope: the subscription's, whatever is below.
+/// The ID of a role definition as ARM returns it at a scope: that of the subscription, even below it.
 pub(super) fn id(scope: &Scope, name: &str) -> String {
     let subscription = scope.subscription().map_or_else(String::new, |id| format!("/subscriptions/{id}"));
     format!("{subscription}/providers/Microsoft.Authorization/roleDefinitions/{name}")

@@ -1,4 +1,4 @@
-//! Microsoft.Authorization: role definitions are looked up, role assignments are made and unmade.
+//! Microsoft.Authorization: reads role definitions; reads, creates and deletes role assignments.
 
 mod assignments;
 mod definitions;
@@ -24,7 +24,7 @@ pub(super) struct RoleOperation {
     kind: RoleKind,
     /// The filter of a list, for the link to its next page.
     filter: String,
-    /// Object ID of who asks.
+    /// Object ID of the caller.
     caller: String,
 }
 
@@ -39,7 +39,7 @@ enum RoleKind {
 }
 
 impl RoleOperation {
-    /// The subscription, if the scope lies in one, and the HTTP method.
+    /// The subscription, if the scope is in one, and the HTTP method.
     pub(super) fn about(&self) -> (&str, Method) {
         let method = match self.kind {
             RoleKind::PutAssignment(..) => Method::PUT,
@@ -50,7 +50,7 @@ impl RoleOperation {
     }
 }
 
-/// Splits a path into the scope and what is below Microsoft.Authorization, if it leads there.
+/// Splits a path into the scope and what is below Microsoft.Authorization, if the path contains that.
 pub(super) fn split(segments: &[String]) -> Option<(&[String], &[String])> {
     let is = |at: usize, keyword: &str| segments.get(at).is_some_and(|segment| segment.eq_ignore_ascii_case(keyword));
     let at = (0..segments.len())
@@ -59,7 +59,7 @@ pub(super) fn split(segments: &[String]) -> Option<(&[String], &[String])> {
     Some((&segments[..at], &segments[at + 2..]))
 }
 
-/// Understands a request, in the order in which ARM refuses.
+/// Checks a request in ARM's order.
 pub(super) fn plan(
     state: &State,
     request: &ArmRequest<'_>,
@@ -135,7 +135,7 @@ fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, Rol
     })
 }
 
-/// What would refuse the operation at this moment, without changing anything.
+/// Checks whether the operation would succeed now, without changing anything.
 pub(super) fn check(state: &State, operation: &RoleOperation, now: Timestamp) -> Result<(), ArmError> {
     match &operation.kind {
         RoleKind::PutAssignment(name, body) => assignments::check_put(state, &operation.scope, name, body, now),
@@ -144,7 +144,7 @@ pub(super) fn check(state: &State, operation: &RoleOperation, now: Timestamp) ->
     }
 }
 
-/// Does the operation; a list that has more comes with the token for its next page.
+/// Applies the operation. `link` makes the link to a list's next page from its token and filter.
 pub(super) fn apply(
     state: &mut State,
     operation: RoleOperation,

@@ -36,7 +36,7 @@ fn path(scope: &str, below: &str) -> String {
     format!("{}/providers/Microsoft.Authorization/{below}", scope.trim_end_matches('/'))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "tests ask with literals")]
+#[allow(clippy::needless_pass_by_value, reason = "tests pass literals")]
 fn ask_by(state: &mut State, caller: &Caller, method: Method, path: &str, body: Value) -> Result<ArmAnswer, ArmError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
@@ -66,7 +66,7 @@ fn names(state: &mut State, scope: &str, query: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn refused(result: Result<ArmAnswer, ArmError>, status: u16, code: &str, words: &str) {
+fn assert_error(result: Result<ArmAnswer, ArmError>, status: u16, code: &str, words: &str) {
     let error = result.unwrap_err();
     assert_eq!((error.status, error.code.as_str()), (status, code), "{}", error.message);
     assert!(error.message.contains(words), "{}", error.message);
@@ -88,73 +88,76 @@ fn an_assignment_is_created_then_updated_then_deleted_then_absent() {
     let deleted = ask(&mut state, Method::DELETE, &one, Value::Null).unwrap();
     assert_eq!((deleted.status, &deleted.body.unwrap()["name"]), (200, &json!(ONE)));
     assert_eq!(ask(&mut state, Method::DELETE, &one, Value::Null).unwrap(), ArmAnswer { status: 204, body: None });
-    refused(ask(&mut state, Method::GET, &one, Value::Null), 404, "RoleAssignmentNotFound", ONE);
+    assert_error(ask(&mut state, Method::GET, &one, Value::Null), 404, "RoleAssignmentNotFound", ONE);
 }
 
 #[test]
-fn the_same_assignment_under_another_name_exists_already() {
+fn the_same_assignment_with_another_name_is_rejected() {
     let mut state = orders();
     put(&mut state, &account(), ONE, granting(BLOB_READER)).unwrap();
     let words =
         "The role assignment already exists. The ID of the existing role assignment is a550000000004000800000000000";
-    refused(put(&mut state, &account(), TWO, granting(BLOB_READER)), 409, "RoleAssignmentExists", words);
-    assert!(put(&mut state, &group(), TWO, granting(BLOB_READER)).is_ok(), "elsewhere it is another one");
+    assert_error(put(&mut state, &account(), TWO, granting(BLOB_READER)), 409, "RoleAssignmentExists", words);
+    assert!(
+        put(&mut state, &group(), TWO, granting(BLOB_READER)).is_ok(),
+        "at another scope it is a different assignment"
+    );
 }
 
 #[test]
-fn a_name_stands_for_one_assignment_in_the_tenant() {
+fn a_name_is_unique_in_the_tenant() {
     let mut state = orders();
     put(&mut state, &account(), ONE, granting(BLOB_READER)).unwrap();
     let words = "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.";
     for (scope, role) in [(group(), BLOB_READER), (account(), READER)] {
-        refused(put(&mut state, &scope, ONE, granting(role)), 400, "RoleAssignmentUpdateNotPermitted", words);
+        assert_error(put(&mut state, &scope, ONE, granting(role)), 400, "RoleAssignmentUpdateNotPermitted", words);
     }
 }
 
 #[test]
-fn a_name_is_a_guid() {
+fn a_name_must_be_a_guid() {
     for name in ["mine", "a5500000000040008000000000000001"] {
         let words = format!("The role assignment ID '{name}' is not valid. The role assignment ID must be a GUID.");
-        refused(put(&mut orders(), &group(), name, granting(READER)), 400, "InvalidRoleAssignmentId", &words);
+        assert_error(put(&mut orders(), &group(), name, granting(READER)), 400, "InvalidRoleAssignmentId", &words);
     }
 }
 
 #[test]
-fn a_role_that_is_not_there_or_not_to_be_had_here_does_not_exist() {
+fn a_role_that_is_missing_or_not_assignable_here_does_not_exist() {
     let words = "The specified role definition with ID '2a2b99086ea14ae28e65a410df84e7d2' does not exist.";
     let unknown = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d2";
-    refused(put(&mut orders(), &group(), ONE, granting(unknown)), 400, "RoleDefinitionDoesNotExist", words);
+    assert_error(put(&mut orders(), &group(), ONE, granting(unknown)), 400, "RoleDefinitionDoesNotExist", words);
     assert!(put(&mut orders(), &account(), ONE, granting(CUSTOM)).is_ok());
     let subscription = format!("/subscriptions/{SUBSCRIPTION}");
-    refused(put(&mut orders(), &subscription, ONE, granting(CUSTOM)), 400, "RoleDefinitionDoesNotExist", "");
+    assert_error(put(&mut orders(), &subscription, ONE, granting(CUSTOM)), 400, "RoleDefinitionDoesNotExist", "");
 }
 
 #[test]
-fn a_principal_that_the_directory_does_not_know_yet_is_refused() {
+fn a_principal_that_the_directory_does_not_know_yet_is_rejected() {
     let identity = |created: &str| json!([{"name": "orders", "principalId": PRINCIPAL, "createdAt": created}]);
     let mut fresh = state(json!({"identities": identity(&now().to_string()), "principalReplicationSeconds": 30}));
     let words = "Principal 11111111000040008000000000000001 does not exist in the directory 7e000000-0000-4000-8000-000000000001.";
-    refused(put(&mut fresh, &group(), ONE, granting(READER)), 400, "PrincipalNotFound", words);
+    assert_error(put(&mut fresh, &group(), ONE, granting(READER)), 400, "PrincipalNotFound", words);
     let mut known = state(json!({"identities": identity("2020-01-01T00:00:00Z"), "principalReplicationSeconds": 30}));
     assert!(put(&mut known, &group(), ONE, granting(READER)).is_ok());
-    refused(put(&mut state(json!({})), &group(), ONE, granting(READER)), 400, "PrincipalNotFound", words);
+    assert_error(put(&mut state(json!({})), &group(), ONE, granting(READER)), 400, "PrincipalNotFound", words);
 }
 
 #[test]
-fn a_managed_identity_is_no_user() {
+fn a_managed_identity_is_not_a_user() {
     let mut body = granting(READER);
     body["properties"]["principalType"] = json!("User");
-    refused(put(&mut orders(), &group(), ONE, body), 400, "UnmatchedPrincipalType", "has type 'ServicePrincipal'");
+    assert_error(put(&mut orders(), &group(), ONE, body), 400, "UnmatchedPrincipalType", "has type 'ServicePrincipal'");
 }
 
 #[test]
-fn a_subscription_takes_so_many_assignments() {
+fn a_subscription_has_a_limit_on_assignments() {
     let mut state = state(json!({
         "identities": [{"name": "orders", "principalId": PRINCIPAL}],
         "roleAssignments": [{"role": "Reader", "identity": "orders"}],
         "roleAssignmentLimit": 1,
     }));
-    refused(
+    assert_error(
         put(&mut state, &account(), ONE, granting(READER)),
         400,
         "RoleAssignmentLimitExceeded",
@@ -164,7 +167,7 @@ fn a_subscription_takes_so_many_assignments() {
 }
 
 #[test]
-fn a_list_has_what_counts_at_the_scope_and_what_lies_below() {
+fn a_list_has_the_assignments_that_apply_at_the_scope_and_those_below() {
     let mut state = state(json!({
         "identities": [{"name": "orders", "principalId": PRINCIPAL}, {"name": "billing"}],
         "roleAssignments": [
@@ -189,15 +192,15 @@ fn a_list_has_what_counts_at_the_scope_and_what_lies_below() {
 }
 
 #[test]
-fn a_filter_that_makes_no_sense_is_refused() {
+fn an_invalid_filter_is_rejected() {
     for filter in ["x", "principalId", "principalId+eq+1", "roleName+eq+'Reader'", "assignedTo(1)", "assignedTo('1"] {
         let at = path(&group(), &format!("roleAssignments?$filter={filter}"));
-        refused(ask(&mut orders(), Method::GET, &at, Value::Null), 400, "UnsupportedQuery", "");
+        assert_error(ask(&mut orders(), Method::GET, &at, Value::Null), 400, "UnsupportedQuery", "");
     }
 }
 
 #[test]
-fn a_list_of_assignments_is_cut_into_pages_that_keep_the_filter() {
+fn pages_of_assignments_keep_the_filter() {
     let mut state = state(json!({
         "identities": [{"name": "orders", "principalId": PRINCIPAL}, {"name": "billing"}],
         "roleAssignments": [
@@ -241,23 +244,23 @@ fn a_role_is_found_by_name_and_by_guid() {
 }
 
 #[test]
-fn a_custom_role_is_known_where_it_may_be_assigned() {
+fn a_custom_role_is_found_only_where_it_is_assignable() {
     let subscription = format!("/subscriptions/{SUBSCRIPTION}");
     let at = path(&subscription, &format!("roleDefinitions/{CUSTOM}"));
-    refused(ask(&mut orders(), Method::GET, &at, Value::Null), 404, "RoleDefinitionDoesNotExist", CUSTOM);
+    assert_error(ask(&mut orders(), Method::GET, &at, Value::Null), 404, "RoleDefinitionDoesNotExist", CUSTOM);
 }
 
 #[test]
-fn assignments_of_an_identity_that_is_deleted_stay_behind() {
+fn assignments_of_a_deleted_identity_remain() {
     let mut state = orders();
     put(&mut state, &account(), ONE, granting(BLOB_READER)).unwrap();
     put(&mut state, &identities("/orders"), TWO, granting(READER)).unwrap();
     crate::state::arm::fixtures::ask(&mut state, Method::DELETE, &identities("/orders"), Value::Null).unwrap();
-    assert_eq!(names(&mut state, &group(), ""), [ONE], "what was assigned at the identity itself goes with it");
+    assert_eq!(names(&mut state, &group(), ""), [ONE], "assignments at the identity itself are deleted with it");
 }
 
 #[test]
-fn scopes_that_are_not_there_are_refused() {
+fn missing_scopes_are_rejected() {
     for (scope, code) in [
         (group().replace(GROUP, "absent"), "ResourceGroupNotFound"),
         (identities("/absent"), "ResourceNotFound"),
@@ -270,18 +273,18 @@ fn scopes_that_are_not_there_are_refused() {
 }
 
 #[test]
-fn rights_are_asked_for() {
+fn rights_are_required() {
     let nobody = caller(ArmRights::None);
     let at = path(&group(), &format!("roleAssignments/{ONE}"));
     let words = "does not have authorization or an ABAC condition not fulfilled to perform action 'Microsoft.Authorization/roleAssignments/write' over scope";
-    refused(ask_by(&mut orders(), &nobody, Method::PUT, &at, granting(READER)), 403, "AuthorizationFailed", words);
+    assert_error(ask_by(&mut orders(), &nobody, Method::PUT, &at, granting(READER)), 403, "AuthorizationFailed", words);
     let reads = caller(ArmRights::Read);
     assert!(ask_by(&mut orders(), &reads, Method::GET, &path(&group(), "roleAssignments"), Value::Null).is_ok());
-    refused(ask_by(&mut orders(), &reads, Method::DELETE, &at, Value::Null), 403, "AuthorizationFailed", "");
+    assert_error(ask_by(&mut orders(), &reads, Method::DELETE, &at, Value::Null), 403, "AuthorizationFailed", "");
 }
 
 #[test]
-fn a_role_assignment_gives_rights_in_arm_as_well() {
+fn a_role_assignment_grants_rights_in_arm_too() {
     let mut state = orders();
     put(&mut state, &group(), ONE, granting(READER)).unwrap();
     let reader = Caller { grants: state.grants(PRINCIPAL, now()), ..caller(ArmRights::None) };
@@ -295,11 +298,11 @@ fn a_role_assignment_gives_rights_in_arm_as_well() {
 }
 
 #[test]
-fn other_types_and_versions_are_unknown() {
+fn other_types_and_versions_are_rejected() {
     let at = path(&group(), "locks");
-    refused(ask(&mut orders(), Method::GET, &at, Value::Null), 404, "InvalidResourceType", "'locks'");
+    assert_error(ask(&mut orders(), Method::GET, &at, Value::Null), 404, "InvalidResourceType", "'locks'");
     let query = "api-version=2024-11-30";
     let result =
         ask_as(&mut orders(), &caller(ArmRights::All), &Method::GET, &path(&group(), "roleAssignments"), query, b"");
-    refused(result, 400, "InvalidApiVersionParameter", "2022-04-01");
+    assert_error(result, 400, "InvalidApiVersionParameter", "2022-04-01");
 }

@@ -1,4 +1,4 @@
-//! How a connection comes in: a seat, a TLS handshake in time, and out again when the seat is lost or the replica stops.
+//! Accepts connections: a slot, a TLS handshake within its deadline, and an end when the slot is lost or the server stops.
 
 use std::io;
 use std::pin::Pin;
@@ -19,62 +19,62 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 
-type Tls = RustlsAcceptor<NoDelayAcceptor>;
+type TlsAcceptor = RustlsAcceptor<NoDelayAcceptor>;
 
-/// Lets connections in.
+/// Accepts connections as long as there are slots.
 #[derive(Clone)]
-pub(super) struct Door {
-    seats: ConnectionSlots,
-    tls: Tls,
+pub(super) struct SlotAcceptor {
+    slots: ConnectionSlots,
+    tls: TlsAcceptor,
     stop: CancellationToken,
 }
 
-/// What the requests of a connection have in common.
+/// What the requests of a connection share.
 #[derive(Clone)]
-struct Visit {
-    seat: Arc<ConnectionSlot>,
+struct Connection {
+    slot: Arc<ConnectionSlot>,
     stop: CancellationToken,
 }
 
-impl Door {
-    /// Once `stop` is cancelled, those who get an answer are sent elsewhere.
-    pub(super) fn new(seats: ConnectionSlots, tls: Tls, stop: CancellationToken) -> Self {
-        Self { seats, tls, stop }
+impl SlotAcceptor {
+    /// Once `stop` is cancelled, every response closes its connection.
+    pub(super) fn new(slots: ConnectionSlots, tls: TlsAcceptor, stop: CancellationToken) -> Self {
+        Self { slots, tls, stop }
     }
 }
 
-impl Accept<TcpStream, Router> for Door {
-    type Stream = Seated<<Tls as Accept<TcpStream, Router>>::Stream>;
-    type Service = <Tls as Accept<TcpStream, Router>>::Service;
+impl Accept<TcpStream, Router> for SlotAcceptor {
+    type Stream = SlotStream<<TlsAcceptor as Accept<TcpStream, Router>>::Stream>;
+    type Service = <TlsAcceptor as Accept<TcpStream, Router>>::Service;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, router: Router) -> Self::Future {
-        let Self { seats, tls, stop } = self.clone();
+        let Self { slots, tls, stop } = self.clone();
         Box::pin(async move {
-            let Some(seat) = seats.take().map(Arc::new) else {
-                tracing::warn!("a connection is refused: every other one has requests under way (--max-connections)");
+            let Some(slot) = slots.take().map(Arc::new) else {
+                tracing::warn!("connection refused: all connections have requests in flight (--max-connections)");
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
             };
-            let visit = Visit { seat: Arc::clone(&seat), stop };
-            let router = router.layer(middleware::from_fn_with_state(visit, attend));
+            let connection = Connection { slot: Arc::clone(&slot), stop };
+            let router = router.layer(middleware::from_fn_with_state(connection, track));
             let (stream, service) = tokio::select! {
-                () = seat.lost().cancelled() => return Err(lost()),
+                () = slot.lost().cancelled() => return Err(lost()),
                 accepted = tls.accept(stream, router) => accepted?,
             };
-            Ok((Seated::new(stream, seat), service))
+            Ok((SlotStream::new(stream, slot), service))
         })
     }
 }
 
-/// Keeps the seat while a request is under way, and for good after one that was answered well. Once this replica stops,
-/// asks whoever gets an answer to open the next connection elsewhere.
+/// Protects the slot while a request is in flight, and marks it as proven after a successful one. Once the server stops,
+/// asks the client to open its next connection elsewhere.
 ///
-/// One layer for both: each one costs every request several allocations.
-async fn attend(State(Visit { seat, stop }): State<Visit>, request: Request, next: Next) -> Response {
-    let under_way = seat.begin();
+/// One layer for both: each layer costs every request several allocations.
+async fn track(State(Connection { slot, stop }): State<Connection>, request: Request, next: Next) -> Response {
+    let in_flight = slot.begin();
     let mut response = next.run(request).await;
     if response.status().is_success() {
-        under_way.good();
+        in_flight.succeeded();
     }
     if stop.is_cancelled() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -83,20 +83,20 @@ async fn attend(State(Visit { seat, stop }): State<Visit>, request: Request, nex
 }
 
 fn lost() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection made room for another")
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the connection made room for another one")
 }
 
-/// A stream that breaks when its seat is lost.
-pub(super) struct Seated<S> {
+/// A stream that fails when its slot is lost.
+pub(super) struct SlotStream<S> {
     stream: S,
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
-    // Free again once the connection is gone.
-    _seat: Arc<ConnectionSlot>,
+    // Freed when the connection ends.
+    _slot: Arc<ConnectionSlot>,
 }
 
-impl<S> Seated<S> {
-    fn new(stream: S, seat: Arc<ConnectionSlot>) -> Self {
-        Self { stream, lost: Box::pin(seat.lost().clone().cancelled_owned()), _seat: seat }
+impl<S> SlotStream<S> {
+    fn new(stream: S, slot: Arc<ConnectionSlot>) -> Self {
+        Self { stream, lost: Box::pin(slot.lost().clone().cancelled_owned()), _slot: slot }
     }
 
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -104,7 +104,7 @@ impl<S> Seated<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Seated<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for SlotStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -115,7 +115,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Seated<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Seated<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for SlotStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
