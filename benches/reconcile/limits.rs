@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ensign_azure::ArmClient;
-use ensign_controller;
 use ensign_controller::{Config, ControllerMetrics, Failpoints};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
@@ -115,7 +114,8 @@ async fn stillness(fixture: &Fixture, clock: &FakeClock, pending: &PendingReques
 fn advance_to_next_deadline(clock: &FakeClock) {
     let Some(wake) = clock.next_wake().filter(|wake| !wake.is_zero()) else { return };
     let steps = (clock.passed() + wake).as_nanos().div_ceil(STEP.as_nanos());
-    clock.advance(STEP * u32::try_from(steps).unwrap_or(u32::MAX) - clock.passed());
+    let target = STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+    clock.advance(target.saturating_sub(clock.passed()));
 }
 
 /// The minimal cost of the published rate limits: one PUT per binding, one LIST per identity,

@@ -30,7 +30,7 @@ impl World {
             audience: "api://AzureADTokenExchange".to_owned(),
             excluded: BTreeSet::from(["kube-system".to_owned()]),
             compatibility: None,
-            hold: true,
+            gate_pods: true,
         };
         let compatibility = Some(Compatibility { tenant_id: "tenant".to_owned() });
         let annotations = BTreeMap::from([("azure.workload.identity/client-id".to_owned(), "annotated".to_owned())]);

@@ -75,7 +75,7 @@ impl Admission {
         let cached = self.index.find(namespace, pod.service_account());
         let decision = admit(cached.as_deref().unwrap_or_default());
         let settled = match &decision {
-            Decision::Refuse(refusal) => !refusal.code.depends_on_bindings(),
+            Decision::Deny(refusal) => !refusal.code.depends_on_bindings(),
             _ => true,
         };
         if complete && settled {
@@ -106,10 +106,10 @@ fn report(creation: &Creation<'_>, decision: &Decision) {
         Decision::Allow { .. } => {
             tracing::debug!(namespace, pod, service_account, dry_run, request_id, "pod left as it is");
         }
-        Decision::Patch { held, .. } => {
-            tracing::debug!(namespace, pod, service_account, dry_run, held, request_id, "pod injected");
+        Decision::Patch { gated, .. } => {
+            tracing::debug!(namespace, pod, service_account, dry_run, gated, request_id, "pod injected");
         }
-        Decision::Refuse(refusal) => tracing::info!(
+        Decision::Deny(refusal) => tracing::info!(
             namespace,
             pod,
             service_account,

@@ -100,9 +100,9 @@ impl Labels {
     fn new(decision: &Decision, mode: Mode) -> Self {
         let (outcome, code) = match decision {
             Decision::Allow { .. } => (AdmissionOutcome::Allowed, None),
-            Decision::Patch { held: false, .. } => (AdmissionOutcome::Injected, None),
-            Decision::Patch { held: true, .. } => (AdmissionOutcome::Gated, None),
-            Decision::Refuse(refusal) => (AdmissionOutcome::Denied, Some(refusal.code)),
+            Decision::Patch { gated: false, .. } => (AdmissionOutcome::Injected, None),
+            Decision::Patch { gated: true, .. } => (AdmissionOutcome::Gated, None),
+            Decision::Deny(refusal) => (AdmissionOutcome::Denied, Some(refusal.code)),
         };
         Self { outcome, reason: Why(code), mode }
     }
@@ -140,9 +140,9 @@ mod tests {
         let metrics = WebhookMetrics::default();
         let mut registry = Registry::default();
         metrics.register(&mut registry);
-        let patch = |held| Decision::Patch { operations: Vec::new(), warnings: Vec::new(), held };
+        let patch = |gated| Decision::Patch { operations: Vec::new(), warnings: Vec::new(), gated };
         let refusal = Denial { code: DenialCode::NoBinding, message: "of pod secret-name".to_owned() };
-        for decision in [patch(true), patch(false), patch(true), Decision::Refuse(refusal)] {
+        for decision in [patch(true), patch(false), patch(true), Decision::Deny(refusal)] {
             metrics.admitted(&decision, Mode::Native);
         }
         metrics.admitted(&patch(false), Mode::Compatible);

@@ -241,7 +241,7 @@ pub fn answer(uid: &str, decision: &Decision) -> Result<Vec<u8>, serde_json::Err
             serde_json::to_writer(&mut patch, operations)?;
             return patched(response, &patch);
         }
-        Decision::Refuse(refusal) => {
+        Decision::Deny(refusal) => {
             response.allowed = false;
             response.status = Some(Status {
                 outcome: "Failure",

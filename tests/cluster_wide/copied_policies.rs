@@ -73,5 +73,5 @@ fn a_copy_with_a_conflicting_mount_is_denied() {
     let mounts = copy["spec"]["containers"][0]["volumeMounts"].as_array_mut().expect("mounts");
     mounts.push(json!({"name": "data", "mountPath": below}));
     let refusal = testbed.dry_run(&copy).expect_err("denied");
-    assert!(refusal.contains(&format!("mounts volume \"data\" at \"{below}\", in the way")), "{refusal}");
+    assert!(refusal.contains(&format!("mounts volume \"data\" at \"{below}\", which conflicts with")), "{refusal}");
 }

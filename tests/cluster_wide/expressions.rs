@@ -95,7 +95,7 @@ fn is_injected(pod: &Value) -> bool {
 
 /// Whether a denial is that of the policy without parameters. Which of two policies denies first is up to the API server.
 fn is_general(refusal: &str) -> bool {
-    refusal.contains("injected-pods.ensign.dev") && refusal.contains("that is ready covers it")
+    refusal.contains("injected-pods.ensign.dev") && refusal.contains("no ready ManagedIdentityBinding")
 }
 
 fn token_volume() -> Value {
@@ -302,12 +302,12 @@ fn a_labelled_pod_is_denied_with_the_reason_of_its_binding() {
     let testbed = PolicyTestbed::create();
     let refused = condition("Accepted", "False", "NotAllowed", "ask the owner");
     let cases = [
-        (json!({"status": null}), "is not yet accepted by the controller; retry in a moment"),
+        (json!({"status": null}), "has not been evaluated by the controller yet; retry in a moment"),
         (json!({"status": {"conditions": [refused]}}), "is not accepted (NotAllowed): ask the owner"),
         (json!({"metadata": {"deletionTimestamp": "now"}}), "is being deleted; create another binding"),
         (
             json!({"spec": {"injection": {"containers": {"include": ["absent"]}}}}),
-            "chooses none of the pod's containers",
+            "selects none of the pod's containers",
         ),
         (json!({"spec": {"podSelector": {"matchLabels": {"app": "x"}}}}), "its spec.podSelector does not match"),
         (json!({"spec": {"injection": {"mode": "None"}}}), "its spec.injection.mode is None"),
@@ -392,7 +392,7 @@ fn a_conflicting_mount_denies_the_pod() {
         let refusal = testbed.dry_run(&pod(&mounting(clash.clone()))).expect_err(&clash.to_string());
         let (name, path) = (&clash["name"], &clash["mountPath"]);
         assert!(
-            refusal.contains(&format!("container \"app\" mounts volume {name} at {path}, in the way")),
+            refusal.contains(&format!("container \"app\" mounts volume {name} at {path}, which conflicts with")),
             "{refusal}"
         );
     }
@@ -407,10 +407,12 @@ fn a_volume_with_the_reserved_name_denies_the_pod_unless_it_is_the_token() {
     let testbed = PolicyTestbed::create();
     testbed.bind(&[binding("app", &json!({}))]);
     let with = |volume: Value| json!({"spec": {"volumes": [volume]}});
-    assert!(testbed.refusal(&with(json!({"name": TOKEN_VOLUME, "emptyDir": {}}))).contains("rename the volume"));
+    assert!(
+        testbed.refusal(&with(json!({"name": TOKEN_VOLUME, "emptyDir": {}}))).contains("rename or remove the volume")
+    );
     let mut other_audience = token_volume();
     other_audience["projected"]["sources"][0]["serviceAccountToken"]["audience"] = json!("vault");
-    assert!(testbed.refusal(&with(other_audience)).contains("rename the volume"));
+    assert!(testbed.refusal(&with(other_audience)).contains("rename or remove the volume"));
     let admitted = testbed.admitted(&with(token_volume()));
     assert_eq!(admitted["spec"]["volumes"].as_array().map(Vec::len), Some(1));
     assert_eq!(admitted["spec"]["containers"][0]["volumeMounts"][0]["name"], TOKEN_VOLUME);

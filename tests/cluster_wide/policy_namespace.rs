@@ -21,7 +21,7 @@ pub fn config(excluded: &[&str]) -> Config {
         audience: AUDIENCE.to_owned(),
         excluded,
         compatibility: None,
-        hold: true,
+        gate_pods: true,
     }
 }
 

@@ -85,7 +85,7 @@ fn judge_pod(
         };
     }
     match decision {
-        Decision::Refuse(refusal) => {
+        Decision::Deny(refusal) => {
             let named = unfit.iter().any(|binding| refusal.message.contains(text(&binding["metadata"]["name"])));
             let reason = unfit.iter().find_map(|binding| condition_of(binding, "Accepted"));
             let reason = reason.filter(|reason| reason["status"] == "False").map(|reason| text(&reason["reason"]));
@@ -115,7 +115,7 @@ fn decide(pod: &Value, namespace: &str, bindings: &[&Value]) -> Result<Decision,
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::new(),
         compatibility: None,
-        hold: true,
+        gate_pods: true,
     };
     let text = pod.to_string();
     let pod: Pod<'_> =

@@ -12,15 +12,15 @@ use super::lock::lock;
 pub struct PauseSwitch {
     wanted: Mutex<bool>,
     resumed: Condvar,
-    reported: Notify,
-    frozen: AtomicBool,
+    requested: Notify,
+    paused: AtomicBool,
 }
 
 impl PauseSwitch {
     /// Requests the pause, which begins as soon as the controller's runtime polls [`Self::run`].
     pub fn pause(&self) {
         *lock(&self.wanted) = true;
-        self.reported.notify_one();
+        self.requested.notify_one();
     }
 
     pub fn resume(&self) {
@@ -29,7 +29,7 @@ impl PauseSwitch {
     }
 
     pub fn is_paused(&self) -> bool {
-        self.frozen.load(Ordering::SeqCst)
+        self.paused.load(Ordering::SeqCst)
     }
 
     /// Pauses the calling thread immediately.
@@ -41,17 +41,17 @@ impl PauseSwitch {
     /// Runs on the controller's runtime and executes requested pauses.
     pub async fn run(&self) {
         loop {
-            self.reported.notified().await;
+            self.requested.notified().await;
             self.block();
         }
     }
 
     fn block(&self) {
         let mut wanted = lock(&self.wanted);
-        self.frozen.store(true, Ordering::SeqCst);
+        self.paused.store(true, Ordering::SeqCst);
         while *wanted {
             wanted = self.resumed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
         }
-        self.frozen.store(false, Ordering::SeqCst);
+        self.paused.store(false, Ordering::SeqCst);
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ensign_azure::ArmClient;
 use ensign_azure::cloud::CloudArgs;
-use ensign_controller;
 use ensign_controller::{Config, ControllerError, ControllerMetrics, Failpoints, IssuerWatch, LeaseConfig};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;

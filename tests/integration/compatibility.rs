@@ -91,7 +91,7 @@ impl Tenant {
     }
 
     fn refused(&self, change: &Value) -> String {
-        self.dry_run(&self.pod(change)).expect_err("refused")
+        self.dry_run(&self.pod(change)).expect_err("denied")
     }
 
     /// The warning of `kubectl create`.
@@ -164,7 +164,7 @@ fn an_existing_variable_is_kept_and_a_difference_warned_about() {
         ["AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE"]
     );
     assert_eq!(env(app(&pod))[0].1, "mine");
-    assert!(tenant.warned(&change).contains("AZURE_CLIENT_ID is kept as \"mine\""));
+    assert!(tenant.warned(&change).contains("AZURE_CLIENT_ID keeps its value \"mine\""));
 }
 
 #[test]

@@ -202,7 +202,7 @@ async fn follow(client: &Client, injecting: &str, plain: &str, pod: &Value) -> F
         (Ok(before), Ok(after)) => (before, after),
         (Ok(_), Err(said)) => {
             let ours =
-                said.contains("rename the volume or remove it") || said.contains("mount it elsewhere or remove it");
+                said.contains("rename or remove the volume") || said.contains("mount it elsewhere, or remove it");
             assert!(ours, "admitted without Ensign, denied with it: {said}\n{pod:#}");
             return Fate::Clashing;
         }

@@ -32,7 +32,7 @@ fn webhook() -> String {
         let metrics = WebhookMetrics::default();
         metrics.register(registry);
         let refusal = Denial { code: DenialCode::NoBinding, message: String::new() };
-        metrics.admitted(&Decision::Refuse(refusal), Mode::Native);
+        metrics.admitted(&Decision::Deny(refusal), Mode::Native);
     })
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use ensign_azure::ArmClient;
 use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
-use ensign_controller;
 use ensign_controller::{LeaseConfig, TeardownConfig, TeardownError, TeardownStep};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;

@@ -224,7 +224,7 @@ fn without_replicas_other_namespaces_work_and_granted_ones_deny_with_the_reason(
 
     assert!(!injected(&cluster.create(&elsewhere, false).expect("it is not sent to the webhook")));
     for (labelled, entry) in [(false, GRANTED_ENTRY), (true, LABELLED_ENTRY)] {
-        let error = cluster.create(&cluster.team.name, labelled).expect_err("refused");
+        let error = cluster.create(&cluster.team.name, labelled).expect_err("denied");
         assert!(error.contains(&format!("failed calling webhook \"{entry}\"")), "{error}");
     }
 

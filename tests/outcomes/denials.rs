@@ -59,10 +59,10 @@ fn a_conflicting_mount_denies_the_pod_and_is_named() {
         "volumes": [{"name": "data", "emptyDir": {}}],
         "containers": [{"name": "app", "image": "x", "volumeMounts": mounts}],
     }});
-    let wanted = format!("container \"app\" mounts volume \"data\" at \"{TOKEN_MOUNT_PATH}\", in the way");
+    let wanted = format!("container \"app\" mounts volume \"data\" at \"{TOKEN_MOUNT_PATH}\", which conflicts with");
     wait_denied(&team, &pod(&team.name, &mounting), &wanted);
     let volume = json!({"spec": {"volumes": [{"name": TOKEN_VOLUME, "emptyDir": {}}]}});
-    wait_denied(&team, &pod(&team.name, &volume), "rename the volume");
+    wait_denied(&team, &pod(&team.name, &volume), "rename or remove the volume");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_pod_whose_binding_is_deleted_is_ungated_with_an_event() {
     team.unbind("app");
     team.wait_ungated(&pod);
     let (kind, text) = team.wait_event(&pod, "StartedWithoutIdentity");
-    assert!(kind == "Warning" && text.contains("Entra will refuse its token"), "{kind}: {text}");
+    assert!(kind == "Warning" && text.contains("Entra will reject its token"), "{kind}: {text}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_pod_whose_binding_is_rejected_is_ungated_with_the_reason() {
     team.grant(&json!([]));
     team.wait_ungated(&pod);
     let (_, text) = team.wait_event(&pod, "StartedWithoutIdentity");
-    assert!(text.contains("is not accepted any more (NotAllowed)"), "{text}");
+    assert!(text.contains("is no longer accepted (NotAllowed)"), "{text}");
 }
 
 #[test]
@@ -95,10 +95,7 @@ fn a_pod_that_needs_human_action_waits_and_reports_it_once() {
     });
     let pod = team.gated_pod(&json!({}));
     let (kind, text) = team.wait_event(&pod, "CredentialMissing");
-    assert!(
-        kind == "Warning" && text.contains("somebody has to act") && text.contains("az identity"),
-        "{kind}: {text}"
-    );
+    assert!(kind == "Warning" && text.contains("someone has to act") && text.contains("az identity"), "{kind}: {text}");
     // Everything that could make it report the same again.
     team.patch("pod", &pod, &json!({"metadata": {"annotations": {"looked": "again"}}}));
     testbed.clock.advance(SETTLE / 2);
@@ -120,7 +117,7 @@ fn a_pod_with_a_node_name_is_never_gated_and_the_webhook_warns_about_it() {
     match INJECTION {
         Mode::Webhook => {
             let said = said.expect_err("a warning");
-            assert!(said.contains("spec.nodeName") && said.contains("can't be held"), "{said}");
+            assert!(said.contains("spec.nodeName") && said.contains("can't be gated"), "{said}");
         }
         // A mutating policy can't warn: docs/injection-policy.md.
         Mode::Policy => drop(said.expect("admitted without a warning")),

@@ -211,7 +211,7 @@ fn an_existing_client_id_is_kept_and_the_webhook_warns_about_it() {
     match INJECTION {
         Mode::Webhook => {
             let said = said.expect_err("a warning");
-            assert!(said.contains("AZURE_CLIENT_ID is kept as \"mine\""), "{said}");
+            assert!(said.contains("AZURE_CLIENT_ID keeps its value \"mine\""), "{said}");
         }
         // A mutating policy can't warn: docs/injection-policy.md.
         Mode::Policy => drop(said.expect("admitted without a warning")),

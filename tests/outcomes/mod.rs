@@ -46,7 +46,7 @@ fn grant(team: &Team) {
     let plain = clash.clone();
     clash["spec"]["volumes"] = json!([{"name": TOKEN_VOLUME, "emptyDir": {}}]);
     wait_for("pods to be validated", || {
-        team.dry_run(&clash).err().filter(|refusal| refusal.contains("rename the volume"))
+        team.dry_run(&clash).err().filter(|refusal| refusal.contains("rename or remove the volume"))
     });
     // The API server loads mutating policies independently of validating ones.
     wait_for("pods to be injected", || team.dry_run(&plain).ok().filter(is_injected));
@@ -82,7 +82,8 @@ fn is_denied_with(pod: &Value, refusal: &str, wanted: &str) -> bool {
         Mode::Webhook => by_webhook && refusal.contains(wanted),
         Mode::Policy => {
             let is_labelled = pod["metadata"]["labels"].get(ensign_api::keys::INJECT_LABEL).is_some();
-            by_policy && (refusal.contains(wanted) || is_labelled && refusal.contains("that is ready covers it"))
+            by_policy
+                && (refusal.contains(wanted) || is_labelled && refusal.contains("no ready ManagedIdentityBinding"))
         }
     }
 }

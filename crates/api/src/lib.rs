@@ -7,6 +7,7 @@
 pub mod arm_id;
 pub mod conditions;
 pub mod crds;
+pub mod injected_env;
 pub mod keys;
 mod managed_identity;
 mod managed_identity_binding;

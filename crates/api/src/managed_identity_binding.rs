@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MIN_TOKEN_EXPIRATION_SECONDS;
+use super::injected_env::{reserved_name_message, reserved_name_rule};
 use super::keys::ENV_CLIENT_ID;
 use super::selector::LabelSelector;
 
@@ -128,8 +129,7 @@ pub struct Injection {
     /// Name of the environment variable for the client ID. A second identity in the same container needs a different name.
     #[serde(rename = "clientIDEnv", default = "client_id_env")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
-    #[x_kube(validation = Rule::new("!(self in ['AZURE_TENANT_ID', 'AZURE_FEDERATED_TOKEN_FILE', 'AZURE_AUTHORITY_HOST'])")
-        .message("clientIDEnv must not be one of the other injected variables: AZURE_TENANT_ID, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST"))]
+    #[x_kube(validation = Rule::new(reserved_name_rule()).message(reserved_name_message().as_str()))]
     pub client_id_env: String,
     /// Selects the containers and init containers that are injected.
     #[serde(default)]

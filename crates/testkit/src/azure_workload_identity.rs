@@ -93,7 +93,7 @@ fn start(control_plane: &'static ControlPlane) -> String {
             audience: AUDIENCE.to_owned(),
             excluded: excluded_namespaces(NAME, []),
             compatibility: Some(Compatibility { tenant_id: TENANT.to_owned() }),
-            hold: true,
+            gate_pods: true,
         },
         limits: RequestLimits::default(),
         lame_duck: Duration::ZERO,

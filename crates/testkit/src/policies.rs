@@ -114,7 +114,7 @@ pub fn target(authority_host: &str) -> InjectionTarget {
             audience: AUDIENCE.to_owned(),
             excluded: excluded_namespaces(NAME, []),
             compatibility: None,
-            hold: true,
+            gate_pods: true,
         },
     }
 }

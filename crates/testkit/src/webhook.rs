@@ -56,7 +56,7 @@ impl Webhook {
                 audience: AUDIENCE.to_owned(),
                 excluded: excluded_namespaces(NAME, []),
                 compatibility: None,
-                hold: true,
+                gate_pods: true,
             },
             limits: RequestLimits::default(),
             lame_duck: Duration::ZERO,

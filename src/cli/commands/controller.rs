@@ -200,7 +200,7 @@ async fn configure(
         audience: cloud.token_audience.clone(),
         excluded: webhook.excluded.clone(),
         compatibility: None,
-        hold: args.pod_gates.gate_pods,
+        gate_pods: args.pod_gates.gate_pods,
     };
     let compatibility = args.compatibility.compatibility;
     let injection = args.injection.target(&client, compatibility, &args.namespace, pods).await?;

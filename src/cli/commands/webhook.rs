@@ -137,7 +137,7 @@ impl Args {
                 audience,
                 excluded: excluded_namespaces(&self.namespace, self.excluded_namespaces.clone()),
                 compatibility: self.compatibility.compatibility(),
-                hold: self.pod_gates.gate_pods,
+                gate_pods: self.pod_gates.gate_pods,
             },
             limits: self.limits.limits(),
             lame_duck: self.limits.drain_duration(),

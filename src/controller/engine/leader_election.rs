@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::write_gate::WriteGate;
-use ensign_core::scheduling::leader_election::{Act, Candidate, Loss, Malformed, Moment, Record, Terms};
+use ensign_core::scheduling::leader_election::{Act, Candidate, Loss, Malformed, Record, Terms};
+use ensign_core::scheduling::monotonic::Moment;
 use ensign_runtime::clock::SharedClock;
 
 /// Tries to give the lease back; after that it ends by itself.

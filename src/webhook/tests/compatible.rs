@@ -66,7 +66,7 @@ fn app(index: Arc<service_account_store::Index>, source: &Arc<FakeAccounts>) -> 
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::new(),
         compatibility: Some(Compatibility { tenant_id: "tenant".to_owned() }),
-        hold: true,
+        gate_pods: true,
     };
     let source: Arc<dyn ReadAccount> = source.clone();
     let accounts = Accounts::new(index, source);

@@ -87,7 +87,7 @@ fn app_within(index: Arc<Index>, lookup: &Arc<FakeLookup>, limits: RequestLimits
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: None,
-        hold: false,
+        gate_pods: false,
     };
     let lookup: Arc<dyn Lookup> = lookup.clone();
     let admission = Admission::new(config, index, lookup, None, WebhookMetrics::default());

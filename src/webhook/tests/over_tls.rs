@@ -130,7 +130,7 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
         audience: String::new(),
         excluded: BTreeSet::new(),
         compatibility: None,
-        hold: false,
+        gate_pods: false,
     };
     let lookup: Arc<dyn Lookup> = gate.clone();
     let metrics = WebhookMetrics::default();

@@ -82,7 +82,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         let typed: ManagedIdentityBinding = serde_json::from_value(object).ok()?;
         let mut binding = Binding::from(&typed);
         if deleted {
-            binding.standing = admission::BindingReadiness::Deleting;
+            binding.readiness = admission::BindingReadiness::Deleting;
         }
         Some(Arc::new(binding))
     };
@@ -93,7 +93,7 @@ fn words_for(pod: &Value, bindings: &[Value], namespace: &str) -> BTreeSet<Strin
         for variant in variants(pod) {
             let text = variant.to_string();
             let read: Pod<'_> = serde_json::from_str(&text).expect("a pod");
-            if let Decision::Refuse(refusal) = admission::admit(&read, namespace, &bindings, &config(&[])) {
+            if let Decision::Deny(refusal) = admission::admit(&read, namespace, &bindings, &config(&[])) {
                 words.insert(refusal.message);
             }
         }
@@ -165,15 +165,16 @@ pub(super) fn difference(
             }
             explained.other_cause += 1;
             let mut words = words_for(pod, bindings, webhook_namespace);
-            if said.contains("that is ready covers it") && pod["metadata"]["labels"][INJECT_LABEL] == "true" {
+            if said.contains("no ready ManagedIdentityBinding") && pod["metadata"]["labels"][INJECT_LABEL] == "true" {
                 words.insert(said.to_owned());
             }
             (!words.contains(said)).then(|| format!("{said}\nis not the webhook's word, which is {wanted}\n{words:#?}"))
         }
         (Ok(policy), Err(webhook)) => {
             let labelled = pod["metadata"]["labels"][INJECT_LABEL] == "true";
-            let about_bindings = reason(&webhook.message)
-                .is_some_and(|said| !said.contains("rename the volume") && !said.contains("in the way"));
+            let about_bindings = reason(&webhook.message).is_some_and(|said| {
+                !said.contains("rename or remove the volume") && !said.contains("which conflicts with")
+            });
             if labelled && about_bindings && brings_its_own(pod) && claims(&policy) == claims(pod) {
                 explained.brings_its_own += 1;
                 return None;

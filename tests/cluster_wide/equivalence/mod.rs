@@ -87,7 +87,7 @@ fn webhook_and_policies_store_the_same_pods() {
         unregister(&client).await;
         let count = unexplained.len();
         assert!(unexplained.is_empty(), "{count} unexpected differences, the first: {}", unexplained[0]);
-        for kind in ["injected", "held", "left alone", "refused"] {
+        for kind in ["injected", "gated", "unchanged", "denied"] {
             assert!(seen.get(kind).is_some_and(|count| *count > ROUNDS), "too few pods are {kind}: {seen:?}");
         }
     });
@@ -95,13 +95,13 @@ fn webhook_and_policies_store_the_same_pods() {
 
 fn kind_of(result: &Result<Value, Status>) -> &'static str {
     match result {
-        Err(status) if status.message.contains("ensign.dev") => "refused",
+        Err(status) if status.message.contains("ensign.dev") => "denied",
         Err(_) => "invalid",
         Ok(pod) if pod["metadata"]["annotations"].to_string().contains("injected-by") => {
             let gates = pod["spec"]["schedulingGates"].to_string();
-            if gates.contains(IDENTITY_GATE) { "held" } else { "injected" }
+            if gates.contains(IDENTITY_GATE) { "gated" } else { "injected" }
         }
-        Ok(_) => "left alone",
+        Ok(_) => "unchanged",
     }
 }
 

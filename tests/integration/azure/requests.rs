@@ -12,7 +12,7 @@ async fn errors_and_audit_records_contain_the_request_id_that_arm_received() {
     let id = Uuid::new_v4();
     client.identified(id).put_credential(&azure.orders(), &credential()).await.expect("written");
     azure.answer(Kind::ArmRead, 1, error_response(403, "AuthorizationFailed", "no"));
-    let error = client.list_credentials(&azure.orders()).await.expect_err("refused");
+    let error = client.list_credentials(&azure.orders()).await.expect_err("an error");
     let seen = |kind| azure.requests(kind).last().and_then(|entry| entry.client_request_id.clone());
     assert_eq!(seen(Kind::ArmWrite), Some(id.to_string()));
     assert_eq!(seen(Kind::ArmRead), Some(error.request_id.to_string()));

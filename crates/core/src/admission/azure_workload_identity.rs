@@ -1,50 +1,31 @@
-//! Pods of azure-workload-identity, admitted as its webhook admits them, so that a cluster can switch without touching a
-//! manifest.
+//! Pods of azure-workload-identity, admitted as its webhook admits them, so that a cluster can switch without changing
+//! its manifests.
 //!
-//! A pod with the upstream's label is injected by the annotations of its service account. They count as one more binding,
-//! the youngest: where a `ManagedIdentityBinding` claims the same variable, it wins. Whoever names the identity, the pod
-//! keeps what it may rely on: the name of its volume, its skipped containers, its paths.
+//! A pod with the upstream label is injected from the annotations of its service account. They count as one more binding,
+//! the youngest: a `ManagedIdentityBinding` for the same variable wins. Either way, the pod keeps what it may rely on: the
+//! name of its volume, its skipped containers and its paths.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::binding::{Binding, BindingReadiness, Origin};
+pub use super::config::Compatibility;
+use super::config::Config;
+use super::decision::{self, Decision};
 use super::denial::{self, Denial};
+use super::inject_label::InjectLabel;
 use super::pod::Pod;
-use super::{Config, Decision, Wish, is_exempt};
+pub use super::upstream_keys::{EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION, USE_LABEL};
+pub use super::upstream_pod::asks;
 use crate::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
-use crate::credentials::names::hex;
 use crate::pods::gate::Start;
 use ensign_api::keys::ENV_CLIENT_ID;
 use ensign_api::{ContainerFilter, InjectionMode, MAX_TOKEN_EXPIRATION_SECONDS, MIN_TOKEN_EXPIRATION_SECONDS};
 
-/// Pod label that asks for an identity; only the value `true` does.
-pub const USE_LABEL: &str = "azure.workload.identity/use";
-/// Annotation of pods and service accounts: seconds that the token lives.
-pub const EXPIRATION_ANNOTATION: &str = "azure.workload.identity/service-account-token-expiration";
-/// Annotation of pods: containers that get nothing, separated by semicolons.
-pub const SKIP_CONTAINERS_ANNOTATION: &str = "azure.workload.identity/skip-containers";
-/// Annotation of pods: they want the proxy sidecar, whatever the value.
-pub const PROXY_ANNOTATION: &str = "azure.workload.identity/inject-proxy-sidecar";
-
-/// What the name of the token volume starts with; policies of clusters match on it.
-pub(crate) const VOLUME_PREFIX: &str = "azure-workload-identity-reserved-";
-/// How much of the hash the name has: with the prefix, as long as a name may be.
-const VOLUME_HASH_DIGITS: usize = 30;
-/// What the annotations of a service account stand for where bindings have a name of their identity.
+/// Stands in for the name of the identity, which annotations do not have.
 const ANNOTATIONS: &str = "Annotations";
 
-/// What compatibility mode has to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compatibility {
-    /// Entra tenant of service accounts that name none.
-    pub tenant_id: String,
-}
-
-/// A pod's service account, as far as its annotations say something.
+/// A pod's service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
     /// It does not exist.
@@ -53,7 +34,7 @@ pub enum Account {
     Present(Annotations),
 }
 
-/// The annotations of a service account that matter.
+/// The annotations of a service account that admission reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations {
     client_id: Option<Arc<str>>,
@@ -62,7 +43,7 @@ pub struct Annotations {
 }
 
 impl Annotations {
-    /// The same, with the texts that `share` hands out because many service accounts have them in common.
+    /// A copy whose strings come from `share`, which interns them: many service accounts have the same ones.
     #[must_use]
     pub fn shared(&self, mut share: impl FnMut(&str) -> Arc<str>) -> Self {
         let mut shared = |value: &Option<Arc<str>>| value.as_deref().map(&mut share);
@@ -73,17 +54,17 @@ impl Annotations {
         }
     }
 
-    /// Whether an annotation is one of those that matter.
+    /// Whether admission reads an annotation of this name.
     pub fn has(key: &str) -> bool {
         [CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION, EXPIRATION_ANNOTATION].contains(&key)
     }
 
-    /// Whether they name a client ID.
+    /// Whether they contain a client ID.
     pub fn name_a_client_id(&self) -> bool {
         self.client_id.as_ref().is_some_and(|id| !id.is_empty())
     }
 
-    /// How many bytes the values have.
+    /// Total length of the values, in bytes.
     pub fn size(&self) -> usize {
         [&self.client_id, &self.tenant_id, &self.expiration].into_iter().flatten().map(|value| value.len()).sum()
     }
@@ -100,12 +81,7 @@ impl From<&BTreeMap<String, String>> for Annotations {
     }
 }
 
-/// Whether the annotations of the pod's service account have a say.
-pub fn asks(pod: &Pod<'_>, namespace: &str, config: &Config) -> bool {
-    config.compatibility.is_some() && is_labelled(pod) && !is_exempt(pod, namespace, config)
-}
-
-/// Decides about a pod for which [`asks`] holds, given its service account and every binding there for it.
+/// Decides about a pod for which [`asks`] is true, given its service account and every binding in its namespace for it.
 pub fn admit(
     pod: &Pod<'_>,
     namespace: &str,
@@ -113,36 +89,36 @@ pub fn admit(
     account: &Account,
     config: &Config,
 ) -> Decision {
-    let Some(compatibility) = &config.compatibility else { return super::admit(pod, namespace, bindings, config) };
-    match annotated(pod, account, compatibility) {
+    let Some(compatibility) = &config.compatibility else { return decision::admit(pod, namespace, bindings, config) };
+    match annotations_as_binding(pod, account, compatibility) {
         Ok(annotated) => {
             let all: Vec<_> = bindings.iter().cloned().chain(annotated.map(Arc::new)).collect();
-            super::admit(pod, namespace, &all, config)
+            decision::admit(pod, namespace, &all, config)
         }
-        Err(refusal) => Decision::Refuse(refusal),
+        Err(denial) => Decision::Deny(denial),
     }
 }
 
-fn is_labelled(pod: &Pod<'_>) -> bool {
-    pod.labels().and_then(|labels| labels.get(USE_LABEL)).is_some_and(|value| value == "true")
-}
-
-/// The annotations of the service account as a binding; none if the pod asks for more than they say.
-fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) -> Result<Option<Binding>, Denial> {
+/// The annotations of the service account as a binding; `None` if the pod requires a client ID and they have none.
+fn annotations_as_binding(
+    pod: &Pod<'_>,
+    account: &Account,
+    compatibility: &Compatibility,
+) -> Result<Option<Binding>, Denial> {
     let name = pod.service_account();
     if pod.annotations().is_some_and(|annotations| annotations.proxy) {
         return Err(denial::proxy_sidecar());
     }
     let Account::Present(annotations) = account else { return Err(denial::no_service_account(name)) };
     let token_expiration_seconds = expiration(pod, annotations)?;
-    if Wish::of(pod) == Wish::Guaranteed && !annotations.name_a_client_id() {
+    if InjectLabel::of(pod) == InjectLabel::Required && !annotations.name_a_client_id() {
         return Ok(None);
     }
     Ok(Some(Binding {
         name: format!("ServiceAccount/{name}").into(),
         service_account: name.into(),
         identity: ANNOTATIONS.into(),
-        standing: BindingReadiness::Resolved {
+        readiness: BindingReadiness::Resolved {
             client_id: annotations.client_id.clone().unwrap_or_default(),
             tenant_id: annotations.tenant_id.clone().unwrap_or_else(|| compatibility.tenant_id.as_str().into()),
         },
@@ -153,59 +129,24 @@ fn annotated(pod: &Pod<'_>, account: &Account, compatibility: &Compatibility) ->
         client_id_env: ENV_CLIENT_ID.into(),
         containers: ContainerFilter::default(),
         token_expiration_seconds,
-        // Nobody knows of a credential that would have to be waited for.
-        start: Start::AtOnce,
+        // Ensign does not know the federated identity credential, so it can't wait for it.
+        start: Start::Immediate,
     }))
 }
 
-/// Seconds that the token lives: the pod's word, else the service account's. An empty one is none.
+/// Lifetime of the token in seconds: the pod's annotation, otherwise the service account's. An empty value counts as
+/// absent.
 fn expiration(pod: &Pod<'_>, account: &Annotations) -> Result<u32, Denial> {
     let of_pod = pod.annotations().and_then(|annotations| annotations.expiration.as_deref());
     let of_account = account.expiration.as_deref();
-    let said = [("pod", of_pod), ("service account", of_account)];
-    let said = said.into_iter().find_map(|(whose, value)| Some((whose, value.filter(|value| !value.is_empty())?)));
-    let Some((whose, value)) = said else { return Ok(MIN_TOKEN_EXPIRATION_SECONDS) };
+    let values = [("pod", of_pod), ("service account", of_account)];
+    let value = values.into_iter().find_map(|(object, value)| Some((object, value.filter(|value| !value.is_empty())?)));
+    let Some((object, value)) = value else { return Ok(MIN_TOKEN_EXPIRATION_SECONDS) };
     let seconds = value
         .parse()
         .ok()
         .filter(|seconds| (MIN_TOKEN_EXPIRATION_SECONDS..=MAX_TOKEN_EXPIRATION_SECONDS).contains(seconds));
-    seconds.ok_or_else(|| denial::token_expiration(whose, value))
-}
-
-/// What a pod says of its injection besides who it wants to be.
-pub(super) struct Terms<'a> {
-    /// Name for its token volume.
-    pub(super) volume: Cow<'a, str>,
-    skipped: Vec<&'a str>,
-}
-
-impl<'a> Terms<'a> {
-    /// The terms of a pod; Ensign's own name for the volume is `usual`.
-    pub(super) fn of(pod: &'a Pod<'_>, usual: &'a str, config: &Config) -> Self {
-        if config.compatibility.is_none() || !is_labelled(pod) {
-            return Self { volume: Cow::Borrowed(usual), skipped: Vec::new() };
-        }
-        let skipped = pod.annotations().and_then(|annotations| annotations.skip_containers.as_deref());
-        Self {
-            volume: Cow::Owned(volume_name(pod)),
-            skipped: skipped.unwrap_or_default().split(';').map(str::trim).collect(),
-        }
-    }
-
-    /// Whether the container is to be left alone.
-    pub(super) fn skip(&self, container: &str) -> bool {
-        self.skipped.contains(&container)
-    }
-}
-
-/// The volume's name, which says nothing, but is the same wherever it is computed.
-fn volume_name(pod: &Pod<'_>) -> String {
-    let mut hash = Sha256::new();
-    hash.update(pod.name());
-    if pod.own_name().is_none() {
-        hash.update(" (prefix)");
-    }
-    format!("{VOLUME_PREFIX}{}", hex(&hash.finalize(), VOLUME_HASH_DIGITS))
+    seconds.ok_or_else(|| denial::token_expiration(object, value))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::super::{Decision, DenialCode};
+use super::super::DenialCode;
 use super::*;
 use crate::admission::tests::{binding, condition, env, patched};
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
@@ -15,7 +15,7 @@ pub(in super::super) fn config() -> Config {
         audience: "api://AzureADTokenExchange".to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: Some(Compatibility { tenant_id: "configured-tenant".to_owned() }),
-        hold: true,
+        gate_pods: true,
     }
 }
 
@@ -24,7 +24,7 @@ pub(in super::super) fn account(annotations: &Value) -> Account {
     Account::Present(Annotations::from(&annotations))
 }
 
-/// A service account `orders` with a client ID and what is added.
+/// A service account `orders` with a client ID and further annotations.
 fn annotated(more: &Value) -> Account {
     let mut annotations = json!({CLIENT_ID_ANNOTATION: "annotated-client"});
     json_patch::merge(&mut annotations, more);
@@ -56,17 +56,17 @@ fn injected(pod: &Value, bindings: &[Arc<Binding>], account: &Account) -> Value 
     patched(pod, &decision)
 }
 
-fn refused(pod: &Value, account: &Account) -> Denial {
+fn denied(pod: &Value, account: &Account) -> Denial {
     match decide(pod, &[], account) {
-        Decision::Refuse(refusal) => refusal,
-        other => panic!("not refused: {other:?}"),
+        Decision::Deny(denial) => denial,
+        other => panic!("not denied: {other:?}"),
     }
 }
 
 fn warnings(pod: &Value, bindings: &[Arc<Binding>], account: &Account) -> Vec<String> {
     match decide(pod, bindings, account) {
         Decision::Allow { warnings } | Decision::Patch { warnings, .. } => warnings,
-        Decision::Refuse(refusal) => panic!("refused: {refusal:?}"),
+        Decision::Deny(denial) => panic!("denied: {denial:?}"),
     }
 }
 
@@ -75,7 +75,7 @@ fn by(pod: &Value) -> &str {
 }
 
 #[test]
-fn a_labelled_pod_is_injected_by_the_annotations_of_its_service_account() {
+fn a_labelled_pod_is_injected_from_the_annotations_of_its_service_account() {
     let pod = injected(&pod(&json!({})), &[], &annotated(&json!({})));
     assert_eq!(
         env(&pod["spec"]["containers"][0]),
@@ -95,10 +95,10 @@ fn a_labelled_pod_is_injected_by_the_annotations_of_its_service_account() {
 }
 
 #[test]
-fn without_the_label_or_the_mode_annotations_mean_nothing() {
+fn without_the_label_or_the_mode_annotations_have_no_effect() {
     for value in [json!(null), json!("false"), json!("True"), json!("")] {
         let pod = pod(&json!({"metadata": {"labels": {USE_LABEL: value}}}));
-        assert_eq!(decide(&pod, &[], &annotated(&json!({}))), Decision::leave_alone(), "{value}");
+        assert_eq!(decide(&pod, &[], &annotated(&json!({}))), Decision::leave_unchanged(), "{value}");
     }
     let text = pod(&json!({})).to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
@@ -108,13 +108,13 @@ fn without_the_label_or_the_mode_annotations_mean_nothing() {
 }
 
 #[test]
-fn ensigns_own_label_opts_out_here_too() {
+fn ensigns_label_opts_out_in_compatibility_mode_too() {
     let pod = pod(&json!({"metadata": {"labels": {INJECT_LABEL: "false"}}}));
-    assert_eq!(decide(&pod, &[], &annotated(&json!({}))), Decision::leave_alone());
+    assert_eq!(decide(&pod, &[], &annotated(&json!({}))), Decision::leave_unchanged());
 }
 
 #[test]
-fn without_a_client_id_the_rest_is_injected_with_a_warning_and_env_from_is_not_hidden() {
+fn without_a_client_id_the_other_variables_are_injected_with_a_warning_and_env_from_is_not_hidden() {
     let pod = pod(&json!({"spec": {"containers": [
         {"name": "app", "envFrom": [{"configMapRef": {"name": "identity"}}]},
     ]}}));
@@ -128,14 +128,14 @@ fn without_a_client_id_the_rest_is_injected_with_a_warning_and_env_from_is_not_h
 }
 
 #[test]
-fn a_pod_with_both_labels_wants_a_client_id() {
+fn a_pod_with_both_labels_requires_a_client_id() {
     let pod = pod(&json!({"metadata": {"labels": {INJECT_LABEL: "true"}}}));
-    assert_eq!(refused(&pod, &account(&json!({}))).code, DenialCode::NoBinding);
+    assert_eq!(denied(&pod, &account(&json!({}))).code, DenialCode::NoBinding);
     injected(&pod, &[], &annotated(&json!({})));
 }
 
 #[test]
-fn the_tenant_is_the_service_accounts_else_the_configured_one_and_never_empty() {
+fn the_tenant_is_the_service_accounts_or_the_configured_one_and_never_empty() {
     let tenant = |account: &Account| {
         let pod = injected(&pod(&json!({})), &[], account);
         let env = pod["spec"]["containers"][0]["env"].as_array().unwrap().clone();
@@ -147,7 +147,7 @@ fn the_tenant_is_the_service_accounts_else_the_configured_one_and_never_empty() 
 }
 
 #[test]
-fn the_lifetime_is_the_pods_else_the_service_accounts_else_an_hour() {
+fn the_lifetime_is_the_pods_or_the_service_accounts_or_an_hour() {
     let lifetime = |of_pod: Option<&str>, of_account: Option<&str>| {
         let pod = pod(&json!({"metadata": {"annotations": {EXPIRATION_ANNOTATION: of_pod}}}));
         let pod = injected(&pod, &[], &annotated(&json!({EXPIRATION_ANNOTATION: of_account})));
@@ -162,24 +162,24 @@ fn the_lifetime_is_the_pods_else_the_service_accounts_else_an_hour() {
 }
 
 #[test]
-fn a_lifetime_that_is_none_refuses_the_pod_and_says_whose_it_is() {
+fn an_invalid_lifetime_denies_the_pod_and_the_message_names_the_object_that_has_it() {
     for value in ["3599", "86401", "1h", "3600.0", " 3600", "-3600", "99999999999999999999"] {
         let of_pod = pod(&json!({"metadata": {"annotations": {EXPIRATION_ANNOTATION: value}}}));
         let of_account = annotated(&json!({EXPIRATION_ANNOTATION: value}));
-        for (refusal, whose) in [
-            (refused(&of_pod, &annotated(&json!({}))), "the pod"),
-            (refused(&pod(&json!({})), &of_account), "the service account"),
+        for (denial, object) in [
+            (denied(&of_pod, &annotated(&json!({}))), "the pod"),
+            (denied(&pod(&json!({})), &of_account), "the service account"),
         ] {
-            assert_eq!(refusal.code, DenialCode::TokenExpiration);
-            for part in [whose, value, EXPIRATION_ANNOTATION, "3600", "86400"] {
-                assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
+            assert_eq!(denial.code, DenialCode::TokenExpiration);
+            for part in [object, value, EXPIRATION_ANNOTATION, "3600", "86400"] {
+                assert!(denial.message.contains(part), "{part} is missing: {}", denial.message);
             }
         }
     }
 }
 
 #[test]
-fn skipped_containers_get_nothing_whoever_names_the_identity() {
+fn skipped_containers_are_not_injected_by_annotations_or_bindings() {
     let pod = pod(&json!({
         "metadata": {"annotations": {SKIP_CONTAINERS_ANNOTATION: " one; two ;;"}},
         "spec": {
@@ -197,12 +197,12 @@ fn skipped_containers_get_nothing_whoever_names_the_identity() {
 }
 
 #[test]
-fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation() {
+fn a_pod_with_the_proxy_sidecar_annotation_is_denied_whatever_the_value() {
     for value in ["true", "false", ""] {
-        let refusal =
-            refused(&pod(&json!({"metadata": {"annotations": {PROXY_ANNOTATION: value}}})), &annotated(&json!({})));
-        assert_eq!(refusal.code, DenialCode::ProxySidecar);
-        assert!(refusal.message.contains(PROXY_ANNOTATION), "{}", refusal.message);
+        let denial =
+            denied(&pod(&json!({"metadata": {"annotations": {PROXY_ANNOTATION: value}}})), &annotated(&json!({})));
+        assert_eq!(denial.code, DenialCode::ProxySidecar);
+        assert!(denial.message.contains(PROXY_ANNOTATION), "{}", denial.message);
     }
     injected(
         &pod(&json!({"metadata": {"annotations": {"azure.workload.identity/proxy-sidecar-port": "8080"}}})),
@@ -212,12 +212,12 @@ fn the_proxy_sidecar_is_refused_by_the_presence_of_its_annotation() {
 }
 
 #[test]
-fn a_missing_service_account_refuses_the_pod_in_the_words_that_its_creator_knows() {
-    let refusal = refused(&pod(&json!({})), &Account::Missing);
-    assert_eq!(refusal.code, DenialCode::NoServiceAccount);
-    assert!(refusal.message.starts_with("serviceaccounts \"orders\" not found"), "{}", refusal.message);
+fn a_pod_whose_service_account_does_not_exist_is_denied_with_the_api_servers_wording() {
+    let denial = denied(&pod(&json!({})), &Account::Missing);
+    assert_eq!(denial.code, DenialCode::NoServiceAccount);
+    assert!(denial.message.starts_with("serviceaccounts \"orders\" not found"), "{}", denial.message);
     let default = pod(&json!({"spec": {"serviceAccountName": ""}}));
-    assert!(refused(&default, &Account::Missing).message.starts_with("serviceaccounts \"default\" not found"));
+    assert!(denied(&default, &Account::Missing).message.starts_with("serviceaccounts \"default\" not found"));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn the_name_of_the_volume_comes_from_the_pods_name_or_its_prefix() {
 }
 
 #[test]
-fn a_binding_wins_and_the_annotation_says_so() {
+fn a_binding_overrides_the_annotations_and_the_pods_annotation_records_it() {
     let pod = pod(&json!({}));
     let after = injected(&pod, &[binding("orders", &json!({}))], &annotated(&json!({})));
     assert_eq!(
@@ -243,14 +243,14 @@ fn a_binding_wins_and_the_annotation_says_so() {
     );
     assert_eq!(by(&after), "orders=ManagedIdentity/orders,ServiceAccount/orders=Overridden");
     assert_eq!(after["spec"]["volumes"][0]["name"], VOLUME_OF_POD, "policies match on it");
-    // Nothing was overridden where nothing was said.
+    // Without a client ID in the annotations, nothing is overridden.
     let after = injected(&pod, &[binding("orders", &json!({}))], &account(&json!({})));
     assert_eq!(by(&after), "orders=ManagedIdentity/orders");
     assert!(warnings(&pod, &[binding("orders", &json!({}))], &account(&json!({}))).is_empty());
 }
 
 #[test]
-fn a_binding_wins_whatever_its_age_and_with_its_own_lifetime() {
+fn a_binding_wins_whatever_its_age_with_its_own_token_lifetime() {
     let longer = binding(
         "orders",
         &json!({
@@ -265,7 +265,7 @@ fn a_binding_wins_whatever_its_age_and_with_its_own_lifetime() {
 }
 
 #[test]
-fn a_binding_to_the_identity_that_the_annotations_name_counts_with_its_lifetime() {
+fn a_binding_to_the_annotated_identity_wins_with_its_token_lifetime() {
     let longer = binding("orders", &json!({"spec": {"injection": {"tokenExpirationSeconds": 86400}}}));
     let same = annotated(&json!({CLIENT_ID_ANNOTATION: "orders-client"}));
     let after = injected(&pod(&json!({})), &[longer], &same);
@@ -275,44 +275,41 @@ fn a_binding_to_the_identity_that_the_annotations_name_counts_with_its_lifetime(
 }
 
 #[test]
-fn a_binding_for_another_variable_stands_beside_the_annotations() {
+fn a_binding_for_another_variable_is_injected_in_addition_to_the_annotations() {
     let change = json!({"spec": {"injection": {"clientIDEnv": "AUDIT_CLIENT_ID"}}});
     let same_tenant = annotated(&json!({TENANT_ID_ANNOTATION: "TENANT"}));
     let after = injected(&pod(&json!({})), &[binding("audit", &change)], &same_tenant);
     let names: Vec<_> = env(&after["spec"]["containers"][0]).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names[..3], ["AUDIT_CLIENT_ID", "AZURE_CLIENT_ID", "AZURE_TENANT_ID"]);
     assert_eq!(by(&after), "audit=ManagedIdentity/audit,ServiceAccount/orders=Annotations");
-    // A container has one tenant, and the binding's counts.
+    // A container has one tenant: the binding's.
     let after = injected(&pod(&json!({})), &[binding("audit", &change)], &annotated(&json!({})));
     assert_eq!(by(&after), "audit=ManagedIdentity/audit,ServiceAccount/orders=Overridden");
 }
 
 #[test]
-fn a_binding_that_may_not_serve_leaves_the_annotations_to_it_with_a_warning() {
-    let refused = json!({"status": {"conditions": [condition("Accepted", "False", "NotAllowed", "ask")]}});
-    let (pod, bindings) = (pod(&json!({})), [binding("pay", &refused)]);
+fn with_a_binding_that_is_not_accepted_the_annotations_are_used_with_a_warning() {
+    let not_allowed = json!({"status": {"conditions": [condition("Accepted", "False", "NotAllowed", "ask")]}});
+    let (pod, bindings) = (pod(&json!({})), [binding("pay", &not_allowed)]);
     assert_eq!(by(&injected(&pod, &bindings, &annotated(&json!({})))), "ServiceAccount/orders=Annotations");
     let warnings = warnings(&pod, &bindings, &annotated(&json!({})));
     assert!(warnings.len() == 1 && warnings[0].contains("NotAllowed"), "{warnings:?}");
 }
 
 #[test]
-fn a_binding_that_waits_for_its_identity_refuses_the_pod_as_it_refuses_others() {
+fn a_binding_that_waits_for_its_identity_denies_the_pod_like_any_other() {
     let waiting = binding("orders", &json!({"status": {"clientID": null}}));
     let decision = decide(&pod(&json!({})), &[waiting], &annotated(&json!({})));
-    assert!(
-        matches!(&decision, Decision::Refuse(refusal) if refusal.code == DenialCode::IdentityUnknown),
-        "{decision:?}"
-    );
+    assert!(matches!(&decision, Decision::Deny(denial) if denial.code == DenialCode::IdentityUnknown), "{decision:?}");
 }
 
 #[test]
-fn a_copy_of_an_injected_pod_keeps_its_volume_whoever_injected_it() {
+fn a_copy_of_an_injected_pod_keeps_its_token_volume() {
     let original = injected(&pod(&json!({})), &[], &annotated(&json!({})));
     let mut copy = original.clone();
     copy["metadata"]["name"] = json!("copy");
-    assert_eq!(decide(&copy, &[], &annotated(&json!({}))), Decision::leave_alone());
-    // Also one that is not injected in the upstream's words any more.
+    assert_eq!(decide(&copy, &[], &annotated(&json!({}))), Decision::leave_unchanged());
+    // Also one without the upstream label.
     copy["metadata"]["labels"] = json!({});
     let after = injected(&copy, &[binding("orders", &json!({}))], &annotated(&json!({})));
     assert_eq!(after["spec"]["volumes"], original["spec"]["volumes"]);
@@ -320,13 +317,13 @@ fn a_copy_of_an_injected_pod_keeps_its_volume_whoever_injected_it() {
 }
 
 #[test]
-fn a_volume_or_mount_in_the_way_is_named_in_the_refusal() {
+fn a_denial_names_the_conflicting_volume_or_mount() {
     let volume =
-        refused(&pod(&json!({"spec": {"volumes": [{"name": VOLUME_OF_POD, "emptyDir": {}}]}})), &annotated(&json!({})));
+        denied(&pod(&json!({"spec": {"volumes": [{"name": VOLUME_OF_POD, "emptyDir": {}}]}})), &annotated(&json!({})));
     assert_eq!(volume.code, DenialCode::VolumeClash);
     assert!(volume.message.contains(VOLUME_OF_POD), "{}", volume.message);
     let mount = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true});
-    let mount = refused(
+    let mount = denied(
         &pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [mount]}]}})),
         &annotated(&json!({})),
     );
@@ -335,13 +332,13 @@ fn a_volume_or_mount_in_the_way_is_named_in_the_refusal() {
 }
 
 #[test]
-fn long_annotations_are_cut_in_what_people_read() {
+fn long_annotations_are_truncated_in_messages() {
     let long = "x".repeat(10_000);
-    let refusal =
-        refused(&pod(&json!({"metadata": {"annotations": {EXPIRATION_ANNOTATION: long}}})), &annotated(&json!({})));
-    assert!(refusal.message.len() < 512, "{}", refusal.message.len());
+    let denial =
+        denied(&pod(&json!({"metadata": {"annotations": {EXPIRATION_ANNOTATION: long}}})), &annotated(&json!({})));
+    assert!(denial.message.len() < 512, "{}", denial.message.len());
     let kept =
         pod(&json!({"spec": {"containers": [{"name": "app", "env": [{"name": "AZURE_CLIENT_ID", "value": "mine"}]}]}}));
-    let said = warnings(&kept, &[], &annotated(&json!({CLIENT_ID_ANNOTATION: long})));
-    assert!(said.len() == 1 && said[0].len() < 512, "{said:?}");
+    let warned = warnings(&kept, &[], &annotated(&json!({CLIENT_ID_ANNOTATION: long})));
+    assert!(warned.len() == 1 && warned[0].len() < 512, "{warned:?}");
 }

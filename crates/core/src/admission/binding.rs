@@ -1,4 +1,4 @@
-//! What admission needs to know of a binding, read once when the binding changes and not at every pod.
+//! What admission needs of a binding, extracted once when the binding changes and not for every pod.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use ensign_api::{
 /// A `ManagedIdentityBinding` as admission sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
-    /// Its name. Shared, as the next, with the index in which there are thousands.
+    /// Its name. Shared with the index, like the next field: there are thousands.
     pub name: Arc<str>,
     /// The service account whose pods it covers.
     pub service_account: Arc<str>,
     /// The identity, as `kind/name`.
     pub identity: Arc<str>,
-    /// How far the controller has come with it.
-    pub standing: BindingReadiness,
+    /// Whether its pods can be injected.
+    pub readiness: BindingReadiness,
     pub(super) origin: Origin,
     pub(super) created: Option<Timestamp>,
     pub(super) pod_selector: Option<Box<LabelSelector>>,
@@ -32,7 +32,7 @@ pub struct Binding {
     pub(super) start: Start,
 }
 
-/// Who says that the pods of a service account have an identity.
+/// What gives the pods of a service account an identity. Earlier variants take precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     /// A `ManagedIdentityBinding`.
@@ -41,41 +41,41 @@ pub(super) enum Origin {
     ServiceAccount,
 }
 
-/// How far the controller has come with a binding.
+/// Whether the pods of a binding can be injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindingReadiness {
-    /// The controller has not judged it yet.
+    /// The controller has not evaluated it yet.
     Pending,
-    /// It may not have the identity.
+    /// It is not accepted.
     NotAccepted {
         /// Reason of the `Accepted` condition.
         reason: Arc<str>,
         /// Message of the `Accepted` condition.
         message: Box<str>,
     },
-    /// It may have the identity, but the identity's client ID and tenant are not known.
+    /// It is accepted, but the identity's client ID and tenant are not known.
     Unresolved {
-        /// What the `IdentityResolved` condition says, if it does.
+        /// Reason and message of the `IdentityResolved` condition, if there is one.
         why: Option<Box<str>>,
     },
-    /// Everything that a pod needs is known.
+    /// It is accepted, and everything that a pod needs is known.
     Resolved {
         /// Client ID of the identity.
         client_id: Arc<str>,
         /// Entra tenant of the identity.
         tenant_id: Arc<str>,
     },
-    /// It is being deleted: its trust is about to go.
+    /// It is being deleted, and its federated identity credential with it.
     Deleting,
 }
 
 impl Binding {
-    /// Whether it comes before another where only one of them counts: the older first, then by name.
+    /// Sort key of bindings of which only one can apply: oldest first, then by name.
     pub(super) fn seniority(&self) -> (Origin, bool, Option<Timestamp>, &str) {
         (self.origin, self.created.is_none(), self.created, &self.name)
     }
 
-    /// What admission needs of an object. `share` hands out the texts that many bindings have in common.
+    /// Extracts what admission needs of an object. `share` interns strings that many bindings have in common.
     pub fn read(object: &ManagedIdentityBinding, share: &mut impl FnMut(&str) -> Arc<str>) -> Self {
         let spec = &object.spec;
         let kind = spec.identity_ref.kind.as_str();
@@ -83,7 +83,7 @@ impl Binding {
             name: object.metadata.name.as_deref().unwrap_or_default().into(),
             service_account: spec.service_account_name.as_str().into(),
             identity: share(&format!("{kind}/{}", spec.identity_ref.name)),
-            standing: BindingReadiness::of(object, share),
+            readiness: BindingReadiness::of(object, share),
             origin: Origin::Object,
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             pod_selector: spec.pod_selector.clone().filter(|selector| !selector.is_empty()).map(Box::new),
@@ -98,8 +98,8 @@ impl Binding {
         }
     }
 
-    /// Whether it is for the container.
-    pub(super) fn chooses(&self, container: &str) -> bool {
+    /// Whether it selects the container.
+    pub(super) fn selects(&self, container: &str) -> bool {
         self.containers.selects(container)
     }
 }

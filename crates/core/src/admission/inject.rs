@@ -1,21 +1,23 @@
-//! The patch that gives a pod its identities.
+//! The patch that injects a pod's identities.
 
-use super::Config;
-use super::azure_workload_identity::Terms;
 use super::binding::{Binding, BindingReadiness, Origin};
+use super::config::Config;
 use super::denial::Denial;
 use super::injected_by;
-use super::json_patch::{Addition, Content};
+use super::injection::Injection;
+use super::json_patch::Content;
 use super::pod::{Container, EnvVar, Pod};
 use super::token_volume::Token;
+use super::upstream_pod::PodOptions;
 use crate::assess::CLIENT_ID_ANNOTATION;
-use ensign_api::keys::{ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, TOKEN_FILE, TOKEN_VOLUME};
+use ensign_api::injected_env::{INJECTED_ENV, InjectedValue};
+use ensign_api::keys::{ENV_CLIENT_ID, TOKEN_FILE, TOKEN_VOLUME};
 
-/// Warnings travel in HTTP headers, so their number and the values in them have a bound.
+/// Warnings are sent as HTTP headers, so their number and the length of values in them are limited.
 const MAX_WARNINGS: usize = 10;
 const MAX_VALUE_CHARACTERS: usize = 64;
 
-/// A binding that can serve, with what its pods get.
+/// A ready binding, with what its pods get.
 #[derive(Clone, Copy)]
 pub(super) struct Identity<'b> {
     pub(super) binding: &'b Binding,
@@ -25,138 +27,115 @@ pub(super) struct Identity<'b> {
 
 impl<'b> Identity<'b> {
     pub(super) fn of(binding: &'b Binding) -> Option<Self> {
-        match &binding.standing {
+        match &binding.readiness {
             BindingReadiness::Resolved { client_id, tenant_id } => Some(Self { binding, client_id, tenant_id }),
             _ => None,
         }
     }
 
-    /// How a junior identity goes along with this one in a container. The controller accepts only bindings that agree;
-    /// this is for the time until it has.
-    fn beside(self, junior: Self) -> IdentityFate {
-        let same_name = self.binding.client_id_env == junior.binding.client_id_env;
-        let tenants = (self.tenant_id, junior.tenant_id);
-        if same_name && (self.client_id != junior.client_id || junior.binding.origin == Origin::ServiceAccount) {
-            IdentityFate::Superseded
+    /// What happens to a younger identity in a container that has this one. The controller accepts only bindings that
+    /// agree; this applies until it has evaluated them.
+    fn outcome_for_younger(self, younger: Self) -> IdentityOutcome {
+        let same_name = self.binding.client_id_env == younger.binding.client_id_env;
+        let tenants = (self.tenant_id, younger.tenant_id);
+        if same_name && (self.client_id != younger.client_id || younger.binding.origin == Origin::ServiceAccount) {
+            IdentityOutcome::Superseded
         } else if tenants.1.is_empty() || tenants.0.eq_ignore_ascii_case(tenants.1) {
-            IdentityFate::Used
+            IdentityOutcome::Injected
         } else {
-            IdentityFate::OfAnotherTenant
+            IdentityOutcome::TenantMismatch
         }
     }
 }
 
-/// What became of an identity; in several containers, the best.
+/// What happens to an identity. If it differs between containers, the largest one counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum IdentityFate {
-    /// It chooses no container of the pod.
-    Unasked,
-    /// A senior one claims its variable.
+enum IdentityOutcome {
+    /// Its binding selects no container of the pod.
+    NotSelected,
+    /// An older binding sets its variable.
     Superseded,
-    /// A senior one is of another tenant, and a container has one tenant.
-    OfAnotherTenant,
+    /// An older binding is for another tenant, and a container can have only one.
+    TenantMismatch,
     /// It is injected.
-    Used,
+    Injected,
 }
 
-/// A patch in the making.
-#[derive(Default)]
-pub(super) struct Injection {
-    pub(super) operations: Vec<Addition>,
-    pub(super) warnings: Vec<String>,
-}
-
-impl Injection {
-    pub(super) fn add(&mut self, path: &[&str], content: Content) {
-        self.operations.push(Addition::new(path, content));
-    }
-
-    /// Appends to a list, or creates it where it is absent.
-    pub(super) fn append(&mut self, list: &[&str], exists: bool, items: Vec<Content>) {
-        if items.is_empty() {
-            return;
-        }
-        if !exists {
-            return self.add(list, Content::List(items));
-        }
-        let end: Vec<&str> = list.iter().copied().chain(["-"]).collect();
-        for item in items {
-            self.add(&end, item);
-        }
-    }
-}
-
-/// Injects the identities, the senior first; `None` if they choose none of the pod's containers.
+/// Injects the identities, given oldest first; `None` if they select none of the pod's containers.
 pub(super) fn inject(pod: &Pod<'_>, identities: &[Identity<'_>], config: &Config) -> Result<Option<Injection>, Denial> {
     let Some(spec) = &pod.spec else { return Ok(None) };
-    let terms = Terms::of(pod, TOKEN_VOLUME, config);
-    let token = Token::of(spec.volumes.as_deref(), &terms.volume, config);
+    let options = PodOptions::of(pod, TOKEN_VOLUME, config);
+    let token = Token::of(spec.volumes.as_deref(), &options.volume, config);
     let mut injection = Injection::default();
-    let mut fates = vec![IdentityFate::Unasked; identities.len()];
+    let mut outcomes = vec![IdentityOutcome::NotSelected; identities.len()];
     for (list, containers) in [("initContainers", &spec.init_containers), ("containers", &spec.containers)] {
         for (index, container) in containers.iter().flatten().enumerate() {
-            if terms.skip(&container.name) {
+            if options.skips(&container.name) {
                 continue;
             }
-            let chosen = choose(&container.name, identities, &mut fates);
-            if !chosen.is_empty() {
-                let place = ["spec", list, &index.to_string()];
-                inject_env(&mut injection, place, container, &chosen, config);
-                token.mount(&mut injection, place, container)?;
+            let selected = select(&container.name, identities, &mut outcomes);
+            if !selected.is_empty() {
+                let path = ["spec", list, &index.to_string()];
+                inject_env(&mut injection, path, container, &selected, config);
+                token.mount(&mut injection, path, container)?;
             }
         }
     }
-    let with = |wanted: IdentityFate| {
-        let fates = fates.iter().zip(identities);
-        fates.filter(move |(fate, _)| **fate == wanted).map(|(_, identity)| *identity)
+    let with = |wanted: IdentityOutcome| {
+        let outcomes = outcomes.iter().zip(identities);
+        outcomes.filter(move |(outcome, _)| **outcome == wanted).map(|(_, identity)| *identity)
     };
-    let used: Vec<&Binding> = with(IdentityFate::Used).map(|identity| identity.binding).collect();
-    // The controller accepts only bindings that agree; the shortest life is the safe answer all the same.
-    let Some(seconds) = used.iter().map(|binding| binding.token_expiration_seconds).min() else { return Ok(None) };
+    let injected: Vec<&Binding> = with(IdentityOutcome::Injected).map(|identity| identity.binding).collect();
+    // The controller accepts only bindings that agree on the lifetime; until then, the shortest one is safe.
+    let Some(seconds) = injected.iter().map(|binding| binding.token_expiration_seconds).min() else { return Ok(None) };
     token.add(&mut injection, seconds, config)?;
-    injection.warnings.extend(with(IdentityFate::OfAnotherTenant).map(of_another_tenant));
+    injection.warnings.extend(with(IdentityOutcome::TenantMismatch).map(tenant_mismatch));
     injection
         .warnings
-        .extend(with(IdentityFate::Used).filter(|identity| identity.client_id.is_empty()).map(without_client_id));
-    let overridden = identities.iter().zip(&fates).find(|(identity, fate)| {
+        .extend(with(IdentityOutcome::Injected).filter(|identity| identity.client_id.is_empty()).map(no_client_id));
+    let overridden = identities.iter().zip(&outcomes).find(|(identity, outcome)| {
         identity.binding.origin == Origin::ServiceAccount
             && !identity.client_id.is_empty()
-            && matches!(fate, IdentityFate::Superseded | IdentityFate::OfAnotherTenant)
+            && matches!(outcome, IdentityOutcome::Superseded | IdentityOutcome::TenantMismatch)
     });
-    let by = injected_by::value(&used, overridden.map(|(identity, _)| identity.binding));
+    let by = injected_by::value(&injected, overridden.map(|(identity, _)| identity.binding));
     injection.operations.extend(injected_by::set(pod, by));
     Ok(Some(injection))
 }
 
-/// The identities of a container, the senior first.
-fn choose<'b>(container: &str, identities: &[Identity<'b>], fates: &mut [IdentityFate]) -> Vec<Identity<'b>> {
-    let mut chosen: Vec<Identity<'b>> = Vec::with_capacity(identities.len());
-    for (identity, fate) in identities.iter().zip(fates) {
-        if !identity.binding.chooses(container) {
+/// The identities of a container, oldest first. Updates the outcome of each identity.
+fn select<'b>(container: &str, identities: &[Identity<'b>], outcomes: &mut [IdentityOutcome]) -> Vec<Identity<'b>> {
+    let mut selected: Vec<Identity<'b>> = Vec::with_capacity(identities.len());
+    for (identity, outcome) in identities.iter().zip(outcomes) {
+        if !identity.binding.selects(container) {
             continue;
         }
-        let here = chosen.iter().map(|senior| senior.beside(*identity)).min().unwrap_or(IdentityFate::Used);
-        if here == IdentityFate::Used {
-            chosen.push(*identity);
+        let here = selected
+            .iter()
+            .map(|older| older.outcome_for_younger(*identity))
+            .min()
+            .unwrap_or(IdentityOutcome::Injected);
+        if here == IdentityOutcome::Injected {
+            selected.push(*identity);
         }
-        *fate = here.max(*fate);
+        *outcome = here.max(*outcome);
     }
-    chosen
+    selected
 }
 
 fn inject_env(
     injection: &mut Injection,
-    place: [&str; 3],
+    path: [&str; 3],
     container: &Container<'_>,
     identities: &[Identity<'_>],
     config: &Config,
 ) {
-    let [spec, list, index] = place;
+    let [spec, list, index] = path;
     let existing = container.env.as_deref();
     let wanted = wanted_env(identities, config);
     let mut missing = Vec::with_capacity(wanted.len());
     for (name, value) in wanted {
-        // Of a repeated name the last one counts.
+        // Of variables with the same name, the last one applies.
         match existing.unwrap_or_default().iter().rfind(|variable| &*variable.name == name) {
             None => missing.push(Content::variable(name, value)),
             Some(kept) => injection.warnings.extend(difference(&container.name, kept, value)),
@@ -165,40 +144,50 @@ fn inject_env(
     injection.append(&[spec, list, index, "env"], existing.is_some(), missing);
 }
 
-/// The variables of a container, in order. An empty value is left out: it would hide one that comes from `envFrom`.
+/// Names and values of a container's variables, in order. An empty value is omitted, because it would hide one from
+/// `envFrom`.
 fn wanted_env<'a>(identities: &[Identity<'a>], config: &'a Config) -> Vec<(&'a str, &'a str)> {
-    let mut wanted: Vec<(&str, &str)> = Vec::with_capacity(identities.len() + 3);
-    for identity in identities {
-        let name = identity.binding.client_id_env.as_ref();
-        // Two bindings of one identity write one variable.
-        if !wanted.iter().any(|(taken, _)| *taken == name) {
-            wanted.push((name, identity.client_id));
+    let mut wanted: Vec<(&str, &str)> = Vec::with_capacity(identities.len() + INJECTED_ENV.len());
+    for variable in &INJECTED_ENV {
+        if !variable.renamable {
+            // All identities of a container share it.
+            wanted.extend(identities.first().map(|oldest| (variable.key, value(variable.value, *oldest, config))));
+            continue;
         }
-    }
-    if let Some(senior) = identities.first() {
-        wanted.extend([
-            (ENV_TENANT_ID, senior.tenant_id),
-            (ENV_TOKEN_FILE, TOKEN_FILE),
-            (ENV_AUTHORITY_HOST, &config.authority_host),
-        ]);
+        for identity in identities {
+            let name = &*identity.binding.client_id_env;
+            // Two bindings to the same identity set the same variable.
+            if !wanted.iter().any(|(taken, _)| *taken == name) {
+                wanted.push((name, value(variable.value, *identity, config)));
+            }
+        }
     }
     wanted.retain(|(_, value)| !value.is_empty());
     wanted
 }
 
-fn of_another_tenant(identity: Identity<'_>) -> String {
+fn value<'a>(value: InjectedValue, identity: Identity<'a>, config: &'a Config) -> &'a str {
+    match value {
+        InjectedValue::ClientId => identity.client_id,
+        InjectedValue::TenantId => identity.tenant_id,
+        InjectedValue::TokenFile => TOKEN_FILE,
+        InjectedValue::AuthorityHost => &config.authority_host,
+    }
+}
+
+fn tenant_mismatch(identity: Identity<'_>) -> String {
     format!(
-        "{} is for Entra tenant {:?}, an older binding of the pod for another, and a container has one tenant: it was not \
-         injected",
+        "{} was not injected: it is for Entra tenant {:?}, an older binding of the pod is for another tenant, and a \
+         container can have only one",
         named(identity.binding),
         shortened(identity.tenant_id)
     )
 }
 
-/// Only annotations can lack one: a binding is resolved when it is known.
-fn without_client_id(identity: Identity<'_>) -> String {
+/// Only annotations can be without a client ID: a binding is ready once it is known.
+fn no_client_id(identity: Identity<'_>) -> String {
     format!(
-        "{} has no annotation {CLIENT_ID_ANNOTATION}: {ENV_CLIENT_ID} is not injected; annotate it, or create a \
+        "{} has no annotation {CLIENT_ID_ANNOTATION}, so {ENV_CLIENT_ID} was not injected; annotate it, or create a \
          ManagedIdentityBinding",
         named(identity.binding)
     )
@@ -216,7 +205,7 @@ fn shortened(value: &str) -> &str {
     &value[..end]
 }
 
-/// A warning if a variable that is kept has not the value that would have been injected.
+/// A warning if a variable that is kept differs from what would have been injected.
 fn difference(container: &str, kept: &EnvVar<'_>, wanted: &str) -> Option<String> {
     let name = &*kept.name;
     let value = kept.value.as_deref().unwrap_or_default();
@@ -225,14 +214,17 @@ fn difference(container: &str, kept: &EnvVar<'_>, wanted: &str) -> Option<String
     }
     let wanted = shortened(wanted);
     Some(if kept.value_from.is_some() {
-        format!("container {container:?}: {name} is kept as its valueFrom says, not set to {wanted:?}")
+        format!("container {container:?}: {name} keeps its valueFrom; Ensign would have set {wanted:?}")
     } else {
-        format!("container {container:?}: {name} is kept as {:?}, not set to {wanted:?}", shortened(value))
+        format!(
+            "container {container:?}: {name} keeps its value {:?}; Ensign would have set {wanted:?}",
+            shortened(value)
+        )
     })
 }
 
-/// Keeps the first warnings. Client IDs come first: a wrong one is the likeliest surprise.
-pub(super) fn bound_warnings(warnings: &mut Vec<String>) {
+/// Limits the number of warnings. Those about client IDs come first: a wrong one matters most.
+pub(super) fn limit_warnings(warnings: &mut Vec<String>) {
     warnings.sort_by_key(|warning| !warning.contains(ENV_CLIENT_ID));
     if warnings.len() > MAX_WARNINGS {
         let more = warnings.len() - MAX_WARNINGS;

@@ -1,4 +1,4 @@
-//! The annotation that says by what a pod was injected.
+//! The annotation that records by what a pod was injected.
 //!
 //! ```text
 //! value  = entry *("," entry) ["," "+" count]
@@ -8,9 +8,9 @@
 //! identity = "ManagedIdentity/" NAME | "Annotations" | "Overridden"
 //! ```
 //!
-//! Names of objects have none of the separators. The senior binding comes first. `Overridden` says that the service
-//! account names a client ID too, and that a binding won. It is for people: nothing of Ensign relies on it, because on a
-//! pod that was not injected anybody may have written it.
+//! Object names contain none of the separators. The oldest binding comes first. `Overridden` means that the service
+//! account sets a client ID too, and that a binding won. On a pod that was not injected, the annotation means nothing,
+//! because anyone who may create pods may write it. It grants no rights.
 
 use serde_json::{Value, json};
 
@@ -19,10 +19,10 @@ use super::json_patch::{Addition, Content};
 use super::pod::Pod;
 use ensign_api::keys::INJECTED_BY_ANNOTATION;
 
-/// How many entries are written out.
+/// Maximum number of entries; further ones are counted.
 const MAX_ENTRIES: usize = 16;
 
-/// The value of the annotation: what injected, and what a binding overrode.
+/// The value of the annotation: what was injected, and what a binding overrode.
 pub(super) fn value(used: &[&Binding], overridden: Option<&Binding>) -> String {
     let injected = used.iter().map(|binding| format!("{}={}", binding.name, binding.identity));
     let mut entries: Vec<String> =
@@ -35,7 +35,7 @@ pub(super) fn value(used: &[&Binding], overridden: Option<&Binding>) -> String {
     entries.join(",")
 }
 
-/// What sets the annotation right, unless it is.
+/// Sets the annotation, unless it has the value already.
 pub(super) fn set(pod: &Pod<'_>, value: String) -> Option<Addition> {
     let (path, value): (&[&str], Value) = match (pod.annotations(), pod.metadata.is_some()) {
         (Some(annotations), _) if annotations.injected_by.as_deref() == Some(&value) => return None,

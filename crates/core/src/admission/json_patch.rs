@@ -1,7 +1,7 @@
-//! The patch of a pod: a JSON patch that only adds, in types that cost little to make and to write.
+//! The patch of a pod: a JSON patch that only adds, in types that are cheap to build and to serialize.
 //!
-//! Most of what a pod gets is variables and mounts, several for each container; as JSON values they would be most of the
-//! work of an admission.
+//! Most of it is variables and mounts, several for each container. Building them as JSON values would dominate the cost of
+//! an admission. The patch is serialized with the response, where an error fails the request.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -27,13 +27,13 @@ pub(super) enum Content {
         /// Its value.
         value: String,
     },
-    /// A mount of the token.
+    /// A mount of the token volume.
     Mount(TokenMount),
-    /// The volume of the token.
+    /// The token volume.
     Volume(Volume),
     /// Anything else.
     Other(Value),
-    /// A list that was absent.
+    /// A list that did not exist.
     List(Vec<Content>),
 }
 
@@ -71,7 +71,7 @@ struct TokenSource {
 }
 
 impl Addition {
-    /// Adds the content where the path leads, each of its tokens as it is called in the pod.
+    /// Adds the content at a path, given as unescaped field names and indices.
     pub(super) fn new(path: &[&str], content: Content) -> Self {
         let mut pointer = String::with_capacity(path.iter().map(|token| token.len() + 1).sum::<usize>() + 4);
         for token in path {
@@ -93,12 +93,12 @@ impl Content {
         Self::Variable { name: name.to_owned(), value: value.to_owned() }
     }
 
-    /// The token's mount, of the volume of this name.
+    /// A mount of the token volume of this name.
     pub(super) fn mount(volume: &str) -> Self {
         Self::Mount(TokenMount { name: volume.to_owned(), mount_path: TOKEN_MOUNT_PATH, read_only: true })
     }
 
-    /// The token's volume.
+    /// The token volume.
     pub(super) fn volume(name: &str, audience: &str, expiration_seconds: u32) -> Self {
         let service_account_token = TokenSource { path: TOKEN_PATH, audience: audience.to_owned(), expiration_seconds };
         let sources = [Source { service_account_token }];
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_operation_is_written_as_json_patch_has_it() {
+    fn an_operation_is_serialized_as_a_json_patch() {
         let written = |path: &[&str], content| serde_json::to_value(Addition::new(path, content)).unwrap();
         assert_eq!(
             written(&["spec", "containers", "0", "env", "-"], Content::variable("A", "b")),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_path_are_escaped() {
+    fn field_names_in_a_path_are_escaped() {
         let added = Addition::new(&["annotations", "a~b/c~1"], Content::Other(json!("x")));
         assert_eq!(added.path, "/annotations/a~0b~1c~01");
     }

@@ -1,7 +1,7 @@
 //! The parts of a pod that admission reads.
 //!
-//! A review is decoded on every pod creation, so these types borrow from the request's bytes and skip what no rule
-//! asks for. They are never written back: the answer is a patch, hence fields that are unknown here survive.
+//! A review is decoded on every pod creation, so these types borrow from the request's bytes and skip the fields that no
+//! rule reads. They are never written back: the response is a patch, so fields that are unknown here are preserved.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::ops::Deref;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::azure_workload_identity::{EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION};
+use super::upstream_keys::{EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION};
 use ensign_api::keys::{INJECTED_BY_ANNOTATION, MIRROR_ANNOTATION};
 
 /// A string that is borrowed unless the JSON escapes it.
@@ -39,7 +39,7 @@ pub struct Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// The service account it runs under; none named means `default`.
+    /// The service account it runs as; `default` if it sets none.
     pub fn service_account(&self) -> &str {
         match self.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()) {
             None | Some("") => "default",
@@ -47,17 +47,17 @@ impl Pod<'_> {
         }
     }
 
-    /// The namespace in its metadata. Clients may leave it out: the request's namespace counts.
+    /// The namespace in its metadata. Clients may omit it: use the request's namespace.
     pub fn namespace(&self) -> Option<&str> {
         self.metadata.as_ref()?.namespace.as_deref().filter(|namespace| !namespace.is_empty())
     }
 
-    /// Its name, or the prefix that the API server makes one from.
+    /// Its name, or the prefix from which the API server generates one.
     pub fn name(&self) -> &str {
         self.own_name().or_else(|| self.metadata.as_ref()?.generate_name.as_deref()).unwrap_or_default()
     }
 
-    /// The name that it will have, unless the API server makes one.
+    /// Its name, unless the API server generates one.
     pub(super) fn own_name(&self) -> Option<&str> {
         self.metadata.as_ref()?.name.as_deref().filter(|name| !name.is_empty())
     }
@@ -88,18 +88,18 @@ pub struct Metadata<'a> {
     annotations: Option<Annotations<'a>>,
 }
 
-/// The annotations that a rule asks for; the others are skipped, they may be large.
+/// The annotations that a rule reads; the others are skipped, because they may be large.
 #[derive(Debug, Default)]
 pub struct Annotations<'a> {
     /// What an earlier admission wrote.
     pub(super) injected_by: Option<Text<'a>>,
     /// Whether the pod mirrors a static pod.
     pub(super) mirror: bool,
-    /// In azure-workload-identity's words: how long its token should live.
+    /// Of azure-workload-identity: lifetime of the token.
     pub(super) expiration: Option<Text<'a>>,
-    /// In azure-workload-identity's words: containers that are to be left alone.
+    /// Of azure-workload-identity: containers that are not injected.
     pub(super) skip_containers: Option<Text<'a>>,
-    /// In azure-workload-identity's words: whether it wants the proxy sidecar.
+    /// Of azure-workload-identity: whether the pod requests the proxy sidecar.
     pub(super) proxy: bool,
 }
 
@@ -139,7 +139,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
     }
 }
 
-/// Spec of a pod. Lists tell absent (or null) from present, because a patch has to create what is absent.
+/// Spec of a pod. Lists distinguish absent (or null) from present, because a patch has to create what is absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec<'a> {
@@ -157,14 +157,14 @@ pub struct Spec<'a> {
     pub(super) containers: Option<Vec<Container<'a>>>,
 }
 
-/// What keeps the scheduler from a pod.
+/// A scheduling gate.
 #[derive(Debug, Deserialize)]
 pub struct SchedulingGate<'a> {
     #[serde(borrow)]
     pub(super) name: Text<'a>,
 }
 
-/// A container or init container. Ephemeral containers are not injected: they come later, through a subresource.
+/// A container or init container. Ephemeral containers are not injected: they are added later, through a subresource.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container<'a> {
@@ -188,7 +188,7 @@ pub struct EnvVar<'a> {
     pub(super) value_from: Option<IgnoredAny>,
 }
 
-/// Where a volume is mounted.
+/// A volume mount.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeMount<'a> {
@@ -204,7 +204,7 @@ pub struct VolumeMount<'a> {
     pub(super) sub_path_expr: Option<Text<'a>>,
 }
 
-/// A volume. Of its possible sources only the projected one is read.
+/// A volume. Of its possible sources, only the projected one is read.
 #[derive(Debug, Deserialize)]
 pub struct Volume<'a> {
     #[serde(borrow)]

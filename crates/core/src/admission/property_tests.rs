@@ -1,4 +1,4 @@
-//! Over generated pods: nothing but what is ours changes, a second pass changes nothing, and nothing panics.
+//! Properties over generated pods: only injected parts change, a second pass changes nothing, and nothing panics.
 
 use std::sync::Arc;
 
@@ -10,13 +10,14 @@ use serde_json::{Map, Value, json};
 use super::azure_workload_identity::tests as compatible;
 use super::azure_workload_identity::tests::account;
 use super::azure_workload_identity::{
-    Account, EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION, USE_LABEL, VOLUME_PREFIX,
+    Account, EXPIRATION_ANNOTATION, PROXY_ANNOTATION, SKIP_CONTAINERS_ANNOTATION, USE_LABEL,
 };
 use super::tests::{binding, condition, config, decide, patched};
 use super::*;
 use crate::assess::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
+use ensign_api::injected_env::INJECTED_ENV;
 use ensign_api::keys::{
-    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, GATED_LABEL, IDENTITY_GATE,
+    ENV_AUTHORITY_HOST, ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, GATED_LABEL, IDENTITY_GATE, INJECT_LABEL,
     INJECTED_BY_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 
@@ -42,7 +43,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// JSON with the names that a pod has, so that it goes deep before anything is refused.
+/// JSON with the field names of a pod, so that parsing gets far before it fails.
 fn nearly_a_pod() -> impl Strategy<Value = Value> {
     let key = select(vec![
         "metadata",
@@ -167,7 +168,7 @@ fn pod() -> impl Strategy<Value = Value> {
     let name = select(vec!["name", "generateName"]);
     let own = ((label, upstream_label), scheduling, name, volumes, annotations);
     (own, prop::option::of(containers("init", 0)), containers("app", 1), any_json()).prop_map(
-        |(((label, upstream_label), (gates, held, node), name, volumes, annotations), init, containers, unknown)| {
+        |(((label, upstream_label), (gates, gated, node), name, volumes, annotations), init, containers, unknown)| {
             let mut pod = json!({
                 "metadata": {name: "pod", "unknownField": unknown, "labels": {"app": "orders"}},
                 "spec": {"serviceAccountName": "orders", "containers": containers, "unknownField": unknown},
@@ -182,8 +183,8 @@ fn pod() -> impl Strategy<Value = Value> {
             if let Some(gates) = gates {
                 pod["spec"]["schedulingGates"] = gates;
             }
-            if let Some(held) = held {
-                pod["metadata"]["labels"][GATED_LABEL] = json!(held);
+            if let Some(gated) = gated {
+                pod["metadata"]["labels"][GATED_LABEL] = json!(gated);
             }
             if let Some(node) = node {
                 pod["spec"]["nodeName"] = json!(node);
@@ -230,7 +231,7 @@ fn bindings() -> impl Strategy<Value = Vec<Arc<Binding>>> {
     subsequence(all, 0..=count).prop_shuffle()
 }
 
-/// A service account in compatibility mode, or none where the mode is off.
+/// A service account in compatibility mode, or `None` without the mode.
 fn maybe_account() -> impl Strategy<Value = Option<Account>> {
     let annotations = select(vec![
         json!({}),
@@ -301,12 +302,12 @@ fn without_ours(pod: &Value, before: &Value) -> Value {
     pod
 }
 
-/// Indexing for assignment creates members, so that both sides of a comparison need them.
+/// Indexing for assignment creates members, so both sides of a comparison need them.
 fn normalised(pod: &Value) -> Value {
     without_ours(pod, pod)
 }
 
-/// The same cases each time, unless `PROPTEST_RNG_SEED` or `PROPTEST_CASES` ask for others.
+/// The same cases each time, unless `PROPTEST_RNG_SEED` or `PROPTEST_CASES` is set.
 fn repeatable() -> ProptestConfig {
     let config = ProptestConfig::default();
     let rng_seed = match config.rng_seed {
@@ -320,7 +321,7 @@ proptest! {
     #![proptest_config(repeatable())]
 
     #[test]
-    fn only_what_is_ours_changes(pod in pod(), bindings in bindings(), mode in maybe_account()) {
+    fn only_injected_parts_change(pod in pod(), bindings in bindings(), mode in maybe_account()) {
         let decision = decide_in(mode.as_ref(), &pod, &bindings);
         let after = patched(&pod, &decision);
         if matches!(decision, Decision::Patch { .. }) {
@@ -332,11 +333,11 @@ proptest! {
     }
 
     #[test]
-    fn a_second_pass_is_empty(pod in pod(), bindings in bindings(), mode in maybe_account()) {
+    fn a_second_pass_has_no_patch(pod in pod(), bindings in bindings(), mode in maybe_account()) {
         let first = decide_in(mode.as_ref(), &pod, &bindings);
         let second = decide_in(mode.as_ref(), &patched(&pod, &first), &bindings);
         match first {
-            Decision::Refuse(_) => prop_assert!(matches!(second, Decision::Refuse(_))),
+            Decision::Deny(_) => prop_assert!(matches!(second, Decision::Deny(_))),
             _ => prop_assert!(matches!(second, Decision::Allow { .. }), "{:?}", second),
         }
     }
@@ -357,7 +358,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pod_without_the_upstreams_label_is_decided_as_without_the_mode(pod in pod(), bindings in bindings()) {
+    fn compatibility_mode_changes_nothing_for_pods_without_the_upstream_label(pod in pod(), bindings in bindings()) {
         let mut pod = pod;
         pod["metadata"]["labels"].as_object_mut().unwrap().remove(USE_LABEL);
         let annotated = account(&json!({CLIENT_ID_ANNOTATION: "annotated-client"}));
@@ -374,8 +375,9 @@ proptest! {
             for list in ["initContainers", "containers"] {
                 for container in after["spec"][list].as_array().into_iter().flatten() {
                     let env = container["env"].as_array().unwrap();
-                    for name in [ENV_CLIENT_ID, ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST] {
-                        prop_assert!(env.iter().any(|one| one["name"] == name), "{} is missing", name);
+                    for variable in INJECTED_ENV {
+                        let is_set = env.iter().any(|one| one["name"] == variable.key);
+                        prop_assert!(is_set, "{} is missing", variable.key);
                     }
                     let is_token = |mount: &Value| {
                         is_token_volume(&mount["name"])
@@ -389,7 +391,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_read_or_refused_and_never_a_panic(pod in prop_oneof![any_json(), nearly_a_pod()]) {
+    fn any_json_is_parsed_or_rejected_without_a_panic(pod in prop_oneof![any_json(), nearly_a_pod()]) {
         let text = pod.to_string();
         if let Ok(read) = serde_json::from_str::<Pod<'_>>(&text) {
             let bindings = [binding("first", &json!({}))];

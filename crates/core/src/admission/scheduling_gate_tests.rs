@@ -1,10 +1,12 @@
-//! Which pods are held at admission.
+//! Which pods are gated at admission.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::tests::{binding, condition, config, decide, injected, left_alone, pod, resolved, warnings};
+use super::tests::{binding, condition, config, decide, injected, left_unchanged, pod, resolved, warnings};
 use super::*;
-use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECT_LABEL};
 
 fn unconfirmed(name: &str) -> Arc<Binding> {
     let conditions = [
@@ -29,68 +31,68 @@ fn gates(pod: &Value) -> Vec<&str> {
     gates.iter().map(|gate| gate["name"].as_str().unwrap()).collect()
 }
 
-fn is_held(pod: &Value) -> bool {
+fn is_gated(pod: &Value) -> bool {
     let (gate, label) = (gates(pod).contains(&IDENTITY_GATE), pod["metadata"]["labels"][GATED_LABEL] == "true");
     assert_eq!(gate, label, "gate and label belong together: {pod:#}");
     gate
 }
 
 #[test]
-fn a_pod_is_held_until_the_controller_says_that_the_credential_is_ready() {
-    let held = |binding: Arc<Binding>| is_held(&injected(&pod(&json!({})), &[binding]));
-    assert!(held(unconfirmed("orders")), "also where only a person can help: the pod waits, and says so");
-    assert!(held(binding(
+fn a_pod_is_gated_until_its_credential_is_ready() {
+    let gated = |binding: Arc<Binding>| is_gated(&injected(&pod(&json!({})), &[binding]));
+    assert!(gated(unconfirmed("orders")), "also if someone has to act");
+    assert!(gated(binding(
         "orders",
         &json!({"status": {"conditions": [
             condition("Accepted", "True", "Accepted", ""), condition("CredentialReady", "Unknown", "Propagating", ""),
         ]}})
     )));
-    assert!(!held(resolved("orders")));
+    assert!(!gated(resolved("orders")));
 }
 
 #[test]
-fn start_policy_immediate_holds_nothing() {
-    assert!(!is_held(&injected(&pod(&json!({})), &[immediate("orders")])));
+fn start_policy_immediate_does_not_gate() {
+    assert!(!is_gated(&injected(&pod(&json!({})), &[immediate("orders")])));
 }
 
 #[test]
-fn one_binding_that_waits_is_enough_unless_it_is_for_none_of_the_containers() {
+fn one_binding_that_waits_gates_the_pod_unless_it_selects_none_of_the_containers() {
     let elsewhere = json!({"status": {"credential": null, "conditions": [condition("Accepted", "True", "Accepted", "")]}, "spec": {"injection": {"containers": {"include": ["nobody"]}}}});
-    assert!(is_held(&injected(&pod(&json!({})), &[immediate("audit"), unconfirmed("orders")])));
-    assert!(!is_held(&injected(&pod(&json!({})), &[resolved("orders"), binding("other", &elsewhere)])));
+    assert!(is_gated(&injected(&pod(&json!({})), &[immediate("audit"), unconfirmed("orders")])));
+    assert!(!is_gated(&injected(&pod(&json!({})), &[resolved("orders"), binding("other", &elsewhere)])));
 }
 
 #[test]
-fn the_decision_says_whether_the_pod_is_held() {
-    let held = |bindings: &[Arc<Binding>]| match decide(&pod(&json!({})), bindings) {
-        Decision::Patch { held, .. } => held,
+fn the_decision_reports_whether_the_pod_is_gated() {
+    let gated = |bindings: &[Arc<Binding>]| match decide(&pod(&json!({})), bindings) {
+        Decision::Patch { gated, .. } => gated,
         other => panic!("not injected: {other:?}"),
     };
-    assert!(held(&[unconfirmed("orders")]));
-    assert!(!held(&[resolved("orders")]));
+    assert!(gated(&[unconfirmed("orders")]));
+    assert!(!gated(&[resolved("orders")]));
 }
 
 #[test]
-fn without_holding_nothing_is_held() {
+fn no_pod_is_gated_if_gating_is_disabled() {
     let text = pod(&json!({})).to_string();
     let read: Pod<'_> = serde_json::from_str(&text).unwrap();
-    let config = Config { hold: false, ..config() };
+    let config = Config { gate_pods: false, ..config() };
     let decision = admit(&read, "shop", &[unconfirmed("orders")], &config);
-    assert!(matches!(decision, Decision::Patch { held: false, .. }), "{decision:?}");
+    assert!(matches!(decision, Decision::Patch { gated: false, .. }), "{decision:?}");
 }
 
 #[test]
-fn a_pod_that_names_its_node_is_injected_and_not_held_and_its_creator_is_told() {
+fn a_pod_that_sets_its_node_is_injected_with_a_warning_and_not_gated() {
     let bound = pod(&json!({"spec": {"nodeName": "node-1"}}));
-    assert!(!is_held(&injected(&bound, &[unconfirmed("orders")])));
-    let said = warnings(&bound, &[unconfirmed("orders")]);
-    assert!(said.len() == 1 && said[0].contains("spec.nodeName") && said[0].contains("\"orders\""), "{said:?}");
-    assert!(warnings(&bound, &[resolved("orders")]).is_empty(), "nothing would have held it");
-    assert!(is_held(&injected(&pod(&json!({"spec": {"nodeName": ""}})), &[unconfirmed("orders")])));
+    assert!(!is_gated(&injected(&bound, &[unconfirmed("orders")])));
+    let warned = warnings(&bound, &[unconfirmed("orders")]);
+    assert!(warned.len() == 1 && warned[0].contains("spec.nodeName") && warned[0].contains("\"orders\""), "{warned:?}");
+    assert!(warnings(&bound, &[resolved("orders")]).is_empty(), "it would not have been gated");
+    assert!(is_gated(&injected(&pod(&json!({"spec": {"nodeName": ""}})), &[unconfirmed("orders")])));
 }
 
 #[test]
-fn gates_and_labels_of_others_stay() {
+fn gates_and_labels_of_others_are_kept() {
     let gated = pod(&json!({"spec": {"schedulingGates": [{"name": "example.com/quota"}]}}));
     let after = injected(&gated, &[unconfirmed("orders")]);
     assert_eq!(gates(&after), ["example.com/quota", IDENTITY_GATE]);
@@ -98,44 +100,44 @@ fn gates_and_labels_of_others_stay() {
 }
 
 #[test]
-fn a_pod_that_brings_the_gate_gets_the_label_so_that_the_controller_finds_it() {
+fn a_pod_that_comes_with_the_gate_gets_the_label_so_that_the_controller_finds_it() {
     for label in [Value::Null, json!("false"), json!("true")] {
         let copy = pod(&json!({
             "metadata": {"labels": {GATED_LABEL: label}}, "spec": {"schedulingGates": [{"name": IDENTITY_GATE}]},
         }));
         let after = injected(&copy, &[resolved("orders")]);
-        assert!(is_held(&after));
+        assert!(is_gated(&after));
         assert_eq!(gates(&after), [IDENTITY_GATE], "once");
     }
 }
 
 #[test]
-fn the_label_alone_is_nobodys_business() {
+fn the_label_without_the_gate_is_kept_and_has_no_effect() {
     let labelled = pod(&json!({"metadata": {"labels": {GATED_LABEL: "true"}}}));
     let after = injected(&labelled, &[resolved("orders")]);
     assert_eq!((gates(&after), &after["metadata"]["labels"]), (vec![], &labelled["metadata"]["labels"]));
 }
 
 #[test]
-fn pods_without_labels_or_without_metadata_are_held_too() {
+fn pods_without_labels_or_without_metadata_are_gated_too() {
     for metadata in [json!({"name": "orders-1"}), Value::Null] {
         let mut bare = pod(&json!({}));
         bare["metadata"] = metadata;
-        assert!(is_held(&injected(&bare, &[unconfirmed("orders")])));
+        assert!(is_gated(&injected(&bare, &[unconfirmed("orders")])));
     }
 }
 
 #[test]
-fn a_second_pass_over_a_held_pod_changes_nothing_even_if_time_has_passed() {
+fn a_second_pass_over_a_gated_pod_changes_nothing_even_once_the_identity_is_ready() {
     let once = injected(&pod(&json!({})), &[unconfirmed("orders")]);
-    assert!(left_alone(&decide(&once, &[unconfirmed("orders")])));
-    assert!(left_alone(&decide(&once, &[resolved("orders")])));
+    assert!(left_unchanged(&decide(&once, &[unconfirmed("orders")])));
+    assert!(left_unchanged(&decide(&once, &[resolved("orders")])));
 }
 
 #[test]
-fn pods_that_are_not_injected_are_never_held() {
+fn pods_that_are_not_injected_are_never_gated() {
     let gated = json!({"spec": {"schedulingGates": [{"name": IDENTITY_GATE}]}});
     let opted_out = json!({"metadata": {"labels": {INJECT_LABEL: "false"}}});
-    assert!(left_alone(&decide(&pod(&opted_out), &[unconfirmed("orders")])));
-    assert!(left_alone(&decide(&pod(&gated), &[])));
+    assert!(left_unchanged(&decide(&pod(&opted_out), &[unconfirmed("orders")])));
+    assert!(left_unchanged(&decide(&pod(&gated), &[])));
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use ensign_api::ManagedIdentityBinding;
-use ensign_api::keys::{INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
+use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME};
 
 const AUTHORITY: &str = "https://login.example/";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -17,7 +17,7 @@ pub(super) fn config() -> Config {
         audience: AUDIENCE.to_owned(),
         excluded: BTreeSet::from(["kube-system".to_owned()]),
         compatibility: None,
-        hold: true,
+        gate_pods: true,
     }
 }
 
@@ -57,8 +57,8 @@ pub(super) fn resolved(name: &str) -> Arc<Binding> {
 }
 
 fn not_accepted(name: &str) -> Arc<Binding> {
-    let refused = condition("Accepted", "False", "NotAllowed", "ask the owner of ManagedIdentity orders");
-    binding(name, &json!({"status": {"conditions": [refused]}}))
+    let not_allowed = condition("Accepted", "False", "NotAllowed", "ask the owner of ManagedIdentity orders");
+    binding(name, &json!({"status": {"conditions": [not_allowed]}}))
 }
 
 fn unresolved(name: &str) -> Arc<Binding> {
@@ -112,17 +112,17 @@ pub(super) fn injected(pod: &Value, bindings: &[Arc<Binding>]) -> Value {
     patched(pod, &decision)
 }
 
-fn refusal(pod: &Value, bindings: &[Arc<Binding>]) -> Denial {
+fn denial(pod: &Value, bindings: &[Arc<Binding>]) -> Denial {
     match decide(pod, bindings) {
-        Decision::Refuse(refusal) => refusal,
-        other => panic!("not refused: {other:?}"),
+        Decision::Deny(denial) => denial,
+        other => panic!("not denied: {other:?}"),
     }
 }
 
 pub(super) fn warnings(pod: &Value, bindings: &[Arc<Binding>]) -> Vec<String> {
     match decide(pod, bindings) {
         Decision::Allow { warnings } | Decision::Patch { warnings, .. } => warnings,
-        Decision::Refuse(refusal) => panic!("refused: {refusal:?}"),
+        Decision::Deny(denial) => panic!("denied: {denial:?}"),
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) fn env(container: &Value) -> Vec<(&str, &str)> {
     variables.iter().map(|one| (one["name"].as_str().unwrap(), one["value"].as_str().unwrap())).collect()
 }
 
-pub(super) fn left_alone(decision: &Decision) -> bool {
+pub(super) fn left_unchanged(decision: &Decision) -> bool {
     *decision == Decision::Allow { warnings: Vec::new() }
 }
 
@@ -162,7 +162,7 @@ fn a_pod_with_a_resolved_binding_gets_env_volume_mount_and_annotation() {
 }
 
 #[test]
-fn an_identity_whose_credential_is_not_confirmed_is_injected_all_the_same() {
+fn an_identity_is_injected_before_its_credential_is_confirmed() {
     let conditions = [
         condition("Accepted", "True", "Accepted", ""),
         condition("CredentialReady", "Unknown", "CredentialPending", ""),
@@ -172,7 +172,7 @@ fn an_identity_whose_credential_is_not_confirmed_is_injected_all_the_same() {
 }
 
 #[test]
-fn a_known_identity_is_injected_while_azure_is_away() {
+fn a_known_identity_is_injected_while_azure_is_unavailable() {
     let conditions = [
         condition("Accepted", "True", "Accepted", ""),
         condition("IdentityResolved", "Unknown", "AzureUnavailable", ""),
@@ -221,7 +221,7 @@ fn lists_that_exist_are_appended_to() {
 
 #[test]
 fn lists_that_are_null_are_created() {
-    // A merge patch can't say null, and the API server leaves them out; other callers may not.
+    // A merge patch can't set null, and the API server omits nulls; other callers may not.
     let mut null = pod(&json!({}));
     null["spec"]["volumes"] = Value::Null;
     null["metadata"]["annotations"] = Value::Null;
@@ -235,11 +235,11 @@ fn lists_that_are_null_are_created() {
 fn a_second_pass_changes_nothing() {
     let bindings = [resolved("orders"), binding("pay", &json!({"spec": {"injection": {"clientIDEnv": "PAY_ID"}}}))];
     let once = injected(&pod(&json!({})), &bindings);
-    assert!(left_alone(&decide(&once, &bindings)));
+    assert!(left_unchanged(&decide(&once, &bindings)));
 }
 
 #[test]
-fn without_a_service_account_name_the_default_one_counts() {
+fn without_a_service_account_name_the_default_service_account_is_used() {
     let binding = binding("orders", &json!({"spec": {"serviceAccountName": "default"}}));
     for name in [Value::Null, json!("")] {
         let mut pod = pod(&json!({}));
@@ -249,67 +249,67 @@ fn without_a_service_account_name_the_default_one_counts() {
 }
 
 #[test]
-fn a_pod_without_a_binding_is_left_alone() {
-    assert!(left_alone(&decide(&pod(&json!({})), &[])));
+fn a_pod_without_a_binding_is_left_unchanged() {
+    assert!(left_unchanged(&decide(&pod(&json!({})), &[])));
 }
 
 #[test]
 fn bindings_of_another_service_account_do_not_count() {
     let other = binding("orders", &json!({"spec": {"serviceAccountName": "pay"}}));
-    assert!(left_alone(&decide(&pod(&json!({})), &[other])));
+    assert!(left_unchanged(&decide(&pod(&json!({})), &[other])));
 }
 
 #[test]
-fn an_unlabelled_pod_is_left_alone_when_its_binding_is_not_accepted() {
-    assert!(left_alone(&decide(&pod(&json!({})), &[not_accepted("orders")])));
+fn an_unlabelled_pod_is_left_unchanged_if_its_binding_is_not_accepted() {
+    assert!(left_unchanged(&decide(&pod(&json!({})), &[not_accepted("orders")])));
 }
 
 #[test]
-fn an_unlabelled_pod_is_left_alone_when_its_binding_was_not_judged_yet() {
-    assert!(left_alone(&decide(&pod(&json!({})), &[pending("orders")])));
+fn an_unlabelled_pod_is_left_unchanged_if_its_binding_was_not_evaluated_yet() {
+    assert!(left_unchanged(&decide(&pod(&json!({})), &[pending("orders")])));
 }
 
 #[test]
-fn an_unlabelled_pod_is_left_alone_when_its_binding_is_being_deleted() {
+fn an_unlabelled_pod_is_left_unchanged_if_its_binding_is_being_deleted() {
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-01-02T00:00:00Z"}});
-    assert!(left_alone(&decide(&pod(&json!({})), &[binding("orders", &deleting)])));
+    assert!(left_unchanged(&decide(&pod(&json!({})), &[binding("orders", &deleting)])));
 }
 
 #[test]
 fn the_label_false_opts_out() {
     let pod = pod(&json!({"metadata": {"labels": {INJECT_LABEL: "false"}}}));
-    assert!(left_alone(&decide(&pod, &[resolved("orders")])));
-    assert!(left_alone(&decide(&pod, &[unresolved("orders")])));
+    assert!(left_unchanged(&decide(&pod, &[resolved("orders")])));
+    assert!(left_unchanged(&decide(&pod, &[unresolved("orders")])));
 }
 
 #[test]
-fn pods_of_an_excluded_namespace_are_left_alone_whatever_their_label() {
+fn pods_of_an_excluded_namespace_are_left_unchanged_whatever_their_label() {
     let text = labelled(&json!({})).to_string();
     let pod: Pod<'_> = serde_json::from_str(&text).unwrap();
-    assert!(left_alone(&admit(&pod, "kube-system", &[resolved("orders")], &config())));
+    assert!(left_unchanged(&admit(&pod, "kube-system", &[resolved("orders")], &config())));
 }
 
 #[test]
-fn pods_that_mirror_static_pods_are_left_alone() {
+fn pods_that_mirror_static_pods_are_left_unchanged() {
     let mirror = pod(&json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "hash"}}}));
-    assert!(left_alone(&decide(&mirror, &[resolved("orders")])));
+    assert!(left_unchanged(&decide(&mirror, &[resolved("orders")])));
 }
 
 #[test]
 fn injection_mode_none_never_matches() {
     let trust_only = binding("orders", &json!({"spec": {"injection": {"mode": "None"}}}));
-    assert!(left_alone(&decide(&pod(&json!({})), std::slice::from_ref(&trust_only))));
-    let refusal = refusal(&labelled(&json!({})), &[trust_only]);
-    assert_eq!(refusal.code, DenialCode::NoBinding);
-    assert!(refusal.message.contains("spec.injection.mode is None"), "{}", refusal.message);
+    assert!(left_unchanged(&decide(&pod(&json!({})), std::slice::from_ref(&trust_only))));
+    let denial = denial(&labelled(&json!({})), &[trust_only]);
+    assert_eq!(denial.code, DenialCode::NoBinding);
+    assert!(denial.message.contains("spec.injection.mode is None"), "{}", denial.message);
 }
 
 #[test]
 fn a_pod_selector_narrows_injection() {
     let narrow = binding("orders", &json!({"spec": {"podSelector": {"matchLabels": {"app": "pay"}}}}));
-    assert!(left_alone(&decide(&pod(&json!({})), std::slice::from_ref(&narrow))));
-    let refusal = refusal(&labelled(&json!({})), std::slice::from_ref(&narrow));
-    assert!(refusal.message.contains("spec.podSelector does not match"), "{}", refusal.message);
+    assert!(left_unchanged(&decide(&pod(&json!({})), std::slice::from_ref(&narrow))));
+    let denial = denial(&labelled(&json!({})), std::slice::from_ref(&narrow));
+    assert!(denial.message.contains("spec.podSelector does not match"), "{}", denial.message);
     injected(&pod(&json!({"metadata": {"labels": {"app": "pay"}}})), &[narrow]);
 }
 
@@ -320,65 +320,65 @@ fn a_pod_selector_without_requirements_selects_pods_without_labels() {
 }
 
 #[test]
-fn an_accepted_binding_without_client_id_refuses_labelled_and_unlabelled_pods() {
+fn an_accepted_binding_without_client_id_denies_labelled_and_unlabelled_pods() {
     for pod in [pod(&json!({})), labelled(&json!({}))] {
-        let refusal = refusal(&pod, &[unresolved("orders")]);
-        assert_eq!(refusal.code, DenialCode::IdentityUnknown);
+        let denial = denial(&pod, &[unresolved("orders")]);
+        assert_eq!(denial.code, DenialCode::IdentityUnknown);
         for part in
             ["\"orders\"", "\"shop\"", "AzureUnavailable: ARM answered 503", "kubectl describe mib orders -n shop"]
         {
-            assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
+            assert!(denial.message.contains(part), "{part} is missing: {}", denial.message);
         }
     }
 }
 
 #[test]
 fn an_identity_without_a_tenant_is_not_resolved() {
-    let refusal = refusal(&pod(&json!({})), &[binding("orders", &json!({"status": {"tenantID": null}}))]);
-    assert_eq!(refusal.code, DenialCode::IdentityUnknown);
+    let denial = denial(&pod(&json!({})), &[binding("orders", &json!({"status": {"tenantID": null}}))]);
+    assert_eq!(denial.code, DenialCode::IdentityUnknown);
 }
 
 #[test]
-fn a_labelled_pod_without_a_binding_is_told_which_object_to_create() {
-    let refusal = refusal(&labelled(&json!({})), &[]);
-    assert_eq!(refusal.code, DenialCode::NoBinding);
+fn without_a_binding_a_labelled_pod_is_denied_with_the_object_to_create() {
+    let denial = denial(&labelled(&json!({})), &[]);
+    assert_eq!(denial.code, DenialCode::NoBinding);
     for part in ["Create a ManagedIdentityBinding", "namespace \"shop\"", "spec.serviceAccountName: orders"] {
-        assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
+        assert!(denial.message.contains(part), "{part} is missing: {}", denial.message);
     }
 }
 
 #[test]
-fn a_labelled_pod_whose_binding_is_not_accepted_is_told_the_reason() {
-    let refusal = refusal(&labelled(&json!({})), &[not_accepted("orders")]);
-    assert_eq!(refusal.code, DenialCode::NotAccepted);
+fn a_labelled_pod_whose_binding_is_not_accepted_is_denied_with_the_reason() {
+    let denial = denial(&labelled(&json!({})), &[not_accepted("orders")]);
+    assert_eq!(denial.code, DenialCode::NotAccepted);
     for part in ["\"orders\"", "NotAllowed", "ask the owner of ManagedIdentity orders"] {
-        assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
+        assert!(denial.message.contains(part), "{part} is missing: {}", denial.message);
     }
 }
 
 #[test]
-fn a_labelled_pod_whose_binding_was_not_judged_yet_is_told_to_retry() {
-    let refusal = refusal(&labelled(&json!({})), &[pending("orders")]);
-    assert_eq!(refusal.code, DenialCode::NotYetAccepted);
-    assert!(refusal.message.contains("retry"), "{}", refusal.message);
+fn a_labelled_pod_whose_binding_was_not_evaluated_yet_is_denied_with_the_advice_to_retry() {
+    let denial = denial(&labelled(&json!({})), &[pending("orders")]);
+    assert_eq!(denial.code, DenialCode::NotYetAccepted);
+    assert!(denial.message.contains("retry"), "{}", denial.message);
 }
 
 #[test]
-fn a_binding_whose_acceptance_is_unknown_counts_as_not_judged_yet() {
+fn a_binding_whose_acceptance_is_unknown_counts_as_not_evaluated_yet() {
     let unknown = condition("Accepted", "Unknown", "Pending", "");
-    let refusal = refusal(&labelled(&json!({})), &[binding("orders", &json!({"status": {"conditions": [unknown]}}))]);
-    assert_eq!(refusal.code, DenialCode::NotYetAccepted);
+    let denial = denial(&labelled(&json!({})), &[binding("orders", &json!({"status": {"conditions": [unknown]}}))]);
+    assert_eq!(denial.code, DenialCode::NotYetAccepted);
 }
 
 #[test]
-fn a_labelled_pod_whose_binding_is_being_deleted_is_refused() {
+fn a_labelled_pod_whose_binding_is_being_deleted_is_denied() {
     let deleting = json!({"metadata": {"deletionTimestamp": "2026-01-02T00:00:00Z"}});
-    let refusal = refusal(&labelled(&json!({})), &[binding("orders", &deleting)]);
-    assert_eq!(refusal.code, DenialCode::BindingDeleting);
+    let denial = denial(&labelled(&json!({})), &[binding("orders", &deleting)]);
+    assert_eq!(denial.code, DenialCode::BindingDeleting);
 }
 
 #[test]
-fn two_identities_share_all_but_the_client_id() {
+fn two_identities_share_everything_but_the_client_id() {
     let second = json!({
         "metadata": {"creationTimestamp": "2026-01-02T00:00:00Z"},
         "spec": {"injection": {"clientIDEnv": "PAY_CLIENT_ID"}},
@@ -397,7 +397,7 @@ fn two_identities_share_all_but_the_client_id() {
 }
 
 #[test]
-fn of_two_bindings_with_the_same_variable_the_older_wins_then_the_name() {
+fn of_two_bindings_with_the_same_variable_the_older_wins_or_the_first_by_name() {
     let older = binding("zebra", &json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z"}}));
     let pod = pod(&json!({}));
     let client_id = |bindings: &[Arc<Binding>]| env(&injected(&pod, bindings)["spec"]["containers"][0])[0].1.to_owned();
@@ -407,7 +407,7 @@ fn of_two_bindings_with_the_same_variable_the_older_wins_then_the_name() {
 }
 
 #[test]
-fn of_two_lifetimes_the_shorter_is_taken() {
+fn of_two_token_lifetimes_the_shorter_one_is_used() {
     let long = binding("long", &json!({"spec": {"injection": {"clientIDEnv": "B", "tokenExpirationSeconds": 86400}}}));
     let short = binding("short", &json!({"spec": {"injection": {"tokenExpirationSeconds": 7200}}}));
     let pod = injected(&pod(&json!({})), &[long, short]);
@@ -416,7 +416,7 @@ fn of_two_lifetimes_the_shorter_is_taken() {
 }
 
 #[test]
-fn a_binding_that_lost_its_variable_neither_counts_nor_is_named() {
+fn a_superseded_binding_has_no_effect_and_is_not_in_the_annotation() {
     let older = json!({"metadata": {"creationTimestamp": "2025-01-01T00:00:00Z"},
                        "spec": {"injection": {"tokenExpirationSeconds": 86400}}});
     let pod = injected(&pod(&json!({})), &[resolved("late"), binding("orders", &older)]);
@@ -426,7 +426,7 @@ fn a_binding_that_lost_its_variable_neither_counts_nor_is_named() {
 }
 
 #[test]
-fn two_bindings_of_one_identity_are_both_named() {
+fn two_bindings_to_the_same_identity_are_both_in_the_annotation() {
     let same = json!({"status": {"clientID": "orders-client"}});
     let pod = injected(&pod(&json!({})), &[resolved("orders"), binding("successor", &same)]);
     let by = "orders=ManagedIdentity/orders,successor=ManagedIdentity/successor";
@@ -434,7 +434,7 @@ fn two_bindings_of_one_identity_are_both_named() {
 }
 
 #[test]
-fn a_binding_of_another_tenant_stands_back_with_a_warning_where_an_older_one_is() {
+fn a_binding_for_another_tenant_is_skipped_with_a_warning_in_containers_of_an_older_one() {
     let containers = json!({"spec": {"containers": [{"name": "app"}, {"name": "other"}]}});
     let foreign = |containers: Value| {
         let injection = json!({"clientIDEnv": "PAY_CLIENT_ID", "containers": containers});
@@ -446,7 +446,7 @@ fn a_binding_of_another_tenant_stands_back_with_a_warning_where_an_older_one_is(
     assert!(!after.to_string().contains("PAY_CLIENT_ID"), "{after}");
     let warnings = warnings(&pod(&containers), &bindings);
     assert!(warnings.len() == 1 && warnings[0].contains("\"pay\"") && warnings[0].contains("foreign"), "{warnings:?}");
-    // In containers of their own they do not meet.
+    // In different containers they do not conflict.
     let apart = json!({"spec": {"injection": {"containers": {"exclude": ["other"]}}}});
     let after = injected(&pod(&containers), &[binding("orders", &apart), foreign(json!({"include": ["other"]}))]);
     assert_eq!(
@@ -456,21 +456,21 @@ fn a_binding_of_another_tenant_stands_back_with_a_warning_where_an_older_one_is(
 }
 
 #[test]
-fn a_binding_that_waits_refuses_the_pod_even_beside_one_that_is_resolved() {
+fn a_binding_that_waits_for_its_identity_denies_the_pod_even_if_another_is_ready() {
     let waiting = unresolved("pay");
-    let refusal = refusal(&pod(&json!({})), &[resolved("orders"), waiting]);
-    assert_eq!(refusal.code, DenialCode::IdentityUnknown);
+    let denial = denial(&pod(&json!({})), &[resolved("orders"), waiting]);
+    assert_eq!(denial.code, DenialCode::IdentityUnknown);
 }
 
 #[test]
-fn a_labelled_pod_waits_for_every_binding_to_be_judged() {
+fn a_labelled_pod_is_denied_until_every_binding_was_evaluated() {
     let bindings = [resolved("orders"), pending("pay")];
-    assert_eq!(refusal(&labelled(&json!({})), &bindings).code, DenialCode::NotYetAccepted);
+    assert_eq!(denial(&labelled(&json!({})), &bindings).code, DenialCode::NotYetAccepted);
     injected(&pod(&json!({})), &bindings);
 }
 
 #[test]
-fn a_binding_that_is_not_accepted_stands_back_with_a_warning_where_another_injects() {
+fn a_binding_that_is_not_accepted_is_skipped_with_a_warning_if_another_one_injects() {
     let bindings = [resolved("orders"), not_accepted("pay")];
     injected(&labelled(&json!({})), &bindings);
     let warnings = warnings(&labelled(&json!({})), &bindings);
@@ -478,7 +478,7 @@ fn a_binding_that_is_not_accepted_stands_back_with_a_warning_where_another_injec
 }
 
 #[test]
-fn only_the_chosen_containers_are_injected() {
+fn only_the_selected_containers_are_injected() {
     let containers = json!({"spec": {"containers": [{"name": "app"}, {"name": "istio-proxy"}, {"name": "other"}]}});
     let touched = |filter: Value| {
         let binding = binding("orders", &json!({"spec": {"injection": {"containers": filter}}}));
@@ -492,16 +492,16 @@ fn only_the_chosen_containers_are_injected() {
 }
 
 #[test]
-fn a_binding_for_none_of_the_containers_changes_nothing_and_refuses_a_labelled_pod() {
+fn a_binding_that_selects_none_of_the_containers_changes_nothing_and_denies_a_labelled_pod() {
     let elsewhere = binding("orders", &json!({"spec": {"injection": {"containers": {"include": ["nobody"]}}}}));
-    assert!(left_alone(&decide(&pod(&json!({})), std::slice::from_ref(&elsewhere))));
-    let refusal = refusal(&labelled(&json!({})), &[elsewhere]);
-    assert_eq!(refusal.code, DenialCode::NoContainer);
-    assert!(refusal.message.contains("spec.injection.containers"), "{}", refusal.message);
+    assert!(left_unchanged(&decide(&pod(&json!({})), std::slice::from_ref(&elsewhere))));
+    let denial = denial(&labelled(&json!({})), &[elsewhere]);
+    assert_eq!(denial.code, DenialCode::NoContainer);
+    assert!(denial.message.contains("spec.injection.containers"), "{}", denial.message);
 }
 
 #[test]
-fn an_existing_variable_is_kept_and_a_difference_is_said() {
+fn an_existing_variable_is_kept_with_a_warning_if_it_differs() {
     let pod = pod(&json!({"spec": {"containers": [{
         "name": "app", "env": [{"name": "AZURE_CLIENT_ID", "value": "mine"}, {"name": "AZURE_TENANT_ID", "value": "tenant"}],
     }]}}));
@@ -510,14 +510,14 @@ fn an_existing_variable_is_kept_and_a_difference_is_said() {
     assert_eq!(env(&after["spec"]["containers"][0])[..2], [("AZURE_CLIENT_ID", "mine"), ("AZURE_TENANT_ID", "tenant")]);
     assert_eq!(
         warnings(&pod, &bindings),
-        [r#"container "app": AZURE_CLIENT_ID is kept as "mine", not set to "orders-client""#]
+        [r#"container "app": AZURE_CLIENT_ID keeps its value "mine"; Ensign would have set "orders-client""#]
     );
-    // Nothing is left to do, and the difference is said again.
+    // A second pass has no patch, but the same warning.
     assert!(matches!(decide(&after, &bindings), Decision::Allow { warnings } if warnings.len() == 1));
 }
 
 #[test]
-fn an_existing_variable_from_elsewhere_is_kept_and_said() {
+fn an_existing_variable_with_value_from_is_kept_with_a_warning() {
     let value_from = json!({"secretKeyRef": {"name": "s", "key": "k"}});
     let pod = pod(&json!({"spec": {"containers": [{
         "name": "app", "env": [{"name": "AZURE_CLIENT_ID", "valueFrom": value_from}],
@@ -527,7 +527,7 @@ fn an_existing_variable_from_elsewhere_is_kept_and_said() {
 }
 
 #[test]
-fn warnings_have_a_bound_and_client_ids_come_first() {
+fn warnings_are_limited_and_those_about_client_ids_come_first() {
     let containers: Vec<_> = (0..30)
         .map(|index| {
             let tenant = json!({"name": "AZURE_TENANT_ID", "value": "x".repeat(1_000)});
@@ -542,7 +542,7 @@ fn warnings_have_a_bound_and_client_ids_come_first() {
 }
 
 #[test]
-fn another_volume_under_the_name_of_the_token_volume_refuses_the_pod() {
+fn a_different_volume_with_the_name_of_the_token_volume_denies_the_pod() {
     let token = |change: &Value| {
         let mut volume = json!({"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": {
             "path": TOKEN_PATH, "audience": AUDIENCE, "expirationSeconds": 3600,
@@ -560,14 +560,14 @@ fn another_volume_under_the_name_of_the_token_volume_refuses_the_pod() {
         token(&json!({"projected": {"sources": [{"serviceAccountToken": {"path": "x", "audience": AUDIENCE}}]}})),
     ];
     for volume in foreign {
-        let refusal = refusal(&pod(&json!({"spec": {"volumes": [volume]}})), &[resolved("orders")]);
-        assert_eq!(refusal.code, DenialCode::VolumeClash);
-        assert!(refusal.message.contains(TOKEN_VOLUME), "{}", refusal.message);
+        let denial = denial(&pod(&json!({"spec": {"volumes": [volume]}})), &[resolved("orders")]);
+        assert_eq!(denial.code, DenialCode::VolumeClash);
+        assert!(denial.message.contains(TOKEN_VOLUME), "{}", denial.message);
     }
 }
 
 #[test]
-fn a_token_volume_that_a_copied_pod_brings_along_is_kept_with_its_lifetime() {
+fn the_token_volume_of_a_copied_pod_is_kept_with_its_lifetime() {
     let pod = pod(&json!({"spec": {"volumes": [{"name": TOKEN_VOLUME, "projected": {
         "defaultMode": 420,
         "sources": [{"serviceAccountToken": {"path": TOKEN_PATH, "audience": AUDIENCE, "expirationSeconds": 7200}}],
@@ -595,16 +595,16 @@ fn a_token_volume_that_azure_workload_identity_injected_is_kept_too() {
 }
 
 #[test]
-fn a_mount_below_the_token_is_in_the_way_even_where_the_token_is_mounted() {
+fn a_mount_below_the_token_conflicts_even_if_the_token_is_mounted() {
     let pod = pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [
         {"name": TOKEN_VOLUME, "mountPath": TOKEN_MOUNT_PATH, "readOnly": true},
         {"name": "data", "mountPath": format!("{TOKEN_MOUNT_PATH}/token")},
     ]}]}}));
-    assert_eq!(refusal(&pod, &[resolved("orders")]).code, DenialCode::MountClash);
+    assert_eq!(denial(&pod, &[resolved("orders")]).code, DenialCode::MountClash);
 }
 
 #[test]
-fn a_mount_in_the_way_of_the_token_refuses_the_pod() {
+fn a_mount_that_conflicts_with_the_token_denies_the_pod() {
     let mounts = [
         json!({"name": "data", "mountPath": "/var/run/x/../secrets/azure/wi"}),
         json!({"name": "data", "mountPath": TOKEN_MOUNT_PATH}),
@@ -616,16 +616,16 @@ fn a_mount_in_the_way_of_the_token_refuses_the_pod() {
     ];
     for mount in mounts {
         let pod = pod(&json!({"spec": {"containers": [{"name": "app", "volumeMounts": [mount]}]}}));
-        let refusal = refusal(&pod, &[resolved("orders")]);
-        assert_eq!(refusal.code, DenialCode::MountClash, "{mount}");
+        let denial = denial(&pod, &[resolved("orders")]);
+        assert_eq!(denial.code, DenialCode::MountClash, "{mount}");
         for part in ["\"app\"", mount["name"].as_str().unwrap(), mount["mountPath"].as_str().unwrap()] {
-            assert!(refusal.message.contains(part), "{part} is missing: {}", refusal.message);
+            assert!(denial.message.contains(part), "{part} is missing: {}", denial.message);
         }
     }
 }
 
 #[test]
-fn mounts_beside_and_above_the_token_are_nobodys_business() {
+fn mounts_next_to_and_above_the_token_are_allowed() {
     let beside = ["/var/run/secrets/azure", "/var/run/secrets/azure/wide", "/var/run/secrets/azure/wi/../other", "/"];
     for path in beside {
         let mount = json!({"name": "data", "mountPath": path});
@@ -639,17 +639,17 @@ fn mounts_beside_and_above_the_token_are_nobodys_business() {
 #[test]
 fn clashes_do_not_matter_to_pods_that_are_not_injected() {
     let clash = json!({"spec": {"volumes": [{"name": TOKEN_VOLUME, "emptyDir": {}}]}});
-    assert!(left_alone(&decide(&pod(&clash), &[not_accepted("orders")])));
+    assert!(left_unchanged(&decide(&pod(&clash), &[not_accepted("orders")])));
 }
 
 #[test]
-fn a_spoofed_annotation_is_set_right() {
+fn a_forged_annotation_is_overwritten() {
     let spoofed = json!({"metadata": {"annotations": {INJECTED_BY_ANNOTATION: "admin=ManagedIdentity/admin"}}});
     let pod = injected(&pod(&spoofed), &[resolved("orders")]);
     assert_eq!(pod["metadata"]["annotations"][INJECTED_BY_ANNOTATION], "orders=ManagedIdentity/orders");
 }
 
-/// Reads the annotation by its grammar: sources with identities, and how many more there are.
+/// Parses the annotation: sources with identities, and the number of further entries.
 fn read_annotation(value: &str) -> (Vec<(&str, &str)>, usize) {
     let (more, entries): (Vec<_>, Vec<_>) = value.split(',').partition(|entry| entry.starts_with('+'));
     let more = more.iter().map(|entry| entry[1..].parse::<usize>().unwrap()).sum();
@@ -657,7 +657,7 @@ fn read_annotation(value: &str) -> (Vec<(&str, &str)>, usize) {
 }
 
 #[test]
-fn the_annotation_is_bounded_and_can_be_read_by_programs() {
+fn the_annotation_is_limited_and_can_be_parsed() {
     let bindings: Vec<_> = (10..40)
         .map(|index| {
             let variable = json!({"clientIDEnv": format!("CLIENT_ID_{index}")});
@@ -673,7 +673,7 @@ fn the_annotation_is_bounded_and_can_be_read_by_programs() {
 }
 
 #[test]
-fn variables_from_elsewhere_stay_and_are_superseded_by_what_is_known() {
+fn env_from_is_kept_and_overridden_by_the_binding() {
     let env_from = json!([{"configMapRef": {"name": "settings"}}]);
     let pod = pod(&json!({"spec": {"containers": [{"name": "app", "envFrom": env_from}]}}));
     let after = injected(&pod, &[resolved("orders")]);
@@ -702,7 +702,7 @@ fn a_pod_without_metadata_is_injected_too() {
 }
 
 #[test]
-fn fields_that_are_unknown_here_survive() {
+fn unknown_fields_are_preserved() {
     let unknown = json!({
         "metadata": {"futureField": [1, 2]},
         "spec": {"futureSpec": {"deep": true}, "containers": [{"name": "app", "futureContainer": "x"}]},

@@ -1,6 +1,6 @@
-//! Text of CEL from values and from the words of the webhook.
+//! CEL literals and expressions from values and from the webhook's messages.
 
-/// Begins and ends a slot in a text; neither is in any word of Ensign's, and `{:?}` leaves both as they are.
+/// Delimiters of a placeholder. No message contains them, and `{:?}` does not escape them.
 const OPEN: char = '⟦';
 const CLOSE: char = '⟧';
 
@@ -38,20 +38,21 @@ pub(super) fn escaped(text: &str) -> String {
     pattern
 }
 
-/// What an expression stands for in a text that is written for values: see [`words`].
-pub(super) fn slot(name: &str) -> String {
+/// A placeholder to pass to a function that formats a message: see [`template`].
+pub(super) fn placeholder(name: &str) -> String {
     format!("{OPEN}{name}{CLOSE}")
 }
 
-/// A text with slots as an expression. So a refusal is worded once, for the webhook, and said by both.
-pub(super) fn words(text: &str, slots: &[(&str, &str)]) -> String {
+/// A message with placeholders as a CEL expression that evaluates to it. `values` maps placeholders to expressions. In
+/// this way, the webhook and the policies share one definition of each message.
+pub(super) fn template(text: &str, values: &[(&str, &str)]) -> String {
     let mut parts = Vec::new();
     let mut rest = text;
-    while let Some((before, name, after)) = next_slot(rest) {
+    while let Some((before, name, after)) = next_placeholder(rest) {
         if !before.is_empty() {
             parts.push(literal(before));
         }
-        let expression = slots.iter().find(|(slot, _)| *slot == name).map(|(_, expression)| *expression);
+        let expression = values.iter().find(|(known, _)| *known == name).map(|(_, expression)| *expression);
         parts.push(expression.map_or_else(|| literal(name), |expression| format!("string({expression})")));
         rest = after;
     }
@@ -61,7 +62,7 @@ pub(super) fn words(text: &str, slots: &[(&str, &str)]) -> String {
     parts.join(" + ")
 }
 
-fn next_slot(text: &str) -> Option<(&str, &str, &str)> {
+fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let (before, opened) = text.split_once(OPEN)?;
     let (name, after) = opened.split_once(CLOSE)?;
     Some((before, name, after))
@@ -72,29 +73,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_literal_can_not_be_left() {
+    fn a_string_cannot_escape_from_its_literal() {
         assert_eq!(literal(r"it's a \ and"), r"'it\'s a \\ and'");
         assert_eq!(literal("two\nlines\r"), r"'two\nlines\r'");
         assert_eq!(literals(&["a", "b'"]), r"['a', 'b\'']");
     }
 
     #[test]
-    fn a_pattern_matches_its_text_alone() {
+    fn an_escaped_pattern_matches_only_its_text() {
         assert_eq!(escaped("/var/run/a.b"), r"/var/run/a\.b");
     }
 
     #[test]
-    fn slots_become_expressions_and_the_rest_stays_text() {
-        let text = format!("binding {:?} isn't {}", slot("name"), slot("state"));
-        let slots = [("name", "params.metadata.name"), ("state", "variables.state")];
+    fn placeholders_become_expressions_and_the_rest_literals() {
+        let text = format!("binding {:?} isn't {}", placeholder("name"), placeholder("state"));
+        let values = [("name", "params.metadata.name"), ("state", "variables.state")];
         assert_eq!(
-            words(&text, &slots),
+            template(&text, &values),
             r#"'binding "' + string(params.metadata.name) + '" isn\'t ' + string(variables.state)"#
         );
     }
 
     #[test]
-    fn a_slot_that_nobody_fills_is_plain_text() {
-        assert_eq!(words("a ⟦b⟧ c", &[]), "'a ' + 'b' + ' c'");
+    fn a_placeholder_without_an_expression_becomes_its_name() {
+        assert_eq!(template("a ⟦b⟧ c", &[]), "'a ' + 'b' + ' c'");
     }
 }

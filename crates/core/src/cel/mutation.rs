@@ -1,129 +1,138 @@
 //! What a `MutatingAdmissionPolicy` does to a pod for one binding: the patch of [`crate::admission`], in CEL.
 //!
-//! The API server invokes the policy once for each binding of the namespace, in no certain order, each on what the one
-//! before has left. So every step adds only what is not there. What costs is in variables, each of which has a budget of
-//! its own; variables may not build patches, so the one mutation puts them together.
+//! The API server invokes the policy once for each binding of the namespace, in no guaranteed order, each time on the
+//! result of the previous invocation. So every step adds only what is missing. Expensive expressions are variables, each
+//! of which has its own cost budget. Variables can't build patches, so the single mutation assembles them.
 
-use super::Config;
 use super::already_injected;
 use super::literals::literal;
 use super::predicates::{self, CONTAINER_LISTS, Variable};
+use crate::admission::Config;
 use ensign_api::Injection;
-use ensign_api::keys::{
-    ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION, TOKEN_FILE,
-    TOKEN_MOUNT_PATH, TOKEN_PATH,
-};
+use ensign_api::injected_env::{INJECTED_ENV, InjectedValue};
+use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION, TOKEN_FILE, TOKEN_MOUNT_PATH, TOKEN_PATH};
 
-const CHOSEN: &str = "string(c.name) in variables.chosen";
+const IS_SELECTED: &str = "string(c.name) in variables.selected";
 
-/// The bindings that inject, and have not: each condition is a name and an expression.
+/// Match conditions, as names and expressions: the binding is ready, covers the pod, and has not injected it yet.
 pub(super) fn conditions(config: &Config) -> Vec<(&'static str, String)> {
     vec![
-        ("has-a-say", predicates::has_a_say()),
-        ("covers", format!("{} && {}", predicates::of_service_account(), predicates::covers())),
-        ("serves", format!("({}) == 'Resolved'", predicates::standing())),
-        ("is-not-done", format!("!({} && {})", already_injected::has_all(config), is_held_if_need_be(config))),
+        ("not-exempt", predicates::is_not_exempt()),
+        ("covers-pod", format!("{} && {}", predicates::for_service_account(), predicates::covers())),
+        ("is-ready", format!("({}) == 'Resolved'", predicates::readiness())),
+        (
+            "not-injected-yet",
+            format!("!({} && {})", already_injected::is_injected(config), is_gated_if_required(config)),
+        ),
     ]
 }
 
-/// What the mutation is put together from.
+/// Variables from which the mutation is assembled.
 pub(super) fn variables(config: &Config) -> Vec<Variable> {
     vec![
-        predicates::brought(config),
+        predicates::token_volumes(config),
         predicates::volume(),
-        predicates::chosen(),
+        predicates::selected(),
         ("wanted", wanted(config)),
         ("env", env()),
         ("mounts", mounts()),
         ("lists", lists()),
-        ("claims", claims()),
-        ("claim", predicates::claim()),
-        ("held", held(config)),
+        ("entries", entries()),
+        ("entry", predicates::entry()),
+        ("gated", gated(config)),
     ]
 }
 
 /// The names and values of a container's variables, in order.
 fn wanted(config: &Config) -> String {
-    format!(
-        "[[{}, string(params.status.clientID)], [{}, string(params.status.tenantID)], [{}, {}], [{}, {}]]",
-        predicates::client_id_env(),
-        literal(ENV_TENANT_ID),
-        literal(ENV_TOKEN_FILE),
-        literal(TOKEN_FILE),
-        literal(ENV_AUTHORITY_HOST),
-        literal(&config.authority_host),
-    )
+    let pairs: Vec<String> = INJECTED_ENV
+        .iter()
+        .map(|variable| format!("[{}, {}]", predicates::variable_name(variable), value(variable.value, config)))
+        .collect();
+    format!("[{}]", pairs.join(", "))
 }
 
-/// Path of the list, name and value of each variable that is missing.
+/// The value of an injected variable.
+fn value(value: InjectedValue, config: &Config) -> String {
+    match value {
+        InjectedValue::ClientId => "string(params.status.clientID)".to_owned(),
+        InjectedValue::TenantId => "string(params.status.tenantID)".to_owned(),
+        InjectedValue::TokenFile => literal(TOKEN_FILE),
+        InjectedValue::AuthorityHost => literal(&config.authority_host),
+    }
+}
+
+/// For each missing variable: the path of the list, its name and its value.
 fn env() -> String {
     each_container(|list| {
         format!(
-            "{CHOSEN}, variables.wanted.filter(w, !c.?env.orValue([]).exists(e, e.name == w[0]))\
+            "{IS_SELECTED}, variables.wanted.filter(w, !c.?env.orValue([]).exists(e, e.name == w[0]))\
              .map(w, ['/spec/{list}/' + string(i) + '/env', w[0], w[1]])"
         )
     })
 }
 
-/// Path of each list of mounts that lacks the token.
+/// Path of each list of mounts without the token.
 fn mounts() -> String {
     let within = predicates::is_within_token_path("m.mountPath");
     each_container(|list| {
         format!(
-            "{CHOSEN} && !c.?volumeMounts.orValue([]).exists(m, {within}), ['/spec/{list}/' + string(i) + '/volumeMounts']"
+            "{IS_SELECTED} && !c.?volumeMounts.orValue([]).exists(m, {within}), ['/spec/{list}/' + string(i) + '/volumeMounts']"
         )
     })
 }
 
-/// Path of each list that has to be made first.
+/// Path of each list that has to be created first.
 fn lists() -> String {
     each_container(|list| {
         format!(
-            "{CHOSEN}, (c.?env.orValue([]).size() == 0 ? ['/spec/{list}/' + string(i) + '/env'] : []) + \
+            "{IS_SELECTED}, (c.?env.orValue([]).size() == 0 ? ['/spec/{list}/' + string(i) + '/env'] : []) + \
              (c.?volumeMounts.orValue([]).size() == 0 ? ['/spec/{list}/' + string(i) + '/volumeMounts'] : [])"
         )
     })
 }
 
-/// A list for each container `c` at place `i`, put together; `filter_and_list` is the rest of a comprehension.
+/// Concatenates a list for each container `c` at index `i`; `filter_and_list` is the rest of a comprehension.
 fn each_container(filter_and_list: impl Fn(&str) -> String) -> String {
     CONTAINER_LISTS
         .map(|list| format!("object.spec.?{list}.orValue([]).transformList(i, c, {}).flatten()", filter_and_list(list)))
         .join(" + ")
 }
 
-/// What the pod's annotation says already. Before the token volume is there no binding has injected the pod, and what it
-/// says is somebody else's word.
-fn claims() -> String {
-    format!("variables.brought.size() == 0 ? [] : {}.filter(claim, claim != '')", predicates::claimed())
+/// The existing entries of the pod's annotation. Without the token volume no binding has injected the pod, so someone else
+/// wrote them.
+fn entries() -> String {
+    format!("variables.token_volumes.size() == 0 ? [] : {}.filter(entry, entry != '')", predicates::entries())
 }
 
-fn held(config: &Config) -> String {
-    if !config.hold {
+/// Whether the pod has to be gated.
+fn gated(config: &Config) -> String {
+    if !config.gate_pods {
         return "false".to_owned();
     }
-    format!("object.spec.?nodeName.orValue('') == '' && ({} || ({}))", predicates::is_gated(), predicates::waits())
+    let (has_gate, waits) = (predicates::has_gate(), predicates::waits_for_identity());
+    format!("object.spec.?nodeName.orValue('') == '' && ({has_gate} || ({waits}))")
 }
 
-/// Whether gate and label are as [`hold`] would leave them.
-fn is_held_if_need_be(config: &Config) -> String {
+/// Whether the pod has gate and label if [`gate`] would add them.
+fn is_gated_if_required(config: &Config) -> String {
     let label = literal(GATED_LABEL);
     let is_labelled = format!("object.metadata.?labels[?{label}].orValue('') == 'true'");
-    format!("({} ? {} && {is_labelled} : true)", held(config), predicates::is_gated())
+    format!("({} ? {} && {is_labelled} : true)", gated(config), predicates::has_gate())
 }
 
-/// The mutation: nothing where the binding chooses no container of the pod.
+/// The mutation; empty if the binding selects no container of the pod.
 pub(super) fn mutation(config: &Config) -> String {
-    let parts = [annotation(), token_volume(config), containers(), hold()];
-    format!("variables.chosen.size() == 0 ? [] : {}", parts.map(|part| format!("({part})")).join(" + "))
+    let parts = [annotation(), token_volume(config), containers(), gate()];
+    format!("variables.selected.size() == 0 ? [] : {}", parts.map(|part| format!("({part})")).join(" + "))
 }
 
 fn annotation() -> String {
-    let value = "(variables.claims + [variables.claim]).join(',')";
+    let value = "(variables.entries + [variables.entry]).join(',')";
     let key = literal(INJECTED_BY_ANNOTATION);
     format!(
-        "variables.claim in variables.claims ? [] : {} + [{}]",
-        made("object.metadata.?annotations.orValue({})", "/metadata/annotations", "{}"),
+        "variables.entry in variables.entries ? [] : {} + [{}]",
+        created("object.metadata.?annotations.orValue({})", "/metadata/annotations", "{}"),
         added(&format!("'/metadata/annotations/' + jsonpatch.escapeKey({key})"), value),
     )
 }
@@ -142,9 +151,9 @@ fn token_volume(config: &Config) -> String {
          sources: [Object.spec.volumes.projected.sources{{serviceAccountToken: {token}}}]}}}}"
     );
     format!(
-        "variables.brought.size() > 0 || {} ? [] : {} + [{}]",
-        predicates::is_taken(),
-        made("object.spec.?volumes.orValue([])", "/spec/volumes", "[]"),
+        "variables.token_volumes.size() > 0 || {} ? [] : {} + [{}]",
+        predicates::is_name_taken(),
+        created("object.spec.?volumes.orValue([])", "/spec/volumes", "[]"),
         added("'/spec/volumes/-'", &volume),
     )
 }
@@ -162,22 +171,22 @@ fn containers() -> String {
     )
 }
 
-fn hold() -> String {
+fn gate() -> String {
     let label = literal(GATED_LABEL);
     let gate = format!("Object.spec.schedulingGates{{name: {}}}", literal(IDENTITY_GATE));
     let labels = "object.metadata.?labels.orValue({})";
     format!(
-        "!variables.held ? [] : ({} ? [] : {} + [{}]) + ({labels}[?{label}].orValue('') == 'true' ? [] : {} + [{}])",
-        predicates::is_gated(),
-        made("object.spec.?schedulingGates.orValue([])", "/spec/schedulingGates", "[]"),
+        "!variables.gated ? [] : ({} ? [] : {} + [{}]) + ({labels}[?{label}].orValue('') == 'true' ? [] : {} + [{}])",
+        predicates::has_gate(),
+        created("object.spec.?schedulingGates.orValue([])", "/spec/schedulingGates", "[]"),
         added("'/spec/schedulingGates/-'", &gate),
-        made(labels, "/metadata/labels", "{}"),
+        created(labels, "/metadata/labels", "{}"),
         added(&format!("'/metadata/labels/' + jsonpatch.escapeKey({label})"), "'true'"),
     )
 }
 
-/// Makes a list or map where it is absent.
-fn made(list: &str, path: &str, empty: &str) -> String {
+/// Creates a list or map if it does not exist.
+fn created(list: &str, path: &str, empty: &str) -> String {
     format!("({list}.size() == 0 ? [{}] : [])", added(&literal(path), empty))
 }
 

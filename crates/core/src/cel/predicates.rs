@@ -1,16 +1,16 @@
-//! What the policies ask of a pod (`object`) and of a binding (`params`), as expressions.
+//! Properties of a pod (`object`) and of a binding (`params`) that the policies evaluate, as CEL expressions.
 //!
-//! Each one says what a function of [`crate::admission`] says; the test of equivalence holds them together.
+//! Each one corresponds to a function of [`crate::admission`]; a test sends the same pods through both.
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::Config;
 use super::literals::{escaped, literal, literals};
-use crate::admission::azure_workload_identity::VOLUME_PREFIX;
+use crate::admission::{Config, VOLUME_PREFIX};
 use ensign_api::conditions::ConditionType;
+use ensign_api::injected_env::{INJECTED_ENV, InjectedVariable, reserved_names};
 use ensign_api::keys::{
-    ENV_AUTHORITY_HOST, ENV_TENANT_ID, ENV_TOKEN_FILE, IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION,
-    MIRROR_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
+    IDENTITY_GATE, INJECT_LABEL, INJECTED_BY_ANNOTATION, MIRROR_ANNOTATION, TOKEN_MOUNT_PATH, TOKEN_PATH, TOKEN_VOLUME,
 };
 use ensign_api::selector::LabelOperator;
 use ensign_api::{IdentityKind, Injection, InjectionMode, StartPolicy};
@@ -19,10 +19,10 @@ use ensign_api::{IdentityKind, Injection, InjectionMode, StartPolicy};
 const LABELS: &str = "object.metadata.?labels.orValue({})";
 /// Lists of containers that are injected, in the order of the pod's spec.
 pub(super) const CONTAINER_LISTS: [&str; 2] = ["initContainers", "containers"];
-/// Longest text of a condition that a refusal quotes; the API server drops a message of more than 5 KiB.
+/// Maximum length of a condition's message in a denial; the API server drops messages of more than 5 KiB.
 const MAX_QUOTED: usize = 2_048;
 
-/// A named expression, which others use as `variables.NAME`.
+/// A named expression, which others refer to as `variables.NAME`.
 pub(super) type Variable = (&'static str, String);
 
 /// The service account of the pod.
@@ -31,31 +31,31 @@ pub(super) fn service_account() -> String {
     format!("({account} == '' ? 'default' : {account})")
 }
 
-/// Whether bindings have a say: the pod did not opt out, and it does not mirror a static pod.
-pub(super) fn has_a_say() -> String {
+/// Whether bindings apply to the pod: it did not opt out, and it does not mirror a static pod.
+pub(super) fn is_not_exempt() -> String {
     let (mirror, label) = (literal(MIRROR_ANNOTATION), literal(INJECT_LABEL));
     format!("!({mirror} in object.metadata.?annotations.orValue({{}})) && {LABELS}[?{label}].orValue('') != 'false'")
 }
 
 /// Whether the binding is for the pod's service account.
-pub(super) fn of_service_account() -> String {
+pub(super) fn for_service_account() -> String {
     format!("params.spec.serviceAccountName == {}", service_account())
 }
 
-/// Whether the binding has pods injected, and selects this one.
+/// Whether the binding injects pods, and selects this one.
 pub(super) fn covers() -> String {
-    format!("{} && ({})", injects_pods(), selects())
+    format!("{} && ({})", injects_pods(), selects_pod())
 }
 
-/// Whether the binding has pods injected.
+/// Whether the binding injects pods.
 pub(super) fn injects_pods() -> String {
     let injection = Injection::default();
     let (default, pods) = (name_of(injection.mode), name_of(InjectionMode::Pods));
     format!("params.spec.?injection.?mode.orValue({default}) == {pods}")
 }
 
-/// CEL has no function for label selectors.
-fn selects() -> String {
+/// Whether the binding's `podSelector` selects the pod. CEL has no function for label selectors.
+fn selects_pod() -> String {
     let selector = "params.spec.?podSelector";
     let [within, not_within, exists, missing] =
         [LabelOperator::In, LabelOperator::NotIn, LabelOperator::Exists, LabelOperator::DoesNotExist].map(name_of);
@@ -70,8 +70,8 @@ fn selects() -> String {
     )
 }
 
-/// How far the controller has come with a binding, by the names of [`crate::admission::BindingReadiness`].
-pub(super) fn standing() -> String {
+/// Whether the pods of the binding can be injected: the name of a variant of [`crate::admission::BindingReadiness`].
+pub(super) fn readiness() -> String {
     let accepted = |status| condition_is(ConditionType::Accepted, status);
     let known = |field| format!("params.status.?{field}.orValue('') != ''");
     format!(
@@ -90,7 +90,7 @@ fn condition_is(condition: ConditionType, status: &str) -> String {
     format!("params.?status.?conditions.orValue([]).exists(c, c.type == {condition} && c.status == {status})")
 }
 
-/// What a condition of the binding says, on one line and not too long.
+/// A field of a condition of the binding, on one line and of limited length; empty if the condition is `True`.
 pub(super) fn quoted(condition: ConditionType, field: &str) -> String {
     let (condition, spaced) = (literal(condition.as_str()), r"replace('\n', ' ').replace('\r', ' ')");
     format!(
@@ -100,47 +100,52 @@ pub(super) fn quoted(condition: ConditionType, field: &str) -> String {
     )
 }
 
-/// Name of the variable that has the binding's client ID.
-pub(super) fn client_id_env() -> String {
-    let default = literal(&Injection::default().client_id_env);
-    format!("string(params.spec.?injection.?clientIDEnv.orValue({default}))")
+/// Name of an injected variable.
+pub(super) fn variable_name(variable: &InjectedVariable) -> String {
+    let key = literal(variable.key);
+    if variable.renamable { format!("string(params.spec.?injection.?clientIDEnv.orValue({key}))") } else { key }
 }
 
-/// What an injected pod's annotation says of the binding.
-pub(super) fn claim() -> String {
+/// Names of the variables that the binding injects, separated by commas.
+pub(super) fn variable_names() -> String {
+    INJECTED_ENV.iter().map(variable_name).collect::<Vec<_>>().join(", ")
+}
+
+/// The entry of the binding in an injected pod's annotation.
+pub(super) fn entry() -> String {
     format!("string(params.metadata.name) + '=' + {}", identity())
 }
 
 /// Kind and name of what the binding references.
 pub(super) fn identity() -> String {
-    // The kind's name comes from the type, so that another kind of identity can't be forgotten here.
+    // The kind's name is derived from the type, so that it can't differ.
     let kind = name_of(IdentityKind::default());
     format!("string(params.spec.identityRef.?kind.orValue({kind})) + '/' + string(params.spec.identityRef.name)")
 }
 
-/// What the pod's annotation says of bindings, whoever wrote it.
-pub(super) fn claimed() -> String {
+/// The entries of the pod's annotation, which anyone may have written.
+pub(super) fn entries() -> String {
     format!("object.metadata.?annotations[?{}].orValue('').split(',')", literal(INJECTED_BY_ANNOTATION))
 }
 
-/// Whether a pod of the binding has to wait: [`StartPolicy`], and the credential does not work yet.
-pub(super) fn waits() -> String {
+/// Whether a pod of the binding waits for its identity: [`StartPolicy`] requires it, and the credential is not ready.
+pub(super) fn waits_for_identity() -> String {
     let injection = Injection::default();
-    let (default, waits) = (name_of(injection.start_policy), name_of(StartPolicy::WaitForIdentity));
+    let (default, wait) = (name_of(injection.start_policy), name_of(StartPolicy::WaitForIdentity));
     format!(
-        "params.spec.?injection.?startPolicy.orValue({default}) == {waits} && !{}",
+        "params.spec.?injection.?startPolicy.orValue({default}) == {wait} && !{}",
         condition_is(ConditionType::CredentialReady, "True")
     )
 }
 
-/// Whether the pod has Ensign's gate.
-pub(super) fn is_gated() -> String {
+/// Whether the pod has Ensign's scheduling gate.
+pub(super) fn has_gate() -> String {
     format!("object.spec.?schedulingGates.orValue([]).exists(g, g.name == {})", literal(IDENTITY_GATE))
 }
 
-/// Names of the token volumes that the pod has: at most one by injection, but a copy of an injected pod brings one along,
-/// also one that azure-workload-identity injected.
-pub(super) fn brought(config: &Config) -> Variable {
+/// Names of the token volumes that the pod has: those of Ensign and, in a copy of a pod that it injected, of
+/// azure-workload-identity.
+pub(super) fn token_volumes(config: &Config) -> Variable {
     let is_token = format!(
         "v.projected.sources.all(s, s.?serviceAccountToken.?path.orValue('') == {} && \
          s.?serviceAccountToken.?audience.orValue('') == {})",
@@ -152,33 +157,34 @@ pub(super) fn brought(config: &Config) -> Variable {
          v.?projected.?sources.orValue([]).size() == 1 && {is_token}).map(v, string(v.name))",
         is_token_name("v.name"),
     );
-    ("brought", expression)
+    ("token_volumes", expression)
 }
 
 fn is_token_name(name: &str) -> String {
     format!("({name} == {} || {name}.startsWith({}))", literal(TOKEN_VOLUME), literal(VOLUME_PREFIX))
 }
 
-/// Name of the token volume; needs `brought`.
+/// Name of the token volume to mount; needs `token_volumes`.
 pub(super) fn volume() -> Variable {
-    ("volume", format!("variables.brought.size() > 0 ? variables.brought[0] : {}", literal(TOKEN_VOLUME)))
+    let name = literal(TOKEN_VOLUME);
+    ("volume", format!("variables.token_volumes.size() > 0 ? variables.token_volumes[0] : {name}"))
 }
 
-/// Whether the name for a token volume is taken by something else; needs `brought`.
-pub(super) fn is_taken() -> String {
+/// Whether another volume has the name of the token volume; needs `token_volumes`.
+pub(super) fn is_name_taken() -> String {
     format!(
-        "variables.brought.size() == 0 && object.spec.?volumes.orValue([]).exists(v, v.name == {})",
+        "variables.token_volumes.size() == 0 && object.spec.?volumes.orValue([]).exists(v, v.name == {})",
         literal(TOKEN_VOLUME)
     )
 }
 
-/// Names of the containers that the binding chooses.
-pub(super) fn chosen() -> Variable {
-    ("chosen", format!("({}).map(c, string(c.name)).filter(name, {})", containers(), chooses("name")))
+/// Names of the containers that the binding selects.
+pub(super) fn selected() -> Variable {
+    ("selected", format!("({}).map(c, string(c.name)).filter(name, {})", containers(), selects_container("name")))
 }
 
-/// Whether the binding chooses the container of this name.
-pub(super) fn chooses(name: &str) -> String {
+/// Whether the binding selects the container of this name.
+pub(super) fn selects_container(name: &str) -> String {
     let filter = "params.spec.?injection.?containers";
     format!(
         "({filter}.?include.orValue([]).size() == 0 || {name} in {filter}.?include.orValue([])) && \
@@ -186,28 +192,28 @@ pub(super) fn chooses(name: &str) -> String {
     )
 }
 
-/// Every container that injection is about.
+/// Every container that can be injected.
 pub(super) fn containers() -> String {
     CONTAINER_LISTS.map(|list| format!("object.spec.?{list}.orValue([])")).join(" + ")
 }
 
-/// Whether a path is the token's mount path or below it, where a mount would hide the token or fail. A path that goes back
-/// up can't be followed in CEL: it counts if it names the whole mount path on its way.
+/// Whether a path is at or below the token's mount path, where a mount would hide the token or fail. CEL can't resolve
+/// `..`: a path that contains it counts if the components of the mount path occur in it in order.
 pub(super) fn is_within_token_path(path: &str) -> String {
     let names: Vec<String> = TOKEN_MOUNT_PATH.split('/').filter(|name| !name.is_empty()).map(escaped).collect();
-    let (skipped, detour) = ("/(\\.?/)*", "/(.*/)?");
-    let plain = format!("^(\\.?/)*{}(/|$)", names.join(skipped));
-    let winding = format!("(^|/){}(/|$)", names.join(detour));
-    format!("({path}.contains('..') ? {path}.matches({}) : {path}.matches({}))", literal(&winding), literal(&plain))
+    let (separator, any_path) = ("/(\\.?/)*", "/(.*/)?");
+    let plain = format!("^(\\.?/)*{}(/|$)", names.join(separator));
+    let dotted = format!("(^|/){}(/|$)", names.join(any_path));
+    format!("({path}.contains('..') ? {path}.matches({}) : {path}.matches({}))", literal(&dotted), literal(&plain))
 }
 
-/// Whether a mount is that of the token; needs `brought` and `volume`.
+/// Whether a mount is that of the token; needs `token_volumes` and `volume`.
 pub(super) fn is_token_mount(mount: &str) -> String {
-    let is_token = format!("({mount}.name == variables.volume || {mount}.name in variables.brought)");
+    let is_token = format!("({mount}.name == variables.volume || {mount}.name in variables.token_volumes)");
     format!("{is_token} && {}", mounts_as_token(mount))
 }
 
-/// Whether a mount of the token's volume is as it should be.
+/// Whether a mount of the token volume has the expected path and options.
 pub(super) fn mounts_as_token(mount: &str) -> String {
     format!(
         "{mount}.mountPath.matches({}) && {mount}.?readOnly.orValue(false) && \
@@ -216,20 +222,21 @@ pub(super) fn mounts_as_token(mount: &str) -> String {
     )
 }
 
-/// Whether the pod is injected, by what it has and not by what it says; needs `brought` and `volume`.
+/// Whether the pod is injected, judging by its contents and not by its annotation; needs `token_volumes` and `volume`.
 pub(super) fn injected() -> Variable {
     let expression = format!(
-        "variables.brought.size() > 0 && ({}).exists(c, c.?volumeMounts.orValue([]).exists(m, {}) && \
+        "variables.token_volumes.size() > 0 && ({}).exists(c, c.?volumeMounts.orValue([]).exists(m, {}) && \
          {}.all(name, c.?env.orValue([]).exists(e, e.name == name)))",
         containers(),
         is_token_mount("m"),
-        literals(&[ENV_TENANT_ID, ENV_TOKEN_FILE, ENV_AUTHORITY_HOST]),
+        literals(&reserved_names().collect::<Vec<_>>()),
     );
     ("injected", expression)
 }
 
-/// The name of a value of an enumeration, as a literal.
+/// The name of a value of an enumeration, as a literal. If it had none, the result would be no valid expression, so that the
+/// API server would reject the policy.
 fn name_of(value: impl Serialize) -> String {
-    let value = serde_json::to_value(value).unwrap_or_default();
-    literal(value.as_str().unwrap_or_default())
+    let value = serde_json::to_value(value).ok();
+    value.as_ref().and_then(Value::as_str).map_or_else(|| "<not an enumeration>".to_owned(), literal)
 }

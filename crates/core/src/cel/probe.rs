@@ -1,26 +1,28 @@
-//! A policy that says of itself which version of the policies the API server evaluates.
+//! A policy that reports which version of the policies the API server evaluates.
 //!
-//! An API server takes a change of its policies in about once a second, all of a kind at a time and in the order in which
-//! they were written. The probe is written last. It answers to dry runs alone: an event of Ensign's own namespace with a
-//! certain label, which is never stored, comes back with a mark that only these policies have.
+//! An API server picks up policy changes about once a second, all of one kind at a time and in the order in which they
+//! were written. The probe is written last. It matches only dry runs: an event in Ensign's namespace with the probe's
+//! label, which is never stored, is returned with a hash of exactly these policies.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{NAMESPACE_NAME_LABEL, Policy};
+use super::literals::literal;
+use super::policy::Policy;
 use crate::credentials::names::hex;
+use crate::webhook_configuration::NAMESPACE_NAME_LABEL;
 
 /// Name of the probe.
 pub const PROBE_POLICY: &str = "probe.ensign.dev";
-/// Label of a probing event; its value says by which policies it was answered.
+/// Label of a probe event. The API server replaces its value with the [`mark`] of the policies that it evaluates.
 pub const PROBE_LABEL: &str = "ensign.dev/probe";
-/// What the label says before it is answered.
+/// Value of the label in the request.
 pub const PROBE_QUESTION: &str = "asked";
 
-/// How much of the hash a mark has; a label's value could not have much more.
+/// Hexadecimal digits of a mark; a label's value is limited to 63 characters.
 const MARK_DIGITS: usize = 40;
 
-/// What a probing event comes back with once these policies are evaluated.
+/// The hash of these policies, with which a probe event is returned once the API server evaluates them.
 pub fn mark(policies: &[Policy]) -> String {
     let mut hash = Sha256::new();
     for policy in policies.iter().filter(|policy| policy.name != PROBE_POLICY) {
@@ -34,10 +36,10 @@ pub fn mark(policies: &[Policy]) -> String {
 
 /// The probe's spec, for policies with this mark.
 pub(super) fn spec(namespace: &str, mark: &str) -> Value {
-    let mark = super::literals::literal(mark);
-    let label = super::literals::literal(PROBE_LABEL);
+    let mark = literal(mark);
+    let label = literal(PROBE_LABEL);
     json!({
-        // Whatever is wrong with the probe must not be in the way of events.
+        // An error in the probe must not block events.
         "failurePolicy": "Ignore",
         "matchConstraints": {
             "matchPolicy": "Exact",
@@ -48,11 +50,11 @@ pub(super) fn spec(namespace: &str, mark: &str) -> Value {
                 "resources": ["events"], "scope": "*",
             }],
         },
-        "matchConditions": [{"name": "is-a-dry-run", "expression": "request.dryRun"}],
+        "matchConditions": [{"name": "is-dry-run", "expression": "request.dryRun"}],
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": format!(
             "[JSONPatch{{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey({label}), value: {mark}}}]"
         )}}],
-        // It says what it says, however often it is asked.
+        // The result does not depend on other policies.
         "reinvocationPolicy": "Never",
     })
 }

@@ -1,5 +1,12 @@
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
 use super::*;
-use ensign_api::keys::{GATED_LABEL, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
+use crate::admission::Config;
+use crate::webhook_configuration::{GRANTED_ENTRY, LABELLED_ENTRY};
+use ensign_api::injected_env::{INJECTED_ENV, ValueSource, reserved_names};
+use ensign_api::keys::{GATED_LABEL, INJECT_LABEL, TOKEN_MOUNT_PATH, TOKEN_VOLUME};
 
 fn config() -> Config {
     Config {
@@ -7,7 +14,7 @@ fn config() -> Config {
         audience: "api://it's".to_owned(),
         excluded: names(&["ensign-system", "kube-system"]),
         compatibility: None,
-        hold: true,
+        gate_pods: true,
     }
 }
 
@@ -26,12 +33,12 @@ fn spec(policies: &[Policy], kind: PolicyKind, name: &str) -> Value {
 
 fn matches_nothing(spec: &Value) -> bool {
     let requirement = &spec["matchConstraints"]["namespaceSelector"]["matchExpressions"][0];
-    // Every namespace has this label, and nobody can take it away.
+    // Every namespace has this label; it can't be removed.
     *requirement == json!({"key": "kubernetes.io/metadata.name", "operator": "DoesNotExist"})
 }
 
 #[test]
-fn what_the_chart_makes_matches_no_pod() {
+fn inert_policies_match_no_pod() {
     let policies = policies(Form::Inert);
     assert_eq!(policies.len(), 6);
     for policy in policies {
@@ -74,7 +81,7 @@ fn unlabelled_pods_are_matched_where_grants_are_and_labelled_ones_everywhere() {
 }
 
 #[test]
-fn without_a_grant_unlabelled_pods_are_left_alone() {
+fn without_a_grant_unlabelled_pods_are_not_matched() {
     for covered in [&[][..], &["kube-system"]] {
         let policies = live(covered);
         for kind in [PolicyKind::Mutating, PolicyKind::Validating] {
@@ -85,7 +92,7 @@ fn without_a_grant_unlabelled_pods_are_left_alone() {
 }
 
 #[test]
-fn only_pods_at_their_creation_are_matched() {
+fn only_the_creation_of_pods_is_matched() {
     let all = policies(Form::Inert).into_iter().chain(live(&["shop"]));
     for policy in all.filter(|policy| policy.name != PROBE_POLICY) {
         let rules = policy.spec["matchConstraints"]["resourceRules"].clone();
@@ -95,13 +102,13 @@ fn only_pods_at_their_creation_are_matched() {
 }
 
 #[test]
-fn what_refuses_is_written_before_what_injects() {
+fn validating_policies_are_written_before_mutating_ones() {
     let kinds: Vec<PolicyKind> = live(&["shop"]).iter().map(|policy| policy.kind).collect();
     assert!(kinds.is_sorted_by(|one, other| one >= other), "{kinds:?}");
 }
 
 #[test]
-fn a_binding_that_has_given_all_is_turned_away_before_it_is_patched_or_judged_again() {
+fn match_conditions_exclude_bindings_that_have_injected_the_pod_already() {
     let policies = live(&["shop"]);
     for kind in [PolicyKind::Mutating, PolicyKind::Validating] {
         for name in [GRANTED_ENTRY, LABELLED_ENTRY] {
@@ -113,42 +120,40 @@ fn a_binding_that_has_given_all_is_turned_away_before_it_is_patched_or_judged_ag
 }
 
 #[test]
-fn the_guarantee_is_judged_by_the_outcome_and_never_by_an_annotation() {
+fn labelled_pods_are_validated_by_their_contents_and_never_by_their_annotation() {
     let outcome = spec(&live(&["shop"]), PolicyKind::Validating, OUTCOME_POLICY);
     assert_eq!(outcome.get("paramKind"), None);
     let text = outcome.to_string();
-    for part in
-        [TOKEN_VOLUME, TOKEN_MOUNT_PATH, "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TENANT_ID", "AZURE_AUTHORITY_HOST"]
-    {
+    for part in [TOKEN_VOLUME, TOKEN_MOUNT_PATH].into_iter().chain(reserved_names()) {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains("injected-by"));
 }
 
 #[test]
-fn refusals_are_worded_as_by_the_webhook_with_expressions_in_place_of_values() {
-    let judge = spec(&live(&["shop"]), PolicyKind::Validating, LABELLED_ENTRY);
+fn denials_have_the_webhooks_messages_with_expressions_in_place_of_values() {
+    let policy = spec(&live(&["shop"]), PolicyKind::Validating, LABELLED_ENTRY);
     let messages: Vec<&str> =
-        judge["validations"].as_array().unwrap().iter().filter_map(|one| one["messageExpression"].as_str()).collect();
+        policy["validations"].as_array().unwrap().iter().filter_map(|one| one["messageExpression"].as_str()).collect();
     let wanted = [
         "' is accepted, but the client ID of ' + string(string(params.spec.identityRef.?kind.orValue('ManagedIdentity')) + '/' + string(params.spec.identityRef.name))",
-        "' is not yet accepted by the controller; retry in a moment.",
+        "' has not been evaluated by the controller yet; retry in a moment.",
         "' is not accepted (' + string(variables.not_accepted_reason)",
         "' is being deleted; create another binding for ' + string(string(params.spec.identityRef.?kind.orValue('ManagedIdentity'))",
-        "' chooses none of the pod\\'s containers;",
+        "' selects none of the pod\\'s containers;",
         "its spec.podSelector does not match the pod\\'s labels",
         "its spec.injection.mode is None",
-        "'container \"' + string(variables.in_the_way[0][0])",
+        "'container \"' + string(variables.conflicting_mounts[0][0])",
     ];
     for part in wanted {
         let part = part.trim_start_matches('\'');
         assert!(messages.iter().any(|message| message.contains(part)), "{part} is in none of {messages:#?}");
     }
-    assert!(!judge.to_string().contains('⟦'), "a slot is not filled");
+    assert!(!policy.to_string().contains('⟦'), "a placeholder is left");
 }
 
 #[test]
-fn unlabelled_pods_are_refused_only_for_what_concerns_their_binding() {
+fn unlabelled_pods_are_denied_only_for_what_concerns_their_binding() {
     let policies = live(&["shop"]);
     let count = |name| spec(&policies, PolicyKind::Validating, name)["validations"].as_array().map(Vec::len);
     assert_eq!(count(GRANTED_ENTRY), Some(3));
@@ -163,7 +168,22 @@ fn values_of_the_install_are_quoted() {
 }
 
 #[test]
-fn the_mark_tells_policies_apart_and_the_probe_comes_last() {
+fn policies_set_every_variable_and_read_only_those_of_the_binding_from_it() {
+    let policy = spec(&live(&["shop"]), PolicyKind::Mutating, GRANTED_ENTRY);
+    let variables = policy["variables"].as_array().unwrap();
+    let wanted = variables.iter().find(|one| one["name"] == "wanted").unwrap()["expression"].as_str().unwrap();
+    let pairs: Vec<&str> = wanted.trim_start_matches('[').trim_end_matches(']').split("], [").collect();
+    assert_eq!(pairs.len(), INJECTED_ENV.len(), "{wanted}");
+    for (pair, variable) in pairs.iter().zip(INJECTED_ENV) {
+        let (name, value) = pair.split_once(", ").unwrap();
+        assert!(name.contains(variable.key), "{pair}");
+        assert_eq!(name.contains("params."), variable.renamable, "{pair}");
+        assert_eq!(value.contains("params."), variable.source == ValueSource::Binding, "{pair}");
+    }
+}
+
+#[test]
+fn the_mark_differs_between_policies_and_the_probe_comes_last() {
     let (one, other) = (live(&["shop"]), live(&["shop", "pay"]));
     assert_eq!(mark(&one), mark(&live(&["shop"])));
     assert_ne!(mark(&one), mark(&other));
@@ -174,7 +194,7 @@ fn the_mark_tells_policies_apart_and_the_probe_comes_last() {
 }
 
 #[test]
-fn the_probe_is_for_dry_runs_in_the_own_namespace_and_can_not_be_in_the_way() {
+fn the_probe_matches_only_dry_runs_in_ensigns_namespace_and_fails_open() {
     let probe = spec(&live(&["shop"]), PolicyKind::Mutating, PROBE_POLICY);
     assert_eq!(probe["failurePolicy"], "Ignore");
     assert_eq!(probe["matchConditions"][0]["expression"], "request.dryRun");
@@ -183,7 +203,7 @@ fn the_probe_is_for_dry_runs_in_the_own_namespace_and_can_not_be_in_the_way() {
 }
 
 #[test]
-fn what_is_as_it_should_be_is_not_written() {
+fn only_policies_that_differ_are_written() {
     let wanted = live(&["shop"]);
     let find = |kind: PolicyKind, name: &str| Some(spec(&wanted, kind, name));
     assert!(differs(&wanted, find).is_empty());
@@ -194,8 +214,8 @@ fn what_is_as_it_should_be_is_not_written() {
 }
 
 #[test]
-fn without_holding_no_pod_is_held() {
-    let without = Config { hold: false, ..config() };
+fn no_pod_is_gated_by_policies_if_gating_is_disabled() {
+    let without = Config { gate_pods: false, ..config() };
     let policies = policies(Form::Live { config: &without, own: "ensign-system", covered: &names(&["shop"]) });
     let text = spec(&policies, PolicyKind::Mutating, GRANTED_ENTRY).to_string();
     assert!(!text.contains("startPolicy"), "{text}");

@@ -1,8 +1,8 @@
-//! When a pod may start: admission holds it by this, and the controller lets it go by this.
+//! When a pod may start: admission gates it and the controller removes the gate by the same rule.
 //!
-//! A pod is held by the bindings that injected it; the annotation that injection wrote names them. Tenants can change
-//! that annotation, and they can remove the gate as well: holding is a convenience, not a boundary. What counts in
-//! the end is that nothing strands a pod, so that a binding that can't hold it any more lets it go, with a word.
+//! A pod is gated by the bindings that injected it, which the annotation written at injection lists. Tenants can change
+//! that annotation, and can remove the gate too: gating is a convenience, not a security boundary. Most of all, no pod may
+//! stay gated forever, so a binding that can no longer become ready removes the gate, with an event.
 
 use kube::ResourceExt;
 
@@ -11,16 +11,16 @@ use ensign_api::conditions::{ConditionType, Reason, Severity, find, is_true};
 use ensign_api::keys::IDENTITY_GATE;
 use ensign_api::{ManagedIdentityBinding, StartPolicy};
 
-/// Whether pods of a binding may start, as far as its status tells. The controller decided there when the identity works:
-/// Azure has confirmed the credential, and it has settled.
+/// Whether pods of a binding may start, according to its status. `CredentialReady` is true once Azure has confirmed the
+/// federated identity credential and the propagation delay has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At once, whatever their identity does.
-    AtOnce,
-    /// Not yet: the identity does not work.
-    Waits,
-    /// Their identity works.
-    Works,
+    /// Immediately: the identity is not ready, and the binding does not require it to be.
+    Immediate,
+    /// Not yet: the identity is not ready.
+    WaitForIdentity,
+    /// The identity is ready.
+    IdentityReady,
 }
 
 impl Start {
@@ -28,38 +28,38 @@ impl Start {
     pub fn of(binding: &ManagedIdentityBinding) -> Self {
         let conditions = binding.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         if is_true(conditions, ConditionType::CredentialReady) {
-            return Self::Works;
+            return Self::IdentityReady;
         }
         match binding.spec.injection.start_policy {
-            StartPolicy::Immediate => Self::AtOnce,
-            StartPolicy::WaitForIdentity => Self::Waits,
+            StartPolicy::Immediate => Self::Immediate,
+            StartPolicy::WaitForIdentity => Self::WaitForIdentity,
         }
     }
 }
 
-/// What becomes of a held pod.
+/// What happens to a gated pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lifting {
-    /// Its gate is lifted.
+    /// Its gate is removed.
     Lift {
-        /// Why, where that is not because its identity works.
+        /// Why, unless it is because its identity is ready.
         notes: Vec<Event>,
     },
-    /// It goes on waiting, until a binding changes.
+    /// It stays gated until a binding changes.
     Wait {
-        /// What for, one note for each reason.
+        /// What it waits for; one event for each reason.
         notes: Vec<Event>,
     },
 }
 
 impl Lifting {
-    /// Whether the pod starts because its identity works.
+    /// Whether the pod starts because its identity is ready.
     pub fn is_earned(&self) -> bool {
         matches!(self, Self::Lift { notes } if notes.is_empty())
     }
 }
 
-/// A binding that injected a pod, as the pod's annotation names it.
+/// A binding that injected a pod, according to the pod's annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InjectedBinding<'a> {
     /// Name of the binding.
@@ -68,7 +68,7 @@ pub struct InjectedBinding<'a> {
     pub identity: &'a str,
 }
 
-/// Reads the annotation that injection wrote; what it does not mean is skipped.
+/// Parses the annotation that injection wrote. Entries without `=` are skipped.
 pub fn claims(injected_by: &str) -> impl Iterator<Item = InjectedBinding<'_>> {
     injected_by
         .split(',')
@@ -81,13 +81,13 @@ pub fn lifting<'b>(injected_by: Option<&str>, binding: impl Fn(&str) -> Option<&
     let (mut lost, mut waiting) = (Vec::new(), Vec::new());
     let mut claims = claims(injected_by.unwrap_or_default()).peekable();
     if claims.peek().is_none() {
-        lost.push(note(Reason::StartedWithoutIdentity, unclaimed()));
+        lost.push(event(Reason::StartedWithoutIdentity, not_injected()));
     }
     for claim in claims {
-        match standing(&claim, binding(claim.binding)) {
-            BindingState::Open => {}
-            BindingState::Lost(note) => lost.push(note),
-            BindingState::Waiting(note) => waiting.push(note),
+        match state(&claim, binding(claim.binding)) {
+            BindingState::Ready => {}
+            BindingState::Lost(event) => lost.push(event),
+            BindingState::Waiting(event) => waiting.push(event),
         }
     }
     if waiting.is_empty() {
@@ -97,43 +97,46 @@ pub fn lifting<'b>(injected_by: Option<&str>, binding: impl Fn(&str) -> Option<&
     }
 }
 
-/// How a binding stands to a pod that it injected.
+/// Whether a binding gates a pod that it injected.
 enum BindingState {
-    Open,
+    /// Its identity is ready.
+    Ready,
+    /// It gates the pod.
     Waiting(Event),
+    /// Its identity is not ready, and it does not gate the pod.
     Lost(Event),
 }
 
-fn standing(claim: &InjectedBinding<'_>, binding: Option<&ManagedIdentityBinding>) -> BindingState {
+fn state(claim: &InjectedBinding<'_>, binding: Option<&ManagedIdentityBinding>) -> BindingState {
     let name = claim.binding;
-    let lost = |why: String| BindingState::Lost(note(Reason::StartedWithoutIdentity, why));
+    let lost = |why: String| BindingState::Lost(event(Reason::StartedWithoutIdentity, why));
     let Some(binding) = binding.filter(|binding| identity_of(binding) == claim.identity) else {
         return lost(format!(
-            "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, is gone, and Entra will refuse its token. Make the binding again, and then the pod"
+            "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, was deleted, and Entra will reject its token. Recreate the binding, and then the pod"
         ));
     };
     if binding.metadata.deletion_timestamp.is_some() {
         return lost(format!(
-            "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, is being deleted, and Entra will refuse its token. Make another binding, and then the pod again"
+            "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, is being deleted, and Entra will reject its token. Create another binding, and then recreate the pod"
         ));
     }
     let conditions = binding.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     if let Some(accepted) = find(conditions, ConditionType::Accepted).filter(|accepted| accepted.status == "False") {
         return lost(format!(
-            "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, is not accepted any more ({}), and Entra will refuse its token: {}",
+            "the pod starts without its identity: ManagedIdentityBinding {name}, which injected it, is no longer accepted ({}), and Entra will reject its token: {}",
             accepted.reason, accepted.message
         ));
     }
     match Start::of(binding) {
-        Start::Works => BindingState::Open,
-        Start::AtOnce => lost(format!(
-            "the pod starts at once, as spec.injection.startPolicy of ManagedIdentityBinding {name} says; its identity may not work yet"
+        Start::IdentityReady => BindingState::Ready,
+        Start::Immediate => lost(format!(
+            "the pod starts immediately, as spec.injection.startPolicy of ManagedIdentityBinding {name} requests; its identity may not work yet"
         )),
-        Start::Waits => BindingState::Waiting(waiting(binding)),
+        Start::WaitForIdentity => BindingState::Waiting(waiting(binding)),
     }
 }
 
-/// What keeps the identity from working is what the binding says of itself.
+/// What the pod waits for, from the binding's `Ready` condition.
 fn waiting(binding: &ManagedIdentityBinding) -> Event {
     let name = binding.name_any();
     let conditions = binding.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
@@ -142,42 +145,42 @@ fn waiting(binding: &ManagedIdentityBinding) -> Event {
         Some(ready) => {
             (Reason::named(&ready.reason).unwrap_or(Reason::Pending), format!("{}: {}", ready.reason, ready.message))
         }
-        None => (Reason::Pending, "the controller has not looked at it yet".to_owned()),
+        None => (Reason::Pending, "the controller has not evaluated it yet".to_owned()),
     };
     let message = match reason.severity() {
         Severity::Terminal => format!(
-            "the pod is held, and somebody has to act: ManagedIdentityBinding {name} gets no credential ({why}). Once that is cured the pod starts by itself; with spec.injection.startPolicy: Immediate in the binding it starts without"
+            "the pod is gated, and someone has to act: ManagedIdentityBinding {name} gets no credential ({why}). Once that is fixed, the pod starts automatically; with spec.injection.startPolicy: Immediate in the binding, it starts without it"
         ),
         _ => format!(
-            "the pod is held until the identity of ManagedIdentityBinding {name} works ({why}); then it starts by itself"
+            "the pod is gated until the identity of ManagedIdentityBinding {name} is ready ({why}); then it starts automatically"
         ),
     };
-    note(reason, message)
+    event(reason, message)
 }
 
-fn unclaimed() -> String {
+fn not_injected() -> String {
     format!(
-        "the pod starts: no ManagedIdentityBinding injected it, so that nothing holds it back. The scheduling gate {IDENTITY_GATE} is Ensign's own; do not set it"
+        "the pod starts: no ManagedIdentityBinding injected it, so nothing gates it. The scheduling gate {IDENTITY_GATE} is reserved for Ensign; do not set it"
     )
 }
 
-/// The identity of a binding, as the annotation names it.
+/// The identity of a binding, in the annotation's format.
 fn identity_of(binding: &ManagedIdentityBinding) -> String {
     let reference = &binding.spec.identity_ref;
     format!("{}/{}", reference.kind.as_str(), reference.name)
 }
 
-fn note(reason: Reason, message: String) -> Event {
+fn event(reason: Reason, message: String) -> Event {
     Event { reason, message }
 }
 
-/// One note for each reason, in the order in which they came.
-fn by_reason(notes: Vec<Event>) -> Vec<Event> {
-    let mut merged: Vec<Event> = Vec::with_capacity(notes.len());
-    for note in notes {
-        match merged.iter_mut().find(|known| known.reason == note.reason) {
-            Some(known) => known.message = format!("{}; {}", known.message, note.message),
-            None => merged.push(note),
+/// Merges events with the same reason, in their order.
+fn by_reason(events: Vec<Event>) -> Vec<Event> {
+    let mut merged: Vec<Event> = Vec::with_capacity(events.len());
+    for event in events {
+        match merged.iter_mut().find(|known| known.reason == event.reason) {
+            Some(known) => known.message = format!("{}; {}", known.message, event.message),
+            None => merged.push(event),
         }
     }
     merged

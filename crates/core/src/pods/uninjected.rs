@@ -1,8 +1,8 @@
-//! Pods that a binding means and that were admitted before they could be injected.
+//! Pods that a binding covers and that were admitted before it could inject them.
 //!
-//! Helm and Argo CD apply custom resources last, so that the first pods of a namespace may be made before their binding
-//! is there. Pods with the opt-in label are refused until it is; the others are found here. What is found is summed up
-//! by workload: names of workloads stay while their pods come and go, so that status changes only when facts do.
+//! Helm and Argo CD apply custom resources last, so the first pods of a namespace may be created before their binding.
+//! Pods with the opt-in label are denied until it exists; the others are found here. They are summarized by workload,
+//! whose name stays the same while its pods are replaced, so that status does not churn.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +14,12 @@ use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, MIRROR_ANNOTATION};
 use ensign_api::{ContainerFilter, InjectionMode, ManagedIdentityBinding};
 
-/// How many workloads a message names.
+/// Maximum number of workloads in a message.
 const MAX_EXAMPLES: usize = 5;
-/// The label by which a Deployment tells its replica sets apart.
+/// The label by which a Deployment distinguishes its replica sets.
 const TEMPLATE_HASH_LABEL: &str = "pod-template-hash";
 
-/// What made a pod.
+/// What created a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Workload {
     kind: String,
@@ -27,7 +27,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The workload of a pod, as far as the pod's metadata tells; a bare pod is its own.
+    /// The workload of a pod, according to the pod's metadata; a pod without a controller is its own.
     fn of(pod: &ObjectMeta) -> Self {
         let owner = pod.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let Some(owner) = owner else {
@@ -42,8 +42,8 @@ impl Workload {
         Self { kind: owner.kind.to_lowercase(), name: owner.name.clone() }
     }
 
-    /// Whether `kubectl rollout restart` makes its pods anew.
-    fn restarts(&self) -> bool {
+    /// Whether `kubectl rollout restart` replaces its pods.
+    fn can_be_restarted(&self) -> bool {
         matches!(self.kind.as_str(), "deployment" | "statefulset" | "daemonset")
     }
 }
@@ -54,25 +54,25 @@ impl fmt::Display for Workload {
     }
 }
 
-/// Pods that were missed, by workload.
+/// Number of uninjected pods by workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UninjectedPods(BTreeMap<Workload, usize>);
 
 impl UninjectedPods {
-    /// Takes in a pod of the binding's service account that has not ended. `containers` are the names of its containers
-    /// and init containers; they are asked for only where [`depends_on_containers`] says so.
+    /// Adds a running or pending pod of the binding's service account, if it is uninjected. `containers` are the names of
+    /// its containers and init containers; they are read only if [`depends_on_containers`] is true.
     pub fn look_at(&mut self, binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers: &[&str]) {
-        if is_missed(binding, pod, containers) {
+        if is_uninjected(binding, pod, containers) {
             *self.0.entry(Workload::of(pod)).or_default() += 1;
         }
     }
 
-    /// How many pods.
+    /// The number of pods.
     pub fn pods(&self) -> usize {
         self.0.values().sum()
     }
 
-    /// The condition `PodsInjected`, which is there only while it does not hold.
+    /// The condition `PodsInjected`, which is set only while it is false.
     pub fn verdict(&self, namespace: &str) -> Option<Verdict> {
         if self.0.is_empty() {
             return None;
@@ -91,20 +91,22 @@ impl UninjectedPods {
             .0
             .keys()
             .take(MAX_EXAMPLES)
-            .filter(|workload| workload.restarts())
+            .filter(|workload| workload.can_be_restarted())
             .map(|workload| format!("`kubectl rollout restart {workload} -n {namespace}`"))
             .collect();
-        let cure = match (restarts.is_empty(), restarts.len() == self.0.len()) {
-            (true, _) => "delete these pods and have them made again".to_owned(),
+        let fix = match (restarts.is_empty(), restarts.len() == self.0.len()) {
+            (true, _) => "delete and recreate these pods".to_owned(),
             (false, true) => format!("run {}", restarts.join(", ")),
-            (false, false) => format!("run {}, and have the other pods made again", restarts.join(", ")),
+            (false, false) => format!("run {}, and recreate the other pods", restarts.join(", ")),
+        };
+        let summary = match self.pods() {
+            1 => "1 pod was admitted before this binding could inject it, and runs without the identity".to_owned(),
+            pods => {
+                format!("{pods} pods were admitted before this binding could inject them, and run without the identity")
+            }
         };
         let message = format!(
-            "{} admitted before this binding could inject them, and run without the identity: {}{more}. To cure it, {cure}. Pods labelled {INJECT_LABEL}=true are never missed",
-            match self.pods() {
-                1 => "1 pod was".to_owned(),
-                pods => format!("{pods} pods were"),
-            },
+            "{summary}: {}{more}. To fix this, {fix}. Pods labelled {INJECT_LABEL}=true are denied instead",
             examples.join(", ")
         );
         Some(Verdict::bad(Reason::PodsNotInjected, message))
@@ -115,12 +117,12 @@ fn counted(pods: usize) -> String {
     if pods == 1 { "1 pod".to_owned() } else { format!("{pods} pods") }
 }
 
-/// Whether the names of a pod's containers decide about it.
+/// Whether it depends on the names of a pod's containers if the binding covers it.
 pub fn depends_on_containers(binding: &ManagedIdentityBinding) -> bool {
     binding.spec.injection.containers != ContainerFilter::default()
 }
 
-/// The verdict to tell: what a look found, or what status says while nobody has looked.
+/// The condition to publish: from what was found, or the one in status until pods have been listed.
 pub fn verdict(found: Option<&UninjectedPods>, before: &[Condition], namespace: &str) -> Option<Verdict> {
     match found {
         Some(found) => found.verdict(namespace),
@@ -129,23 +131,23 @@ pub fn verdict(found: Option<&UninjectedPods>, before: &[Condition], namespace: 
     }
 }
 
-fn is_missed(binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers: &[&str]) -> bool {
+fn is_uninjected(binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers: &[&str]) -> bool {
     let spec = &binding.spec;
     let labels = pod.labels.clone().unwrap_or_default();
     let annotation = |key: &str| pod.annotations.as_ref().and_then(|annotations| annotations.get(key));
     let name = binding.metadata.name.as_deref().unwrap_or_default();
     let injected = annotation(INJECTED_BY_ANNOTATION).is_some_and(|by| claims(by).any(|claim| claim.binding == name));
     let exempt =
-        labels.get(INJECT_LABEL).is_some_and(|wish| wish == "false") || annotation(MIRROR_ANNOTATION).is_some();
+        labels.get(INJECT_LABEL).is_some_and(|value| value == "false") || annotation(MIRROR_ANNOTATION).is_some();
     let selected = spec.pod_selector.as_ref().is_none_or(|selector| selector.is_empty() || selector.matches(&labels));
-    let meant =
+    let has_selected_container =
         !depends_on_containers(binding) || containers.iter().any(|name| spec.injection.containers.selects(name));
     spec.injection.mode == InjectionMode::Pods
         && pod.deletion_timestamp.is_none()
         && !injected
         && !exempt
         && selected
-        && meant
+        && has_selected_container
 }
 
 #[cfg(test)]

@@ -24,11 +24,11 @@ fn owned(name: &str, kind: &str, owner: &str, labels: &Value) -> ObjectMeta {
 }
 
 fn found(binding: &ManagedIdentityBinding, pods: &[ObjectMeta]) -> UninjectedPods {
-    let mut missed = UninjectedPods::default();
+    let mut uninjected = UninjectedPods::default();
     for pod in pods {
-        missed.look_at(binding, pod, &["app"]);
+        uninjected.look_at(binding, pod, &["app"]);
     }
-    missed
+    uninjected
 }
 
 fn count(change: &Value) -> usize {
@@ -36,13 +36,13 @@ fn count(change: &Value) -> usize {
 }
 
 fn message(pods: &[ObjectMeta]) -> String {
-    let verdict = found(&binding(&json!({})), pods).verdict("shop").expect("something was missed");
+    let verdict = found(&binding(&json!({})), pods).verdict("shop").expect("uninjected pods");
     assert_eq!((verdict.status, verdict.reason), (Some(false), Reason::PodsNotInjected));
     verdict.message
 }
 
 #[test]
-fn a_pod_without_the_annotation_of_this_binding_was_missed() {
+fn a_pod_without_this_binding_in_its_annotation_is_uninjected() {
     let by = |text: &str| json!({"annotations": {INJECTED_BY_ANNOTATION: text}});
     assert_eq!(count(&json!({})), 1);
     assert_eq!(count(&by("audit=ManagedIdentity/audit")), 1);
@@ -51,7 +51,7 @@ fn a_pod_without_the_annotation_of_this_binding_was_missed() {
 }
 
 #[test]
-fn pods_that_are_not_meant_were_not_missed() {
+fn pods_that_the_binding_does_not_cover_are_not_counted() {
     assert_eq!(count(&json!({"labels": {INJECT_LABEL: "false"}})), 0);
     assert_eq!(count(&json!({"annotations": {MIRROR_ANNOTATION: "x"}})), 0);
     assert_eq!(count(&json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})), 0);
@@ -68,7 +68,7 @@ fn pods_that_are_not_meant_were_not_missed() {
 #[test]
 fn the_message_names_workloads_and_how_to_restart_them() {
     let hash = json!({"pod-template-hash": "5d9"});
-    let said = message(&[
+    let text = message(&[
         owned("api-5d9-a", "ReplicaSet", "api-5d9", &hash),
         owned("api-5d9-b", "ReplicaSet", "api-5d9", &hash),
         owned("db-0", "StatefulSet", "db", &json!({})),
@@ -80,44 +80,45 @@ fn the_message_names_workloads_and_how_to_restart_them() {
         "`kubectl rollout restart deployment/api -n shop`",
         "`kubectl rollout restart statefulset/db -n shop`",
     ] {
-        assert!(said.contains(part), "{part} is missing: {said}");
+        assert!(text.contains(part), "{part} is missing: {text}");
     }
-    assert!(!said.contains("made again"), "{said}");
+    assert!(!text.contains("recreate"), "{text}");
 }
 
 #[test]
-fn pods_that_no_rollout_restarts_have_to_be_made_again() {
-    let said = message(&[pod("bare", &json!({}))]);
-    assert!(said.contains("1 pod was") && said.contains("pod/bare") && said.contains("delete these pods"), "{said}");
-    let said =
+fn pods_that_no_rollout_restarts_have_to_be_recreated() {
+    let text = message(&[pod("bare", &json!({}))]);
+    assert!(text.contains("1 pod was") && text.contains("pod/bare"), "{text}");
+    assert!(text.contains("delete and recreate these pods"), "{text}");
+    let text =
         message(&[owned("x", "ReplicaSet", "by-hand", &json!({})), owned("y", "DaemonSet", "agent", &json!({}))]);
-    assert!(said.contains("replicaset/by-hand") && said.contains("have the other pods made again"), "{said}");
-    assert!(!said.contains("restart replicaset"), "{said}");
+    assert!(text.contains("replicaset/by-hand") && text.contains("recreate the other pods"), "{text}");
+    assert!(!text.contains("restart replicaset"), "{text}");
 }
 
 #[test]
 fn five_workloads_are_named_in_order_and_the_others_counted() {
     let pods: Vec<_> = (0..8).rev().map(|index| pod(&format!("pod-{index}"), &json!({}))).collect();
-    let said = message(&pods);
+    let text = message(&pods);
     assert!(
-        said.contains("pod/pod-0 (1 pod), pod/pod-1 (1 pod)") && said.contains("pod/pod-4 (1 pod) and 3 more"),
-        "{said}"
+        text.contains("pod/pod-0 (1 pod), pod/pod-1 (1 pod)") && text.contains("pod/pod-4 (1 pod) and 3 more"),
+        "{text}"
     );
-    let turned: Vec<_> = pods.into_iter().rev().collect();
-    assert_eq!(message(&turned), said, "the order of the list does not matter");
+    let reversed: Vec<_> = pods.into_iter().rev().collect();
+    assert_eq!(message(&reversed), text, "the order of the list does not matter");
 }
 
 #[test]
-fn nothing_missed_is_no_condition_and_what_nobody_looked_at_stays() {
-    let said = Verdict::bad(Reason::PodsNotInjected, "as before");
+fn without_uninjected_pods_there_is_no_condition_and_before_the_first_scan_it_is_kept() {
+    let published = Verdict::bad(Reason::PodsNotInjected, "as before");
     let before = [ensign_api::conditions::condition(
         ConditionType::PodsInjected,
-        &said,
+        &published,
         None,
         &[],
         k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
     )];
-    assert_eq!(verdict(None, &before, "shop"), Some(said));
+    assert_eq!(verdict(None, &before, "shop"), Some(published));
     assert_eq!(verdict(None, &[], "shop"), None);
     assert_eq!(verdict(Some(&UninjectedPods::default()), &before, "shop"), None);
 }

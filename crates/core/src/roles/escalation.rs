@@ -1,14 +1,14 @@
-//! Which roles may be given, and where: none with which an identity could get at more than it was given.
+//! Which roles may be assigned, and where: none that allows privilege escalation.
 
 use std::collections::BTreeSet;
 
+use super::role::{ActionBlock, RoleDefinition};
 use super::scope::RoleScope;
-use super::{ActionBlock, RoleDefinition};
 use crate::acceptance::scopes::AllowedScopes;
 
-/// Actions that give whoever has them the rights of others: writing role assignments and definitions (and everything else
-/// that is written in Microsoft.Authorization), elevating oneself, making an identity trust somebody, and having
-/// blueprints or delegations do it.
+/// Actions that allow privilege escalation: writing role assignments and definitions (and anything else in
+/// Microsoft.Authorization), elevating one's own access, writing federated identity credentials, and writing blueprints or
+/// delegations that do so.
 const ESCALATING: [&str; 6] = [
     "microsoft.authorization/*/write",
     "microsoft.authorization/elevateaccess/action",
@@ -18,42 +18,42 @@ const ESCALATING: [&str; 6] = [
     "microsoft.managedservices/registrationdefinitions/write",
 ];
 
-/// What whoever runs the controller lets it assign.
+/// What the controller may assign, as configured by the administrator of Ensign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RolePolicy {
-    /// GUIDs, in lower case, of roles that may be given whatever they allow.
+    /// GUIDs, in lower case, of roles that may be assigned whatever they allow.
     pub allowed_roles: BTreeSet<String>,
-    /// Scopes in which roles may be given though they are wider than a resource group, or outside of the scopes in which
-    /// the controller may act.
+    /// Scopes in which roles may be assigned although they are wider than a resource group, or outside the scopes that the
+    /// controller is limited to.
     pub allowed_scopes: Vec<RoleScope>,
 }
 
 impl RolePolicy {
-    /// Why no role may be given in the scope, if none may.
-    pub(super) fn refuse_scope(&self, scope: &RoleScope, bounds: &AllowedScopes) -> Option<String> {
+    /// Why no role may be assigned in the scope; `None` if roles may be.
+    pub(super) fn scope_rejection(&self, scope: &RoleScope, bounds: &AllowedScopes) -> Option<String> {
         if self.allowed_scopes.iter().any(|allowed| allowed.covers(scope)) {
             return None;
         }
         if !scope.is_in_resource_group() {
             return Some(format!(
-                "no role is assigned in scope {scope}, because it is wider than a resource group: a cluster operator has to name a narrower scope, or whoever runs Ensign has to list this one in --allowed-role-scopes"
+                "no role is assigned in scope {scope}, because it is wider than a resource group: a cluster operator has to choose a narrower scope, or an administrator of Ensign has to list this one in --allowed-role-scopes"
             ));
         }
         (!bounds.contain(scope.key())).then(|| {
             format!(
-                "no role is assigned in scope {scope}, because it lies outside of the scopes that this controller is limited to: whoever runs Ensign has to list it in --allowed-role-scopes, or a cluster operator has to name another"
+                "no role is assigned in scope {scope}, because it is outside the scopes that this controller is limited to: an administrator of Ensign has to list it in --allowed-role-scopes, or a cluster operator has to choose another"
             )
         })
     }
 
-    /// Why the role may not be given, if it may not.
-    pub(super) fn refuse_role(&self, role: &RoleDefinition) -> Option<String> {
+    /// Why the role may not be assigned; `None` if it may be.
+    pub(super) fn role_rejection(&self, role: &RoleDefinition) -> Option<String> {
         if self.allowed_roles.contains(&role.id) {
             return None;
         }
         let action = escalation(role)?;
         Some(format!(
-            "role {:?} ({}) is not assigned, because it may allow {action}, with which an identity can get at more than it was given: a cluster operator has to name a smaller role, or whoever runs Ensign has to list its GUID in --allowed-roles",
+            "role {:?} ({}) is not assigned, because it may allow {action}, which an identity could use to get more rights than it was given: a cluster operator has to choose a less privileged role, or an administrator of Ensign has to list its GUID in --allowed-roles",
             role.name, role.id
         ))
     }
@@ -64,8 +64,8 @@ fn escalation(role: &RoleDefinition) -> Option<&'static str> {
     ESCALATING.into_iter().find(|wanted| role.blocks.iter().any(|block| may_allow(block, wanted)))
 }
 
-/// Whether the block may allow an action that fits the pattern. Where several exclusions together leave nothing over, it
-/// still counts: in doubt a role is refused. Conditions are not counted on.
+/// Whether the block may allow an action that matches the pattern. If only several exclusions together cover it, it still
+/// counts as allowed: when in doubt, a role is rejected. Conditions are ignored.
 fn may_allow(block: &ActionBlock, wanted: &str) -> bool {
     let fits = meet;
     let excluded = |pattern: &str| block.not_actions.iter().any(|not| covers(&not.to_lowercase(), pattern));
@@ -76,8 +76,8 @@ fn may_allow(block: &ActionBlock, wanted: &str) -> bool {
         .any(|action| fits(&action, wanted) && !excluded(wanted) && !excluded(&action))
 }
 
-/// Whether everything that fits `inner` fits `outer`, as far as that can be read off the two: a star of the inner one is
-/// covered by a star alone.
+/// Whether everything that matches `inner` also matches `outer`. May be false although it does: a star in `inner` is only
+/// covered by a star.
 fn covers(outer: &str, inner: &str) -> bool {
     let mut parts = outer.split('*');
     let Some(mut rest) = parts.next().and_then(|first| inner.strip_prefix(first)) else { return false };
@@ -90,10 +90,10 @@ fn covers(outer: &str, inner: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Whether anything fits both patterns.
+/// Whether any text matches both patterns.
 fn meet(one: &str, other: &str) -> bool {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    // Whether the rest of `one` from a place on, and all of `other` from each place on, have something in common.
+    // `below[with]`: whether any text matches both the rest of `one` from `at + 1` on and `other[with..]`.
     let ends_open = |pattern: &[char]| pattern.iter().all(|char| *char == '*');
     let mut below: Vec<bool> = (0..=other.len()).map(|at| ends_open(&other[at..])).collect();
     for at in (0..one.len()).rev() {
@@ -131,7 +131,7 @@ mod tests {
     const FIC: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/write";
 
     #[test]
-    fn roles_with_which_an_identity_can_get_at_more_are_refused() {
+    fn roles_that_allow_privilege_escalation_are_rejected() {
         let contributor: (&[&str], &[&str]) = (
             &["*"],
             &[
@@ -142,7 +142,7 @@ mod tests {
         );
         for (name, blocks) in [
             ("Owner", vec![(&["*"][..], &[][..])]),
-            ("Contributor, which makes identities trust others", vec![contributor]),
+            ("Contributor, which can write federated identity credentials", vec![contributor]),
             ("User Access Administrator", vec![(&["*/read", "Microsoft.Authorization/*"], &[])]),
             ("RBAC Administrator", vec![(&["Microsoft.Authorization/roleAssignments/write"], &[])]),
             ("any case", vec![(&["MICROSOFT.AUTHORIZATION/ROLEASSIGNMENTS/WRITE"], &[])]),
@@ -152,27 +152,27 @@ mod tests {
                 vec![(&["Microsoft.Authorization/roleAssignmentScheduleRequests/*"], &[])],
             ),
             ("elevation", vec![(&["Microsoft.Authorization/elevateAccess/action"], &[])]),
-            ("a star at the front", vec![(&["*/roleAssignments/write"], &[])]),
+            ("a leading star", vec![(&["*/roleAssignments/write"], &[])]),
             ("a star within a word", vec![(&["Microsoft.Auth*/role*/w*"], &[])]),
             ("every write", vec![(&["*/write"], &[])]),
             ("credentials", vec![(&[FIC], &[])]),
             ("Managed Identity Contributor", vec![(&["Microsoft.ManagedIdentity/userAssignedIdentities/*"], &[])]),
             (
-                "an exclusion that excludes one kind",
+                "an exclusion of a single resource type",
                 vec![(&["*/write"], &["Microsoft.Authorization/roleAssignments/write"])],
             ),
             ("what one block excludes and another allows", vec![contributor, (&[FIC], &[])]),
             ("delegation", vec![(&["Microsoft.ManagedServices/registrationAssignments/write"], &[])]),
         ] {
-            assert!(RolePolicy::default().refuse_role(&role(&blocks)).is_some(), "{name}");
+            assert!(RolePolicy::default().role_rejection(&role(&blocks)).is_some(), "{name}");
         }
     }
 
     #[test]
-    fn roles_without_such_actions_are_given() {
+    fn roles_without_escalating_actions_are_allowed() {
         for (name, blocks) in [
             ("Reader", vec![(&["*/read"][..], &[][..])]),
-            ("data alone", vec![(&[], &[])]),
+            ("only data actions", vec![(&[], &[])]),
             (
                 "Managed Identity Operator",
                 vec![(
@@ -184,9 +184,9 @@ mod tests {
                 )],
             ),
             ("Network Contributor", vec![(&["Microsoft.Network/*", "Microsoft.Resources/deployments/*"], &[])]),
-            ("nothing is left", vec![(&["Microsoft.Authorization/*"], &["Microsoft.Authorization/*"])]),
+            ("everything is excluded", vec![(&["Microsoft.Authorization/*"], &["Microsoft.Authorization/*"])]),
             (
-                "everything but",
+                "everything but escalating actions",
                 vec![(
                     &["*"],
                     &[
@@ -198,46 +198,46 @@ mod tests {
                 )],
             ),
         ] {
-            assert_eq!(RolePolicy::default().refuse_role(&role(&blocks)), None, "{name}");
+            assert_eq!(RolePolicy::default().role_rejection(&role(&blocks)), None, "{name}");
         }
     }
 
     #[test]
-    fn a_listed_role_is_given_whatever_it_allows() {
+    fn a_listed_role_is_allowed_whatever_its_actions() {
         let owner = role(&[(&["*"], &[])]);
         let listed = RolePolicy { allowed_roles: [owner.id.clone()].into(), ..RolePolicy::default() };
-        assert_eq!(listed.refuse_role(&owner), None);
-        let refused = RolePolicy::default().refuse_role(&owner).unwrap();
-        assert!(refused.contains("\"Mine\" (c0500000-") && refused.contains("--allowed-roles"), "{refused}");
+        assert_eq!(listed.role_rejection(&owner), None);
+        let message = RolePolicy::default().role_rejection(&owner).unwrap();
+        assert!(message.contains("\"Mine\" (c0500000-") && message.contains("--allowed-roles"), "{message}");
     }
 
     #[test]
-    fn wide_scopes_and_those_outside_of_the_bounds_have_to_be_listed() {
+    fn scopes_that_are_too_wide_or_outside_the_allowed_ones_have_to_be_listed() {
         let subscription = "/subscriptions/00000000-0000-0000-0000-00000000000a";
         let (group, other) =
             (format!("{subscription}/resourceGroups/rg"), format!("{subscription}/resourceGroups/rg2"));
         let account = format!("{group}/providers/Microsoft.Storage/storageAccounts/data");
-        let refused = |listed: &[&str], bounds: &[&str], scope: &str| {
+        let is_rejected = |listed: &[&str], bounds: &[&str], scope: &str| {
             let allowed_scopes = listed.iter().map(|scope| scope.parse().unwrap()).collect();
             let bounds = AllowedScopes::new(bounds.iter().map(|scope| scope.parse().unwrap()));
             let policy = RolePolicy { allowed_scopes, ..RolePolicy::default() };
-            policy.refuse_scope(&scope.parse().unwrap(), &bounds).is_some()
+            policy.scope_rejection(&scope.parse().unwrap(), &bounds).is_some()
         };
         for wide in ["/", "/providers/Microsoft.Management/managementGroups/top", subscription] {
-            assert!(refused(&[], &[], wide), "{wide}");
-            assert!(!refused(&[wide], &[], wide), "{wide}");
-            assert!(refused(&[&group], &[], wide), "{wide}");
+            assert!(is_rejected(&[], &[], wide), "{wide}");
+            assert!(!is_rejected(&[wide], &[], wide), "{wide}");
+            assert!(is_rejected(&[&group], &[], wide), "{wide}");
         }
-        assert!(!refused(&[], &[], &account) && !refused(&[], &[&group.to_uppercase()], &account));
-        assert!(refused(&[], &[&other], &account) && !refused(&[&group], &[&other], &account));
-        assert!(refused(&[], &[&group], &other), "a longer name is another group");
+        assert!(!is_rejected(&[], &[], &account) && !is_rejected(&[], &[&group.to_uppercase()], &account));
+        assert!(is_rejected(&[], &[&other], &account) && !is_rejected(&[&group], &[&other], &account));
+        assert!(is_rejected(&[], &[&group], &other), "a longer name is another group");
     }
 
     fn pattern() -> impl Strategy<Value = String> {
         "[ab/*]{0,6}"
     }
 
-    /// Whether a text without stars fits the pattern, by trying everything.
+    /// Whether a text without stars matches the pattern, by exhaustive search.
     fn fits(pattern: &str, text: &str) -> bool {
         match (pattern.chars().next(), text.chars().next()) {
             (None, None) => true,
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_both_makes_two_patterns_meet(one in pattern(), other in pattern(), text in "[ab/]{0,8}") {
+        fn patterns_that_match_the_same_text_meet(one in pattern(), other in pattern(), text in "[ab/]{0,8}") {
             if fits(&one, &text) && fits(&other, &text) {
                 prop_assert!(meet(&one, &other));
             }
@@ -258,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn a_covering_pattern_takes_everything_that_the_covered_one_takes(outer in pattern(), inner in pattern(), text in "[ab/]{0,8}") {
+        fn a_covering_pattern_matches_everything_that_the_covered_one_matches(outer in pattern(), inner in pattern(), text in "[ab/]{0,8}") {
             if covers(&outer, &inner) && fits(&inner, &text) {
                 prop_assert!(fits(&outer, &text), "{} {} {}", outer, inner, text);
             }

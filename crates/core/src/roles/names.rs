@@ -1,44 +1,44 @@
-//! Names of role assignments. A name proves whose the assignment is.
+//! Names of role assignments. A name proves which object the assignment was created for.
 
 use uuid::Uuid;
 
-use super::Assignment;
+use super::role::Assignment;
 use super::scope::RoleScope;
 
-/// Namespace of the names that Ensign gives.
-const NAMES: Uuid = Uuid::from_u128(0x9b6c_1f4e_52f7_4d0b_a3ce_1d7a_0e45_6e51);
+/// UUID namespace of the names.
+const NAMESPACE: Uuid = Uuid::from_u128(0x9b6c_1f4e_52f7_4d0b_a3ce_1d7a_0e45_6e51);
 
-/// On whose behalf assignments are made.
+/// The object for which assignments are created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maker<'a> {
     /// The cluster's ID.
     pub cluster_id: &'a str,
-    /// The ID that the cluster had before, if that is known.
+    /// The cluster's previous ID, if it has one.
     pub previous_id: Option<&'a str>,
     /// UID of the `ManagedIdentity`.
     pub owner_uid: &'a str,
 }
 
 impl Maker<'_> {
-    /// The name of the assignment that gives a principal a role in a scope: a GUID over the cluster, the owner, the scope,
-    /// the principal and the role, each with its length, none in a case of its own.
+    /// The name of the assignment of a role to a principal in a scope: a version 5 UUID of cluster, owner, scope, principal
+    /// and role, each preceded by its length, the last three in lower case.
     pub fn name(&self, scope: &RoleScope, principal: &str, role: &str) -> String {
         self.name_under(self.cluster_id, scope, principal, role)
     }
 
-    /// What the assignment says of itself: who made it, in the parts that its name is made from.
+    /// The description of the assignment: who created it, with the parts that its name is derived from.
     pub fn description(&self, name: &str) -> String {
-        format!("Ensign made this for ManagedIdentity {} of cluster {}: {name}", self.owner_uid, self.cluster_id)
+        format!("Created by Ensign for ManagedIdentity {} of cluster {}: {name}", self.owner_uid, self.cluster_id)
     }
 
-    /// Whether the assignment was made on this owner's behalf: its name recomputes from what it says itself.
+    /// Whether the assignment was created for this owner: its name can be derived from its other fields.
     pub fn made(&self, assignment: &Assignment) -> bool {
         let Ok(scope) = assignment.scope.parse::<RoleScope>() else { return false };
-        let recomputes = |cluster: &str| {
+        let matches = |cluster: &str| {
             let name = self.name_under(cluster, &scope, &assignment.principal, &assignment.role);
             name.eq_ignore_ascii_case(&assignment.name)
         };
-        recomputes(self.cluster_id) || self.previous_id.is_some_and(recomputes)
+        matches(self.cluster_id) || self.previous_id.is_some_and(matches)
     }
 
     fn name_under(&self, cluster: &str, scope: &RoleScope, principal: &str, role: &str) -> String {
@@ -48,7 +48,7 @@ impl Maker<'_> {
             bytes.extend((part.len() as u64).to_be_bytes());
             bytes.extend(part.as_bytes());
         }
-        Uuid::new_v5(&NAMES, &bytes).to_string()
+        Uuid::new_v5(&NAMESPACE, &bytes).to_string()
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_for_the_owner_is_its_own_in_any_case() {
+    fn the_name_proves_ownership_regardless_of_letter_case() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/Shop-RG");
         let mine = maker("cluster", "uid");
         let mut assignment = made(&mine, &group, "AA", "BB");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_under_the_previous_id_is_its_own_where_that_is_known() {
+    fn an_assignment_under_the_previous_cluster_id_is_owned_if_that_id_is_known() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
         let before = made(&maker("before", "uid"), &group, "p", "r");
         assert!(!maker("after", "uid").made(&before));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_in_a_scope_that_is_none_is_nobodys() {
+    fn an_assignment_with_an_invalid_scope_has_no_owner() {
         let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
         let mine = maker("cluster", "uid");
         assert!(!mine.made(&Assignment { scope: format!("{group}/.."), ..made(&mine, &group, "p", "r") }));
@@ -103,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_part_makes_another_name_however_the_parts_are_cut(
+        fn names_differ_if_any_part_differs_wherever_the_parts_are_split(
             one in prop::array::uniform4("[a-b-]{0,3}"), other in prop::array::uniform4("[a-b-]{0,3}"),
             group in "[a-b]{1,2}", other_group in "[a-b]{1,2}",
         ) {
@@ -116,7 +116,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_the_owners_is_not_any_more_once_a_part_of_it_is_another(part in 0..6_usize, other in "[a-z]{1,5}") {
+        fn an_assignment_is_not_owned_if_any_part_was_changed(part in 0..6_usize, other in "[a-z]{1,5}") {
             let group = format!("{SUBSCRIPTION}/resourceGroups/rg");
             let (cluster, owner) = (format!("cluster{other}"), format!("uid{other}"));
             let mut changed = made(&maker("cluster", "uid"), &group, "p", "r");

@@ -1,17 +1,17 @@
-//! Where a role is assigned.
+//! The scope in which a role is assigned.
 
 use std::fmt;
 use std::str::FromStr;
 
 use ensign_api::arm_id::{is_guid, is_resource_group};
 
-/// Longest scope that is taken, in bytes.
+/// Maximum length of a scope, in bytes.
 const MAX_LENGTH: usize = 1024;
 
 /// A parsed ARM ID at which a role can be assigned: the root, a management group, a subscription, a resource group, or a
 /// resource.
 ///
-/// Equality, order and hash ignore case, as ARM does. Nothing but the parsed parts ever reaches a URL.
+/// Equality, order and hash ignore case, as ARM does. Only parsed segments are ever put into a URL.
 #[derive(Clone, Debug)]
 pub struct RoleScope {
     segments: Vec<String>,
@@ -21,7 +21,7 @@ pub struct RoleScope {
 /// Why a text is not a scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not a scope: {problem}; expected /subscriptions/<guid>/resourceGroups/<name>, or the resource ID of something in it"
+    "{text:?} is not a valid scope: {problem}; expected /subscriptions/<guid>/resourceGroups/<name>, or the resource ID of something in it"
 )]
 pub struct InvalidRoleScope {
     text: String,
@@ -29,7 +29,7 @@ pub struct InvalidRoleScope {
 }
 
 impl RoleScope {
-    /// The scope in lower case, without a slash at its end; empty for the root.
+    /// The scope in lower case, without a trailing slash; empty for the root.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -39,19 +39,19 @@ impl RoleScope {
         self.segments.iter().map(String::as_str)
     }
 
-    /// Whether the scope is a resource group or lies in one.
+    /// Whether the scope is a resource group or in one.
     pub fn is_in_resource_group(&self) -> bool {
         self.segments.first().is_some_and(|first| is(first, "subscriptions"))
             && self.segments.get(2).is_some_and(|third| is(third, "resourceGroups"))
     }
 
-    /// The resource group that the scope lies in, or else the scope itself.
+    /// The resource group that the scope is in, otherwise the scope itself.
     #[must_use]
     pub fn root(&self) -> Self {
         if self.is_in_resource_group() { Self::new(self.segments[..4].to_vec()) } else { self.clone() }
     }
 
-    /// Whether the other scope is this one or lies under it.
+    /// Whether the other scope is this one or below it.
     pub fn covers(&self, other: &Self) -> bool {
         other.key.strip_prefix(&self.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
@@ -66,7 +66,7 @@ fn is(segment: &str, keyword: &str) -> bool {
     segment.eq_ignore_ascii_case(keyword)
 }
 
-/// Plain characters of a resource's type or name: nothing that a URL or a shell reads as something else.
+/// Whether a resource type or name consists of characters without a special meaning in URLs and shells.
 fn is_plain(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..")
         && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.()$@+=,:~".contains(&byte))
@@ -113,20 +113,20 @@ impl FromStr for RoleScope {
     }
 }
 
-/// `providers`, a namespace, and pairs of type and name; several such for resources that extend others.
+/// Checks `providers`, a namespace, and pairs of type and name; several times for extension resources.
 fn check_resource(segments: &[&str]) -> Result<(), &'static str> {
     if segments.is_empty() {
         return Ok(());
     }
-    let [providers, namespace, parts @ ..] = segments else { return Err("a part of it is missing") };
+    let [providers, namespace, parts @ ..] = segments else { return Err("it is incomplete") };
     if !is(providers, "providers") {
-        return Err("what follows is not /providers/");
+        return Err("/providers/ is missing before the resource");
     }
     if !segments.iter().all(|segment| is_plain(segment)) {
-        return Err("a segment is empty, . or .., or has a character that is not plain");
+        return Err("a segment is empty, . or .., or contains an invalid character");
     }
     if is(namespace, "Microsoft.Authorization") {
-        return Err("roles and their assignments are no scope");
+        return Err("roles and role assignments are not scopes");
     }
     let next = parts.iter().position(|segment| is(segment, "providers")).unwrap_or(parts.len());
     if next == 0 || next % 2 != 0 {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_written_as_it_was_read_and_compared_without_case() {
+    fn a_scope_keeps_its_spelling_and_is_compared_without_case() {
         let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
         let container = format!("{account}/blobServices/default/containers/$logs");
         let extension = format!("{account}/providers/Microsoft.Insights/diagnosticSettings/x");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_a_resource_group_is_told_from_what_lies_above() {
+    fn scopes_in_a_resource_group_are_distinguished_from_wider_ones() {
         let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
         for text in [GROUP, &account] {
             assert!(scope(text).is_in_resource_group(), "{text}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_covers_itself_and_what_is_below_but_no_neighbour_with_a_longer_name() {
+    fn a_scope_covers_itself_and_what_is_below_but_no_sibling_with_a_longer_name() {
         let below = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
         assert!(scope(GROUP).covers(&scope(&below.to_lowercase())));
         assert!(scope("/").covers(&scope(&below)));
@@ -248,7 +248,7 @@ mod tests {
             &"/x".repeat(1000),
         ];
         for text in bad {
-            assert!(text.parse::<RoleScope>().is_err(), "{text:?} must be refused");
+            assert!(text.parse::<RoleScope>().is_err(), "{text:?} must be rejected");
         }
     }
 }

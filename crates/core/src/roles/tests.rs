@@ -8,7 +8,7 @@ const READER: &str = "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1";
 const OWNER: &str = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
 const BY_HAND: &str = "b0000000-0000-4000-8000-000000000001";
 
-/// An identity that asks for roles, and what there is in Azure.
+/// An identity that requests roles, and the assignments in Azure.
 #[derive(Clone)]
 struct World {
     wanted: Vec<Entry>,
@@ -63,7 +63,7 @@ fn record(role: &str, assignment: &Assignment, origin: CredentialOrigin) -> Reco
 }
 
 impl World {
-    fn asking(entries: &[Entry]) -> Self {
+    fn requesting(entries: &[Entry]) -> Self {
         let mut world = Self {
             wanted: entries.to_vec(),
             records: Vec::new(),
@@ -77,7 +77,7 @@ impl World {
         world
     }
 
-    /// Looks up what has to be known: one role that may be given by name or GUID, and one that may not.
+    /// Looks up the definitions: an allowed role by name or GUID, and one that is not allowed.
     fn look_up(&mut self) {
         for lookup in lookups(&self.inputs()) {
             let found = match lookup.role.as_str() {
@@ -120,7 +120,7 @@ impl World {
         self.observed.existing.clone().unwrap().unwrap()
     }
 
-    /// Does what the plan says, as Azure would.
+    /// Applies the plan.
     fn apply(&mut self) {
         let decided = self.decide();
         let mut existing = self.existing();
@@ -136,8 +136,8 @@ impl World {
 }
 
 #[test]
-fn a_role_that_is_asked_for_is_recorded_and_assigned_and_then_it_is_granted() {
-    let mut world = World::asking(&[entry("Reader", GROUP)]);
+fn a_requested_role_is_recorded_and_assigned_and_then_granted() {
+    let mut world = World::requesting(&[entry("Reader", GROUP)]);
     let first = world.decide();
     let [RoleStep::Put { assignment, description, .. }] = &first.steps[..] else { panic!("{first:?}") };
     assert_eq!(*assignment, ours(GROUP, READER));
@@ -150,9 +150,9 @@ fn a_role_that_is_asked_for_is_recorded_and_assigned_and_then_it_is_granted() {
 }
 
 #[test]
-fn an_equal_assignment_by_hand_is_used_and_never_deleted() {
+fn an_equivalent_assignment_by_hand_is_used_and_never_deleted() {
     let mut world =
-        World::asking(&[entry("Reader", &GROUP.to_uppercase().replace("RESOURCEGROUPS", "resourceGroups"))])
+        World::requesting(&[entry("Reader", &GROUP.to_uppercase().replace("RESOURCEGROUPS", "resourceGroups"))])
             .with(&[by_hand(GROUP, READER)]);
     let decided = world.decide();
     assert_eq!((&decided.steps[..], world.reason()), (&[][..], Some(Reason::Granted)));
@@ -160,68 +160,68 @@ fn an_equal_assignment_by_hand_is_used_and_never_deleted() {
     world.records = decided.records;
     world.wanted.clear();
     assert_eq!(world.decide().steps, []);
-    assert_eq!(world.decide().records, [], "and it is not remembered");
+    assert_eq!(world.decide().records, [], "and it is not recorded");
     world.leaving = true;
     assert!(world.decide().steps.is_empty() && !world.decide().ours_left);
 }
 
 #[test]
-fn an_assignment_on_a_condition_or_elsewhere_is_not_equal() {
+fn an_assignment_with_a_condition_or_in_another_scope_is_not_equivalent() {
     let limited = Assignment { condition: Some("@Resource…".to_owned()), ..by_hand(GROUP, READER) };
     let elsewhere = by_hand(&format!("{GROUP}2"), READER);
     let above = by_hand("/", READER);
     let another = Assignment { principal: BY_HAND.to_owned(), ..by_hand(GROUP, READER) };
     for found in [limited, elsewhere, above, another, by_hand(GROUP, OWNER)] {
-        let world = World::asking(&[entry("Reader", GROUP)]).with(std::slice::from_ref(&found));
+        let world = World::requesting(&[entry("Reader", GROUP)]).with(std::slice::from_ref(&found));
         let steps = world.decide().steps;
         assert!(matches!(&steps[..], [RoleStep::Put { .. }]), "{found:?}: {steps:?}");
     }
 }
 
 #[test]
-fn what_is_not_asked_for_any_more_goes_if_it_is_ours() {
+fn an_assignment_that_is_no_longer_requested_is_deleted_if_it_is_ours() {
     let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
     let (mine, foreign) = (ours(&account, READER), by_hand(&account, READER));
-    let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER), mine.clone(), foreign]);
+    let mut world = World::requesting(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER), mine.clone(), foreign]);
     assert_eq!(world.decide().steps, [RoleStep::Delete(mine)]);
-    assert_eq!(world.decide().lacking, None, "a role too many keeps nobody waiting");
+    assert_eq!(world.decide().lacking, None, "an extra role delays no pod");
     world.apply();
     assert_eq!(world.existing().len(), 2);
 }
 
 #[test]
-fn what_was_made_for_another_owner_or_by_another_cluster_stays() {
+fn assignments_of_other_owners_and_clusters_are_kept() {
     let of = |cluster_id: &str, owner_uid: &str| {
         let other = Maker { cluster_id, previous_id: None, owner_uid };
         Assignment { name: other.name(&GROUP.parse().unwrap(), PRINCIPAL, READER), ..ours(GROUP, READER) }
     };
-    let mut world = World::asking(&[]).with(&[of("another", "uid"), of("cluster", "another")]);
+    let mut world = World::requesting(&[]).with(&[of("another", "uid"), of("cluster", "another")]);
     world.records = vec![record("x", &ours(GROUP, OWNER), CredentialOrigin::Created)];
     assert_eq!(world.decide().steps, []);
 }
 
 #[test]
-fn a_role_with_which_an_identity_could_get_at_more_is_refused_and_taken_back() {
+fn an_escalating_role_is_rejected_and_unassigned() {
     for named in ["Owner", "OWNER", OWNER, &OWNER.to_uppercase()] {
-        let world = World::asking(&[entry(named, GROUP)]).with(&[ours(GROUP, OWNER)]);
+        let world = World::requesting(&[entry(named, GROUP)]).with(&[ours(GROUP, OWNER)]);
         assert_eq!(world.reason(), Some(Reason::RoleNotAllowed), "{named}");
         assert_eq!(world.decide().steps, [RoleStep::Delete(ours(GROUP, OWNER))]);
         assert!(world.decide().lacking.is_some());
     }
-    let mut allowed = World::asking(&[entry("Owner", GROUP)]);
+    let mut allowed = World::requesting(&[entry("Owner", GROUP)]);
     allowed.policy = Some(RolePolicy { allowed_roles: [OWNER.to_owned()].into(), ..RolePolicy::default() });
     assert_eq!(allowed.decide().steps.len(), 1);
 }
 
 #[test]
-fn a_refused_role_does_not_keep_the_others_from_being_given() {
-    let world = World::asking(&[entry("Owner", GROUP), entry("Reader", GROUP)]);
+fn a_rejected_role_does_not_block_the_others() {
+    let world = World::requesting(&[entry("Owner", GROUP), entry("Reader", GROUP)]);
     assert!(matches!(&world.decide().steps[..], [RoleStep::Put { assignment, .. }] if assignment.role == READER));
     assert_eq!(world.reason(), Some(Reason::RoleNotAllowed));
 }
 
 #[test]
-fn a_scope_that_is_too_wide_or_none_at_all_is_not_even_looked_at() {
+fn a_scope_that_is_too_wide_or_invalid_is_never_queried() {
     let subscription = GROUP.split("/resourceGroups").next().unwrap();
     for (scope, reason) in [
         ("/", Reason::RoleNotAllowed),
@@ -232,15 +232,15 @@ fn a_scope_that_is_too_wide_or_none_at_all_is_not_even_looked_at() {
         (&format!("{GROUP}%2f.."), Reason::InvalidSpec),
         (&format!("{GROUP}/"), Reason::InvalidSpec),
     ] {
-        let world = World::asking(&[entry("Reader", scope)]);
+        let world = World::requesting(&[entry("Reader", scope)]);
         assert_eq!((world.reason(), world.decide().steps), (Some(reason), vec![]), "{scope}");
         assert!(lookups(&world.inputs()).is_empty() && roots(&world.inputs()).is_empty(), "{scope}");
     }
 }
 
 #[test]
-fn a_switch_that_is_off_stops_everything() {
-    let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
+fn nothing_is_assigned_or_deleted_while_role_assignments_are_disabled() {
+    let mut world = World::requesting(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
     world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
     world.policy = None;
     world.wanted[0].role_definition = "Another".to_owned();
@@ -251,10 +251,10 @@ fn a_switch_that_is_off_stops_everything() {
 }
 
 #[test]
-fn while_a_role_is_not_known_nothing_is_taken_away() {
+fn nothing_is_deleted_while_a_role_definition_is_unknown() {
     let failure = Failure { reason: Reason::AzureUnavailable, message: "down".to_owned(), retry_after: None };
     for answer in [None, Some(Err(failure))] {
-        let mut world = World::asking(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
+        let mut world = World::requesting(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER)]);
         world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
         world.observed.definitions.clear();
         if let Some(answer) = answer {
@@ -264,17 +264,17 @@ fn while_a_role_is_not_known_nothing_is_taken_away() {
         assert_eq!(decided.steps, []);
         assert!(decided.ours_left && decided.records.len() == 1 && decided.lacking.is_some());
         world.was_ready = true;
-        assert_eq!(world.reason(), Some(Reason::Granted), "what was confirmed before still stands");
+        assert_eq!(world.reason(), Some(Reason::Granted), "what was confirmed before still applies");
         world.observed.existing = None;
         assert_eq!(world.reason(), Some(Reason::Granted));
         world.wanted.push(entry("Reader", &format!("{GROUP}2")));
-        assert_ne!(world.reason(), Some(Reason::Granted), "not for what is new");
+        assert_ne!(world.reason(), Some(Reason::Granted), "not for a new entry");
     }
 }
 
 #[test]
-fn a_failed_write_is_told_with_the_role_and_the_scope() {
-    let mut world = World::asking(&[entry("Reader", GROUP)]);
+fn a_failed_write_is_reported_with_the_role_and_the_scope() {
+    let mut world = World::requesting(&[entry("Reader", GROUP)]);
     let failure = Failure { reason: Reason::Forbidden, message: "lacks it".to_owned(), retry_after: None };
     world.observed.write_failures.insert(ours(GROUP, READER).name, failure);
     let verdict = world.decide().lacking.unwrap();
@@ -287,12 +287,12 @@ fn a_failed_write_is_told_with_the_role_and_the_scope() {
 }
 
 #[test]
-fn when_the_identity_was_made_anew_the_former_assignment_is_remembered_until_it_is_gone() {
+fn after_the_identity_was_recreated_the_former_assignment_is_recorded_until_it_is_deleted() {
     let former = Assignment { principal: BY_HAND.to_owned(), ..ours(GROUP, READER) };
     let former = Assignment { name: maker().name(&GROUP.parse().unwrap(), BY_HAND, READER), ..former };
-    let mut world = World::asking(&[entry("Reader", GROUP)]);
+    let mut world = World::requesting(&[entry("Reader", GROUP)]);
     world.records = vec![record("Reader", &former, CredentialOrigin::Created)];
-    assert_eq!(unlisted(&world.inputs(), &[]).len(), 1, "it is asked for by its name");
+    assert_eq!(unlisted(&world.inputs(), &[]).len(), 1, "it is read by its name");
     let mut world = world.with(&[former]);
     let decided = world.decide();
     let keys: BTreeSet<_> = decided.records.iter().map(|one| (&one.role_definition, &one.scope)).collect();
@@ -303,10 +303,10 @@ fn when_the_identity_was_made_anew_the_former_assignment_is_remembered_until_it_
 }
 
 #[test]
-fn a_list_covers_each_scope_once() {
+fn each_scope_is_listed_once() {
     let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
     let other = format!("{GROUP}-2");
-    let mut world = World::asking(&[entry("Reader", &account), entry("Owner", GROUP), entry("Reader", &other)]);
+    let mut world = World::requesting(&[entry("Reader", &account), entry("Owner", GROUP), entry("Reader", &other)]);
     let shown = |world: &World| roots(&world.inputs()).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(shown(&world), [GROUP, &other]);
     let subscription = GROUP.split("/resourceGroups").next().unwrap();
@@ -317,8 +317,8 @@ fn a_list_covers_each_scope_once() {
 }
 
 #[test]
-fn nothing_asked_for_and_nothing_recorded_says_nothing() {
-    let decided = World::asking(&[]).with(&[by_hand(GROUP, READER)]).decide();
+fn without_requests_and_records_there_is_no_condition() {
+    let decided = World::requesting(&[]).with(&[by_hand(GROUP, READER)]).decide();
     assert!(decided.steps.is_empty() && decided.verdict.is_none() && !decided.ours_left);
 }
 
@@ -348,7 +348,7 @@ fn any_assignment() -> impl Strategy<Value = Assignment> {
 
 proptest! {
     #[test]
-    fn a_plan_that_was_carried_out_leaves_nothing_to_do_and_nothing_foreign_touched(
+    fn an_applied_plan_leaves_nothing_to_do_and_foreign_assignments_unchanged(
         entries in prop::collection::vec((any_role(), any_scope()), 0..5),
         existing in prop::collection::vec(any_assignment(), 0..6),
         leaving in any::<bool>(),
@@ -356,7 +356,7 @@ proptest! {
         let mut entries: Vec<Entry> = entries.iter().map(|(role, scope)| entry(role, scope)).collect();
         entries.sort();
         entries.dedup();
-        let mut world = World::asking(&entries).with(&existing);
+        let mut world = World::requesting(&entries).with(&existing);
         world.leaving = leaving;
         world.records = vec![record("x", &ours(GROUP, READER), CredentialOrigin::Created)];
         let foreign: Vec<_> = existing.iter().filter(|one| !maker().made(one)).cloned().collect();

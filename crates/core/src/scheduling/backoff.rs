@@ -1,4 +1,4 @@
-//! How long to wait before a reconcile is tried again.
+//! How long to wait before a failed reconcile is retried.
 
 use std::time::Duration;
 
@@ -6,12 +6,10 @@ use ensign_api::conditions::{Reason, Severity};
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
-/// Somebody has to act first; a look now and then notices that somebody did.
+/// Someone has to act first; retries only detect that.
 const TERMINAL: Duration = Duration::from_secs(60);
 
-/// The wait after `attempt` failures in a row (from 0). `share` in 0..1 spreads the waits of many keys.
-///
-/// Azure's own wish is the least.
+/// The delay after `attempt` failures in a row (from 0), with jitter by `share`, in 0..1. At least `retry_after`.
 pub fn delay(reason: Reason, attempt: u32, retry_after: Option<Duration>, share: f64) -> Duration {
     let first = match reason.severity() {
         Severity::Terminal => TERMINAL,
@@ -19,33 +17,33 @@ pub fn delay(reason: Reason, attempt: u32, retry_after: Option<Duration>, share:
     };
     let capped = first.saturating_mul(2_u32.saturating_pow(attempt.min(16))).min(LONGEST);
     let spread = match reason {
-        // Another program waits for the same identity and may have begun at the same moment: small differences would not
-        // keep the two apart.
+        // Another program retries on the same identity, possibly since the same moment: a small jitter would not separate
+        // the two.
         Reason::ConcurrentWrites => capped.mul_f64(0.5 + 0.5 * share.clamp(0.0, 1.0)),
         _ => jitter(capped, share),
     };
     spread.max(retry_after.unwrap_or_default())
 }
 
-/// A period, spread by ± 10 %.
+/// A duration with a jitter of ± 10 %.
 fn jitter(period: Duration, share: f64) -> Duration {
     period.mul_f64(0.9 + 0.2 * share.clamp(0.0, 1.0))
 }
 
-/// Where the spread of one process comes from. Two controllers that wait for the same identity, in one cluster or in two,
-/// must not wait equally long each time.
+/// The source of a process's jitter. Two controllers that retry on the same identity, in the same cluster or in two, must
+/// not wait equally long each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spread(u64);
 
 impl Spread {
-    /// The spread of a process with this seed, which should be its own.
+    /// The jitter for this seed, which should be unique to the process.
     pub fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number in 0..1 that differs between processes, keys and attempts, and is the same when computed again.
+    /// A number in 0..1 that depends only on process, key and attempt.
     pub fn share(self, key: &str, attempt: u64) -> f64 {
-        // FNV-1a, then a finishing step of splitmix64: spreads, no more.
+        // FNV-1a, then the finalizer of splitmix64: well distributed, not cryptographic.
         let seed = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64 ^ mix(self.0), |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -65,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_and_are_capped() {
+    fn delays_grow_and_are_capped() {
         let wait = |attempt| delay(Reason::AzureUnavailable, attempt, None, 0.5);
         assert_eq!(wait(0), Duration::from_secs(1));
         assert_eq!(wait(3), Duration::from_secs(8));
@@ -73,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_out_before_azure_allows_it() {
+    fn retry_after_is_the_minimum() {
         let asked = Duration::from_secs(77);
         assert_eq!(delay(Reason::Throttled, 0, Some(asked), 0.0), asked);
     }
 
     #[test]
-    fn terminal_problems_are_looked_at_slowly() {
+    fn terminal_problems_are_retried_slowly() {
         assert!(delay(Reason::Forbidden, 0, None, 0.0) >= Duration::from_secs(54));
     }
 
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_spread_over_the_whole() {
+    fn shares_are_uniformly_distributed() {
         let mut counts = [0; 10];
         for key in 0..1000 {
             let share = Spread::seeded(7).share(&format!("key-{key}"), 0);
@@ -103,10 +101,10 @@ mod tests {
         assert!(counts.iter().all(|count| (60..=140).contains(count)), "{counts:?}");
     }
 
-    /// A write that takes 200 ms, twice at a time: how often two writers meet again before both are through.
+    /// Two concurrent writes that take 200 ms: how often they collide before both succeed.
     #[test]
-    fn two_writers_that_met_part_soon() {
-        let meetings = |one: Spread, other: Spread| {
+    fn two_writers_that_collide_diverge_soon() {
+        let collisions = |one: Spread, other: Spread| {
             (0..20).find(|attempt| {
                 let wait = |spread: Spread| {
                     delay(Reason::ConcurrentWrites, *attempt, None, spread.share("x", (*attempt).into()))
@@ -115,9 +113,9 @@ mod tests {
             })
         };
         for seed in 0..200 {
-            let met = meetings(Spread::seeded(seed), Spread::seeded(seed + 1000));
-            assert!(met.is_some_and(|met| met <= 6), "{seed}: {met:?}");
+            let count = collisions(Spread::seeded(seed), Spread::seeded(seed + 1000));
+            assert!(count.is_some_and(|count| count <= 6), "{seed}: {count:?}");
         }
-        assert_eq!(meetings(Spread::seeded(1), Spread::seeded(1)), None, "as two with one seed would for ever");
+        assert_eq!(collisions(Spread::seeded(1), Spread::seeded(1)), None, "with the same seed they always collide");
     }
 }

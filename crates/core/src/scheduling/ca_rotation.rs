@@ -1,4 +1,4 @@
-//! When the webhook's own certificates are replaced, and in which order.
+//! Rotation of the webhook's own certificates: when, and in which order.
 //!
 //! ```text
 //! trusted    [A]          [A, B]         [B, A]         [B]
@@ -6,36 +6,36 @@
 //!          ── prepare ──► ── switch ──► ── prune ──►
 //! ```
 //!
-//! A successor is trusted before it signs, and its predecessor until long after it signed last: at no time does anybody
-//! who is served a certificate not trust it, whichever replica serves it.
+//! A successor is trusted before it signs, and its predecessor until long after it last signed. So clients always trust
+//! the certificate that they are served, whichever replica serves it.
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
-/// How long an authority is valid.
+/// How long a CA is valid.
 pub const AUTHORITY_VALIDITY: Duration = Duration::from_secs(10 * 365 * SECONDS_PER_DAY);
 /// How long a leaf is valid.
 pub const LEAF_VALIDITY: Duration = Duration::from_secs(90 * SECONDS_PER_DAY);
 /// A leaf with less than this left is replaced.
 pub const RENEW_LEAF_BEFORE: Duration = Duration::from_secs(30 * SECONDS_PER_DAY);
-/// An authority with less than this left gets a successor: time for everything to go wrong and be noticed.
+/// A CA with less than this left gets a successor, early enough to notice and fix a failed rotation.
 pub const SUCCEED_BEFORE: Duration = Duration::from_secs(365 * SECONDS_PER_DAY);
-/// An authority with less than this left hands over, even to a successor that was not seen to be trusted.
+/// A CA with less than this left hands over, even to a successor that was not seen to be trusted.
 const HAND_OVER_BEFORE: Duration = RENEW_LEAF_BEFORE;
-/// Certificates are valid from a little before they were made, for clients whose clocks are behind.
+/// Certificates are valid from this long before they are issued, for clients whose clocks are behind.
 pub const BACKDATED: Duration = Duration::from_secs(60 * 60);
-/// A predecessor is trusted for so long after the present leaf was made. A replica that did not hear of that leaf within
-/// a day has heard of nothing else either.
+/// A predecessor is trusted for this long after the current leaf was issued. A replica that has not picked up that leaf
+/// within a day picks up no other changes either.
 const PRUNE_AFTER: Duration = Duration::from_secs(SECONDS_PER_DAY);
 
-/// From when to when a certificate is valid.
+/// The validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// The first moment.
+    /// Not before.
     pub since: Timestamp,
-    /// The last one.
+    /// Not after.
     pub until: Timestamp,
 }
 
@@ -46,51 +46,51 @@ impl Validity {
     }
 }
 
-/// The authorities as they stand.
+/// The current certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaState {
     /// The leaf that is served.
     pub leaf: Validity,
-    /// The authority that signs.
+    /// The CA that signs.
     pub authority: Validity,
-    /// Whether its successor is prepared, and if so, for how long everybody has been seen to trust it.
+    /// The trust in its successor, if one is prepared.
     pub successor: Option<Trust>,
     /// Whether predecessors are still trusted.
     pub predecessors: bool,
-    /// Whether somebody asked for a new authority.
+    /// Whether a rotation was requested.
     pub asked: bool,
 }
 
-/// What is known of the trust in a successor.
+/// Whether clients trust a successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Nothing, or that it is not trusted.
+    /// They do not, or it is not known.
     None,
-    /// It has been trusted for so long.
+    /// They have trusted it for this long.
     Since(Duration),
 }
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationStep {
-    /// All is well.
+    /// Nothing to do.
     Keep,
-    /// Make a successor and have it trusted.
+    /// Create a successor and add it to the trusted CAs.
     Prepare,
     /// Let the successor sign a new leaf.
     Switch,
-    /// Trust the predecessors no more.
+    /// Remove the predecessors from the trusted CAs.
     Prune,
 }
 
-/// The next step at this time. `propagation` is how long API servers may take to act on what was written.
-pub fn step(standing: &CaState, now: Timestamp, propagation: Duration) -> RotationStep {
-    let ends_within = |left: Duration| standing.authority.until.duration_since(now) < signed(left);
-    match standing.successor {
+/// The next step at this time. `propagation` is how long API servers may take to pick up a written CA bundle.
+pub fn step(state: &CaState, now: Timestamp, propagation: Duration) -> RotationStep {
+    let ends_within = |left: Duration| state.authority.until.duration_since(now) < signed(left);
+    match state.successor {
         Some(Trust::Since(trusted)) if trusted >= propagation => RotationStep::Switch,
         Some(_) if ends_within(HAND_OVER_BEFORE) => RotationStep::Switch,
-        None if standing.asked || ends_within(SUCCEED_BEFORE) => RotationStep::Prepare,
-        None if standing.predecessors && now.duration_since(standing.leaf.since) >= signed(BACKDATED + PRUNE_AFTER) => {
+        None if state.asked || ends_within(SUCCEED_BEFORE) => RotationStep::Prepare,
+        None if state.predecessors && now.duration_since(state.leaf.since) >= signed(BACKDATED + PRUNE_AFTER) => {
             RotationStep::Prune
         }
         Some(_) | None => RotationStep::Keep,
@@ -108,12 +108,12 @@ mod tests {
     const DAY: Duration = Duration::from_secs(SECONDS_PER_DAY);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn made() -> Timestamp {
+    fn issued() -> Timestamp {
         "2026-06-01T12:00:00Z".parse().unwrap()
     }
 
     fn fresh() -> CaState {
-        let valid = |validity| Validity { since: made() - BACKDATED, until: made() + validity };
+        let valid = |validity| Validity { since: issued() - BACKDATED, until: issued() + validity };
         CaState {
             leaf: valid(LEAF_VALIDITY),
             authority: valid(AUTHORITY_VALIDITY),
@@ -123,78 +123,78 @@ mod tests {
         }
     }
 
-    fn next(standing: CaState, now: Timestamp) -> RotationStep {
-        step(&standing, now, 5 * MINUTE)
+    fn next(state: CaState, now: Timestamp) -> RotationStep {
+        step(&state, now, 5 * MINUTE)
     }
 
     #[test]
-    fn what_is_fresh_is_kept_for_nine_years() {
-        assert_eq!(next(fresh(), made()), RotationStep::Keep);
-        assert_eq!(next(fresh(), made() + 9 * 365 * DAY - MINUTE), RotationStep::Keep);
-        assert_eq!(next(fresh(), made() + 9 * 365 * DAY + MINUTE), RotationStep::Prepare);
+    fn a_new_ca_is_kept_for_nine_years() {
+        assert_eq!(next(fresh(), issued()), RotationStep::Keep);
+        assert_eq!(next(fresh(), issued() + 9 * 365 * DAY - MINUTE), RotationStep::Keep);
+        assert_eq!(next(fresh(), issued() + 9 * 365 * DAY + MINUTE), RotationStep::Prepare);
     }
 
     #[test]
-    fn whoever_asks_for_a_new_authority_gets_one() {
-        assert_eq!(next(CaState { asked: true, ..fresh() }, made()), RotationStep::Prepare);
+    fn a_requested_rotation_prepares_a_successor() {
+        assert_eq!(next(CaState { asked: true, ..fresh() }, issued()), RotationStep::Prepare);
     }
 
     #[test]
-    fn a_successor_signs_only_once_it_has_been_trusted_for_a_while() {
+    fn a_successor_signs_only_after_the_propagation_delay() {
         let with = |trust| CaState { successor: Some(trust), asked: true, ..fresh() };
-        assert_eq!(next(with(Trust::None), made() + 9 * 365 * DAY), RotationStep::Keep);
-        assert_eq!(next(with(Trust::Since(Duration::ZERO)), made()), RotationStep::Keep);
-        assert_eq!(next(with(Trust::Since(4 * MINUTE)), made()), RotationStep::Keep);
-        assert_eq!(next(with(Trust::Since(5 * MINUTE)), made()), RotationStep::Switch);
+        assert_eq!(next(with(Trust::None), issued() + 9 * 365 * DAY), RotationStep::Keep);
+        assert_eq!(next(with(Trust::Since(Duration::ZERO)), issued()), RotationStep::Keep);
+        assert_eq!(next(with(Trust::Since(4 * MINUTE)), issued()), RotationStep::Keep);
+        assert_eq!(next(with(Trust::Since(5 * MINUTE)), issued()), RotationStep::Switch);
     }
 
     #[test]
-    fn an_authority_that_is_about_to_end_hands_over_whatever_is_known() {
+    fn a_ca_that_is_about_to_expire_hands_over_even_if_the_successor_is_not_seen_to_be_trusted() {
         let waiting = CaState { successor: Some(Trust::None), ..fresh() };
-        assert_eq!(next(waiting, made() + (10 * 365 - 31) * DAY), RotationStep::Keep);
-        assert_eq!(next(waiting, made() + (10 * 365 - 29) * DAY), RotationStep::Switch);
+        assert_eq!(next(waiting, issued() + (10 * 365 - 31) * DAY), RotationStep::Keep);
+        assert_eq!(next(waiting, issued() + (10 * 365 - 29) * DAY), RotationStep::Switch);
     }
 
     #[test]
     fn a_predecessor_is_trusted_for_a_day_after_the_switch() {
         let switched = CaState { predecessors: true, ..fresh() };
-        assert_eq!(next(switched, made() + DAY - MINUTE), RotationStep::Keep);
-        assert_eq!(next(switched, made() + DAY), RotationStep::Prune);
+        assert_eq!(next(switched, issued() + DAY - MINUTE), RotationStep::Keep);
+        assert_eq!(next(switched, issued() + DAY), RotationStep::Prune);
     }
 
     #[test]
-    fn a_clock_that_jumps_by_ten_minutes_changes_nothing_that_is_fresh() {
-        for standing in [fresh(), CaState { predecessors: true, ..fresh() }] {
-            for now in [made() - 10 * MINUTE, made() + 10 * MINUTE] {
-                assert_eq!(next(standing, now), RotationStep::Keep);
+    fn a_clock_that_jumps_by_ten_minutes_does_not_affect_new_certificates() {
+        for state in [fresh(), CaState { predecessors: true, ..fresh() }] {
+            for now in [issued() - 10 * MINUTE, issued() + 10 * MINUTE] {
+                assert_eq!(next(state, now), RotationStep::Keep);
             }
         }
     }
 
     #[test]
     fn a_clock_that_is_a_year_behind_changes_nothing() {
-        for standing in [fresh(), CaState { predecessors: true, ..fresh() }] {
-            assert_eq!(next(standing, made() - 365 * DAY), RotationStep::Keep);
+        for state in [fresh(), CaState { predecessors: true, ..fresh() }] {
+            assert_eq!(next(state, issued() - 365 * DAY), RotationStep::Keep);
         }
     }
 
     #[test]
-    fn a_whole_succession_takes_three_writes() {
-        let (mut standing, mut now, mut steps) = (CaState { asked: true, ..fresh() }, made(), Vec::new());
+    fn a_complete_rotation_takes_three_writes() {
+        let (mut state, mut now, mut steps) = (CaState { asked: true, ..fresh() }, issued(), Vec::new());
         for _ in 0..100 {
-            let taken = next(standing, now);
+            let taken = next(state, now);
             match taken {
                 RotationStep::Prepare => {
-                    standing = CaState { successor: Some(Trust::Since(Duration::ZERO)), asked: false, ..standing }
+                    state = CaState { successor: Some(Trust::Since(Duration::ZERO)), asked: false, ..state }
                 }
                 RotationStep::Switch => {
                     let leaf = Validity { since: now - BACKDATED, until: now + LEAF_VALIDITY };
-                    standing = CaState { leaf, successor: None, predecessors: true, ..standing };
+                    state = CaState { leaf, successor: None, predecessors: true, ..state };
                 }
-                RotationStep::Prune => standing.predecessors = false,
+                RotationStep::Prune => state.predecessors = false,
                 RotationStep::Keep => {
                     now += 60 * MINUTE;
-                    if let Some(Trust::Since(trusted)) = &mut standing.successor {
+                    if let Some(Trust::Since(trusted)) = &mut state.successor {
                         *trusted += 60 * MINUTE;
                     }
                 }

@@ -1,50 +1,49 @@
-//! Who leads: decisions over a `Lease` of `coordination.k8s.io/v1`.
+//! Leader election with a `Lease` of `coordination.k8s.io/v1`.
 //!
-//! Why two candidates never both have authority, whatever their wall clocks say and however late answers come:
+//! Why two candidates never lead at the same time, regardless of wall clocks and of how late responses arrive:
 //!
-//! - A leader's authority is counted from the moment *before* it sent a write that succeeded, and ends well before the
-//!   lease does ([`Terms::authority`]).
-//! - A candidate takes a lease only after it has itself seen it unchanged for the lease's whole duration, counted from
-//!   the moment *after* the answer that showed it first. Both count on their own monotonic time, so the times in the
-//!   object are for people only.
-//! - Every write replaces exactly the version that was looked at. The API server refuses it if anybody was faster.
-//! - A `Lease` that is not there says nothing about a leader that may still have authority. Who finds none creates it,
-//!   but leads only after it has stood unchanged for its duration, like any other.
+//! - A leader may act for a limited time, its authority, counted from *before* it sent a write that succeeded. It ends well
+//!   before the lease expires ([`Terms::authority`]).
+//! - A candidate takes a held lease only after it has itself seen it unchanged for the lease's whole duration, counted from
+//!   *after* the response that showed it first. Both use their own monotonic clocks, so the timestamps in the object are
+//!   informational.
+//! - Every write replaces exactly the version that was read. The API server rejects it if another client was faster.
+//! - A `Lease` that does not exist does not prove that there is no leader. A candidate that finds none creates it, but leads
+//!   only after it was unchanged for its duration, like any other.
 //!
-//! One that nobody holds is free at once: its last holder gave it back after its last write, or it was made empty along
-//! with everything else that an install consists of.
+//! A lease without a holder is free immediately: its last holder released it after its last write, or the installer
+//! created it empty.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Monotonic time since some origin of the process.
-pub type Moment = Duration;
+use super::monotonic::Moment;
 
-/// Shortest lease that still leaves room for a request that needs a second try, in seconds.
+/// Minimum lease duration, in seconds. It still allows for one retry of a request.
 pub const MIN_DURATION_SECONDS: u64 = 2;
-/// Longest lease: so long does a crash of the leader go unnoticed.
+/// Maximum lease duration, in seconds: for this long, a crash of the leader may go unnoticed.
 pub const MAX_DURATION_SECONDS: u64 = 600;
 
-/// The times of an election, all derived from the duration of the lease.
+/// The intervals and timeouts of an election, all derived from the lease duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     duration: Duration,
 }
 
 impl Terms {
-    /// The terms of a lease of so many seconds; whoever sets it has to keep to the limits.
+    /// The terms for a lease duration, which is clamped to the limits.
     pub fn new(duration_seconds: u64) -> Self {
         Self { duration: Duration::from_secs(duration_seconds.clamp(MIN_DURATION_SECONDS, MAX_DURATION_SECONDS)) }
     }
 
-    /// How long a lease is good for after it was seen to change.
+    /// How long a lease is valid after it was seen to change.
     pub fn duration(self) -> Duration {
         self.duration
     }
 
-    /// How long a leader may act after it sent a renewal that succeeded. The last third of the lease is for what it has
-    /// sent and given up waiting for to come to rest.
+    /// How long a leader may act after it sent a renewal that succeeded. The last third of the lease is a safety margin for
+    /// requests in flight, whose responses it no longer waits for.
     pub fn authority(self) -> Duration {
         self.duration * 2 / 3
     }
@@ -54,17 +53,17 @@ impl Terms {
         self.duration / 6
     }
 
-    /// How often one who does not lead looks.
+    /// How often a standby reads the lease.
     pub fn look_every(self) -> Duration {
         self.duration / 6
     }
 
-    /// How long one who does not lead finds no lease before it makes one: a leader makes it again sooner.
+    /// How long a standby waits before it creates a missing lease. A leader recreates it sooner.
     pub fn create_after(self) -> Duration {
         self.duration / 3
     }
 
-    /// How soon to try again after a request that failed.
+    /// Delay before the retry of a failed request.
     pub fn retry_after(self) -> Duration {
         self.duration / 15
     }
@@ -74,7 +73,7 @@ impl Terms {
         self.duration / 4
     }
 
-    /// With less authority than this left no write is begun.
+    /// Minimum remaining authority to begin a write.
     pub fn least_for_a_write(self) -> Duration {
         self.duration / 15
     }
@@ -83,26 +82,26 @@ impl Terms {
 /// A lease as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The version of the object.
+    /// The resourceVersion of the object.
     pub version: String,
-    /// Who holds it; nobody after a release.
+    /// Its holder; `None` after a release.
     pub holder: Option<String>,
-    /// How long it is good for after a change, as its holder wrote it.
+    /// How long it is valid after a change, as set by its holder.
     pub duration: Duration,
-    /// How often it changed hands.
+    /// How often the holder changed.
     pub transitions: i32,
 }
 
-/// A lease that can't be understood.
+/// A lease that can't be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// Nobody can tell when it ends.
-    #[error("its holder {holder:?} gave it no duration, so that nobody can tell when it ends")]
+    /// It is unknown when it expires.
+    #[error("its holder {holder:?} set no leaseDurationSeconds, so it is unknown when it expires")]
     NoDuration {
         /// The holder.
         holder: String,
     },
-    /// Not from an API server.
+    /// It does not come from an API server.
     #[error("it has no resourceVersion")]
     NoVersion,
 }
@@ -132,52 +131,52 @@ impl Record {
 pub enum Act {
     /// Read the lease.
     Look,
-    /// Create it, held by this candidate.
+    /// Create it, with this candidate as the holder.
     Create {
-        /// How often it changed hands, as far as is known.
+        /// How often the holder changed, as far as known.
         transitions: i32,
     },
-    /// Replace exactly this version with one that this candidate holds.
+    /// Replace exactly this version, with this candidate as the holder.
     Replace {
-        /// The version that has to stand.
+        /// The version that must be the current one.
         version: String,
-        /// How often it changed hands with this.
+        /// How often the holder changed, including this time.
         transitions: i32,
-        /// Whether it changes hands.
+        /// Whether the holder changes.
         taking: bool,
     },
     /// Nothing before this moment.
     Wait(Moment),
-    /// Authority is over and can't be had back: everything has to stop.
+    /// Leadership is lost for good: everything has to stop.
     Lost(Loss),
 }
 
-/// Why a leader leads no more.
+/// Why a leader lost leadership.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Loss {
     /// No renewal succeeded in time.
     #[error("it could not be renewed in time")]
     NotRenewed,
-    /// Somebody else holds it.
+    /// Another candidate holds the lease.
     #[error("{holder:?} holds it now")]
     Taken {
         /// The holder.
         holder: String,
     },
-    /// Somebody emptied it or wrote this candidate's name into it.
-    #[error("somebody else wrote to it")]
+    /// Another client removed the holder, or set it to this candidate.
+    #[error("another client modified it")]
     Tampered,
 }
 
-/// One who wants to lead, or does.
+/// A candidate for leadership, or the leader.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     identity: String,
     terms: Terms,
     view: View,
-    /// Whether the view has to be refreshed before anything is written.
+    /// Whether the lease has to be read before the next write.
     stale: bool,
-    /// When to act again, unless the lease gets free before.
+    /// When to act again, unless the lease becomes free earlier.
     due: Moment,
     leading: Option<Leading>,
     loss: Option<Loss>,
@@ -185,21 +184,21 @@ pub struct Candidate {
 
 #[derive(Clone, Debug)]
 enum View {
-    Absent { since: Moment },
-    Stands { record: Record, since: Moment },
+    Missing { since: Moment },
+    Exists { record: Record, since: Moment },
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Leading {
-    /// The moment before the last successful write was sent.
+    /// Before the last successful write was sent.
     since: Moment,
     transitions: i32,
 }
 
 impl Candidate {
-    /// A candidate. No other one, not even an earlier life of the same process, may have the same identity.
+    /// A candidate. Its identity must be unique, even among restarts of the same process.
     pub fn new(identity: impl Into<String>, terms: Terms) -> Self {
-        let view = View::Absent { since: Moment::MAX };
+        let view = View::Missing { since: Moment::MAX };
         Self { identity: identity.into(), terms, view, stale: true, due: Moment::ZERO, leading: None, loss: None }
     }
 
@@ -213,24 +212,24 @@ impl Candidate {
         self.terms
     }
 
-    /// The moment at which its authority ends, if it has any.
+    /// When its authority ends, if it leads.
     pub fn authority_ends(&self) -> Option<Moment> {
         let leading = self.leading.filter(|_| self.loss.is_none())?;
         Some(leading.since + self.terms.authority())
     }
 
-    /// Who holds the lease, as far as this candidate has seen.
+    /// The last known holder of the lease.
     pub fn holder(&self) -> Option<&str> {
         match &self.view {
-            View::Stands { record, .. } => record.holder.as_deref(),
-            View::Absent { .. } => None,
+            View::Exists { record, .. } => record.holder.as_deref(),
+            View::Missing { .. } => None,
         }
     }
 
-    /// The lease that this candidate holds and has to give back at its end.
+    /// The lease that this candidate holds, and has to release when it exits.
     pub fn held(&self) -> Option<&Record> {
         match &self.view {
-            View::Stands { record, .. } if record.holder.as_deref() == Some(&self.identity) => Some(record),
+            View::Exists { record, .. } if record.holder.as_deref() == Some(&self.identity) => Some(record),
             _ => None,
         }
     }
@@ -254,9 +253,9 @@ impl Candidate {
         }
         match &self.view {
             _ if self.stale => Act::Look,
-            // Whoever else creates it first waits for longer than this candidate has authority.
-            View::Absent { .. } => Act::Create { transitions: leading.transitions },
-            View::Stands { record, .. } => {
+            // Another candidate that creates it first waits for longer than this one has authority.
+            View::Missing { .. } => Act::Create { transitions: leading.transitions },
+            View::Exists { record, .. } => {
                 Act::Replace { version: record.version.clone(), transitions: leading.transitions, taking: false }
             }
         }
@@ -265,14 +264,14 @@ impl Candidate {
     fn next_as_standby(&self, now: Moment) -> Act {
         let free_at = match &self.view {
             _ if self.stale => None,
-            View::Absent { since } => since.checked_add(self.terms.create_after()),
-            View::Stands { record, .. } if record.holder.is_none() => Some(now),
-            View::Stands { record, since } => since.checked_add(record.duration),
+            View::Missing { since } => since.checked_add(self.terms.create_after()),
+            View::Exists { record, .. } if record.holder.is_none() => Some(now),
+            View::Exists { record, since } => since.checked_add(record.duration),
         };
         if free_at.is_some_and(|at| now >= at) {
             return match &self.view {
-                View::Absent { .. } => Act::Create { transitions: 0 },
-                View::Stands { record, .. } => Act::Replace {
+                View::Missing { .. } => Act::Create { transitions: 0 },
+                View::Exists { record, .. } => Act::Replace {
                     version: record.version.clone(),
                     transitions: record.transitions.saturating_add(1),
                     taking: true,
@@ -282,7 +281,7 @@ impl Candidate {
         if now >= self.due { Act::Look } else { Act::Wait(free_at.map_or(self.due, |at| at.min(self.due))) }
     }
 
-    /// Takes in what a look found; `at` is a moment after the answer came.
+    /// Applies the result of a read; `at` is after the response.
     pub fn saw(&mut self, found: Option<Record>, at: Moment) {
         self.stale = false;
         if let Some(leading) = self.leading {
@@ -290,30 +289,30 @@ impl Candidate {
         }
         self.due = at + self.terms.look_every();
         match (found, &self.view) {
-            (Some(record), View::Stands { record: known, .. }) if *known == record => {}
-            (Some(record), _) => self.view = View::Stands { record, since: at },
-            (None, View::Absent { since }) => self.view = View::Absent { since: at.min(*since) },
-            (None, View::Stands { .. }) => self.view = View::Absent { since: at },
+            (Some(record), View::Exists { record: known, .. }) if *known == record => {}
+            (Some(record), _) => self.view = View::Exists { record, since: at },
+            (None, View::Missing { since }) => self.view = View::Missing { since: at.min(*since) },
+            (None, View::Exists { .. }) => self.view = View::Missing { since: at },
         }
     }
 
-    /// A leader looks only after a write that was refused or had no answer.
+    /// A leader reads only after a write that was rejected or got no response.
     fn saw_as_leader(&mut self, found: Option<Record>, leading: Leading, at: Moment) {
         self.due = at;
         let Some(record) = found else {
-            self.view = View::Absent { since: at };
+            self.view = View::Missing { since: at };
             return;
         };
         match &record.holder {
-            // Its own write, whose answer it did not get, or somebody's label on the object.
+            // Its own write, whose response was lost, or a change of labels by another client.
             Some(holder) if *holder == self.identity && record.transitions == leading.transitions => {}
             Some(holder) if *holder != self.identity => self.loss = Some(Loss::Taken { holder: holder.clone() }),
             _ => self.loss = Some(Loss::Tampered),
         }
-        self.view = View::Stands { record, since: at };
+        self.view = View::Exists { record, since: at };
     }
 
-    /// Takes in that the lease was created; `sent` is before the request, `at` after the answer.
+    /// Applies the creation of the lease; `sent` is before the request, `at` after the response.
     pub fn created(&mut self, stored: Record, sent: Moment, at: Moment) {
         if self.leading.is_some() {
             self.replaced(stored, sent);
@@ -322,21 +321,21 @@ impl Candidate {
         }
     }
 
-    /// Takes in that the lease was replaced; `sent` is before the request.
+    /// Applies the replacement of the lease; `sent` is before the request.
     pub fn replaced(&mut self, stored: Record, sent: Moment) {
         self.leading = Some(Leading { since: sent, transitions: stored.transitions });
-        self.view = View::Stands { record: stored, since: sent };
+        self.view = View::Exists { record: stored, since: sent };
         self.stale = false;
         self.due = sent + self.terms.renew_every();
     }
 
-    /// Takes in that the API server refused a write because the lease is not as it was seen, or that somebody says so.
+    /// The lease changed since it was read: the API server rejected a write, or a watch reported it.
     pub fn behind(&mut self, at: Moment) {
         self.stale = true;
         self.due = at;
     }
 
-    /// Takes in that a request failed or had no answer; whether it was applied is not known.
+    /// A request failed or got no response; it may have been applied.
     pub fn unanswered(&mut self, at: Moment) {
         self.stale = true;
         self.due = at + self.terms.retry_after();

@@ -30,19 +30,19 @@ fn leader(sent: Moment) -> Candidate {
 }
 
 #[test]
-fn a_lease_that_nobody_holds_is_taken_at_once() {
+fn a_lease_without_a_holder_is_taken_immediately() {
     let mut candidate = Candidate::new("me", terms());
     assert_eq!(candidate.next(seconds(0)), Act::Look);
     candidate.saw(Some(free("7")), seconds(1));
     let take = Act::Replace { version: "7".into(), transitions: 4, taking: true };
     assert_eq!(candidate.next(seconds(1)), take);
-    assert_eq!(candidate.authority_ends(), None, "only the answer gives authority");
+    assert_eq!(candidate.authority_ends(), None, "only the response gives authority");
     candidate.replaced(held("8", "me"), seconds(1));
     assert_eq!(candidate.authority_ends(), Some(seconds(11)));
 }
 
 #[test]
-fn a_held_lease_is_taken_only_after_its_whole_duration_unchanged() {
+fn a_held_lease_is_taken_only_after_it_was_unchanged_for_its_whole_duration() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(Some(held("1", "other")), seconds(100));
     candidate.saw(Some(held("1", "other")), seconds(112));
@@ -53,7 +53,7 @@ fn a_held_lease_is_taken_only_after_its_whole_duration_unchanged() {
 }
 
 #[test]
-fn a_renewal_starts_the_wait_anew() {
+fn a_renewal_restarts_the_wait() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(Some(held("1", "other")), seconds(100));
     candidate.saw(Some(held("2", "other")), seconds(114));
@@ -63,7 +63,7 @@ fn a_renewal_starts_the_wait_anew() {
 }
 
 #[test]
-fn the_duration_that_counts_is_the_holders() {
+fn the_holders_lease_duration_applies() {
     let mut candidate = Candidate::new("me", terms());
     let record = Record { duration: 60 * SECOND, ..held("1", "other") };
     candidate.saw(Some(record.clone()), seconds(0));
@@ -73,7 +73,7 @@ fn the_duration_that_counts_is_the_holders() {
 }
 
 #[test]
-fn after_a_refusal_a_candidate_looks_before_it_writes_again() {
+fn after_a_conflict_a_candidate_reads_before_it_writes_again() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(Some(free("1")), seconds(0));
     candidate.behind(seconds(1));
@@ -81,11 +81,11 @@ fn after_a_refusal_a_candidate_looks_before_it_writes_again() {
 }
 
 #[test]
-fn a_missing_lease_is_created_and_leads_to_authority_only_after_a_whole_duration() {
+fn a_missing_lease_is_created_and_gives_leadership_only_after_its_whole_duration() {
     let mut candidate = Candidate::new("me", terms());
     candidate.saw(None, seconds(0));
     candidate.saw(None, seconds(4));
-    assert!(matches!(candidate.next(seconds(4)), Act::Wait(_)), "a leader makes it again itself");
+    assert!(matches!(candidate.next(seconds(4)), Act::Wait(_)), "a leader would recreate it");
     assert_eq!(candidate.next(seconds(5)), Act::Create { transitions: 0 });
     candidate.created(held("1", "me"), seconds(5), seconds(6));
     assert_eq!(candidate.authority_ends(), None);
@@ -95,7 +95,7 @@ fn a_missing_lease_is_created_and_leads_to_authority_only_after_a_whole_duration
 }
 
 #[test]
-fn a_leader_renews_creates_again_what_was_deleted_and_keeps_its_authority() {
+fn a_leader_renews_and_recreates_a_deleted_lease_without_losing_leadership() {
     let mut leader = leader(seconds(0));
     assert_eq!(leader.next(seconds(0)), Act::Wait(terms().renew_every()));
     assert!(matches!(leader.next(seconds(3)), Act::Replace { taking: false, transitions: 3, .. }));
@@ -108,7 +108,7 @@ fn a_leader_renews_creates_again_what_was_deleted_and_keeps_its_authority() {
 }
 
 #[test]
-fn a_leader_whose_renewals_fail_stops_before_the_lease_ends() {
+fn a_leader_whose_renewals_fail_stops_before_the_lease_expires() {
     let mut leader = leader(seconds(0));
     leader.unanswered(seconds(3));
     assert_eq!(leader.next(seconds(4)), Act::Look);
@@ -118,16 +118,16 @@ fn a_leader_whose_renewals_fail_stops_before_the_lease_ends() {
 }
 
 #[test]
-fn a_renewal_whose_answer_was_lost_is_found_again() {
+fn a_renewal_whose_response_was_lost_is_recognized() {
     let mut leader = leader(seconds(0));
     leader.unanswered(seconds(4));
     leader.saw(Some(held("3", "me")), seconds(5));
-    assert_eq!(leader.authority_ends(), Some(seconds(10)), "when it was applied is not known");
+    assert_eq!(leader.authority_ends(), Some(seconds(10)), "it is unknown when it was applied");
     assert!(matches!(leader.next(seconds(5)), Act::Replace { version, .. } if version == "3"));
 }
 
 #[test]
-fn a_leader_that_finds_another_holder_or_a_forged_lease_stops_at_once() {
+fn a_leader_that_finds_another_holder_or_a_modified_lease_stops_immediately() {
     let mut superseded = leader(seconds(0));
     superseded.behind(seconds(3));
     superseded.saw(Some(held("3", "other")), seconds(3));
@@ -142,7 +142,7 @@ fn a_leader_that_finds_another_holder_or_a_forged_lease_stops_at_once() {
 }
 
 #[test]
-fn a_lease_without_a_duration_is_malformed_unless_nobody_holds_it() {
+fn a_lease_without_a_duration_is_malformed_unless_it_has_no_holder() {
     let version = || Some("1".to_owned());
     let holder = Some("x".to_owned());
     assert!(matches!(Record::new(version(), holder.clone(), None, None), Err(Malformed::NoDuration { .. })));
@@ -153,41 +153,45 @@ fn a_lease_without_a_duration_is_malformed_unless_nobody_holds_it() {
 }
 
 #[test]
-fn every_period_fits_into_the_next_longer_one() {
+fn each_interval_fits_into_the_next_longer_one() {
     for duration in [MIN_DURATION_SECONDS, 15, MAX_DURATION_SECONDS] {
         let terms = Terms::new(duration);
         assert!(terms.renew_every() + terms.request_deadline() + terms.retry_after() < terms.authority());
         assert!(terms.renew_every() + terms.retry_after() < terms.create_after());
-        assert!(terms.authority() + terms.request_deadline() < terms.duration(), "a late renewal can't overlap");
+        assert!(
+            terms.authority() + terms.request_deadline() < terms.duration(),
+            "a late renewal can't overlap with another leader"
+        );
         let slow_renewal = terms.renew_every() + terms.request_deadline();
-        assert!(slow_renewal + terms.least_for_a_write() < terms.authority(), "which keeps no write from going out");
+        assert!(slow_renewal + terms.least_for_a_write() < terms.authority(), "a slow renewal blocks no write");
     }
 }
 
-/// A model: an API server, candidates on clocks of their own, and a network that delays, loses and reorders.
+/// A model: an API server, candidates with independent clocks, and a network that delays, loses and reorders messages.
 mod model {
     use super::*;
 
     #[derive(Clone, Debug)]
     pub(crate) struct Run {
-        /// For each candidate: the offset of its monotonic time in ms, and its speed in per mille of real time.
+        /// For each candidate: the offset of its monotonic clock in ms, and its speed in per mille of real time.
         pub(crate) clocks: Vec<(u64, u64)>,
-        /// Decisions of fate, used up one by one.
-        pub(crate) fate: Vec<Fate>,
+        /// What happens, in order.
+        pub(crate) steps: Vec<Step>,
     }
 
     #[derive(Clone, Debug)]
-    pub(crate) struct Fate {
-        /// Whose turn it is.
+    pub(crate) struct Step {
+        /// The candidate that acts.
         who: usize,
         /// How long nothing happens before, in ms.
         pause: u64,
-        /// How long the request travels, and the answer.
+        /// Latency of the request, in ms.
         there: u64,
+        /// Latency of the response, in ms.
         back: u64,
-        /// Whether request or answer get lost.
+        /// Whether the request or the response is lost.
         lost: Lost,
-        /// Whether somebody deletes the lease before.
+        /// Whether another client deletes the lease before.
         deleted: bool,
     }
 
@@ -200,13 +204,13 @@ mod model {
 
     pub(crate) fn any_run() -> impl Strategy<Value = Run> {
         let clock = (0..1_000_000_u64, 900..=1100_u64);
-        let travel = || prop_oneof![6 => 0..300_u64, 1 => 0..20_000_u64];
+        let latency = || prop_oneof![6 => 0..300_u64, 1 => 0..20_000_u64];
         let lost = prop_oneof![12 => Just(Lost::Nothing), 1 => Just(Lost::Request), 1 => Just(Lost::Answer)];
         let pause = prop_oneof![8 => 0..1500_u64, 1 => 0..20_000_u64];
-        let fate = (0..3_usize, pause, travel(), travel(), lost, prop::bool::weighted(0.04))
-            .prop_map(|(who, pause, there, back, lost, deleted)| Fate { who, pause, there, back, lost, deleted });
-        (prop::collection::vec(clock, 3), prop::collection::vec(fate, 1..400))
-            .prop_map(|(clocks, fate)| Run { clocks, fate })
+        let step = (0..3_usize, pause, latency(), latency(), lost, prop::bool::weighted(0.04))
+            .prop_map(|(who, pause, there, back, lost, deleted)| Step { who, pause, there, back, lost, deleted });
+        (prop::collection::vec(clock, 3), prop::collection::vec(step, 1..400))
+            .prop_map(|(clocks, steps)| Run { clocks, steps })
     }
 
     struct Actor {
@@ -229,7 +233,7 @@ mod model {
         }
     }
 
-    /// What is under way, by the real time at which it arrives.
+    /// A message in flight.
     enum Arrival {
         AtServer { who: usize, request: Request, back: u64, lost: Lost },
         AtCandidate { who: usize, request: u64, answer: Answer },
@@ -239,7 +243,7 @@ mod model {
     enum Answer {
         Found(Option<Record>),
         Stored(Record),
-        Refused,
+        Rejected,
     }
 
     #[derive(Default)]
@@ -250,15 +254,15 @@ mod model {
 
     impl Server {
         fn apply(&mut self, act: &Act, identity: &str) -> Answer {
-            let (stands, transitions) = match act {
+            let (applies, transitions) = match act {
                 Act::Create { transitions } => (self.lease.is_none(), *transitions),
                 Act::Replace { version, transitions, .. } => {
                     (self.lease.as_ref().is_some_and(|lease| lease.version == *version), *transitions)
                 }
                 _ => return Answer::Found(self.lease.clone()),
             };
-            if !stands {
-                return Answer::Refused;
+            if !applies {
+                return Answer::Rejected;
             }
             self.version += 1;
             let holder = Some(identity.to_owned());
@@ -269,7 +273,7 @@ mod model {
         }
     }
 
-    /// Runs the model; answers how often somebody came to lead.
+    /// Runs the model. Returns how often a candidate became the leader.
     pub(crate) fn play(run: &Run) -> Result<u32, TestCaseError> {
         let actor = |(index, (offset, speed)): (usize, &(u64, u64))| Actor {
             candidate: Candidate::new(format!("candidate-{index}"), terms()),
@@ -279,12 +283,12 @@ mod model {
         };
         let mut actors: Vec<Actor> = run.clocks.iter().enumerate().map(actor).collect();
         let mut server = Server::default();
-        let mut under_way: BTreeMap<(u64, u64), Arrival> = BTreeMap::new();
+        let mut in_flight: BTreeMap<(u64, u64), Arrival> = BTreeMap::new();
         let (mut real, mut ids, mut led) = (0_u64, 0_u64, 0_u32);
         let mut leaders = Vec::new();
-        for fate in &run.fate {
-            let until = real + fate.pause;
-            while let Some(entry) = under_way.first_entry().filter(|entry| entry.key().0 <= until) {
+        for step in &run.steps {
+            let until = real + step.pause;
+            while let Some(entry) = in_flight.first_entry().filter(|entry| entry.key().0 <= until) {
                 real = entry.key().0;
                 match entry.remove() {
                     Arrival::AtServer { who, request, back, lost } => {
@@ -292,42 +296,42 @@ mod model {
                         if lost == Lost::Nothing {
                             ids += 1;
                             let arrival = Arrival::AtCandidate { who, request: request.id, answer };
-                            under_way.insert((real + back, ids), arrival);
+                            in_flight.insert((real + back, ids), arrival);
                         }
                     }
-                    Arrival::AtCandidate { who, request, answer } => hear(&mut actors[who], real, request, answer),
+                    Arrival::AtCandidate { who, request, answer } => receive(&mut actors[who], real, request, answer),
                     Arrival::Deadline { who, request } => give_up(&mut actors[who], real, request),
                 }
                 check(&actors, real, &mut leaders, &mut led)?;
             }
             real = until;
             check(&actors, real, &mut leaders, &mut led)?;
-            if fate.deleted {
+            if step.deleted {
                 server.lease = None;
             }
-            let actor = &mut actors[fate.who];
+            let actor = &mut actors[step.who];
             let now = actor.local(real);
             if actor.busy.is_some() {
                 continue;
             }
             match actor.candidate.next(now) {
                 Act::Wait(_) => {}
-                // A process that has lost ends, and another one starts in its place.
+                // A process that lost leadership exits, and another one starts in its place.
                 Act::Lost(_) => {
                     ids += 1;
-                    actor.candidate = Candidate::new(format!("candidate-{}-{ids}", fate.who), terms());
+                    actor.candidate = Candidate::new(format!("candidate-{}-{ids}", step.who), terms());
                 }
                 act => {
                     ids += 1;
                     let request = Request { act, sent: now, id: ids };
                     actor.busy = Some(request.clone());
-                    // The deadline runs on the candidate's own time.
+                    // The deadline is measured by the candidate's clock.
                     let patience = u64::try_from(terms().request_deadline().as_millis()).unwrap() * 1000 / actor.speed;
-                    under_way.insert((real + patience, ids), Arrival::Deadline { who: fate.who, request: request.id });
-                    if fate.lost != Lost::Request {
+                    in_flight.insert((real + patience, ids), Arrival::Deadline { who: step.who, request: request.id });
+                    if step.lost != Lost::Request {
                         ids += 1;
-                        let arrival = Arrival::AtServer { who: fate.who, request, back: fate.back, lost: fate.lost };
-                        under_way.insert((real + fate.there, ids), arrival);
+                        let arrival = Arrival::AtServer { who: step.who, request, back: step.back, lost: step.lost };
+                        in_flight.insert((real + step.there, ids), arrival);
                     }
                 }
             }
@@ -335,14 +339,14 @@ mod model {
         Ok(led)
     }
 
-    fn hear(actor: &mut Actor, real: u64, request: u64, answer: Answer) {
+    fn receive(actor: &mut Actor, real: u64, request: u64, answer: Answer) {
         let now = actor.local(real);
         let Some(Request { act, sent, .. }) = actor.busy.take_if(|busy| busy.id == request) else { return };
         match (answer, act) {
             (Answer::Found(found), _) => actor.candidate.saw(found, now),
             (Answer::Stored(stored), Act::Create { .. }) => actor.candidate.created(stored, sent, now),
             (Answer::Stored(stored), _) => actor.candidate.replaced(stored, sent),
-            (Answer::Refused, _) => actor.candidate.behind(now),
+            (Answer::Rejected, _) => actor.candidate.behind(now),
         }
     }
 
@@ -368,7 +372,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn two_candidates_never_both_have_authority(run in model::any_run()) {
+    fn two_candidates_never_lead_at_the_same_time(run in model::any_run()) {
         model::play(&run)?;
     }
 }

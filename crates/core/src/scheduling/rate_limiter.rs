@@ -1,184 +1,83 @@
-//! Which requests may go out to Azure now: none during a pause, and none beyond the limits.
+//! Which requests may be sent to Azure now: none during a pause, and none beyond the rate limits.
 //!
 //! ```text
-//! a request under an identity ─► pauses of the identity, its subscription, the tenant
-//!                             ─► a token of each of the three
-//!                             ─► goes out, or learns when to come again
+//! a request for an identity ─► pauses of the identity, its subscription, the tenant
+//!                           ─► a token of each of the three
+//!                           ─► is sent, or gets the time after which to retry
 //! ```
 //!
-//! Who is told when to come again has a promise: a place in line, in which those who come later do not push in. Many
-//! identities that wait for one subscription so come back one by one, at the rate at which tokens do. Promises are
-//! manners and no more. What goes out always takes its token at that moment, so that the limits hold whatever becomes
-//! of them.
+//! A request that has to be retried gets a reservation: a place in a queue that later requests do not overtake. So many
+//! identities that wait for the same subscription are retried one by one, at its rate. Reservations are advisory; the
+//! limits hold regardless, because a request takes its tokens at the moment it is sent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::leader_election::Moment;
+use super::monotonic::Moment;
+pub use super::rate_limits::{PerKind, RateLimits, RequestKind};
 use super::token_bucket::{Bucket, Rate};
 use crate::failure::Failure;
 use ensign_api::ArmId;
 use ensign_api::conditions::Reason;
 
-/// Who waits for several tokens comes back when so many are there: each time costs a list too.
+/// Maximum number of tokens that a request for several of them waits for. Each retry costs a list, too.
 const BATCH: u32 = 5;
-/// Who does not come within this time after its moment has lost its place in line.
-const PROMISE: Duration = Duration::from_secs(60);
-/// From so many identities on, those that nobody asks about are forgotten now and then.
+/// A reservation expires this long after its time.
+const RESERVATION_LIFETIME: Duration = Duration::from_secs(60);
+/// From this number of identities on, idle ones are removed periodically.
 const SWEEP: usize = 1024;
 
-/// What a request is to the limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKind {
-    /// Reading one resource.
-    Get,
-    /// Reading a list.
-    List,
-    /// Creating, changing or deleting.
-    Write,
-}
-
-impl RequestKind {
-    /// Every kind that is meant where Azure speaks of reads, or of writes.
-    fn alike(self) -> &'static [Self] {
-        match self {
-            Self::Get | Self::List => &[Self::Get, Self::List],
-            Self::Write => &[Self::Write],
-        }
-    }
-}
-
-/// One of something for each kind of request.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct PerKind<T> {
-    /// Of [`RequestKind::Get`].
-    pub get: T,
-    /// Of [`RequestKind::List`].
-    pub list: T,
-    /// Of [`RequestKind::Write`].
-    pub write: T,
-}
-
-impl<T> PerKind<T> {
-    /// That of a kind.
-    pub fn of(&self, kind: RequestKind) -> &T {
-        match kind {
-            RequestKind::Get => &self.get,
-            RequestKind::List => &self.list,
-            RequestKind::Write => &self.write,
-        }
-    }
-
-    fn of_mut(&mut self, kind: RequestKind) -> &mut T {
-        match kind {
-            RequestKind::Get => &mut self.get,
-            RequestKind::List => &mut self.list,
-            RequestKind::Write => &mut self.write,
-        }
-    }
-}
-
-impl PerKind<Rate> {
-    fn scaled(self, share: f64) -> Self {
-        Self { get: self.get.scaled(share), list: self.list.scaled(share), write: self.write.scaled(share) }
-    }
-}
-
-/// How fast requests may go out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RateLimits {
-    /// Under one identity.
-    pub identity: PerKind<Rate>,
-    /// Under one subscription.
-    pub subscription: PerKind<Rate>,
-    /// All together.
-    pub tenant: PerKind<Rate>,
-}
-
-impl RateLimits {
-    /// What Azure publishes for managed identities. It says nothing of bursts: those are chosen so that a new identity's
-    /// 20 credentials go out at once, and that reads together stay within the 250 that Resource Manager takes.
-    pub const PUBLISHED: Self = Self {
-        identity: PerKind { get: Rate::known(20, 0.5), list: Rate::known(20, 0.25), write: Rate::known(20, 0.25) },
-        subscription: PerKind {
-            get: Rate::known(100, 10.0),
-            list: Rate::known(150, 5.0),
-            write: Rate::known(200, 2.0),
-        },
-        tenant: PerKind { get: Rate::known(300, 30.0), list: Rate::known(450, 15.0), write: Rate::known(1000, 10.0) },
-    };
-
-    /// This cluster's share of what many clusters use together: subscriptions and the tenant. An identity's own limits
-    /// are not divided, because all clusters together have no more than its 20 credentials to write.
-    #[must_use]
-    pub fn shared(self, share: f64) -> Self {
-        Self {
-            identity: self.identity,
-            subscription: self.subscription.scaled(share),
-            tenant: self.tenant.scaled(share),
-        }
-    }
-
-    /// The most tokens that can ever be there at once.
-    fn most(&self, kind: RequestKind) -> u32 {
-        let rates = [&self.identity, &self.subscription, &self.tenant];
-        rates.into_iter().map(|rates| rates.of(kind).burst()).min().unwrap_or(1)
-    }
-}
-
-/// For what Azure asked for a pause.
+/// The scope that Azure throttles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// One identity.
     Identity,
-    /// Everything in its subscription.
+    /// All identities of a subscription.
     Subscription,
-    /// Everything.
+    /// All identities.
     Tenant,
 }
 
 impl Scope {
-    /// What people are told while it lasts; the same text each time, so that status does not churn.
+    /// The message for status; it does not change during a pause, so that status does not churn.
     pub fn message(self, id: &ArmId) -> String {
         match self {
-            Self::Identity => format!("Azure asks for fewer requests under {id}; retrying"),
-            Self::Subscription => {
-                format!("Azure asks for fewer requests in subscription {}; retrying", id.subscription())
-            }
-            Self::Tenant => "Azure asks for fewer requests in the tenant; retrying".to_owned(),
+            Self::Identity => format!("Azure throttles requests to {id}; retrying"),
+            Self::Subscription => format!("Azure throttles requests to subscription {}; retrying", id.subscription()),
+            Self::Tenant => "Azure throttles requests to the tenant; retrying".to_owned(),
         }
     }
 }
 
-/// A request does not go out now.
+/// A request is not sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deferral {
-    /// It would go beyond the limits.
+    /// It would exceed the rate limits.
     Paced {
-        /// How long until it should be tried again.
+        /// Time until the retry.
         wait: Duration,
     },
-    /// Azure asked for a pause, or failed a moment ago.
+    /// Requests are paused, because Azure throttles them or a request failed.
     Held {
-        /// How long until it should be tried again.
+        /// Time until the retry.
         wait: Duration,
-        /// The reason of the failure that began the pause.
+        /// The reason of the failure that caused the pause.
         reason: Reason,
-        /// Its message.
+        /// The message of that failure.
         message: String,
     },
 }
 
 impl Deferral {
-    /// How long until the request should be tried again.
+    /// Time until the retry.
     pub fn wait(&self) -> Duration {
         match self {
             Self::Paced { wait } | Self::Held { wait, .. } => *wait,
         }
     }
 
-    /// The failure that began the pause, if it is one. That requests wait for their turn is none.
+    /// The failure that caused the pause; `None` for rate limits, which are not a failure.
     pub fn failure(&self) -> Option<Failure> {
         match self {
             Self::Paced { .. } => None,
@@ -189,29 +88,29 @@ impl Deferral {
     }
 }
 
-/// Decides which requests may go out.
+/// Decides which requests may be sent.
 #[derive(Debug)]
 pub struct Pacer {
     limits: RateLimits,
     identities: HashMap<String, Own>,
     subscriptions: HashMap<String, Shared>,
     tenant: Shared,
-    promises: u64,
+    reservations: u64,
     sweep_at: usize,
 }
 
-/// A moment in line, with a number that keeps equal moments apart.
+/// The time of a reservation, with a number that distinguishes equal times.
 type Place = (Moment, u64);
 
-/// What is known of one identity.
+/// The state of one identity.
 #[derive(Debug, Default)]
 struct Own {
     buckets: PerKind<Bucket>,
-    hold: Option<Pause>,
-    promised: PerKind<Option<Place>>,
-    /// Pages of the list that was begun last.
+    pause: Option<Pause>,
+    reserved: PerKind<Option<Place>>,
+    /// Number of pages of the latest list.
     pages: u32,
-    /// Pages of it for which tokens were taken and that have not gone out.
+    /// Pages of that list for which tokens were taken and that were not requested yet.
     paid: u32,
 }
 
@@ -225,83 +124,84 @@ struct Pause {
 impl Own {
     fn is_idle(&self, now: Moment) -> bool {
         let kinds = [RequestKind::Get, RequestKind::List, RequestKind::Write];
-        self.hold.as_ref().is_none_or(|hold| hold.until <= now)
+        self.pause.as_ref().is_none_or(|pause| pause.until <= now)
             && kinds.iter().all(|kind| {
                 self.buckets.of(*kind).is_full(now)
-                    && self.promised.of(*kind).is_none_or(|(moment, _)| moment + PROMISE < now)
+                    && self.reserved.of(*kind).is_none_or(|(moment, _)| moment + RESERVATION_LIFETIME < now)
             })
     }
 }
 
-/// What is known of something that many identities share.
+/// The state of a scope that many identities share.
 #[derive(Debug, Default)]
 struct Shared {
     buckets: PerKind<Bucket>,
     throttled_until: PerKind<Moment>,
-    /// All tokens that are promised in the line.
-    promised: PerKind<u32>,
-    /// Those who wait, each with the tokens that it was promised.
-    line: PerKind<BTreeMap<Place, u32>>,
+    /// Number of tokens reserved in the queue.
+    reserved: PerKind<u32>,
+    /// Reservations in order, each with its number of tokens.
+    queue: PerKind<BTreeMap<Place, u32>>,
 }
 
 impl Shared {
-    /// How many tokens are promised to others than one who has this place, or none, and whose turn it is not yet.
-    fn before(&mut self, kind: RequestKind, place: Option<Place>, now: Moment) -> u32 {
-        while let Some(first) = self.line.of(kind).keys().next().filter(|(moment, _)| *moment + PROMISE < now) {
+    /// Number of tokens reserved by others, for a request with this place or none. Zero if the time of its place has come.
+    fn reserved_by_others(&mut self, kind: RequestKind, place: Option<Place>, now: Moment) -> u32 {
+        let is_expired = |moment: Moment| moment + RESERVATION_LIFETIME < now;
+        while let Some(first) = self.queue.of(kind).keys().next().filter(|(moment, _)| is_expired(*moment)) {
             let first = *first;
-            self.leave(kind, first);
+            self.cancel(kind, first);
         }
-        let own = place.and_then(|place| Some((place.0, self.line.of(kind).get(&place)?)));
+        let own = place.and_then(|place| Some((place.0, self.queue.of(kind).get(&place)?)));
         match own {
             Some((moment, _)) if moment <= now => 0,
-            Some((_, tokens)) => self.promised.of(kind).saturating_sub(*tokens),
-            None => *self.promised.of(kind),
+            Some((_, tokens)) => self.reserved.of(kind).saturating_sub(*tokens),
+            None => *self.reserved.of(kind),
         }
     }
 
-    fn enter(&mut self, kind: RequestKind, place: Place, tokens: u32) {
-        self.line.of_mut(kind).insert(place, tokens);
-        let promised = self.promised.of_mut(kind);
-        *promised = promised.saturating_add(tokens);
+    fn reserve(&mut self, kind: RequestKind, place: Place, tokens: u32) {
+        self.queue.of_mut(kind).insert(place, tokens);
+        let reserved = self.reserved.of_mut(kind);
+        *reserved = reserved.saturating_add(tokens);
     }
 
-    /// Takes tokens off those that were promised; whether any are left.
+    /// Uses tokens of a reservation. Returns whether any are left.
     fn redeem(&mut self, kind: RequestKind, place: Place, tokens: u32) -> bool {
-        let Some(left) = self.line.of(kind).get(&place).map(|promised| promised.saturating_sub(tokens)) else {
+        let Some(left) = self.queue.of(kind).get(&place).map(|reserved| reserved.saturating_sub(tokens)) else {
             return false;
         };
-        self.leave(kind, place);
+        self.cancel(kind, place);
         if left > 0 {
-            self.enter(kind, place, left);
+            self.reserve(kind, place, left);
         }
         left > 0
     }
 
-    fn leave(&mut self, kind: RequestKind, place: Place) {
-        if let Some(tokens) = self.line.of_mut(kind).remove(&place) {
-            let promised = self.promised.of_mut(kind);
-            *promised = promised.saturating_sub(tokens);
+    fn cancel(&mut self, kind: RequestKind, place: Place) {
+        if let Some(tokens) = self.queue.of_mut(kind).remove(&place) {
+            let reserved = self.reserved.of_mut(kind);
+            *reserved = reserved.saturating_sub(tokens);
         }
     }
 }
 
 impl Pacer {
-    /// Nothing has gone out yet.
+    /// A limiter with full token buckets.
     pub fn new(limits: RateLimits) -> Self {
         Self {
             limits,
             identities: HashMap::new(),
             subscriptions: HashMap::new(),
             tenant: Shared::default(),
-            promises: 0,
+            reservations: 0,
             sweep_at: SWEEP,
         }
     }
 
-    /// Lets one request go out and takes its tokens, or says when to come again.
+    /// Allows one request and takes its tokens, or returns when to retry.
     ///
-    /// A list may have several pages, of which `page` counts those before. Its first page takes tokens for as many as the
-    /// identity had the last time: a list that stopped in the middle each time would never be whole.
+    /// A list may have several pages; `page` is the index of the requested one. The first page takes tokens for as many
+    /// pages as the identity's list had the last time, because a list that is interrupted each time would never complete.
     pub fn ask(&mut self, id: &ArmId, kind: RequestKind, page: u32, now: Moment) -> Result<(), Deferral> {
         let own = self.identities.entry(id.key().to_owned()).or_default();
         let (pages, paid) = (own.pages.max(1), own.paid);
@@ -309,11 +209,11 @@ impl Pacer {
             own.pages = pages.max(page + 1);
         }
         let tokens = match page {
-            0 if kind == RequestKind::List => pages.min(self.limits.most(kind)),
+            0 if kind == RequestKind::List => pages.min(self.limits.max_burst(kind)),
             0 => 1,
             _ => 1_u32.saturating_sub(paid),
         };
-        self.look(id, kind, tokens..=tokens, now)?;
+        self.check(id, kind, tokens..=tokens, now)?;
         let Self { limits, identities, subscriptions, tenant, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
         let subscription = subscriptions.entry(id.subscription().to_lowercase()).or_default();
@@ -321,36 +221,36 @@ impl Pacer {
             (own.pages, own.paid) =
                 if page == 0 { (1, tokens.saturating_sub(1)) } else { (own.pages, paid.saturating_sub(1)) };
         }
-        let place = *own.promised.of(kind);
-        let mut promised = false;
+        let place = *own.reserved.of(kind);
+        let mut reserved = false;
         for (shared, rates) in [(subscription, &limits.subscription), (tenant, &limits.tenant)] {
             shared.buckets.of_mut(kind).take(*rates.of(kind), tokens, now);
-            promised |= place.is_some_and(|place| shared.redeem(kind, place, tokens));
+            reserved |= place.is_some_and(|place| shared.redeem(kind, place, tokens));
         }
-        if !promised {
-            *own.promised.of_mut(kind) = None;
+        if !reserved {
+            *own.reserved.of_mut(kind) = None;
         }
         own.buckets.of_mut(kind).take(*limits.identity.of(kind), tokens, now);
         Ok(())
     }
 
-    /// How many requests, of so many that are wanted, may go out now, at least one; takes nothing. If none may, several
-    /// may when the wait is over.
+    /// How many of the wanted requests may be sent now, at least one. Takes no tokens. If none may be sent, several may be
+    /// once the wait is over.
     pub fn room(&mut self, id: &ArmId, kind: RequestKind, wanted: u32, now: Moment) -> Result<u32, Deferral> {
-        let worthwhile = wanted.clamp(1, BATCH.min(self.limits.most(kind)));
-        self.look(id, kind, 1..=worthwhile, now).map(|room| room.min(wanted))
+        let worthwhile = wanted.clamp(1, BATCH.min(self.limits.max_burst(kind)));
+        self.check(id, kind, 1..=worthwhile, now).map(|room| room.min(wanted))
     }
 
-    /// Whether so many requests may go out now that are of use together only; takes nothing. If not, they and the one that
-    /// came before them may when the wait is over.
+    /// Whether all wanted requests, which are only useful together, may be sent now. Takes no tokens. If not, they and the
+    /// one before them may be sent once the wait is over.
     pub fn all(&mut self, id: &ArmId, kind: RequestKind, wanted: u32, now: Moment) -> Result<(), Deferral> {
-        let most = self.limits.most(kind);
-        let wanted = wanted.min(most.saturating_sub(1)).max(1);
-        self.look(id, kind, wanted..=(wanted + 1).min(most), now).map(drop)
+        let max = self.limits.max_burst(kind);
+        let wanted = wanted.min(max.saturating_sub(1)).max(1);
+        self.check(id, kind, wanted..=(wanted + 1).min(max), now).map(drop)
     }
 
-    /// How many tokens there are, if there are at least the lower number; else who asks waits for the higher one.
-    fn look(
+    /// Number of available tokens, if it is at least the start of the range; otherwise reserves as many as its end.
+    fn check(
         &mut self,
         id: &ArmId,
         kind: RequestKind,
@@ -359,20 +259,20 @@ impl Pacer {
     ) -> Result<u32, Deferral> {
         let (enough, tokens) = (*tokens.start(), *tokens.end());
         self.sweep(now);
-        let Self { limits, identities, subscriptions, tenant, promises, .. } = self;
+        let Self { limits, identities, subscriptions, tenant, reservations, .. } = self;
         let own = identities.entry(id.key().to_owned()).or_default();
         let subscription = subscriptions.entry(id.subscription().to_lowercase()).or_default();
-        let place = *own.promised.of(kind);
+        let place = *own.reserved.of(kind);
 
         let (rate, bucket) = (*limits.identity.of(kind), own.buckets.of(kind));
         let (mut room, mut least) = (bucket.tokens(rate, now), bucket.wait(rate, tokens, now));
-        let mut look = |shared: &mut Shared, rates: &PerKind<Rate>| {
-            let before = shared.before(kind, place, now);
+        let mut wait_for = |shared: &mut Shared, rates: &PerKind<Rate>| {
+            let reserved = shared.reserved_by_others(kind, place, now);
             let (rate, bucket) = (*rates.of(kind), shared.buckets.of(kind));
-            room = room.min(bucket.tokens(rate, now).saturating_sub(before));
-            bucket.wait(rate, before.saturating_add(tokens), now)
+            room = room.min(bucket.tokens(rate, now).saturating_sub(reserved));
+            bucket.wait(rate, reserved.saturating_add(tokens), now)
         };
-        let waits = [look(subscription, &limits.subscription), look(tenant, &limits.tenant)];
+        let waits = [wait_for(subscription, &limits.subscription), wait_for(tenant, &limits.tenant)];
         let pause = pause(id, kind, own, subscription, tenant, now);
         if pause.is_none() && room >= enough {
             return Ok(room);
@@ -380,7 +280,7 @@ impl Pacer {
         least = least.max(pause.as_ref().map_or(Duration::ZERO, Deferral::wait));
         let mut wait = waits.into_iter().fold(least, Duration::max);
         if waits.iter().any(|wait| !wait.is_zero()) {
-            wait = keep_place(own, [subscription, tenant], waits, (kind, tokens), now, least..=wait, promises);
+            wait = reserve(own, [subscription, tenant], waits, (kind, tokens), now, least..=wait, reservations);
         }
         Err(match pause {
             Some(Deferral::Held { reason, message, .. }) => Deferral::Held { wait, reason, message },
@@ -388,19 +288,19 @@ impl Pacer {
         })
     }
 
-    /// Nothing goes out under the identity until this moment.
+    /// Pauses all requests to the identity until this moment.
     pub fn hold(&mut self, id: &ArmId, until: Moment, reason: Reason, message: &str) {
         let own = self.identities.entry(id.key().to_owned()).or_default();
-        if own.hold.as_ref().is_none_or(|hold| hold.until < until) {
-            own.hold = Some(Pause { until, reason, message: message.to_owned() });
+        if own.pause.as_ref().is_none_or(|pause| pause.until < until) {
+            own.pause = Some(Pause { until, reason, message: message.to_owned() });
         }
     }
 
-    /// Azure answered a request of this kind that there were too many in this scope. Afterwards there is no burst: others
-    /// use up the same limits.
+    /// Azure throttled a request of this kind in this scope. Afterwards there is no burst, because others use the same
+    /// limits.
     pub fn throttled(&mut self, id: &ArmId, kind: RequestKind, scope: Scope, until: Moment) {
         let Self { limits, identities, subscriptions, tenant, .. } = self;
-        for kind in kind.alike() {
+        for kind in kind.throttled_together() {
             let (bucket, rates) = match scope {
                 Scope::Identity => {
                     let own = identities.entry(id.key().to_owned()).or_default();
@@ -416,7 +316,7 @@ impl Pacer {
         }
     }
 
-    /// Forgets identities of which there is nothing to remember.
+    /// Removes idle identities.
     fn sweep(&mut self, now: Moment) {
         if self.identities.len() >= self.sweep_at {
             self.identities.retain(|_, own| !own.is_idle(now));
@@ -433,7 +333,7 @@ impl Shared {
     }
 }
 
-/// The pause that is on, if one is; of several the one that ends last.
+/// The current pause, if any; of several, the one that ends last.
 fn pause(
     id: &ArmId,
     kind: RequestKind,
@@ -442,53 +342,54 @@ fn pause(
     tenant: &Shared,
     now: Moment,
 ) -> Option<Deferral> {
-    let held = own.hold.as_ref().map(|hold| (hold.until, hold.reason, None));
+    let failed = own.pause.as_ref().map(|pause| (pause.until, pause.reason, None));
     let throttled = [(subscription, Scope::Subscription), (tenant, Scope::Tenant)]
         .map(|(shared, scope)| Some((*shared.throttled_until.of(kind), Reason::Throttled, Some(scope))));
-    let pauses = throttled.into_iter().chain([held]).flatten().filter(|(until, ..)| *until > now);
+    let pauses = throttled.into_iter().chain([failed]).flatten().filter(|(until, ..)| *until > now);
     let (until, reason, scope) = pauses.max_by_key(|(until, ..)| *until)?;
     let message = match scope {
         Some(scope) => scope.message(id),
-        None => own.hold.as_ref().map(|hold| hold.message.clone()).unwrap_or_default(),
+        None => own.pause.as_ref().map(|pause| pause.message.clone()).unwrap_or_default(),
     };
     Some(Deferral::Held { wait: until.saturating_sub(now), reason, message })
 }
 
-/// Gives the last of these places in line, or leaves one that is as good where it is; answers how long until its turn.
+/// Reserves tokens at the end of `waits`, unless there is a reservation within `waits` already. Returns the time until the
+/// reservation.
 ///
-/// Who waits longer for its subscription than for the tenant stands in the subscription's line alone: a token of the tenant
-/// that is promised to it would be kept from those whose subscriptions have room. If the tenant has none when its turn comes
-/// there, it stands in the tenant's line too, and keeps a place in the subscription's.
-fn keep_place(
+/// A request that waits longer for its subscription than for the tenant is only in the subscription's queue: a token of the
+/// tenant reserved for it would be unavailable to requests whose subscriptions have room. If the tenant has none at the
+/// time of its reservation, it enters the tenant's queue too, and keeps a reservation in the subscription's.
+fn reserve(
     own: &mut Own,
     mut shared: [&mut Shared; 2],
     [for_subscription, for_tenant]: [Duration; 2],
     (kind, tokens): (RequestKind, u32),
     now: Moment,
     waits: RangeInclusive<Duration>,
-    promises: &mut u64,
+    reservations: &mut u64,
 ) -> Duration {
-    let before = own.promised.of_mut(kind);
-    let stands = shared.each_ref().map(|shared| before.is_some_and(|place| shared.line.of(kind).contains_key(&place)));
-    let lines =
-        if for_subscription < for_tenant { [stands[0] || !for_subscription.is_zero(), true] } else { [true, false] };
-    if let Some(place) = *before {
+    let former = own.reserved.of_mut(kind);
+    let is_in = shared.each_ref().map(|shared| former.is_some_and(|place| shared.queue.of(kind).contains_key(&place)));
+    let required =
+        if for_subscription < for_tenant { [is_in[0] || !for_subscription.is_zero(), true] } else { [true, false] };
+    if let Some(place) = *former {
         let left = place.0.saturating_sub(now);
-        let stands = lines.iter().zip(stands).all(|(needs, stands)| stands || !needs);
-        if stands && !left.is_zero() && waits.contains(&left) {
+        let suffices = required.iter().zip(is_in).all(|(required, is_in)| is_in || !required);
+        if suffices && !left.is_zero() && waits.contains(&left) {
             return left;
         }
         for shared in &mut shared {
-            shared.leave(kind, place);
+            shared.cancel(kind, place);
         }
     }
-    *promises += 1;
+    *reservations += 1;
     let wait = *waits.end();
-    let place = (now + wait, *promises);
-    for (shared, _) in shared.into_iter().zip(lines).filter(|(_, stands)| *stands) {
-        shared.enter(kind, place, tokens);
+    let place = (now + wait, *reservations);
+    for (shared, _) in shared.into_iter().zip(required).filter(|(_, required)| *required) {
+        shared.reserve(kind, place, tokens);
     }
-    *before = Some(place);
+    *former = Some(place);
     wait
 }
 

@@ -37,7 +37,7 @@ fn held(answer: Result<(), Deferral>) -> (Duration, Reason, String) {
     }
 }
 
-/// Uses up the writes of a subscription, over as many identities as that takes.
+/// Uses up the writes of a subscription, through as many identities as necessary.
 fn drained(pacer: &mut Pacer, now: Moment) {
     for name in 0..10 {
         for _ in 0..20 {
@@ -59,7 +59,7 @@ fn an_identity_has_its_burst_and_others_have_theirs() {
 }
 
 #[test]
-fn a_subscription_has_its_burst_and_others_go_on() {
+fn an_exhausted_subscription_does_not_affect_others() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     assert_eq!(paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 500);
@@ -67,7 +67,7 @@ fn a_subscription_has_its_burst_and_others_go_on() {
 }
 
 #[test]
-fn the_tenant_bounds_all_subscriptions() {
+fn the_tenants_limits_apply_across_subscriptions() {
     let mut pacer = pacer();
     for number in 0..1000 {
         assert_eq!(pacer.ask(&id(number / 100, number), RequestKind::Write, 0, seconds(0)), Ok(()));
@@ -76,14 +76,14 @@ fn the_tenant_bounds_all_subscriptions() {
 }
 
 #[test]
-fn a_share_divides_what_clusters_use_together_and_not_what_an_identity_has() {
+fn a_share_scales_the_limits_of_subscription_and_tenant_but_not_of_an_identity() {
     let mut pacer = Pacer::new(RateLimits::PUBLISHED.shared(0.05));
     assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(10));
     assert_eq!(RateLimits::PUBLISHED.shared(0.05).identity, RateLimits::PUBLISHED.identity);
 }
 
 #[test]
-fn a_pause_of_an_identity_stops_everything_under_it_and_nothing_else() {
+fn a_pause_of_an_identity_stops_all_its_requests_and_no_others() {
     let mut pacer = pacer();
     pacer.hold(&id(NEAR, 1), seconds(77), Reason::AzureUnavailable, "Azure has trouble");
     for kind in [RequestKind::Get, RequestKind::List, RequestKind::Write] {
@@ -95,13 +95,13 @@ fn a_pause_of_an_identity_stops_everything_under_it_and_nothing_else() {
     assert_eq!(
         held(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(70))).0,
         seconds(7),
-        "a shorter one ends no longer one"
+        "a shorter pause does not shorten a longer one"
     );
     assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(77)), Ok(()));
 }
 
 #[test]
-fn a_pause_of_a_subscriptions_reads_stops_gets_and_lists_of_all_its_identities() {
+fn throttled_reads_of_a_subscription_pause_gets_and_lists_of_all_its_identities() {
     let mut pacer = pacer();
     pacer.throttled(&id(NEAR, 1), RequestKind::Get, Scope::Subscription, seconds(600));
     for kind in [RequestKind::Get, RequestKind::List] {
@@ -123,7 +123,7 @@ fn a_pause_of_the_tenant_stops_every_subscription() {
 }
 
 #[test]
-fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
+fn after_a_pause_there_is_no_burst_and_requests_are_spread_out() {
     let mut pacer = pacer();
     pacer.throttled(&id(NEAR, 0), RequestKind::Write, Scope::Subscription, seconds(60));
     let waits: Vec<Duration> =
@@ -135,7 +135,7 @@ fn after_a_pause_there_is_no_burst_and_everybody_has_a_moment_of_his_own() {
 }
 
 #[test]
-fn who_waits_in_line_is_not_passed_by_who_comes_later() {
+fn a_reservation_is_not_overtaken_by_later_requests() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     let first = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
@@ -144,7 +144,7 @@ fn who_waits_in_line_is_not_passed_by_who_comes_later() {
     assert_eq!(
         paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))),
         first,
-        "asking again changes no place"
+        "a retry keeps the reservation"
     );
     paced(pacer.ask(&id(NEAR, 3), RequestKind::Write, 0, first));
     assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, first), Ok(()));
@@ -152,7 +152,7 @@ fn who_waits_in_line_is_not_passed_by_who_comes_later() {
 }
 
 #[test]
-fn a_crowd_in_one_subscription_keeps_no_other_waiting() {
+fn many_waiting_identities_in_a_subscription_do_not_delay_another_subscription() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     for name in 0..300 {
@@ -162,14 +162,14 @@ fn a_crowd_in_one_subscription_keeps_no_other_waiting() {
 }
 
 #[test]
-fn who_has_waited_for_its_subscription_keeps_its_turn_there_while_it_waits_for_the_tenant() {
+fn a_reservation_in_the_subscription_is_kept_while_waiting_for_the_tenant() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     let turn = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
     for name in 2..40 {
         paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
-    // They use up what the tenant has.
+    // They use up the tenant's tokens.
     let mut others = (0..50).flat_map(|number| [(); 20].map(|()| id(FAR + number / 10, number)));
     assert!(others.any(|id| pacer.ask(&id, RequestKind::Write, 0, turn).is_err()));
     let wait = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, turn));
@@ -178,7 +178,7 @@ fn who_has_waited_for_its_subscription_keeps_its_turn_there_while_it_waits_for_t
 }
 
 #[test]
-fn who_wants_several_comes_back_for_several() {
+fn a_reservation_can_be_for_several_requests() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     let Err(first) = pacer.room(&id(NEAR, 1), RequestKind::Write, 20, seconds(0)) else { panic!("there is none") };
@@ -194,23 +194,23 @@ fn who_wants_several_comes_back_for_several() {
 }
 
 #[test]
-fn who_does_not_come_loses_its_place() {
+fn an_unused_reservation_expires() {
     let mut pacer = pacer();
     drained(&mut pacer, seconds(0));
     for name in 0..5 {
         paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
-    let later = seconds(3) + PROMISE;
+    let later = seconds(3) + RESERVATION_LIFETIME;
     assert_eq!(pacer.room(&id(NEAR, 9), RequestKind::Write, 100, later), Ok(20));
 }
 
-/// A whole list of so many pages, or the refusal that ended it.
+/// A list of this many pages, or the deferral that interrupted it.
 fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Deferral> {
     (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), RequestKind::List, page, now))
 }
 
 #[test]
-fn a_list_of_several_pages_is_finished_however_few_tokens_there_are() {
+fn a_list_of_several_pages_is_completed_however_few_tokens_are_left() {
     let mut pacer = pacer();
     for _ in 0..6 {
         assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
@@ -226,7 +226,7 @@ fn a_list_of_several_pages_is_finished_however_few_tokens_there_are() {
 }
 
 #[test]
-fn a_list_that_grew_or_shrank_takes_what_it_needs_from_the_second_time_on() {
+fn a_list_takes_as_many_tokens_as_it_had_pages_the_last_time() {
     let mut pacer = pacer();
     assert_eq!(list(&mut pacer, 10, seconds(0)), Ok(()));
     assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::List, 100, seconds(0)), Ok(10));
@@ -245,19 +245,19 @@ fn a_pause_ends_a_list_in_the_middle() {
 }
 
 #[test]
-fn identities_that_are_left_alone_are_forgotten() {
+fn idle_identities_are_removed() {
     let mut pacer = pacer();
     for number in 0..20_000 {
-        // Ten a second is what the subscription's reads allow.
+        // The subscription allows ten reads a second.
         let now = Duration::from_millis(100 * u64::from(number));
         assert_eq!(pacer.ask(&id(NEAR, number), RequestKind::Get, 0, now + seconds(1)), Ok(()));
     }
     assert!(pacer.identities.len() <= 2 * SWEEP, "{}", pacer.identities.len());
 }
 
-/// Many identities that want to write often, each of which comes exactly when it is told to.
+/// Many identities that write often, each of which retries exactly when it should.
 #[test]
-fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
+fn many_writers_proceed_fairly_at_the_limit_without_a_stampede() {
     const CROWD: u32 = 300;
     const EACH: u32 = 3;
     let mut pacer = pacer();
@@ -274,10 +274,10 @@ fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
                     coming.insert((now, name));
                 }
                 let least = if wrote.len() < 300 { 0 } else { *wrote.values().min().unwrap() };
-                assert!(*wrote.values().max().unwrap() <= least + EACH, "nobody is far ahead");
+                assert!(*wrote.values().max().unwrap() <= least + EACH, "none is far ahead");
             }
-            Err(refusal) => {
-                coming.insert((now + refusal.wait(), name));
+            Err(deferral) => {
+                coming.insert((now + deferral.wait(), name));
             }
         }
     }
@@ -286,9 +286,9 @@ fn a_crowd_gets_through_at_the_limit_in_turns_and_without_a_stampede() {
     assert!(asked <= 2 * CROWD * EACH, "{asked} questions for {} writes", CROWD * EACH);
 }
 
-/// A fleet that the subscriptions' limits and the tenant's bound alike, one subscription after the other.
+/// Many writers in several subscriptions, limited by the subscriptions and by the tenant alike.
 #[test]
-fn crowds_in_several_subscriptions_get_through_at_the_limit() {
+fn many_writers_in_several_subscriptions_proceed_at_the_limit() {
     const SUBSCRIPTIONS: u32 = 5;
     const IDENTITIES: u32 = 100;
     const EACH: u32 = 20;
@@ -309,12 +309,12 @@ fn crowds_in_several_subscriptions_get_through_at_the_limit() {
             })
         });
         if *wanted > 0 {
-            coming.insert((now + answer.err().map_or(Duration::ZERO, |refusal| refusal.wait()), key));
+            coming.insert((now + answer.err().map_or(Duration::ZERO, |deferral| deferral.wait()), key));
         }
     }
     let limit = f64::from(IDENTITIES * EACH - 200) / 2.0;
     assert!(end.as_secs_f64() <= limit * 1.05, "{end:?} for what the limits allow in {limit} s");
-    // Each turn costs a list: of five writes, as those that wait for them want.
+    // Each turn costs a list and is for five writes, as many as a reservation has.
     let fewest = SUBSCRIPTIONS * IDENTITIES * EACH / BATCH;
     assert!(turns <= 3 * fewest, "{turns} turns, where {fewest} are the fewest");
 }
@@ -333,7 +333,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn whoever_comes_whenever_the_limits_hold_in_every_scope(
+    fn the_limits_hold_in_every_scope_for_any_sequence_of_requests(
         steps in proptest::collection::vec((0_u64..400, 0_u32..3, 0_u32..12), 1..400),
     ) {
         let rate = |burst, per_second| PerKind {
@@ -365,16 +365,16 @@ proptest! {
 }
 
 #[test]
-fn requests_that_are_of_use_together_are_waited_for_together() {
+fn requests_that_are_only_useful_together_wait_together() {
     let mut pacer = pacer();
     let own = id(NEAR, 1);
     let per_token = seconds(2);
     while pacer.ask(&own, RequestKind::Get, 0, seconds(0)).is_ok() {}
     let mut now = seconds(0);
-    // Each time one request goes first; then three have to go.
+    // Each time one request is sent first, followed by three.
     for _ in 0..3 {
         let wait = paced(pacer.all(&own, RequestKind::Get, 3, now));
-        assert_eq!(wait.as_millis(), (per_token * 4).as_millis(), "the fourth has its own moment");
+        assert_eq!(wait.as_millis(), (per_token * 4).as_millis(), "three, and the one before them");
         now += wait;
         assert_eq!(pacer.ask(&own, RequestKind::Get, 0, now), Ok(()));
         assert_eq!(pacer.all(&own, RequestKind::Get, 3, now), Ok(()));
@@ -386,7 +386,7 @@ fn requests_that_are_of_use_together_are_waited_for_together() {
 }
 
 #[test]
-fn more_than_there_can_ever_be_at_once_is_not_waited_for() {
+fn a_request_for_more_than_the_burst_does_not_wait_for_more_than_the_burst() {
     let mut pacer = pacer();
     assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(0)), Ok(()));
     assert_eq!(pacer.all(&id(NEAR, 1), RequestKind::Get, 100, seconds(0)), Ok(()));

@@ -1,28 +1,28 @@
-//! Whether a cache has everything that there is, by versions alone.
+//! Whether a cache is complete and current, by resource versions alone.
 //!
-//! Versions of objects and of lists are numbers, and later ones are larger (Kubernetes API concepts, resource versions).
+//! Resource versions of objects and lists are numbers that increase (Kubernetes API concepts, resource versions).
 
 use std::collections::HashMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// The version of each object of a kind, at one time.
+/// The resource versions of all objects of a kind, from a list.
 #[derive(Debug, Default)]
 pub struct Versions {
-    /// That time.
+    /// Version of the list.
     of_list: u64,
-    /// By UID.
+    /// Versions of objects by UID.
     of_objects: HashMap<String, u64>,
 }
 
-/// A version is no number, so that nothing can be compared with it.
+/// A resource version is not a number and can't be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("versions are no numbers, so that they have no order")]
+#[error("resource versions are not numbers and can't be compared")]
 pub struct NoOrder;
 
 impl Versions {
-    /// Takes a page of a list in, which says when it was made, with the UIDs and versions of its objects.
-    /// An error means that one of them is no number.
+    /// Adds a page of the list: the version of the list, and the UIDs and versions of its objects.
+    /// Fails if one of the versions is not a number.
     pub fn add(
         &mut self,
         of_list: Option<&str>,
@@ -35,14 +35,14 @@ impl Versions {
         Ok(())
     }
 
-    /// Whether these objects are all that there are, each in its version or a later one.
+    /// Whether the cache has all listed objects, each in its version or a later one, and no deleted ones.
     pub fn are_in<'a>(&self, cached: impl IntoIterator<Item = &'a ObjectMeta>) -> bool {
         let mut found = 0;
         for object in cached {
             let Some(cached) = object.resource_version.as_deref().and_then(version) else { return false };
             match object.uid.as_ref().and_then(|uid| self.of_objects.get(uid)) {
                 Some(live) if cached >= *live => found += 1,
-                // Made since.
+                // Created since.
                 None if cached > self.of_list => {}
                 _ => return false,
             }
@@ -63,7 +63,7 @@ mod tests {
         of.iter().map(|(uid, version)| ((*uid).to_owned(), (*version).to_owned())).collect()
     }
 
-    /// Whether a cache with these is current where a list had two objects, on two pages.
+    /// Whether a cache with these objects is current, compared with a list of two objects on two pages.
     fn is_current(cached: &[(&str, &str)]) -> bool {
         let mut live = Versions::default();
         live.add(Some("90"), objects(&[("a", "7")])).unwrap();
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn a_cache_is_current_with_the_same_versions_or_later_ones() {
         assert!(is_current(&[("a", "7"), ("b", "8")]));
-        assert!(is_current(&[("a", "7"), ("b", "91")]), "it has heard of a change since");
-        assert!(is_current(&[("a", "7"), ("b", "8"), ("c", "100")]), "and of an object made since");
-        assert!(is_current(&[("b", "10"), ("a", "7")]), "ten comes after eight");
+        assert!(is_current(&[("a", "7"), ("b", "91")]), "with a later change");
+        assert!(is_current(&[("a", "7"), ("b", "8"), ("c", "100")]), "with an object created since");
+        assert!(is_current(&[("b", "10"), ("a", "7")]), "versions are compared as numbers");
     }
 
     #[test]
-    fn a_cache_that_lacks_a_change_is_behind() {
+    fn a_cache_without_the_latest_change_is_behind() {
         assert!(!is_current(&[("a", "6"), ("b", "8")]), "a change");
         assert!(!is_current(&[("a", "7")]), "a new object");
         assert!(!is_current(&[("a", "7"), ("b", "8"), ("c", "9")]), "a deletion");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_without_order_say_nothing() {
+    fn versions_that_are_not_numbers_are_an_error() {
         assert!(!is_current(&[("a", "7"), ("b", "later")]));
         assert_eq!(Versions::default().add(Some("x1"), []), Err(NoOrder));
         assert_eq!(Versions::default().add(None, []), Err(NoOrder));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_current_where_there_is_nothing() {
+    fn an_empty_cache_of_nothing_is_current() {
         assert!(Versions::default().are_in([]));
     }
 }

@@ -1,18 +1,18 @@
-//! Token buckets: how many requests may go out now, and when the next one may.
+//! Token buckets: how many requests may be sent now, and when the next one may be.
 //!
-//! A bucket gets tokens at a steady rate, up to its burst, and each request takes one. One moment says all of it: when
-//! the bucket is full again if nothing more is taken. A bucket that nobody uses needs no memory, because it is full.
+//! A bucket gets tokens at a constant rate, up to its burst, and each request takes one. Its state is the time at which it
+//! is full again if no more tokens are taken. An unused bucket is full and need not be stored.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::leader_election::Moment;
+use super::monotonic::Moment;
 
 const MAX_BURST: u32 = 100_000;
 const RATES: std::ops::RangeInclusive<f64> = 0.001..=10_000.0;
 
-/// How many requests may go out at once, and how many per second in the long run.
+/// A rate limit: how many requests may be sent at once, and how many per second in the long run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     burst: u32,
@@ -27,12 +27,12 @@ pub struct Rate {
 pub struct InvalidRate(String);
 
 impl Rate {
-    /// A rate that is written down in this program.
+    /// A rate defined in this program.
     pub(crate) const fn known(burst: u32, per_second: f64) -> Self {
         Self { burst, per_second }
     }
 
-    /// This share of it, but never so little that nothing could ever go out.
+    /// The rate multiplied by a share from 0 to 1, but never too low to send any request.
     #[must_use]
     pub fn scaled(self, share: f64) -> Self {
         #[expect(
@@ -44,17 +44,17 @@ impl Rate {
         Self { burst: burst.max(1), per_second: (self.per_second * share).max(*RATES.start()) }
     }
 
-    /// The time in which one token comes, rounded up: never faster than the rate.
+    /// The time per token, rounded up so that the rate is never exceeded.
     pub fn interval(self) -> Duration {
         Duration::from_secs_f64(1.0 / self.per_second) + Duration::from_nanos(1)
     }
 
-    /// How many requests may go out at once.
+    /// How many requests may be sent at once.
     pub(crate) fn burst(self) -> u32 {
         self.burst
     }
 
-    /// The time in which an empty bucket gets full.
+    /// The time to fill an empty bucket.
     fn fill(self) -> Duration {
         self.interval() * self.burst
     }
@@ -89,28 +89,28 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// The tokens that are there now.
+    /// The number of tokens available now.
     pub fn tokens(self, rate: Rate, now: Moment) -> u32 {
-        let there = rate.fill().saturating_sub(self.full_at.saturating_sub(now));
-        u32::try_from(there.as_nanos() / rate.interval().as_nanos()).unwrap_or(u32::MAX)
+        let filled = rate.fill().saturating_sub(self.full_at.saturating_sub(now));
+        u32::try_from(filled.as_nanos() / rate.interval().as_nanos()).unwrap_or(u32::MAX)
     }
 
-    /// How long until so many tokens have come; more than the burst come one after another.
+    /// Time until this many tokens have become available, of which more than the burst are taken one by one.
     pub fn wait(self, rate: Rate, tokens: u32, now: Moment) -> Duration {
         (self.full_at.max(now) + rate.interval() * tokens).saturating_sub(now + rate.fill())
     }
 
-    /// Takes tokens, which have to be there.
+    /// Takes tokens, which must be available.
     pub fn take(&mut self, rate: Rate, tokens: u32, now: Moment) {
         self.full_at = self.full_at.max(now) + rate.interval() * tokens;
     }
 
-    /// Somebody else has used it up: the next token comes at this moment, unless it would come later anyway.
+    /// Empties the bucket: the next token becomes available at this moment, unless it would be later anyway.
     pub fn drain(&mut self, rate: Rate, next: Moment) {
         self.full_at = self.full_at.max(next + rate.interval() * (rate.burst - 1));
     }
 
-    /// Whether it is as good as a new one.
+    /// Whether it is full, like a new one.
     pub fn is_full(self, now: Moment) -> bool {
         self.full_at <= now
     }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_out_at_once_and_the_next_request_waits_for_a_token() {
+    fn a_burst_is_sent_immediately_and_the_next_request_waits_for_a_token() {
         let mut bucket = Bucket::default();
         for _ in 0..20 {
             assert_eq!(bucket.wait(IDENTITY, 1, seconds(7)), Duration::ZERO);
@@ -139,11 +139,11 @@ mod tests {
         let wait = bucket.wait(IDENTITY, 1, seconds(7));
         assert_eq!(wait.as_secs(), 4);
         assert_eq!(bucket.tokens(IDENTITY, seconds(7) + wait), 1);
-        assert_eq!(bucket.wait(IDENTITY, 3, seconds(7)).as_secs(), 12, "those that come after it");
+        assert_eq!(bucket.wait(IDENTITY, 3, seconds(7)).as_secs(), 12, "one by one");
     }
 
     #[test]
-    fn tokens_are_not_saved_up_beyond_the_burst() {
+    fn tokens_do_not_accumulate_beyond_the_burst() {
         let mut bucket = Bucket::default();
         bucket.take(IDENTITY, 1, seconds(1));
         assert_eq!(bucket.tokens(IDENTITY, seconds(100_000)), 20);
@@ -151,27 +151,27 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_bucket_gives_one_token_then_and_no_burst() {
+    fn a_drained_bucket_has_one_token_at_the_given_time_and_no_burst() {
         let mut bucket = Bucket::default();
         bucket.drain(IDENTITY, seconds(77));
         assert_eq!(bucket.tokens(IDENTITY, seconds(76)), 0);
         assert_eq!(bucket.tokens(IDENTITY, seconds(77)), 1);
         bucket.drain(IDENTITY, seconds(10));
-        assert_eq!(bucket.wait(IDENTITY, 1, seconds(70)), seconds(7), "a shorter pause takes nothing back");
+        assert_eq!(bucket.wait(IDENTITY, 1, seconds(70)), seconds(7), "a shorter pause does not end it earlier");
     }
 
     #[test]
-    fn a_share_of_a_rate_still_lets_something_out() {
+    fn a_scaled_rate_still_allows_requests() {
         assert_eq!(Rate::known(200, 2.0).scaled(0.25), Rate::known(50, 0.5));
         assert_eq!(Rate::known(20, 1.0).scaled(0.01).burst, 1);
     }
 
     #[test]
-    fn a_rate_is_read_as_it_is_written() {
+    fn a_rate_is_parsed_from_its_display_format() {
         assert_eq!("20+0.25".parse(), Ok(IDENTITY));
         assert_eq!(IDENTITY.to_string(), "20+0.25");
         for text in ["", "20", "20/0.25", "0+1", "+1", "20+0", "20+-1", "20+NaN", "20+inf", "1000000+1", "x+1"] {
-            assert!(text.parse::<Rate>().is_err(), "{text:?} must be refused");
+            assert!(text.parse::<Rate>().is_err(), "{text:?} must be rejected");
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn no_stretch_of_time_sees_more_than_burst_and_rate_allow(
+        fn no_time_window_has_more_requests_than_burst_and_rate_allow(
             burst in 1_u32..30,
             per_second in 0.05_f64..20.0,
             pauses in proptest::collection::vec(0_u64..5_000, 1..200),
@@ -205,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn who_comes_when_told_to_is_let_through(
+        fn a_request_after_its_wait_is_allowed(
             burst in 1_u32..30,
             per_second in 0.05_f64..20.0,
             requests in 1_usize..100,
@@ -218,7 +218,7 @@ mod tests {
                 bucket.take(rate, 1, now);
             }
             let beyond = u32::try_from(requests).unwrap().saturating_sub(burst);
-            prop_assert_eq!(now, rate.interval() * beyond, "not a moment later than the rate needs");
+            prop_assert_eq!(now, rate.interval() * beyond, "no later than the rate requires");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What other programs make of the webhook's registration.
+//! Changes of the webhook configuration by other programs.
 //!
-//! They may add selector expressions and entries of their own (the AKS admissions enforcer does): these are kept, and
-//! count as no difference. What they change of ours is repaired. Where somebody takes it away again and again, repairs
-//! come more and more seldom: two programs that write against each other load the API server, and help nobody.
+//! They may add selector expressions and entries (the AKS admissions enforcer does): these are kept, and are not drift.
+//! Changes of our fields are repaired. If another program keeps reverting a repair, repairs back off, because two programs
+//! that overwrite each other only load the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use super::{COMPATIBLE_LABEL, ENTRIES, NAMESPACE_NAME_LABEL, requirement};
 use ensign_api::keys::INJECT_LABEL;
 
-/// A wiped CA bundle and the like are repaired at once; so many times in a row.
-const REPAIRS_AT_ONCE: u32 = 3;
+/// Number of repairs in a row, for example of a removed CA bundle, that are immediate.
+const IMMEDIATE_REPAIRS: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
-/// A repair that stood for so long was no part of a fight.
+/// A repair that lasted this long ends a conflict.
 const CALM: Duration = Duration::from_secs(10 * 60);
 
-/// The entries to write, if the configuration lacks something of `desired`. What other programs added is in them.
+/// The entries to write, including what other programs added; `None` if the configuration has everything of `desired`.
 pub fn differs(current: &MutatingWebhookConfiguration, desired: &[MutatingWebhook]) -> Option<Vec<MutatingWebhook>> {
     let before = current.webhooks.as_deref().unwrap_or_default();
     let is_wanted = |entry: &&MutatingWebhook| {
@@ -46,8 +46,8 @@ pub fn differs(current: &MutatingWebhookConfiguration, desired: &[MutatingWebhoo
     changed.then_some(after)
 }
 
-/// Whether nobody is asked about who was not asked about before, by the same way: such a change can't hurt, even while no
-/// replica of the webhook is there.
+/// Whether the entries send no pods to the webhook that were not sent before, at the same endpoint. Such a change is safe
+/// even while no replica of the webhook is running.
 pub fn asks_no_more(before: &MutatingWebhookConfiguration, after: &[MutatingWebhook]) -> bool {
     let before = before.webhooks.as_deref().unwrap_or_default();
     after.iter().filter(|entry| ENTRIES.contains(&entry.name.as_str())).all(|entry| {
@@ -62,13 +62,13 @@ pub fn asks_no_more(before: &MutatingWebhookConfiguration, after: &[MutatingWebh
     })
 }
 
-/// The namespaces that an entry is limited to, as registered.
+/// The namespaces that an entry of the current configuration is limited to.
 pub fn limited_to(current: &MutatingWebhookConfiguration, name: &str) -> BTreeSet<String> {
     let entry = current.webhooks.iter().flatten().find(|entry| entry.name == name);
     entry.map(|entry| NamesOf::of(entry).only.into_iter().map(str::to_owned).collect()).unwrap_or_default()
 }
 
-/// A CA bundle that another program has put in, if there is one.
+/// The CA bundle in the current configuration, if there is one.
 pub fn injected_ca(current: &MutatingWebhookConfiguration) -> Option<&[u8]> {
     let entries = current.webhooks.iter().flatten().filter(|entry| ENTRIES.contains(&entry.name.as_str()));
     entries
@@ -77,42 +77,42 @@ pub fn injected_ca(current: &MutatingWebhookConfiguration) -> Option<&[u8]> {
         .find(|ca| !ca.is_empty())
 }
 
-/// Repairs of one and the same registration, and how long to wait with the next one.
+/// Counts repairs of the same desired state, and delays further ones.
 #[derive(Debug, Default)]
 pub struct Repairs {
     wanted: Vec<MutatingWebhook>,
-    repairs: u32,
+    count: u32,
     last: Duration,
 }
 
 impl Repairs {
-    /// How long to wait before these entries are written once more. Times are those of one monotonic clock.
+    /// How long to wait before these entries are written again; `None` if not at all. `now` is monotonic time.
     pub fn wait(&self, wanted: &[MutatingWebhook], now: Duration) -> Option<Duration> {
-        if self.wanted != wanted || self.repairs < REPAIRS_AT_ONCE {
+        if self.wanted != wanted || self.count < IMMEDIATE_REPAIRS {
             return None;
         }
-        let doublings = (self.repairs - REPAIRS_AT_ONCE).min(16);
+        let doublings = (self.count - IMMEDIATE_REPAIRS).min(16);
         let pause = (FIRST_WAIT * 2_u32.pow(doublings)).min(LONGEST_WAIT);
         (self.last + pause).checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// Takes note of a write of these entries; how many times in a row it was a repair.
+    /// Records a write of these entries. Returns the number of repairs in a row.
     pub fn written(&mut self, wanted: &[MutatingWebhook], now: Duration) -> u32 {
         let is_repair = self.wanted == wanted && now.saturating_sub(self.last) < CALM;
-        self.repairs = if is_repair { self.repairs.saturating_add(1) } else { 0 };
+        self.count = if is_repair { self.count.saturating_add(1) } else { 0 };
         self.wanted = wanted.to_vec();
         self.last = now;
-        self.repairs
+        self.count
     }
 }
 
-/// Whether so many repairs in a row are a fight, which somebody has to be told of.
+/// Whether this many repairs in a row are a conflict with another program, which has to be reported.
 pub fn is_fight(repairs: u32) -> bool {
-    repairs >= REPAIRS_AT_ONCE
+    repairs >= IMMEDIATE_REPAIRS
 }
 
-/// Where another program puts the CA bundle in, it keeps the one that it put in; as long as there is none, the entry asks
-/// about nothing, since the API server could not trust the webhook.
+/// The entry with the CA bundle that another program injected, if Ensign does not set it. While there is none, the entry
+/// matches no pod, because the API server could not trust the webhook.
 fn with_ca(wanted: &MutatingWebhook, current: Option<&MutatingWebhook>) -> MutatingWebhook {
     let mut wanted = wanted.clone();
     if wanted.client_config.ca_bundle.is_some() {
@@ -128,7 +128,7 @@ fn with_ca(wanted: &MutatingWebhook, current: Option<&MutatingWebhook>) -> Mutat
     wanted
 }
 
-/// Whether nothing of ours is missing or different.
+/// Whether all of our fields are as desired.
 fn same(current: &MutatingWebhook, wanted: &MutatingWebhook) -> bool {
     without_selectors(current) == without_selectors(wanted)
         && Ours::of(current.namespace_selector.as_ref()) == Ours::of(wanted.namespace_selector.as_ref())
@@ -139,7 +139,7 @@ fn without_selectors(entry: &MutatingWebhook) -> MutatingWebhook {
     MutatingWebhook { namespace_selector: None, object_selector: None, match_conditions: None, ..entry.clone() }
 }
 
-/// The entry but for the names of namespaces in its selector.
+/// The entry without the namespaces in its selector.
 fn without_names(entry: &MutatingWebhook) -> MutatingWebhook {
     let mut entry = entry.clone();
     if let Some(expressions) =
@@ -155,7 +155,7 @@ fn without_names(entry: &MutatingWebhook) -> MutatingWebhook {
     entry
 }
 
-/// The names of namespaces that an entry is limited to, and those that it leaves out.
+/// The namespaces that an entry is limited to, and those that it excludes.
 struct NamesOf<'a> {
     only: BTreeSet<&'a str>,
     never: BTreeSet<&'a str>,
@@ -176,7 +176,7 @@ impl<'a> NamesOf<'a> {
     }
 }
 
-/// `wanted`, with what others added to `current`.
+/// `wanted`, with what other programs added to `current`.
 fn merged(current: &MutatingWebhook, wanted: &MutatingWebhook) -> MutatingWebhook {
     MutatingWebhook {
         namespace_selector: Some(with_foreign(current.namespace_selector.as_ref(), wanted.namespace_selector.as_ref())),
@@ -190,7 +190,7 @@ fn is_our_key(key: &str) -> bool {
     matches!(key, NAMESPACE_NAME_LABEL | INJECT_LABEL | COMPATIBLE_LABEL)
 }
 
-/// Our part of a selector, in an order that does not matter.
+/// Our part of a selector, independent of order.
 #[derive(Debug, PartialEq, Eq)]
 struct Ours<'a> {
     labels: BTreeMap<&'a str, &'a str>,

@@ -26,7 +26,7 @@ fn stored(webhooks: &[MutatingWebhook]) -> MutatingWebhookConfiguration {
     MutatingWebhookConfiguration { webhooks: Some(webhooks.to_vec()), ..MutatingWebhookConfiguration::default() }
 }
 
-/// What the API server or another program makes of the entries.
+/// The entries after a change by the API server or another program.
 fn changed(webhooks: &[MutatingWebhook], index: usize, change: &Value) -> MutatingWebhookConfiguration {
     let mut webhooks = serde_json::to_value(webhooks).unwrap();
     json_patch::merge(&mut webhooks[index], change);
@@ -34,17 +34,17 @@ fn changed(webhooks: &[MutatingWebhook], index: usize, change: &Value) -> Mutati
 }
 
 #[test]
-fn an_empty_configuration_gets_both_entries() {
+fn an_empty_configuration_gets_all_entries() {
     assert_eq!(differs(&MutatingWebhookConfiguration::default(), &wanted()), Some(wanted()));
 }
 
 #[test]
-fn what_was_written_is_no_difference() {
+fn what_was_written_does_not_differ() {
     assert_eq!(differs(&stored(&wanted()), &wanted()), None);
 }
 
 #[test]
-fn defaults_of_the_api_server_are_no_difference() {
+fn defaults_of_the_api_server_are_not_drift() {
     // A selector without labels comes back with an empty map or without one.
     let current = changed(&wanted(), 0, &json!({"namespaceSelector": {"matchLabels": {}}}));
     assert_eq!(differs(&current, &wanted()), None);
@@ -53,7 +53,7 @@ fn defaults_of_the_api_server_are_no_difference() {
 }
 
 #[test]
-fn selector_expressions_of_others_are_no_difference() {
+fn selector_expressions_of_others_are_not_drift() {
     let mut current = wanted();
     let foreign = LabelSelectorRequirement {
         key: "control-plane".to_owned(),
@@ -83,7 +83,7 @@ fn selector_expressions_of_others_survive_a_change_of_ours() {
 }
 
 #[test]
-fn every_field_of_ours_that_is_not_as_wanted_is_a_difference() {
+fn a_change_of_any_field_of_ours_is_drift() {
     let changes = [
         json!({"clientConfig": {"caBundle": "b2xk"}}),
         json!({"clientConfig": {"caBundle": null}}),
@@ -104,13 +104,13 @@ fn every_field_of_ours_that_is_not_as_wanted_is_a_difference() {
 }
 
 #[test]
-fn an_entry_that_is_no_longer_wanted_goes() {
+fn an_entry_that_is_no_longer_desired_is_removed() {
     let labelled_only = entries(&[], &["kube-system"], false);
     assert_eq!(differs(&stored(&wanted()), &labelled_only), Some(labelled_only));
 }
 
 #[test]
-fn entries_of_others_stay() {
+fn entries_of_others_are_kept() {
     let other = MutatingWebhook { name: "other.example.com".to_owned(), ..wanted()[0].clone() };
     let current = [vec![other.clone()], wanted()].concat();
     assert_eq!(differs(&stored(&current), &wanted()), None);
@@ -128,7 +128,7 @@ fn a_merge_is_stable() {
 }
 
 #[test]
-fn an_entry_of_compatibility_mode_goes_with_it() {
+fn the_entry_of_compatibility_mode_is_removed_with_it() {
     let endpoint = Endpoint::Url("https://127.0.0.1:9443".to_owned());
     let (covered, excluded) = (&set(&[]), &set(&[]));
     let compatible =
@@ -137,7 +137,7 @@ fn an_entry_of_compatibility_mode_goes_with_it() {
     assert_eq!(differs(&stored(&compatible), &without), Some(without));
 }
 
-/// What another program makes of entries when it injects a CA.
+/// The entries after another program injected a CA.
 fn inject(webhooks: &[MutatingWebhook], ca: &[u8]) -> MutatingWebhookConfiguration {
     let mut webhooks = webhooks.to_vec();
     for entry in &mut webhooks {
@@ -147,7 +147,7 @@ fn inject(webhooks: &[MutatingWebhook], ca: &[u8]) -> MutatingWebhookConfigurati
 }
 
 #[test]
-fn without_an_injected_ca_an_entry_asks_about_nothing_and_with_it_about_all() {
+fn without_an_injected_ca_an_entry_matches_nothing_and_with_it_everything() {
     let wanted = entries(&["shop"], &["kube-system"], true);
     let dormant = differs(&MutatingWebhookConfiguration::default(), &wanted).unwrap();
     assert_eq!(injected_ca(&stored(&dormant)), None);
@@ -155,7 +155,7 @@ fn without_an_injected_ca_an_entry_asks_about_nothing_and_with_it_about_all() {
         let nowhere = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [""]});
         assert_eq!(entry["namespaceSelector"], json!({"matchExpressions": [nowhere]}));
     }
-    assert_eq!(differs(&stored(&dormant), &wanted), None, "and rests there");
+    assert_eq!(differs(&stored(&dormant), &wanted), None, "and it is stable");
 
     let injected = inject(&dormant, b"theirs");
     assert_eq!(injected_ca(&injected), Some(b"theirs".as_slice()));
@@ -166,7 +166,7 @@ fn without_an_injected_ca_an_entry_asks_about_nothing_and_with_it_about_all() {
 }
 
 #[test]
-fn an_injected_ca_is_left_as_it_is_whatever_it_becomes() {
+fn an_injected_ca_is_kept_even_if_it_changes() {
     let wanted = entries(&["shop"], &["kube-system"], true);
     for ca in [b"theirs".as_slice(), b"renewed"] {
         assert_eq!(differs(&inject(&wanted, ca), &wanted), None);
@@ -174,24 +174,24 @@ fn an_injected_ca_is_left_as_it_is_whatever_it_becomes() {
 }
 
 #[test]
-fn fewer_granted_namespaces_and_more_excluded_ones_ask_no_more() {
+fn fewer_granted_namespaces_and_more_excluded_ones_match_no_further_pods() {
     let before = stored(&wanted());
     let no_more = |covered: &[&str], excluded: &[&str]| {
         let after = differs(&before, &entries(covered, excluded, false)).unwrap();
         asks_no_more(&before, &after)
     };
     assert!(no_more(&["shop"], &["kube-system"]), "one namespace less");
-    assert!(no_more(&[], &["kube-system"]), "no namespace any more");
+    assert!(no_more(&[], &["kube-system"]), "no namespace");
     assert!(no_more(&["shop"], &["kube-system", "pay"]), "one excluded namespace more");
     let widened = changed(&wanted(), 0, &json!({"namespaceSelector": null}));
-    assert!(asks_no_more(&widened, &wanted()), "every namespace, which somebody else wrote");
+    assert!(asks_no_more(&widened, &wanted()), "every namespace, set by another program");
     assert!(!no_more(&["shop", "new"], &["kube-system"]), "another namespace");
     assert!(!no_more(&["shop", "pay", "new"], &["kube-system"]), "one namespace more");
     assert!(!no_more(&["shop", "pay"], &["other"]), "one that was excluded");
 }
 
 #[test]
-fn a_new_entry_and_every_other_change_asks_more() {
+fn a_new_entry_and_any_other_change_may_match_further_pods() {
     assert!(!asks_no_more(&MutatingWebhookConfiguration::default(), &wanted()));
     let changes = [
         json!({"clientConfig": {"caBundle": "b2xk"}}),
@@ -206,7 +206,7 @@ fn a_new_entry_and_every_other_change_asks_more() {
 }
 
 #[test]
-fn what_is_registered_says_which_namespaces_are_asked_about() {
+fn the_namespaces_of_an_entry_are_read_from_the_configuration() {
     use super::super::{GRANTED_ENTRY, LABELLED_ENTRY};
     assert_eq!(limited_to(&stored(&wanted()), GRANTED_ENTRY), set(&["pay", "shop"]));
     assert_eq!(limited_to(&stored(&wanted()), LABELLED_ENTRY), set(&[]));
@@ -216,42 +216,42 @@ fn what_is_registered_says_which_namespaces_are_asked_about() {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_first_repairs_come_at_once_and_later_ones_ever_more_seldom() {
-    let (mut contest, mut now, mut waits) = (Repairs::default(), Duration::ZERO, Vec::new());
+fn the_first_repairs_are_immediate_and_later_ones_back_off() {
+    let (mut repairs, mut now, mut waits) = (Repairs::default(), Duration::ZERO, Vec::new());
     for _ in 0..16 {
-        let wait = contest.wait(&wanted(), now).unwrap_or_default();
+        let wait = repairs.wait(&wanted(), now).unwrap_or_default();
         waits.push(wait.as_secs());
         now += wait;
-        assert_eq!(contest.wait(&wanted(), now), None, "after the wait it may be written");
-        contest.written(&wanted(), now);
+        assert_eq!(repairs.wait(&wanted(), now), None, "after the wait it may be written");
+        repairs.written(&wanted(), now);
     }
     assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
 }
 
 #[test]
-fn a_fight_is_one_from_the_third_repair_on() {
-    let mut contest = Repairs::default();
-    let fights: Vec<bool> = (0..5).map(|_| is_fight(contest.written(&wanted(), Duration::ZERO))).collect();
-    assert_eq!(fights, [false, false, false, true, true]);
+fn repeated_repairs_are_a_conflict_from_the_third_on() {
+    let mut repairs = Repairs::default();
+    let conflicts: Vec<bool> = (0..5).map(|_| is_fight(repairs.written(&wanted(), Duration::ZERO))).collect();
+    assert_eq!(conflicts, [false, false, false, true, true]);
 }
 
 #[test]
-fn what_is_newly_wanted_is_written_at_once_even_in_a_fight() {
-    let mut contest = Repairs::default();
+fn a_new_desired_state_is_written_immediately_even_during_a_conflict() {
+    let mut repairs = Repairs::default();
     for _ in 0..10 {
-        contest.written(&wanted(), Duration::ZERO);
+        repairs.written(&wanted(), Duration::ZERO);
     }
-    assert!(contest.wait(&wanted(), SECOND).is_some());
-    assert_eq!(contest.wait(&entries(&["new"], &[], false), SECOND), None);
+    assert!(repairs.wait(&wanted(), SECOND).is_some());
+    assert_eq!(repairs.wait(&entries(&["new"], &[], false), SECOND), None);
 }
 
 #[test]
-fn a_repair_that_stood_for_long_ends_the_fight() {
-    let mut contest = Repairs::default();
+fn a_repair_that_lasts_ends_the_conflict() {
+    let mut repairs = Repairs::default();
     for _ in 0..10 {
-        contest.written(&wanted(), Duration::ZERO);
+        repairs.written(&wanted(), Duration::ZERO);
     }
-    assert_eq!(contest.wait(&wanted(), SECOND * 700), None);
-    contest.written(&wanted(), SECOND * 700);
-    assert_eq!(contest.wait(&wanted(), SECOND * 701), None, "the count starts anew");
+    assert_eq!(repairs.wait(&wanted(), SECOND * 700), None);
+    repairs.written(&wanted(), SECOND * 700);
+    assert_eq!(repairs.wait(&wanted(), SECOND * 701), None, "the count restarts");
 }

@@ -1,9 +1,9 @@
-//! The webhook's registration at the API server.
+//! The entries of the `MutatingWebhookConfiguration`.
 //!
-//! Several entries, because the selectors within one are `ANDed`: every unlabelled pod of the namespaces that some grant
-//! names or selects; every pod with the opt-in label anywhere; and in compatibility mode every pod elsewhere with the
-//! label of the upstream webhook. No pod matches two of them. What other programs make of the registration is the
-//! business of [`self::drift`].
+//! There are several, because the selectors of one entry are `ANDed`: one for unlabelled pods in namespaces that a grant
+//! names or selects; one for pods with the opt-in label, in every namespace; and in compatibility mode one for pods with
+//! the upstream webhook's label in all other namespaces. No pod matches two of them. For changes by other programs, see
+//! [`self::drift`].
 
 pub mod drift;
 
@@ -15,30 +15,31 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
+use crate::admission::azure_workload_identity::USE_LABEL;
 use ensign_api::keys::INJECT_LABEL;
 
-/// Entry for the namespaces that grants cover.
+/// Entry for unlabelled pods in namespaces that grants cover.
 pub const GRANTED_ENTRY: &str = "pods.ensign.dev";
 /// Entry for pods with the opt-in label.
 pub const LABELLED_ENTRY: &str = "labelled-pods.ensign.dev";
-/// Entry for pods with the label of the upstream webhook, in compatibility mode.
+/// Entry for pods with the upstream webhook's label, in compatibility mode.
 pub const COMPATIBLE_ENTRY: &str = "compatible-pods.ensign.dev";
-/// Every entry that is Ensign's.
+/// Every entry of Ensign's.
 pub const ENTRIES: [&str; 3] = [GRANTED_ENTRY, LABELLED_ENTRY, COMPATIBLE_ENTRY];
-/// Label by which pods ask the upstream webhook for injection.
-pub const COMPATIBLE_LABEL: &str = "azure.workload.identity/use";
-/// Path of the webhook's one endpoint.
+/// Pod label that requests injection by the upstream webhook.
+pub const COMPATIBLE_LABEL: &str = USE_LABEL;
+/// Path of the webhook's only endpoint.
 pub const MUTATE_PODS_PATH: &str = "/mutate-pods";
-/// How long the API server waits for the webhook.
+/// How long the API server waits for the webhook, in seconds.
 pub const TIMEOUT_SECONDS: i32 = 5;
 
-/// Label that every namespace has, with its own name as the value.
+/// Label of every namespace, with its name as the value.
 pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// A webhook in the way of these pods could keep a cluster from coming up.
+/// Namespaces whose pods a webhook must not block, because the cluster could not start.
 const ALWAYS_EXCLUDED: [&str; 1] = ["kube-system"];
 const HTTPS_PORT: i32 = 443;
 
-/// Where the API server finds the webhook.
+/// Where the API server reaches the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Its URL, with or without the path.
@@ -52,23 +53,23 @@ pub enum Endpoint {
     },
 }
 
-/// The namespaces that are never touched: kube-system, Ensign's own, and what the operator adds.
+/// The namespaces whose pods are never changed: kube-system, Ensign's own, and those that the operator adds.
 pub fn excluded_namespaces(own: &str, more: impl IntoIterator<Item = String>) -> BTreeSet<String> {
     ALWAYS_EXCLUDED.into_iter().map(str::to_owned).chain([own.to_owned()]).chain(more).collect()
 }
 
-/// What the registration depends on.
+/// What the entries depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// The namespaces that some grant names or selects; without any, only labelled pods are asked about.
+    /// The namespaces that a grant names or selects; without any, only labelled pods are sent to the webhook.
     pub covered: &'a BTreeSet<String>,
-    /// The namespaces whose pods are never asked about.
+    /// The namespaces whose pods are never sent to the webhook.
     pub excluded: &'a BTreeSet<String>,
-    /// Where the webhook is.
+    /// Where the API server reaches the webhook.
     pub endpoint: &'a Endpoint,
-    /// The certificates to trust for it, PEM; `None` if another program puts them in.
+    /// The CA bundle, PEM; `None` if another program injects it.
     pub ca_bundle: Option<&'a [u8]>,
-    /// Whether pods with the label of the upstream webhook are asked about everywhere.
+    /// Whether pods with the upstream webhook's label are sent to the webhook too.
     pub compatibility: bool,
 }
 
@@ -107,7 +108,7 @@ fn entry(
     object_selector: LabelSelector,
 ) -> MutatingWebhook {
     let list = |item: &str| vec![item.to_owned()];
-    // Everything is said, nothing left to the API server's defaults: what is read back compares as written.
+    // No field is left to the API server's defaults, so that the entry can be compared with what is read back.
     MutatingWebhook {
         name: name.to_owned(),
         client_config,
@@ -147,7 +148,7 @@ fn client_config(input: &Input<'_>) -> WebhookClientConfig {
     }
 }
 
-/// The URL of a webhook, with its path once.
+/// The URL of a webhook, with the path appended unless it has it already.
 pub fn with_path(url: &str) -> String {
     let base = url.trim_end_matches('/');
     let base = base.strip_suffix(MUTATE_PODS_PATH).unwrap_or(base);

@@ -20,7 +20,7 @@ fn wanted() -> Vec<MutatingWebhook> {
 }
 
 #[test]
-fn unlabelled_pods_are_asked_about_in_granted_namespaces_and_labelled_ones_everywhere() {
+fn unlabelled_pods_are_sent_in_granted_namespaces_and_labelled_ones_everywhere() {
     let entries = serde_json::to_value(wanted()).unwrap();
     let not_excluded = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]});
     let granted = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["pay", "shop"]});
@@ -34,7 +34,7 @@ fn unlabelled_pods_are_asked_about_in_granted_namespaces_and_labelled_ones_every
 }
 
 #[test]
-fn both_entries_ask_at_pod_creation_and_fail_closed() {
+fn all_entries_match_pod_creation_and_fail_closed() {
     for entry in serde_json::to_value(wanted()).unwrap().as_array().unwrap() {
         let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "*"});
         assert_eq!(entry["rules"], json!([rule]));
@@ -57,7 +57,7 @@ fn a_url_gets_the_path_once() {
 }
 
 #[test]
-fn a_service_is_named_with_path_and_port() {
+fn a_service_has_path_and_port() {
     let endpoint = Endpoint::Service { namespace: "ensign-system".to_owned(), name: "ensign-webhook".to_owned() };
     let entries = serde_json::to_value(entries(&[], &[], &endpoint, false)).unwrap();
     let service = json!({"namespace": "ensign-system", "name": "ensign-webhook", "path": "/mutate-pods", "port": 443});
@@ -65,7 +65,7 @@ fn a_service_is_named_with_path_and_port() {
 }
 
 #[test]
-fn without_a_grant_only_labelled_pods_are_asked_about() {
+fn without_a_grant_only_labelled_pods_are_sent() {
     let names = |covered: &[&str], excluded: &[&str]| -> Vec<String> {
         entries(covered, excluded, &url(), false).into_iter().map(|entry| entry.name).collect()
     };
@@ -80,7 +80,7 @@ fn kube_system_and_ensigns_own_namespace_are_always_excluded() {
 }
 
 #[test]
-fn in_compatibility_mode_pods_with_the_upstream_label_are_asked_about_where_no_other_entry_does() {
+fn in_compatibility_mode_pods_with_the_upstream_label_are_sent_where_no_other_entry_matches() {
     let entries = serde_json::to_value(entries(&["shop"], &["kube-system"], &url(), true)).unwrap();
     assert_eq!(entries.as_array().unwrap().len(), 3);
     assert_eq!(entries[2]["name"], "compatible-pods.ensign.dev");
@@ -96,7 +96,7 @@ fn in_compatibility_mode_pods_with_the_upstream_label_are_asked_about_where_no_o
 }
 
 #[test]
-fn where_another_program_injects_the_ca_no_entry_has_one() {
+fn no_entry_has_a_ca_if_another_program_injects_it() {
     let (covered, excluded, endpoint) = (&set(&["shop"]), &set(&[]), &url());
     let input = Input { covered, excluded, endpoint, ca_bundle: None, compatibility: true };
     assert!(desired(&input).iter().all(|entry| entry.client_config.ca_bundle.is_none()));
