@@ -106,7 +106,7 @@ fn a_paused_leader_is_replaced_and_writes_nothing_when_resumed() {
     let (arm_before, before) = (team.arm_writes(&names.0).len(), testbed.kubernetes_writes(&names.0));
     drop(paused);
     let ended = first.wait_exit().expect_err("it has lost");
-    assert!(ended.contains("leadership is lost") && ended.contains("started again, it stands by"), "{ended}");
+    assert!(ended.contains("lost leadership") && ended.contains("joins as standby"), "{ended}");
     assert_eq!(team.arm_writes(&names.0).len(), arm_before);
     assert_eq!(testbed.kubernetes_writes(&names.0), before);
     assert_eq!(team.credentials().len(), 1);
