@@ -17,8 +17,8 @@ use tracing::Instrument;
 
 use crate::cache::Cache;
 use crate::cache::catch_up;
-use crate::cache::gated_pods::GatedPods;
-use crate::cache::informers::{Feed, Watched};
+use crate::cache::gated_pods::{self, GatedPods};
+use crate::cache::informers::{Informers, Watched};
 use crate::cluster::issuer_watch::{IssuerKeeper, IssuerWatch};
 use crate::dispatch::Dispatcher;
 use crate::engine::failpoints::Failpoints;
@@ -115,8 +115,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Controll
 async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     let cache = Arc::new(Cache::default());
     let queue = Arc::new(WorkQueue::new(config.clock.clone()));
-    let held = Arc::new(GatedPods::new(config.metrics.clone()));
-    let full = life.watch(&config, &cache, &queue, &held, &Watched::ALL);
+    let gated = Arc::new(GatedPods::new(config.metrics.clone()));
+    let full = life.watch(&config, &cache, &queue, &gated, &Watched::ALL);
     life.until(full).await?;
 
     let settings = Arc::new(ArcSwap::from_pointee(config.settings.clone()));
@@ -135,11 +135,11 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
         life.until(is(&mut standing, |standing| *standing == Leadership::Leading)).await?;
         // The former leader may have written what the watches have not seen yet. Whatever is newer than the lease has all
         // of it: a list of what there is little of, and the versions of the rest.
-        let few = life.watch(&config, &cache, &queue, &held, &[Watched::Classes, Watched::Namespaces]);
+        let few = life.watch(&config, &cache, &queue, &gated, &[Watched::Classes, Watched::Namespaces]);
         // Requests are large.
         let current = Box::pin(catch_up::current(&config.client, &cache, &config.clock));
         let current = life.until(current).await?;
-        let behind = life.watch(&config, &cache, &queue, &held, &current.behind());
+        let behind = life.watch(&config, &cache, &queue, &gated, &current.behind());
         life.until(few).await?;
         life.until(behind).await?;
     } else {
@@ -154,9 +154,9 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     cache.read().keys().into_iter().chain([Key::Injection]).for_each(|key| queue.add(key, Source::Cluster));
     if config.pods.is_some() {
         queue.add(Key::UnlabelledPods, Source::Cluster);
-        life.watch_held(config.client.clone(), &held, &queue);
+        life.watch_gated_pods(config.client.clone(), &gated, &queue);
     }
-    life.work(config, cache, &queue, settings, upstream, held);
+    life.work(config, cache, &queue, settings, upstream, gated);
     life.until(pending()).await
 }
 
@@ -190,30 +190,32 @@ impl Life {
         config: &Config,
         cache: &Arc<Cache>,
         queue: &Arc<WorkQueue<Key, Source>>,
-        held: &Arc<GatedPods>,
+        gated: &Arc<GatedPods>,
         these: &[Watched],
     ) -> impl Future<Output = ()> + use<> {
         let (initialised, seen) = watch::channel(BTreeSet::new());
-        let feed = Arc::new(Feed { cache: cache.clone(), queue: queue.clone(), held: held.clone(), initialised });
+        let (cache, queue, gated) = (cache.clone(), queue.clone(), gated.clone());
+        let informers = Arc::new(Informers { cache, queue, gated, initialised });
         for what in these {
             if let Some(former) = self.watches.remove(what) {
                 former.abort();
             }
-            let (feed, client) = (feed.clone(), config.client.clone());
+            let (informers, client) = (informers.clone(), config.client.clone());
             let watch = match what {
-                Watched::Identities => feed.identities(client).boxed(),
-                Watched::Bindings => feed.bindings(client).boxed(),
-                Watched::Classes => feed.classes(client).boxed(),
-                Watched::Namespaces => feed.namespaces(client).boxed(),
-                Watched::Registration => {
+                Watched::Identities => informers.identities(client).boxed(),
+                Watched::Bindings => informers.bindings(client).boxed(),
+                Watched::Classes => informers.classes(client).boxed(),
+                Watched::Namespaces => informers.namespaces(client).boxed(),
+                Watched::WebhookConfiguration => {
                     let Some(target) = config.webhook.clone() else { continue };
-                    feed.registration(client, target.configuration, target.namespace, target.secret).boxed()
+                    let WebhookTarget { configuration, namespace, secret, .. } = target;
+                    informers.webhook_configuration(client, configuration, namespace, secret).boxed()
                 }
                 Watched::Policies => {
                     if config.injection.as_ref().is_none_or(|target| target.mode != Mode::Policy) {
                         continue;
                     }
-                    feed.policies(client).boxed()
+                    informers.policies(client).boxed()
                 }
             };
             let task = what.task();
@@ -223,10 +225,9 @@ impl Life {
     }
 
     /// Watches held pods from now on: nobody but the leader does anything about them.
-    fn watch_held(&mut self, client: Client, held: &Arc<GatedPods>, queue: &Arc<WorkQueue<Key, Source>>) {
-        let (held, queue) = (held.clone(), queue.clone());
-        let watch = async move { held.watch(client, &queue).await };
-        self.tasks.spawn(watch.map(|()| "the watch of held pods"));
+    fn watch_gated_pods(&mut self, client: Client, gated: &Arc<GatedPods>, queue: &Arc<WorkQueue<Key, Source>>) {
+        let watch = gated_pods::watch(gated.clone(), client, queue.clone());
+        self.tasks.spawn(watch.map(|()| "the watch of gated pods"));
     }
 
     fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Leadership> {
@@ -261,13 +262,13 @@ impl Life {
         queue: &Arc<WorkQueue<Key, Source>>,
         settings: Arc<ArcSwap<Settings>>,
         upstream: watch::Receiver<UpstreamWebhook>,
-        held: Arc<GatedPods>,
+        gated: Arc<GatedPods>,
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
         let injects = config.injection.as_ref().map(|target| target.mode);
         config.metrics.leads(&cache, injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
         let concurrency = config.concurrency.max(1);
-        let dispatcher = Arc::new(dispatcher(config, cache, queue, settings, upstream, held, gate));
+        let dispatcher = Arc::new(dispatcher(config, cache, queue, settings, upstream, gated, gate));
         for _ in 0..concurrency {
             self.workers.spawn(work(dispatcher.clone(), queue.clone(), self.stop.clone()));
         }

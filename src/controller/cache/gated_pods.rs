@@ -2,16 +2,14 @@
 //! their label and without their specs, so that this stays small whatever runs in the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
 use kube::api::{Api, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
-use kube::{Client, ResourceExt};
+use kube::runtime::watcher;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::key::{Key, Source};
 use crate::engine::work_queue::WorkQueue;
@@ -21,6 +19,7 @@ use ensign_api::conditions::Reason;
 use ensign_api::keys::{GATED_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::events::Event;
 use ensign_core::pods::gate::claims;
+use ensign_runtime::reflector::{Incremental, LogContext, NamedStore, Reflector};
 
 /// The held pods.
 #[derive(Default)]
@@ -108,47 +107,65 @@ impl GatedPods {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PodName, GatedPod>> {
         self.pods.lock()
     }
+}
 
-    /// Watches held pods and queues each that changes. A controller without the right to do so goes on without.
-    pub(crate) async fn watch(&self, client: Client, queue: &WorkQueue<Key, Source>) {
-        let api: Api<PartialObjectMeta<Pod>> = Api::all(client);
-        let labelled = watcher::Config::default().labels(&format!("{GATED_LABEL}=true"));
-        let mut events = std::pin::pin!(watcher(api, labelled).default_backoff());
-        // Pods of a list that is still coming in; what it does not mention at its end is gone.
-        let mut unseen = BTreeSet::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(watcher::Event::Init) => unseen = self.names(),
-                Ok(watcher::Event::InitApply(pod) | watcher::Event::Apply(pod)) => {
-                    unseen.remove(&PodName::from(&pod.metadata));
-                    if let Some(key) = self.seen(&pod.metadata) {
-                        queue.add(key, Source::Namespace(pod.namespace().unwrap_or_default()));
-                    }
-                }
-                // The label may be gone and the gate not: the key finds out.
-                Ok(watcher::Event::Delete(pod)) => {
-                    let namespace = pod.namespace().unwrap_or_default();
-                    queue.add(Key::Pod(PodName::from(&pod.metadata).into()), Source::Namespace(namespace));
-                }
-                Ok(watcher::Event::InitDone) => {
-                    for name in std::mem::take(&mut unseen) {
-                        let source = Source::Namespace(name.namespace.clone());
-                        queue.add(Key::Pod(name.into()), source);
-                    }
-                }
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "watch of held pods; without the right to it, start controller and webhook with --gate-pods=false"
-                ),
-            }
+/// Keeps the gated pods current for as long as it is polled, and queues each that changes. A controller that may not watch
+/// pods does everything else.
+pub(crate) async fn watch(pods: Arc<GatedPods>, client: Client, queue: Arc<WorkQueue<Key, Source>>) {
+    let api: Api<PartialObjectMeta<Pod>> = Api::all(client);
+    let labelled = watcher::Config::default().labels(&format!("{GATED_LABEL}=true"));
+    Reflector::new(api, LOG).select(labelled).run(Incremental::new(Follower { pods, queue })).await;
+}
+
+const LOG: LogContext = LogContext {
+    objects: "gated pods",
+    interrupted: "keeping the last known ones; without permission to watch pods, run controller and webhook with --gate-pods=false",
+    malformed: "keeping its last known version",
+};
+
+/// Follows the watch of gated pods.
+struct Follower {
+    pods: Arc<GatedPods>,
+    queue: Arc<WorkQueue<Key, Source>>,
+}
+
+impl NamedStore for Follower {
+    type Object = PartialObjectMeta<Pod>;
+    type Name = PodName;
+
+    fn name(&self, metadata: &ObjectMeta) -> PodName {
+        PodName::from(metadata)
+    }
+
+    fn names(&self) -> BTreeSet<PodName> {
+        self.pods.names()
+    }
+
+    fn apply(&mut self, name: PodName, pod: PartialObjectMeta<Pod>) {
+        if let Some(key) = self.pods.seen(&pod.metadata) {
+            self.queue.add(key, Source::Namespace(name.namespace));
         }
+    }
+
+    /// The label may be gone and the gate not: the reconcile finds out.
+    fn delete(&mut self, name: PodName) {
+        let source = Source::Namespace(name.namespace.clone());
+        self.queue.add(Key::Pod(name.into()), source);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::marker::PhantomData;
+
+    use futures::FutureExt;
     use serde_json::json;
+
+    use super::*;
+    use ensign_runtime::clock::SystemClock;
+    use ensign_runtime::reflector;
+
+    type WatchEvent = watcher::Event<PartialObjectMeta<Pod>>;
 
     fn pod(name: &str, uid: &str, by: &str) -> ObjectMeta {
         serde_json::from_value(json!({
@@ -162,7 +179,7 @@ mod tests {
     }
 
     fn by(held: &GatedPods, binding: &str) -> Vec<Key> {
-        held.gated_by(&std::sync::Arc::new(PodName::new("shop", binding)))
+        held.gated_by(&Arc::new(PodName::new("shop", binding)))
     }
 
     #[test]
@@ -185,6 +202,28 @@ mod tests {
         assert!(by(&held, "orders").is_empty());
         assert_eq!(held.metrics.gated.get(), 0);
         assert_eq!(held.seen(&pod("a", "2", "orders=ManagedIdentity/x")), Some(key("a")));
+    }
+
+    #[test]
+    fn the_watch_queues_pods_that_change_and_pods_that_a_list_lacks() {
+        let pods = Arc::new(GatedPods::default());
+        let queue = Arc::new(WorkQueue::new(SystemClock::shared()));
+        let mut store = Incremental::new(Follower { pods, queue: queue.clone() });
+        let mut queued = |events: Vec<WatchEvent>| {
+            events.into_iter().for_each(|event| reflector::deliver(event, LOG, &mut store));
+            let mut keys = Vec::new();
+            while let Some(key) = queue.next().now_or_never() {
+                queue.done(key.clone(), None);
+                keys.push(key);
+            }
+            keys
+        };
+        let partial = |name: &str| PartialObjectMeta { types: None, metadata: pod(name, "1", "orders=ManagedIdentity/x"), _phantom: PhantomData };
+        let (init, done) = (WatchEvent::Init, WatchEvent::InitDone);
+        assert_eq!(queued(vec![init.clone(), WatchEvent::InitApply(partial("a")), done.clone()]), [key("a")]);
+        assert_eq!(queued(vec![WatchEvent::Apply(partial("b"))]), [key("b")]);
+        assert_eq!(queued(vec![WatchEvent::Delete(partial("b"))]), [key("b")]);
+        assert_eq!(queued(vec![init, done]), [key("a"), key("b")]);
     }
 
     #[test]

@@ -1,18 +1,16 @@
-//! Watches that keep the cache current and the queue fed. One malformed object can't stall them.
+//! Informers: the watches that keep the cache current and feed the work queue.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::future::join_all;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::runtime::watcher;
+use kube::{Client, Resource};
 use tokio::sync::watch;
 
 use super::gated_pods::GatedPods;
@@ -23,8 +21,9 @@ use crate::kube_names::{BindingName, policy_resource};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass, NamespacedName};
 use ensign_core::cel::{Form, policies};
 use ensign_runtime::deserialize_guard::DeserializeGuard;
+use ensign_runtime::reflector::{Incremental, LogContext, NamedStore, OnChange, Reflector, Watchable};
 
-/// Where `kubectl apply` keeps what it was given last.
+/// Where `kubectl apply` keeps the manifest that it applied last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What is watched.
@@ -34,101 +33,73 @@ pub(crate) enum Watched {
     Bindings,
     Classes,
     Namespaces,
-    /// The objects behind the webhook's registration.
-    Registration,
+    /// The webhook configuration and the webhook's Secret.
+    WebhookConfiguration,
     Policies,
 }
 
 impl Watched {
     pub(crate) const ALL: [Self; 6] =
-        [Self::Identities, Self::Bindings, Self::Classes, Self::Namespaces, Self::Registration, Self::Policies];
+        [Self::Identities, Self::Bindings, Self::Classes, Self::Namespaces, Self::WebhookConfiguration, Self::Policies];
 
-    /// Whether its first list has to be in before anything is decided.
+    /// Whether its first list has to be complete before anything is decided.
     pub(crate) fn is_required(self) -> bool {
-        !matches!(self, Self::Registration | Self::Policies)
+        !matches!(self, Self::WebhookConfiguration | Self::Policies)
     }
 
-    /// The task that watches it, for people.
+    /// The task that watches it, as it is called in messages.
     pub(crate) fn task(self) -> &'static str {
         match self {
             Self::Identities => "the watch of ManagedIdentities",
             Self::Bindings => "the watch of ManagedIdentityBindings",
             Self::Classes => "the watch of ManagedIdentityClasses",
             Self::Namespaces => "the watch of Namespaces",
-            Self::Registration => "the watch of the webhook registration",
+            Self::WebhookConfiguration => "the watch of the webhook configuration",
             Self::Policies => "the watch of the admission policies",
         }
     }
 }
 
-/// Says which of the watches have seen everything once.
+/// Which of the watches have completed a list.
 pub(crate) type Initialised = watch::Sender<BTreeSet<Watched>>;
 
-/// What a watch feeds.
-pub(crate) struct Feed {
+/// The watches, and what they keep current.
+pub(crate) struct Informers {
     pub(crate) cache: Arc<Cache>,
     pub(crate) queue: Arc<WorkQueue<Key, Source>>,
-    pub(crate) held: Arc<GatedPods>,
+    pub(crate) gated: Arc<GatedPods>,
     pub(crate) initialised: Initialised,
 }
 
-impl Feed {
+impl Informers {
     pub(crate) async fn identities(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<ManagedIdentity>> = Api::all(client);
-        let known = |feed: &Self| feed.cache.read().identity_names().cloned().collect();
-        let take = |feed: &Self, name: &String, object| feed.cache.identity_changed(name, object);
-        let source = |_: &String| Source::Cluster;
-        self.follow(Watched::Identities, watch_all(api), (ResourceExt::name_any, source), known, take).await;
+        self.follow::<DeserializeGuard<ManagedIdentity>>(Api::all(client), "ManagedIdentities").await;
     }
 
     pub(crate) async fn bindings(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<ManagedIdentityBinding>> = Api::all(client);
-        let name = |object: &DeserializeGuard<ManagedIdentityBinding>| -> BindingName {
-            Arc::new(NamespacedName::from(object.meta()))
-        };
-        let known = |feed: &Self| feed.cache.read().binding_names().cloned().collect();
-        // Pods wait for what status says, so that our own writes coming back concern them.
-        let take = |feed: &Self, name: &BindingName, mut object: Option<ManagedIdentityBinding>| {
-            if let Some(status) = object.as_mut().and_then(|object| object.status.as_mut()) {
-                // Reading doubled its room until all had it.
-                status.conditions.shrink_to_fit();
-            }
-            let mut keys = feed.cache.binding_changed(name, object);
-            keys.extend(feed.held.gated_by(name));
-            keys
-        };
-        let source = |name: &BindingName| Source::Namespace(name.namespace.clone());
-        self.follow(Watched::Bindings, watch_all(api), (name, source), known, take).await;
+        self.follow::<DeserializeGuard<ManagedIdentityBinding>>(Api::all(client), "ManagedIdentityBindings").await;
     }
 
     pub(crate) async fn classes(self: Arc<Self>, client: Client) {
-        let api: Api<DeserializeGuard<ManagedIdentityClass>> = Api::all(client);
-        let known = |feed: &Self| feed.cache.read().class_names().cloned().collect();
-        let take = |feed: &Self, name: &String, object| feed.cache.class_changed(name, object);
-        let source = |_: &String| Source::Cluster;
-        self.follow(Watched::Classes, watch_all(api), (ResourceExt::name_any, source), known, take).await;
+        self.follow::<DeserializeGuard<ManagedIdentityClass>>(Api::all(client), "ManagedIdentityClasses").await;
     }
 
     pub(crate) async fn namespaces(self: Arc<Self>, client: Client) {
-        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-        let known = |feed: &Self| feed.cache.read().namespace_names().cloned().collect();
-        let take = |feed: &Self, name: &String, object: Option<PartialObjectMeta<Namespace>>| {
-            let facts = object.map(|object| NamespaceFacts {
-                terminating: object.metadata.deletion_timestamp.is_some(),
-                uid: object.metadata.uid,
-                labels: object.metadata.labels.unwrap_or_default(),
-            });
-            feed.cache.namespace_changed(name, facts)
-        };
-        let source = |name: &String| Source::Namespace(name.clone());
-        // Only metadata is asked for, which a guard around the type would hide; there is nothing in it that can be malformed.
-        let events = watch_all(api).map_ok(guarded);
-        self.follow(Watched::Namespaces, events, (ResourceExt::name_any, source), known, take).await;
+        self.follow::<PartialObjectMeta<Namespace>>(Api::all(client), "Namespaces").await;
     }
 
-    /// Watches the two objects behind the webhook's registration, so that a wiped CA bundle or a new certificate is
-    /// noticed at once.
-    pub(crate) async fn registration(
+    async fn follow<K>(self: Arc<Self>, api: Api<K>, objects: &'static str)
+    where
+        K: Watchable<DynamicType = ()>,
+        K::Object: CachedKind,
+    {
+        let store = Incremental::new(CacheStore::<K::Object>::new(self));
+        Reflector::new(api, LogContext::new(objects)).prune(|object| strip(object.meta_mut())).run(store).await;
+    }
+
+    /// Watches the webhook configuration and the webhook's Secret, so that a removed CA bundle or a new certificate takes
+    /// effect at once.
+    pub(crate) async fn webhook_configuration(
         self: Arc<Self>,
         client: Client,
         configuration: String,
@@ -137,112 +108,203 @@ impl Feed {
     ) {
         let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> = Api::all(client.clone());
         let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, &namespace);
-        let by_name = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let configurations =
-            watcher(configurations, by_name(&configuration)).default_backoff().map(|event| event.map(|_| ()));
-        let secrets = watcher(secrets, by_name(&secret)).default_backoff().map(|event| event.map(|_| ()));
-        let mut events = futures::stream::select(Box::pin(configurations), Box::pin(secrets));
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(()) => self.queue.add(Key::Injection, Source::Cluster),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "watch of the webhook registration");
-                }
-            }
-        }
+        let configurations = Reflector::new(configurations, log_of_injection("the MutatingWebhookConfiguration"));
+        let secrets = Reflector::new(secrets, log_of_injection("the webhook's Secret"));
+        tokio::join!(
+            configurations.select(named(&configuration)).run(self.on_change()),
+            secrets.select(named(&secret)).run(self.on_change())
+        );
     }
 
-    /// Watches the admission policies, so that one that somebody changed is repaired at once.
+    /// Watches the admission policies, so that a modified one is repaired at once.
     pub(crate) async fn policies(self: Arc<Self>, client: Client) {
-        let mut events = futures::stream::SelectAll::new();
-        for policy in policies(Form::Inert) {
+        let watches = policies(Form::Inert).into_iter().map(|policy| {
             let resource = policy_resource(policy.kind);
             let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &resource);
-            let by_name = watcher::Config::default().fields(&format!("metadata.name={}", policy.name));
-            events.push(watcher(api, by_name).default_backoff().boxed());
-        }
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(_) => self.queue.add(Key::Injection, Source::Cluster),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "watch of the admission policies");
-                }
-            }
-        }
+            let reflector = Reflector::new(api, log_of_injection("the admission policies"));
+            reflector.select(named(policy.name)).run(self.on_change())
+        });
+        join_all(watches).await;
     }
 
-    async fn follow<K, N>(
-        self: Arc<Self>,
-        what: Watched,
-        events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>> + Send,
-        (name_of, source_of): (impl Fn(&DeserializeGuard<K>) -> N + Send, impl Fn(&N) -> Source + Send),
-        known: impl Fn(&Self) -> BTreeSet<N> + Send,
-        take: impl Fn(&Self, &N, Option<K>) -> BTreeSet<Key> + Send,
-    ) where
-        N: Ord + Clone + Debug + Send,
-        K: Resource<DynamicType = ()> + Send,
-    {
-        let kind = &*K::kind(&());
-        let mut events = std::pin::pin!(events);
-        // With the first list, whoever decides begins with every key there is. A standby that had them all in its queue
-        // would have to take what changed meanwhile in between.
-        let add = |keys, name: &N| {
-            if self.initialised.borrow().contains(&what) {
-                self.add(keys, &source_of(name));
-            }
-        };
-        // Objects of a list that is still coming in; what it does not mention at its end is gone.
-        let mut unseen: BTreeSet<N> = BTreeSet::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => unseen = known(&self),
-                Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                    let name = name_of(&object);
-                    unseen.remove(&name);
-                    match object.0 {
-                        Ok(object) => add(take(&self, &name, Some(object)), &name),
-                        Err(error) => {
-                            tracing::error!(kind, name = ?name, error = error.error, "object can't be understood; it is left as it was");
-                        }
-                    }
-                }
-                Ok(Event::Delete(object)) => {
-                    let name = name_of(&object);
-                    add(take(&self, &name, None), &name);
-                }
-                Ok(Event::InitDone) => {
-                    for name in std::mem::take(&mut unseen) {
-                        add(take(&self, &name, None), &name);
-                    }
-                    self.initialised.send_if_modified(|all| all.insert(what));
-                }
-                Err(error) => {
-                    tracing::warn!(kind, error = &error as &dyn std::error::Error, "watch");
-                }
-            }
-        }
+    /// Queues injection at every change.
+    fn on_change<K>(&self) -> OnChange<K, impl FnMut() + use<K>> {
+        let queue = self.queue.clone();
+        OnChange::new(move || queue.add(Key::Injection, Source::Cluster))
+    }
+}
+
+fn log_of_injection(objects: &'static str) -> LogContext {
+    LogContext { interrupted: "changes are noticed at the next drift check", ..LogContext::new(objects) }
+}
+
+fn named(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
+}
+
+/// A kind of objects that the cache holds.
+trait CachedKind: Resource<DynamicType = ()> + Send {
+    const WATCHED: Watched;
+    type Name: Ord + Send;
+
+    fn name(metadata: &ObjectMeta) -> Self::Name;
+
+    /// The names of the objects in the cache.
+    fn names(cache: &Cache) -> BTreeSet<Self::Name>;
+
+    /// Applies a change to the cache, `None` for a deletion; returns the keys that it concerns.
+    fn changed(informers: &Informers, name: &Self::Name, object: Option<Self>) -> BTreeSet<Key>
+    where
+        Self: Sized;
+
+    /// On whose account the keys are queued.
+    fn source(name: &Self::Name) -> Source;
+}
+
+impl CachedKind for ManagedIdentity {
+    const WATCHED: Watched = Watched::Identities;
+    type Name = String;
+
+    fn name(metadata: &ObjectMeta) -> String {
+        metadata.name.clone().unwrap_or_default()
     }
 
-    fn add(&self, keys: BTreeSet<Key>, source: &Source) {
-        for key in keys {
-            self.queue.add(key, source.clone());
+    fn names(cache: &Cache) -> BTreeSet<String> {
+        cache.read().identity_names().cloned().collect()
+    }
+
+    fn changed(informers: &Informers, name: &String, object: Option<Self>) -> BTreeSet<Key> {
+        informers.cache.identity_changed(name, object)
+    }
+
+    fn source(_: &String) -> Source {
+        Source::Cluster
+    }
+}
+
+impl CachedKind for ManagedIdentityBinding {
+    const WATCHED: Watched = Watched::Bindings;
+    type Name = BindingName;
+
+    fn name(metadata: &ObjectMeta) -> BindingName {
+        Arc::new(NamespacedName::from(metadata))
+    }
+
+    fn names(cache: &Cache) -> BTreeSet<BindingName> {
+        cache.read().binding_names().cloned().collect()
+    }
+
+    /// Gated pods wait for what status reports, so that they are queued by this controller's own writes as well.
+    fn changed(informers: &Informers, name: &BindingName, mut object: Option<Self>) -> BTreeSet<Key> {
+        if let Some(status) = object.as_mut().and_then(|object| object.status.as_mut()) {
+            // Deserializing doubled the capacity until everything fit.
+            status.conditions.shrink_to_fit();
+        }
+        let mut keys = informers.cache.binding_changed(name, object);
+        keys.extend(informers.gated.gated_by(name));
+        keys
+    }
+
+    fn source(name: &BindingName) -> Source {
+        Source::Namespace(name.namespace.clone())
+    }
+}
+
+impl CachedKind for ManagedIdentityClass {
+    const WATCHED: Watched = Watched::Classes;
+    type Name = String;
+
+    fn name(metadata: &ObjectMeta) -> String {
+        metadata.name.clone().unwrap_or_default()
+    }
+
+    fn names(cache: &Cache) -> BTreeSet<String> {
+        cache.read().class_names().cloned().collect()
+    }
+
+    fn changed(informers: &Informers, name: &String, object: Option<Self>) -> BTreeSet<Key> {
+        informers.cache.class_changed(name, object)
+    }
+
+    fn source(_: &String) -> Source {
+        Source::Cluster
+    }
+}
+
+impl CachedKind for PartialObjectMeta<Namespace> {
+    const WATCHED: Watched = Watched::Namespaces;
+    type Name = String;
+
+    fn name(metadata: &ObjectMeta) -> String {
+        metadata.name.clone().unwrap_or_default()
+    }
+
+    fn names(cache: &Cache) -> BTreeSet<String> {
+        cache.read().namespace_names().cloned().collect()
+    }
+
+    fn changed(informers: &Informers, name: &String, object: Option<Self>) -> BTreeSet<Key> {
+        informers.cache.namespace_changed(name, object.map(|object| NamespaceFacts::from(object.metadata)))
+    }
+
+    fn source(name: &String) -> Source {
+        Source::Namespace(name.clone())
+    }
+}
+
+/// Passes the objects of a watch on to the cache, and the keys that they concern to the queue.
+struct CacheStore<K> {
+    informers: Arc<Informers>,
+    kind: PhantomData<fn(K)>,
+}
+
+impl<K: CachedKind> CacheStore<K> {
+    fn new(informers: Arc<Informers>) -> Self {
+        Self { informers, kind: PhantomData }
+    }
+
+    fn changed(&self, name: &K::Name, object: Option<K>) {
+        let keys = K::changed(&self.informers, name, object);
+        // The first list queues nothing: work begins with every key there is, and a standby that had queued them all would
+        // have to work through them before what changed meanwhile.
+        if self.informers.initialised.borrow().contains(&K::WATCHED) {
+            let source = K::source(name);
+            keys.into_iter().for_each(|key| self.informers.queue.add(key, source.clone()));
         }
     }
 }
 
-fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watcher(api, watcher::Config::default()).default_backoff().modify(|object| strip(object.meta_mut()))
+impl<K: CachedKind> NamedStore for CacheStore<K> {
+    type Object = K;
+    type Name = K::Name;
+
+    fn name(&self, metadata: &ObjectMeta) -> K::Name {
+        K::name(metadata)
+    }
+
+    fn names(&self) -> BTreeSet<K::Name> {
+        K::names(&self.informers.cache)
+    }
+
+    fn apply(&mut self, name: K::Name, object: K) {
+        self.changed(&name, Some(object));
+    }
+
+    fn delete(&mut self, name: K::Name) {
+        self.changed(&name, None);
+    }
+
+    fn init_done(&mut self) {
+        self.informers.initialised.send_if_modified(|all| all.insert(K::WATCHED));
+    }
 }
 
-/// Leaves of the metadata what decisions look at: ten thousand objects are kept. An empty list still has its room, so that
-/// what goes is taken away and not cleared.
+/// Drops metadata that no decision reads, because thousands of objects are kept. An empty list would keep its capacity, so
+/// that it is dropped as a whole.
 fn strip(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
-        // The whole object once more, by `kubectl apply`.
+        // `kubectl apply` stores the whole object in it.
         annotations.remove(LAST_APPLIED);
         if annotations.is_empty() {
             metadata.annotations = None;
@@ -253,67 +315,88 @@ fn strip(metadata: &mut ObjectMeta) {
     }
 }
 
-fn guarded<K>(event: Event<K>) -> Event<DeserializeGuard<K>> {
-    let guard = |object| DeserializeGuard(Ok(object));
-    match event {
-        Event::Apply(object) => Event::Apply(guard(object)),
-        Event::Delete(object) => Event::Delete(guard(object)),
-        Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(guard(object)),
-        Event::InitDone => Event::InitDone,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use kube::runtime::watcher::Error;
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
     use crate::metrics::ControllerMetrics;
     use ensign_runtime::clock::SystemClock;
+    use ensign_runtime::reflector;
 
-    fn identity(generation: i64) -> DeserializeGuard<ManagedIdentity> {
-        let id = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
+    type Guarded = DeserializeGuard<ManagedIdentity>;
+
+    fn object(generation: i64, spec: &serde_json::Value) -> Guarded {
         let object = json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity",
             "metadata": {"name": "orders", "generation": generation},
-            "spec": {"existing": {"resourceID": id}, "allowedSubjects": []},
+            "spec": spec,
         });
-        DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+        serde_json::from_str(&object.to_string()).unwrap()
     }
 
-    /// Feeds these events; answers whether they brought a key.
-    fn brings(feed: &Arc<Feed>, events: Vec<Event<DeserializeGuard<ManagedIdentity>>>) -> bool {
-        let events = futures::stream::iter(events.into_iter().map(Ok::<_, Error>));
-        let known = |feed: &Feed| feed.cache.read().identity_names().cloned().collect();
-        let take = |feed: &Feed, name: &String, object| feed.cache.identity_changed(name, object);
-        let names = (ResourceExt::name_any, |_: &String| Source::Cluster);
-        feed.clone().follow(Watched::Identities, events, names, known, take).now_or_never().unwrap();
-        let mut brought = false;
-        while let Some(key) = feed.queue.next().now_or_never() {
-            feed.queue.done(key, None);
-            brought = true;
+    fn identity(generation: i64) -> Guarded {
+        let id = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
+        object(generation, &json!({"existing": {"resourceID": id}, "allowedSubjects": []}))
+    }
+
+    struct Watch {
+        informers: Arc<Informers>,
+        store: Incremental<CacheStore<ManagedIdentity>>,
+    }
+
+    impl Watch {
+        fn new() -> Self {
+            let informers = Arc::new(Informers {
+                cache: Arc::default(),
+                queue: Arc::new(WorkQueue::new(SystemClock::shared())),
+                gated: Arc::new(GatedPods::new(ControllerMetrics::default())),
+                initialised: watch::Sender::new(BTreeSet::new()),
+            });
+            Self { store: Incremental::new(CacheStore::new(informers.clone())), informers }
         }
-        brought
+
+        /// Delivers these events; whether they queued a key.
+        fn queues(&mut self, events: impl IntoIterator<Item = Event<Guarded>>) -> bool {
+            for event in events {
+                reflector::deliver(event, LogContext::new("ManagedIdentities"), &mut self.store);
+            }
+            let mut queued = false;
+            while let Some(key) = self.informers.queue.next().now_or_never() {
+                self.informers.queue.done(key, None);
+                queued = true;
+            }
+            queued
+        }
+
+        fn generation(&self) -> Option<i64> {
+            self.informers.cache.read().identity("orders").and_then(|object| object.metadata.generation)
+        }
     }
 
     #[test]
-    fn a_first_list_fills_the_cache_and_what_comes_later_the_queue() {
-        let initialised = watch::Sender::new(BTreeSet::new());
-        let feed = Arc::new(Feed {
-            cache: Arc::default(),
-            queue: Arc::new(WorkQueue::new(SystemClock::shared())),
-            held: Arc::new(GatedPods::new(ControllerMetrics::default())),
-            initialised,
-        });
-        assert!(!brings(&feed, vec![Event::Init, Event::InitApply(identity(1)), Event::InitDone]));
-        assert!(feed.cache.read().identity("orders").is_some());
-        assert!(brings(&feed, vec![Event::Apply(identity(2))]), "a change");
-        assert!(!brings(&feed, vec![Event::Init, Event::InitApply(identity(2)), Event::InitDone]), "nothing is new");
-        assert!(brings(&feed, vec![Event::Init, Event::InitApply(identity(3)), Event::InitDone]), "a change in a list");
-        assert!(brings(&feed, vec![Event::Init, Event::InitDone]), "an object that a list lacks");
-        assert!(feed.cache.read().identity("orders").is_none());
+    fn the_first_list_fills_the_cache_and_later_events_queue_keys() {
+        let mut watch = Watch::new();
+        assert!(!watch.queues([Event::Init, Event::InitApply(identity(1))]));
+        assert!(!watch.informers.initialised.borrow().contains(&Watched::Identities));
+        assert!(!watch.queues([Event::InitDone]));
+        assert!(watch.informers.initialised.borrow().contains(&Watched::Identities));
+        assert_eq!(watch.generation(), Some(1));
+        assert!(watch.queues([Event::Apply(identity(2))]), "a change");
+        assert!(!watch.queues([Event::Init, Event::InitApply(identity(2)), Event::InitDone]), "nothing is new");
+        assert!(watch.queues([Event::Init, Event::InitApply(identity(3)), Event::InitDone]), "a change in a list");
+        assert!(watch.queues([Event::Init, Event::InitDone]), "an object that a list lacks");
+        assert_eq!(watch.generation(), None);
+    }
+
+    #[test]
+    fn a_malformed_object_keeps_its_last_known_version() {
+        let mut watch = Watch::new();
+        watch.queues([Event::Init, Event::InitApply(identity(1)), Event::InitDone]);
+        assert!(!watch.queues([Event::Apply(object(2, &json!(7)))]));
+        assert!(!watch.queues([Event::Init, Event::InitApply(object(2, &json!(7))), Event::InitDone]));
+        assert_eq!(watch.generation(), Some(1));
     }
 }

@@ -33,7 +33,17 @@ pub(crate) struct NamespaceFacts {
     pub(crate) terminating: bool,
 }
 
-/// The objects that the watches have seen.
+impl From<ObjectMeta> for NamespaceFacts {
+    fn from(metadata: ObjectMeta) -> Self {
+        Self {
+            terminating: metadata.deletion_timestamp.is_some(),
+            uid: metadata.uid,
+            labels: metadata.labels.unwrap_or_default(),
+        }
+    }
+}
+
+/// The objects that the informers have seen.
 #[derive(Default)]
 pub(crate) struct Cache(RwLock<Objects>);
 

@@ -339,12 +339,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             }
         }
         for object in self.list::<PartialObjectMeta<Namespace>>("Namespaces").await? {
-            let facts = NamespaceFacts {
-                terminating: object.metadata.deletion_timestamp.is_some(),
-                uid: object.metadata.uid.clone(),
-                labels: object.metadata.labels.clone().unwrap_or_default(),
-            };
-            cache.namespace_changed(&object.name_any(), Some(facts));
+            cache.namespace_changed(&object.name_any(), Some(NamespaceFacts::from(object.metadata)));
         }
         Ok((Arc::new(cache), unread))
     }
