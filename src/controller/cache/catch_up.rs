@@ -17,9 +17,10 @@ use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
 use ensign_core::scheduling::resource_versions::{NoOrder, Versions};
 use ensign_runtime::clock::{SharedClock, deadline};
+use ensign_runtime::kube_pages::{Page, Pages};
 
-/// Objects in a page of a list, as the watches ask for them.
-const PAGE: u32 = 500;
+/// Objects in a page of a list, as the watches request them.
+const PAGE_SIZE: u32 = 500;
 /// How long what the cache lacks may still be on its way.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the cache is looked at meanwhile.
@@ -90,10 +91,17 @@ enum Unread {
     NoOrder(#[from] NoOrder),
 }
 
+/// A page of a list, of which only versions are read.
 #[derive(Deserialize)]
-struct Page {
+struct VersionsPage {
     metadata: ListMeta,
     items: Vec<Listed>,
+}
+
+impl Page for VersionsPage {
+    fn metadata(&self) -> &ListMeta {
+        &self.metadata
+    }
 }
 
 #[derive(Deserialize)]
@@ -112,20 +120,16 @@ struct Identified {
 /// Reads them from the API server's latest state.
 async fn versions<K: Resource<DynamicType = ()>>(client: &Client) -> Result<Versions, Unread> {
     let mut versions = Versions::default();
-    let mut parameters = ListParams::default().limit(PAGE);
-    loop {
-        let act = || format!("listing versions of {}", K::plural(&()));
-        let Page { metadata, items } = within_deadline(act, page::<K>(client, &parameters)).await?;
-        let objects = items.into_iter().map(|Listed { metadata }| (metadata.uid, metadata.resource_version));
-        versions.add(metadata.resource_version.as_deref(), objects)?;
-        match metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => parameters.continue_token = Some(next),
-            None => return Ok(versions),
-        }
+    let mut pages = Pages::new(ListParams::default(), PAGE_SIZE);
+    let act = || format!("listing versions of {}", K::plural(&()));
+    while let Some(page) = within_deadline(act, pages.next_with(|list| versions_page::<K>(client, list))).await? {
+        let objects = page.items.into_iter().map(|Listed { metadata }| (metadata.uid, metadata.resource_version));
+        versions.add(page.metadata.resource_version.as_deref(), objects)?;
     }
+    Ok(versions)
 }
 
-async fn page<K: Resource<DynamicType = ()>>(client: &Client, parameters: &ListParams) -> kube::Result<Page> {
-    let request = Request::new(K::url_path(&(), None)).list_metadata(parameters).map_err(kube::Error::BuildRequest)?;
+async fn versions_page<K: Resource<DynamicType = ()>>(client: &Client, list: ListParams) -> kube::Result<VersionsPage> {
+    let request = Request::new(K::url_path(&(), None)).list_metadata(&list).map_err(kube::Error::BuildRequest)?;
     client.request(request).await
 }

@@ -218,7 +218,11 @@ mod tests {
             }
             keys
         };
-        let partial = |name: &str| PartialObjectMeta { types: None, metadata: pod(name, "1", "orders=ManagedIdentity/x"), _phantom: PhantomData };
+        let partial = |name: &str| PartialObjectMeta {
+            types: None,
+            metadata: pod(name, "1", "orders=ManagedIdentity/x"),
+            _phantom: PhantomData,
+        };
         let (init, done) = (WatchEvent::Init, WatchEvent::InitDone);
         assert_eq!(queued(vec![init.clone(), WatchEvent::InitApply(partial("a")), done.clone()]), [key("a")]);
         assert_eq!(queued(vec![WatchEvent::Apply(partial("b"))]), [key("b")]);

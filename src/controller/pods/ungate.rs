@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, PartialObjectMeta};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 
 use crate::cache::Cache;
 use crate::cache::gated_pods::GatedPods;
@@ -17,15 +17,17 @@ use crate::engine::outcome::ReconcileOutcome;
 use crate::engine::work_queue::WorkQueue;
 use crate::error::ReconcileError;
 use crate::kube_names::PodName;
-use crate::kube_request::within_deadline;
+use crate::kube_request::{KubeError, within_deadline};
 use crate::metrics::{ControllerMetrics, UngateReason};
 use crate::writers::kubernetes::KubeWriter;
 use ensign_api::ManagedIdentityBinding;
 use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
 use ensign_core::pods::gate::{self, Lifting, claims};
+use ensign_runtime::kube_pages::Pages;
 
-/// Objects in a page of a list without specs.
-pub(crate) const PAGE: u32 = 500;
+/// Objects in a page of a list.
+const PAGE_SIZE: u32 = 500;
+const LISTING: &str = "listing the pods without a node";
 
 /// What the controller does about pods.
 #[derive(Clone, Debug)]
@@ -109,22 +111,32 @@ impl GatedPodReconciler {
     /// Queues pods that Ensign injected, that no node has, and whose label is gone: the gate may be there still.
     pub(crate) async fn reconcile_unlabelled(&self) -> Result<ReconcileOutcome, ReconcileError> {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
-        let mut page = ListParams::default()
-            .fields("spec.nodeName=,status.phase=Pending")
-            .labels(&format!("{GATED_LABEL}!=true"))
-            .limit(PAGE);
-        loop {
-            let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
-            for pod in list.items.iter().filter(|pod| pod.annotations().contains_key(INJECTED_BY_ANNOTATION)) {
+        let unlabelled = unscheduled().labels(&format!("{GATED_LABEL}!=true"));
+        let mut pages = Pages::new(unlabelled, PAGE_SIZE);
+        while let Some(page) = within_deadline(|| LISTING.to_owned(), pages.next(&api)).await? {
+            for pod in page.items.iter().filter(|pod| pod.annotations().contains_key(INJECTED_BY_ANNOTATION)) {
                 let namespace = pod.namespace().unwrap_or_default();
                 self.queue.add(Key::Pod(PodName::from(pod.meta()).into()), Source::Namespace(namespace));
             }
-            match list.metadata.continue_.filter(|next| !next.is_empty()) {
-                Some(next) => page.continue_token = Some(next),
-                None => return Ok(ReconcileOutcome::InSync),
-            }
         }
+        Ok(ReconcileOutcome::InSync)
     }
+}
+
+/// Selects the pods without a node: only those can be gated.
+fn unscheduled() -> ListParams {
+    ListParams::default().fields("spec.nodeName=,status.phase=Pending")
+}
+
+/// Every gated pod, read now, with the index of its gate; also pods that have lost the label.
+pub(crate) async fn all_gated(client: &Client) -> Result<Vec<(Pod, usize)>, KubeError> {
+    let api: Api<Pod> = Api::all(client.clone());
+    let mut pages = Pages::new(unscheduled(), PAGE_SIZE);
+    let mut gated = Vec::new();
+    while let Some(page) = within_deadline(|| LISTING.to_owned(), pages.next(&api)).await? {
+        gated.extend(page.items.into_iter().filter_map(|pod| gate_of(&pod).map(|gate| (pod, gate))));
+    }
+    Ok(gated)
 }
 
 /// A tenant may have put anything into the annotation: what no object can be called is not there.
@@ -135,11 +147,11 @@ async fn get_opt(api: &Api<ManagedIdentityBinding>, name: &str) -> kube::Result<
     if valid { api.get_opt(name).await } else { Ok(None) }
 }
 
-pub(crate) fn gate_of(pod: &Pod) -> Option<usize> {
+fn gate_of(pod: &Pod) -> Option<usize> {
     let gates = pod.spec.as_ref()?.scheduling_gates.as_ref()?;
     gates.iter().position(|gate| gate.name == IDENTITY_GATE)
 }
 
-pub(crate) fn is_labelled(pod: &Pod) -> bool {
+fn is_labelled(pod: &Pod) -> bool {
     pod.labels().get(GATED_LABEL).is_some_and(|value| value == "true")
 }

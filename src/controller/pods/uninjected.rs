@@ -11,7 +11,6 @@ use kube::{Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use super::ungate::PAGE;
 use crate::cache::Cache;
 use crate::engine::key::{Key, Source};
 use crate::engine::outcome::ReconcileOutcome;
@@ -24,11 +23,14 @@ use ensign_api::conditions::{ConditionType, find};
 use ensign_api::{InjectionMode, ManagedIdentityBinding, NamespacedName};
 use ensign_core::assess::{BindingOutcome, Snapshot};
 use ensign_core::pods::uninjected::{self, UninjectedPods};
+use ensign_runtime::kube_pages::Pages;
 
 /// From the moment at which a binding's identity is known to the one at which every webhook knows it.
 const SOON: Duration = Duration::from_secs(10);
+/// Objects in a page of a list without specs.
+const PAGE_SIZE: u32 = 500;
 /// Whole pods are larger.
-const SMALL_PAGE: u32 = 100;
+const SMALL_PAGE_SIZE: u32 = 100;
 
 /// Scans for pods that were not injected, and keeps what it found.
 pub(crate) struct UninjectedPodScanner {
@@ -158,10 +160,10 @@ impl UninjectedPodScanner {
         let client = self.client.clone();
         if uninjected::depends_on_containers(binding) {
             let api: Api<Pod> = Api::namespaced(client, namespace);
-            scan_pages(&api, namespace, binding, SMALL_PAGE, containers).await
+            scan_pages(&api, namespace, binding, SMALL_PAGE_SIZE, containers).await
         } else {
             let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(client, namespace);
-            scan_pages(&api, namespace, binding, PAGE, |_| Vec::new()).await
+            scan_pages(&api, namespace, binding, PAGE_SIZE, |_| Vec::new()).await
         }
     }
 
@@ -185,19 +187,15 @@ async fn scan_pages<K: Resource + Clone + std::fmt::Debug + DeserializeOwned>(
 ) -> Result<UninjectedPods, ReconcileError> {
     let account = &binding.spec.service_account_name;
     let fields = format!("spec.serviceAccountName={account},status.phase!=Succeeded,status.phase!=Failed");
-    let mut page = ListParams::default().fields(&fields).limit(page_size);
+    let mut pages = Pages::new(ListParams::default().fields(&fields), page_size);
     let mut found = UninjectedPods::default();
-    loop {
-        let act = || format!("listing the pods of service account {namespace}/{account}");
-        let list = within_deadline(act, api.list(&page)).await?;
-        for pod in &list.items {
+    let act = || format!("listing the pods of service account {namespace}/{account}");
+    while let Some(page) = within_deadline(act, pages.next(api)).await? {
+        for pod in &page.items {
             found.look_at(binding, pod.meta(), &containers(pod));
         }
-        match list.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => page.continue_token = Some(next),
-            None => return Ok(found),
-        }
     }
+    Ok(found)
 }
 
 fn containers(pod: &Pod) -> Vec<&str> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ use crate::error::ReconcileError;
 use crate::injection::policies;
 use crate::kube_request::{KubeError, within_deadline};
 use crate::metrics::ControllerMetrics;
-use crate::pods::ungate::{PAGE, gate_of};
+use crate::pods::ungate::all_gated;
 use crate::writers::azure::AzureWriter;
 use crate::writers::kubernetes::{KubeWriter, stop_deployment};
 use ensign_api::conditions::Reason;
@@ -41,9 +41,12 @@ use ensign_core::webhook_configuration::drift::differs;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::deserialize_guard::DeserializeGuard;
 use ensign_runtime::error_chain;
+use ensign_runtime::kube_pages::Pages;
 
 /// Looks at the pods that are left to be let go; others may change them meanwhile.
 const POD_ROUNDS: usize = 5;
+/// Objects in a page of a list.
+const PAGE_SIZE: u32 = 500;
 
 /// What teardown is made from.
 pub struct TeardownConfig {
@@ -286,7 +289,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
     async fn start_pods(&self) -> Result<usize, ReconcileError> {
         let mut started = 0;
         for _ in 0..POD_ROUNDS {
-            let held = self.held_pods().await?;
+            let held = all_gated(&self.config.client).await?;
             if held.is_empty() {
                 break;
             }
@@ -305,20 +308,6 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             }
         }
         Ok(started)
-    }
-
-    async fn held_pods(&self) -> Result<Vec<(Pod, usize)>, KubeError> {
-        let api: Api<Pod> = Api::all(self.config.client.clone());
-        let mut page = ListParams::default().fields("spec.nodeName=,status.phase=Pending").limit(PAGE);
-        let mut held = Vec::new();
-        loop {
-            let list = within_deadline(|| "listing the pods without a node".to_owned(), api.list(&page)).await?;
-            held.extend(list.items.into_iter().filter_map(|pod| gate_of(&pod).map(|gate| (pod, gate))));
-            match list.metadata.continue_.filter(|next| !next.is_empty()) {
-                Some(next) => page.continue_token = Some(next),
-                None => return Ok(held),
-            }
-        }
     }
 
     /// Every object, read now; and names of those that can't be understood.
@@ -350,10 +339,15 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::all(self.config.client.clone());
-        match within_deadline(|| format!("listing {what}"), api.list(&ListParams::default())).await {
-            Ok(list) => Ok(list.items),
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            Err(error) => Err(error),
+        let mut pages = Pages::new(ListParams::default(), PAGE_SIZE);
+        let mut objects = Vec::new();
+        loop {
+            match within_deadline(|| format!("listing {what}"), pages.next(&api)).await {
+                Ok(Some(page)) => objects.extend(page.items),
+                Ok(None) => return Ok(objects),
+                Err(error) if error.is_not_found() => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
