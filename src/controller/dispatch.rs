@@ -44,7 +44,7 @@ impl Dispatcher {
             Key::UninjectedPods(binding) => (self.uninjected_pods(binding).await, None),
         };
         let outcome = outcome.unwrap_or_else(|error| judge(key, &error));
-        self.metrics.reconciled(subject(key), outcome.ended());
+        self.metrics.reconciled(subject(key), &outcome);
         let delay = self.delay(key, outcome)?;
         Some(propagates_at.map_or(delay, |until| delay.min(propagation::remaining(until, self.clock.now()))))
     }

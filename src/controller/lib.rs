@@ -25,6 +25,7 @@ mod kube_request;
 mod lifecycle;
 mod metrics;
 mod pods;
+mod status_fingerprint;
 mod writers;
 
 pub use cluster::discovery::{DiscoveryError, discover};

@@ -27,8 +27,9 @@ use crate::engine::leader_election::{Election, Leadership, LeaseConfig};
 use crate::engine::requeue::Requeues;
 use crate::engine::work_queue::WorkQueue;
 use crate::engine::write_gate::WriteGate;
+use crate::identity::context::Context;
 use crate::identity::reconcile::IdentityReconciler;
-use crate::identity::roles::RoleDefinitions;
+use crate::identity::role_definitions::RoleDefinitions;
 use crate::injection::policies::{InjectionTarget, PolicyWriter};
 use crate::injection::reconcile::InjectionReconciler;
 use crate::injection::upstream_webhook::{UpstreamWatch, UpstreamWebhook};
@@ -266,7 +267,7 @@ impl Life {
     ) {
         let gate = self.gate.get_or_insert_with(|| WriteGate::unlimited(config.clock.clone())).clone();
         let injects = config.injection.as_ref().map(|target| target.mode);
-        config.metrics.leads(&cache, injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
+        config.metrics.leads(cache.clone(), injects.or_else(|| config.webhook.as_ref().map(|_| Mode::Webhook)));
         let concurrency = config.concurrency.max(1);
         let dispatcher = Arc::new(dispatcher(config, cache, queue, settings, upstream, gated, gate));
         for _ in 0..concurrency {
@@ -355,7 +356,7 @@ fn dispatcher(
         })
     });
     Dispatcher {
-        identities: IdentityReconciler {
+        identities: IdentityReconciler(Context {
             cache: cache.clone(),
             arm: arm.clone(),
             rate_limiter: rate_limiter.clone(),
@@ -367,7 +368,7 @@ fn dispatcher(
             uninjected: uninjected.clone(),
             role_definitions: RoleDefinitions::default(),
             metrics: metrics.clone(),
-        },
+        }),
         injection: InjectionReconciler {
             cache: cache.clone(),
             writer: writer.clone(),

@@ -15,9 +15,11 @@ use kube::ResourceExt;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::classes::Classes;
-use self::status_expectations::{Fingerprint, StatusExpectations};
+use self::status_expectations::StatusExpectations;
 use crate::engine::key::Key;
 use crate::kube_names::BindingName;
+use crate::metrics::{CountedObjects, ObjectCounts};
+use crate::status_fingerprint::StatusFingerprint;
 use ensign_api::keys::CREDENTIALS_FINALIZER;
 use ensign_api::{
     ArmId, IssuerRecord, IssuerState, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass, NamespacedName,
@@ -86,7 +88,7 @@ impl Cache {
     }
 
     /// A status was written to a binding or an identity as a decision had it.
-    pub(crate) fn status_written(&self, object: &ObjectMeta, status: Fingerprint) {
+    pub(crate) fn status_written(&self, object: &ObjectMeta, status: StatusFingerprint) {
         let Objects { bindings, identities, expected, .. } = &mut *self.write();
         let name = object.name.clone().unwrap_or_default();
         let cached = match &object.namespace {
@@ -100,6 +102,16 @@ impl Cache {
 
     fn write(&self) -> RwLockWriteGuard<'_, Objects> {
         self.0.write()
+    }
+}
+
+impl CountedObjects for Cache {
+    fn count(&self) -> ObjectCounts {
+        let mut counts = ObjectCounts::default();
+        let objects = self.read();
+        objects.identities().for_each(|identity| counts.identity(identity));
+        objects.bindings().for_each(|binding| counts.binding(binding));
+        counts
     }
 }
 
@@ -129,7 +141,7 @@ impl Objects {
     }
 
     /// The status that was written to the object, if no watch has brought it yet.
-    pub(crate) fn expected_status(&self, object: &ObjectMeta) -> Option<Fingerprint> {
+    pub(crate) fn expected_status(&self, object: &ObjectMeta) -> Option<StatusFingerprint> {
         self.expected.get(object)
     }
 

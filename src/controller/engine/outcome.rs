@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::metrics::Ended;
 use ensign_core::failure::Failure;
 
 /// How a reconcile ended.
@@ -26,17 +25,4 @@ pub(crate) enum ReconcileOutcome {
     Paused(Duration),
     /// Injection can't be switched over yet.
     InjectionWaits(Duration),
-}
-
-impl ReconcileOutcome {
-    /// How it ended, for metrics.
-    pub(crate) fn ended(&self) -> Ended {
-        match self {
-            Self::Nothing | Self::InSync => Ended::Done,
-            Self::Again(_) | Self::Behind | Self::RateLimited(_) | Self::Paused(_) | Self::InjectionWaits(_) => {
-                Ended::Waiting
-            }
-            Self::Retry | Self::AzureFailed(_) => Ended::Failed,
-        }
-    }
 }

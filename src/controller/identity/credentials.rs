@@ -49,9 +49,9 @@ impl Pass<'_> {
         others: &[PlannedStep],
     ) -> Result<bool, ReconcileError> {
         let Some(Ok(mut existing)) = self.observed.credentials.clone() else { return Ok(false) };
-        let reconciler = self.reconciler;
-        let judge = |error: &_| reconciler.failure(error, &mut self.observed);
-        let progress = carry_out(&reconciler.azure, due, id, &mut existing, judge).await;
+        let context = self.context;
+        let judge = |error: &_| context.failure(error, &mut self.observed);
+        let progress = carry_out(&context.azure, due, id, &mut existing, judge).await;
         if let Some(source) = progress.refused {
             return Err(ReconcileError::NotLeading { act: format!("writing under {id}"), source });
         }
@@ -78,10 +78,10 @@ impl Pass<'_> {
 
     /// The writes that may go out now; what defers the others is noted.
     fn due<'a>(&mut self, id: &ArmId, writes: &'a [PlannedStep]) -> &'a [PlannedStep] {
-        match self.reconciler.rate_limiter.room(id, RequestKind::Write, writes.len()) {
+        match self.context.rate_limiter.room(id, RequestKind::Write, writes.len()) {
             Ok(room) => &writes[..room],
             Err(deferral) => {
-                self.reconciler.metrics.azure.postponed(&deferral);
+                self.context.metrics.azure.postponed(&deferral);
                 if let Some(failure) = deferral.failure() {
                     let names = writes.iter().map(|planned| planned.step.name().to_owned());
                     self.observed.write_failures.extend(names.map(|name| (name, failure.clone())));
@@ -94,7 +94,7 @@ impl Pass<'_> {
 
     /// Reads from the API server what the writes depend on: nothing is written to Azure on the word of a cache.
     pub(super) async fn require_fresh_cache(&self, writes: &[PlannedStep]) -> Result<(), ReconcileError> {
-        if preconditions::is_fresh(self.reconciler.writer.client(), &self.view, writes).await? {
+        if preconditions::is_fresh(self.context.writer.client(), &self.view, writes).await? {
             return Ok(());
         }
         Err(ReconcileError::behind("writing to Azure"))

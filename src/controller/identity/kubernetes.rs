@@ -34,7 +34,7 @@ impl Pass<'_> {
 
     /// Sets the finalizers that have to be there, also those that somebody stripped.
     pub(super) async fn require_finalizers(&self) -> Result<(), ReconcileError> {
-        let writer = &self.reconciler.writer;
+        let writer = &self.context.writer;
         for outcome in self.plan.identities.iter().filter(|outcome| outcome.finalizer == Finalizer::Require) {
             if let Some(object) = self.view.identity(&outcome.name) {
                 writer.require_finalizer(object.as_ref()).await?;
@@ -54,8 +54,7 @@ impl Pass<'_> {
             let binding = self.view.binding(&outcome.namespace, &outcome.name);
             let Some((desired, binding)) = outcome.annotations.as_ref().zip(binding) else { continue };
             let account = &binding.spec.service_account_name;
-            let done =
-                service_accounts::annotate(&self.reconciler.writer, &outcome.namespace, account, desired).await?;
+            let done = service_accounts::annotate(&self.context.writer, &outcome.namespace, account, desired).await?;
             self.observed.annotated.insert((outcome.namespace.clone(), outcome.name.clone()), done);
         }
         if !self.observed.annotated.is_empty() {
@@ -67,7 +66,7 @@ impl Pass<'_> {
     /// Writes status and events where facts changed. Events of one reason and one action are counted as one, with the text of
     /// the first, so that a deletion is an action of its own.
     pub(super) async fn publish_status(&self) -> Result<(), ReconcileError> {
-        let writer = &self.reconciler.writer;
+        let writer = &self.context.writer;
         for outcome in &self.plan.bindings {
             let Some(object) = self.view.binding(&outcome.namespace, &outcome.name) else { continue };
             self.write_status(object.as_ref(), object.status.as_ref(), &outcome.status).await?;
@@ -75,7 +74,7 @@ impl Pass<'_> {
             for event in &outcome.events {
                 writer.warn(object.as_ref(), event, action).await;
             }
-            if let Some(scanner) = &self.reconciler.uninjected {
+            if let Some(scanner) = &self.context.uninjected {
                 scanner.expect_scan(object, outcome);
             }
         }
@@ -92,7 +91,7 @@ impl Pass<'_> {
 
     /// Releases objects on which nothing in Azure depends any more: bindings first, then identities.
     pub(super) async fn release_finalizers(&self) -> Result<(), ReconcileError> {
-        let writer = &self.reconciler.writer;
+        let writer = &self.context.writer;
         for outcome in self.plan.bindings.iter().filter(|outcome| outcome.finalizer == Finalizer::Release) {
             if let Some(object) = self.view.binding(&outcome.namespace, &outcome.name) {
                 writer.release_finalizer::<ManagedIdentityBinding>(object).await?;
@@ -113,12 +112,12 @@ impl Pass<'_> {
         cached: Option<&S>,
         desired: &S,
     ) -> Result<(), ReconcileError> {
-        let cache = &self.reconciler.cache;
+        let cache = &self.context.cache;
         let expected = cache.read().expected_status(object.meta());
         if expected.is_none() && cached == Some(desired) {
             return Ok(());
         }
-        if let Some(written) = self.reconciler.writer.write_changed_status(object, desired, expected).await? {
+        if let Some(written) = self.context.writer.write_changed_status(object, desired, expected).await? {
             cache.status_written(object.meta(), written);
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The reconcile of one identity in Azure: [`reconcile`] has the steps, [`pass`] what they share, the other files one subject
 //! each.
 
+pub(crate) mod context;
 mod credentials;
 mod kubernetes;
 mod observe;
@@ -9,5 +10,6 @@ mod pass;
 pub(crate) mod preconditions;
 mod provisioning;
 pub(crate) mod reconcile;
-pub(crate) mod roles;
+pub(crate) mod role_definitions;
+mod roles;
 pub(crate) mod service_accounts;

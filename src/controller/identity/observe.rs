@@ -6,9 +6,9 @@ impl Pass<'_> {
     /// Asks Azure what exists, and decides: one LIST of the credentials, one GET while the identity is not known or Ensign
     /// creates it, and what the roles take.
     pub(super) async fn observe(&mut self) {
-        self.observed.upstream_webhook = self.reconciler.upstream.borrow().present();
+        self.observed.upstream_webhook = self.context.upstream.borrow().present();
         self.observe_azure().await;
-        if let Some(scanner) = &self.reconciler.uninjected {
+        if let Some(scanner) = &self.context.uninjected {
             self.observed.missed = scanner.observed(&self.view.snapshot());
         }
         self.reassess();
@@ -26,7 +26,7 @@ impl Pass<'_> {
             self.observe_identity().await;
         }
         if self.observed.postponed.is_none() && matches!(self.observed.identity, None | Some(Ok(_))) {
-            let listed = self.reconciler.arm.list_credentials(&id).await;
+            let listed = self.context.arm.list_credentials(&id).await;
             self.observed.credentials = self.answer(listed);
         }
         self.observe_roles(&id, &owner).await;
@@ -35,7 +35,7 @@ impl Pass<'_> {
     /// One GET of the identity.
     pub(super) async fn observe_identity(&mut self) {
         let Some(id) = self.view.id.clone() else { return };
-        let answer = self.reconciler.arm.get_identity(&id).await;
+        let answer = self.context.arm.get_identity(&id).await;
         self.observed.identity = self.answer(answer);
     }
 }

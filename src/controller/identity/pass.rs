@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::context::Context;
 use super::outcome::{self, ReconcileOutcome};
 use super::preconditions;
-use super::reconcile::IdentityReconciler;
 use crate::cache::snapshot::CacheView;
 use crate::engine::key::Key;
 use crate::error::ReconcileError;
@@ -18,7 +18,7 @@ use ensign_core::failure::Failure;
 
 /// What the steps of a reconcile share. Each step acts on the plan and brings it up to date.
 pub(super) struct Pass<'a> {
-    pub(super) reconciler: &'a IdentityReconciler,
+    pub(super) context: &'a Context,
     pub(super) view: CacheView,
     pub(super) settings: Arc<Settings>,
     /// In whole seconds.
@@ -31,21 +31,21 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Takes the cache's view of what concerns the key; `None` where nothing does any more.
-    pub(super) async fn begin(reconciler: &'a IdentityReconciler, key: &Key) -> Result<Option<Self>, ReconcileError> {
+    pub(super) async fn begin(context: &'a Context, key: &Key) -> Result<Option<Self>, ReconcileError> {
         // The settings can change meanwhile; then the key is queued again.
-        let settings = reconciler.settings.load_full();
-        let view = CacheView::new(&reconciler.cache.read(), key, &settings);
+        let settings = context.settings.load_full();
+        let view = CacheView::new(&context.cache.read(), key, &settings);
         if view.is_empty() {
             return Ok(None);
         }
         if let Some(name) = view.missing()
-            && !preconditions::is_missing(reconciler.writer.client(), name).await?
+            && !preconditions::is_missing(context.writer.client(), name).await?
         {
             return Err(ReconcileError::behind(format!("looking for ManagedIdentity {name}")));
         }
-        let now = kube_request::now(&reconciler.clock);
+        let now = kube_request::now(&context.clock);
         let (observed, plan) = (Observed::default(), Assessment::default());
-        Ok(Some(Self { reconciler, view, settings, now, observed, plan, identity_outcome: None }))
+        Ok(Some(Self { context, view, settings, now, observed, plan, identity_outcome: None }))
     }
 
     /// Decides again, with what is known by now.
@@ -62,7 +62,7 @@ impl<'a> Pass<'a> {
     pub(super) fn answer<T>(&mut self, answer: Result<T, ArmError>) -> Option<Result<T, Failure>> {
         match answer {
             Ok(answer) => Some(Ok(answer)),
-            Err(error) => self.reconciler.failure(&error, &mut self.observed).map(Err),
+            Err(error) => self.context.failure(&error, &mut self.observed).map(Err),
         }
     }
 

@@ -18,16 +18,16 @@ impl Pass<'_> {
     /// Writes the identity itself where the plan says so. What is under it comes with the next pass.
     pub(super) async fn write_identity(&mut self) -> Result<(), ReconcileError> {
         let (Some(write), Some((id, owner))) = (self.plan.identity_step.clone(), self.owned()) else { return Ok(()) };
-        if let Err(deferral) = self.reconciler.rate_limiter.room(&id, RequestKind::Write, 1) {
+        if let Err(deferral) = self.context.rate_limiter.room(&id, RequestKind::Write, 1) {
             self.observed.identity_write = deferral.failure();
             self.observed.postponed = Some(deferral);
         } else {
-            if !preconditions::may_write_identity(self.reconciler.writer.client(), &owner, &write).await? {
+            if !preconditions::may_write_identity(self.context.writer.client(), &owner, &write).await? {
                 return Err(ReconcileError::behind(format!("writing {id}")));
             }
             self.record_issuers().await?;
             self.require_finalizers().await?;
-            match self.reconciler.azure.write_identity(&id, &owner, &write).await {
+            match self.context.azure.write_identity(&id, &owner, &write).await {
                 Ok(Some(stored)) => {
                     if matches!(write, IdentityWrite::Create(_)) {
                         // A new identity has no credentials, whatever was under one that had its name.
@@ -37,7 +37,7 @@ impl Pass<'_> {
                 }
                 Ok(None) => self.observed.identity = Some(Err(deleted(&id))),
                 Err(WriteError::Azure(error)) => {
-                    self.observed.identity_write = self.reconciler.failure(&error, &mut self.observed);
+                    self.observed.identity_write = self.context.failure(&error, &mut self.observed);
                 }
                 Err(WriteError::Refused(source)) => {
                     return Err(ReconcileError::NotLeading { act: format!("writing {id}"), source });
@@ -51,7 +51,7 @@ impl Pass<'_> {
 
     /// Creates the objects that bindings on classes get. That the API server rejects one becomes a condition.
     pub(super) async fn create_dedicated_identities(&mut self) -> Result<(), ReconcileError> {
-        let writer = &self.reconciler.writer;
+        let writer = &self.context.writer;
         for desired in &self.plan.wanted {
             if !preconditions::may_create(writer.client(), &self.view, desired).await? {
                 return Err(ReconcileError::behind(format!("creating ManagedIdentity {}", desired.name_any())));
@@ -72,7 +72,7 @@ impl Pass<'_> {
 
     /// Deletes the objects whose bindings were deleted. Their finalizer has Azure cleaned up first.
     pub(super) async fn delete_unclaimed_identities(&self) -> Result<(), ReconcileError> {
-        let writer = &self.reconciler.writer;
+        let writer = &self.context.writer;
         for outcome in self.plan.identities.iter().filter(|outcome| outcome.should_delete) {
             let Some(object) = self.view.identity(&outcome.name) else { continue };
             if !preconditions::is_unclaimed(writer.client(), object).await? {

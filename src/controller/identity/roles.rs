@@ -1,9 +1,6 @@
 //! Roles: what Azure is asked about them, and the writes of role assignments.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::pass::Pass;
 use crate::error::ReconcileError;
@@ -12,29 +9,8 @@ use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, CredentialOrigin, ManagedIdentity};
 use ensign_core::assess::role_inputs;
 use ensign_core::failure::Failure;
-use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleDefinition, RoleStep};
+use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleStep};
 use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
-
-/// How long a cached definition counts, unless something is written that depends on it.
-const CACHED_FOR: Duration = Duration::from_secs(3600);
-
-/// Role definitions that were looked up, so that an identity in sync costs no look-up. Many identities share them.
-#[derive(Default)]
-pub(crate) struct RoleDefinitions(Mutex<BTreeMap<Lookup, (Instant, RoleDefinition)>>);
-
-impl RoleDefinitions {
-    fn get(&self, lookup: &Lookup, now: Instant) -> Option<RoleDefinition> {
-        let cached = self.0.lock();
-        let (since, role) = cached.get(lookup)?;
-        (now.saturating_duration_since(*since) < CACHED_FOR).then(|| role.clone())
-    }
-
-    fn insert(&self, lookup: Lookup, role: RoleDefinition, now: Instant) {
-        let mut cached = self.0.lock();
-        cached.retain(|_, (since, _)| now.saturating_duration_since(*since) < CACHED_FOR);
-        cached.insert(lookup, (now, role));
-    }
-}
 
 impl Pass<'_> {
     /// Asks Azure about the identity's roles: definitions that are not cached, one LIST for each resource group with a desired
@@ -60,8 +36,8 @@ impl Pass<'_> {
             return;
         }
         for lookup in roles::lookups(&inputs) {
-            let now = self.reconciler.clock.monotonic();
-            if let Some(role) = self.reconciler.role_definitions.get(&lookup, now) {
+            let now = self.context.clock.monotonic();
+            if let Some(role) = self.context.role_definitions.get(&lookup, now) {
                 self.observed.roles.definitions.insert(lookup, Ok(role));
             } else if !self.look_up(id, lookup).await {
                 return;
@@ -73,22 +49,22 @@ impl Pass<'_> {
     /// Whether all reads may go out together: taken one by one, they would use up what comes in, and who needs several would
     /// never have them all.
     fn room_for_role_reads(&self, id: &ArmId, inputs: &Inputs<'_>) -> Result<(), Deferral> {
-        let (lookups, now) = (roles::lookups(inputs), self.reconciler.clock.monotonic());
-        let is_unknown = |lookup: &&Lookup| self.reconciler.role_definitions.get(lookup, now).is_none();
+        let (lookups, now) = (roles::lookups(inputs), self.context.clock.monotonic());
+        let is_unknown = |lookup: &&Lookup| self.context.role_definitions.get(lookup, now).is_none();
         let unknown = lookups.iter().filter(is_unknown).count();
         // What is written is looked up once more.
         let again = lookups.len().min(1);
         let reads = unknown + roles::roots(inputs).len() + roles::unlisted(inputs, &[]).len() + again;
-        self.reconciler.rate_limiter.all(id, RequestKind::Get, reads)
+        self.context.rate_limiter.all(id, RequestKind::Get, reads)
     }
 
     /// Looks a definition up; whether Azure was asked at all.
     async fn look_up(&mut self, id: &ArmId, lookup: Lookup) -> bool {
-        let answer = self.reconciler.arm.role_definition(id, &lookup).await;
+        let answer = self.context.arm.role_definition(id, &lookup).await;
         let Some(answer) = self.answer(answer) else { return false };
         if let Ok(role) = &answer {
-            let now = self.reconciler.clock.monotonic();
-            self.reconciler.role_definitions.insert(lookup.clone(), role.clone(), now);
+            let now = self.context.clock.monotonic();
+            self.context.role_definitions.insert(lookup.clone(), role.clone(), now);
         }
         self.observed.roles.definitions.insert(lookup, answer);
         true
@@ -98,7 +74,7 @@ impl Pass<'_> {
         let mut all: Vec<Assignment> = Vec::new();
         for root in roles::roots(inputs) {
             let Some(principal) = inputs.principal else { break };
-            let answer = self.reconciler.arm.role_assignments(id, &root, principal).await;
+            let answer = self.context.arm.role_assignments(id, &root, principal).await;
             match self.answer(answer)? {
                 Ok(found) => all.extend(found),
                 failure => return Some(failure),
@@ -108,7 +84,7 @@ impl Pass<'_> {
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all.dedup_by(|one, other| one.name == other.name);
         for (record, scope) in roles::unlisted(inputs, &all) {
-            let answer = self.reconciler.arm.role_assignment(id, &scope, &record.name).await;
+            let answer = self.context.arm.role_assignment(id, &scope, &record.name).await;
             match self.answer(answer)? {
                 Ok(found) => all.extend(found),
                 Err(failure) => return Some(Err(failure)),
@@ -132,7 +108,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let planned = self.plan.role_steps.clone();
-        let due = match self.reconciler.rate_limiter.room(&id, RequestKind::Write, planned.len()) {
+        let due = match self.context.rate_limiter.room(&id, RequestKind::Write, planned.len()) {
             Ok(room) => &planned[..room.min(confirmed)],
             Err(deferral) => {
                 self.observed.postponed = Some(deferral);
@@ -172,9 +148,9 @@ impl Pass<'_> {
         due: &[RoleStep],
     ) -> Result<(), ReconcileError> {
         let mut observed = self.observed.roles.clone();
-        let reconciler = self.reconciler;
-        let judge = |error: &_| reconciler.failure(error, &mut self.observed);
-        let progress = carry_out(&reconciler.azure, due, owned, &mut observed, judge).await;
+        let context = self.context;
+        let judge = |error: &_| context.failure(error, &mut self.observed);
+        let progress = carry_out(&context.azure, due, owned, &mut observed, judge).await;
         if let Some(source) = progress.refused {
             return Err(ReconcileError::NotLeading { act: format!("assigning roles to {}", owned.0), source });
         }

@@ -11,8 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use self::objects::Census;
-use crate::cache::Cache;
+use self::objects::ObjectMetrics;
+pub(crate) use self::objects::{CountedObjects, ObjectCounts};
+use crate::engine::outcome::ReconcileOutcome;
 use ensign_azure::AzureMetrics;
 use ensign_core::cel::Mode;
 use ensign_core::credentials::plan::CredentialWrite;
@@ -28,7 +29,7 @@ pub struct ControllerMetrics {
     writes: Family<WriteLabels, Counter>,
     leader: Gauge<i64, AtomicI64>,
     injection: Family<InjectionLabels, Gauge<i64, AtomicI64>>,
-    census: Census,
+    objects: ObjectMetrics,
     pub(crate) azure: AzureMetrics,
 }
 
@@ -68,13 +69,27 @@ label_values!(Subject {
 
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Ended {
+enum Ended {
     /// Everything is in sync.
     Done,
     /// It waits for time to pass or for the cache to catch up.
     Waiting,
     /// It failed, and is retried.
     Failed,
+}
+
+impl From<&ReconcileOutcome> for Ended {
+    fn from(outcome: &ReconcileOutcome) -> Self {
+        match outcome {
+            ReconcileOutcome::Nothing | ReconcileOutcome::InSync => Self::Done,
+            ReconcileOutcome::Again(_)
+            | ReconcileOutcome::Behind
+            | ReconcileOutcome::RateLimited(_)
+            | ReconcileOutcome::Paused(_)
+            | ReconcileOutcome::InjectionWaits(_) => Self::Waiting,
+            ReconcileOutcome::Retry | ReconcileOutcome::AzureFailed(_) => Self::Failed,
+        }
+    }
 }
 
 label_values!(Ended { Done => "done", Waiting => "waiting", Failed => "failed" });
@@ -155,7 +170,7 @@ impl ControllerMetrics {
         registry.register("ensign_leader", "1 while this replica is the leader", self.leader.clone());
         registry.register("ensign_injection_mode", "1 for the injection mode in use", self.injection.clone());
         self.azure.register(registry);
-        registry.register_collector(Box::new(self.census.clone()));
+        registry.register_collector(Box::new(self.objects.clone()));
         for kind in [WriteKind::Create, WriteKind::Repair, WriteKind::Delete] {
             for outcome in [Written::Confirmed, Written::Failed, Written::Unknown] {
                 drop(self.writes.get_or_create(&WriteLabels { kind, outcome }));
@@ -174,10 +189,10 @@ impl ControllerMetrics {
         }
     }
 
-    /// Reports this replica as the leader, which acts on this cache, and its injection mode, if any.
-    pub(crate) fn leads(&self, cache: &Arc<Cache>, injection: Option<Mode>) {
+    /// Reports this replica as the leader, the objects that it acts on, and its injection mode, if any.
+    pub(crate) fn leads(&self, objects: Arc<dyn CountedObjects>, injection: Option<Mode>) {
         self.leader.set(1);
-        self.census.begin(cache.clone());
+        self.objects.count(objects);
         for (mode, wanted) in [(Injector::Webhook, Mode::Webhook), (Injector::Policy, Mode::Policy)] {
             self.injection.get_or_create(&InjectionLabels { mode }).set(i64::from(injection == Some(wanted)));
         }
@@ -201,7 +216,8 @@ impl ControllerMetrics {
         self.ungated.get_or_create(&UngateLabels { outcome }).inc();
     }
 
-    pub(crate) fn reconciled(&self, subject: Subject, outcome: Ended) {
+    pub(crate) fn reconciled(&self, subject: Subject, outcome: &ReconcileOutcome) {
+        let outcome = Ended::from(outcome);
         self.reconciles.get_or_create(&ReconcileLabels { subject, outcome }).inc();
     }
 }

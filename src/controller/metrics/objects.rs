@@ -1,4 +1,4 @@
-//! Metrics of objects by their state, counted at each scrape from the informers' cache.
+//! Metrics of objects by their state, counted at each scrape.
 //!
 //! Labels are reasons of conditions and a few classes. `kubectl get mi,mib -A` shows which objects they are, to those who
 //! may read them.
@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use arc_swap::ArcSwapOption;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
@@ -18,28 +18,33 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::cache::{Cache, Objects};
 use ensign_api::conditions::{ConditionType, Reason, find};
-use ensign_api::{CredentialCounts, MAX_CREDENTIALS_PER_IDENTITY};
+use ensign_api::{CredentialCounts, MAX_CREDENTIALS_PER_IDENTITY, ManagedIdentity, ManagedIdentityBinding};
 use ensign_runtime::label_values;
 
 /// From this number of credentials on, an identity's slots are scarce.
 const SCARCE_FROM: u32 = MAX_CREDENTIALS_PER_IDENTITY * 4 / 5;
 
-/// Counts the objects of a cache, once there is one.
-#[derive(Clone, Default)]
-pub(crate) struct Census(Arc<ArcSwapOption<Cache>>);
+/// What holds the objects that are counted.
+pub(crate) trait CountedObjects: Send + Sync {
+    /// The counts at this moment.
+    fn count(&self) -> ObjectCounts;
+}
 
-impl Census {
-    /// Counts what is in this cache from now on.
-    pub(crate) fn begin(&self, cache: Arc<Cache>) {
-        self.0.store(Some(cache));
+/// Counts objects at each scrape, once there are any.
+#[derive(Clone, Default)]
+pub(super) struct ObjectMetrics(Arc<Mutex<Option<Arc<dyn CountedObjects>>>>);
+
+impl ObjectMetrics {
+    /// Counts these objects from now on.
+    pub(super) fn count(&self, objects: Arc<dyn CountedObjects>) {
+        *self.0.lock() = Some(objects);
     }
 }
 
-impl fmt::Debug for Census {
+impl fmt::Debug for ObjectMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Census").finish_non_exhaustive()
+        f.debug_struct("ObjectMetrics").finish_non_exhaustive()
     }
 }
 
@@ -98,15 +103,15 @@ struct SlotLabels {
     slots: Slots,
 }
 
-/// The counts.
+/// How many objects there are in each state.
 #[derive(Debug)]
-struct Counted {
+pub(crate) struct ObjectCounts {
     objects: BTreeMap<ObjectLabels, i64>,
     credentials: BTreeMap<CredentialLabels, i64>,
     identities: BTreeMap<SlotLabels, i64>,
 }
 
-impl Default for Counted {
+impl Default for ObjectCounts {
     /// Series that alerts use exist from the start.
     fn default() -> Self {
         let ready = [Kind::ManagedIdentity, Kind::ManagedIdentityBinding].map(|kind| (kind, Why(Reason::Ready)));
@@ -120,21 +125,18 @@ impl Default for Counted {
     }
 }
 
-impl Counted {
-    fn of(objects: &Objects) -> Self {
-        let mut counted = Self::default();
-        for identity in objects.identities() {
-            let status = identity.status.as_ref();
-            counted.object(Kind::ManagedIdentity, status.map(|status| status.conditions.as_slice()));
-            if let Some(counts) = status.and_then(|status| status.credentials.as_ref()) {
-                counted.quota(counts);
-            }
+impl ObjectCounts {
+    pub(crate) fn identity(&mut self, identity: &ManagedIdentity) {
+        let status = identity.status.as_ref();
+        self.object(Kind::ManagedIdentity, status.map(|status| status.conditions.as_slice()));
+        if let Some(counts) = status.and_then(|status| status.credentials.as_ref()) {
+            self.credentials(counts);
         }
-        for binding in objects.bindings() {
-            let status = binding.status.as_ref();
-            counted.object(Kind::ManagedIdentityBinding, status.map(|status| status.conditions.as_slice()));
-        }
-        counted
+    }
+
+    pub(crate) fn binding(&mut self, binding: &ManagedIdentityBinding) {
+        let status = binding.status.as_ref();
+        self.object(Kind::ManagedIdentityBinding, status.map(|status| status.conditions.as_slice()));
     }
 
     fn object(&mut self, kind: Kind, conditions: Option<&[Condition]>) {
@@ -144,7 +146,7 @@ impl Counted {
         *self.objects.entry(ObjectLabels { kind, reason: Why(reason) }).or_default() += 1;
     }
 
-    fn quota(&mut self, counts: &CredentialCounts) {
+    fn credentials(&mut self, counts: &CredentialCounts) {
         let owners = [
             (Owner::ThisCluster, counts.this_cluster),
             (Owner::OtherClusters, counts.other_clusters),
@@ -163,23 +165,18 @@ impl Counted {
     }
 }
 
-impl Collector for Census {
+impl Collector for ObjectMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let cache = self.0.load();
-        let counted = cache.as_ref().map_or_else(Counted::default, |cache| Counted::of(&cache.read()));
-        gauges(&mut encoder, "ensign_objects", "Objects by the reason of their condition Ready", counted.objects)?;
+        let objects = self.0.lock().clone();
+        let counts = objects.map(|objects| objects.count()).unwrap_or_default();
+        gauges(&mut encoder, "ensign_objects", "Objects by the reason of their condition Ready", counts.objects)?;
         gauges(
             &mut encoder,
             "ensign_credentials",
             "Federated identity credentials under all identities, by owner",
-            counted.credentials,
+            counts.credentials,
         )?;
-        gauges(
-            &mut encoder,
-            "ensign_identities",
-            "Identities by how many credential slots are left",
-            counted.identities,
-        )
+        gauges(&mut encoder, "ensign_identities", "Identities by how many credential slots are left", counts.identities)
     }
 }
 
@@ -207,7 +204,7 @@ mod tests {
     use super::*;
     use ensign_runtime::metrics::Metrics;
 
-    fn identity(name: &str, credentials: &Value, reason: &str) -> ensign_api::ManagedIdentity {
+    fn identity(name: &str, credentials: &Value, reason: &str) -> ManagedIdentity {
         serde_json::from_value(json!({
             "apiVersion": "ensign.dev/v1alpha1", "kind": "ManagedIdentity", "metadata": {"name": name}, "spec": {},
             "status": {"credentials": credentials, "conditions": [{
@@ -218,24 +215,32 @@ mod tests {
         .unwrap()
     }
 
+    struct Identities(Vec<ManagedIdentity>);
+
+    impl CountedObjects for Identities {
+        fn count(&self) -> ObjectCounts {
+            let mut counts = ObjectCounts::default();
+            self.0.iter().for_each(|identity| counts.identity(identity));
+            counts
+        }
+    }
+
     #[test]
     fn objects_are_counted_by_reason_and_slots_without_their_names() {
-        let cache = Arc::new(Cache::default());
-        let census = Census::default();
+        let metrics = ObjectMetrics::default();
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(census.clone()));
+        registry.register_collector(Box::new(metrics.clone()));
         let registry = Metrics::from(registry);
         assert!(registry.text().unwrap().contains(r#"ensign_identities{slots="full"} 0"#));
         let of = |this: u32, other: u32, foreign: u32| json!({"thisCluster": this, "otherClusters": other, "foreign": foreign, "limit": 20});
-        for (name, credentials, reason) in [
+        let identities = [
             ("secret-a", of(15, 0, 0), "Ready"),
             ("secret-b", of(10, 4, 2), "Forbidden"),
             ("secret-c", of(12, 6, 2), "QuotaExceeded"),
             ("secret-d", of(0, 0, 0), "OfALaterVersion"),
-        ] {
-            cache.identity_changed(name, Some(identity(name, &credentials, reason)));
-        }
-        census.begin(cache);
+        ]
+        .map(|(name, credentials, reason)| identity(name, &credentials, reason));
+        metrics.count(Arc::new(Identities(identities.into())));
         let text = registry.text().unwrap();
         for line in [
             r#"ensign_identities{slots="free"} 2"#,

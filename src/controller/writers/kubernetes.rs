@@ -13,11 +13,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::json_patch::ObjectPatch;
-use crate::cache::status_expectations::Fingerprint;
 use crate::engine::failpoints::{Failpoints, SideEffect};
 use crate::engine::write_gate::{Refused, WriteGate};
 use crate::error::ReconcileError;
 use crate::kube_request::{KubeError, within_deadline};
+use crate::status_fingerprint::StatusFingerprint;
 use ensign_api::ManagedIdentity;
 use ensign_api::conditions::Severity;
 use ensign_api::keys::{CREDENTIALS_FINALIZER, GATED_LABEL, IDENTITY_GATE};
@@ -138,10 +138,10 @@ impl KubeWriter {
         &self,
         object: &K,
         status: &impl serde::Serialize,
-        expected: Option<Fingerprint>,
-    ) -> Result<Option<Fingerprint>, ReconcileError> {
+        expected: Option<StatusFingerprint>,
+    ) -> Result<Option<StatusFingerprint>, ReconcileError> {
         let status = status_value(object, status)?;
-        let fingerprint = Fingerprint::of(&status);
+        let fingerprint = StatusFingerprint::of(&status);
         if expected == Some(fingerprint) {
             return Ok(None);
         }

@@ -61,6 +61,24 @@ pub fn cycles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<Vec<String
     groups
 }
 
+/// Uses of a higher floor by a lower one, and files of rooms that have no floor.
+pub fn upward(graph: &BTreeMap<String, BTreeSet<String>>, floors: &[&[&str]]) -> Vec<String> {
+    let floor = |file: &str| {
+        let room = file.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+        floors.iter().position(|rooms| rooms.contains(&room))
+    };
+    let mut found = Vec::new();
+    for (file, used) in graph {
+        let Some(own) = floor(file) else {
+            found.push(format!("{file} is on no floor"));
+            continue;
+        };
+        let higher = used.iter().filter(|used| floor(used).is_some_and(|floor| floor > own));
+        found.extend(higher.map(|used| format!("{file} uses {used}")));
+    }
+    found
+}
+
 /// Every file that a file uses, directly or through others.
 fn from<'a>(graph: &'a BTreeMap<String, BTreeSet<String>>, file: &str) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
@@ -250,5 +268,16 @@ mod tests {
             ("b.rs", "use crate::a::Config;\n"),
         ]);
         assert_eq!(cycles(&graph), BTreeSet::from([vec!["a/mod.rs".to_owned(), "a/x.rs".to_owned()]]));
+    }
+
+    #[test]
+    fn a_use_of_a_higher_floor_is_found_and_so_is_a_room_without_a_floor() {
+        let graph = uses(&[
+            ("low.rs", "use crate::high::x::One;\n"),
+            ("high/mod.rs", "mod x;\nuse crate::low::Two;\n"),
+            ("high/x.rs", "use super::y;\n"),
+            ("new.rs", ""),
+        ]);
+        assert_eq!(upward(&graph, &[&["low"], &["high"]]), ["low.rs uses high/x.rs", "new.rs is on no floor"]);
     }
 }
