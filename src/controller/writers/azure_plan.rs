@@ -101,13 +101,13 @@ pub(crate) struct Progress {
 /// Sends the writes in their order. `judge` says what an error of Azure means, or `None` for a request that waits for its turn.
 pub(crate) async fn carry_out<W: AzureWrite>(
     writer: &AzureWriter,
-    writes: &[W],
+    plan: &[W],
     target: &W::Target,
     existing: &mut W::Existing,
     mut judge: impl FnMut(&ArmError) -> Option<Failure>,
 ) -> Progress {
     let mut progress = Progress::default();
-    for write in writes {
+    for write in plan {
         if !write.may_go(existing) {
             break;
         }
