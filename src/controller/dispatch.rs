@@ -1,4 +1,4 @@
-//! From a key of the queue to the reconciler that it is for, and from how that ended to when the key comes again.
+//! Passes a key from the work queue to its reconciler, and turns the outcome into the requeue delay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl Dispatcher {
                 Some(self.requeues.in_sync(key, self.sharers(key), self.clock.monotonic()))
             }
             ReconcileOutcome::InjectionWaits(delay) | ReconcileOutcome::Paused(delay) => Some(delay),
-            // What the cache lacks queues the key when it comes; the delay is for a slow watch.
+            // The key is queued when the watch delivers what the cache lacks; the delay is for a slow watch.
             ReconcileOutcome::Behind | ReconcileOutcome::Retry => {
                 Some(self.requeues.failed(key, Reason::Pending, None))
             }
@@ -103,7 +103,8 @@ impl Dispatcher {
         }
     }
 
-    /// The delay after a failure of Azure. During one that passes without anyone acting, an event brings the key, but no request.
+    /// The delay after a failure of Azure. If it may resolve by itself, no requests are sent meanwhile, even if an event
+    /// queues the key.
     fn back_off(&self, key: &Key, failure: &Failure) -> Duration {
         let delay = self.requeues.failed(key, failure.reason, failure.retry_after);
         if let Key::Identity(id) = key

@@ -1,9 +1,9 @@
-//! Why a reconcile ends before its last step.
+//! Errors that end a reconcile before its last step.
 
 use crate::engine::write_gate::Refused;
 use crate::kube_request::KubeError;
 
-/// A step of a reconcile, or a write, did not happen.
+/// A step of a reconcile, or a write, failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReconcileError {
     /// Nothing was sent: an object that the write depends on is not as the cache has it.
@@ -57,7 +57,7 @@ impl ReconcileError {
         matches!(self, Self::CacheBehind { .. }) || self.kubernetes().is_some_and(KubeError::is_outdated)
     }
 
-    /// What the API server said when it rejected an object for what the object is, or for who sent it.
+    /// The API server's message if it rejected the object, or did not authorize the request.
     pub(crate) fn rejection(&self) -> Option<&str> {
         self.kubernetes().and_then(KubeError::rejection)
     }

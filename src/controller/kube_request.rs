@@ -10,8 +10,8 @@ use kube::core::Status;
 /// Deadline of one request to the API server.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
-/// What the API server answers where a `test` of a JSON patch fails, or a path does not exist: the same text whatever failed,
-/// no object and no cause (`applyJSPatch` in k8s.io/apiserver). A rejected object has both.
+/// The API server's message when a `test` of a JSON patch fails or a path does not exist: always this text, with neither an
+/// object nor a cause (`applyJSPatch` in k8s.io/apiserver). A rejected object has both.
 const PATCH_DOES_NOT_APPLY: &str = "the server rejected our request due to an error in our request";
 
 /// A request to the API server failed.
@@ -34,7 +34,7 @@ pub(crate) enum KubeError {
 }
 
 impl KubeError {
-    /// The API server's answer, if it was one.
+    /// The API server's response, if there was one.
     fn status(&self) -> Option<&Status> {
         match self {
             Self::Request { source, .. } => match source.as_ref() {
@@ -45,7 +45,7 @@ impl KubeError {
         }
     }
 
-    /// Whether the API server answered with this HTTP status.
+    /// Whether the API server responded with this HTTP status.
     pub(crate) fn has_code(&self, code: u16) -> bool {
         self.status().is_some_and(|status| status.code == code)
     }
@@ -55,13 +55,13 @@ impl KubeError {
         self.has_code(404)
     }
 
-    /// What the API server said about a field that another field manager owns.
+    /// The API server's message about a field that another field manager owns.
     pub(crate) fn field_conflict(&self) -> Option<String> {
         let status = self.status().filter(|status| status.code == 409 && status.message.contains("conflict"))?;
         Some(status.message.clone())
     }
 
-    /// What the API server said when it rejected an object for what the object is, or for who sent it.
+    /// The API server's message if it rejected the object, or did not authorize the request.
     pub(crate) fn rejection(&self) -> Option<&str> {
         let status = self.status().filter(|status| matches!(status.code, 403 | 422))?;
         Some(&status.message)
@@ -78,7 +78,7 @@ impl KubeError {
     }
 }
 
-/// Puts a deadline on a request and names it in its error.
+/// Sends a request with a deadline; `act` names it in the error.
 pub(crate) async fn within_deadline<T>(
     act: impl FnOnce() -> String,
     request: impl Future<Output = kube::Result<T>>,
@@ -90,7 +90,7 @@ pub(crate) async fn within_deadline<T>(
     }
 }
 
-/// Now, in whole seconds: what Kubernetes stores and returns.
+/// The current time in whole seconds, as Kubernetes stores it.
 pub(crate) fn now(clock: &SharedClock) -> Timestamp {
     let now = clock.now();
     now.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc)).unwrap_or(now)

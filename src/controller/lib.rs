@@ -1,16 +1,17 @@
 //! The controller: the only part with rights in Azure.
 //!
 //! ```text
-//! watches ─► cache ─► queue ─► reconcile ─► assess (pure) ─► azure_writes, kube_writes
-//!               │                  ▲                            │
-//!               └── key per identity in Azure ◄── requeue ──────┘
+//! informers ─► cache ─► work queue ─► reconcile ─► assess (pure) ─► writers
+//!                             ▲           │
+//!                             └─ requeue ─┘
 //! ```
 //!
-//! Beside it, `holding` lets held pods go and `missed` finds those that were never injected.
+//! A key is one identity in Azure: identities are reconciled in parallel, but each by one worker at a time. Other keys are
+//! injection (`injection`) and gated and uninjected pods (`pods`). Only `writers` writes to Azure and to Kubernetes, through
+//! `engine::write_gate`, which is open while this process leads; `engine::leader_election` writes the `Lease`.
 //!
-//! One identity in Azure is one key: identities go in parallel, and under each one thing happens at a time. Only
-//! `azure_writes` writes to Azure and only `kube_writes` to Kubernetes, both through `write_gate`, which is open while
-//! this process leads; `lease` writes the `Lease` that says who does.
+//! The rooms are stacked: each uses only those of its own floor and below. From the lowest: names and requests; `engine`;
+//! `metrics`; `cache`; `writers`; `cluster`, `injection` and `pods`; `identity`; `commands` and `dispatch`; `lifecycle`.
 
 mod cache;
 mod cluster;

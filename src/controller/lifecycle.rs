@@ -1,4 +1,4 @@
-//! The controller's life: learn, watch, stand for election, work, stop.
+//! The controller's life cycle: watch, take part in the election, work, stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -56,33 +56,33 @@ pub struct Config {
     pub arm: ArmClient,
     /// What decisions depend on.
     pub settings: Settings,
-    /// How often a steady identity is looked at, where the limits allow it.
+    /// Interval between drift checks of an identity that is in sync, if rate limits allow it.
     pub resync: Duration,
     /// How fast requests to Azure may go out.
     pub azure_limits: RateLimits,
-    /// What spreads waits; every process should have its own.
+    /// Spreads delays; every process should have its own.
     pub spread: Spread,
-    /// How many identities are reconciled at a time.
+    /// How many keys are reconciled at a time.
     pub concurrency: usize,
-    /// The registration to fill in, if this install has a webhook.
+    /// The webhook configuration to fill in, if this install has a webhook.
     pub webhook: Option<WebhookTarget>,
-    /// Who injects; without it the webhook, if this install has one.
+    /// How pods are injected; by default by the webhook, if this install has one.
     pub injection: Option<InjectionTarget>,
     /// Time.
     pub clock: SharedClock,
     /// Name of this process in events, for example the pod's name.
     pub instance: Option<String>,
-    /// Told once every watch has seen everything, also to one that stands by.
+    /// Set once every watch has completed its first list, also on a standby.
     pub readiness: Readiness,
-    /// The lease that has to be held for any write; without one nothing else may ever write.
+    /// The lease that has to be held to write; without leader election, no other controller may run.
     pub leadership: Option<LeaseConfig>,
-    /// How the API server's issuer is watched; without it the one in the settings holds.
+    /// How the API server's issuer is watched; by default the issuer in the settings is used.
     pub issuer_watch: Option<IssuerWatch>,
-    /// The way of every write.
+    /// Failpoints of every write, for tests.
     pub failpoints: Failpoints,
-    /// What is done about pods; without it, nothing is, and no right on pods is needed.
+    /// How pods are handled; by default pods are ignored, and no permissions on pods are needed.
     pub pods: Option<PodSettings>,
-    /// What is counted.
+    /// The metrics to count in.
     pub metrics: ControllerMetrics,
 }
 
@@ -97,8 +97,7 @@ pub enum ControllerError {
     LeadershipLost(#[source] Loss),
 }
 
-/// Runs the controller until `stop`. Writes under way are finished first; what would come after them is left to the next
-/// leader.
+/// Runs the controller until `stop`. Writes in flight are finished first; everything else is left to the next leader.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), ControllerError> {
     let (readiness, metrics) = (config.readiness.clone(), config.metrics.clone());
     let mut life = Life::new(stop.clone());
@@ -121,21 +120,21 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     life.until(full).await?;
 
     let settings = Arc::new(ArcSwap::from_pointee(config.settings.clone()));
-    let (settled, mut issuer_is_sure) = watch::channel(config.issuer_watch.is_none());
+    let (is_sure, mut issuer_is_sure) = watch::channel(config.issuer_watch.is_none());
     if let Some(watch) = config.issuer_watch {
         let (client, clock) = (config.client.clone(), config.clock.clone());
         let (settings, cache, queue) = (settings.clone(), cache.clone(), queue.clone());
         let keeper = IssuerKeeper { client, watch, settings, cache, queue, clock };
-        life.tasks.spawn(keeper.run(settled).map(|()| "the watch of the issuer"));
+        life.tasks.spawn(keeper.run(is_sure).map(|()| "the watch of the issuer"));
     }
     if let Some(lease) = config.leadership.clone() {
-        let mut standing = life.stand_for_election(lease, config.clock.clone());
-        life.until(is(&mut standing, |standing| *standing != Leadership::Unknown)).await?;
+        let mut leadership = life.join_election(lease, config.clock.clone());
+        life.until(is(&mut leadership, |now| *now != Leadership::Unknown)).await?;
         config.readiness.set(true);
         tracing::info!("ready");
-        life.until(is(&mut standing, |standing| *standing == Leadership::Leading)).await?;
-        // The former leader may have written what the watches have not seen yet. Whatever is newer than the lease has all
-        // of it: a list of what there is little of, and the versions of the rest.
+        life.until(is(&mut leadership, |now| *now == Leadership::Leading)).await?;
+        // The former leader may have written objects that the watches have not delivered yet. What is read now includes all
+        // of them: a list of the kinds with few objects, and the versions of the others.
         let few = life.watch(&config, &cache, &queue, &gated, &[Watched::Classes, Watched::Namespaces]);
         // Requests are large.
         let current = Box::pin(catch_up::current(&config.client, &cache, &config.clock));
@@ -150,7 +149,7 @@ async fn live(config: Config, life: &mut Life) -> Result<Infallible, End> {
     }
     life.until(is(&mut issuer_is_sure, |sure| *sure)).await?;
     let mut upstream = life.watch_upstream(&config, &cache, &queue);
-    life.until(is(&mut upstream, |look| *look != UpstreamWebhook::NotYet)).await?;
+    life.until(is(&mut upstream, |webhook| *webhook != UpstreamWebhook::NotChecked)).await?;
 
     cache.read().keys().into_iter().chain([Key::Injection]).for_each(|key| queue.add(key, Source::Cluster));
     if config.pods.is_some() {
@@ -185,7 +184,7 @@ impl Life {
         Self { stop, tasks, watches: BTreeMap::new(), election: None, gate: None, workers }
     }
 
-    /// Lists and watches these from now on, instead of any watches of them before; answers when every list is in.
+    /// Starts these watches, in place of earlier ones; the future completes when each required one has completed a list.
     fn watch(
         &mut self,
         config: &Config,
@@ -194,7 +193,7 @@ impl Life {
         gated: &Arc<GatedPods>,
         these: &[Watched],
     ) -> impl Future<Output = ()> + use<> {
-        let (initialised, seen) = watch::channel(BTreeSet::new());
+        let (initialised, done) = watch::channel(BTreeSet::new());
         let (cache, queue, gated) = (cache.clone(), queue.clone(), gated.clone());
         let informers = Arc::new(Informers { cache, queue, gated, initialised });
         for what in these {
@@ -222,24 +221,24 @@ impl Life {
             let task = what.task();
             self.watches.insert(*what, self.tasks.spawn(watch.map(move |()| task)));
         }
-        all_seen(seen, these.iter().copied().filter(|what| what.is_required()).collect())
+        all_initialised(done, these.iter().copied().filter(|what| what.is_required()).collect())
     }
 
-    /// Watches held pods from now on: nobody but the leader does anything about them.
+    /// Starts the watch of gated pods, which only the leader needs.
     fn watch_gated_pods(&mut self, client: Client, gated: &Arc<GatedPods>, queue: &Arc<WorkQueue<Key, Source>>) {
         let watch = gated_pods::watch(gated.clone(), client, queue.clone());
         self.tasks.spawn(watch.map(|()| "the watch of gated pods"));
     }
 
-    fn stand_for_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Leadership> {
+    fn join_election(&mut self, lease: LeaseConfig, clock: SharedClock) -> watch::Receiver<Leadership> {
         let (election, gate) = Election::start(lease, clock);
-        let standing = election.standing();
+        let leadership = election.leadership();
         self.election = Some(election);
         self.gate = Some(gate);
-        standing
+        leadership
     }
 
-    /// In compatibility mode, looks whether the upstream's webhook runs too.
+    /// In compatibility mode, watches for the webhook of azure-workload-identity.
     fn watch_upstream(
         &mut self,
         config: &Config,
@@ -249,11 +248,11 @@ impl Life {
         if !config.webhook.as_ref().is_some_and(|target| target.compatibility) {
             return watch::channel(UpstreamWebhook::Absent).1;
         }
-        let (told, looks) = watch::channel(UpstreamWebhook::NotYet);
+        let (found, upstream) = watch::channel(UpstreamWebhook::NotChecked);
         let (client, clock) = (config.client.clone(), config.clock.clone());
         let watch = UpstreamWatch { client, every: config.resync, cache: cache.clone(), queue: queue.clone(), clock };
-        self.tasks.spawn(watch.run(told).map(|()| "the look-out for the upstream's webhook"));
-        looks
+        self.tasks.spawn(watch.run(found).map(|()| "the check for azure-workload-identity's webhook"));
+        upstream
     }
 
     fn work(
@@ -275,7 +274,7 @@ impl Life {
         }
     }
 
-    /// Waits for an event, unless something ends before.
+    /// Waits for an event, unless the controller ends first.
     async fn until<T>(&mut self, event: impl Future<Output = T>) -> Result<T, End> {
         let failed = |error| Err(End::Failed(error));
         tokio::select! {
@@ -288,7 +287,7 @@ impl Life {
         }
     }
 
-    /// Ends all work, and lets go of the lease when nothing can be written any more.
+    /// Ends all work, and releases the lease once nothing can be written any more.
     async fn finish(mut self) {
         if let Some(gate) = &self.gate {
             gate.close().await;
@@ -319,15 +318,16 @@ async fn ended(tasks: &mut JoinSet<&'static str>) -> &'static str {
     }
 }
 
-async fn is<T>(told: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
-    if told.wait_for(wanted).await.is_err() {
-        // Whoever told it has ended, which is reported elsewhere.
+/// Waits until the value satisfies the condition.
+async fn is<T>(value: &mut watch::Receiver<T>, condition: impl FnMut(&T) -> bool) {
+    if value.wait_for(condition).await.is_err() {
+        // The task that sets it has ended, which is reported elsewhere.
         pending::<()>().await;
     }
 }
 
-async fn all_seen(mut seen: watch::Receiver<BTreeSet<Watched>>, required: BTreeSet<Watched>) {
-    is(&mut seen, |all| required.is_subset(all)).await;
+async fn all_initialised(mut initialised: watch::Receiver<BTreeSet<Watched>>, required: BTreeSet<Watched>) {
+    is(&mut initialised, |all| required.is_subset(all)).await;
 }
 
 /// The reconcilers of a process that leads.

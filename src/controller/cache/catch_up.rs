@@ -1,7 +1,7 @@
-//! What a controller that comes to lead has to list again: what its watches have not brought yet.
+//! What a new leader has to list again because its cache is behind.
 //!
-//! The former leader may have written what is still on its way. So the versions of all objects are read, which is a
-//! fraction of a list; where the cache has each of them, or a later one, it goes on as it is.
+//! The former leader may have written objects that the watches have not delivered yet. So the versions of all objects are
+//! read, which is a fraction of a list; if the cache has each of them, or a later one, nothing is listed again.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use ensign_runtime::kube_pages::{Page, Pages};
 
 /// Objects in a page of a list, as the watches request them.
 const PAGE_SIZE: u32 = 500;
-/// How long what the cache lacks may still be on its way.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the cache is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long to wait until the watches have delivered what the cache lacks.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// How often to check the cache meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Whether the cache has every binding and every identity as they are now.
+/// Whether the cache has every binding and every identity in their current versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
     identities: bool,
@@ -64,27 +64,27 @@ async fn has_all<K: Resource<DynamicType = ()>>(
         Ok(live) => live,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(%kind, error, "the cache can't be compared, so everything is listed again");
+            tracing::warn!(%kind, error, "cannot compare the cache with the API server; listing everything again");
             return false;
         }
     };
-    let end = deadline(clock.as_ref(), PATIENCE);
+    let end = deadline(clock.as_ref(), TIMEOUT);
     loop {
         if live.are_in(cached(&cache.read())) {
             tracing::debug!(%kind, "the cache is current");
             return true;
         }
         if clock.monotonic() >= end {
-            tracing::info!(%kind, "the cache is behind, so everything is listed again");
+            tracing::info!(%kind, "the cache is behind; listing everything again");
             return false;
         }
-        clock.sleep_until(deadline(clock.as_ref(), LOOK)).await;
+        clock.sleep_until(deadline(clock.as_ref(), POLL_INTERVAL)).await;
     }
 }
 
-/// There is nothing to compare with.
+/// The versions can't be compared.
 #[derive(Debug, thiserror::Error)]
-enum Unread {
+enum CompareError {
     #[error(transparent)]
     Request(#[from] KubeError),
     #[error(transparent)]
@@ -109,7 +109,7 @@ struct Listed {
     metadata: Identified,
 }
 
-/// What is needed of metadata, most of which is managed fields.
+/// The part of metadata that is compared; most of the rest is managed fields.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Identified {
@@ -117,8 +117,8 @@ struct Identified {
     resource_version: String,
 }
 
-/// Reads them from the API server's latest state.
-async fn versions<K: Resource<DynamicType = ()>>(client: &Client) -> Result<Versions, Unread> {
+/// Reads the versions of all objects from the API server's latest state.
+async fn versions<K: Resource<DynamicType = ()>>(client: &Client) -> Result<Versions, CompareError> {
     let mut versions = Versions::default();
     let mut pages = Pages::new(ListParams::default(), PAGE_SIZE);
     let act = || format!("listing versions of {}", K::plural(&()));

@@ -1,5 +1,5 @@
-//! The held pods that the watch has seen: names, and by which bindings they are held. Only held pods are watched, by
-//! their label and without their specs, so that this stays small whatever runs in the cluster.
+//! The gated pods: their names, and the bindings that they wait for. Only gated pods are watched, by their label and
+//! without their specs, so that this stays small whatever runs in the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use ensign_core::events::Event;
 use ensign_core::pods::gate::claims;
 use ensign_runtime::reflector::{Incremental, LogContext, NamedStore, Reflector};
 
-/// The held pods.
+/// The gated pods.
 #[derive(Default)]
 pub(crate) struct GatedPods {
     pods: Mutex<BTreeMap<PodName, GatedPod>>,
@@ -32,10 +32,10 @@ pub(crate) struct GatedPods {
 struct GatedPod {
     uid: Option<String>,
     bindings: BTreeSet<String>,
-    /// A gate never comes back, so that a pod without it needs no second look.
+    /// Its gate was removed. Gates can't be added again, so that there is nothing left to do about it.
     ungated: bool,
-    /// What was said on the pod already.
-    told: BTreeSet<Reason>,
+    /// Reasons of the events that were published on the pod.
+    published: BTreeSet<Reason>,
 }
 
 impl GatedPods {
@@ -43,60 +43,60 @@ impl GatedPods {
         Self { pods: Mutex::default(), metrics }
     }
 
-    /// Takes in what is known of a pod; the key to queue, unless there is nothing to do about it.
+    /// Applies a pod's metadata; returns the key to queue, unless there is nothing to do about the pod.
     pub(crate) fn seen(&self, pod: &ObjectMeta) -> Option<Key> {
         let name = PodName::from(pod);
         let injected_by = pod.annotations.as_ref().and_then(|annotations| annotations.get(INJECTED_BY_ANNOTATION));
         let bindings = claims(injected_by.map_or("", String::as_str)).map(|claim| claim.binding.to_owned()).collect();
         let ungated = self.change(&name, |pods| {
-            let held = pods.entry(name.clone()).or_default();
-            if held.uid != pod.uid {
-                *held = GatedPod { uid: pod.uid.clone(), ..GatedPod::default() };
+            let known = pods.entry(name.clone()).or_default();
+            if known.uid != pod.uid {
+                *known = GatedPod { uid: pod.uid.clone(), ..GatedPod::default() };
             }
-            held.bindings = bindings;
-            held.ungated
+            known.bindings = bindings;
+            known.ungated
         });
         (!ungated).then_some(Key::Pod(name.into()))
     }
 
-    /// The pod is gone, or does not concern us any more.
+    /// Removes a pod that was deleted or is no longer gated.
     pub(crate) fn remove(&self, name: &PodName) {
         self.change(name, |pods| pods.remove(name));
     }
 
-    /// The pod has the label, but not the gate. The label says nothing by itself, and is left alone.
-    pub(crate) fn is_ungated(&self, name: &PodName) {
+    /// Records that the pod has the label but not the gate. The label means nothing by itself and is left alone.
+    pub(crate) fn record_ungated(&self, name: &PodName) {
         self.change(name, |pods| {
-            if let Some(held) = pods.get_mut(name) {
-                held.ungated = true;
+            if let Some(pod) = pods.get_mut(name) {
+                pod.ungated = true;
             }
         });
     }
 
-    /// The keys of the pods that a binding holds.
+    /// The keys of the pods that wait for a binding.
     pub(crate) fn gated_by(&self, name: &BindingName) -> Vec<Key> {
         let pods = self.lock();
         pods.range(PodName::new(name.namespace.clone(), "")..)
             .take_while(|(found, _)| found.namespace == name.namespace)
-            .filter(|(_, held)| !held.ungated && held.bindings.contains(&name.name))
+            .filter(|(_, pod)| !pod.ungated && pod.bindings.contains(&name.name))
             .map(|(name, _)| Key::Pod(name.clone().into()))
             .collect()
     }
 
-    /// Those of the notes that were not said on the pod yet; from now on they were.
-    pub(crate) fn unpublished(&self, name: &PodName, notes: Vec<Event>) -> Vec<Event> {
+    /// Those of the events whose reasons were not published on the pod yet; records them as published.
+    pub(crate) fn unpublished(&self, name: &PodName, events: Vec<Event>) -> Vec<Event> {
         let mut pods = self.lock();
-        let Some(held) = pods.get_mut(name) else { return notes };
-        notes.into_iter().filter(|note| held.told.insert(note.reason)).collect()
+        let Some(pod) = pods.get_mut(name) else { return events };
+        events.into_iter().filter(|event| pod.published.insert(event.reason)).collect()
     }
 
     fn names(&self) -> BTreeSet<PodName> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Changes what is known of one pod, and counts it.
+    /// Changes the entry of one pod, and keeps the metric current.
     fn change<T>(&self, name: &PodName, change: impl FnOnce(&mut BTreeMap<PodName, GatedPod>) -> T) -> T {
-        let count = |pods: &BTreeMap<PodName, GatedPod>| i64::from(pods.get(name).is_some_and(|held| !held.ungated));
+        let count = |pods: &BTreeMap<PodName, GatedPod>| i64::from(pods.get(name).is_some_and(|pod| !pod.ungated));
         let mut pods = self.lock();
         let before = count(&pods);
         let answer = change(&mut pods);
@@ -178,30 +178,30 @@ mod tests {
         Key::Pod(PodName::new("shop", name).into())
     }
 
-    fn by(held: &GatedPods, binding: &str) -> Vec<Key> {
-        held.gated_by(&Arc::new(PodName::new("shop", binding)))
+    fn by(gated: &GatedPods, binding: &str) -> Vec<Key> {
+        gated.gated_by(&Arc::new(PodName::new("shop", binding)))
     }
 
     #[test]
-    fn a_binding_finds_the_pods_that_it_holds() {
-        let held = GatedPods::default();
-        assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x,pay=ManagedIdentity/y")), Some(key("a")));
-        held.seen(&pod("b", "2", "pay=ManagedIdentity/y"));
-        assert_eq!((by(&held, "orders"), by(&held, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
-        held.remove(&PodName::new("shop", "a"));
-        assert!(by(&held, "orders").is_empty());
-        assert_eq!(held.metrics.gated.get(), 1);
+    fn a_binding_finds_the_pods_that_it_gates() {
+        let gated = GatedPods::default();
+        assert_eq!(gated.seen(&pod("a", "1", "orders=ManagedIdentity/x,pay=ManagedIdentity/y")), Some(key("a")));
+        gated.seen(&pod("b", "2", "pay=ManagedIdentity/y"));
+        assert_eq!((by(&gated, "orders"), by(&gated, "pay")), (vec![key("a")], vec![key("a"), key("b")]));
+        gated.remove(&PodName::new("shop", "a"));
+        assert!(by(&gated, "orders").is_empty());
+        assert_eq!(gated.metrics.gated.get(), 1);
     }
 
     #[test]
-    fn a_pod_with_the_label_alone_is_looked_at_once_and_a_new_one_of_its_name_again() {
-        let held = GatedPods::default();
-        held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
-        held.is_ungated(&PodName::new("shop", "a"));
-        assert_eq!(held.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
-        assert!(by(&held, "orders").is_empty());
-        assert_eq!(held.metrics.gated.get(), 0);
-        assert_eq!(held.seen(&pod("a", "2", "orders=ManagedIdentity/x")), Some(key("a")));
+    fn a_pod_with_the_label_alone_is_queued_once_and_a_new_pod_of_its_name_again() {
+        let gated = GatedPods::default();
+        gated.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
+        gated.record_ungated(&PodName::new("shop", "a"));
+        assert_eq!(gated.seen(&pod("a", "1", "orders=ManagedIdentity/x")), None);
+        assert!(by(&gated, "orders").is_empty());
+        assert_eq!(gated.metrics.gated.get(), 0);
+        assert_eq!(gated.seen(&pod("a", "2", "orders=ManagedIdentity/x")), Some(key("a")));
     }
 
     #[test]
@@ -231,15 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_is_told_once_on_a_pod() {
-        let held = GatedPods::default();
+    fn each_reason_is_published_once_on_a_pod() {
+        let gated = GatedPods::default();
         let name = PodName::new("shop", "a");
-        let note = |reason| Event { reason, message: String::new() };
-        held.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
-        assert_eq!(held.unpublished(&name, vec![note(Reason::Forbidden)]).len(), 1);
-        let then = held.unpublished(&name, vec![note(Reason::Forbidden), note(Reason::Propagating)]);
-        assert_eq!(then, [note(Reason::Propagating)]);
-        held.seen(&pod("a", "2", "orders=ManagedIdentity/x"));
-        assert_eq!(held.unpublished(&name, vec![note(Reason::Forbidden)]).len(), 1, "another pod");
+        let event = |reason| Event { reason, message: String::new() };
+        gated.seen(&pod("a", "1", "orders=ManagedIdentity/x"));
+        assert_eq!(gated.unpublished(&name, vec![event(Reason::Forbidden)]).len(), 1);
+        let then = gated.unpublished(&name, vec![event(Reason::Forbidden), event(Reason::Propagating)]);
+        assert_eq!(then, [event(Reason::Propagating)]);
+        gated.seen(&pod("a", "2", "orders=ManagedIdentity/x"));
+        assert_eq!(gated.unpublished(&name, vec![event(Reason::Forbidden)]).len(), 1, "another pod");
     }
 }

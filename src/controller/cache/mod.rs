@@ -1,4 +1,4 @@
-//! What the watches have seen, indexed so that the cost of a change does not grow with the number of objects.
+//! The informers' cache, indexed so that the cost of a change does not grow with the number of objects.
 
 pub(crate) mod catch_up;
 pub(crate) mod classes;
@@ -27,7 +27,7 @@ use ensign_api::{
 use ensign_core::acceptance::{grants, identities};
 use ensign_core::scheduling::resync::Sharers;
 
-/// What is known of a namespace.
+/// What decisions read of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceFacts {
     pub(crate) uid: Option<String>,
@@ -67,27 +67,27 @@ impl Cache {
         self.0.read()
     }
 
-    /// Takes a change of a `ManagedIdentity` in; answers the keys that it concerns.
+    /// Applies a change of a `ManagedIdentity`, `None` for a deletion; returns the keys that it concerns.
     pub(crate) fn identity_changed(&self, name: &str, now: Option<ManagedIdentity>) -> BTreeSet<Key> {
         self.write().identity_changed(name, now)
     }
 
-    /// Takes a change of a binding in; answers the keys that it concerns.
+    /// Applies a change of a binding, `None` for a deletion; returns the keys that it concerns.
     pub(crate) fn binding_changed(&self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
         self.write().binding_changed(name, now)
     }
 
-    /// Takes a change of a namespace in; answers the keys that it concerns.
+    /// Applies a change of a namespace, `None` for a deletion; returns the keys that it concerns.
     pub(crate) fn namespace_changed(&self, name: &str, now: Option<NamespaceFacts>) -> BTreeSet<Key> {
         self.write().namespace_changed(name, now)
     }
 
-    /// Takes a change of a `ManagedIdentityClass` in; answers the keys that it concerns.
+    /// Applies a change of a `ManagedIdentityClass`, `None` for a deletion; returns the keys that it concerns.
     pub(crate) fn class_changed(&self, name: &str, now: Option<ManagedIdentityClass>) -> BTreeSet<Key> {
         self.write().class_changed(name, now)
     }
 
-    /// A status was written to a binding or an identity as a decision had it.
+    /// Records that a status was written to a binding or an identity, in the version that was decided about.
     pub(crate) fn status_written(&self, object: &ObjectMeta, status: StatusFingerprint) {
         let Objects { bindings, identities, expected, .. } = &mut *self.write();
         let name = object.name.clone().unwrap_or_default();
@@ -140,12 +140,12 @@ impl Objects {
         self.namespaces.keys()
     }
 
-    /// The status that was written to the object, if no watch has brought it yet.
+    /// The status that was written to the object, if the watch has not delivered it yet.
     pub(crate) fn expected_status(&self, object: &ObjectMeta) -> Option<StatusFingerprint> {
         self.expected.get(object)
     }
 
-    /// How many identities in Azure share limits with this one.
+    /// How many identities in Azure share rate limits with this one.
     pub(crate) fn sharers(&self, id: &ArmId) -> Sharers {
         let subscription = self.per_subscription.get(&id.subscription().to_lowercase());
         Sharers { subscription: subscription.copied().unwrap_or_default(), tenant: self.by_arm_id.len() }
@@ -175,7 +175,7 @@ impl Objects {
         self.bindings.get(&NamespacedName::new(namespace, name))
     }
 
-    /// The name as it is kept here, so that whoever keeps it shares it.
+    /// The name as the cache holds it, so that copies share its memory.
     pub(crate) fn binding_name(&self, name: &BindingName) -> BindingName {
         self.bindings.get_key_value(name).map_or(name, |(known, _)| known).clone()
     }
@@ -205,20 +205,20 @@ impl Objects {
         self.namespaces.iter().filter(|(name, facts)| granted(name, facts)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// The key under which a binding to this name is reconciled.
+    /// The key under which bindings to the identity of this name are reconciled.
     pub(crate) fn key_of(&self, identity: &str) -> Key {
         let id = self.identities.get(identity).and_then(|object| identities::arm_id(object).ok());
         id.map_or_else(|| Key::Name(identity.into()), |id| Key::Identity(id.into()))
     }
 
-    /// The issuers that objects record as the present one, each with since when.
+    /// The issuers that objects record as current.
     pub(crate) fn recorded_issuers(&self) -> Vec<IssuerRecord> {
         let statuses = self.identities.values().filter_map(|identity| identity.status.as_ref());
         let records = statuses.flat_map(|status| &status.issuers);
         records.filter(|record| record.state == IssuerState::Current).cloned().collect()
     }
 
-    /// Every key there is.
+    /// The keys of all identities, and of all names that bindings reference.
     pub(crate) fn keys(&self) -> BTreeSet<Key> {
         self.identities.keys().chain(self.by_identity.keys()).map(|name| self.key_of(name)).collect()
     }
@@ -235,10 +235,10 @@ impl Objects {
         let mut keys = BTreeSet::from([self.key_of(name)]);
         let claim = |object: Option<&ManagedIdentity>| object.and_then(classes::claim_of);
         let (had, has) = (claim(before.as_deref()), claim(now.as_ref()));
-        // Those that wait for an identity of the class may have their turn now, or have it no more.
+        // Bindings that wait for an identity of the class may get one now, or may have to wait longer.
         let claims: Vec<_> = if had == has { Vec::new() } else { had.into_iter().chain(has).collect() };
         if let Some(before) = before.as_deref() {
-            self.classes.unmade(before);
+            self.classes.unindex_identity(before);
         }
         if let Some(id) = before.as_deref().and_then(|object| identities::arm_id(object).ok())
             && let Some(names) = self.by_arm_id.get_mut(&id)
@@ -257,7 +257,7 @@ impl Objects {
                     }
                     self.by_arm_id.entry(id).or_default().insert(name.to_owned());
                 }
-                self.classes.made(&now);
+                self.classes.index_identity(&now);
                 self.identities.insert(name.to_owned(), Arc::new(now));
             }
             None => {
@@ -269,10 +269,10 @@ impl Objects {
         }
         keys.insert(self.key_of(name));
         for binding in self.by_identity.get(name).into_iter().flatten() {
-            keys.extend(self.rivals(binding));
+            keys.extend(self.conflicting_keys(binding));
         }
         for (class, namespace) in &claims {
-            keys.extend(self.askers(class, namespace));
+            keys.extend(self.keys_of_class(class, namespace));
         }
         keys.insert(Key::Injection);
         keys
@@ -283,13 +283,13 @@ impl Objects {
             return BTreeSet::new();
         }
         let bindings = self.classes.bindings(name);
-        let mut keys: BTreeSet<Key> = bindings.iter().flat_map(|binding| self.rivals(binding)).collect();
+        let mut keys: BTreeSet<Key> = bindings.iter().flat_map(|binding| self.conflicting_keys(binding)).collect();
         keys.insert(Key::Injection);
         keys
     }
 
     /// Keys of the namespace's bindings on the class.
-    fn askers(&self, class: &str, namespace: &str) -> BTreeSet<Key> {
+    fn keys_of_class(&self, class: &str, namespace: &str) -> BTreeSet<Key> {
         let bindings = self.bindings_in(namespace).filter(|binding| binding.class_name() == Some(class));
         bindings.map(|binding| self.key_of(&binding.identity_name())).collect()
     }
@@ -303,8 +303,8 @@ impl Objects {
     }
 
     /// How many identities there are for the namespace, by class.
-    pub(crate) fn made_for(&self, namespace: &str) -> BTreeMap<String, u32> {
-        self.classes.made_for(namespace)
+    pub(crate) fn identity_counts(&self, namespace: &str) -> BTreeMap<String, u32> {
+        self.classes.identity_counts(namespace)
     }
 
     fn binding_changed(&mut self, name: &BindingName, now: Option<ManagedIdentityBinding>) -> BTreeSet<Key> {
@@ -319,7 +319,7 @@ impl Objects {
             self.bindings.insert(name.clone(), Arc::new(now.clone()));
             return BTreeSet::new();
         }
-        let mut keys = self.rivals(name);
+        let mut keys = self.conflicting_keys(name);
         let changed_classes: BTreeSet<String> = before
             .as_deref()
             .into_iter()
@@ -328,7 +328,7 @@ impl Objects {
             .collect();
         if let Some(before) = before {
             if let Some(class) = before.class_name() {
-                self.classes.forget(class, name);
+                self.classes.unindex_binding(class, name);
             }
             let identity = before.identity_name();
             keys.insert(self.key_of(&identity));
@@ -345,7 +345,7 @@ impl Objects {
                 keys.insert(self.key_of(&identity));
                 self.by_identity.entry(identity).or_default().insert(name.clone());
                 if let Some(class) = now.class_name() {
-                    self.classes.refer(class, name);
+                    self.classes.index_binding(class, name);
                 }
                 self.bindings.insert(name.clone(), Arc::new(now));
             }
@@ -354,9 +354,9 @@ impl Objects {
             }
         }
         for class in changed_classes {
-            keys.extend(self.askers(&class, &name.namespace));
+            keys.extend(self.keys_of_class(&class, &name.namespace));
         }
-        keys.extend(self.rivals(name));
+        keys.extend(self.conflicting_keys(name));
         keys
     }
 
@@ -373,23 +373,25 @@ impl Objects {
     }
 
     /// Keys of the bindings for the same service account: one of them may win or lose a conflict.
-    fn rivals(&self, binding: &BindingName) -> BTreeSet<Key> {
+    fn conflicting_keys(&self, binding: &BindingName) -> BTreeSet<Key> {
         let Some(changed) = self.bindings.get(binding) else { return BTreeSet::new() };
         self.bindings_in(&binding.namespace)
-            .filter(|rival| rival.spec.service_account_name == changed.spec.service_account_name)
-            .map(|rival| self.key_of(&rival.identity_name()))
+            .filter(|other| other.spec.service_account_name == changed.spec.service_account_name)
+            .map(|other| self.key_of(&other.identity_name()))
             .collect()
     }
 }
 
-/// Whether a change is more than our own writes coming back: status, and the finalizer being added.
+/// Whether a change is more than a write of this controller: of status, or of an added finalizer.
 fn is_significant<K: ResourceExt>(before: &K, now: &K) -> bool {
     let facts = |object: &K| {
         let meta = object.meta();
         (meta.uid.clone(), meta.generation, meta.deletion_timestamp.clone())
     };
-    let held = |object: &K| object.finalizers().iter().any(|name| name == CREDENTIALS_FINALIZER);
-    facts(before) != facts(now) || before.annotations() != now.annotations() || (held(before) && !held(now))
+    let has_finalizer = |object: &K| object.finalizers().iter().any(|name| name == CREDENTIALS_FINALIZER);
+    facts(before) != facts(now)
+        || before.annotations() != now.annotations()
+        || (has_finalizer(before) && !has_finalizer(now))
 }
 
 #[cfg(test)]
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_before_its_identity_waits_under_the_name_and_moves_when_the_identity_comes() {
+    fn a_binding_is_queued_by_name_until_its_identity_exists() {
         let cache = Cache::default();
         assert_eq!(add_binding(&cache, "b", "orders"), [Key::Name("orders".into())].into());
         let keys = cache.identity_changed("orders", Some(identity("orders", "orders")));
@@ -443,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_that_was_seen_queues_the_identity() {
+    fn a_deletion_queues_the_identity() {
         let cache = Cache::default();
         cache.identity_changed("orders", Some(identity("orders", "orders")));
         add_binding(&cache, "b", "orders");
@@ -453,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_has_one_name_however_often_it_changes() {
+    fn all_indexes_share_one_name_of_a_binding() {
         let cache = Cache::default();
         add_binding(&cache, "b", "orders");
         let first = cache.read().binding_name(&called("b"));
@@ -466,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_status_coming_back_queues_nothing() {
+    fn our_own_status_write_queues_nothing() {
         let cache = Cache::default();
         cache.identity_changed("orders", Some(identity("orders", "orders")));
         add_binding(&cache, "b", "orders");
@@ -474,38 +476,38 @@ mod tests {
         with_status.status = Some(ensign_api::ManagedIdentityBindingStatus::default());
         let name = called("b");
         assert!(cache.binding_changed(&name, Some(with_status)).is_empty());
-        assert!(cache.read().bindings[&name].status.is_some(), "but it is remembered");
+        assert!(cache.read().bindings[&name].status.is_some(), "but it is cached");
     }
 
     #[test]
-    fn our_own_finalizer_coming_back_queues_nothing() {
+    fn our_own_finalizer_queues_nothing() {
         let cache = Cache::default();
         cache.identity_changed("orders", Some(identity("orders", "orders")));
         add_binding(&cache, "b", "orders");
-        let mut held = binding("b", "orders");
-        held.metadata.finalizers = Some(vec![CREDENTIALS_FINALIZER.into()]);
-        assert!(cache.binding_changed(&called("b"), Some(held)).is_empty());
+        let mut with_finalizer = binding("b", "orders");
+        with_finalizer.metadata.finalizers = Some(vec![CREDENTIALS_FINALIZER.into()]);
+        assert!(cache.binding_changed(&called("b"), Some(with_finalizer)).is_empty());
     }
 
     #[test]
-    fn a_finalizer_that_somebody_stripped_queues_the_identity() {
+    fn a_finalizer_that_was_removed_queues_the_identity() {
         let cache = Cache::default();
         cache.identity_changed("orders", Some(identity("orders", "orders")));
-        let mut held = binding("b", "orders");
-        held.metadata.finalizers = Some(vec!["ensign.dev/credentials".into()]);
-        cache.binding_changed(&called("b"), Some(held));
+        let mut with_finalizer = binding("b", "orders");
+        with_finalizer.metadata.finalizers = Some(vec!["ensign.dev/credentials".into()]);
+        cache.binding_changed(&called("b"), Some(with_finalizer));
         assert_eq!(add_binding(&cache, "b", "orders"), [arm_key("orders")].into());
     }
 
     #[test]
-    fn a_change_queues_the_identities_of_rival_bindings() {
+    fn a_change_queues_the_identities_of_conflicting_bindings() {
         let cache = Cache::default();
         cache.identity_changed("orders", Some(identity("orders", "orders")));
         cache.identity_changed("audit", Some(identity("audit", "audit")));
         add_binding(&cache, "older", "orders");
         assert_eq!(add_binding(&cache, "younger", "audit"), [arm_key("orders"), arm_key("audit")].into());
-        let gone = cache.binding_changed(&called("older"), None);
-        assert_eq!(gone, [arm_key("orders"), arm_key("audit")].into());
+        let keys = cache.binding_changed(&called("older"), None);
+        assert_eq!(keys, [arm_key("orders"), arm_key("audit")].into());
     }
 
     #[test]
@@ -568,60 +570,63 @@ mod tests {
     }
 
     /// A binding on a class, with its name as its UID.
-    fn ask(cache: &Cache, name: &str, account: &str) -> BTreeSet<Key> {
-        let mut asking = binding(name, "dedicated");
-        asking.spec.identity_ref.kind = ensign_api::IdentityKind::ManagedIdentityClass;
-        asking.spec.service_account_name = account.to_owned();
-        asking.metadata.uid = Some(name.to_owned());
-        cache.binding_changed(&called(name), Some(asking))
+    fn add_class_binding(cache: &Cache, name: &str, account: &str) -> BTreeSet<Key> {
+        let mut added = binding(name, "dedicated");
+        added.spec.identity_ref.kind = ensign_api::IdentityKind::ManagedIdentityClass;
+        added.spec.service_account_name = account.to_owned();
+        added.metadata.uid = Some(name.to_owned());
+        cache.binding_changed(&called(name), Some(added))
     }
 
-    fn made_for(binding: &str) -> ManagedIdentity {
+    fn dedicated(binding: &str) -> ManagedIdentity {
         let name = format!("mib-{binding}");
-        let mut made = identity(&name, &name);
-        made.spec.class_name = Some("dedicated".into());
+        let mut object = identity(&name, &name);
+        object.spec.class_name = Some("dedicated".into());
         let claim = json!({"namespace": "shop", "name": binding, "uid": binding});
-        made.spec.claim_ref = serde_json::from_value(claim).unwrap();
-        made
+        object.spec.claim_ref = serde_json::from_value(claim).unwrap();
+        object
     }
 
-    fn waits(binding: &str) -> Key {
+    fn name_key(binding: &str) -> Key {
         Key::Name(format!("mib-{binding}").into())
     }
 
     #[test]
-    fn a_binding_on_a_class_waits_under_the_name_of_its_own_identity_and_comes_with_its_class() {
+    fn a_binding_on_a_class_is_queued_by_the_name_of_its_future_identity_when_the_class_changes() {
         let cache = Cache::default();
         cache.namespace_changed("shop", Some(NamespaceFacts::default()));
-        assert_eq!(ask(&cache, "a", "one"), [waits("a")].into());
+        assert_eq!(add_class_binding(&cache, "a", "one"), [name_key("a")].into());
         assert!(cache.read().granted_namespaces().is_empty());
-        assert_eq!(cache.class_changed("dedicated", Some(class("dedicated", 1))), [waits("a"), Key::Injection].into());
-        assert_eq!(cache.read().granted_namespaces(), ["shop".to_owned()].into(), "its pods are to be asked about");
+        assert_eq!(
+            cache.class_changed("dedicated", Some(class("dedicated", 1))),
+            [name_key("a"), Key::Injection].into()
+        );
+        assert_eq!(cache.read().granted_namespaces(), ["shop".to_owned()].into(), "its pods are to be reviewed");
         assert!(cache.class_changed("dedicated", Some(class("dedicated", 1))).is_empty(), "nothing changed");
-        assert_eq!(cache.class_changed("dedicated", None), [waits("a"), Key::Injection].into());
+        assert_eq!(cache.class_changed("dedicated", None), [name_key("a"), Key::Injection].into());
     }
 
     #[test]
-    fn those_who_wait_for_an_identity_come_when_one_is_made_or_goes_and_not_otherwise() {
+    fn bindings_that_wait_for_an_identity_are_queued_only_when_one_is_created_or_deleted() {
         let cache = Cache::default();
-        ask(&cache, "a", "one");
-        ask(&cache, "b", "two");
-        let keys = cache.identity_changed("mib-a", Some(made_for("a")));
-        assert!(keys.contains(&waits("b")) && keys.contains(&arm_key("mib-a")), "{keys:?}");
-        assert_eq!(cache.read().made_for("shop"), [("dedicated".to_owned(), 1)].into());
-        let mut changed = made_for("a");
+        add_class_binding(&cache, "a", "one");
+        add_class_binding(&cache, "b", "two");
+        let keys = cache.identity_changed("mib-a", Some(dedicated("a")));
+        assert!(keys.contains(&name_key("b")) && keys.contains(&arm_key("mib-a")), "{keys:?}");
+        assert_eq!(cache.read().identity_counts("shop"), [("dedicated".to_owned(), 1)].into());
+        let mut changed = dedicated("a");
         changed.metadata.generation = Some(2);
-        assert!(!cache.identity_changed("mib-a", Some(changed)).contains(&waits("b")));
-        assert!(cache.identity_changed("mib-a", None).contains(&waits("b")));
-        assert!(cache.read().made_for("shop").is_empty());
+        assert!(!cache.identity_changed("mib-a", Some(changed)).contains(&name_key("b")));
+        assert!(cache.identity_changed("mib-a", None).contains(&name_key("b")));
+        assert!(cache.read().identity_counts("shop").is_empty());
     }
 
     #[test]
-    fn one_that_stops_waiting_makes_room_for_the_next() {
+    fn a_deleted_binding_queues_those_that_wait() {
         let cache = Cache::default();
-        ask(&cache, "a", "one");
-        ask(&cache, "b", "two");
+        add_class_binding(&cache, "a", "one");
+        add_class_binding(&cache, "b", "two");
         let keys = cache.binding_changed(&called("a"), None);
-        assert_eq!(keys, [waits("a"), waits("b")].into());
+        assert_eq!(keys, [name_key("a"), name_key("b")].into());
     }
 }

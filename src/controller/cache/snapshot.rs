@@ -1,4 +1,4 @@
-//! Everything in the cache that concerns one key, held while a reconcile looks at it.
+//! Everything in the cache that concerns one key, as one reconcile uses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,18 +26,18 @@ pub(crate) struct CacheView {
     namespaces: BTreeMap<String, (NamespaceFacts, Vec<Arc<ManagedIdentityBinding>>)>,
     missing: Option<String>,
     classes: BTreeMap<String, Arc<ManagedIdentityClass>>,
-    /// How many identities of each class there are, by namespace.
-    made: BTreeMap<String, BTreeMap<String, u32>>,
+    /// How many identities of each class exist, by namespace.
+    identity_counts: BTreeMap<String, BTreeMap<String, u32>>,
 }
 
 impl CacheView {
-    /// Gathers what concerns `key`.
+    /// Reads what concerns `key` from the cache.
     pub(crate) fn new(objects: &Objects, key: &Key, settings: &Settings) -> Self {
         let (id, identities, missing) = match key {
             Key::Identity(id) => {
                 (Some(ArmId::clone(id)), objects.siblings(id).into_iter().cloned().collect::<Vec<_>>(), None)
             }
-            // The name has come to stand for an identity in Azure, which has a key of its own.
+            // The name belongs to an identity in Azure by now, which has a key of its own.
             Key::Name(name) if objects.key_of(name) != *key => return Self::default(),
             Key::Name(name) => {
                 let found: Vec<_> = objects.identity(name).cloned().into_iter().collect();
@@ -74,12 +74,13 @@ impl CacheView {
             .filter_map(|binding| objects.class(binding.class_name()?))
             .map(|class| (class.name_any(), class.clone()))
             .collect();
-        let made = namespaces.keys().map(|namespace| (namespace.clone(), objects.made_for(namespace))).collect();
-        Self { id, identities, others, namespaces, missing, classes, made }
+        let identity_counts =
+            namespaces.keys().map(|namespace| (namespace.clone(), objects.identity_counts(namespace))).collect();
+        Self { id, identities, others, namespaces, missing, classes, identity_counts }
     }
 
-    /// The same as if every object were being deleted from this moment on.
-    pub(crate) fn leaving(mut self, now: Timestamp) -> Self {
+    /// The same, as if every object had been marked for deletion at this time.
+    pub(crate) fn marked_for_deletion(mut self, now: Timestamp) -> Self {
         self.identities =
             self.identities.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
         for (_, bindings) in self.namespaces.values_mut() {
@@ -112,10 +113,10 @@ impl CacheView {
     }
 
     fn classes(&self, namespace: &str) -> Classes<'_> {
-        let made = self.made.get(namespace).into_iter().flatten();
+        let counts = self.identity_counts.get(namespace).into_iter().flatten();
         Classes {
             known: self.classes.iter().map(|(name, class)| (name.as_str(), class.as_ref())).collect(),
-            made: made.map(|(class, count)| (class.as_str(), *count)).collect(),
+            made: counts.map(|(class, count)| (class.as_str(), *count)).collect(),
         }
     }
 
@@ -123,10 +124,10 @@ impl CacheView {
         self.classes.get(name)
     }
 
-    /// How many identities of the class there are for the namespace.
-    pub(crate) fn made(&self, namespace: &str, class: &str) -> usize {
-        let made = self.made.get(namespace).and_then(|made| made.get(class));
-        made.copied().unwrap_or_default().try_into().unwrap_or(usize::MAX)
+    /// How many identities of the class exist for the namespace.
+    pub(crate) fn identity_count(&self, namespace: &str, class: &str) -> usize {
+        let count = self.identity_counts.get(namespace).and_then(|counts| counts.get(class));
+        count.copied().unwrap_or_default().try_into().unwrap_or(usize::MAX)
     }
 
     /// Whether nothing is left to decide about.
@@ -153,7 +154,7 @@ impl CacheView {
         self.namespaces.get(name).map(|(facts, _)| facts)
     }
 
-    /// The name that bindings ask for in vain.
+    /// The name of an identity that bindings reference and that does not exist.
     pub(crate) fn missing(&self) -> Option<&str> {
         self.missing.as_deref()
     }

@@ -1,7 +1,7 @@
-//! Statuses that were written and that no watch has brought back yet.
+//! Statuses that were written and that the watch has not delivered yet.
 //!
-//! A watch may be behind. What is decided then can be what the cache still has, and not what was written since: without
-//! this memory it would not be written, and the status would stay wrong until the next look.
+//! While the watch is behind, a new decision can equal the status in the cache, but not the one that was written since.
+//! Without these expectations it would not be written, and the status would stay wrong until the next drift check.
 
 use std::collections::HashMap;
 
@@ -9,18 +9,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::status_fingerprint::StatusFingerprint;
 
-/// Fingerprints of statuses, by the UIDs of their objects. An entry goes as soon as a watch brings anything of its object.
+/// Fingerprints of statuses, by the UIDs of their objects. An entry is removed as soon as the watch delivers its object.
 #[derive(Default)]
 pub(crate) struct StatusExpectations(HashMap<String, StatusFingerprint>);
 
 impl StatusExpectations {
-    /// The status that was written to this very object, if no watch has brought anything of it since.
+    /// The status that was written to this object, if the watch has not delivered the object since.
     pub(crate) fn get(&self, object: &ObjectMeta) -> Option<StatusFingerprint> {
         self.0.get(object.uid.as_ref()?).copied()
     }
 
-    /// A status was written to the object as the decision had it. Where the cache has it in another version by now, the
-    /// watch was faster, and there is nothing to remember.
+    /// Records that a status was written to the version of the object that was decided about. If the cache has another
+    /// version by now, the watch was faster, and nothing is expected.
     pub(crate) fn written(&mut self, object: &ObjectMeta, cached: Option<&ObjectMeta>, status: StatusFingerprint) {
         let as_decided =
             |cached: &&ObjectMeta| (&cached.uid, &cached.resource_version) == (&object.uid, &object.resource_version);
@@ -29,7 +29,7 @@ impl StatusExpectations {
         }
     }
 
-    /// A watch has brought something of the object.
+    /// Records that the watch has delivered the object.
     pub(crate) fn seen(&mut self, object: &ObjectMeta) {
         if let Some(uid) = &object.uid {
             self.0.remove(uid);
@@ -48,20 +48,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_known_until_a_watch_brings_the_object() {
-        let (mut unseen, status) = (StatusExpectations::default(), StatusFingerprint::of(&json!({"bindings": 2})));
-        unseen.written(&object("7"), Some(&object("7")), status);
-        assert_eq!(unseen.get(&object("7")), Some(status));
+    fn a_written_status_is_expected_until_the_watch_delivers_the_object() {
+        let (mut expectations, status) =
+            (StatusExpectations::default(), StatusFingerprint::of(&json!({"bindings": 2})));
+        expectations.written(&object("7"), Some(&object("7")), status);
+        assert_eq!(expectations.get(&object("7")), Some(status));
         assert_ne!(status, StatusFingerprint::of(&json!({"bindings": 1})));
-        unseen.seen(&object("7"));
-        assert_eq!(unseen.get(&object("7")), None);
+        expectations.seen(&object("7"));
+        assert_eq!(expectations.get(&object("7")), None);
     }
 
     #[test]
-    fn nothing_is_remembered_of_an_object_that_a_watch_has_brought_or_taken_meanwhile() {
-        let (mut unseen, status) = (StatusExpectations::default(), StatusFingerprint::of(&json!({})));
-        unseen.written(&object("7"), Some(&object("8")), status);
-        unseen.written(&object("7"), None, status);
-        assert!(unseen.0.is_empty());
+    fn nothing_is_expected_of_an_object_that_was_delivered_or_deleted_meanwhile() {
+        let (mut expectations, status) = (StatusExpectations::default(), StatusFingerprint::of(&json!({})));
+        expectations.written(&object("7"), Some(&object("8")), status);
+        expectations.written(&object("7"), None, status);
+        assert!(expectations.0.is_empty());
     }
 }

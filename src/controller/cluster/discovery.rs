@@ -7,20 +7,20 @@ use serde::Deserialize;
 
 use crate::kube_request::{KubeError, within_deadline};
 
-/// The cluster can't be asked who it is.
+/// The cluster's ID or its issuer can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
     /// The namespace `kube-system` can't be read.
-    #[error("cannot learn the cluster's ID from namespace kube-system; set --cluster-id")]
+    #[error("cannot read the cluster's ID from namespace kube-system; set --cluster-id")]
     ClusterId(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The issuer's discovery document can't be read.
     #[error(
-        "cannot learn the service account issuer from the API server's /.well-known/openid-configuration; set --service-account-issuer"
+        "cannot read the service account issuer from the API server's /.well-known/openid-configuration; set --service-account-issuer"
     )]
     Issuer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The cluster's ID and its service account issuer: what was given, else what the API server says.
+/// The cluster's ID and its service account issuer: those given, otherwise what the API server reports.
 pub async fn discover(
     client: &Client,
     cluster_id: Option<String>,

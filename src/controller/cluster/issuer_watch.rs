@@ -1,4 +1,4 @@
-//! Looks at the API server's discovery document now and then: a cluster can change its issuer.
+//! Reads the API server's discovery document periodically: a cluster can change its issuer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use ensign_core::credentials::issuers::{IssuerChange, Sightings, Stability, doub
 use ensign_core::credentials::ownership::Cluster;
 use ensign_runtime::clock::SharedClock;
 
-/// How often in a row a new issuer has to be seen before it is believed.
-const LOOKS: u32 = 3;
+/// How many times in a row a new issuer has to be read before it is adopted.
+const READS: u32 = 3;
 
 /// How the API server's issuer is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IssuerWatch {
-    /// How often it is looked at.
+    /// How often it is read.
     pub every: Duration,
     /// Accept an issuer that Entra cannot reach; for development only.
     pub allow_private: bool,
 }
 
-/// Keeps the settings in step with the cluster's issuer.
+/// Keeps the settings in sync with the cluster's issuer.
 pub(crate) struct IssuerKeeper {
     pub(crate) client: Client,
     pub(crate) watch: IssuerWatch,
@@ -40,17 +40,20 @@ pub(crate) struct IssuerKeeper {
 }
 
 impl IssuerKeeper {
-    /// Looks until the end of time; `settled` is told once it is known which issuer the cluster has. The caches have to
-    /// be full.
-    pub(crate) async fn run(self, settled: watch::Sender<bool>) {
+    /// Runs forever; sets `is_sure` once it is certain which issuer the cluster has. The cache has to be complete.
+    pub(crate) async fn run(self, is_sure: watch::Sender<bool>) {
         let found = self.settings.load().cluster.issuer.clone();
         let recorded = self.cache.read().recorded_issuers();
         let doubted = doubted(&recorded, &found);
         if let Some(recorded) = doubted {
-            tracing::warn!(issuer = found, recorded, "the cluster may have a new issuer; waiting until that is sure");
+            tracing::warn!(
+                issuer = found,
+                recorded,
+                "the cluster may have a new issuer; waiting until it is confirmed"
+            );
         }
-        settled.send_replace(doubted.is_none());
-        let stability = Stability { looks: LOOKS, time: self.watch.every * (LOOKS - 1) };
+        is_sure.send_replace(doubted.is_none());
+        let stability = Stability { looks: READS, time: self.watch.every * (READS - 1) };
         let mut sightings = Sightings::new(doubted.unwrap_or(&found), stability);
         let origin = self.clock.monotonic();
         let mut next = origin;
@@ -58,30 +61,30 @@ impl IssuerKeeper {
             match read_issuer(&self.client).await {
                 Ok(issuer) => {
                     let now = self.clock.monotonic().saturating_duration_since(origin);
-                    let look = sightings.saw(&issuer, now);
-                    if look == IssuerChange::Doubtful {
+                    let change = sightings.saw(&issuer, now);
+                    if change == IssuerChange::Doubtful {
                         tracing::warn!(
                             issuer,
-                            believed = sightings.believed(),
-                            "the API server names another issuer; it is believed once it is seen stably"
+                            current = sightings.believed(),
+                            "the API server reports another issuer; it is adopted once the API server keeps reporting it"
                         );
                     } else {
-                        self.believe(&issuer);
-                        settled.send_replace(true);
+                        self.adopt(&issuer);
+                        is_sure.send_replace(true);
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the issuer can't be looked at");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the service account issuer");
                 }
             }
-            // A pause of the clock is not caught up with: looks in quick succession would say little.
+            // Reads that a pause of the clock has missed are not made up for: several in quick succession prove little.
             next = (next + self.watch.every).max(self.clock.monotonic());
             self.clock.sleep_until(next).await;
         }
     }
 
-    /// Makes the issuer the one that everything is decided with.
-    fn believe(&self, issuer: &str) {
+    /// Makes every decision use this issuer from now on.
+    fn adopt(&self, issuer: &str) {
         let before = self.settings.load_full();
         if before.cluster.issuer == issuer {
             return;

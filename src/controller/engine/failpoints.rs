@@ -1,7 +1,6 @@
-//! Every effect of the controller on the outside, as a point that can be numbered.
+//! Failpoints: every side effect of the controller, as a point at which fault tests can stop the process.
 //!
-//! A fault test stands at such a point, in one of its three moments, and takes the process away there. Without a probe
-//! an effect is the request and nothing else.
+//! Each side effect has three phases. Without a probe it is the request and nothing else.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,40 +9,40 @@ use std::sync::Arc;
 /// A write to Kubernetes or to Azure. Kind and object are the same in each run of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SideEffect {
-    /// What is done, for example `add-finalizer`.
+    /// The operation, for example `add-finalizer`.
     pub act: &'static str,
-    /// What it is done to.
+    /// The object that it changes.
     pub object: String,
 }
 
-/// Where in an effect.
+/// A phase of a side effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Before the request is sent.
     Before,
-    /// The request has been carried out, and nobody has seen the answer.
+    /// The request was carried out, and the response has not been processed yet.
     Applied,
-    /// The answer has been taken in.
+    /// The response has been processed.
     Answered,
 }
 
-/// Stands at each moment of each effect.
+/// Is called at each phase of each side effect.
 pub trait Probe: Send + Sync + 'static {
-    /// The controller has come to this moment and goes on when the future is done.
-    fn reached<'a>(&'a self, effect: &'a SideEffect, moment: Phase) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// The controller has reached this phase and continues when the future completes.
+    fn reached<'a>(&'a self, effect: &'a SideEffect, phase: Phase) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
-/// The way of every effect; with nobody watching, unless a test does.
+/// Carries out every side effect. Without a probe, it only sends the request.
 #[derive(Clone, Default)]
 pub struct Failpoints(Option<Arc<dyn Probe>>);
 
 impl Failpoints {
-    /// Failpoints that a probe watches.
+    /// Failpoints that call this probe.
     pub fn watched_by(probe: Arc<dyn Probe>) -> Self {
         Self(Some(probe))
     }
 
-    /// Sends the request and takes its answer in.
+    /// Sends the request and processes the response with `take_in`.
     pub(crate) async fn carry_out<T, U>(
         &self,
         effect: impl FnOnce() -> SideEffect,
@@ -53,11 +52,11 @@ impl Failpoints {
         let Some(probe) = &self.0 else { return take_in(request.await) };
         let effect = effect();
         probe.reached(&effect, Phase::Before).await;
-        let answer = request.await;
+        let response = request.await;
         probe.reached(&effect, Phase::Applied).await;
-        let taken = take_in(answer);
+        let result = take_in(response);
         probe.reached(&effect, Phase::Answered).await;
-        taken
+        result
     }
 }
 
@@ -68,27 +67,27 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Diary(Mutex<Vec<Phase>>);
+    struct Phases(Mutex<Vec<Phase>>);
 
-    impl Probe for Diary {
-        fn reached<'a>(&'a self, _: &'a SideEffect, moment: Phase) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-            self.0.lock().unwrap().push(moment);
+    impl Probe for Phases {
+        fn reached<'a>(&'a self, _: &'a SideEffect, phase: Phase) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            self.0.lock().unwrap().push(phase);
             Box::pin(std::future::ready(()))
         }
     }
 
     #[tokio::test]
-    async fn a_probe_sees_each_moment_in_order_and_the_answer_comes_through() {
-        let diary = Arc::new(Diary::default());
-        let effects = Failpoints::watched_by(diary.clone());
+    async fn a_probe_is_called_at_each_phase_in_order_and_the_response_is_returned() {
+        let phases = Arc::new(Phases::default());
+        let failpoints = Failpoints::watched_by(phases.clone());
         let effect = || SideEffect { act: "put", object: "x".into() };
-        assert_eq!(effects.carry_out(effect, async { 1 }, |answer| answer + 1).await, 2);
-        assert_eq!(*diary.0.lock().unwrap(), [Phase::Before, Phase::Applied, Phase::Answered]);
+        assert_eq!(failpoints.carry_out(effect, async { 1 }, |response| response + 1).await, 2);
+        assert_eq!(*phases.0.lock().unwrap(), [Phase::Before, Phase::Applied, Phase::Answered]);
     }
 
     #[tokio::test]
-    async fn without_a_probe_an_effect_is_the_request() {
-        let named = || -> SideEffect { unreachable!("nobody asks for its name") };
-        assert_eq!(Failpoints::default().carry_out(named, async { 1 }, |answer| answer).await, 1);
+    async fn without_a_probe_only_the_request_is_sent() {
+        let named = || -> SideEffect { unreachable!("without a probe it needs no name") };
+        assert_eq!(Failpoints::default().carry_out(named, async { 1 }, |response| response).await, 1);
     }
 }

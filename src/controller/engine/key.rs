@@ -11,7 +11,7 @@ use ensign_api::ArmId;
 pub(crate) enum Key {
     /// An identity in Azure, with every `ManagedIdentity` that names it and every binding to those.
     Identity(Arc<ArmId>),
-    /// A name under which there is no usable `ManagedIdentity`, with the bindings that ask for it.
+    /// A name under which there is no usable `ManagedIdentity`, with the bindings that reference it.
     Name(Arc<str>),
     /// The configuration of the admission webhook, or the admission policies.
     Injection,
@@ -23,7 +23,7 @@ pub(crate) enum Key {
     UninjectedPods(BindingName),
 }
 
-/// On whose account a key is looked at; sources take turns.
+/// On whose account a key is queued; sources take turns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// The cluster's: cluster-scoped objects, a resync, a retry.

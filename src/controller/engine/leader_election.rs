@@ -1,4 +1,5 @@
-//! Leader election over a `Lease`: the requests. What to do, and why it is safe, is in `decide::lease`.
+//! Leader election with a `Lease`: the requests. The decisions, and why they are safe, are in
+//! `ensign_core::scheduling::leader_election`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,25 +20,25 @@ use ensign_core::scheduling::leader_election::{Act, Candidate, Loss, Malformed, 
 use ensign_core::scheduling::monotonic::Moment;
 use ensign_runtime::clock::SharedClock;
 
-/// Tries to give the lease back; after that it ends by itself.
-const RELEASE_TRIES: usize = 3;
+/// Attempts to release the lease; after that it expires by itself.
+const RELEASE_ATTEMPTS: usize = 3;
 
 /// The lease that this process wants to hold.
 #[derive(Clone)]
 pub struct LeaseConfig {
-    /// The cluster. This client must not retry by itself: a late retry would be counted as a prompt one.
+    /// The client of the cluster. It must not retry by itself: a late retry would be taken for a prompt request.
     pub client: Client,
     /// Namespace of the `Lease`.
     pub namespace: String,
     /// Name of the `Lease`.
     pub name: String,
-    /// Who this process is. No other one may have the same name, not even an earlier life of this one.
+    /// Identifies this process. No other process may use the same identity, not even an earlier run of this one.
     pub identity: String,
-    /// How long the lease is good for without a renewal, in seconds.
+    /// How long the lease is valid without a renewal, in seconds.
     pub duration_seconds: u64,
 }
 
-/// Where this process stands in the election.
+/// Whether this process leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leadership {
     /// The lease has not been read yet.
@@ -48,19 +49,19 @@ pub(crate) enum Leadership {
     Leading,
 }
 
-/// This process's part in the election.
+/// The election, as this process takes part in it.
 pub(crate) struct Election {
-    standing: watch::Receiver<Leadership>,
+    leadership: watch::Receiver<Leadership>,
     release: CancellationToken,
     task: JoinSet<Result<(), Loss>>,
 }
 
 impl Election {
-    /// Stands for election. The gate is open while this process leads.
+    /// Takes part in the election. The gate is open while this process leads.
     pub(crate) fn start(config: LeaseConfig, clock: SharedClock) -> (Self, WriteGate) {
         let terms = Terms::new(config.duration_seconds);
         let gate = WriteGate::shut(clock.clone(), terms.least_for_a_write());
-        let (told, standing) = watch::channel(Leadership::Unknown);
+        let (published, leadership) = watch::channel(Leadership::Unknown);
         let release = CancellationToken::new();
         let elector = Elector {
             api: Api::namespaced(config.client.clone(), &config.namespace),
@@ -69,20 +70,20 @@ impl Election {
             origin: clock.monotonic(),
             clock,
             gate: gate.clone(),
-            told,
+            published,
             release: release.clone(),
             last: None,
-            complaint: None,
+            logged: None,
             config,
         };
         let mut task = JoinSet::new();
         task.spawn(elector.run());
-        (Self { standing, release, task }, gate)
+        (Self { leadership, release, task }, gate)
     }
 
-    /// Tells where this process stands.
-    pub(crate) fn standing(&self) -> watch::Receiver<Leadership> {
-        self.standing.clone()
+    /// Whether this process leads, now and in future.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
     }
 
     /// Waits until leadership is lost.
@@ -93,7 +94,7 @@ impl Election {
         }
     }
 
-    /// Gives the lease back, if this process holds it, so that another one leads at once. All work has to be over.
+    /// Releases the lease, if this process holds it, so that another one leads at once. All work has to be finished.
     pub(crate) async fn release(mut self) {
         self.release.cancel();
         while self.task.join_next().await.is_some() {}
@@ -108,30 +109,30 @@ struct Elector {
     clock: SharedClock,
     origin: Instant,
     gate: WriteGate,
-    told: watch::Sender<Leadership>,
+    published: watch::Sender<Leadership>,
     release: CancellationToken,
-    /// The object as it was last read or stored; what is not Ensign's in it is kept.
+    /// The object as it was last read or stored; fields that are not Ensign's are kept.
     last: Option<Lease>,
     /// The last problem that was logged, so that it is logged once.
-    complaint: Option<String>,
+    logged: Option<String>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 enum Answer {
     Found(Option<Record>),
     Stored(Record),
-    /// The lease is not as it was seen.
+    /// The lease has changed since it was read.
     Behind,
-    /// There is no saying whether it was applied.
+    /// It is unknown whether it was applied.
     Unknown,
 }
 
 impl Elector {
     async fn run(mut self) -> Result<(), Loss> {
-        // A change that is heard of saves waiting for the next look; nothing depends on it.
+        // To notice a change before the next read is due; correctness does not depend on it.
         let changed = Arc::new(Notify::new());
-        let mut hints = JoinSet::new();
-        hints.spawn(hint(self.config.clone(), changed.clone()));
+        let mut watch = JoinSet::new();
+        watch.spawn(notify_of_changes(self.config.clone(), changed.clone()));
         let release = self.release.clone();
         loop {
             match self.candidate.next(self.now()) {
@@ -152,7 +153,7 @@ impl Elector {
             }
             if release.is_cancelled() {
                 self.gate.shut_now();
-                self.give_back().await;
+                self.release_lease().await;
                 return Ok(());
             }
         }
@@ -165,7 +166,7 @@ impl Elector {
             Act::Replace { version, transitions, taking } => {
                 self.replace(version, *transitions, *taking, Some(self.config.identity.clone())).await
             }
-            _ => self.look().await,
+            _ => self.read().await,
         };
         let now = self.now();
         match (answer, &act) {
@@ -175,36 +176,36 @@ impl Elector {
             (Answer::Behind, _) => self.candidate.behind(now),
             (Answer::Unknown, _) => return self.candidate.unanswered(now),
         }
-        self.tell();
+        self.publish();
     }
 
-    fn tell(&mut self) {
-        let standing = match self.candidate.authority_ends() {
+    fn publish(&mut self) {
+        let leadership = match self.candidate.authority_ends() {
             Some(end) => {
                 self.gate.open_until(self.origin + end);
                 Leadership::Leading
             }
             None => Leadership::Standby,
         };
-        let changed = self.told.send_if_modified(|told| std::mem::replace(told, standing) != standing);
+        let changed = self.published.send_if_modified(|last| std::mem::replace(last, leadership) != leadership);
         if changed {
             let (lease, identity) = (&self.object, self.candidate.identity());
-            if standing == Leadership::Leading {
+            if leadership == Leadership::Leading {
                 tracing::info!(lease, identity, "leading");
             } else {
-                tracing::info!(lease, identity, holder = self.candidate.holder(), "standing by");
+                tracing::info!(lease, identity, holder = self.candidate.holder(), "standby");
             }
         }
     }
 
-    async fn look(&mut self) -> Answer {
+    async fn read(&mut self) -> Answer {
         let request = self.api.get_opt(&self.config.name);
         match tokio::time::timeout(self.candidate.terms().request_deadline(), request).await {
             Ok(Ok(None)) => {
                 self.last = None;
                 Answer::Found(None)
             }
-            Ok(Ok(Some(lease))) => self.understand(lease).map_or(Answer::Unknown, |record| Answer::Found(Some(record))),
+            Ok(Ok(Some(lease))) => self.parse(lease).map_or(Answer::Unknown, |record| Answer::Found(Some(record))),
             Ok(Err(error)) => self.failed("reading", &error),
             Err(_) => self.late("reading"),
         }
@@ -235,7 +236,7 @@ impl Elector {
     }
 
     fn spec(&self, before: LeaseSpec, transitions: i32, taking: bool, holder: Option<String>) -> LeaseSpec {
-        // For people; no decision looks at them.
+        // For people; no decision depends on them.
         let now = MicroTime(self.clock.now());
         LeaseSpec {
             holder_identity: holder,
@@ -249,73 +250,73 @@ impl Elector {
 
     fn stored(&mut self, act: &str, answer: Result<kube::Result<Lease>, tokio::time::error::Elapsed>) -> Answer {
         match answer {
-            Ok(Ok(lease)) => self.understand(lease).map_or(Answer::Unknown, Answer::Stored),
+            Ok(Ok(lease)) => self.parse(lease).map_or(Answer::Unknown, Answer::Stored),
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Answer::Behind,
             Ok(Err(error)) => self.failed(act, &error),
             Err(_) => self.late(act),
         }
     }
 
-    fn understand(&mut self, lease: Lease) -> Option<Record> {
+    fn parse(&mut self, lease: Lease) -> Option<Record> {
         let spec = lease.spec.clone().unwrap_or_default();
         let version = lease.metadata.resource_version.clone();
         let record = Record::new(version, spec.holder_identity, spec.lease_duration_seconds, spec.lease_transitions);
         match record {
             Ok(record) => {
                 self.last = Some(lease);
-                self.complaint = None;
+                self.logged = None;
                 Some(record)
             }
             Err(malformed) => {
-                self.complain_malformed(&malformed);
+                self.log_malformed(&malformed);
                 None
             }
         }
     }
 
-    fn complain_malformed(&mut self, malformed: &Malformed) {
+    fn log_malformed(&mut self, malformed: &Malformed) {
         let LeaseConfig { namespace, name, .. } = &self.config;
         let text = format!(
-            "{} can't be understood: {malformed}; nobody leads until somebody deletes it: kubectl delete lease {name} --namespace {namespace}",
+            "{} is malformed: {malformed}; no controller leads until a cluster operator deletes it: kubectl delete lease {name} --namespace {namespace}",
             self.object
         );
-        self.complain(text);
+        self.log_once(text);
     }
 
     fn failed(&mut self, act: &str, error: &kube::Error) -> Answer {
         let cure = match error {
             kube::Error::Api(status) if status.code == 403 => {
-                "; the controller's Role has to allow get, list, watch, create and update of leases in its own namespace"
+                "; the controller's Role has to allow get, list, watch, create and update on leases in its own namespace"
             }
             _ => "",
         };
-        self.complain(format!("{act} {} failed: {error}{cure}", self.object));
+        self.log_once(format!("{act} {} failed: {error}{cure}", self.object));
         Answer::Unknown
     }
 
     fn late(&mut self, act: &str) -> Answer {
         let deadline = self.candidate.terms().request_deadline();
-        self.complain(format!("{act} {}: no answer within {deadline:?}", self.object));
+        self.log_once(format!("{act} {}: no response within {deadline:?}", self.object));
         Answer::Unknown
     }
 
-    fn complain(&mut self, text: String) {
-        if self.complaint.as_ref() != Some(&text) {
+    fn log_once(&mut self, text: String) {
+        if self.logged.as_ref() != Some(&text) {
             tracing::error!("{text}");
-            self.complaint = Some(text);
+            self.logged = Some(text);
         }
     }
 
-    async fn give_back(&mut self) {
-        for _ in 0..RELEASE_TRIES {
+    async fn release_lease(&mut self) {
+        for _ in 0..RELEASE_ATTEMPTS {
             let Some(held) = self.candidate.held().cloned() else { return };
             match self.replace(&held.version, held.transitions, false, None).await {
                 Answer::Stored(_) => {
-                    tracing::info!(lease = self.object, "leadership given back");
+                    tracing::info!(lease = self.object, "released the lease");
                     return;
                 }
-                // Its last renewal had no answer, or somebody touched the object.
-                _ => match self.look().await {
+                // The last renewal got no response, or something else has modified the object.
+                _ => match self.read().await {
                     Answer::Found(found) => self.candidate.saw(found, self.now()),
                     _ => return,
                 },
@@ -328,8 +329,8 @@ impl Elector {
     }
 }
 
-/// Wakes whoever stands by when the lease changes.
-async fn hint(config: LeaseConfig, changed: Arc<Notify>) {
+/// Wakes a standby when the lease changes.
+async fn notify_of_changes(config: LeaseConfig, changed: Arc<Notify>) {
     let api: Api<PartialObjectMeta<Lease>> = Api::namespaced(config.client, &config.namespace);
     let selection = watcher::Config::default().fields(&format!("metadata.name={}", config.name));
     let mut events = std::pin::pin!(watcher(api, selection).default_backoff());
@@ -337,7 +338,7 @@ async fn hint(config: LeaseConfig, changed: Arc<Notify>) {
         match event {
             Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => changed.notify_one(),
             Ok(_) => {}
-            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "watch of the Lease"),
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "watch of the Lease interrupted"),
         }
     }
 }

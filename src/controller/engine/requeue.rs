@@ -27,7 +27,7 @@ impl Requeues {
         Self { resync, limits, spread, origin: clock.monotonic(), failures: Mutex::default() }
     }
 
-    /// The delay of a key that has failed once more.
+    /// The delay of a key whose reconcile has failed.
     pub(crate) fn failed(&self, key: &Key, reason: Reason, retry_after: Option<Duration>) -> Duration {
         let attempt = {
             let mut counts = self.failures.lock();
@@ -40,7 +40,7 @@ impl Requeues {
         backoff::delay(reason, attempt, retry_after, share)
     }
 
-    /// Nothing is wrong with the key any more.
+    /// Resets the key's backoff.
     pub(crate) fn succeeded(&self, key: &Key) {
         self.failures.lock().remove(key);
     }

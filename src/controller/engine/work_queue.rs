@@ -1,9 +1,9 @@
-//! The work queue: each key once, never twice at a time, delays on an injected clock, and turns for whoever adds keys.
+//! The work queue: each key once, never worked on twice at a time, delays on an injected clock, and fair to all sources.
 //!
-//! A key stands in the line of the source that added it: the namespace that an event came from, or none. Sources take
-//! turns, so that one that adds keys without end delays its own and no other's: with `n` sources that have keys waiting,
-//! every nth turn is a source's own. A key that several sources added stands in the line of each, and comes when the first
-//! of them has its turn.
+//! A key waits in the line of the source that added it: the namespace that an event came from, or none. Sources take
+//! turns, so that one that keeps adding keys delays only its own: with `n` sources that have keys waiting, every nth turn
+//! belongs to each of them. A key that several sources added waits in the line of each, and is taken in the first turn of
+//! any of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 
 use ensign_runtime::clock::SharedClock;
 
-/// Room for so many keys is kept.
-const FEW: usize = 256;
+/// Capacity that is kept when the queue is empty.
+const MIN_CAPACITY: usize = 256;
 
-/// A queue of keys. What time brings back is in the line of the source's default.
+/// A queue of keys. Delayed keys wait in the line of the default source.
 pub(crate) struct WorkQueue<K, S> {
     state: Mutex<State<K, S>>,
     changed: Notify,
@@ -25,14 +25,14 @@ pub(crate) struct WorkQueue<K, S> {
 }
 
 struct State<K, S> {
-    /// Keys that are ready, by source, in the order of their arrival.
+    /// Keys that are ready, by source, in the order in which they were added.
     lines: BTreeMap<S, BTreeMap<u64, K>>,
     /// Sources that have a line, the one whose turn it is first.
     turns: VecDeque<S>,
-    /// In which lines each ready key stands, and where.
+    /// The lines in which each ready key waits, with its position.
     waiting: HashMap<K, Vec<(S, u64)>>,
     working: HashSet<K>,
-    /// Keys that were added while they were worked on.
+    /// Keys that were added while they were being worked on.
     again: HashMap<K, BTreeSet<S>>,
     /// Delayed keys by deadline; the counter keeps equal deadlines apart.
     delayed: BTreeMap<(Instant, u64), K>,
@@ -61,7 +61,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> WorkQueue<K, S> {
         self.changed.notify_one();
     }
 
-    /// Waits for a key; nobody else gets it before [`WorkQueue::done`].
+    /// Waits for a key; no other worker gets it before [`WorkQueue::done`].
     pub(crate) async fn next(&self) -> K {
         loop {
             let changed = self.changed.notified();
@@ -88,7 +88,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> WorkQueue<K, S> {
         }
     }
 
-    /// Gives a key back; it comes again at once if it was added meanwhile, and after `again` otherwise.
+    /// Returns a key; it is ready again at once if it was added meanwhile, and after `again` otherwise.
     pub(crate) fn done(&self, key: K, again: Option<Duration>) {
         let deadline = again.map(|delay| self.clock.monotonic() + delay);
         self.lock().done(key, deadline);
@@ -96,7 +96,6 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> WorkQueue<K, S> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<K, S>> {
-        // The state is whole after every method, so a panic elsewhere does not spoil it.
         self.state.lock()
     }
 }
@@ -151,7 +150,7 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> State<K, S> {
         loop {
             let source = self.turns.pop_front()?;
             let Some((_, key)) = self.lines.get_mut(&source).and_then(BTreeMap::pop_first) else {
-                // Its keys came in the turns of others.
+                // Its keys were taken in the turns of others.
                 self.lines.remove(&source);
                 continue;
             };
@@ -166,8 +165,8 @@ impl<K: Clone + Eq + Hash, S: Clone + Ord + Default> State<K, S> {
                 self.lines.remove(&source);
             }
             if self.waiting.is_empty() {
-                // Every key there is was here when the controller began.
-                self.waiting.shrink_to(FEW);
+                // When work began, it held every key.
+                self.waiting.shrink_to(MIN_CAPACITY);
             }
             self.working.insert(key.clone());
             return Some(key);
@@ -198,7 +197,7 @@ mod tests {
     use super::*;
     use ensign_runtime::clock::Clock;
 
-    /// A clock that stands until a test moves it.
+    /// A clock that only a test moves.
     struct FakeClock {
         start: Instant,
         passed: watch::Sender<Duration>,
@@ -237,14 +236,14 @@ mod tests {
         next.as_mut().poll(&mut context).is_pending()
     }
 
-    async fn come_back(queue: &WorkQueue<&'static str, u8>, key: &'static str, seconds: u64) {
+    async fn requeue(queue: &WorkQueue<&'static str, u8>, key: &'static str, seconds: u64) {
         queue.add(key, 0);
         assert_eq!(queue.next().await, key);
         queue.done(key, Some(Duration::from_secs(seconds)));
     }
 
     #[tokio::test]
-    async fn a_key_that_was_added_twice_comes_once() {
+    async fn a_key_that_was_added_twice_is_taken_once() {
         let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 0);
         queue.add("a", 0);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_is_never_worked_on_twice_at_a_time_and_comes_again_afterwards() {
+    async fn a_key_is_never_worked_on_twice_at_a_time_and_is_taken_again_afterwards() {
         let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 0);
         assert_eq!(queue.next().await, "a");
@@ -265,10 +264,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_delayed_key_comes_when_the_clock_says_so() {
+    async fn a_delayed_key_is_ready_after_its_delay() {
         let clock = FakeClock::new();
         let queue = WorkQueue::<_, u8>::new(clock.clone());
-        come_back(&queue, "a", 60).await;
+        requeue(&queue, "a", 60).await;
         assert!(nothing_is_ready(&queue));
         clock.pass(Duration::from_secs(59));
         assert!(nothing_is_ready(&queue));
@@ -277,10 +276,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn adding_a_delayed_key_now_brings_it_now_and_not_once_more_later() {
+    async fn adding_a_delayed_key_replaces_its_delay() {
         let clock = FakeClock::new();
         let queue = WorkQueue::<_, u8>::new(clock.clone());
-        come_back(&queue, "a", 60).await;
+        requeue(&queue, "a", 60).await;
         queue.add("a", 0);
         assert_eq!(queue.next().await, "a");
         queue.done("a", None);
@@ -308,16 +307,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_leaves_no_room_behind() {
+    async fn the_capacity_for_a_flood_is_not_kept() {
         let queue = WorkQueue::<_, u8>::new(FakeClock::new());
-        for key in 0..100 * FEW {
+        for key in 0..100 * MIN_CAPACITY {
             queue.add(key, 0);
         }
-        for _ in 0..100 * FEW {
+        for _ in 0..100 * MIN_CAPACITY {
             let key = queue.next().await;
             queue.done(key, None);
         }
-        assert!(queue.lock().waiting.capacity() <= 4 * FEW);
+        assert!(queue.lock().waiting.capacity() <= 4 * MIN_CAPACITY);
     }
 
     #[tokio::test]
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_two_sources_added_comes_in_the_first_turn_of_either_and_once() {
+    async fn a_key_that_two_sources_added_is_taken_once_in_the_first_turn_of_either() {
         let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         for key in ["flood 1", "flood 2", "shared"] {
             queue.add(key, 1);
@@ -343,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_was_added_while_it_was_worked_on_goes_to_the_lines_of_those_who_added_it() {
+    async fn a_key_that_was_added_while_it_was_worked_on_waits_in_the_lines_of_its_sources() {
         let queue = WorkQueue::<_, u8>::new(FakeClock::new());
         queue.add("a", 1);
         assert_eq!(queue.next().await, "a");
@@ -354,9 +353,9 @@ mod tests {
         assert_eq!(rest(&queue).await, ["x", "a", "y"]);
     }
 
-    /// A tenant floods the queue from before and after each turn; how many turns a quiet tenant waits for ten keys.
+    /// A tenant floods the queue before each turn; how many turns a quiet tenant waits for ten keys.
     #[test]
-    fn a_flood_costs_others_no_more_than_every_second_turn() {
+    fn a_flood_takes_at_most_every_second_turn() {
         let turns = |flood: usize| {
             let mut state = WorkQueue::<usize, u8>::new(FakeClock::new()).state.into_inner();
             let mut fresh = 1000;
@@ -386,10 +385,10 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(256))]
 
-        /// Sources add keys, some of them the same ones, and one key is taken now and then. A key comes after at most as
-        /// many turns as there are sources, for itself and for each key that stood before it in its own line.
+        /// Sources add keys, some of them the same ones, and keys are taken meanwhile. A key is taken after at most as many
+        /// turns as there are sources, for itself and for each key before it in its own line.
         #[test]
-        fn nobody_waits_for_more_than_the_turns_of_others(
+        fn no_key_waits_longer_than_the_turns_of_other_sources(
             steps in proptest::collection::vec((0_u8..6, 0_u16..60, proptest::bool::weighted(0.3)), 1..400),
         ) {
             let mut state = WorkQueue::<u16, u8>::new(FakeClock::new()).state.into_inner();
@@ -414,7 +413,7 @@ mod tests {
                     continue;
                 };
                 taken += 1;
-                proptest::prop_assert!(waiting.remove(&key), "a key came twice");
+                proptest::prop_assert!(waiting.remove(&key), "a key was taken twice");
                 for ((source, late), by) in &due {
                     proptest::prop_assert!(taken <= *by, "{late} of {source} is late");
                 }

@@ -1,7 +1,8 @@
 //! Whether the controller may write now. Every write to Azure and to Kubernetes passes here.
 //!
-//! A write is refused when little leadership is left, and abandoned when it ends under way: before the lease can be
-//! anybody else's. Nothing is begun once the controller stops, so that it can let go of the lease soon.
+//! A write is rejected shortly before leadership ends, and abandoned if leadership ends while it is in flight: before
+//! another process can hold the lease. No write begins once the controller is stopping, so that it can release the lease
+//! soon.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,17 +14,17 @@ use tokio::sync::watch;
 
 use ensign_runtime::clock::SharedClock;
 
-/// A write did not go out, or nobody waited for its answer.
+/// A write was not sent, or its response was not awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// Nothing was sent.
-    #[error("nothing is written any more: the controller is stopping")]
+    #[error("not written: the controller is stopping")]
     Stopping,
     /// Nothing was sent.
-    #[error("nothing is written: this controller does not lead, or not for long enough")]
+    #[error("not written: this controller does not lead, or its lease is about to expire")]
     NotLeading,
     /// It may have been applied.
-    #[error("leadership ended before the answer came, so that the outcome is not known")]
+    #[error("leadership ended before the response; the outcome is unknown")]
     Abandoned,
 }
 
@@ -48,7 +49,7 @@ enum Authority {
 #[derive(Default)]
 struct Writes {
     closed: bool,
-    under_way: usize,
+    in_flight: usize,
 }
 
 impl WriteGate {
@@ -57,7 +58,7 @@ impl WriteGate {
         Self::new(clock, Duration::ZERO, Authority::Unlimited)
     }
 
-    /// A gate that is shut until leadership is won. With less than `least` left of it, no write is begun.
+    /// A gate that is shut until this process leads. With less than `least` of its leadership left, no write begins.
     pub(crate) fn shut(clock: SharedClock, least: Duration) -> Self {
         Self::new(clock, least, Authority::Over)
     }
@@ -77,11 +78,11 @@ impl WriteGate {
         self.0.authority.send_replace(Authority::Over);
     }
 
-    /// Refuses new writes and waits for those under way.
+    /// Rejects new writes and waits for those in flight.
     pub(crate) async fn close(&self) {
         self.0.writes.send_modify(|writes| writes.closed = true);
-        // It fails only without a sender, and this has it.
-        let _ = self.0.writes.subscribe().wait_for(|writes| writes.under_way == 0).await;
+        // It fails only if the sender is dropped, and the sender is part of self.
+        let _ = self.0.writes.subscribe().wait_for(|writes| writes.in_flight == 0).await;
     }
 
     /// How long the controller may still act if leadership is not extended.
@@ -98,9 +99,9 @@ impl WriteGate {
         // Requests are large.
         let mut write = Box::pin(write);
         async move {
-            let _under_way = self.begin()?;
+            let _in_flight = self.begin()?;
             let mut over = pin!(self.over());
-            // Time is looked at before every step: after a pause of the process its timers come late.
+            // The time is checked before every step: after a pause of the process its timers fire late.
             poll_fn(|context| {
                 let leads = !self.remaining().is_zero() && over.as_mut().poll(context).is_pending();
                 if !leads {
@@ -112,15 +113,15 @@ impl WriteGate {
         }
     }
 
-    fn begin(&self) -> Result<UnderWay<'_>, Refused> {
+    fn begin(&self) -> Result<InFlight<'_>, Refused> {
         if self.remaining() <= self.0.least {
             return Err(Refused::NotLeading);
         }
         let begun = self.0.writes.send_if_modified(|writes| {
-            writes.under_way += usize::from(!writes.closed);
+            writes.in_flight += usize::from(!writes.closed);
             !writes.closed
         });
-        if begun { Ok(UnderWay(&self.0.writes)) } else { Err(Refused::Stopping) }
+        if begun { Ok(InFlight(&self.0.writes)) } else { Err(Refused::Stopping) }
     }
 
     /// Waits until leadership is over.
@@ -145,11 +146,11 @@ impl WriteGate {
     }
 }
 
-struct UnderWay<'a>(&'a watch::Sender<Writes>);
+struct InFlight<'a>(&'a watch::Sender<Writes>);
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|writes| writes.under_way -= 1);
+        self.0.send_modify(|writes| writes.in_flight -= 1);
     }
 }
 
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
     use ensign_runtime::clock::Clock;
 
-    /// A clock that stands until a test moves it, and whose timers never fire: as after a pause of the process.
+    /// A clock that only a test moves, and whose timers never fire: as after a pause of the process.
     struct FrozenTimers(Mutex<Instant>);
 
     impl FrozenTimers {
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_little_leadership_left_no_write_is_begun() {
+    async fn shortly_before_leadership_ends_no_write_begins() {
         let (clock, gate) = leading_for(10);
         clock.pass(8);
         assert_eq!(gate.write(async {}).await, Ok(()));
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_is_abandoned_when_leadership_is_lost_under_way() {
+    async fn a_write_in_flight_is_abandoned_when_leadership_is_lost() {
         let (_, gate) = leading_for(10);
         let lost = async {
             tokio::task::yield_now().await;
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_renewal_lets_a_write_under_way_go_on() {
+    async fn a_renewal_lets_a_write_in_flight_continue() {
         let (clock, gate) = leading_for(10);
         let (answer, answered) = oneshot::channel();
         let renewal = async {
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_waits_for_the_writes_under_way_and_refuses_others() {
+    async fn closing_waits_for_writes_in_flight_and_rejects_others() {
         let gate = WriteGate::unlimited(ensign_runtime::clock::SystemClock::shared());
         let (answer, answered) = oneshot::channel();
         let closing = async {

@@ -105,7 +105,7 @@ pub(crate) async fn may_create(client: &Client, view: &CacheView, wanted: &Manag
     let act = || format!("listing the ManagedIdentities for namespace {}", claim.namespace);
     let live = within_deadline(act, api.list(&selection)).await?;
     let made = live.items.iter().filter(|found| found.spec.class_name.as_ref() == Some(class)).count();
-    Ok(made <= view.made(&claim.namespace, class))
+    Ok(made <= view.identity_count(&claim.namespace, class))
 }
 
 async fn same_class(client: &Client, view: &CacheView, name: &str) -> Result<bool, KubeError> {

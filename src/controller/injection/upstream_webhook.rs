@@ -1,5 +1,5 @@
-//! Looks now and then whether azure-workload-identity's own webhook runs too. In compatibility mode both would inject the
-//! same pods; Ensign says so and leaves the other alone.
+//! Checks periodically whether azure-workload-identity's own webhook is installed. In compatibility mode both would inject
+//! the same pods; Ensign reports that, and leaves the other webhook alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,34 +16,34 @@ use crate::kube_request::{KubeError, within_deadline};
 use ensign_core::assess::UPSTREAM_WEBHOOK;
 use ensign_runtime::clock::SharedClock;
 
-/// How soon to look again after a look that failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// Delay after a failed check.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// What the last look told.
+/// The result of the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpstreamWebhook {
-    /// There was none yet.
-    NotYet,
-    /// It failed.
+    /// There was no check yet.
+    NotChecked,
+    /// The check failed.
     Unknown,
-    /// There is no such webhook.
+    /// It is not installed.
     Absent,
-    /// It is there.
+    /// It is installed.
     Present,
 }
 
 impl UpstreamWebhook {
-    /// Whether it is there, if that is known.
+    /// Whether it is installed, if that is known.
     pub(crate) fn present(self) -> Option<bool> {
         match self {
-            Self::NotYet | Self::Unknown => None,
+            Self::NotChecked | Self::Unknown => None,
             Self::Absent => Some(false),
             Self::Present => Some(true),
         }
     }
 }
 
-/// Looks for the upstream's webhook.
+/// Watches for the upstream webhook.
 pub(crate) struct UpstreamWatch {
     pub(crate) client: Client,
     pub(crate) every: Duration,
@@ -53,47 +53,47 @@ pub(crate) struct UpstreamWatch {
 }
 
 impl UpstreamWatch {
-    /// Looks until the end of time, and tells.
-    pub(crate) async fn run(self, told: watch::Sender<UpstreamWebhook>) {
+    /// Runs forever, and publishes the result of each check.
+    pub(crate) async fn run(self, published: watch::Sender<UpstreamWebhook>) {
         loop {
-            let look = match self.look().await {
+            let found = match self.is_installed().await {
                 Ok(true) => UpstreamWebhook::Present,
                 Ok(false) => UpstreamWebhook::Absent,
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "cannot see whether azure-workload-identity's webhook runs too");
+                    tracing::warn!(error, "cannot check whether azure-workload-identity's webhook is installed");
                     UpstreamWebhook::Unknown
                 }
             };
-            let before = *told.borrow();
-            // What was known stands while it can't be looked at.
-            if look != before && (look != UpstreamWebhook::Unknown || before == UpstreamWebhook::NotYet) {
-                told.send_replace(look);
-                self.tell(before, look);
+            let before = *published.borrow();
+            // The last result is kept while the check fails.
+            if found != before && (found != UpstreamWebhook::Unknown || before == UpstreamWebhook::NotChecked) {
+                published.send_replace(found);
+                self.report(before, found);
             }
-            let wait = if look == UpstreamWebhook::Unknown { AFTER_FAILURE.min(self.every) } else { self.every };
+            let wait = if found == UpstreamWebhook::Unknown { RETRY_DELAY.min(self.every) } else { self.every };
             self.clock.sleep_until(self.clock.monotonic() + wait).await;
         }
     }
 
-    async fn look(&self) -> Result<bool, KubeError> {
+    async fn is_installed(&self) -> Result<bool, KubeError> {
         let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> = Api::all(self.client.clone());
         let act = || format!("reading MutatingWebhookConfiguration {UPSTREAM_WEBHOOK}");
         let found = within_deadline(act, configurations.get_opt(UPSTREAM_WEBHOOK)).await?;
         Ok(found.is_some())
     }
 
-    fn tell(&self, before: UpstreamWebhook, now: UpstreamWebhook) {
+    fn report(&self, before: UpstreamWebhook, now: UpstreamWebhook) {
         match (before, now) {
             (_, UpstreamWebhook::Present) => tracing::warn!(
                 configuration = UPSTREAM_WEBHOOK,
-                "azure-workload-identity's webhook runs too and injects the same pods; uninstall it"
+                "azure-workload-identity's webhook is installed as well and injects the same pods; uninstall it"
             ),
-            (UpstreamWebhook::Present, _) => tracing::info!("azure-workload-identity's webhook is gone"),
+            (UpstreamWebhook::Present, _) => tracing::info!("azure-workload-identity's webhook was uninstalled"),
             _ => {}
         }
-        // Before the first look nothing was reconciled.
-        if before != UpstreamWebhook::NotYet {
+        // Before the first check nothing was reconciled.
+        if before != UpstreamWebhook::NotChecked {
             let keys = self.cache.read().keys();
             for key in keys {
                 self.queue.add(key, Source::Cluster);

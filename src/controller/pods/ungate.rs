@@ -58,7 +58,7 @@ impl GatedPodReconciler {
         let Some(gate) = gate_of(&live) else {
             if is_labelled(&live) {
                 self.gated.seen(live.meta());
-                self.gated.is_ungated(name);
+                self.gated.record_ungated(name);
             } else {
                 self.gated.remove(name);
             }

@@ -46,7 +46,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             .flat_map(|status| status.issuers.iter().map(|record| record.url.clone()))
             .collect();
         let known: Vec<&str> = issuers.iter().map(String::as_str).collect();
-        let gathered = living.leaving(self.now());
+        let gathered = living.marked_for_deletion(self.now());
         let revoked = self.revoke(id.as_ref(), &gathered).await;
         let Revoked { deleted, standing, failure, assessment } = revoked;
         let mut report = IdentityReport {

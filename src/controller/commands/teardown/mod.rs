@@ -188,12 +188,12 @@ async fn lead(
         return Ok(unlimited());
     }
     let (election, gate) = Election::start(lease, config.clock.clone());
-    let mut standing = election.standing();
+    let mut leadership = election.leadership();
     let late = config.clock.sleep_until(config.clock.monotonic() + config.patience);
     let leads = tokio::select! {
         biased;
         () = stop.cancelled() => Err(TeardownError::Stopped),
-        won = standing.wait_for(|standing| *standing == Leadership::Leading) => Ok(won.is_ok()),
+        won = leadership.wait_for(|now| *now == Leadership::Leading) => Ok(won.is_ok()),
         () = late => Ok(false),
     };
     match leads {
