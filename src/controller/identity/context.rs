@@ -33,8 +33,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// What an error of Azure means; `None` for a request that waits for its turn. Requests under the identity pause where
-    /// Azure asks for it.
+    /// What an error of Azure means; `None` if the request waits for rate-limit budget. Requests about the identity pause if
+    /// Azure demands it.
     pub(super) fn failure(&self, error: &ArmError, observed: &mut Observed) -> Option<Failure> {
         if let Some(deferral) = error.not_sent() {
             tracing::debug!(error = error as &dyn std::error::Error, "Azure request postponed");

@@ -1,4 +1,4 @@
-//! The federated identity credentials under an identity: the writes of the plan, and what has to exist before them.
+//! The federated identity credentials of an identity: the writes of the plan, and what they require.
 
 use std::time::Duration;
 
@@ -34,14 +34,14 @@ impl Pass<'_> {
         self.require_finalizers().await?;
         let waiting = self.carry_out_credential_writes(&id, due, &planned[due.len()..]).await?;
         if waiting {
-            // New tokens have come meanwhile, but what the other writes depend on has to be read first.
+            // There is rate-limit budget again, but the preconditions of the other writes have to be read first.
             self.observed.postponed = Some(Deferral::Paced { wait: Duration::ZERO });
         }
         self.reassess();
         Ok(())
     }
 
-    /// Sends the writes that are due; whether others may follow at once.
+    /// Sends the writes that are due; whether there is budget for others right away.
     async fn carry_out_credential_writes(
         &mut self,
         id: &ArmId,
@@ -66,7 +66,7 @@ impl Pass<'_> {
     }
 
     /// Whether the plan is still the same once the identity has been read: it may have been recreated under its name, with
-    /// another client ID. Where it is not, the new plan counts, and its writes come with the next pass.
+    /// another client ID. If it is not, the new plan replaces it, and is carried out by the next reconcile.
     pub(super) async fn confirms<T: Clone + PartialEq>(&mut self, writes: fn(&Assessment) -> &Vec<T>) -> bool {
         let planned = writes(&self.plan).clone();
         if self.observed.identity.is_none() {
@@ -76,7 +76,7 @@ impl Pass<'_> {
         *writes(&self.plan) == planned && self.observed.may_write()
     }
 
-    /// The writes that may go out now; what defers the others is noted.
+    /// The writes that may be sent now; why the others are deferred is recorded.
     fn due<'a>(&mut self, id: &ArmId, writes: &'a [PlannedStep]) -> &'a [PlannedStep] {
         match self.context.rate_limiter.room(id, RequestKind::Write, writes.len()) {
             Ok(room) => &writes[..room],
@@ -92,7 +92,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Reads from the API server what the writes depend on: nothing is written to Azure on the word of a cache.
+    /// Reads the preconditions of the writes from the API server: no write to Azure relies on the cache alone.
     pub(super) async fn require_fresh_cache(&self, writes: &[PlannedStep]) -> Result<(), ReconcileError> {
         if preconditions::is_fresh(self.context.writer.client(), &self.view, writes).await? {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a pass writes to Kubernetes: records and finalizers before Azure, status and events after it.
+//! What a reconcile writes to Kubernetes: records and finalizers before it writes to Azure, status and events after it.
 
 use super::pass::Pass;
 use super::service_accounts;
@@ -8,12 +8,12 @@ use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityStatus}
 use ensign_core::assess::Finalizer;
 
 impl Pass<'_> {
-    /// Status records the issuer before the first credential is written under it.
+    /// Records the issuer in status, before the first credential with it is written.
     pub(super) async fn record_issuers(&self) -> Result<(), ReconcileError> {
         self.record(|recorded, planned| planned.issuers.is_empty() || recorded.issuers == planned.issuers).await
     }
 
-    /// Status records a role assignment before it is created, so that it is found again whatever becomes of this process.
+    /// Records role assignments in status before they are created, so that they can be found after a crash.
     pub(super) async fn record_role_assignments(&self) -> Result<(), ReconcileError> {
         self.record(|recorded, planned| recorded.role_assignments == planned.role_assignments).await
     }
@@ -32,7 +32,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Sets the finalizers that have to be there, also those that somebody stripped.
+    /// Adds the finalizers that are required, also those that were removed.
     pub(super) async fn require_finalizers(&self) -> Result<(), ReconcileError> {
         let writer = &self.context.writer;
         for outcome in self.plan.identities.iter().filter(|outcome| outcome.finalizer == Finalizer::Require) {
@@ -48,7 +48,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Annotates service accounts for the bindings that ask for it.
+    /// Annotates the service accounts of bindings that request it.
     pub(super) async fn annotate_service_accounts(&mut self) -> Result<(), ReconcileError> {
         for outcome in &self.plan.bindings {
             let binding = self.view.binding(&outcome.namespace, &outcome.name);
@@ -63,8 +63,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Writes status and events where facts changed. Events of one reason and one action are counted as one, with the text of
-    /// the first, so that a deletion is an action of its own.
+    /// Writes status and events that changed. Kubernetes aggregates events of the same reason and action under the text of the
+    /// first, so that deletions use an action of their own.
     pub(super) async fn publish_status(&self) -> Result<(), ReconcileError> {
         let writer = &self.context.writer;
         for outcome in &self.plan.bindings {
@@ -89,7 +89,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Releases objects on which nothing in Azure depends any more: bindings first, then identities.
+    /// Removes the finalizers of objects that nothing in Azure depends on any more: bindings first, then identities.
     pub(super) async fn release_finalizers(&self) -> Result<(), ReconcileError> {
         let writer = &self.context.writer;
         for outcome in self.plan.bindings.iter().filter(|outcome| outcome.finalizer == Finalizer::Release) {
@@ -105,7 +105,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Writes a status that differs from what the cache has, or from what was written last where no watch has brought it yet.
+    /// Writes a status that differs from the one in the cache, or from the one that was written last if the watch has not
+    /// delivered it yet.
     async fn write_status<K: Writable, S: PartialEq + serde::Serialize>(
         &self,
         object: &K,

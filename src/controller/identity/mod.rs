@@ -1,5 +1,5 @@
-//! The reconcile of one identity in Azure: [`reconcile`] has the steps, [`pass`] what they share, the other files one subject
-//! each.
+//! The reconcile of one identity in Azure: [`reconcile`] lists the steps, [`pass`] is their state, [`context`] what they work
+//! with; each other file covers one subject.
 
 pub(crate) mod context;
 mod credentials;

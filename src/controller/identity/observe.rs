@@ -1,10 +1,10 @@
-//! What Azure is asked before anything is decided.
+//! What is read from Azure before anything is decided.
 
 use super::pass::Pass;
 
 impl Pass<'_> {
-    /// Asks Azure what exists, and decides: one LIST of the credentials, one GET while the identity is not known or Ensign
-    /// creates it, and what the roles take.
+    /// Reads what exists in Azure, and decides: one LIST of the credentials, one GET of an identity that is not known yet or that
+    /// Ensign manages, and the requests about roles.
     pub(super) async fn observe(&mut self) {
         self.observed.upstream_webhook = self.context.upstream.borrow().present();
         self.observe_azure().await;
@@ -21,7 +21,7 @@ impl Pass<'_> {
             return;
         }
         let known = owner.status.as_ref().is_some_and(|status| status.client_id.is_some());
-        // What Ensign creates, it keeps in sync: its tags, and that it exists at all.
+        // An identity that Ensign created is kept in sync: its existence and its tags.
         if !known || owner.spec.provision.is_some() {
             self.observe_identity().await;
         }

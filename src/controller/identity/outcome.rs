@@ -1,4 +1,4 @@
-//! How a pass over an identity ended, by what was decided and what Azure said.
+//! How a reconcile of an identity ended, judged by the plan and by Azure's responses.
 
 use std::time::Duration;
 
@@ -7,38 +7,38 @@ use ensign_api::ArmId;
 use ensign_core::assess::{Assessment, Observed};
 use ensign_core::scheduling::rate_limiter::Deferral;
 
-/// After a write of the identity itself comes what is under it, or the other way round: as soon as the cache has what this
+/// Delay between a write of the identity itself and the writes under it, in either order: until the cache has what this
 /// process wrote, so that nothing is written or reported twice.
-const NEXT: Duration = Duration::from_millis(200);
+const NEXT_WRITES: Duration = Duration::from_millis(200);
 
-/// How a pass ended that did not write the identity itself.
+/// How a reconcile ended that did not write the identity itself.
 pub(super) fn of_pass(id: Option<&ArmId>, plan: &Assessment, observed: &Observed) -> ReconcileOutcome {
     match (&observed.postponed, observed.decisive_failure()) {
-        // The failure is that of another request, which began the pause.
+        // The failure belongs to an earlier request, which caused the pause.
         (Some(Deferral::Held { wait, .. }), _) => return ReconcileOutcome::Paused(*wait),
         (_, Some(failure)) => return ReconcileOutcome::AzureFailed(failure.clone()),
         (Some(Deferral::Paced { wait }), None) => return ReconcileOutcome::RateLimited(*wait),
         (None, None) => {}
     }
     if plan.identity_step.is_some() {
-        // The last credential is deleted: now the identity itself.
-        return ReconcileOutcome::RateLimited(NEXT);
+        // The last credential was deleted; the identity itself is next.
+        return ReconcileOutcome::RateLimited(NEXT_WRITES);
     }
     if !(plan.steps.is_empty() && plan.role_steps.is_empty()) {
-        // Something changed meanwhile, or Azure stored something else than it was sent.
+        // Something changed meanwhile, or Azure stored something other than what was sent.
         return ReconcileOutcome::Behind;
     }
     if id.is_some() { ReconcileOutcome::InSync } else { ReconcileOutcome::Nothing }
 }
 
-/// How a pass ended that wrote the identity itself, or would have.
+/// How a reconcile ended that wrote the identity itself, or tried to.
 pub(super) fn of_identity_write(plan: &Assessment, observed: &Observed) -> ReconcileOutcome {
     match (&observed.postponed, &observed.identity_write) {
         (Some(Deferral::Held { wait, .. }), _) => ReconcileOutcome::Paused(*wait),
         (_, Some(failure)) => ReconcileOutcome::AzureFailed(failure.clone()),
         (Some(Deferral::Paced { wait }), None) => ReconcileOutcome::RateLimited(*wait),
-        // Azure stored something else than it was sent.
+        // Azure stored something other than what was sent.
         (None, None) if plan.identity_step.is_some() => ReconcileOutcome::Behind,
-        (None, None) => ReconcileOutcome::RateLimited(NEXT),
+        (None, None) => ReconcileOutcome::RateLimited(NEXT_WRITES),
     }
 }

@@ -1,4 +1,4 @@
-//! One pass over one identity: what the cache has, what Azure says, and the plan that follows from both.
+//! The state of one reconcile of one identity: what the cache has, what Azure reports, and the plan that follows.
 
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ pub(super) struct Pass<'a> {
     pub(super) now: Timestamp,
     pub(super) observed: Observed,
     pub(super) plan: Assessment,
-    /// How the write of the identity itself ended: everything under it comes with the next pass.
+    /// How the write of the identity itself ended, if there was one: everything under it is left to the next reconcile.
     pub(super) identity_outcome: Option<ReconcileOutcome>,
 }
 
 impl<'a> Pass<'a> {
-    /// Takes the cache's view of what concerns the key; `None` where nothing does any more.
+    /// Reads what concerns the key from the cache; `None` if nothing does any more.
     pub(super) async fn begin(context: &'a Context, key: &Key) -> Result<Option<Self>, ReconcileError> {
-        // The settings can change meanwhile; then the key is queued again.
+        // If the settings change meanwhile, the key is queued again.
         let settings = context.settings.load_full();
         let view = CacheView::new(&context.cache.read(), key, &settings);
         if view.is_empty() {
@@ -41,14 +41,14 @@ impl<'a> Pass<'a> {
         if let Some(name) = view.missing()
             && !preconditions::is_missing(context.writer.client(), name).await?
         {
-            return Err(ReconcileError::behind(format!("looking for ManagedIdentity {name}")));
+            return Err(ReconcileError::behind(format!("reading ManagedIdentity {name}")));
         }
         let now = kube_request::now(&context.clock);
         let (observed, plan) = (Observed::default(), Assessment::default());
         Ok(Some(Self { context, view, settings, now, observed, plan, identity_outcome: None }))
     }
 
-    /// Decides again, with what is known by now.
+    /// Decides again, with everything that is known by now.
     pub(super) fn reassess(&mut self) {
         self.plan = assess(&self.view.snapshot(), &self.observed, &self.settings, self.now);
     }
@@ -58,7 +58,7 @@ impl<'a> Pass<'a> {
         self.view.id.clone().zip(self.view.owner().cloned())
     }
 
-    /// Azure's answer as decisions take it; `None` to a request that waits for its turn.
+    /// Azure's response as decisions take it; `None` if the request waits for rate-limit budget.
     pub(super) fn answer<T>(&mut self, answer: Result<T, ArmError>) -> Option<Result<T, Failure>> {
         match answer {
             Ok(answer) => Some(Ok(answer)),
@@ -66,7 +66,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// How the pass ended, for the queue.
+    /// How the reconcile ended, for the work queue.
     pub(super) fn outcome(self, key: &Key) -> ReconcileOutcome {
         if let Some(rejection) = &self.observed.not_made {
             tracing::warn!(%key, rejection, "cannot create a ManagedIdentity for a binding on a class; retrying");

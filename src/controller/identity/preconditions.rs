@@ -1,7 +1,7 @@
-//! Nothing is written to Azure on the word of a cache: what a write depends on is read from the API server first.
+//! No write to Azure relies on the cache alone: its preconditions are read from the API server first.
 //!
-//! A watch may be behind, or may have restarted from an old list. So right before the writes of a reconcile, the
-//! objects behind each one are compared with the live ones; a difference means that the cache has to catch up first.
+//! A watch may be behind, or may have restarted from an old list. So right before the writes of a reconcile, the cached
+//! objects behind each one are compared with the live ones; if they differ, the cache has to catch up first.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use ensign_core::credentials::names::Subject;
 use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::provisioning::IdentityWrite;
 
-/// Whether the cache agrees with the API server on everything that the steps depend on.
+/// Whether the cache agrees with the API server on everything that the writes depend on.
 pub(crate) async fn is_fresh(client: &Client, view: &CacheView, steps: &[PlannedStep]) -> Result<bool, KubeError> {
     let Some(owner) = view.owner() else { return Ok(false) };
     if !same_identity(client, owner).await? {
@@ -39,7 +39,7 @@ pub(crate) async fn is_fresh(client: &Client, view: &CacheView, steps: &[Planned
             }
             (CredentialWrite::Put { .. }, None) => false,
             (CredentialWrite::Delete { credential, .. }, _) => match Subject::parse(&credential.subject) {
-                Some(subject) => no_unseen_claim(client, view, &subject).await?,
+                Some(subject) => all_claims_are_known(client, view, &subject).await?,
                 None => false,
             },
         };
@@ -57,7 +57,7 @@ pub(crate) async fn is_missing(client: &Client, name: &str) -> Result<bool, Kube
     Ok(found.is_none())
 }
 
-/// Whether the identity itself may be written: its owner is as the cache has it, and so is the binding that it is for.
+/// Whether the identity itself may be written: its owner is as the cache has it, and the binding that it is for exists.
 pub(crate) async fn may_write_identity(
     client: &Client,
     owner: &ManagedIdentity,
@@ -67,13 +67,13 @@ pub(crate) async fn may_write_identity(
         return Ok(false);
     }
     match (&owner.spec.claim_ref, step) {
-        // What goes, goes for its own sake.
+        // A deletion does not depend on the binding.
         (None, _) | (_, IdentityWrite::Delete) => Ok(true),
         (Some(claim), _) => Ok(claimant(client, claim).await?.is_some()),
     }
 }
 
-/// Whether the binding that the object is for is gone.
+/// Whether the binding that the object is for was deleted.
 pub(crate) async fn is_unclaimed(client: &Client, object: &ManagedIdentity) -> Result<bool, KubeError> {
     match &object.spec.claim_ref {
         Some(claim) => Ok(same_identity(client, object).await? && claimant(client, claim).await?.is_none()),
@@ -90,10 +90,14 @@ async fn claimant(client: &Client, claim: &ClaimRef) -> Result<Option<ManagedIde
     Ok(found.filter(|binding| claims::is_claimant(claim, namespace, binding)))
 }
 
-/// Whether an object may be made for a binding on a class: the binding, the class and the namespace are as the cache has
+/// Whether an object may be created for a binding on a class: the binding, the class and the namespace are as the cache has
 /// them, and the namespace has no more identities than the cache knows of.
-pub(crate) async fn may_create(client: &Client, view: &CacheView, wanted: &ManagedIdentity) -> Result<bool, KubeError> {
-    let (Some(claim), Some(class)) = (&wanted.spec.claim_ref, &wanted.spec.class_name) else { return Ok(false) };
+pub(crate) async fn may_create(
+    client: &Client,
+    view: &CacheView,
+    desired: &ManagedIdentity,
+) -> Result<bool, KubeError> {
+    let (Some(claim), Some(class)) = (&desired.spec.claim_ref, &desired.spec.class_name) else { return Ok(false) };
     let fresh = same_binding(client, view, &claim.namespace, &claim.name).await?
         && same_class(client, view, class).await?
         && same_namespace(client, view, &claim.namespace).await?;
@@ -104,8 +108,8 @@ pub(crate) async fn may_create(client: &Client, view: &CacheView, wanted: &Manag
     let selection = ListParams::default().fields(&format!("spec.claimRef.namespace={}", claim.namespace));
     let act = || format!("listing the ManagedIdentities for namespace {}", claim.namespace);
     let live = within_deadline(act, api.list(&selection)).await?;
-    let made = live.items.iter().filter(|found| found.spec.class_name.as_ref() == Some(class)).count();
-    Ok(made <= view.identity_count(&claim.namespace, class))
+    let existing = live.items.iter().filter(|found| found.spec.class_name.as_ref() == Some(class)).count();
+    Ok(existing <= view.identity_count(&claim.namespace, class))
 }
 
 async fn same_class(client: &Client, view: &CacheView, name: &str) -> Result<bool, KubeError> {
@@ -115,7 +119,7 @@ async fn same_class(client: &Client, view: &CacheView, name: &str) -> Result<boo
     Ok(live.is_some_and(|live| same(&live, cached.as_ref())))
 }
 
-/// Who may use a class is asked of the class; one that is gone has nothing to say.
+/// Grants of a binding on a class are those of the class. If the cache has no such class, it must not exist.
 async fn same_class_of(client: &Client, view: &CacheView, namespace: &str, name: &str) -> Result<bool, KubeError> {
     let Some(class) = view.binding(namespace, name).and_then(|binding| binding.class_name().map(str::to_owned)) else {
         return Ok(true);
@@ -152,8 +156,8 @@ async fn same_namespace(client: &Client, view: &CacheView, name: &str) -> Result
         .is_some_and(|(live, cached)| live.metadata.uid == cached.uid && *live.labels() == cached.labels))
 }
 
-/// Whether every living binding that could want the subject's credential is one that the decision has seen.
-async fn no_unseen_claim(client: &Client, view: &CacheView, subject: &Subject) -> Result<bool, KubeError> {
+/// Whether every binding that could need the subject's credential, and is not being deleted, was part of the decision.
+async fn all_claims_are_known(client: &Client, view: &CacheView, subject: &Subject) -> Result<bool, KubeError> {
     let namespace = subject.namespace.as_str();
     let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
     let account = &subject.service_account;
@@ -161,9 +165,9 @@ async fn no_unseen_claim(client: &Client, view: &CacheView, subject: &Subject) -
     let act = || format!("listing the ManagedIdentityBindings of service account {namespace}/{account}");
     let live = within_deadline(act, api.list(&selection)).await?;
     Ok(live.items.iter().filter(|live| live.metadata.deletion_timestamp.is_none()).all(|live| {
-        let seen = view.binding(namespace, &live.name_any()).is_some_and(|cached| same(live, cached.as_ref()));
-        // A binding to an identity of another key can't want this credential.
-        seen || view.identity(&live.identity_name()).is_none()
+        let known = view.binding(namespace, &live.name_any()).is_some_and(|cached| same(live, cached.as_ref()));
+        // A binding to an identity of another key can't need this credential.
+        known || view.identity(&live.identity_name()).is_none()
     }))
 }
 

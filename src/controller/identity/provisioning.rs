@@ -1,5 +1,5 @@
-//! Identities that Ensign creates: the write of the identity itself, the objects that bindings on classes get, and those that
-//! are deleted with their bindings.
+//! Identities that Ensign creates: the write of the identity itself, the objects that are created for bindings on classes, and
+//! their deletion with these bindings.
 
 use kube::ResourceExt;
 
@@ -15,7 +15,7 @@ use ensign_core::provisioning::IdentityWrite;
 use ensign_core::scheduling::rate_limiter::RequestKind;
 
 impl Pass<'_> {
-    /// Writes the identity itself where the plan says so. What is under it comes with the next pass.
+    /// Writes the identity itself if the plan says so. What is under it is left to the next reconcile.
     pub(super) async fn write_identity(&mut self) -> Result<(), ReconcileError> {
         let (Some(write), Some((id, owner))) = (self.plan.identity_step.clone(), self.owned()) else { return Ok(()) };
         if let Err(deferral) = self.context.rate_limiter.room(&id, RequestKind::Write, 1) {
@@ -30,7 +30,7 @@ impl Pass<'_> {
             match self.context.azure.write_identity(&id, &owner, &write).await {
                 Ok(Some(stored)) => {
                     if matches!(write, IdentityWrite::Create(_)) {
-                        // A new identity has no credentials, whatever was under one that had its name.
+                        // A new identity has no credentials, whatever an earlier one of its name had.
                         self.observed.credentials = Some(Ok(Vec::new()));
                     }
                     self.observed.identity = Some(Ok(stored));
@@ -49,7 +49,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Creates the objects that bindings on classes get. That the API server rejects one becomes a condition.
+    /// Creates the objects of bindings on classes. If the API server rejects one, a condition reports it.
     pub(super) async fn create_dedicated_identities(&mut self) -> Result<(), ReconcileError> {
         let writer = &self.context.writer;
         for desired in &self.plan.wanted {
@@ -70,7 +70,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Deletes the objects whose bindings were deleted. Their finalizer has Azure cleaned up first.
+    /// Deletes the objects whose bindings were deleted. Their finalizers keep them until Azure is cleaned up.
     pub(super) async fn delete_unclaimed_identities(&self) -> Result<(), ReconcileError> {
         let writer = &self.context.writer;
         for outcome in self.plan.identities.iter().filter(|outcome| outcome.should_delete) {
@@ -84,7 +84,7 @@ impl Pass<'_> {
     }
 }
 
-/// What a GET would answer now.
+/// What a GET would return now.
 fn deleted(id: &ArmId) -> Failure {
-    Failure { reason: Reason::IdentityNotFound, message: format!("{id} is deleted"), retry_after: None }
+    Failure { reason: Reason::IdentityNotFound, message: format!("{id} was deleted"), retry_after: None }
 }

@@ -12,8 +12,8 @@ use crate::error::ReconcileError;
 pub(crate) struct IdentityReconciler(pub(crate) Context);
 
 impl IdentityReconciler {
-    /// Reconciles the key. The second value is when the next credential has propagated in Entra, if one has yet to: then the
-    /// key has to be reconciled again.
+    /// Reconciles the key. The second value is the time by which the next credential has propagated in Entra, if one still has
+    /// to: then the key has to be reconciled again.
     pub(crate) async fn reconcile(&self, key: &Key) -> (Result<ReconcileOutcome, ReconcileError>, Option<Timestamp>) {
         let mut pass = match Pass::begin(&self.0, key).await {
             Ok(Some(pass)) => pass,
@@ -26,8 +26,8 @@ impl IdentityReconciler {
     }
 }
 
-/// The steps, in their order: nothing is written to Azure before the objects that it is for say so and have their finalizer,
-/// and no finalizer goes before Azure has confirmed.
+/// The steps. Nothing is written to Azure before the objects that it is for record it and have their finalizer, and no
+/// finalizer is removed before Azure has confirmed the deletion.
 async fn run(pass: &mut Pass<'_>) -> Result<(), ReconcileError> {
     pass.observe().await;
     pass.write_identity().await?;

@@ -1,4 +1,4 @@
-//! Role definitions that were looked up.
+//! A cache of role definitions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use ensign_core::roles::{Lookup, RoleDefinition};
 
-/// How long a cached definition counts, unless something is written that depends on it.
+/// How long a cached definition is used, unless a write depends on it.
 const CACHED_FOR: Duration = Duration::from_secs(3600);
 
-/// Role definitions that were looked up, so that an identity in sync costs no look-up. Many identities share them.
+/// Role definitions that were looked up, so that an identity in sync needs no look-up. Many identities share them.
 #[derive(Default)]
 pub(crate) struct RoleDefinitions(Mutex<BTreeMap<Lookup, (Instant, RoleDefinition)>>);
 

@@ -1,4 +1,4 @@
-//! Roles: what Azure is asked about them, and the writes of role assignments.
+//! Role assignments: what is read about them from Azure, and their writes.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleStep};
 use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 
 impl Pass<'_> {
-    /// Asks Azure about the identity's roles: definitions that are not cached, one LIST for each resource group with a desired
+    /// Reads the identity's roles from Azure: definitions that are not cached, one LIST for each resource group with a desired
     /// role, and assignments that are about to be deleted.
     pub(super) async fn observe_roles(&mut self, id: &ArmId, owner: &ManagedIdentity) {
         let (before, settings) = (self.observed.clone(), self.settings.clone());
         let Some(inputs) = role_inputs(owner, &before, &settings) else { return };
         let created = inputs.records.iter().any(|record| record.origin == CredentialOrigin::Created);
         if inputs.policy.is_none() {
-            // Azure is not asked; what keeps a deletion waiting is reported.
+            // Nothing is read from Azure; what blocks a deletion is reported.
             if inputs.leaving && created {
                 self.observed.roles.existing = Some(Err(disabled()));
             }
             return;
         }
-        // Without an answer about the identity there is nothing to ask about its roles; they outlive it, though.
+        // Without a response about the identity there is nothing to read about its roles; they outlive it, though.
         let answered = self.observed.identity.is_some() || self.observed.credentials.is_some();
         if self.observed.postponed.is_some() || !answered || !(inputs.principal.is_some() || created) {
             return;
@@ -46,19 +46,19 @@ impl Pass<'_> {
         self.observed.roles.existing = self.list_roles(id, &inputs).await;
     }
 
-    /// Whether all reads may go out together: taken one by one, they would use up what comes in, and who needs several would
-    /// never have them all.
+    /// Whether there is budget for all reads together: one by one they would use up the budget, and an identity that needs
+    /// several would never get them all.
     fn room_for_role_reads(&self, id: &ArmId, inputs: &Inputs<'_>) -> Result<(), Deferral> {
         let (lookups, now) = (roles::lookups(inputs), self.context.clock.monotonic());
         let is_unknown = |lookup: &&Lookup| self.context.role_definitions.get(lookup, now).is_none();
         let unknown = lookups.iter().filter(is_unknown).count();
-        // What is written is looked up once more.
+        // The definition of the first write is looked up again.
         let again = lookups.len().min(1);
         let reads = unknown + roles::roots(inputs).len() + roles::unlisted(inputs, &[]).len() + again;
         self.context.rate_limiter.all(id, RequestKind::Get, reads)
     }
 
-    /// Looks a definition up; whether Azure was asked at all.
+    /// Looks a definition up; whether the request was sent.
     async fn look_up(&mut self, id: &ArmId, lookup: Lookup) -> bool {
         let answer = self.context.arm.role_definition(id, &lookup).await;
         let Some(answer) = self.answer(answer) else { return false };
@@ -93,7 +93,7 @@ impl Pass<'_> {
         Some(Ok(all))
     }
 
-    /// Writes role assignments where the plan says so, as far as Azure's rate limits allow now.
+    /// Writes role assignments if the plan says so, as far as Azure's rate limits allow now.
     pub(super) async fn write_roles(&mut self) -> Result<(), ReconcileError> {
         let Some(owned) = self.owned() else { return Ok(()) };
         let id = owned.0.clone();
@@ -127,7 +127,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Looks up again what the first writes depend on: nothing is written on the word of a cached definition. How many writes
+    /// Looks the definitions of the first writes up again: no write relies on a cached definition. Returns how many writes
     /// that covers.
     async fn confirm_definitions(&mut self, id: &ArmId) -> usize {
         let mut confirmed = 0;
@@ -163,7 +163,7 @@ impl Pass<'_> {
 fn disabled() -> Failure {
     Failure {
         reason: Reason::RoleAssignmentsDisabled,
-        message: "role assignments that Ensign created remain, and this controller neither creates nor deletes any: the operator of Ensign has to set --role-assignments, or an Azure administrator has to delete the assignments that status.roleAssignments names".to_owned(),
+        message: "role assignments that Ensign created remain, and this controller neither creates nor deletes any: an administrator of Ensign has to set --role-assignments, or an Azure administrator has to delete the assignments that status.roleAssignments names".to_owned(),
         retry_after: None,
     }
 }

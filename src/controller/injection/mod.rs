@@ -1,7 +1,7 @@
-//! Brings about that pods are injected, by the webhook or by the API server itself, and changes over between the two.
+//! Has pods injected, by the webhook or by the API server itself, and switches over between the two.
 //!
-//! Both ways inject the same, and nothing where the other has been, so that they may overlap. The new one comes first; the
-//! former one goes when the new one has been seen to work, several times in a row.
+//! Both modes inject the same, and nothing into pods that the other one has injected, so that they may overlap. The new mode
+//! is enabled first; the former one is disabled once the new one has been observed to work, several times in a row.
 
 pub(crate) mod policies;
 pub(crate) mod reconcile;
@@ -16,18 +16,18 @@ use self::policies::obstacle;
 use crate::kube_request::{KubeError, within_deadline};
 use ensign_core::cel::{Choice, Mode, PolicyKind, Served, mode, shortfall};
 
-/// Injection can't be chosen.
+/// The injection mode can't be chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum InjectionError {
-    /// The API server can't be asked what it serves.
-    #[error("cannot learn whether the API server can inject by itself")]
+    /// It is unknown what the API server serves.
+    #[error("cannot determine whether the API server can inject pods itself")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What was asked for can't be.
+    /// The requested mode is not available.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Who injects in this cluster. `otherwise` says why policies are out of the question whatever the cluster, if so.
+/// Chooses the injection mode. `otherwise` is why policies can't be used whatever the cluster, if so.
 pub async fn choose_injection(
     client: &Client,
     choice: Choice,
@@ -36,15 +36,15 @@ pub async fn choose_injection(
     let why_not = match (choice, otherwise) {
         (Choice::Webhook, _) => None,
         (_, Some(why)) => Some(why.to_owned()),
-        (_, None) => look(client).await.map_err(|error| InjectionError::Unknown(Box::new(error)))?,
+        (_, None) => obstacle_to_policies(client).await.map_err(|error| InjectionError::Unknown(Box::new(error)))?,
     };
     let (mode, why) = mode(choice, why_not.as_deref()).map_err(InjectionError::Refused)?;
-    tracing::info!(mode = mode.as_str(), why, "injection");
+    tracing::info!(mode = mode.as_str(), why, "injection mode");
     Ok(mode)
 }
 
 /// Why policies can't inject in this cluster, if so.
-async fn look(client: &Client) -> Result<Option<String>, KubeError> {
+async fn obstacle_to_policies(client: &Client) -> Result<Option<String>, KubeError> {
     let version = within_deadline(|| "reading /version".to_owned(), client.apiserver_version()).await?;
     let group = "/apis/admissionregistration.k8s.io/v1";
     let act = || format!("reading {group}");

@@ -1,4 +1,4 @@
-//! Makes the admission policies, fills them in, and keeps them so; asks the API server which of them it evaluates.
+//! Creates the admission policies, fills them in, and keeps them in sync; asks the API server which of them it evaluates.
 
 use std::collections::BTreeSet;
 
@@ -15,25 +15,25 @@ use crate::writers::kubernetes::KubeWriter;
 use ensign_core::admission;
 use ensign_core::cel::{Form, Mode, Policy, PolicyKind, differs, mark, policies};
 
-/// How often in a row the new mode has to be seen before the former one ends. Several API servers may answer, and each
-/// takes changes in by itself.
-const LOOKS: u32 = 3;
+/// How many times in a row the new mode has to be observed before the former one is disabled. Several API servers may
+/// respond, and each picks up changes by itself.
+const OBSERVATIONS: u32 = 3;
 
-/// Who injects, and what pods get if that is the API server.
+/// The injection mode, and what the API server injects if it is the one to do so.
 #[derive(Clone, Debug)]
 pub struct InjectionTarget {
-    /// Who injects.
+    /// The injection mode.
     pub mode: Mode,
     /// Ensign's own namespace.
     pub namespace: String,
-    /// What pods get, and the namespaces that are never touched.
+    /// What is injected, and the namespaces that are excluded.
     pub config: admission::Config,
 }
 
-/// What became of the policies.
+/// The state of the policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
-    /// They are as they should be.
+    /// They are in sync.
     Current,
     /// They were written just now.
     Written,
@@ -44,82 +44,82 @@ pub(crate) enum Filled {
 /// Keeps the policies of one install.
 pub(crate) struct PolicyWriter {
     target: InjectionTarget,
-    /// How often in a row the mode was seen to be live.
-    looks: Mutex<u32>,
+    /// How many times in a row the mode was observed to work.
+    observations: Mutex<u32>,
 }
 
 impl PolicyWriter {
     pub(crate) fn new(target: InjectionTarget) -> Self {
-        Self { target, looks: Mutex::default() }
+        Self { target, observations: Mutex::default() }
     }
 
     pub(crate) fn mode(&self) -> Mode {
         self.target.mode
     }
 
-    fn wanted(&self, covered: &BTreeSet<String>) -> Vec<Policy> {
+    fn desired(&self, covered: &BTreeSet<String>) -> Vec<Policy> {
         let InjectionTarget { config, namespace, .. } = &self.target;
         policies(Form::Live { config, own: namespace, covered })
     }
 
     /// Has the API server inject in these namespaces.
     pub(crate) async fn fill(&self, writer: &KubeWriter, covered: &BTreeSet<String>) -> Result<Filled, ReconcileError> {
-        let filled = write(writer, &self.wanted(covered), WhereMissing::Make).await?;
+        let filled = write(writer, &self.desired(covered), IfMissing::Create).await?;
         if filled == Filled::Written {
-            self.seen(false);
+            self.observed(false);
             tracing::info!(
                 namespaces = covered.len(),
-                "admission policies filled in: the API server injects by itself"
+                "admission policies filled in: the API server injects pods itself"
             );
         }
         Ok(filled)
     }
 
-    /// Has the API server inject no more; one that has no policies does not anyway.
+    /// Stops the API server from injecting; without policies it does not inject anyway.
     pub(crate) async fn empty(&self, writer: &KubeWriter) -> Result<(), ReconcileError> {
         if empty(writer).await? == Filled::Written {
-            tracing::info!("admission policies emptied: the webhook injects");
+            tracing::info!("admission policies emptied: the webhook injects pods");
         }
         Ok(())
     }
 
-    /// Whether some policy still does something.
+    /// Whether any policy is filled in.
     pub(crate) async fn is_filled(&self, client: &Client) -> Result<bool, KubeError> {
         any_filled(client).await
     }
 
-    /// Whether the API server has been seen often enough to evaluate the policies as they were filled in.
+    /// Whether the API server has been observed often enough to evaluate the policies as they were filled in.
     pub(crate) async fn is_live(
         &self,
         writer: &KubeWriter,
         covered: &BTreeSet<String>,
     ) -> Result<bool, ReconcileError> {
-        let wanted = mark(&self.wanted(covered));
+        let desired = mark(&self.desired(covered));
         let answer = writer.ask_probe(&self.target.namespace).await?;
-        Ok(self.seen(answer.as_deref() == Some(&wanted)))
+        Ok(self.observed(answer.as_deref() == Some(&desired)))
     }
 
-    /// Counts a look at the new mode; whether it was seen often enough.
-    pub(crate) fn seen(&self, live: bool) -> bool {
-        let mut looks = self.looks.lock();
-        *looks = if live { looks.saturating_add(1) } else { 0 };
-        *looks >= LOOKS
+    /// Counts an observation of the new mode; whether it has worked often enough.
+    pub(crate) fn observed(&self, live: bool) -> bool {
+        let mut observations = self.observations.lock();
+        *observations = if live { observations.saturating_add(1) } else { 0 };
+        *observations >= OBSERVATIONS
     }
 }
 
-/// Whether some policy does something.
+/// Whether any policy is filled in.
 pub(crate) async fn any_filled(client: &Client) -> Result<bool, KubeError> {
-    let wanted = policies(Form::Inert);
-    let current = read(client, &wanted).await?;
-    let there = |policy: &&Policy| current.iter().any(|found| found.is(policy));
-    Ok(differs(&wanted, |kind, name| spec_of(&current, kind, name)).iter().any(there))
+    let desired = policies(Form::Inert);
+    let current = read(client, &desired).await?;
+    let exists = |policy: &&Policy| current.iter().any(|found| found.is(policy));
+    Ok(differs(&desired, |kind, name| spec_of(&current, kind, name)).iter().any(exists))
 }
 
-/// Empties the policies, those that there are.
+/// Empties the policies that exist.
 pub(crate) async fn empty(writer: &KubeWriter) -> Result<Filled, ReconcileError> {
-    // What injects goes before what refuses, as it came after it.
-    let wanted: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
-    write(writer, &wanted, WhereMissing::Leave).await
+    // In reverse order: those that inject are emptied before those that deny, as they were filled in after them.
+    let desired: Vec<Policy> = policies(Form::Inert).into_iter().rev().collect();
+    write(writer, &desired, IfMissing::Ignore).await
 }
 
 /// A policy as the API server has it.
@@ -139,7 +139,7 @@ fn spec_of(found: &[Found], kind: PolicyKind, name: &str) -> Option<Value> {
     found.object.data.get("spec").cloned()
 }
 
-/// The binding that lets a policy take effect, if whoever installs made it.
+/// The binding that makes a policy take effect, if it was installed.
 async fn binding_of(client: &Client, policy: &Policy) -> Result<Option<DynamicObject>, KubeError> {
     let kind = policy.kind.binding();
     let resource = admission_resource(kind, policy.kind.binding_plural());
@@ -147,20 +147,20 @@ async fn binding_of(client: &Client, policy: &Policy) -> Result<Option<DynamicOb
     within_deadline(|| format!("reading {kind} {}", policy.name), api.get_opt(policy.name)).await
 }
 
-/// What keeps policies from taking effect in this cluster, if something does, and who can change that.
+/// What keeps policies from taking effect in this cluster, if anything, and who can change that.
 pub(crate) async fn obstacle(client: &Client) -> Result<Option<String>, KubeError> {
-    let wanted = policies(Form::Inert);
-    let current = read(client, &wanted).await?;
-    for policy in &wanted {
+    let desired = policies(Form::Inert);
+    let current = read(client, &desired).await?;
+    for policy in &desired {
         let (kind, name) = (policy.kind.as_str(), policy.name);
         if binding_of(client, policy).await?.is_none() {
             let binding = policy.kind.binding();
-            return Ok(Some(format!("{binding} {name} is missing: apply the chart again, which makes it")));
+            return Ok(Some(format!("{binding} {name} does not exist: apply the chart again, which creates it")));
         }
-        let there = current.iter().any(|found| found.is(policy));
-        if !there && !may_create_policy(client, &policy_resource(policy.kind), &new_object(policy)).await? {
+        let exists = current.iter().any(|found| found.is(policy));
+        if !exists && !may_create_policy(client, &policy_resource(policy.kind), &new_object(policy)).await? {
             return Ok(Some(format!(
-                "{kind} {name} is missing and the controller may not make it: give it the right to (injection.createPolicies \
+                "{kind} {name} does not exist and the controller may not create it: grant it the permission (injection.createPolicies \
                  of the chart), or run `ensign policies | kubectl create -f -`"
             )));
         }
@@ -172,9 +172,9 @@ fn new_object(policy: &Policy) -> DynamicObject {
     DynamicObject::new(policy.name, &policy_resource(policy.kind)).data(json!({"spec": policy.spec}))
 }
 
-async fn read(client: &Client, wanted: &[Policy]) -> Result<Vec<Found>, KubeError> {
-    let mut found = Vec::with_capacity(wanted.len());
-    for policy in wanted {
+async fn read(client: &Client, desired: &[Policy]) -> Result<Vec<Found>, KubeError> {
+    let mut found = Vec::with_capacity(desired.len());
+    for policy in desired {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &policy_resource(policy.kind));
         let act = || format!("reading {} {}", policy.kind.as_str(), policy.name);
         let object = within_deadline(act, api.get_opt(policy.name)).await?;
@@ -183,22 +183,22 @@ async fn read(client: &Client, wanted: &[Policy]) -> Result<Vec<Found>, KubeErro
     Ok(found)
 }
 
-/// What is done about a policy that is missing.
+/// What to do about a policy that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WhereMissing {
-    Make,
-    Leave,
+enum IfMissing {
+    Create,
+    Ignore,
 }
 
 /// Writes what differs, in order.
-async fn write(writer: &KubeWriter, wanted: &[Policy], missing: WhereMissing) -> Result<Filled, ReconcileError> {
-    let current = read(writer.client(), wanted).await?;
+async fn write(writer: &KubeWriter, desired: &[Policy], if_missing: IfMissing) -> Result<Filled, ReconcileError> {
+    let current = read(writer.client(), desired).await?;
     let mut filled = Filled::Current;
-    for policy in differs(wanted, |kind, name| spec_of(&current, kind, name)) {
+    for policy in differs(desired, |kind, name| spec_of(&current, kind, name)) {
         let resource = policy_resource(policy.kind);
         if let Some(found) = current.iter().find(|found| found.is(policy)) {
             writer.fill_policy(&resource, &found.object, &policy.spec).await?;
-        } else if missing == WhereMissing::Leave {
+        } else if if_missing == IfMissing::Ignore {
             continue;
         } else if let Some(binding) = binding_of(writer.client(), policy).await? {
             writer.create_policy(&resource, &new_object(policy), &binding).await?;

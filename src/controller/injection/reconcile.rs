@@ -14,7 +14,7 @@ use crate::writers::kubernetes::KubeWriter;
 use ensign_core::cel::Mode;
 use ensign_core::webhook_configuration::drift::differs;
 
-/// Keeps whatever injects pods in sync with the grants.
+/// Keeps the webhook configuration or the admission policies in sync with the grants.
 pub(crate) struct InjectionReconciler {
     pub(crate) cache: Arc<Cache>,
     pub(crate) writer: Arc<KubeWriter>,
@@ -50,7 +50,9 @@ impl InjectionReconciler {
         granted: &BTreeSet<String>,
     ) -> Result<Registered, ReconcileError> {
         if policies.fill(&self.writer, granted).await? == Filled::Unbound {
-            tracing::warn!("the binding of an admission policy is missing: apply the chart again, which makes it");
+            tracing::warn!(
+                "the binding of an admission policy does not exist: apply the chart again, which creates it"
+            );
             return Ok(Registered::Waiting(WAIT));
         }
         let Some(configuration) = self.registered_webhook().await? else { return Ok(Registered::Current) };
@@ -59,7 +61,7 @@ impl InjectionReconciler {
         }
         let Some(others) = differs(&configuration, &[]) else { return Ok(Registered::Current) };
         self.writer.register_webhooks(&configuration, others).await?;
-        tracing::info!("the webhook is no longer registered: the API server has been seen to inject");
+        tracing::info!("removed the webhook from its configuration: the API server injects pods itself");
         Ok(Registered::Current)
     }
 
@@ -68,11 +70,11 @@ impl InjectionReconciler {
         let Some(configuration) = self.registered_webhook().await? else { return Ok(()) };
         let Some(others) = differs(&configuration, &[]) else { return Ok(()) };
         self.writer.register_webhooks(&configuration, others).await?;
-        tracing::warn!("the webhook is no longer registered: its namespace is being deleted");
+        tracing::warn!("removed the webhook from its configuration: its namespace is being deleted");
         Ok(())
     }
 
-    /// The registration, if pods are sent to the webhook.
+    /// The webhook configuration, if pods are sent to the webhook.
     async fn registered_webhook(&self) -> Result<Option<MutatingWebhookConfiguration>, ReconcileError> {
         let Some(registrar) = &self.webhook else { return Ok(None) };
         let found = registrar.read(&self.writer).await?;
@@ -88,13 +90,13 @@ impl InjectionReconciler {
         let registered = registrar.reconcile(&self.writer, granted).await?;
         let Some(policies) = policies else { return Ok(registered) };
         if registered != Registered::Current {
-            policies.seen(false);
+            policies.observed(false);
             return Ok(registered);
         }
         if !policies.is_filled(self.writer.client()).await? {
             return Ok(Registered::Current);
         }
-        if !policies.seen(true) {
+        if !policies.observed(true) {
             return Ok(Registered::Waiting(WAIT));
         }
         policies.empty(&self.writer).await?;

@@ -1,8 +1,8 @@
-//! Fills the webhook's registration in, and keeps it so.
+//! Fills in the webhook configuration, and keeps it in sync.
 //!
-//! What would send more pods to the webhook is written only after the webhook has answered where the API server will
-//! look for it, with the certificates that the API server will trust. Once registered it stays registered, also while no
-//! replica is there: where an identity was promised, no pod may come up without.
+//! A change that sends more pods to the webhook is written only after the webhook has responded at the API server's
+//! endpoint, with certificates that the API server will trust. Once registered, the webhook stays registered, also while no
+//! replica is running: no pod may start without the identity that it was promised.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -24,23 +24,23 @@ use ensign_runtime::error_chain;
 
 /// Key of the CA certificate in the webhook's Secret.
 const CA_KEY: &str = "ca.crt";
-/// How soon to look again when something is missing that makes no event when it comes.
+/// Delay before the next check for something that causes no event when it appears.
 pub(crate) const WAIT: Duration = Duration::from_secs(2);
 
 /// Where the webhook is and what has to be filled in.
 #[derive(Clone, Debug)]
 pub struct WebhookTarget {
-    /// Name of the `MutatingWebhookConfiguration` that the chart made.
+    /// Name of the `MutatingWebhookConfiguration` that the chart created.
     pub configuration: String,
     /// Namespace of the Secret.
     pub namespace: String,
     /// Secret with the webhook's certificates.
     pub secret: String,
-    /// Who puts the CA that signs them into the registration.
+    /// Who writes the CA that signs them into the webhook configuration.
     pub ca: CaInjection,
     /// How the API server reaches the webhook.
     pub endpoint: Endpoint,
-    /// How to see that the webhook answers before the API server is sent there; `None` if that is not to be looked at.
+    /// How to check that the webhook responds before the API server uses it; `None` to skip the check.
     pub probe: Option<WebhookProbe>,
     /// Namespaces whose pods are never sent to the webhook.
     pub excluded: BTreeSet<String>,
@@ -48,25 +48,25 @@ pub struct WebhookTarget {
     pub compatibility: bool,
 }
 
-/// Who puts the CA bundle into the registration.
+/// Who writes the CA bundle into the webhook configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaInjection {
-    /// The controller, out of the webhook's Secret.
+    /// The controller, from the webhook's Secret.
     Secret,
     /// Another program, for example cert-manager's CA injector.
     External,
 }
 
-/// What became of a look at the registration.
+/// The state of the webhook configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// It is as it should be.
+    /// It is in sync.
     Current,
-    /// It has to be looked at again after this time.
+    /// It has to be checked again after this time.
     Waiting(Duration),
 }
 
-/// Keeps one registration.
+/// Keeps one webhook configuration in sync.
 pub(crate) struct Registrar {
     target: WebhookTarget,
     clock: SharedClock,
@@ -76,9 +76,9 @@ pub(crate) struct Registrar {
 
 #[derive(Default)]
 struct Memory {
-    contest: Repairs,
-    /// What was logged last, so that it is not said every two seconds.
-    said: String,
+    repairs: Repairs,
+    /// The last problem that was logged, so that it is logged once.
+    logged: String,
 }
 
 impl Registrar {
@@ -92,14 +92,14 @@ impl Registrar {
         &self.target.namespace
     }
 
-    /// The registration, if there is one.
+    /// The webhook configuration, if it exists.
     pub(crate) async fn read(&self, writer: &KubeWriter) -> Result<Option<MutatingWebhookConfiguration>, KubeError> {
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(writer.client().clone());
         let act = || format!("reading MutatingWebhookConfiguration {}", self.target.configuration);
         within_deadline(act, configurations.get_opt(&self.target.configuration)).await
     }
 
-    /// Brings the registration in step with the grants and the webhook's CA.
+    /// Brings the webhook configuration in sync with the grants and the webhook's CA.
     pub(crate) async fn reconcile(
         &self,
         writer: &KubeWriter,
@@ -114,7 +114,7 @@ impl Registrar {
             },
         };
         let Some(current) = self.read(writer).await? else {
-            self.say("MutatingWebhookConfiguration is missing: apply the chart again, which makes it");
+            self.log_once("the MutatingWebhookConfiguration does not exist: apply the chart again, which creates it");
             return Ok(Registered::Waiting(WAIT));
         };
         let desired_for = |covered: &BTreeSet<String>| {
@@ -126,23 +126,23 @@ impl Registrar {
                 compatibility: target.compatibility,
             })
         };
-        let wanted = desired_for(granted);
-        let Some(webhooks) = drift::differs(&current, &wanted) else {
-            self.say("");
+        let desired = desired_for(granted);
+        let Some(webhooks) = drift::differs(&current, &desired) else {
+            self.log_once("");
             return Ok(Registered::Current);
         };
-        if let Some(wait) = self.memory().contest.wait(&wanted, self.now()) {
+        if let Some(wait) = self.memory().repairs.wait(&desired, self.now()) {
             return Ok(Registered::Waiting(wait));
         }
-        // Where another program injects the CA and has not yet, the entries ask about nothing, and there is nothing to see.
+        // Until another program has injected the CA, the entries match nothing, and there is nothing to check.
         let trusted = ca.as_deref().or_else(|| drift::injected_ca(&current));
         if let Some(trusted) = trusted
             && !drift::asks_no_more(&current, &webhooks)
-            && !self.answers(trusted).await
+            && !self.responds(trusted).await
         {
-            // What is taken away does not wait for the webhook.
-            let asked = drift::limited_to(&current, GRANTED_ENTRY);
-            let fewer = desired_for(&granted.intersection(&asked).cloned().collect());
+            // Removals do not wait for the webhook.
+            let limited = drift::limited_to(&current, GRANTED_ENTRY);
+            let fewer = desired_for(&granted.intersection(&limited).cloned().collect());
             match drift::differs(&current, &fewer) {
                 Some(webhooks) if drift::asks_no_more(&current, &webhooks) => {
                     self.register(writer, &current, webhooks, &fewer).await?;
@@ -151,7 +151,7 @@ impl Registrar {
             }
             return Ok(Registered::Waiting(WAIT));
         }
-        self.register(writer, &current, webhooks, &wanted).await?;
+        self.register(writer, &current, webhooks, &desired).await?;
         Ok(Registered::Current)
     }
 
@@ -160,11 +160,11 @@ impl Registrar {
         writer: &KubeWriter,
         current: &MutatingWebhookConfiguration,
         webhooks: Vec<MutatingWebhook>,
-        wanted: &[MutatingWebhook],
+        desired: &[MutatingWebhook],
     ) -> Result<(), ReconcileError> {
         writer.register_webhooks(current, webhooks).await?;
         tracing::info!(name = self.target.configuration, "webhook registered");
-        self.note_repair(current, wanted);
+        self.note_repair(current, desired);
         Ok(())
     }
 
@@ -175,19 +175,19 @@ impl Registrar {
         let secret = within_deadline(act, secrets.get_opt(name)).await?;
         let ca = secret.and_then(|secret| secret.data?.remove(CA_KEY)).map(|ca| ca.0).filter(|ca| !ca.is_empty());
         if ca.is_none() {
-            self.say(&format!("the webhook is not registered yet: Secret {namespace}/{name} has no {CA_KEY}"));
+            self.log_once(&format!("the webhook is not registered yet: Secret {namespace}/{name} has no {CA_KEY}"));
         }
         Ok(ca)
     }
 
-    /// Whether the webhook answers to those who trust this CA; said if not.
-    async fn answers(&self, trusted: &[u8]) -> bool {
+    /// Whether the webhook responds to a client that trusts this CA; logs it if not.
+    async fn responds(&self, trusted: &[u8]) -> bool {
         let Some(probe) = &self.target.probe else { return true };
-        match webhook_probe::answers(&self.target.endpoint, probe, trusted).await {
+        match webhook_probe::check(&self.target.endpoint, probe, trusted).await {
             Ok(()) => true,
             Err(error) => {
-                self.say(&format!(
-                    "the webhook does not answer, so no more pods are sent to it than now: {}",
+                self.log_once(&format!(
+                    "the webhook does not respond; not sending more pods to it: {}",
                     error_chain::line(&error)
                 ));
                 false
@@ -195,9 +195,9 @@ impl Registrar {
         }
     }
 
-    /// Says when somebody takes away again and again what was just written.
-    fn note_repair(&self, before: &MutatingWebhookConfiguration, wanted: &[MutatingWebhook]) {
-        let repairs = self.memory().contest.written(wanted, self.now());
+    /// Warns when another program keeps reverting what was written.
+    fn note_repair(&self, before: &MutatingWebhookConfiguration, desired: &[MutatingWebhook]) {
+        let repairs = self.memory().repairs.written(desired, self.now());
         if !drift::is_fight(repairs) {
             return;
         }
@@ -208,25 +208,24 @@ impl Registrar {
             name = before.name_any(),
             repairs,
             field_managers = ?others,
-            "another program keeps changing what Ensign registered; it is repaired ever more seldom. Make that program \
-             leave the entries {:?} alone, or let it only add to their selectors",
+            "another program keeps changing the webhook configuration, so it is repaired less and less often. Configure that program \
+             to leave the entries {:?} alone, or to only add to their selectors",
             ENTRIES
         );
     }
 
-    /// Logs what keeps the registration from being filled in; once.
-    fn say(&self, what: &str) {
+    /// Logs what keeps the webhook configuration from being filled in, once.
+    fn log_once(&self, problem: &str) {
         let mut memory = self.memory();
-        if memory.said != what {
-            what.clone_into(&mut memory.said);
-            if !what.is_empty() {
-                tracing::warn!(name = self.target.configuration, "{what}");
+        if memory.logged != problem {
+            problem.clone_into(&mut memory.logged);
+            if !problem.is_empty() {
+                tracing::warn!(name = self.target.configuration, "{problem}");
             }
         }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Whole after every statement, so a panic elsewhere does not spoil it.
         self.memory.lock()
     }
 

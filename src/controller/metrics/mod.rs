@@ -126,7 +126,7 @@ struct WriteLabels {
     outcome: Written,
 }
 
-/// Who injects pods.
+/// What injects pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Injector {
     Webhook,
@@ -193,8 +193,8 @@ impl ControllerMetrics {
     pub(crate) fn leads(&self, objects: Arc<dyn CountedObjects>, injection: Option<Mode>) {
         self.leader.set(1);
         self.objects.count(objects);
-        for (mode, wanted) in [(Injector::Webhook, Mode::Webhook), (Injector::Policy, Mode::Policy)] {
-            self.injection.get_or_create(&InjectionLabels { mode }).set(i64::from(injection == Some(wanted)));
+        for (mode, active) in [(Injector::Webhook, Mode::Webhook), (Injector::Policy, Mode::Policy)] {
+            self.injection.get_or_create(&InjectionLabels { mode }).set(i64::from(injection == Some(active)));
         }
     }
 
@@ -203,8 +203,8 @@ impl ControllerMetrics {
         self.leader.set(0);
     }
 
-    pub(crate) fn written(&self, step: &CredentialWrite, outcome: Written) {
-        let kind = match step {
+    pub(crate) fn written(&self, write: &CredentialWrite, outcome: Written) {
+        let kind = match write {
             CredentialWrite::Put { replaces: None, .. } => WriteKind::Create,
             CredentialWrite::Put { replaces: Some(_), .. } => WriteKind::Repair,
             CredentialWrite::Delete { .. } => WriteKind::Delete,

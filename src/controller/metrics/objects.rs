@@ -1,7 +1,7 @@
 //! Metrics of objects by their state, counted at each scrape.
 //!
-//! Labels are reasons of conditions and a few classes. `kubectl get mi,mib -A` shows which objects they are, to those who
-//! may read them.
+//! Labels are reasons of conditions and a few classes. `kubectl get mi,mib -A` shows the objects, to those who may read
+//! them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,9 +59,9 @@ label_values!(Kind { ManagedIdentity => "managed_identity", ManagedIdentityBindi
 
 /// The reason of the condition `Ready`, as it is in the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Why(Reason);
+struct ReadyReason(Reason);
 
-impl EncodeLabelValue for Why {
+impl EncodeLabelValue for ReadyReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         EncodeLabelValue::encode(&self.0.as_str(), encoder)
     }
@@ -70,7 +70,7 @@ impl EncodeLabelValue for Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct ObjectLabels {
     kind: Kind,
-    reason: Why,
+    reason: ReadyReason,
 }
 
 /// Who wrote credentials.
@@ -88,7 +88,7 @@ struct CredentialLabels {
     owner: Owner,
 }
 
-/// How many of Azure's slots for credentials an identity has left.
+/// How many of Azure's credential slots an identity has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Slots {
     Free,
@@ -114,7 +114,8 @@ pub(crate) struct ObjectCounts {
 impl Default for ObjectCounts {
     /// Series that alerts use exist from the start.
     fn default() -> Self {
-        let ready = [Kind::ManagedIdentity, Kind::ManagedIdentityBinding].map(|kind| (kind, Why(Reason::Ready)));
+        let ready =
+            [Kind::ManagedIdentity, Kind::ManagedIdentityBinding].map(|kind| (kind, ReadyReason(Reason::Ready)));
         Self {
             objects: ready.map(|(kind, reason)| (ObjectLabels { kind, reason }, 0)).into(),
             credentials: [Owner::ThisCluster, Owner::OtherClusters, Owner::Foreign]
@@ -141,9 +142,9 @@ impl ObjectCounts {
 
     fn object(&mut self, kind: Kind, conditions: Option<&[Condition]>) {
         let ready = find(conditions.unwrap_or_default(), ConditionType::Ready);
-        // A reason that this version does not know is about to be replaced.
+        // A reason that this version does not know will be replaced by the next reconcile.
         let reason = ready.and_then(|ready| Reason::named(&ready.reason)).unwrap_or(Reason::Pending);
-        *self.objects.entry(ObjectLabels { kind, reason: Why(reason) }).or_default() += 1;
+        *self.objects.entry(ObjectLabels { kind, reason: ReadyReason(reason) }).or_default() += 1;
     }
 
     fn credentials(&mut self, counts: &CredentialCounts) {
