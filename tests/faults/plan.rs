@@ -226,12 +226,12 @@ fn parse(point: &str) -> Target {
     let path = match kind.as_str() {
         _ if namespace.is_empty() => format!("-{name}"),
         // Its name contains a UID.
-        "ManagedIdentity" if act == "make" => "/managedidentities".to_owned(),
+        "ManagedIdentity" if act == "create" => "/managedidentities".to_owned(),
         "ManagedIdentity" => "/managedidentities/mib-".to_owned(),
         _ => format!("-{namespace}/managedidentitybindings/{name}"),
     };
     let method = match act {
-        "make" => "POST",
+        "create" => "POST",
         "reclaim" => "DELETE",
         _ => "PATCH",
     };

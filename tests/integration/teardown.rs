@@ -85,10 +85,10 @@ impl<'a> Run<'a> {
                 namespace: "default".to_owned(),
                 stop: None,
                 leadership,
-                registration: self.registration.clone(),
+                webhook_configuration: self.registration.clone(),
                 azure_limits: RateLimits::PUBLISHED,
                 clock: SystemClock::shared(),
-                patience: self.patience,
+                timeout: self.patience,
             };
             let told = |step| {
                 (self.meanwhile)(&step);

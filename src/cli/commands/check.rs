@@ -108,7 +108,7 @@ async fn see_cluster(args: &Args) -> Seen {
     let installed = Installed {
         namespace: args.namespace.clone(),
         lease: args.lease_name.clone(),
-        registration: args.webhook_configuration.clone(),
+        webhook_configuration: args.webhook_configuration.clone(),
     };
     match kube_client::client().await {
         Ok(client) => look(&client, &installed, SystemClock.now()).await,

@@ -156,10 +156,10 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
         namespace: args.namespace.clone(),
         stop: args.stop_controller.clone(),
         leadership: args.leader_election.lease(&args.namespace, Some(&instance)).await?,
-        registration: args.webhook_configuration.clone(),
+        webhook_configuration: args.webhook_configuration.clone(),
         azure_limits: args.azure_limits.limits(),
         clock: SystemClock::shared(),
-        patience: args.timeout.get(),
+        timeout: args.timeout.get(),
         client,
     };
     let report = teardown(config, |step| progress(&describe(&step)), stop).await?;

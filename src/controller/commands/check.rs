@@ -1,4 +1,4 @@
-//! Looks at an install from outside, and writes nothing.
+//! Checks an install from the outside, and writes nothing.
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -16,7 +16,7 @@ use ensign_core::commands::check::{self, Check};
 use ensign_core::webhook_configuration::ENTRIES;
 use ensign_runtime::error_chain;
 
-/// Where an install is.
+/// The names of an install.
 #[derive(Clone, Debug)]
 pub struct Installed {
     /// Ensign's own namespace.
@@ -24,21 +24,21 @@ pub struct Installed {
     /// Name of the controller's Lease.
     pub lease: String,
     /// Name of the `MutatingWebhookConfiguration`.
-    pub registration: String,
+    pub webhook_configuration: String,
 }
 
-/// What was seen of a cluster.
+/// What was found in a cluster.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// What each look meant.
+    /// The results.
     pub checks: Vec<Check>,
     /// The service account issuer.
     pub issuer: Option<String>,
-    /// The identities in Azure that objects name.
+    /// The identities in Azure that objects reference.
     pub identities: Vec<ArmId>,
 }
 
-/// Looks at the cluster.
+/// Checks the cluster.
 pub async fn look(client: &Client, installed: &Installed, now: Timestamp) -> Seen {
     let mut seen = Seen::default();
     match within_deadline(|| "reading /version".to_owned(), client.apiserver_version()).await {
@@ -52,39 +52,39 @@ pub async fn look(client: &Client, installed: &Installed, now: Timestamp) -> See
             return seen;
         }
     }
-    seen.checks.push(definitions(client).await.unwrap_or_else(|error| unseen("crds", &error)));
-    seen.checks.push(lease(client, installed, now).await.unwrap_or_else(|error| unseen("leader", &error)));
-    seen.checks.push(injection(client, installed).await.unwrap_or_else(|error| unseen("injection", &error)));
+    seen.checks.push(crds(client).await.unwrap_or_else(|error| unreadable("crds", &error)));
+    seen.checks.push(lease(client, installed, now).await.unwrap_or_else(|error| unreadable("leader", &error)));
+    seen.checks.push(injection(client, installed).await.unwrap_or_else(|error| unreadable("injection", &error)));
     match read_issuer(client).await {
         Ok(issuer) => seen.issuer = Some(issuer),
-        Err(error) => seen.checks.push(unseen("issuer", &error)),
+        Err(error) => seen.checks.push(unreadable("issuer", &error)),
     }
     let api: Api<ManagedIdentity> = Api::all(client.clone());
     let listed = within_deadline(|| "listing ManagedIdentities".to_owned(), api.list(&ListParams::default())).await;
     match listed {
         Ok(list) => seen.identities = list.items.iter().filter_map(|object| identities::arm_id(object).ok()).collect(),
-        // Their definition is missing, or of another version, which was said.
+        // Their CRD does not exist, which is reported above.
         Err(error) if error.is_not_found() => {}
-        Err(error) => seen.checks.push(unseen("identities", &error)),
+        Err(error) => seen.checks.push(unreadable("identities", &error)),
     }
     seen
 }
 
-/// Not being allowed to look says nothing about an install.
-fn unseen(check: &'static str, error: &KubeError) -> Check {
-    let cure = "run this as somebody who may read it, such as a cluster operator";
-    Check::warn(check, format!("it can't be seen from here: {}", error_chain::line(error)), cure)
+/// A missing permission does not mean that an install has a problem.
+fn unreadable(check: &'static str, error: &KubeError) -> Check {
+    let cure = "run this with permission to read it, for example as a cluster operator";
+    Check::warn(check, format!("cannot be read from here: {}", error_chain::line(error)), cure)
 }
 
-async fn definitions(client: &Client) -> Result<Check, KubeError> {
+async fn crds(client: &Client) -> Result<Check, KubeError> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let wanted: Vec<CustomResourceDefinition> = crds::all().into_iter().map(|(_, definition)| definition).collect();
-    let mut found = Vec::with_capacity(wanted.len());
-    for definition in &wanted {
-        let name = definition.metadata.name.as_deref().unwrap_or_default();
+    let desired: Vec<CustomResourceDefinition> = crds::all().into_iter().map(|(_, crd)| crd).collect();
+    let mut found = Vec::with_capacity(desired.len());
+    for crd in &desired {
+        let name = crd.metadata.name.as_deref().unwrap_or_default();
         found.push(within_deadline(|| format!("reading CustomResourceDefinition {name}"), api.get_opt(name)).await?);
     }
-    Ok(check::definitions(&found, &wanted))
+    Ok(check::definitions(&found, &desired))
 }
 
 async fn lease(client: &Client, installed: &Installed, now: Timestamp) -> Result<Check, KubeError> {
@@ -98,7 +98,7 @@ async fn lease(client: &Client, installed: &Installed, now: Timestamp) -> Result
 }
 
 async fn injection(client: &Client, installed: &Installed) -> Result<Check, KubeError> {
-    let name = &installed.registration;
+    let name = &installed.webhook_configuration;
     let api: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let act = || format!("reading MutatingWebhookConfiguration {name}");
     let found = within_deadline(act, api.get_opt(name)).await?;

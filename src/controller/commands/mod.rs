@@ -1,4 +1,4 @@
-//! What operators run against a cluster: `ensign check`, `ensign orphans`, `ensign teardown`.
+//! Commands that operators run against a cluster: `ensign check`, `ensign orphans`, `ensign teardown`.
 
 pub(crate) mod check;
 pub(crate) mod orphans;

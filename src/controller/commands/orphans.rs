@@ -1,4 +1,4 @@
-//! Finds, and on request deletes, what a cluster that is gone has left in Azure.
+//! Finds, and on request deletes, the credentials that a deleted cluster has left in Azure.
 
 use std::future::Future;
 
@@ -33,11 +33,11 @@ pub struct OrphanSearch {
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// How many identities were looked at.
+    /// How many identities were checked.
     pub identities: usize,
     /// The credentials of the cluster.
     pub orphans: Vec<Orphan>,
-    /// Identities that could not be looked at, with who has to do what.
+    /// Identities that could not be checked, with who has to do what.
     pub problems: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl OrphanSearch {
         Self { arm, cluster_id, issuers, gate: WriteGate::unlimited(clock.clone()), clock }
     }
 
-    /// Looks at every identity in the scopes.
+    /// Checks every identity in the scopes.
     pub async fn find(&self, scopes: &[AzureScope]) -> Found {
         let mut found = Found::default();
         let mut identities: Vec<ArmId> = Vec::new();
@@ -62,9 +62,9 @@ impl OrphanSearch {
         identities.dedup_by(|one, other| one.key() == other.key());
         found.identities = identities.len();
         for id in &identities {
-            match self.patiently(|| self.arm.list_credentials(id)).await {
-                Ok(standing) => {
-                    let ours = of_cluster(&self.cluster_id, &self.issuers, &standing);
+            match self.with_budget(|| self.arm.list_credentials(id)).await {
+                Ok(existing) => {
+                    let ours = of_cluster(&self.cluster_id, &self.issuers, &existing);
                     found.orphans.extend(ours.into_iter().map(|credential| Orphan::new(id, credential)));
                 }
                 Err(error) => found.problems.push(error.failure(None).message),
@@ -73,12 +73,13 @@ impl OrphanSearch {
         found
     }
 
-    /// Deletes one, if it still stands and is still what it was; what keeps it, if it can't be deleted.
+    /// Deletes one, if it still exists unchanged; the error is why it can't be deleted.
     pub async fn delete(&self, orphan: &Orphan) -> Result<(), String> {
-        let id: ArmId = orphan.identity.parse().map_err(|_| format!("{} is no ARM ID", orphan.identity))?;
-        let told = |error: &ArmError| error.failure(None).message;
-        let mut standing = self.patiently(|| self.arm.list_credentials(&id)).await.map_err(|error| told(&error))?;
-        let ours = of_cluster(&self.cluster_id, &self.issuers, &standing);
+        let id: ArmId = orphan.identity.parse().map_err(|_| format!("{} is not an ARM ID", orphan.identity))?;
+        let message = |error: &ArmError| error.failure(None).message;
+        let mut existing =
+            self.with_budget(|| self.arm.list_credentials(&id)).await.map_err(|error| message(&error))?;
+        let ours = of_cluster(&self.cluster_id, &self.issuers, &existing);
         let Some(credential) = ours.into_iter().find(|credential| credential.name == orphan.name).cloned() else {
             return Ok(());
         };
@@ -90,19 +91,19 @@ impl OrphanSearch {
             metrics: ControllerMetrics::default(),
         };
         loop {
-            match writer.write_credential(&id, &planned, &mut standing).await {
+            match writer.write_credential(&id, &planned, &mut existing).await {
                 Ok(()) => return Ok(()),
                 Err(WriteError::Azure(error)) => match error.not_sent() {
                     Some(refusal) => self.clock.sleep_until(self.clock.monotonic() + refusal.wait()).await,
-                    None => return Err(told(&error)),
+                    None => return Err(message(&error)),
                 },
                 Err(WriteError::Refused(refused)) => return Err(refused.to_string()),
             }
         }
     }
 
-    /// Waits where Azure's limits ask for it.
-    async fn patiently<T, F: Future<Output = Result<T, ArmError>>>(
+    /// Sends a request, and waits for rate-limit budget if it has to.
+    async fn with_budget<T, F: Future<Output = Result<T, ArmError>>>(
         &self,
         request: impl Fn() -> F,
     ) -> Result<T, ArmError> {
@@ -113,13 +114,13 @@ impl OrphanSearch {
                         error.not_sent().map(ensign_core::scheduling::rate_limiter::Deferral::wait).unwrap_or_default();
                     self.clock.sleep_until(self.clock.monotonic() + wait).await;
                 }
-                answer => return answer,
+                result => return result,
             }
         }
     }
 }
 
-/// What is known of the cluster that a client is for.
+/// What is known of the cluster that the client is connected to.
 pub async fn present(client: &Client) -> Result<Present, Box<dyn std::error::Error + Send + Sync>> {
     let (uid, _) = discover(client, None, Some(String::new())).await?;
     let api: Api<ManagedIdentityBinding> = Api::all(client.clone());

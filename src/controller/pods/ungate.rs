@@ -1,4 +1,4 @@
-//! Removes the scheduling gates of pods: one reconcile of one pod, and the search for those that lost their label.
+//! Removes the scheduling gates of pods: one reconcile of one pod, and the search for gated pods that lost their label.
 //!
 //! What a gated pod waits for is decided from the cache. Before its gate is removed for any other reason than that its identity
 //! works, its bindings are read from the API server: a watch that is behind must not let pods start too early.
@@ -29,7 +29,7 @@ use ensign_runtime::kube_pages::Pages;
 const PAGE_SIZE: u32 = 500;
 const LISTING: &str = "listing the pods without a node";
 
-/// What the controller does about pods.
+/// How the controller handles pods.
 #[derive(Clone, Debug)]
 pub struct PodSettings {
     /// Namespaces whose pods are never injected.
@@ -70,8 +70,8 @@ impl GatedPodReconciler {
             Lifting::Lift { notes } => {
                 let outcome = if notes.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
                 // Published first: once the gate is removed, the pod is not reconciled again.
-                for note in self.gated.unpublished(name, notes) {
-                    self.writer.note(&live, &note, "Lift").await;
+                for event in self.gated.unpublished(name, notes) {
+                    self.writer.publish(&live, &event, "Ungate").await;
                 }
                 self.writer.remove_gate(&live, gate).await?;
                 self.metrics.ungated(outcome);
@@ -79,10 +79,10 @@ impl GatedPodReconciler {
                 Ok(ReconcileOutcome::Nothing)
             }
             Lifting::Wait { notes } => {
-                for note in self.gated.unpublished(name, notes) {
-                    self.writer.note(&live, &note, "Hold").await;
+                for event in self.gated.unpublished(name, notes) {
+                    self.writer.publish(&live, &event, "Gate").await;
                 }
-                // A change of a binding queues the pod as well; the drift check is for anything else.
+                // A change of a binding queues the pod as well; the drift check is a fallback.
                 Ok(ReconcileOutcome::InSync)
             }
         }
@@ -108,7 +108,7 @@ impl GatedPodReconciler {
         Ok(gate::lifting(injected_by, |name| live.get(name)))
     }
 
-    /// Queues pods that Ensign injected, that no node has, and whose label is gone: the gate may be there still.
+    /// Queues pods that Ensign injected, that are on no node, and that have lost the label: they may still be gated.
     pub(crate) async fn reconcile_unlabelled(&self) -> Result<ReconcileOutcome, ReconcileError> {
         let api: Api<PartialObjectMeta<Pod>> = Api::all(self.writer.client().clone());
         let unlabelled = unscheduled().labels(&format!("{GATED_LABEL}!=true"));
@@ -139,7 +139,7 @@ pub(crate) async fn all_gated(client: &Client) -> Result<Vec<(Pod, usize)>, Kube
     Ok(gated)
 }
 
-/// A tenant may have put anything into the annotation: what no object can be called is not there.
+/// A tenant may have put anything into the annotation: no binding has an invalid name.
 async fn get_opt(api: &Api<ManagedIdentityBinding>, name: &str) -> kube::Result<Option<ManagedIdentityBinding>> {
     let valid = !name.is_empty()
         && name.len() <= 253

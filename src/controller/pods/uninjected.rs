@@ -25,14 +25,14 @@ use ensign_core::assess::{BindingOutcome, Snapshot};
 use ensign_core::pods::uninjected::{self, UninjectedPods};
 use ensign_runtime::kube_pages::Pages;
 
-/// From the moment at which a binding's identity is known to the one at which every webhook knows it.
-const SOON: Duration = Duration::from_secs(10);
+/// How long it takes at most until every webhook knows the identity of a binding.
+const RESCAN_DELAY: Duration = Duration::from_secs(10);
 /// Objects in a page of a list without specs.
 const PAGE_SIZE: u32 = 500;
 /// Whole pods are larger.
 const SMALL_PAGE_SIZE: u32 = 100;
 
-/// Scans for pods that were not injected, and keeps what it found.
+/// Scans for pods that were not injected, and keeps the results.
 pub(crate) struct UninjectedPodScanner {
     pub(crate) client: Client,
     pub(crate) cache: Arc<Cache>,
@@ -47,15 +47,15 @@ pub(crate) struct UninjectedPodScanner {
 #[derive(Default)]
 pub(crate) struct PodScans {
     by_binding: BTreeMap<BindingName, PodScan>,
-    /// All pods that were found.
+    /// The number of pods that all scans found.
     pods: usize,
 }
 
 struct PodScan {
     uid: Option<String>,
     generation: Option<i64>,
-    /// Whether there is to be another scan soon.
-    soon: bool,
+    /// Whether another scan has to follow soon.
+    rescan: bool,
     found: Option<UninjectedPods>,
 }
 
@@ -66,7 +66,7 @@ impl PodScan {
 }
 
 impl PodScans {
-    /// Replaces the binding's scan, and keeps count.
+    /// Replaces the binding's scan, and updates the number of pods.
     fn set(&mut self, name: &BindingName, scan: Option<PodScan>) {
         let pods = scan.as_ref().map_or(0, PodScan::pods);
         let before = match scan {
@@ -76,7 +76,7 @@ impl PodScans {
         self.pods = (self.pods + pods).saturating_sub(before.as_ref().map_or(0, PodScan::pods));
     }
 
-    /// Whether a scan of the binding has to be started, as one has to be of every generation.
+    /// Whether a scan of the binding has to be started: there is one for each generation.
     fn expect(&mut self, name: &BindingName, binding: &ManagedIdentityBinding) -> bool {
         let (uid, generation) = (binding.uid(), binding.metadata.generation);
         let known = binding.status.as_ref().is_some_and(|status| status.client_id.is_some());
@@ -84,23 +84,23 @@ impl PodScans {
         if scan.is_some_and(|scan| (&scan.uid, &scan.generation) == (&uid, &generation)) {
             return false;
         }
-        self.set(name, Some(PodScan { uid, generation, soon: !known, found: None }));
+        self.set(name, Some(PodScan { uid, generation, rescan: !known, found: None }));
         true
     }
 
-    /// Keeps what was found; whether there is to be another scan soon.
+    /// Stores the result; whether another scan has to follow soon.
     fn record(&mut self, name: &BindingName, found: UninjectedPods) -> bool {
         let Some(scan) = self.by_binding.get_mut(name) else { return false };
-        let soon = std::mem::take(&mut scan.soon);
+        let rescan = std::mem::take(&mut scan.rescan);
         let (pods, before) = (found.pods(), scan.pods());
         scan.found = Some(found);
         self.pods = (self.pods + pods).saturating_sub(before);
-        soon
+        rescan
     }
 }
 
 impl UninjectedPodScanner {
-    /// Has the pods of a binding scanned, if it can inject any.
+    /// Queues a scan of the pods of a binding, if it injects pods.
     pub(crate) fn expect_scan(&self, binding: &ManagedIdentityBinding, outcome: &BindingOutcome) {
         let name = Arc::new(NamespacedName::new(&outcome.namespace, &outcome.name));
         let name = self.cache.read().binding_name(&name);
@@ -116,7 +116,7 @@ impl UninjectedPodScanner {
         }
     }
 
-    /// What is known of the bindings of a snapshot.
+    /// The results of the last scans of a snapshot's bindings.
     pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), UninjectedPods> {
         let scans = self.scans.lock();
         let bindings = snapshot.namespaces.iter().flat_map(|(namespace, facts)| {
@@ -130,7 +130,7 @@ impl UninjectedPodScanner {
             .collect()
     }
 
-    /// Scans the pods of a binding; its identity is queued if status does not report what was found.
+    /// Scans the pods of a binding; queues its identity if status does not report the result.
     pub(crate) async fn reconcile(&self, name: &BindingName) -> Result<ReconcileOutcome, ReconcileError> {
         let (binding, terminating) = {
             let objects = self.cache.read();
@@ -147,13 +147,13 @@ impl UninjectedPodScanner {
         let verdict = found.verdict(&name.namespace);
         let conditions = binding.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let reported = find(conditions, ConditionType::PodsInjected).map(|condition| &condition.message);
-        let soon = self.scans.lock().record(name, found);
+        let rescan = self.scans.lock().record(name, found);
         self.count();
         if verdict.as_ref().map(|verdict| &verdict.message) != reported {
             let key = self.cache.read().key_of(&binding.identity_name());
             self.queue.add(key, Source::Namespace(name.namespace.clone()));
         }
-        Ok(if soon { ReconcileOutcome::Again(SOON) } else { ReconcileOutcome::InSync })
+        Ok(if rescan { ReconcileOutcome::Again(RESCAN_DELAY) } else { ReconcileOutcome::InSync })
     }
 
     async fn scan(&self, namespace: &str, binding: &ManagedIdentityBinding) -> Result<UninjectedPods, ReconcileError> {
@@ -177,7 +177,7 @@ impl UninjectedPodScanner {
     }
 }
 
-/// Reads the whole list: nothing is concluded from a part of it.
+/// Reads the whole list: a part of it proves nothing.
 async fn scan_pages<K: Resource + Clone + std::fmt::Debug + DeserializeOwned>(
     api: &Api<K>,
     namespace: &str,

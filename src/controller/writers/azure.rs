@@ -18,7 +18,7 @@ use ensign_core::roles::{ObservedRoles, RoleStep};
 /// A write did not succeed.
 #[derive(Debug)]
 pub(crate) enum WriteError {
-    /// This process may not write any more.
+    /// This process may not write.
     Refused(Refused),
     /// Azure did not confirm it.
     Azure(ArmError),
@@ -26,8 +26,8 @@ pub(crate) enum WriteError {
 
 /// Sends writes to Azure, one at a time. Repeating one changes nothing.
 ///
-/// Each write that was sent leaves an audit record in the log: who caused it, what was written, how it ended, and the ID under
-/// which Azure knows it.
+/// Each write that was sent leaves an audit record in the log: what caused it, what was written, how it ended, and the ID of the
+/// request in Azure.
 #[derive(Clone)]
 pub(crate) struct AzureWriter {
     pub(crate) arm: ArmClient,
@@ -102,7 +102,7 @@ impl AzureWriter {
         .await
     }
 
-    /// Creates or deletes a role assignment, and brings what is known of them up to date.
+    /// Creates or deletes a role assignment, and brings `observed` up to date.
     pub(crate) async fn write_role(
         &self,
         id: &ArmId,
@@ -142,14 +142,14 @@ impl AzureWriter {
         .await
     }
 
-    /// The way of every write: through the gate, with a failpoint at each of its phases.
+    /// Sends a write through the gate, with a failpoint at each of its phases.
     async fn send<T, U>(
         &self,
         effect: impl FnOnce() -> SideEffect,
         request: impl Future<Output = Result<T, ArmError>>,
         take_in: impl FnOnce(Result<T, WriteError>) -> Result<U, WriteError>,
     ) -> Result<U, WriteError> {
-        let take_in = |answer: Result<Result<T, ArmError>, Refused>| match answer {
+        let take_in = |response: Result<Result<T, ArmError>, Refused>| match response {
             Ok(result) => take_in(result.map_err(WriteError::Azure)),
             Err(refused) => take_in(Err(WriteError::Refused(refused))),
         };
@@ -164,7 +164,7 @@ fn describe(planned: &PlannedStep) -> (&'static str, &Credential) {
     }
 }
 
-/// How a write ended, with Azure's words if it failed; `None` where nothing was sent.
+/// How a write ended, with Azure's message if it failed; `None` if nothing was sent.
 fn ended(error: Option<&WriteError>) -> Option<(Written, Option<String>)> {
     match error {
         None => Some((Written::Confirmed, None)),

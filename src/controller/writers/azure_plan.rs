@@ -13,11 +13,11 @@ use ensign_core::credentials::ownership::Credential;
 use ensign_core::failure::Failure;
 use ensign_core::roles::{ObservedRoles, RoleStep};
 
-/// A write of a plan.
+/// A write that is part of a plan.
 pub(crate) trait AzureWrite {
     /// What exists in Azure beside it, which every write brings up to date.
     type Existing;
-    /// What it is under, or for.
+    /// The identity that it belongs to.
     type Target: ?Sized;
 
     /// The name of what is written.
@@ -26,7 +26,7 @@ pub(crate) trait AzureWrite {
     /// Whether what it depends on exists by now.
     fn may_go(&self, existing: &Self::Existing) -> bool;
 
-    /// Whether a failure of this one would be a failure of those after it.
+    /// Whether those after it would fail in the same way.
     fn stops(failure: &Failure) -> bool;
 
     /// Sends it.
@@ -92,13 +92,14 @@ pub(crate) struct Progress {
     pub(crate) tried: usize,
     /// Names of what Azure confirmed.
     pub(crate) written: Vec<String>,
-    /// What Azure said to the others, by name.
+    /// Failures of the others, by name.
     pub(crate) failures: Vec<(String, Failure)>,
-    /// Why this process may not write any more, if that ended it.
+    /// Why this process may not write, if that ended it.
     pub(crate) refused: Option<Refused>,
 }
 
-/// Sends the writes in their order. `judge` says what an error of Azure means, or `None` for a request that waits for its turn.
+/// Sends the writes in their order. `judge` returns what an error of Azure means, or `None` if the request waits for rate-limit
+/// budget.
 pub(crate) async fn carry_out<W: AzureWrite>(
     writer: &AzureWriter,
     plan: &[W],

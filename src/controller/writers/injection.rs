@@ -1,4 +1,4 @@
-//! Writes of what injection takes: the webhook configuration and the admission policies.
+//! Writes for injection: the webhook configuration and the admission policies.
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -42,7 +42,7 @@ impl KubeWriter {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object = || format!("{} {name}", resource.kind);
-        self.write("make-policy", "creating", object, api.create(&params, &owned)).await
+        self.write("create-policy", "creating", object, api.create(&params, &owned)).await
     }
 
     /// Writes the spec of an admission policy.
@@ -65,7 +65,7 @@ impl KubeWriter {
     pub(crate) async fn ask_probe(&self, namespace: &str) -> Result<Option<String>, KubeError> {
         let api: Api<ProbeEvent> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        let act = || format!("asking in namespace {namespace} which admission policies are evaluated");
+        let act = || format!("probing in namespace {namespace} which admission policies are evaluated");
         let answer = within_deadline(act, api.create(&params, &probing_event(namespace))).await?;
         Ok(answer.metadata.labels.unwrap_or_default().remove(PROBE_LABEL).filter(|mark| mark != PROBE_QUESTION))
     }
@@ -82,7 +82,7 @@ pub(crate) async fn may_create_policy(
     let act = || format!("checking whether {} {} may be created", resource.kind, policy.name_any());
     match within_deadline(act, api.create(&params, policy)).await {
         Ok(_) => Ok(true),
-        // Another replica has just created it.
+        // Another controller has just created it.
         Err(error) if error.has_code(409) => Ok(true),
         Err(error) if error.has_code(403) => Ok(false),
         Err(error) => Err(error),

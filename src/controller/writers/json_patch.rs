@@ -1,11 +1,11 @@
-//! JSON patches, as typed operations: a mistake in one does not compile, instead of becoming a patch that does nothing.
+//! JSON patches as typed operations: a mistake does not compile, instead of becoming a patch that does nothing.
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
 use kube::Resource;
 use serde_json::Value;
 
-/// A patch of one object, which applies only to the object of this UID: another of the same name is another object.
+/// A patch of one object. It applies only to the object with this UID, not to a later one of the same name.
 pub(super) struct ObjectPatch(Vec<PatchOperation>);
 
 impl ObjectPatch {
@@ -19,7 +19,7 @@ impl ObjectPatch {
         self
     }
 
-    /// Sets the field, whatever it was.
+    /// Sets the field, whether it exists or not.
     pub(super) fn add(mut self, path: &[&str], value: Value) -> Self {
         self.0.push(PatchOperation::Add(AddOperation { path: pointer(path), value }));
         self
@@ -42,7 +42,7 @@ impl ObjectPatch {
     }
 }
 
-/// The path of these keys, which are escaped where they have to be.
+/// The pointer of these keys, escaped as needed.
 fn pointer(path: &[&str]) -> PointerBuf {
     PointerBuf::from_tokens(path.iter().copied())
 }

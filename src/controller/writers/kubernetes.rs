@@ -1,4 +1,4 @@
-//! The only place that writes to Kubernetes; `injection` beside it has what injection takes.
+//! The only place that writes to Kubernetes, together with the writes for injection in `injection`.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -23,13 +23,13 @@ use ensign_api::conditions::Severity;
 use ensign_api::keys::{CREDENTIALS_FINALIZER, GATED_LABEL, IDENTITY_GATE};
 use ensign_core::events::Event;
 
-/// Longest text of an event, in bytes; the API server refuses more.
+/// Longest text of an event, in bytes; the API server rejects longer ones.
 const MAX_NOTE: usize = 1_000;
 pub(super) const REPORTER: &str = "ensign-controller";
-/// Owner of the fields that are written by server-side apply, and of the webhook's registration.
+/// Owner of the fields that are written by server-side apply, and of the webhook configuration.
 pub(crate) const FIELD_MANAGER: &str = "ensign";
 
-/// Writes finalizers, status, events, the webhook's registration, and lifts the gates of held pods. Every write is idempotent.
+/// Writes finalizers, status and events, and removes gates of pods. Every write is idempotent.
 pub(crate) struct KubeWriter {
     pub(super) client: Client,
     recorder: Recorder,
@@ -64,7 +64,7 @@ impl KubeWriter {
         self.failpoints.carry_out(move || SideEffect { act: effect, object: named() }, written, take_in)
     }
 
-    /// Adds Ensign's finalizer, unless it is there.
+    /// Adds Ensign's finalizer, if it is missing.
     pub(crate) async fn require_finalizer<K: Writable>(&self, object: &K) -> Result<(), ReconcileError> {
         let mut finalizers = object.finalizers().to_vec();
         if finalizers.iter().any(|name| name == CREDENTIALS_FINALIZER) {
@@ -74,7 +74,7 @@ impl KubeWriter {
         self.set_finalizers(object, &finalizers, "add-finalizer", "adding the finalizer to").await
     }
 
-    /// Removes Ensign's finalizer, unless it is gone.
+    /// Removes Ensign's finalizer, if it is set.
     pub(crate) async fn release_finalizer<K: Writable>(&self, object: &K) -> Result<(), ReconcileError> {
         let before = object.finalizers();
         let after: Vec<_> = before.iter().filter(|name| *name != CREDENTIALS_FINALIZER).cloned().collect();
@@ -82,7 +82,7 @@ impl KubeWriter {
             return Ok(());
         }
         match self.set_finalizers(object, &after, "release", "releasing").await {
-            // It was the last finalizer of an object that went meanwhile.
+            // It was the last finalizer of an object that was deleted meanwhile.
             Err(error) if error.is_not_found() => Ok(()),
             result => result,
         }
@@ -98,7 +98,7 @@ impl KubeWriter {
         const FINALIZERS: &[&str] = &["metadata", "finalizers"];
         let patch = ObjectPatch::of(object);
         let patch = match object.finalizers() {
-            // `add` alone would replace the finalizers that others have set meanwhile.
+            // `add` alone would replace finalizers that others have added meanwhile.
             [] => patch.test(FINALIZERS, Value::Null).add(FINALIZERS, to.into()),
             before => patch.test(FINALIZERS, before.into()).replace(FINALIZERS, to.into()),
         };
@@ -108,14 +108,14 @@ impl KubeWriter {
         self.write(effect, act, || name_of(object), api.patch(&name, &params, &patch)).await
     }
 
-    /// Creates the object that a binding on a class gets. One that exists already is not touched.
+    /// Creates the object of a binding on a class. One that exists already is not modified.
     pub(crate) async fn create_identity(&self, object: &ManagedIdentity) -> Result<(), ReconcileError> {
         let api: Api<ManagedIdentity> = Api::all(self.client.clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.write("make", "creating", || name_of(object), api.create(&params, object)).await
+        self.write("create", "creating", || name_of(object), api.create(&params, object)).await
     }
 
-    /// Deletes this very object, unless it changed meanwhile.
+    /// Deletes this object, but not a later one of the same name.
     pub(crate) async fn delete_identity(&self, object: &ManagedIdentity) -> Result<(), ReconcileError> {
         let preconditions = Preconditions { uid: object.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
@@ -124,7 +124,7 @@ impl KubeWriter {
         self.write("reclaim", "deleting", || name_of(object), api.delete(&name, &params)).await
     }
 
-    /// Writes the status of the object. The caller has made sure that it differs.
+    /// Writes the status of the object. The caller has checked that it differs.
     pub(crate) async fn write_status<K: Writable>(
         &self,
         object: &K,
@@ -157,26 +157,26 @@ impl KubeWriter {
         self.write("status", "writing the status of", || name_of(object), request).await
     }
 
-    /// Publishes a Warning event. An event that gets lost is only logged: status says the same.
-    pub(crate) async fn warn<K: Writable>(&self, object: &K, note: &Event, action: &str) {
-        self.publish(object, note, action, EventType::Warning).await;
+    /// Publishes a Warning event. If that fails, it is only logged: status reports the same.
+    pub(crate) async fn warn<K: Writable>(&self, object: &K, event: &Event, action: &str) {
+        self.publish_as(object, event, action, EventType::Warning).await;
     }
 
-    /// Publishes an event, which is a Warning only where the note tells of a problem.
-    pub(crate) async fn note<K: Writable>(&self, object: &K, note: &Event, action: &str) {
-        let kind = match note.reason.severity() {
+    /// Publishes an event, as a Warning only if it reports a problem.
+    pub(crate) async fn publish<K: Writable>(&self, object: &K, event: &Event, action: &str) {
+        let kind = match event.reason.severity() {
             Severity::Good | Severity::Progressing => EventType::Normal,
             Severity::Retrying | Severity::Terminal => EventType::Warning,
         };
-        self.publish(object, note, action, kind).await;
+        self.publish_as(object, event, action, kind).await;
     }
 
-    async fn publish<K: Writable>(&self, object: &K, note: &Event, action: &str, kind: EventType) {
-        let text = shorten(&note.message);
+    async fn publish_as<K: Writable>(&self, object: &K, event: &Event, action: &str, kind: EventType) {
+        let reason = event.reason;
         let event = events::Event {
             type_: kind,
-            reason: note.reason.as_str().to_owned(),
-            note: Some(text),
+            reason: reason.as_str().to_owned(),
+            note: Some(shorten(&event.message)),
             action: action.to_owned(),
             secondary: None,
         };
@@ -188,12 +188,12 @@ impl KubeWriter {
             self.recorder.publish(&event, &reference),
         );
         if let Err(error) = published.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, reason = %note.reason, "event lost");
+            tracing::warn!(error = &error as &dyn std::error::Error, %reason, "cannot publish an event");
         }
     }
 
-    /// Removes Ensign's gate, which is at this index of the list, and the label, from this very pod. The gates of others stay,
-    /// whatever they do meanwhile.
+    /// Removes Ensign's gate, which is at this index, and the label. It does not apply if the gates have changed meanwhile, so
+    /// that no other gate is removed.
     pub(crate) async fn remove_gate(&self, pod: &Pod, gate: usize) -> Result<(), ReconcileError> {
         let index = gate.to_string();
         let mut patch = ObjectPatch::of(pod)
@@ -204,11 +204,11 @@ impl KubeWriter {
         }
         let api = Pod::api(&self.client, pod);
         let (name, params, patch) = (pod.name_any(), PatchParams::default(), patch.into_patch());
-        self.write("lift", "removing the gate of", || name_of(pod), api.patch(&name, &params, &patch)).await
+        self.write("remove-gate", "removing the gate of", || name_of(pod), api.patch(&name, &params, &patch)).await
     }
 
-    /// Makes the annotations those that Ensign owns on the service account; never forced, and never on another object of
-    /// the name: a service account that went meanwhile is not made again.
+    /// Makes these the annotations that Ensign owns on the service account. It forces no conflicts, and does not recreate a
+    /// service account that was deleted meanwhile.
     pub(crate) async fn annotate_service_account(
         &self,
         account: &PartialObjectMeta<ServiceAccount>,
@@ -226,8 +226,8 @@ impl KubeWriter {
     }
 }
 
-/// Scales a Deployment to nothing; whether there is one. It is how an operator stops a controller, so that no leadership is
-/// asked for it.
+/// Scales a Deployment to zero; whether it exists. Operators stop controllers in this way, so that it does not require
+/// leadership.
 pub(crate) async fn stop_deployment(client: &Client, namespace: &str, name: &str) -> Result<bool, KubeError> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
@@ -247,7 +247,7 @@ pub(crate) trait Writable:
     /// The API that has the object.
     fn api(client: &Client, object: &Self) -> Api<Self>;
 
-    /// What effects and messages call the object: the same in each run of a scenario.
+    /// The object's name in side effects and messages: the same in each run of a fault test.
     fn known_as(&self) -> String {
         match self.namespace() {
             Some(namespace) => format!("{namespace}/{}", self.name_any()),

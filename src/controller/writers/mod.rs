@@ -1,4 +1,4 @@
-//! The two writers: nothing else in this crate writes to Azure or to Kubernetes, but for the `Lease`.
+//! The two writers: nothing else in this crate writes to Azure or to Kubernetes, except for the `Lease`.
 
 pub(crate) mod azure;
 pub(crate) mod azure_plan;

@@ -1,4 +1,4 @@
-//! The part of teardown that is about one identity: revoke or abandon what Ensign gave under it, say so, release its objects.
+//! Teardown of one identity: deletes or abandons its credentials, reports that in status, and releases its objects.
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -22,51 +22,50 @@ use ensign_core::failure::Failure;
 use ensign_core::scheduling::backoff;
 use ensign_runtime::error_chain;
 
-/// An identity that is not clean after so many looks without a failure has somebody else who writes.
-const LOOKS: u32 = 20;
+/// If credentials remain after this many attempts without a failure, something else writes them.
+const MAX_ATTEMPTS: u32 = 20;
 
-/// What became of the credentials under an identity.
+/// What happened to the credentials under an identity.
 struct Revoked {
     deleted: Vec<String>,
-    /// What stands, if Azure said so.
-    standing: Option<Vec<Credential>>,
+    /// Those that exist, if Azure could be read.
+    existing: Option<Vec<Credential>>,
     failure: Option<Failure>,
     assessment: Assessment,
 }
 
 impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
-    pub(crate) async fn identity(&self, key: &Key, living: CacheView) -> IdentityReport {
-        let id = living.id.clone();
+    pub(crate) async fn identity(&self, key: &Key, view: CacheView) -> IdentityReport {
+        let id = view.id.clone();
         let wrote =
-            living.owner().and_then(|owner| owner.status.as_ref()).is_some_and(|status| !status.issuers.is_empty());
-        let issuers: Vec<String> = living
+            view.owner().and_then(|owner| owner.status.as_ref()).is_some_and(|status| !status.issuers.is_empty());
+        let issuers: Vec<String> = view
             .owner()
             .and_then(|owner| owner.status.as_ref())
             .into_iter()
             .flat_map(|status| status.issuers.iter().map(|record| record.url.clone()))
             .collect();
         let known: Vec<&str> = issuers.iter().map(String::as_str).collect();
-        let gathered = living.marked_for_deletion(self.now());
-        let revoked = self.revoke(id.as_ref(), &gathered).await;
-        let Revoked { deleted, standing, failure, assessment } = revoked;
+        let view = view.marked_for_deletion(self.now());
+        let revoked = self.revoke(id.as_ref(), &view).await;
+        let Revoked { deleted, existing, failure, assessment } = revoked;
         let mut report = IdentityReport {
             arm_id: id.as_ref().map(ToString::to_string).unwrap_or_default(),
             deleted,
-            asked_azure: standing.is_some(),
+            asked_azure: existing.is_some(),
             ..IdentityReport::default()
         };
         if let Some(id) = &id {
-            report.remaining = match &standing {
-                Some(standing) => remaining(&self.config.settings.cluster, &known, id, standing),
+            report.remaining = match &existing {
+                Some(existing) => remaining(&self.config.settings.cluster, &known, id, existing),
                 None if failure.as_ref().is_some_and(Failure::is_gone) => Vec::new(),
                 None => recorded(
                     id,
-                    gathered
-                        .snapshot()
+                    view.snapshot()
                         .namespaces
                         .values()
                         .flat_map(|facts| facts.bindings.iter().copied())
-                        .filter(|binding| gathered.identity(&binding.spec.identity_ref.name).is_some()),
+                        .filter(|binding| view.identity(&binding.spec.identity_ref.name).is_some()),
                 ),
             };
         }
@@ -75,16 +74,16 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         if let Some(failure) = failure.filter(|failure| !abandons && !failure.is_gone() && (wrote || ours_left)) {
             report.problem = Some(failure.message);
         } else if ours_left && !abandons {
-            report.problem = Some("credentials of this cluster are left, because credentialPolicy is Observe or somebody writes them again: delete them with the commands".to_owned());
+            report.problem = Some("credentials of this cluster remain, because credentialPolicy is Observe or something recreates them: delete them with the commands above".to_owned());
         }
-        if let Err(error) = self.release(&gathered, &assessment, &mut report).await {
+        if let Err(error) = self.release(&view, &assessment, &mut report).await {
             report.problem.get_or_insert(format!("{key}: {}; run teardown again", error_chain::line(&error)));
         }
         report
     }
 
-    /// Deletes what this cluster wrote under the identity, if that is wanted; and says what stands.
-    async fn revoke(&self, id: Option<&ArmId>, gathered: &CacheView) -> Revoked {
+    /// Deletes what this cluster wrote under the identity, unless it is abandoned; returns what exists afterwards.
+    async fn revoke(&self, id: Option<&ArmId>, view: &CacheView) -> Revoked {
         let settings = &self.config.settings;
         let mut deleted = Vec::new();
         let mut attempt = 0;
@@ -93,14 +92,14 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             let mut failure = None;
             if let Some(id) = id {
                 match self.azure.arm.list_credentials(id).await {
-                    Ok(standing) => observed.credentials = Some(Ok(standing)),
+                    Ok(existing) => observed.credentials = Some(Ok(existing)),
                     Err(error) => failure = Some(self.failure(id, &error)),
                 }
             }
             if let Some(failed) = &failure {
                 observed.credentials = Some(Err(failed.clone()));
             }
-            let planned = assess(&gathered.snapshot(), &observed, settings, self.now());
+            let planned = assess(&view.snapshot(), &observed, settings, self.now());
             if let (Some(id), Some(Ok(existing))) = (id, &mut observed.credentials)
                 && self.config.disposal == Disposal::Delete
             {
@@ -109,9 +108,9 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
                 deleted.extend(progress.written);
                 failure = progress.failures.into_iter().next_back().map(|(_, failure)| failure);
             }
-            let assessment = assess(&gathered.snapshot(), &observed, settings, self.now());
+            let assessment = assess(&view.snapshot(), &observed, settings, self.now());
             let unfinished = self.config.disposal == Disposal::Delete && !assessment.steps.is_empty();
-            let standing = observed.credentials.and_then(Result::ok);
+            let existing = observed.credentials.and_then(Result::ok);
             let wait = failure.as_ref().map(|failed| {
                 let share = self.spread.share(id.map_or("", |id| id.key()), attempt.into());
                 backoff::delay(failed.reason, attempt, failed.retry_after, share)
@@ -121,15 +120,15 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             match (&failure, wait) {
                 (Some(failed), Some(wait)) => {
                     if let Next::Again(wait) = teardown::after(failed, wait, left) {
-                        (self.told)(Progress::Waiting(wait, failed.message.clone()));
+                        (self.progress)(Progress::Waiting(wait, failed.message.clone()));
                         self.config.clock.sleep_until(self.config.clock.monotonic() + wait).await;
                         continue;
                     }
                 }
-                _ if unfinished && attempt < LOOKS => continue,
+                _ if unfinished && attempt < MAX_ATTEMPTS => continue,
                 _ => {}
             }
-            return Revoked { deleted, standing, failure, assessment };
+            return Revoked { deleted, existing, failure, assessment };
         }
     }
 
@@ -141,11 +140,11 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         failure
     }
 
-    /// Says in status what became of the credentials, and releases what nothing holds any more. What can't be released
-    /// keeps no other binding from it; identities are released once all bindings are.
+    /// Reports in status what happened to the credentials, and removes finalizers that are no longer required. A binding that
+    /// can't be released does not block the others; identities are released once all bindings are.
     async fn release(
         &self,
-        gathered: &CacheView,
+        view: &CacheView,
         assessment: &Assessment,
         report: &mut IdentityReport,
     ) -> Result<(), ReconcileError> {
@@ -153,14 +152,14 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         let left = |name: &str| report.remaining.iter().any(|left| left.name == name);
         let (mut released, mut failed) = (Vec::new(), None);
         for outcome in &assessment.bindings {
-            let Some(binding) = gathered.binding(&outcome.namespace, &outcome.name) else { continue };
+            let Some(binding) = view.binding(&outcome.namespace, &outcome.name) else { continue };
             if !abandons && outcome.finalizer != Finalizer::Release {
                 continue;
             }
             let recorded = binding.status.as_ref().and_then(|status| status.credential.as_ref());
-            let stands = abandons || recorded.is_some_and(|credential| left(&credential.name));
+            let in_place = abandons || recorded.is_some_and(|credential| left(&credential.name));
             let annotations = outcome.annotations.as_ref().filter(|_| !abandons);
-            let status = binding_status(binding, now).filter(|_| !stands);
+            let status = binding_status(binding, now).filter(|_| !in_place);
             match self.release_binding(binding, annotations, status).await {
                 Ok(()) => released.push(format!("ManagedIdentityBinding {}/{}", outcome.namespace, outcome.name)),
                 Err(error) => failed = failed.or(Some(error)),
@@ -172,7 +171,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         }
         let ours_left = report.remaining.iter().any(|left| left.ours);
         for outcome in &assessment.identities {
-            let Some(identity) = gathered.identity(&outcome.name) else { continue };
+            let Some(identity) = view.identity(&outcome.name) else { continue };
             if !abandons && outcome.finalizer != Finalizer::Release {
                 if !ours_left {
                     report.problem.get_or_insert_with(|| teardown::still_made(&outcome.name));
@@ -194,9 +193,9 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         annotations: Option<&Annotations>,
         status: Option<ManagedIdentityBindingStatus>,
     ) -> Result<(), ReconcileError> {
-        if let Some(wanted) = annotations {
+        if let Some(desired) = annotations {
             let (namespace, account) = (binding.namespace().unwrap_or_default(), &binding.spec.service_account_name);
-            service_accounts::annotate(&self.writer, &namespace, account, wanted).await?;
+            service_accounts::annotate(&self.writer, &namespace, account, desired).await?;
         }
         if let Some(status) = status {
             self.write_status(binding, &status).await?;

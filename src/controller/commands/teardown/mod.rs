@@ -1,7 +1,7 @@
-//! Takes Ensign down: ends injection, lets held pods go, revokes or abandons what Ensign gave, and releases every object.
+//! Teardown: ends injection, ungates pods, deletes or abandons the credentials in Azure, and removes all finalizers.
 //!
-//! It leads while it does, so that no controller works against it, and everything passes the writers that the controller
-//! uses. What it decides is what the controller decides when every object is being deleted.
+//! It holds the Lease meanwhile, so that no controller works against it, and writes with the controller's writers. It decides
+//! what the controller would decide if every object were being deleted.
 
 mod identity;
 
@@ -43,12 +43,12 @@ use ensign_runtime::deserialize_guard::DeserializeGuard;
 use ensign_runtime::error_chain;
 use ensign_runtime::kube_pages::Pages;
 
-/// Looks at the pods that are left to be let go; others may change them meanwhile.
-const POD_ROUNDS: usize = 5;
+/// Attempts to ungate all pods; they may be modified meanwhile.
+const UNGATE_ROUNDS: usize = 5;
 /// Objects in a page of a list.
 const PAGE_SIZE: u32 = 500;
 
-/// What teardown is made from.
+/// Configuration of a teardown.
 pub struct TeardownConfig {
     /// The cluster.
     pub client: Client,
@@ -56,48 +56,48 @@ pub struct TeardownConfig {
     pub arm: ArmClient,
     /// What decisions depend on.
     pub settings: Settings,
-    /// What becomes of the credentials.
+    /// What happens to the credentials.
     pub disposal: Disposal,
     /// Ensign's own namespace.
     pub namespace: String,
-    /// A Deployment in it to scale to nothing first.
+    /// A Deployment in it to scale to zero first.
     pub stop: Option<String>,
-    /// The lease to hold; without one no controller may run.
+    /// The lease to hold; without leader election, no controller may run.
     pub leadership: Option<LeaseConfig>,
     /// Name of the `MutatingWebhookConfiguration`.
-    pub registration: String,
+    pub webhook_configuration: String,
     /// How fast requests to Azure may go out.
     pub azure_limits: RateLimits,
     /// Time.
     pub clock: SharedClock,
-    /// How long to wait for the lease, and for what passes by itself.
-    pub patience: Duration,
+    /// How long to wait for the lease, and for Azure problems that may resolve by themselves.
+    pub timeout: Duration,
 }
 
-/// What is being done, for whoever waits.
+/// The current step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It waits until no controller leads.
+    /// Waiting until no controller leads.
     Leading,
-    /// There is no namespace of Ensign's, so that no controller can run.
+    /// Ensign's namespace does not exist, so that no controller can run.
     NoNamespace,
-    /// Injection is ended.
+    /// Ending injection.
     Injection,
-    /// Held pods are let go.
+    /// Ungating pods.
     Pods,
-    /// An identity is looked at, of so many.
+    /// Working on an identity: its name, its number, and how many there are.
     Identity(String, usize, usize),
-    /// It tries again after this time, because of this.
+    /// Retrying after this time, for this reason.
     Waiting(Duration, String),
 }
 
-/// Nothing, or not everything, could be done.
+/// Teardown failed, or did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum TeardownError {
     /// A request to the API server failed.
     #[error("{what}")]
     Kubernetes {
-        /// What could not be done, and what that means.
+        /// What failed, and what that means.
         what: &'static str,
         /// Why.
         #[source]
@@ -105,7 +105,7 @@ pub enum TeardownError {
     },
     /// A controller leads.
     #[error(
-        "a controller still leads ({holder}), and would write again what is deleted: stop it first, with `kubectl scale deployment ensign-controller --replicas=0 -n {namespace}` or --stop-controller ensign-controller"
+        "a controller still leads ({holder}) and would recreate what is deleted: stop it first, with `kubectl scale deployment ensign-controller --replicas=0 -n {namespace}` or --stop-controller ensign-controller"
     )]
     Led {
         /// Who holds the lease.
@@ -113,26 +113,26 @@ pub enum TeardownError {
         /// Its namespace.
         namespace: String,
     },
-    /// Somebody else leads now.
-    #[error("leadership was lost on the way; what was done stays done, and running teardown again goes on")]
+    /// Another process may lead now.
+    #[error("lost the Lease before teardown finished; run it again to continue")]
     Lost(#[source] Loss),
-    /// It was told to stop.
-    #[error("stopped on the way; what was done stays done, and running teardown again goes on")]
+    /// It was stopped by a signal.
+    #[error("stopped before teardown finished; run it again to continue")]
     Stopped,
 }
 
-/// Takes Ensign down. What can't be done is in the report; repeating it goes on where it was.
+/// Runs a teardown. The report lists what could not be done; running it again continues.
 pub async fn teardown(
     config: TeardownConfig,
-    told: impl Fn(Progress) + Send + Sync,
+    progress: impl Fn(Progress) + Send + Sync,
     stop: CancellationToken,
 ) -> Result<Report, TeardownError> {
     if let Some(name) = &config.stop {
         let stopped = stop_deployment(&config.client, &config.namespace, name).await;
-        stopped.map_err(|error| kubernetes("the controller can't be stopped", error))?;
+        stopped.map_err(|error| kubernetes("cannot stop the controller", error))?;
     }
-    told(Progress::Leading);
-    let (mut election, gate) = lead(&config, &told, &stop).await?;
+    progress(Progress::Leading);
+    let (mut election, gate) = lead(&config, &progress, &stop).await?;
     let rate_limiter = RateLimiter::new(config.azure_limits, config.clock.clone());
     let teardown = Teardown {
         azure: AzureWriter {
@@ -143,10 +143,10 @@ pub async fn teardown(
         },
         rate_limiter,
         writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Failpoints::default()),
-        deadline: config.clock.monotonic() + config.patience,
+        deadline: config.clock.monotonic() + config.timeout,
         spread: Spread::seeded(0),
         config: &config,
-        told: &told,
+        progress: &progress,
     };
     let result = tokio::select! {
         biased;
@@ -172,10 +172,10 @@ async fn lost(election: Option<&mut Election>) -> Loss {
     }
 }
 
-/// Waits until this process leads. Without the namespace of the lease there is no controller to wait for.
+/// Waits until this process leads. If the namespace of the lease does not exist, no controller can run.
 async fn lead(
     config: &TeardownConfig,
-    told: &(impl Fn(Progress) + Send + Sync),
+    progress: &(impl Fn(Progress) + Send + Sync),
     stop: &CancellationToken,
 ) -> Result<(Option<Election>, WriteGate), TeardownError> {
     let unlimited = || (None, WriteGate::unlimited(config.clock.clone()));
@@ -183,18 +183,18 @@ async fn lead(
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(config.client.clone());
     let (namespace, name) = (lease.namespace.clone(), lease.name.clone());
     let found = within_deadline(|| format!("reading Namespace {namespace}"), namespaces.get_opt(&namespace)).await;
-    if found.map_err(|error| kubernetes("it is not known whether a controller runs", error))?.is_none() {
-        told(Progress::NoNamespace);
+    if found.map_err(|error| kubernetes("cannot determine whether a controller runs", error))?.is_none() {
+        progress(Progress::NoNamespace);
         return Ok(unlimited());
     }
     let (election, gate) = Election::start(lease, config.clock.clone());
     let mut leadership = election.leadership();
-    let late = config.clock.sleep_until(config.clock.monotonic() + config.patience);
+    let timeout = config.clock.sleep_until(config.clock.monotonic() + config.timeout);
     let leads = tokio::select! {
         biased;
         () = stop.cancelled() => Err(TeardownError::Stopped),
         won = leadership.wait_for(|now| *now == Leadership::Leading) => Ok(won.is_ok()),
-        () = late => Ok(false),
+        () = timeout => Ok(false),
     };
     match leads {
         Ok(true) => Ok((Some(election), gate)),
@@ -207,13 +207,13 @@ async fn lead(
             let leases: Api<Lease> = Api::namespaced(config.client.clone(), &namespace);
             let read = within_deadline(|| format!("reading Lease {namespace}/{name}"), leases.get_opt(&name)).await;
             let holder = read.ok().flatten().and_then(|lease| lease.spec?.holder_identity);
-            let holder = holder.unwrap_or_else(|| "the Lease can't be had".to_owned());
+            let holder = holder.unwrap_or_else(|| "unknown: the Lease could not be acquired".to_owned());
             Err(TeardownError::Led { holder, namespace })
         }
     }
 }
 
-/// Everything that it takes, once nobody else leads.
+/// The teardown, once no controller leads.
 pub(crate) struct Teardown<'a, T> {
     pub(crate) config: &'a TeardownConfig,
     azure: AzureWriter,
@@ -221,44 +221,41 @@ pub(crate) struct Teardown<'a, T> {
     writer: KubeWriter,
     pub(crate) deadline: Instant,
     pub(crate) spread: Spread,
-    pub(crate) told: &'a T,
+    pub(crate) progress: &'a T,
 }
 
 impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
     async fn run(&self) -> Result<Report, TeardownError> {
-        (self.told)(Progress::Injection);
+        (self.progress)(Progress::Injection);
         self.end_injection().await.map_err(|error| {
-            kubernetes(
-                "injection can't be ended; nothing was deleted, so that no pod is created without its identity",
-                error,
-            )
+            kubernetes("cannot end injection; nothing was deleted, so that no pod starts without its identity", error)
         })?;
         let mut problems = Vec::new();
-        (self.told)(Progress::Pods);
-        let pods_started = match self.start_pods().await {
+        (self.progress)(Progress::Pods);
+        let pods_started = match self.ungate_pods().await {
             Ok(count) => count,
             Err(error) => {
                 problems.push(format!(
-                    "held pods may be left, which no controller will let go: {}; remove the scheduling gate ensign.dev/identity from the pods that `kubectl get pods -A -l ensign.dev/gated=true` shows, or delete them",
+                    "some pods may still be gated, and no controller will ungate them: {}; remove the scheduling gate ensign.dev/identity from the pods that `kubectl get pods -A -l ensign.dev/gated=true` lists, or delete them",
                     error_chain::line(&error)
                 ));
                 0
             }
         };
-        let (cache, unread) = self
+        let (cache, malformed) = self
             .read()
             .await
-            .map_err(|error| kubernetes("the objects of Ensign can't be read; nothing was deleted", error))?;
-        problems.extend(unread.into_iter().map(|name| {
-            format!("{name} can't be understood by this version: remove its finalizer ensign.dev/credentials by hand, and what it gave in Azure")
+            .map_err(|error| kubernetes("cannot read Ensign's objects; nothing was deleted", error))?;
+        problems.extend(malformed.into_iter().map(|name| {
+            format!("cannot deserialize {name}: remove its finalizer ensign.dev/credentials manually, and delete its credentials in Azure")
         }));
         let keys: Vec<Key> = cache.read().keys().into_iter().collect();
         let mut identities = Vec::new();
         for (number, key) in keys.iter().enumerate() {
-            (self.told)(Progress::Identity(key.to_string(), number + 1, keys.len()));
-            let gathered = CacheView::new(&cache.read(), key, &self.config.settings);
-            if !gathered.is_empty() {
-                identities.push(self.identity(key, gathered).await);
+            (self.progress)(Progress::Identity(key.to_string(), number + 1, keys.len()));
+            let view = CacheView::new(&cache.read(), key, &self.config.settings);
+            if !view.is_empty() {
+                identities.push(self.identity(key, view).await);
             }
         }
         Ok(Report {
@@ -271,9 +268,9 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         })
     }
 
-    /// From now on no pod is sent to the webhook, or changed or refused by a policy.
+    /// From now on no pod is sent to the webhook, or modified or denied by a policy.
     async fn end_injection(&self) -> Result<(), ReconcileError> {
-        let name = &self.config.registration;
+        let name = &self.config.webhook_configuration;
         let api = Api::all(self.config.client.clone());
         let found =
             within_deadline(|| format!("reading MutatingWebhookConfiguration {name}"), api.get_opt(name)).await?;
@@ -285,23 +282,23 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         policies::empty(&self.writer).await.map(|_| ())
     }
 
-    /// Lets every held pod go, also those whose label is gone.
-    async fn start_pods(&self) -> Result<usize, ReconcileError> {
+    /// Ungates every pod, also those that have lost the label.
+    async fn ungate_pods(&self) -> Result<usize, ReconcileError> {
         let mut started = 0;
-        for _ in 0..POD_ROUNDS {
-            let held = all_gated(&self.config.client).await?;
-            if held.is_empty() {
+        for _ in 0..UNGATE_ROUNDS {
+            let gated = all_gated(&self.config.client).await?;
+            if gated.is_empty() {
                 break;
             }
-            for (pod, gate) in held {
-                let note = Event {
+            for (pod, gate) in gated {
+                let event = Event {
                     reason: Reason::StartedWithoutIdentity,
-                    message: "Ensign is taken down in this cluster, so that nobody would let this pod go: a cluster operator has to install it again".to_owned(),
+                    message: "Ensign is being uninstalled from this cluster, so the pod starts without its identity: a cluster operator has to reinstall Ensign, and then the pod has to be recreated".to_owned(),
                 };
-                self.writer.note(&pod, &note, "Lift").await;
+                self.writer.publish(&pod, &event, "Ungate").await;
                 match self.writer.remove_gate(&pod, gate).await {
                     Ok(()) => started += 1,
-                    // It changed or went meanwhile: the next round sees it as it is.
+                    // It was modified or deleted meanwhile: the next round reads it again.
                     Err(error) if error.is_outdated() => {}
                     Err(error) => return Err(error),
                 }
@@ -310,30 +307,30 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         Ok(started)
     }
 
-    /// Every object, read now; and names of those that can't be understood.
+    /// Every object, read now, and the names of malformed ones.
     async fn read(&self) -> Result<(Arc<Cache>, Vec<String>), KubeError> {
-        let (cache, mut unread) = (Cache::default(), Vec::new());
+        let (cache, mut malformed) = (Cache::default(), Vec::new());
         for object in self.list::<DeserializeGuard<ManagedIdentity>>("ManagedIdentities").await? {
             let name = object.name_any();
             match object.0 {
                 Ok(object) => drop(cache.identity_changed(&name, Some(object))),
-                Err(_) => unread.push(format!("ManagedIdentity {name}")),
+                Err(_) => malformed.push(format!("ManagedIdentity {name}")),
             }
         }
         for object in self.list::<DeserializeGuard<ManagedIdentityBinding>>("ManagedIdentityBindings").await? {
             let name = NamespacedName::from(object.meta());
             match object.0 {
                 Ok(object) => drop(cache.binding_changed(&Arc::new(name), Some(object))),
-                Err(_) => unread.push(format!("ManagedIdentityBinding {name}")),
+                Err(_) => malformed.push(format!("ManagedIdentityBinding {name}")),
             }
         }
         for object in self.list::<PartialObjectMeta<Namespace>>("Namespaces").await? {
             cache.namespace_changed(&object.name_any(), Some(NamespaceFacts::from(object.metadata)));
         }
-        Ok((Arc::new(cache), unread))
+        Ok((Arc::new(cache), malformed))
     }
 
-    /// All objects of a kind; none of one whose definition is gone.
+    /// All objects of a kind; none if its CRD does not exist.
     async fn list<K>(&self, what: &str) -> Result<Vec<K>, KubeError>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
