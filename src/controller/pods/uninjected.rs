@@ -65,7 +65,7 @@ impl PodScan {
 
 impl PodScans {
     /// Replaces the binding's scan, and keeps count.
-    fn replace(&mut self, name: &BindingName, scan: Option<PodScan>) {
+    fn set(&mut self, name: &BindingName, scan: Option<PodScan>) {
         let pods = scan.as_ref().map_or(0, PodScan::pods);
         let before = match scan {
             Some(scan) => self.by_binding.insert(name.clone(), scan),
@@ -82,7 +82,7 @@ impl PodScans {
         if scan.is_some_and(|scan| (&scan.uid, &scan.generation) == (&uid, &generation)) {
             return false;
         }
-        self.replace(name, Some(PodScan { uid, generation, soon: !known, found: None }));
+        self.set(name, Some(PodScan { uid, generation, soon: !known, found: None }));
         true
     }
 
@@ -166,7 +166,7 @@ impl UninjectedPodScanner {
     }
 
     fn remove(&self, name: &BindingName) {
-        self.scans.lock().replace(name, None);
+        self.scans.lock().set(name, None);
         self.count();
     }
 
