@@ -157,7 +157,7 @@ impl Store for Follower {
     /// A list simply lacks it.
     fn malformed(&mut self, metadata: &ObjectMeta) {
         if self.listed.is_none() {
-            self.delete(metadata);
+            Store::delete(self, metadata);
         }
     }
 }

@@ -349,7 +349,7 @@ fn an_annotation_is_no_proof_of_injection() {
     testbed.bind(&[]);
     let claims = json!({"metadata": {
         "labels": {INJECT_LABEL: "true"}, "annotations": {INJECTED_BY_ANNOTATION: "app=ManagedIdentity/orders"}}});
-    assert!(testbed.refusal(&claims).contains("but no ManagedIdentityBinding"));
+    assert!(testbed.refusal(&claims).contains("but no ready ManagedIdentityBinding"));
     testbed.bind(&[binding("app", &json!({}))]);
     let admitted = testbed.admitted(&claims);
     let by = &admitted["metadata"]["annotations"][INJECTED_BY_ANNOTATION];

@@ -38,6 +38,8 @@ fn a_new_issuer_is_accepted_once_stable_and_the_previous_credential_deleted_a_to
         wait_for("a check of the issuer", || (testbed.issuer_reads(&name) == look).then_some(()));
         assert_eq!(team.arm_writes(&name).len(), 0, "nothing is written while the issuer is uncertain");
         assert_eq!(testbed.kubernetes_writes(&name), Vec::<String>::new());
+        // The API server has answered; the controller has taken it in once it waits for the next check.
+        wait_for("the next check to be scheduled", || (clock.next_wake() == Some(EVERY)).then_some(()));
         clock.advance(EVERY);
     }
     let present = testbed.control_plane.issuer.clone();

@@ -20,7 +20,7 @@ fn a_gated_pod_survives_a_controller_restart_and_reports_what_it_waits_for() {
     let pod = team.gated_pod(&json!({}));
     let (kind, text) = team.wait_event(&pod, "Propagating");
     assert!(
-        kind == "Normal" && text.contains("ManagedIdentityBinding app works") && text.contains("allowing until"),
+        kind == "Normal" && text.contains("ManagedIdentityBinding app is ready") && text.contains("allowing until"),
         "{kind}: {text}"
     );
     assert_eq!(controller.stop(), Ok(()));

@@ -113,7 +113,7 @@ impl AzureMetrics {
             "Requests to Azure Resource Manager that had to wait",
             self.postponed.clone(),
         );
-        for operation in Operation::ALL {
+        for operation in Operation::ALL.into_iter().chain(Operation::OF_ROLES) {
             for status in Status::all() {
                 drop(self.requests.get_or_create(&RequestLabels { operation: operation.as_str(), status }));
             }

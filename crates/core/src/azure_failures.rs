@@ -366,6 +366,12 @@ static REFUSALS: &[Row] = {
             Text("an Azure Policy forbids it: an Azure administrator has to exempt the identity"),
         ),
         Row::new(Any, 403..=403, Envelope, Reason::Forbidden, Of(lacks_a_role)),
+        // A new identity's first credential may be written before its service principal exists.
+        Row::new(
+            Any, 400..=499, Codes::Any, Reason::AzureUnavailable,
+            Text("Azure has not finished creating the identity; retrying"),
+        )
+        .when(|refused| refused.says("ms graph resource not found")),
         Row::new(
             Any, 404..=404, Only(&["ResourceNotFound", "ParentResourceNotFound", "ResourceGroupNotFound", "NotFound"]),
             Reason::IdentityNotFound,
@@ -378,12 +384,6 @@ static REFUSALS: &[Row] = {
             Any, 400..=404, Only(&["SubscriptionNotFound", "InvalidSubscriptionId"]), Reason::SubscriptionNotFound,
             Text("Azure does not know the subscription: a cluster operator has to correct spec.existing.resourceID in a new ManagedIdentity, or the operator of Ensign has to correct --azure-cloud"),
         ),
-        // A new identity's first credential may be written before its service principal exists.
-        Row::new(
-            Any, 400..=499, Codes::Any, Reason::AzureUnavailable,
-            Text("Azure has not finished creating the identity; retrying"),
-        )
-        .when(|refused| refused.says("ms graph resource not found")),
         Row::new(
             Any, 400..=499, Codes::Any, Reason::RegionNotSupported,
             Text("federated identity credentials are not supported in the identity's region: a cluster operator has to name an identity in another region"),

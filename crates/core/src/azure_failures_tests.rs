@@ -63,6 +63,7 @@ fn every_known_refusal_has_its_reason() {
         (409, "ReadOnlyDisabledSubscription", "…", Reason::ResourceLocked),
         (429, "SubscriptionRequestsThrottled", "…", Reason::Throttled),
         (400, "BadRequest", "MS Graph resource not found", Reason::AzureUnavailable),
+        (404, "NotFound", "MS Graph resource not found", Reason::AzureUnavailable),
         (401, "", "<html>sign in</html>", Reason::CredentialUnavailable),
         (408, "RequestTimeout", "…", Reason::AzureUnavailable),
         (404, "NotFound", "The parent user-assigned identity doesn't exist.", Reason::IdentityNotFound),
