@@ -151,7 +151,7 @@ async fn config(fixture: &Fixture, clock: SharedClock, pending: &PendingRequests
             own_client_id: None,
             allowed_scopes: AllowedScopes::default(),
             roles: None,
-            settle: Duration::ZERO,
+            propagation_delay: Duration::ZERO,
         },
         resync: Duration::from_secs(900),
         azure_limits: RateLimits::PUBLISHED,

@@ -169,7 +169,7 @@ impl Replica {
                 own_client_id: None,
                 allowed_scopes: AllowedScopes::default(),
                 roles: Some(RolePolicy::default()),
-                settle: Duration::ZERO,
+                propagation_delay: Duration::ZERO,
             },
             resync: RESYNC,
             azure_limits: RateLimits::PUBLISHED,

@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
                     issuer_refusal: None,
                     tenant_id: Some(info.tenant_id.clone()),
                     own_client_id: None,
-                    settle: Duration::ZERO,
+                    propagation_delay: Duration::ZERO,
                     roles: None,
                     allowed_scopes: AllowedScopes::default(),
                 },

@@ -141,8 +141,8 @@ impl AzureMetrics {
     /// Counts a request, or several that go out together, that has to wait.
     pub fn postponed(&self, refusal: &Deferral) {
         let cause = match refusal {
-            Deferral::Paced { .. } => Cause::Limit,
-            Deferral::Held { .. } => Cause::Pause,
+            Deferral::RateLimited { .. } => Cause::Limit,
+            Deferral::Paused { .. } => Cause::Pause,
         };
         self.postponed.get_or_create(&PostponedLabels { cause }).inc();
     }
@@ -174,7 +174,7 @@ mod tests {
         metrics.answered(Operation::ReadIdentity, &Ok(()));
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::Deadline(Duration::ZERO)));
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::OutOfScope));
-        let paced = Deferral::Paced { wait: Duration::ZERO };
+        let paced = Deferral::RateLimited { wait: Duration::ZERO };
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::NotSent(paced)));
         let text = registry.text().unwrap();
         assert_eq!(lines(&registry), before, "no answer makes a new series: {text}");

@@ -14,7 +14,7 @@ use super::error::ArmErrorCause;
 use ensign_api::ArmId;
 use ensign_core::azure_failures::throttled_scope;
 use ensign_core::failure::Failure;
-use ensign_core::scheduling::rate_limiter::{Deferral, Pacer, RateLimits, RequestKind, Scope};
+use ensign_core::scheduling::rate_limiter::{Deferral, RateLimits, RequestKind, RequestScheduler, Scope};
 use ensign_runtime::clock::SharedClock;
 
 /// The pause when Azure asks for one without a duration.
@@ -25,7 +25,7 @@ const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 pub struct RateLimiter(Arc<Inner>);
 
 struct Inner {
-    pacer: Mutex<Pacer>,
+    scheduler: Mutex<RequestScheduler>,
     clock: SharedClock,
     origin: Instant,
 }
@@ -34,24 +34,24 @@ impl RateLimiter {
     /// A limiter before the first request.
     pub fn new(limits: RateLimits, clock: SharedClock) -> Self {
         let origin = clock.monotonic();
-        Self(Arc::new(Inner { pacer: Mutex::new(Pacer::new(limits)), clock, origin }))
+        Self(Arc::new(Inner { scheduler: Mutex::new(RequestScheduler::new(limits)), clock, origin }))
     }
 
     /// How many of the wanted requests of a kind may be sent for an identity now, at least one. Uses up nothing.
     pub fn room(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<usize, Deferral> {
         let count = u32::try_from(wanted).unwrap_or(u32::MAX);
-        let room = self.0.pacer.lock().room(id, kind, count, self.now())?;
+        let room = self.0.scheduler.lock().room(id, kind, count, self.now())?;
         Ok(usize::try_from(room).unwrap_or(wanted).min(wanted))
     }
 
     /// Whether all of the wanted requests of a kind may be sent for an identity now. Uses up nothing.
     pub fn all(&self, id: &ArmId, kind: RequestKind, wanted: usize) -> Result<(), Deferral> {
-        self.0.pacer.lock().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
+        self.0.scheduler.lock().all(id, kind, u32::try_from(wanted).unwrap_or(u32::MAX), self.now())
     }
 
     /// Sends nothing for the identity during this pause after a failure.
     pub fn hold(&self, id: &ArmId, pause: Duration, failure: &Failure) {
-        self.0.pacer.lock().hold(id, self.now() + pause, failure.reason, &failure.message);
+        self.0.scheduler.lock().hold(id, self.now() + pause, failure.reason, &failure.message);
     }
 
     /// Sends a request, or a page of a list, if it is allowed now, and takes note if Azure throttles it.
@@ -61,11 +61,11 @@ impl RateLimiter {
         (kind, page): (RequestKind, u32),
         request: impl Future<Output = Result<T, ArmErrorCause>>,
     ) -> Result<T, NoResponse> {
-        self.0.pacer.lock().ask(id, kind, page, self.now()).map_err(NoResponse::NotSent)?;
+        self.0.scheduler.lock().ask(id, kind, page, self.now()).map_err(NoResponse::NotSent)?;
         request.await.map_err(|cause| {
             if let Some((scope, pause)) = throttled(&cause) {
                 let until = self.now() + pause.unwrap_or(DEFAULT_PAUSE);
-                self.0.pacer.lock().throttled(id, kind, scope, until);
+                self.0.scheduler.lock().throttled(id, kind, scope, until);
             }
             NoResponse::Failed(cause)
         })

@@ -180,8 +180,8 @@ pub fn judge(operation: Operation, id: &ArmId, cause: &ArmErrorCause, own_client
         ArmErrorCause::Transport(_) | ArmErrorCause::Deadline(_) => {
             (Reason::AzureUnavailable, format!("{doing} {id}: Azure can't be reached; retrying"), None)
         }
-        ArmErrorCause::NotSent(Deferral::Held { wait, reason, message }) => (*reason, message.clone(), Some(*wait)),
-        ArmErrorCause::NotSent(Deferral::Paced { wait }) => {
+        ArmErrorCause::NotSent(Deferral::Paused { wait, reason, message }) => (*reason, message.clone(), Some(*wait)),
+        ArmErrorCause::NotSent(Deferral::RateLimited { wait }) => {
             (Reason::Throttled, format!("{doing} {id}: waiting for Azure rate-limit budget"), Some(*wait))
         }
     };
@@ -382,7 +382,7 @@ static REFUSALS: &[Row] = {
         // It may be disabled, or belong to another tenant or cloud: nothing in it is known to be deleted.
         Row::new(
             Any, 400..=404, Only(&["SubscriptionNotFound", "InvalidSubscriptionId"]), Reason::SubscriptionNotFound,
-            Text("Azure does not know the subscription: a cluster operator has to correct spec.existing.resourceID in a new ManagedIdentity, or the operator of Ensign has to correct --azure-cloud"),
+            Text("Azure does not know the subscription: a cluster operator has to correct spec.existing.resourceID in a new ManagedIdentity, or an administrator of Ensign has to correct --azure-cloud"),
         ),
         Row::new(
             Any, 400..=499, Codes::Any, Reason::RegionNotSupported,

@@ -92,7 +92,7 @@ pub struct Object<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityPlan {
     /// The write, if one is needed.
-    pub step: Option<IdentityWrite>,
+    pub write: Option<IdentityWrite>,
     /// Why the identity can't be used, now or at all.
     pub blocker: Option<Verdict>,
 }
@@ -114,7 +114,7 @@ impl Object<'_> {
     pub fn create(&self) -> IdentityPlan {
         let message = format!("{} is about to be created in Azure", self.id);
         IdentityPlan {
-            step: Some(IdentityWrite::Create(self.desired(&BTreeMap::new()))),
+            write: Some(IdentityWrite::Create(self.desired(&BTreeMap::new()))),
             blocker: Some(Verdict::unknown(Reason::Provisioning, message)),
         }
     }
@@ -127,14 +127,14 @@ impl Object<'_> {
         let ours = holder == Holder::ThisObject || (holder == Holder::Untagged && recorded);
         let takes_over = self.spec.if_exists == IfExists::Adopt && holder != Holder::OtherCluster;
         if !ours && !takes_over {
-            return IdentityPlan { step: None, blocker: Some(self.exists(holder)) };
+            return IdentityPlan { write: None, blocker: Some(self.exists(holder)) };
         }
         if !same_location(&found.location, &self.spec.location) {
             let message = format!(
                 "{} is in region {}, but spec.provision.location is {}: an identity can't be moved. A cluster operator has to set its region in a new ManagedIdentity, or delete it in Azure so that Ensign recreates it",
                 self.id, found.location, self.spec.location
             );
-            return IdentityPlan { step: None, blocker: Some(Verdict::bad(Reason::LocationMismatch, message)) };
+            return IdentityPlan { write: None, blocker: Some(Verdict::bad(Reason::LocationMismatch, message)) };
         }
         let desired = self.desired(&found.tags);
         let isolation = desired.isolation_scope.as_str();
@@ -144,7 +144,7 @@ impl Object<'_> {
             let message = format!("{} is about to be adopted, because spec.provision.ifExists is Adopt", self.id);
             Verdict::unknown(Reason::Provisioning, message)
         });
-        IdentityPlan { step: differs.then_some(IdentityWrite::Update(desired)), blocker: pending_adoption }
+        IdentityPlan { write: differs.then_some(IdentityWrite::Update(desired)), blocker: pending_adoption }
     }
 
     /// The write once the object is being deleted and nothing of ours is left under the identity; `None` unless the identity

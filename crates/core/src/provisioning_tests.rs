@@ -70,13 +70,13 @@ impl Case {
 
     fn rejected(&self) -> Reason {
         let plan = self.plan();
-        assert_eq!(plan.step, None, "a rejected identity is not written");
+        assert_eq!(plan.write, None, "a rejected identity is not written");
         plan.blocker.expect("a blocker").reason
     }
 
     /// The identity after the write, and the next plan.
     fn written(mut self) -> (Self, IdentityPlan) {
-        if let Some(IdentityWrite::Create(desired) | IdentityWrite::Update(desired)) = self.plan().step {
+        if let Some(IdentityWrite::Create(desired) | IdentityWrite::Update(desired)) = self.plan().write {
             self.found.tags = desired.tags;
             self.found.isolation_scope = Some(desired.isolation_scope.as_str().to_owned());
         }
@@ -89,7 +89,7 @@ impl Case {
 fn a_created_identity_is_recognised_as_the_objects_from_the_start() {
     let mut case = Case::new(&json!({"isolationScope": "Regional"}));
     let create = |object: &Object<'_>| object.create();
-    let Some(IdentityWrite::Create(desired)) = case.with(create).step else { panic!("a creation") };
+    let Some(IdentityWrite::Create(desired)) = case.with(create).write else { panic!("a creation") };
     assert_eq!(desired.location, "West Europe");
     assert_eq!(desired.isolation_scope, IsolationScope::Regional);
     case.found.tags = desired.tags;
@@ -120,7 +120,7 @@ fn an_adopted_identity_is_tagged_before_it_is_used() {
         let case = Case::new(&json!({"ifExists": "Adopt"})).tagged(tags);
         let plan = case.plan();
         assert_eq!(plan.blocker.map(|verdict| verdict.reason), Some(Reason::Provisioning));
-        assert!(matches!(plan.step, Some(IdentityWrite::Update(_))));
+        assert!(matches!(plan.write, Some(IdentityWrite::Update(_))));
         let (case, after) = case.written();
         assert_eq!(after, IdentityPlan::default());
         assert_eq!(case.with(|object| object.holder(&case.found.tags)), Holder::ThisObject);
@@ -144,7 +144,7 @@ fn drifted_tags_are_corrected_and_tags_of_others_are_kept() {
     case.found.tags.insert("cost-center".into(), "7".into());
     let plan = case.plan();
     assert_eq!(plan.blocker, None, "it can be used in the meantime");
-    let Some(IdentityWrite::Update(desired)) = plan.step else { panic!("an update") };
+    let Some(IdentityWrite::Update(desired)) = plan.write else { panic!("an update") };
     let tag = |name: &str| desired.tags.get(name).map(String::as_str);
     assert_eq!((tag("team"), tag("Team"), tag("tier")), (Some("shop"), None, Some("1")));
     assert_eq!(tag("cost-center"), Some("7"));
@@ -155,10 +155,10 @@ fn drifted_tags_are_corrected_and_tags_of_others_are_kept() {
 fn removed_ownership_tags_are_restored_only_if_azure_once_confirmed_the_identity() {
     let mut case = Case::new(&json!({})).tagged(&[("team", "shop")]);
     case.recorded = Some("PRINCIPAL");
-    assert!(matches!(case.plan(), IdentityPlan { step: Some(IdentityWrite::Update(_)), blocker: None }));
+    assert!(matches!(case.plan(), IdentityPlan { write: Some(IdentityWrite::Update(_)), blocker: None }));
     case.found.tags.insert(CLUSTER_TAG.into(), "one".into());
     assert!(
-        matches!(case.plan(), IdentityPlan { step: Some(IdentityWrite::Update(_)), blocker: None }),
+        matches!(case.plan(), IdentityPlan { write: Some(IdentityWrite::Update(_)), blocker: None }),
         "also if only one is missing"
     );
     case.found.tags.remove(CLUSTER_TAG);
@@ -218,7 +218,7 @@ proptest! {
         let ours = cluster.as_deref() == Some("one") && uid.as_deref() == Some(UID);
         let foreign = cluster.as_deref().is_some_and(|cluster| cluster != "one");
         let may = ours || (adopts && !foreign);
-        prop_assert_eq!(case.plan().step.is_some(), may, "the team tag is missing, so there is something to write");
+        prop_assert_eq!(case.plan().write.is_some(), may, "the team tag is missing, so there is something to write");
         prop_assert_eq!(case.with(|object| object.reclaim(&case.found)).is_some(), ours);
         if may {
             prop_assert_eq!(case.written().1, IdentityPlan::default(), "one write is enough");

@@ -184,7 +184,7 @@ impl Ensign {
                         own_client_id: Some(OWN_CLIENT_ID.to_owned()),
                         allowed_scopes: AllowedScopes::default(),
                         roles: Some(RolePolicy::default()),
-                        settle: SETTLE,
+                        propagation_delay: SETTLE,
                     },
                     resync: Duration::from_secs(900),
                     azure_limits: RateLimits::PUBLISHED,

@@ -58,7 +58,7 @@ impl GatingTestbed {
         let options = ReplicaOptions {
             clock: self.clock.clone(),
             pods: Some(PodSettings { excluded: BTreeSet::new() }),
-            settle: SETTLE,
+            propagation_delay: SETTLE,
             webhook,
             injection,
             ..ReplicaOptions::default()

@@ -45,7 +45,7 @@ pub struct ReplicaOptions {
     /// Whether it handles gated and uninjected pods.
     pub pods: Option<PodSettings>,
     /// The propagation delay of credentials.
-    pub settle: Duration,
+    pub propagation_delay: Duration,
     /// The webhook that it registers.
     pub webhook: Option<WebhookTarget>,
     pub metrics: ControllerMetrics,
@@ -64,7 +64,7 @@ impl Default for ReplicaOptions {
             allowed_scopes: AllowedScopes::default(),
             roles: None,
             pods: None,
-            settle: Duration::ZERO,
+            propagation_delay: Duration::ZERO,
             webhook: None,
             metrics: ControllerMetrics::default(),
         }
@@ -143,7 +143,7 @@ impl Replica {
                         own_client_id: None,
                         allowed_scopes: options.allowed_scopes.clone(),
                         roles: options.roles.clone(),
-                        settle: options.settle,
+                        propagation_delay: options.propagation_delay,
                     },
                     resync: Duration::from_secs(900),
                     azure_limits: RateLimits::PUBLISHED,

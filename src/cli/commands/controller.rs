@@ -218,7 +218,7 @@ async fn configure(
             tenant_id,
             own_client_id: own.client_id,
             allowed_scopes: scopes,
-            settle: args.propagation.delay(),
+            propagation_delay: args.propagation.delay(),
             roles: args.roles.policy(),
         },
         resync: args.drift_check_interval.get(),

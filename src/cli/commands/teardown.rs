@@ -147,7 +147,7 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
             issuer_refusal: None,
             tenant_id,
             own_client_id: own.client_id,
-            settle: Duration::ZERO,
+            propagation_delay: Duration::ZERO,
             // Role assignments are kept; the report lists them.
             roles: None,
             allowed_scopes: scopes,

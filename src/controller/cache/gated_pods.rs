@@ -18,7 +18,7 @@ use crate::metrics::ControllerMetrics;
 use ensign_api::conditions::Reason;
 use ensign_api::keys::{GATED_LABEL, INJECTED_BY_ANNOTATION};
 use ensign_core::events::Event;
-use ensign_core::pods::gate::claims;
+use ensign_core::pods::gate::injected_bindings;
 use ensign_runtime::reflector::{Incremental, LogContext, NamedStore, Reflector};
 
 /// The gated pods.
@@ -47,7 +47,8 @@ impl GatedPods {
     pub(crate) fn seen(&self, pod: &ObjectMeta) -> Option<Key> {
         let name = PodName::from(pod);
         let injected_by = pod.annotations.as_ref().and_then(|annotations| annotations.get(INJECTED_BY_ANNOTATION));
-        let bindings = claims(injected_by.map_or("", String::as_str)).map(|claim| claim.binding.to_owned()).collect();
+        let bindings =
+            injected_bindings(injected_by.map_or("", String::as_str)).map(|claim| claim.binding.to_owned()).collect();
         let ungated = self.change(&name, |pods| {
             let known = pods.entry(name.clone()).or_default();
             if known.uid != pod.uid {

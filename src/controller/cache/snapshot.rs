@@ -81,10 +81,14 @@ impl CacheView {
 
     /// The same, as if every object had been marked for deletion at this time.
     pub(crate) fn marked_for_deletion(mut self, now: Timestamp) -> Self {
-        self.identities =
-            self.identities.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+        self.identities = self
+            .identities
+            .iter()
+            .map(|object| Arc::new(teardown::marked_for_deletion(object.as_ref(), now)))
+            .collect();
         for (_, bindings) in self.namespaces.values_mut() {
-            *bindings = bindings.iter().map(|object| Arc::new(teardown::leaving(object.as_ref(), now))).collect();
+            *bindings =
+                bindings.iter().map(|object| Arc::new(teardown::marked_for_deletion(object.as_ref(), now))).collect();
         }
         self
     }

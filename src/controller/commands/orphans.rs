@@ -14,7 +14,7 @@ use crate::writers::azure::{AzureWriter, WriteError};
 use ensign_api::{ArmId, ManagedIdentityBinding};
 use ensign_azure::{ArmClient, ArmError, RateLimiter};
 use ensign_core::acceptance::scopes::AzureScope;
-use ensign_core::assess::PlannedStep;
+use ensign_core::assess::PlannedCredentialWrite;
 use ensign_core::commands::orphans::{Orphan, Present, of_cluster};
 use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::scheduling::rate_limiter::RateLimits;
@@ -83,7 +83,8 @@ impl OrphanSearch {
         let Some(credential) = ours.into_iter().find(|credential| credential.name == orphan.name).cloned() else {
             return Ok(());
         };
-        let planned = PlannedStep { step: CredentialWrite::Delete { credential, after: None }, cause: None };
+        let planned =
+            PlannedCredentialWrite { write: CredentialWrite::Delete { credential, after: None }, cause: None };
         let writer = AzureWriter {
             arm: self.arm.clone(),
             gate: self.gate.clone(),

@@ -7,7 +7,7 @@ use super::preconditions;
 use crate::error::ReconcileError;
 use crate::writers::azure_plan::carry_out;
 use ensign_api::ArmId;
-use ensign_core::assess::{Assessment, PlannedStep};
+use ensign_core::assess::{Assessment, PlannedCredentialWrite};
 use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 
@@ -17,13 +17,13 @@ impl Pass<'_> {
         if self.identity_outcome.is_some() {
             return Ok(());
         }
-        let Some(id) = self.view.id.clone().filter(|_| !self.plan.steps.is_empty()) else {
+        let Some(id) = self.view.id.clone().filter(|_| !self.plan.credential_writes.is_empty()) else {
             return self.require_finalizers().await;
         };
-        if !self.confirms(|plan| &plan.steps).await {
+        if !self.confirms(|plan| &plan.credential_writes).await {
             return Ok(());
         }
-        let planned = self.plan.steps.clone();
+        let planned = self.plan.credential_writes.clone();
         let due = self.due(&id, &planned);
         if due.is_empty() {
             self.reassess();
@@ -35,7 +35,7 @@ impl Pass<'_> {
         let waiting = self.carry_out_credential_writes(&id, due, &planned[due.len()..]).await?;
         if waiting {
             // There is rate-limit budget again, but the preconditions of the other writes have to be read first.
-            self.observed.postponed = Some(Deferral::Paced { wait: Duration::ZERO });
+            self.observed.postponed = Some(Deferral::RateLimited { wait: Duration::ZERO });
         }
         self.reassess();
         Ok(())
@@ -45,8 +45,8 @@ impl Pass<'_> {
     async fn carry_out_credential_writes(
         &mut self,
         id: &ArmId,
-        due: &[PlannedStep],
-        others: &[PlannedStep],
+        due: &[PlannedCredentialWrite],
+        others: &[PlannedCredentialWrite],
     ) -> Result<bool, ReconcileError> {
         let Some(Ok(mut existing)) = self.observed.credentials.clone() else { return Ok(false) };
         let context = self.context;
@@ -57,8 +57,8 @@ impl Pass<'_> {
         }
         self.observed.credentials = Some(Ok(existing));
         let is_put = |name: &&String| {
-            let mut puts = due.iter().filter(|planned| matches!(planned.step, CredentialWrite::Put { .. }));
-            puts.any(|planned| planned.step.name() == **name)
+            let mut puts = due.iter().filter(|planned| matches!(planned.write, CredentialWrite::Put { .. }));
+            puts.any(|planned| planned.write.name() == **name)
         };
         self.observed.written.extend(progress.written.iter().filter(is_put).cloned());
         self.observed.write_failures.extend(progress.failures);
@@ -77,13 +77,13 @@ impl Pass<'_> {
     }
 
     /// The writes that may be sent now; why the others are deferred is recorded.
-    fn due<'a>(&mut self, id: &ArmId, writes: &'a [PlannedStep]) -> &'a [PlannedStep] {
+    fn due<'a>(&mut self, id: &ArmId, writes: &'a [PlannedCredentialWrite]) -> &'a [PlannedCredentialWrite] {
         match self.context.rate_limiter.room(id, RequestKind::Write, writes.len()) {
             Ok(room) => &writes[..room],
             Err(deferral) => {
                 self.context.metrics.azure.postponed(&deferral);
                 if let Some(failure) = deferral.failure() {
-                    let names = writes.iter().map(|planned| planned.step.name().to_owned());
+                    let names = writes.iter().map(|planned| planned.write.name().to_owned());
                     self.observed.write_failures.extend(names.map(|name| (name, failure.clone())));
                 }
                 self.observed.postponed = Some(deferral);
@@ -93,7 +93,7 @@ impl Pass<'_> {
     }
 
     /// Reads the preconditions of the writes from the API server: no write to Azure relies on the cache alone.
-    pub(super) async fn require_fresh_cache(&self, writes: &[PlannedStep]) -> Result<(), ReconcileError> {
+    pub(super) async fn require_fresh_cache(&self, writes: &[PlannedCredentialWrite]) -> Result<(), ReconcileError> {
         if preconditions::is_fresh(self.context.writer.client(), &self.view, writes).await? {
             return Ok(());
         }

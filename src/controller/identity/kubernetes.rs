@@ -4,7 +4,7 @@ use super::pass::Pass;
 use super::service_accounts;
 use crate::error::ReconcileError;
 use crate::writers::kubernetes::Writable;
-use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityStatus};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding, ManagedIdentityStatus, NamespacedName};
 use ensign_core::assess::Finalizer;
 
 impl Pass<'_> {
@@ -55,7 +55,8 @@ impl Pass<'_> {
             let Some((desired, binding)) = outcome.annotations.as_ref().zip(binding) else { continue };
             let account = &binding.spec.service_account_name;
             let done = service_accounts::annotate(&self.context.writer, &outcome.namespace, account, desired).await?;
-            self.observed.annotated.insert((outcome.namespace.clone(), outcome.name.clone()), done);
+            let name = NamespacedName::new(&outcome.namespace, &outcome.name);
+            self.observed.annotated.insert(name, done);
         }
         if !self.observed.annotated.is_empty() {
             self.reassess();

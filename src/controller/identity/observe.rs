@@ -9,7 +9,7 @@ impl Pass<'_> {
         self.observed.upstream_webhook = self.context.upstream.borrow().present();
         self.observe_azure().await;
         if let Some(scanner) = &self.context.uninjected {
-            self.observed.missed = scanner.observed(&self.view.snapshot());
+            self.observed.uninjected_pods = scanner.observed(&self.view.snapshot());
         }
         self.reassess();
     }

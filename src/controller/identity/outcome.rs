@@ -15,16 +15,16 @@ const NEXT_WRITES: Duration = Duration::from_millis(200);
 pub(super) fn of_pass(id: Option<&ArmId>, plan: &Assessment, observed: &Observed) -> ReconcileOutcome {
     match (&observed.postponed, observed.decisive_failure()) {
         // The failure belongs to an earlier request, which caused the pause.
-        (Some(Deferral::Held { wait, .. }), _) => return ReconcileOutcome::Paused(*wait),
+        (Some(Deferral::Paused { wait, .. }), _) => return ReconcileOutcome::Paused(*wait),
         (_, Some(failure)) => return ReconcileOutcome::AzureFailed(failure.clone()),
-        (Some(Deferral::Paced { wait }), None) => return ReconcileOutcome::RateLimited(*wait),
+        (Some(Deferral::RateLimited { wait }), None) => return ReconcileOutcome::RateLimited(*wait),
         (None, None) => {}
     }
-    if plan.identity_step.is_some() {
+    if plan.identity_write.is_some() {
         // The last credential was deleted; the identity itself is next.
         return ReconcileOutcome::RateLimited(NEXT_WRITES);
     }
-    if !(plan.steps.is_empty() && plan.role_steps.is_empty()) {
+    if !(plan.credential_writes.is_empty() && plan.role_writes.is_empty()) {
         // Something changed meanwhile, or Azure stored something other than what was sent.
         return ReconcileOutcome::Behind;
     }
@@ -33,12 +33,12 @@ pub(super) fn of_pass(id: Option<&ArmId>, plan: &Assessment, observed: &Observed
 
 /// How a reconcile ended that wrote the identity itself, or tried to.
 pub(super) fn of_identity_write(plan: &Assessment, observed: &Observed) -> ReconcileOutcome {
-    match (&observed.postponed, &observed.identity_write) {
-        (Some(Deferral::Held { wait, .. }), _) => ReconcileOutcome::Paused(*wait),
+    match (&observed.postponed, &observed.identity_write_failure) {
+        (Some(Deferral::Paused { wait, .. }), _) => ReconcileOutcome::Paused(*wait),
         (_, Some(failure)) => ReconcileOutcome::AzureFailed(failure.clone()),
-        (Some(Deferral::Paced { wait }), None) => ReconcileOutcome::RateLimited(*wait),
+        (Some(Deferral::RateLimited { wait }), None) => ReconcileOutcome::RateLimited(*wait),
         // Azure stored something other than what was sent.
-        (None, None) if plan.identity_step.is_some() => ReconcileOutcome::Behind,
+        (None, None) if plan.identity_write.is_some() => ReconcileOutcome::Behind,
         (None, None) => ReconcileOutcome::RateLimited(NEXT_WRITES),
     }
 }

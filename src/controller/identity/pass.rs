@@ -68,7 +68,7 @@ impl<'a> Pass<'a> {
 
     /// How the reconcile ended, for the work queue.
     pub(super) fn outcome(self, key: &Key) -> ReconcileOutcome {
-        if let Some(rejection) = &self.observed.not_made {
+        if let Some(rejection) = &self.observed.creation_rejection {
             tracing::warn!(%key, rejection, "cannot create a ManagedIdentity for a binding on a class; retrying");
             return ReconcileOutcome::Retry;
         }

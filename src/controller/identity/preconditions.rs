@@ -13,26 +13,33 @@ use crate::cache::snapshot::CacheView;
 use crate::kube_request::{KubeError, within_deadline};
 use ensign_api::{ClaimRef, ManagedIdentity, ManagedIdentityBinding, ManagedIdentityClass};
 use ensign_core::acceptance::claims;
-use ensign_core::assess::PlannedStep;
+use ensign_core::assess::PlannedCredentialWrite;
 use ensign_core::credentials::names::Subject;
 use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::provisioning::IdentityWrite;
 
 /// Whether the cache agrees with the API server on everything that the writes depend on.
-pub(crate) async fn is_fresh(client: &Client, view: &CacheView, steps: &[PlannedStep]) -> Result<bool, KubeError> {
+pub(crate) async fn is_fresh(
+    client: &Client,
+    view: &CacheView,
+    writes: &[PlannedCredentialWrite],
+) -> Result<bool, KubeError> {
     let Some(owner) = view.owner() else { return Ok(false) };
     if !same_identity(client, owner).await? {
         return Ok(false);
     }
-    for namespace in
-        steps.iter().filter_map(|step| step.cause.as_ref()).map(|cause| &cause.namespace).collect::<BTreeSet<_>>()
+    for namespace in writes
+        .iter()
+        .filter_map(|planned| planned.cause.as_ref())
+        .map(|cause| &cause.namespace)
+        .collect::<BTreeSet<_>>()
     {
         if !same_namespace(client, view, namespace).await? {
             return Ok(false);
         }
     }
-    for step in steps {
-        let fresh = match (&step.step, &step.cause) {
+    for planned in writes {
+        let fresh = match (&planned.write, &planned.cause) {
             (CredentialWrite::Put { .. }, Some(cause)) => {
                 same_binding(client, view, &cause.namespace, &cause.binding).await?
                     && same_class_of(client, view, &cause.namespace, &cause.binding).await?
@@ -61,12 +68,12 @@ pub(crate) async fn is_missing(client: &Client, name: &str) -> Result<bool, Kube
 pub(crate) async fn may_write_identity(
     client: &Client,
     owner: &ManagedIdentity,
-    step: &IdentityWrite,
+    write: &IdentityWrite,
 ) -> Result<bool, KubeError> {
     if !same_identity(client, owner).await? {
         return Ok(false);
     }
-    match (&owner.spec.claim_ref, step) {
+    match (&owner.spec.claim_ref, write) {
         // A deletion does not depend on the binding.
         (None, _) | (_, IdentityWrite::Delete) => Ok(true),
         (Some(claim), _) => Ok(claimant(client, claim).await?.is_some()),

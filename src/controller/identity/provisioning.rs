@@ -17,9 +17,9 @@ use ensign_core::scheduling::rate_limiter::RequestKind;
 impl Pass<'_> {
     /// Writes the identity itself if the plan says so. What is under it is left to the next reconcile.
     pub(super) async fn write_identity(&mut self) -> Result<(), ReconcileError> {
-        let (Some(write), Some((id, owner))) = (self.plan.identity_step.clone(), self.owned()) else { return Ok(()) };
+        let (Some(write), Some((id, owner))) = (self.plan.identity_write.clone(), self.owned()) else { return Ok(()) };
         if let Err(deferral) = self.context.rate_limiter.room(&id, RequestKind::Write, 1) {
-            self.observed.identity_write = deferral.failure();
+            self.observed.identity_write_failure = deferral.failure();
             self.observed.postponed = Some(deferral);
         } else {
             if !preconditions::may_write_identity(self.context.writer.client(), &owner, &write).await? {
@@ -37,7 +37,7 @@ impl Pass<'_> {
                 }
                 Ok(None) => self.observed.identity = Some(Err(deleted(&id))),
                 Err(WriteError::Azure(error)) => {
-                    self.observed.identity_write = self.context.failure(&error, &mut self.observed);
+                    self.observed.identity_write_failure = self.context.failure(&error, &mut self.observed);
                 }
                 Err(WriteError::Refused(source)) => {
                     return Err(ReconcileError::NotLeading { act: format!("writing {id}"), source });
@@ -52,19 +52,19 @@ impl Pass<'_> {
     /// Creates the objects of bindings on classes. If the API server rejects one, a condition reports it.
     pub(super) async fn create_dedicated_identities(&mut self) -> Result<(), ReconcileError> {
         let writer = &self.context.writer;
-        for desired in &self.plan.wanted {
+        for desired in &self.plan.identities_to_create {
             if !preconditions::may_create(writer.client(), &self.view, desired).await? {
                 return Err(ReconcileError::behind(format!("creating ManagedIdentity {}", desired.name_any())));
             }
             match writer.create_identity(desired).await {
                 Err(error) if error.rejection().is_some() => {
-                    self.observed.not_made = error.rejection().map(str::to_owned);
+                    self.observed.creation_rejection = error.rejection().map(str::to_owned);
                     break;
                 }
                 result => result?,
             }
         }
-        if self.observed.not_made.is_some() {
+        if self.observed.creation_rejection.is_some() {
             self.reassess();
         }
         Ok(())

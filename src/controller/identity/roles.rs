@@ -9,7 +9,7 @@ use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, CredentialOrigin, ManagedIdentity};
 use ensign_core::assess::role_inputs;
 use ensign_core::failure::Failure;
-use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleStep};
+use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleWrite};
 use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 
 impl Pass<'_> {
@@ -97,17 +97,17 @@ impl Pass<'_> {
     pub(super) async fn write_roles(&mut self) -> Result<(), ReconcileError> {
         let Some(owned) = self.owned() else { return Ok(()) };
         let id = owned.0.clone();
-        if self.plan.role_steps.is_empty() || self.plan.identity_step.is_some() {
+        if self.plan.role_writes.is_empty() || self.plan.identity_write.is_some() {
             return Ok(());
         }
         let confirmed = self.confirm_definitions(&id).await;
-        if confirmed == 0 || matches!(self.observed.postponed, Some(Deferral::Held { .. })) {
+        if confirmed == 0 || matches!(self.observed.postponed, Some(Deferral::Paused { .. })) {
             return Ok(());
         }
-        if !self.confirms(|plan| &plan.role_steps).await {
+        if !self.confirms(|plan| &plan.role_writes).await {
             return Ok(());
         }
-        let planned = self.plan.role_steps.clone();
+        let planned = self.plan.role_writes.clone();
         let due = match self.context.rate_limiter.room(&id, RequestKind::Write, planned.len()) {
             Ok(room) => &planned[..room.min(confirmed)],
             Err(deferral) => {
@@ -121,7 +121,7 @@ impl Pass<'_> {
         self.carry_out_role_writes(&owned, due).await?;
         let deferred = self.observed.postponed.is_some() || !self.observed.roles.write_failures.is_empty();
         if due.len() < planned.len() && !deferred {
-            self.observed.postponed = Some(Deferral::Paced { wait: Duration::ZERO });
+            self.observed.postponed = Some(Deferral::RateLimited { wait: Duration::ZERO });
         }
         self.reassess();
         Ok(())
@@ -131,8 +131,8 @@ impl Pass<'_> {
     /// that covers.
     async fn confirm_definitions(&mut self, id: &ArmId) -> usize {
         let mut confirmed = 0;
-        for step in self.plan.role_steps.clone() {
-            if let RoleStep::Put { lookup, .. } = step
+        for write in self.plan.role_writes.clone() {
+            if let RoleWrite::Put { lookup, .. } = write
                 && !self.look_up(id, lookup).await
             {
                 break;
@@ -145,7 +145,7 @@ impl Pass<'_> {
     async fn carry_out_role_writes(
         &mut self,
         owned: &(ArmId, ManagedIdentity),
-        due: &[RoleStep],
+        due: &[RoleWrite],
     ) -> Result<(), ReconcileError> {
         let mut observed = self.observed.roles.clone();
         let context = self.context;

@@ -22,7 +22,7 @@ use crate::metrics::{ControllerMetrics, UngateReason};
 use crate::writers::kubernetes::KubeWriter;
 use ensign_api::ManagedIdentityBinding;
 use ensign_api::keys::{GATED_LABEL, IDENTITY_GATE, INJECTED_BY_ANNOTATION};
-use ensign_core::pods::gate::{self, Lifting, claims};
+use ensign_core::pods::gate::{self, GateDecision, injected_bindings};
 use ensign_runtime::kube_pages::Pages;
 
 /// Objects in a page of a list.
@@ -67,10 +67,10 @@ impl GatedPodReconciler {
         self.gated.seen(live.meta());
         let injected_by = live.annotations().get(INJECTED_BY_ANNOTATION).map(String::as_str);
         match self.decide(&name.namespace, injected_by).await? {
-            Lifting::Lift { notes } => {
-                let outcome = if notes.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
+            GateDecision::Remove { events } => {
+                let outcome = if events.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
                 // Published first: once the gate is removed, the pod is not reconciled again.
-                for event in self.gated.unpublished(name, notes) {
+                for event in self.gated.unpublished(name, events) {
                     self.writer.publish(&live, &event, "Ungate").await;
                 }
                 self.writer.remove_gate(&live, gate).await?;
@@ -78,8 +78,8 @@ impl GatedPodReconciler {
                 self.gated.remove(name);
                 Ok(ReconcileOutcome::Nothing)
             }
-            Lifting::Wait { notes } => {
-                for event in self.gated.unpublished(name, notes) {
+            GateDecision::Wait { events } => {
+                for event in self.gated.unpublished(name, events) {
                     self.writer.publish(&live, &event, "Gate").await;
                 }
                 // A change of a binding queues the pod as well; the drift check is a fallback.
@@ -88,24 +88,24 @@ impl GatedPodReconciler {
         }
     }
 
-    async fn decide(&self, namespace: &str, injected_by: Option<&str>) -> Result<Lifting, ReconcileError> {
+    async fn decide(&self, namespace: &str, injected_by: Option<&str>) -> Result<GateDecision, ReconcileError> {
         let cached = {
             let objects = self.cache.read();
             let find = |name: &str| objects.binding(namespace, name).map(AsRef::as_ref);
-            gate::lifting(injected_by, find)
+            gate::decide(injected_by, find)
         };
-        if cached.is_earned() || matches!(cached, Lifting::Wait { .. }) {
+        if cached.is_identity_ready() || matches!(cached, GateDecision::Wait { .. }) {
             return Ok(cached);
         }
         let api: Api<ManagedIdentityBinding> = Api::namespaced(self.writer.client().clone(), namespace);
         let mut live = BTreeMap::new();
-        for claim in claims(injected_by.unwrap_or_default()) {
+        for claim in injected_bindings(injected_by.unwrap_or_default()) {
             let act = || format!("reading ManagedIdentityBinding {namespace}/{}", claim.binding);
             if let Some(binding) = within_deadline(act, get_opt(&api, claim.binding)).await? {
                 live.insert(claim.binding, binding);
             }
         }
-        Ok(gate::lifting(injected_by, |name| live.get(name)))
+        Ok(gate::decide(injected_by, |name| live.get(name)))
     }
 
     /// Queues pods that Ensign injected, that are on no node, and that have lost the label: they may still be gated.

@@ -117,7 +117,7 @@ impl UninjectedPodScanner {
     }
 
     /// The results of the last scans of a snapshot's bindings.
-    pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<(String, String), UninjectedPods> {
+    pub(crate) fn observed(&self, snapshot: &Snapshot<'_>) -> BTreeMap<NamespacedName, UninjectedPods> {
         let scans = self.scans.lock();
         let bindings = snapshot.namespaces.iter().flat_map(|(namespace, facts)| {
             facts.bindings.iter().map(|binding| (NamespacedName::new(*namespace, binding.name_any()), binding))
@@ -125,7 +125,8 @@ impl UninjectedPodScanner {
         bindings
             .filter_map(|(name, binding)| {
                 let scan = scans.by_binding.get(&name).filter(|scan| scan.uid == binding.uid())?;
-                Some(((name.namespace, name.name), scan.found.clone()?))
+                let found = scan.found.clone()?;
+                Some((name, found))
             })
             .collect()
     }

@@ -9,11 +9,11 @@ use crate::engine::write_gate::{Refused, WriteGate};
 use crate::metrics::{ControllerMetrics, Written};
 use ensign_api::{ArmId, ManagedIdentity};
 use ensign_azure::{ArmClient, ArmError};
-use ensign_core::assess::{AzureIdentity, PlannedStep};
+use ensign_core::assess::{AzureIdentity, PlannedCredentialWrite};
 use ensign_core::credentials::ownership::Credential;
 use ensign_core::credentials::plan::CredentialWrite;
 use ensign_core::provisioning::IdentityWrite;
-use ensign_core::roles::{ObservedRoles, RoleStep};
+use ensign_core::roles::{ObservedRoles, RoleWrite};
 
 /// A write did not succeed.
 #[derive(Debug)]
@@ -41,13 +41,13 @@ impl AzureWriter {
     pub(crate) async fn write_credential(
         &self,
         id: &ArmId,
-        planned: &PlannedStep,
+        planned: &PlannedCredentialWrite,
         existing: &mut Vec<Credential>,
     ) -> Result<(), WriteError> {
         let request_id = Uuid::new_v4();
         let arm = self.arm.identified(request_id);
-        let write = async {
-            match &planned.step {
+        let request = async {
+            match &planned.write {
                 CredentialWrite::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
                 CredentialWrite::Delete { credential, .. } => {
                     arm.delete_credential(id, &credential.name).await.map(|()| None)
@@ -56,13 +56,13 @@ impl AzureWriter {
         };
         let (act, credential) = describe(planned);
         let effect = || SideEffect { act, object: format!("{} under {}", credential.subject, id.name()) };
-        self.send(effect, write, |result| {
+        self.send(effect, request, |result| {
             if let Some(ended) = ended(result.as_ref().err()) {
-                self.metrics.written(&planned.step, ended.0);
+                self.metrics.written(&planned.write, ended.0);
                 audit_credential(id, planned, request_id, ended);
             }
             let stored = result?;
-            let name = planned.step.name();
+            let name = planned.write.name();
             existing.retain(|credential| credential.name != name);
             existing.extend(stored);
             Ok(())
@@ -107,30 +107,30 @@ impl AzureWriter {
         &self,
         id: &ArmId,
         owner: &ManagedIdentity,
-        step: &RoleStep,
+        write: &RoleWrite,
         observed: &mut ObservedRoles,
     ) -> Result<(), WriteError> {
         let request_id = Uuid::new_v4();
         let arm = self.arm.identified(request_id);
-        let act = match step {
-            RoleStep::Put { .. } => "assign-role",
-            RoleStep::Delete(_) => "unassign-role",
+        let act = match write {
+            RoleWrite::Put { .. } => "assign-role",
+            RoleWrite::Delete(_) => "unassign-role",
         };
-        let write = async {
-            match step {
-                RoleStep::Put { assignment, description, .. } => {
+        let request = async {
+            match write {
+                RoleWrite::Put { assignment, description, .. } => {
                     arm.put_role_assignment(id, assignment, description).await.map(Some)
                 }
-                RoleStep::Delete(assignment) => arm.delete_role_assignment(id, assignment).await.map(|()| None),
+                RoleWrite::Delete(assignment) => arm.delete_role_assignment(id, assignment).await.map(|()| None),
             }
         };
-        let written = step.assignment();
+        let written = write.assignment();
         let object = || format!("{} in {} for {}", written.role, written.scope, owner.known_as());
         self.send(
             || SideEffect { act, object: object() },
-            write,
+            request,
             |result| {
-                audit_role(act, request_id, (id, owner), step, result.as_ref().err());
+                audit_role(act, request_id, (id, owner), write, result.as_ref().err());
                 let stored = result?;
                 if let Some(Ok(existing)) = &mut observed.existing {
                     existing.retain(|one| !one.name.eq_ignore_ascii_case(&written.name));
@@ -157,8 +157,8 @@ impl AzureWriter {
     }
 }
 
-fn describe(planned: &PlannedStep) -> (&'static str, &Credential) {
-    match &planned.step {
+fn describe(planned: &PlannedCredentialWrite) -> (&'static str, &Credential) {
+    match &planned.write {
         CredentialWrite::Put { credential, .. } => ("put", credential),
         CredentialWrite::Delete { credential, .. } => ("delete", credential),
     }
@@ -186,7 +186,12 @@ impl Written {
     }
 }
 
-fn audit_credential(id: &ArmId, planned: &PlannedStep, request_id: Uuid, (outcome, error): (Written, Option<String>)) {
+fn audit_credential(
+    id: &ArmId,
+    planned: &PlannedCredentialWrite,
+    request_id: Uuid,
+    (outcome, error): (Written, Option<String>),
+) {
     let (act, credential) = describe(planned);
     let cause = planned.cause.as_ref();
     tracing::info!(
@@ -231,11 +236,11 @@ fn audit_role(
     act: &str,
     request_id: Uuid,
     (id, owner): (&ArmId, &ManagedIdentity),
-    step: &RoleStep,
+    write: &RoleWrite,
     error: Option<&WriteError>,
 ) {
     let Some((outcome, error)) = ended(error) else { return };
-    let written = step.assignment();
+    let written = write.assignment();
     tracing::info!(
         target: "ensign::audit",
         act,

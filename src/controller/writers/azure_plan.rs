@@ -8,10 +8,10 @@ use crate::engine::write_gate::Refused;
 use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, ManagedIdentity};
 use ensign_azure::ArmError;
-use ensign_core::assess::PlannedStep;
+use ensign_core::assess::PlannedCredentialWrite;
 use ensign_core::credentials::ownership::Credential;
 use ensign_core::failure::Failure;
-use ensign_core::roles::{ObservedRoles, RoleStep};
+use ensign_core::roles::{ObservedRoles, RoleWrite};
 
 /// A write that is part of a plan.
 pub(crate) trait AzureWrite {
@@ -38,16 +38,16 @@ pub(crate) trait AzureWrite {
     ) -> Result<(), WriteError>;
 }
 
-impl AzureWrite for PlannedStep {
+impl AzureWrite for PlannedCredentialWrite {
     type Existing = Vec<Credential>;
     type Target = ArmId;
 
     fn name(&self) -> &str {
-        self.step.name()
+        self.write.name()
     }
 
     fn may_go(&self, existing: &Vec<Credential>) -> bool {
-        self.step.may_go(existing)
+        self.write.may_go(existing)
     }
 
     fn stops(failure: &Failure) -> bool {
@@ -59,7 +59,7 @@ impl AzureWrite for PlannedStep {
     }
 }
 
-impl AzureWrite for RoleStep {
+impl AzureWrite for RoleWrite {
     type Existing = ObservedRoles;
     type Target = (ArmId, ManagedIdentity);
 

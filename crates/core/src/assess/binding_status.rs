@@ -18,7 +18,9 @@ use crate::failure::Failure;
 use crate::pods::uninjected;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::ABANDON_ANNOTATION;
-use ensign_api::{CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus};
+use ensign_api::{
+    CredentialOrigin, CredentialStatus, ManagedIdentityBinding, ManagedIdentityBindingStatus, NamespacedName,
+};
 
 /// New status, the verdict `Ready`, and the other verdicts.
 type NewStatus = (ManagedIdentityBindingStatus, Verdict, Vec<(ConditionType, Verdict)>);
@@ -71,7 +73,7 @@ fn current(
     before: &ManagedIdentityBindingStatus,
 ) -> NewStatus {
     let accepted = match context.acceptance(namespace, binding) {
-        Some(acceptance) => match (&context.observed.not_made, binding.class_name()) {
+        Some(acceptance) => match (&context.observed.creation_rejection, binding.class_name()) {
             (Some(rejection), Some(class)) if acceptance.awaits_identity() => {
                 claims::creation_rejected(class, rejection)
             }
@@ -111,7 +113,7 @@ fn current(
     // Pods that were not injected do not affect the injected ones, so they do not affect `Ready` either.
     verdicts.extend(
         uninjected::verdict(
-            context.observed.missed.get(&(namespace.to_owned(), binding.name_any())),
+            context.observed.uninjected_pods.get(&NamespacedName::new(namespace, binding.name_any())),
             &before.conditions,
             namespace,
         )
@@ -189,17 +191,17 @@ fn credential(
 /// When the credential of this status counts as propagated; `None` if it does already.
 pub(super) fn propagates_at(context: &Context<'_>, status: &ManagedIdentityBindingStatus) -> Option<Timestamp> {
     let credential = status.credential.as_ref()?;
-    let propagated = propagated_at(credential.confirmed_since.0, context.settings.settle);
+    let propagated = propagated_at(credential.confirmed_since.0, context.settings.propagation_delay);
     (propagated > context.now).then_some(propagated)
 }
 
 /// The condition `CredentialReady` for a credential that is in place, depending on whether it has had time to propagate.
 fn in_place(context: &Context<'_>, credential: &CredentialStatus) -> Verdict {
     let name = &credential.name;
-    let settled = propagated_at(credential.confirmed_since.0, context.settings.settle);
-    if settled > context.now {
+    let propagated_by = propagated_at(credential.confirmed_since.0, context.settings.propagation_delay);
+    if propagated_by > context.now {
         let message = format!(
-            "federated identity credential {name} is in place; allowing until {settled} for it to propagate in Entra"
+            "federated identity credential {name} is in place; allowing until {propagated_by} for it to propagate in Entra"
         );
         return Verdict::unknown(Reason::Propagating, message);
     }

@@ -14,7 +14,7 @@ use crate::pods::uninjected::UninjectedPods;
 use crate::provisioning::AzureIdentity;
 use crate::roles::{ObservedRoles, RolePolicy};
 use crate::scheduling::rate_limiter::Deferral;
-use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_api::{ManagedIdentity, ManagedIdentityBinding, NamespacedName};
 
 /// What does not change while the controller runs.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Settings {
     /// The client ID of the controller's own identity.
     pub own_client_id: Option<String>,
     /// How long to wait after Azure confirmed a credential before it is reported as ready (`--propagation-delay`).
-    pub settle: Duration,
+    pub propagation_delay: Duration,
     /// Where in Azure the controller may act.
     pub allowed_scopes: AllowedScopes,
     /// Which roles the controller may assign; `None` while role assignments are disabled.
@@ -99,7 +99,7 @@ pub struct Observed {
     /// Names of the credentials whose write Azure confirmed in this reconcile.
     pub written: BTreeSet<String>,
     /// The failure of the write of the identity itself.
-    pub identity_write: Option<Failure>,
+    pub identity_write_failure: Option<Failure>,
     /// Failures of credential writes, by the credential's name.
     pub write_failures: BTreeMap<String, Failure>,
     /// The identity's role assignments as Azure returned them.
@@ -107,21 +107,21 @@ pub struct Observed {
     /// Why a request that this reconcile needed was deferred.
     pub postponed: Option<Deferral>,
     /// Results of annotating service accounts, by namespace and name of the binding; from Kubernetes.
-    pub annotated: BTreeMap<(String, String), Annotated>,
+    pub annotated: BTreeMap<NamespacedName, Annotated>,
     /// Why the API server rejects the objects for bindings that reference a class; from Kubernetes.
-    pub not_made: Option<String>,
+    pub creation_rejection: Option<String>,
     /// Whether the webhook of azure-workload-identity is registered too and injects the same pods; `None` if unknown. From
     /// Kubernetes.
     pub upstream_webhook: Option<bool>,
     /// Pods that were not injected, by namespace and name of the binding, once they were checked; from Kubernetes.
-    pub missed: BTreeMap<(String, String), UninjectedPods>,
+    pub uninjected_pods: BTreeMap<NamespacedName, UninjectedPods>,
 }
 
 impl Observed {
     /// The failure that keeps the identity out of sync and that someone has to fix.
     pub fn failure(&self) -> Option<&Failure> {
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
-        let failures = self.identity_write.iter().chain(listed).chain(self.write_failures.values());
+        let failures = self.identity_write_failure.iter().chain(listed).chain(self.write_failures.values());
         failures.into_iter().find(|failure| !failure.is_transient())
     }
 
@@ -130,7 +130,7 @@ impl Observed {
         let read = self.identity.as_ref().and_then(|answer| answer.as_ref().err());
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
         read.into_iter()
-            .chain(&self.identity_write)
+            .chain(&self.identity_write_failure)
             .chain(listed)
             .chain(self.write_failures.values())
             .chain(self.roles.failures())
@@ -143,7 +143,7 @@ impl Observed {
         let listed = self.credentials.as_ref().and_then(|answer| answer.as_ref().err());
         let failures = || {
             read.into_iter()
-                .chain(&self.identity_write)
+                .chain(&self.identity_write_failure)
                 .chain(listed)
                 .chain(self.write_failures.values())
                 .chain(self.roles.failures())

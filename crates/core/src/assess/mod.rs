@@ -27,7 +27,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 pub use inputs::{Annotated, NamespaceSnapshot, Observed, Settings, Snapshot};
-pub use outcome::{Annotations, Assessment, BindingOutcome, Cause, Finalizer, IdentityOutcome, PlannedStep};
+pub use outcome::{Annotations, Assessment, BindingOutcome, Cause, Finalizer, IdentityOutcome, PlannedCredentialWrite};
 pub use roles::role_inputs;
 pub use service_account::{CLIENT_ID_ANNOTATION, TENANT_ID_ANNOTATION};
 pub use upstream::UPSTREAM_WEBHOOK;
@@ -47,7 +47,7 @@ pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings,
     let accepted = accept_identities(snapshot, &resolution, settings);
     let acceptances = accept_bindings(snapshot, &accepted);
     let trust = trust::decide(snapshot, owner, &resolution, &accepted, &acceptances, observed, settings, now);
-    let keeps_identity = plan.step.is_some() || provisioning::is_provisioned(owner, &resolution);
+    let keeps_identity = plan.write.is_some() || provisioning::is_provisioned(owner, &resolution);
     let is_accepted =
         |owner: &ManagedIdentity| accepted.get(owner.name_any().as_str()).is_some_and(|facts| facts.accepted.holds());
     let permissions = roles::decide(owner, owner.is_some_and(is_accepted), &resolution, observed, settings);
@@ -68,10 +68,10 @@ pub fn assess(snapshot: &Snapshot<'_>, observed: &Observed, settings: &Settings,
     // Nothing in another tenant is written.
     let foreign = context.resolution.verdict.reason == Reason::TenantMismatch;
     Assessment {
-        identity_step: plan.step.or_else(|| provisioning::reclaim(&context)).filter(|_| !foreign),
-        wanted: provisioning::desired_objects(&context),
-        steps: context.trust.steps.clone(),
-        role_steps: context.permissions.steps.clone(),
+        identity_write: plan.write.or_else(|| provisioning::reclaim(&context)).filter(|_| !foreign),
+        identities_to_create: provisioning::desired_objects(&context),
+        credential_writes: context.trust.writes.clone(),
+        role_writes: context.permissions.writes.clone(),
         identities: snapshot.identities.iter().map(|object| identity_status::outcome(&context, object)).collect(),
         propagates_at: bindings.iter().filter_map(|one| binding_status::propagates_at(&context, &one.status)).min(),
         bindings,

@@ -5,14 +5,14 @@ use k8s_openapi::jiff::Timestamp;
 use crate::credentials::plan::CredentialWrite;
 use crate::events::Event;
 use crate::provisioning::IdentityWrite;
-use crate::roles::RoleStep;
+use crate::roles::RoleWrite;
 use ensign_api::{ManagedIdentity, ManagedIdentityBindingStatus, ManagedIdentityStatus};
 
 /// A write to Azure and its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedStep {
+pub struct PlannedCredentialWrite {
     /// The write.
-    pub step: CredentialWrite,
+    pub write: CredentialWrite,
     /// The binding that requires it; `None` for deletions.
     pub cause: Option<Cause>,
 }
@@ -91,13 +91,13 @@ pub enum Annotations {
 #[derive(Clone, Debug, Default)]
 pub struct Assessment {
     /// The write of the identity itself; precedes all others.
-    pub identity_step: Option<IdentityWrite>,
+    pub identity_write: Option<IdentityWrite>,
     /// Writes of credentials, to be sent in order, one at a time.
-    pub steps: Vec<PlannedStep>,
+    pub credential_writes: Vec<PlannedCredentialWrite>,
     /// Writes of role assignments, to be sent in order, one at a time.
-    pub role_steps: Vec<RoleStep>,
+    pub role_writes: Vec<RoleWrite>,
     /// `ManagedIdentity` objects to create for bindings that reference a class.
-    pub wanted: Vec<ManagedIdentity>,
+    pub identities_to_create: Vec<ManagedIdentity>,
     /// Per `ManagedIdentity`.
     pub identities: Vec<IdentityOutcome>,
     /// Per `ManagedIdentityBinding`.

@@ -11,7 +11,7 @@ use ensign_api::conditions::{ConditionType, find};
 #[test]
 fn a_credential_is_ready_once_it_had_time_to_propagate_and_remains_so() {
     let mut world = World::new();
-    world.settings.settle = Duration::from_secs(30);
+    world.settings.propagation_delay = Duration::from_secs(30);
     let mut world = world.reconciled();
     assert_eq!(world.ready(), is("False", "Propagating"));
     let now: Timestamp = STAMP.parse().unwrap();
@@ -32,7 +32,7 @@ fn a_credential_is_ready_once_it_had_time_to_propagate_and_remains_so() {
 #[test]
 fn a_credential_becomes_ready_even_while_azure_is_unavailable() {
     let mut world = World::new();
-    world.settings.settle = Duration::from_secs(30);
+    world.settings.propagation_delay = Duration::from_secs(30);
     let mut world = world.reconciled();
     world.observed.credentials = Some(Err(failure(Reason::AzureUnavailable)));
     let later = world.assess_at(STAMP.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(30));
@@ -43,7 +43,7 @@ fn a_credential_becomes_ready_even_while_azure_is_unavailable() {
 #[test]
 fn a_rewritten_credential_has_to_propagate_again() {
     let mut world = World::new();
-    world.settings.settle = Duration::from_secs(30);
+    world.settings.propagation_delay = Duration::from_secs(30);
     let mut world = world.reconciled();
     let later = STAMP.parse::<Timestamp>().unwrap() + SignedDuration::from_hours(1);
     world.binding.status = Some(world.assess_at(later).bindings[0].status.clone());

@@ -29,12 +29,12 @@ pub(super) fn plan(
     let claim = claim(snapshot, owner);
     match &observed.identity {
         // Nothing is created or updated for a binding that no longer exists.
-        Some(Ok(found)) if claim == ClaimState::Deleted => IdentityPlan { step: None, ..object.update(found) },
+        Some(Ok(found)) if claim == ClaimState::Deleted => IdentityPlan { write: None, ..object.update(found) },
         Some(Ok(found)) if is_own(&found.client_id, settings) => IdentityPlan::default(),
         Some(Ok(found)) => object.update(found),
         Some(Err(failure)) if failure.is_gone() && claim != ClaimState::Deleted => {
             let plan = object.create();
-            let blocker = observed.identity_write.as_ref().map(Failure::verdict).or(plan.blocker);
+            let blocker = observed.identity_write_failure.as_ref().map(Failure::verdict).or(plan.blocker);
             IdentityPlan { blocker, ..plan }
         }
         _ => IdentityPlan::default(),

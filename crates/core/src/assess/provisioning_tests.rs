@@ -48,9 +48,9 @@ fn a_missing_identity_is_created_after_the_finalizer_is_set_and_before_any_crede
     let mut world = provisioned(&json!({}));
     absent(&mut world);
     let assessment = world.assess();
-    assert!(matches!(assessment.identity_step, Some(IdentityWrite::Create(_))));
+    assert!(matches!(assessment.identity_write, Some(IdentityWrite::Create(_))));
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Require);
-    assert!(assessment.steps.is_empty());
+    assert!(assessment.credential_writes.is_empty());
     let resolved = |conditions: &[_]| condition(conditions, ConditionType::IdentityResolved);
     assert_eq!(resolved(&assessment.identities[0].status.conditions), is("Unknown", "Provisioning"));
     assert_eq!(resolved(&assessment.bindings[0].status.conditions), is("Unknown", "Provisioning"));
@@ -60,8 +60,8 @@ fn a_missing_identity_is_created_after_the_finalizer_is_set_and_before_any_crede
 #[test]
 fn a_provisioned_identity_is_used_like_any_other() {
     let assessment = provisioned(&json!({})).assess();
-    assert_eq!(assessment.identity_step, None);
-    assert_eq!(assessment.steps.len(), 1, "the credential");
+    assert_eq!(assessment.identity_write, None);
+    assert_eq!(assessment.credential_writes.len(), 1, "the credential");
     assert_eq!(assessment.identities[0].status.client_id.as_deref(), Some("client"));
 }
 
@@ -70,7 +70,7 @@ fn a_creation_that_azure_rejects_is_reported_on_both_objects() {
     for reason in [Reason::QuotaExceeded, Reason::PolicyDenied, Reason::Forbidden, Reason::ResourceGroupNotFound] {
         let mut world = provisioned(&json!({}));
         absent(&mut world);
-        world.observed.identity_write = Some(failure(reason));
+        world.observed.identity_write_failure = Some(failure(reason));
         assert_eq!(world.identity_ready(), is("False", reason.as_str()));
         assert_eq!(world.ready(), is("False", reason.as_str()));
     }
@@ -80,8 +80,8 @@ fn a_creation_that_azure_rejects_is_reported_on_both_objects() {
 fn tags_that_cannot_be_corrected_do_not_affect_bindings() {
     let mut world = provisioned(&json!({"provision": {"tags": {"team": "shop"}}})).reconciled();
     world.observed.identity = Some(Ok(own()));
-    world.observed.identity_write = Some(failure(Reason::ResourceLocked));
-    assert!(matches!(world.assess().identity_step, Some(IdentityWrite::Update(_))));
+    world.observed.identity_write_failure = Some(failure(Reason::ResourceLocked));
+    assert!(matches!(world.assess().identity_write, Some(IdentityWrite::Update(_))));
     assert_eq!(world.identity_ready(), is("False", "ResourceLocked"));
     assert_eq!(world.ready(), is("True", "Ready"));
 }
@@ -91,7 +91,7 @@ fn a_foreign_identity_is_neither_written_nor_used() {
     let mut world = provisioned(&json!({}));
     world.observed.identity = Some(Ok(azure_identity()));
     let assessment = world.assess();
-    assert_eq!((assessment.identity_step, assessment.steps), (None, Vec::new()));
+    assert_eq!((assessment.identity_write, assessment.credential_writes), (None, Vec::new()));
     assert_eq!(world.identity_ready(), is("False", "IdentityExists"));
     assert_eq!(world.ready(), is("False", "IdentityExists"));
     assert_eq!(world.assess().bindings[0].status.client_id, None);
@@ -103,7 +103,7 @@ fn the_controllers_own_identity_is_not_adopted() {
     let mut world = provisioned(&json!({"provision": {"ifExists": "Adopt"}}));
     world.observed.identity = Some(Ok(AzureIdentity { client_id: "own".into(), ..azure_identity() }));
     let assessment = world.assess();
-    assert_eq!((assessment.identity_step, assessment.steps), (None, Vec::new()));
+    assert_eq!((assessment.identity_write, assessment.credential_writes), (None, Vec::new()));
     assert_eq!(world.identity_ready(), is("False", "OwnIdentity"));
 }
 
@@ -111,7 +111,7 @@ fn the_controllers_own_identity_is_not_adopted() {
 fn an_identity_in_another_tenant_is_not_adopted() {
     let mut world = provisioned(&json!({"provision": {"ifExists": "Adopt"}}));
     world.observed.identity = Some(Ok(AzureIdentity { tenant_id: "other".into(), ..azure_identity() }));
-    assert_eq!(world.assess().identity_step, None);
+    assert_eq!(world.assess().identity_write, None);
     assert_eq!(world.identity_ready(), is("False", "TenantMismatch"));
 }
 
@@ -120,7 +120,7 @@ fn an_identity_that_disappeared_is_recreated_and_reported_once() {
     let mut world = provisioned(&json!({})).reconciled();
     absent(&mut world);
     let assessment = world.assess();
-    assert!(matches!(assessment.identity_step, Some(IdentityWrite::Create(_))));
+    assert!(matches!(assessment.identity_write, Some(IdentityWrite::Create(_))));
     assert_eq!(events(&assessment), [Reason::IdentityRecreated]);
     assert_eq!(assessment.bindings[0].status.client_id, None, "the previous client ID is not used any more");
 
@@ -157,18 +157,18 @@ fn a_deletion_removes_the_credentials_then_the_identity_then_the_finalizer() {
     let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
     world.observed.identity = Some(Ok(own()));
     let credentials = world.assess();
-    assert_eq!((credentials.identity_step, credentials.steps.len()), (None, 1));
+    assert_eq!((credentials.identity_write, credentials.credential_writes.len()), (None, 1));
     assert_eq!(credentials.identities[0].finalizer, Finalizer::Keep);
 
     world.observed.credentials = Some(Ok(Vec::new()));
     let identity = world.assess();
-    assert_eq!((identity.identity_step, identity.steps.len()), (Some(IdentityWrite::Delete), 0));
+    assert_eq!((identity.identity_write, identity.credential_writes.len()), (Some(IdentityWrite::Delete), 0));
     assert_eq!(identity.identities[0].finalizer, Finalizer::Keep);
 
     absent(&mut world);
     let gone = world.assess();
     assert!(events(&gone).is_empty(), "a missing identity is not a problem");
-    assert_eq!((gone.identity_step, gone.identities[0].finalizer), (None, Finalizer::Release));
+    assert_eq!((gone.identity_write, gone.identities[0].finalizer), (None, Finalizer::Release));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn an_identity_that_was_never_used_is_deleted_too() {
     world.observed.identity = Some(Ok(own()));
     let assessment = world.assess();
     assert_eq!(
-        (assessment.identity_step, assessment.identities[0].finalizer),
+        (assessment.identity_write, assessment.identities[0].finalizer),
         (Some(IdentityWrite::Delete), Finalizer::Keep)
     );
 }
@@ -189,13 +189,13 @@ fn a_deletion_that_azure_does_not_confirm_waits_and_reports_it() {
         world.observed.identity = Some(Err(failure(answer)));
         world.observed.credentials = Some(Ok(Vec::new()));
         let assessment = world.assess();
-        assert_eq!((assessment.identity_step, assessment.identities[0].finalizer), (None, Finalizer::Keep));
+        assert_eq!((assessment.identity_write, assessment.identities[0].finalizer), (None, Finalizer::Keep));
         assert_eq!(world.identity_ready(), is("False", "DeletionBlocked"));
     }
     let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
     world.observed.identity = Some(Ok(own()));
     world.observed.credentials = Some(Ok(Vec::new()));
-    world.observed.identity_write = Some(failure(Reason::ResourceLocked));
+    world.observed.identity_write_failure = Some(failure(Reason::ResourceLocked));
     assert_eq!(world.assess().identities[0].finalizer, Finalizer::Keep);
     assert_eq!(world.identity_ready(), is("False", "DeletionBlocked"));
 }
@@ -206,7 +206,7 @@ fn an_identity_that_is_retained_does_not_delay_the_deletion() {
     world.observed.identity = Some(Ok(own()));
     world.observed.credentials = Some(Ok(Vec::new()));
     let assessment = world.assess();
-    assert_eq!((&assessment.identity_step, assessment.identities[0].finalizer), (&None, Finalizer::Release));
+    assert_eq!((&assessment.identity_write, assessment.identities[0].finalizer), (&None, Finalizer::Release));
     assert!(events(&assessment).is_empty());
 }
 
@@ -216,7 +216,7 @@ fn an_identity_that_is_not_provably_ours_is_left_with_an_event() {
     world.observed.identity = Some(Ok(azure_identity()));
     world.observed.credentials = Some(Ok(Vec::new()));
     let assessment = world.assess();
-    assert_eq!((assessment.identity_step.clone(), assessment.identities[0].finalizer), (None, Finalizer::Release));
+    assert_eq!((assessment.identity_write.clone(), assessment.identities[0].finalizer), (None, Finalizer::Release));
     assert_eq!(events(&assessment), [Reason::IdentityExists]);
 }
 
@@ -232,7 +232,7 @@ fn an_identity_serves_the_binding_that_claims_it() {
     let conditions = &assessment.identities[0].status.conditions;
     assert_eq!(condition(conditions, ConditionType::Claimed), is("True", "Bound"));
     assert!(!assessment.identities[0].should_delete);
-    assert_eq!(assessment.steps.len(), 1);
+    assert_eq!(assessment.credential_writes.len(), 1);
 }
 
 #[test]
@@ -244,9 +244,9 @@ fn an_identity_whose_binding_was_deleted_is_deleted_or_released_and_trusts_nobod
         assert_eq!(assessment.identities[0].should_delete, should_delete);
         assert_eq!(world.identity_ready(), is("False", reason));
         assert_eq!(world.ready(), is("False", "ClaimMismatch"), "a recreated binding has no claim");
-        let [step] = &assessment.steps[..] else { panic!("one step: {:?}", assessment.steps) };
-        assert!(matches!(step.step, CredentialWrite::Delete { .. }));
-        assert_eq!(assessment.identity_step, None, "the identity itself is deleted with its object");
+        let [planned] = &assessment.credential_writes[..] else { panic!("one write: {:?}", assessment.credential_writes) };
+        assert!(matches!(planned.write, CredentialWrite::Delete { .. }));
+        assert_eq!(assessment.identity_write, None, "the identity itself is deleted with its object");
     }
 }
 
@@ -255,7 +255,7 @@ fn nothing_is_created_for_a_deleted_binding() {
     let mut world = claimed("Delete", "of a deleted binding");
     absent(&mut world);
     let assessment = world.assess();
-    assert_eq!(assessment.identity_step, None);
+    assert_eq!(assessment.identity_write, None);
     assert!(events(&assessment).is_empty());
 }
 
@@ -285,8 +285,8 @@ fn a_binding_that_references_a_class_gets_an_object_only_if_it_has_none() {
         assess(&snapshot, &Observed::default(), &world.settings, "2026-01-01T00:00:00Z".parse().unwrap())
     };
     let assessment = assess_with(false);
-    assert_eq!(assessment.wanted.len(), 1);
-    assert_eq!(assessment.wanted[0].metadata.name.as_deref(), Some("mib-mib"));
+    assert_eq!(assessment.identities_to_create.len(), 1);
+    assert_eq!(assessment.identities_to_create[0].metadata.name.as_deref(), Some("mib-mib"));
     assert_eq!(condition(&assessment.bindings[0].status.conditions, ConditionType::Ready), is("False", "Pending"));
-    assert!(assess_with(true).wanted.is_empty(), "nothing is created for a terminating namespace");
+    assert!(assess_with(true).identities_to_create.is_empty(), "nothing is created for a terminating namespace");
 }

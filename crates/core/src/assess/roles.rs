@@ -52,7 +52,7 @@ pub(super) fn decide(
     let mut permissions = roles::decide(&inputs);
     let foreign = resolution.verdict.reason == Reason::TenantMismatch;
     if foreign || (!inputs.leaving && (!accepted || resolution.facts.is_none())) {
-        permissions.steps.clear();
+        permissions.writes.clear();
         permissions.records = inputs.records.to_vec();
     }
     if settings.roles.is_some() && !writes(owner) && !inputs.wanted.is_empty() {

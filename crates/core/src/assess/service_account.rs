@@ -7,7 +7,7 @@ use super::inputs::Annotated;
 use super::outcome::Annotations;
 use crate::acceptance::age_key;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
-use ensign_api::{ManagedIdentityBinding, ManagedIdentityBindingStatus};
+use ensign_api::{ManagedIdentityBinding, ManagedIdentityBindingStatus, NamespacedName};
 
 /// Annotation from which tools of azure-workload-identity read the client ID.
 pub const CLIENT_ID_ANNOTATION: &str = "azure.workload.identity/client-id";
@@ -48,7 +48,7 @@ pub(super) fn verdict(context: &Context<'_>, namespace: &str, binding: &ManagedI
             format!("binding {winner} is older and already annotates service account {account}"),
         ));
     }
-    let key = (namespace.to_owned(), binding.name_any());
+    let key = NamespacedName::new(namespace, binding.name_any());
     Some(match context.observed.annotated.get(&key) {
         Some(Annotated::Done) => Verdict::good(Reason::Annotated, format!("service account {account} is annotated")),
         Some(Annotated::NoServiceAccount) => {

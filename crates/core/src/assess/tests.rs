@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::scheduling::rate_limiter::Deferral;
 use ensign_api::conditions::{ConditionType, find};
 use ensign_api::keys::CREDENTIALS_FINALIZER;
-use ensign_api::{ManagedIdentityBinding, ManagedIdentityStatus};
+use ensign_api::{ManagedIdentityBinding, ManagedIdentityStatus, NamespacedName};
 
 const ID: &str = "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -33,7 +33,7 @@ fn settings() -> Settings {
         own_client_id: Some("own".into()),
         allowed_scopes: AllowedScopes::default(),
         roles: None,
-        settle: Duration::ZERO,
+        propagation_delay: Duration::ZERO,
     }
 }
 
@@ -199,8 +199,11 @@ fn a_new_binding_is_planned_with_its_cause_and_requires_both_finalizers() {
     let assessment = World::new().assess();
     let cause = Cause { namespace: "shop".into(), binding: "app".into(), uid: "mib".into(), grant: "team".into() };
     assert_eq!(
-        assessment.steps,
-        [PlannedStep { step: CredentialWrite::Put { credential: ours(), replaces: None }, cause: Some(cause) }]
+        assessment.credential_writes,
+        [PlannedCredentialWrite {
+            write: CredentialWrite::Put { credential: ours(), replaces: None },
+            cause: Some(cause)
+        }]
     );
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Require);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Require);
@@ -219,7 +222,7 @@ fn a_binding_is_ready_only_once_the_credential_exists() {
 fn assessing_again_after_a_completed_reconcile_changes_nothing() {
     let world = World::new().reconciled();
     let assessment = world.assess_at("2027-01-01T00:00:00Z".parse().unwrap());
-    assert_eq!(assessment.steps, []);
+    assert_eq!(assessment.credential_writes, []);
     assert_eq!(Some(&assessment.identities[0].status), world.identity.status.as_ref());
     assert_eq!(Some(&assessment.bindings[0].status), world.binding.status.as_ref());
     assert_eq!(assessment.bindings[0].events, []);
@@ -239,14 +242,14 @@ fn what_azure_confirmed_still_holds_while_azure_fails() {
         let world = World::new().reconciled().with_list_failure(reason);
         assert_eq!(world.ready(), is("True", "Ready"), "{reason}");
         assert_eq!(world.assess().bindings[0].status.client_id.as_deref(), Some("client"), "{reason}");
-        assert_eq!(world.assess().steps, []);
+        assert_eq!(world.assess().credential_writes, []);
     }
     let forbidden = World::new().reconciled().with_list_failure(Reason::Forbidden);
     assert_eq!(forbidden.identity_ready(), is("False", "Forbidden"), "but it is reported to the operator");
 }
 
 fn rate_limited() -> Deferral {
-    Deferral::Paced { wait: Duration::from_secs(4) }
+    Deferral::RateLimited { wait: Duration::from_secs(4) }
 }
 
 fn message(assessment: &Assessment, kind: ConditionType) -> String {
@@ -324,7 +327,7 @@ fn a_deleted_identity_is_no_longer_resolved_and_a_recreated_one_is_planned_again
     recreated.binding.status = Some(recreated.assess().bindings[0].status.clone());
     recreated.observed.identity = Some(Ok(AzureIdentity { client_id: "new".into(), ..azure_identity() }));
     recreated.observed.credentials = Some(Ok(Vec::new()));
-    assert_eq!(recreated.assess().steps.len(), 1);
+    assert_eq!(recreated.assess().credential_writes.len(), 1);
     assert_eq!(recreated.assess().bindings[0].status.client_id.as_deref(), Some("new"));
 }
 
@@ -333,7 +336,7 @@ fn an_identity_in_another_tenant_is_rejected() {
     let mut world = World::new();
     world.observed.identity = Some(Ok(AzureIdentity { tenant_id: "other".into(), ..azure_identity() }));
     assert_eq!(world.ready(), is("False", "TenantMismatch"));
-    assert_eq!(world.assess().steps, []);
+    assert_eq!(world.assess().credential_writes, []);
 }
 
 #[test]
@@ -342,7 +345,7 @@ fn an_issuer_that_entra_cannot_reach_stops_every_write() {
     world.settings.issuer_refusal = Some("not public".into());
     world.observed.credentials = Some(Ok(vec![ours()]));
     assert_eq!(world.ready(), is("False", "IssuerNotPublic"));
-    assert_eq!(world.assess().steps, []);
+    assert_eq!(world.assess().credential_writes, []);
 }
 
 #[test]
@@ -352,8 +355,9 @@ fn an_issuer_that_entra_cannot_reach_does_not_stop_a_revocation() {
     world.settings.issuer_refusal = Some("not public".into());
     world.observed.credentials = Some(Ok(vec![ours()]));
     let assessment = world.assess();
-    let delete = PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
-    assert_eq!(assessment.steps, [delete]);
+    let delete =
+        PlannedCredentialWrite { write: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
+    assert_eq!(assessment.credential_writes, [delete]);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
     world.observed.credentials = Some(Ok(Vec::new()));
     assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
@@ -371,7 +375,7 @@ fn a_shared_cluster_id_is_reported_once_and_credentials_of_the_other_cluster_are
     let mut world = World::new().reconciled();
     world.observed.credentials = Some(Ok(vec![ours(), of_a_clone()]));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, []);
+    assert_eq!(assessment.credential_writes, []);
     let outcome = &assessment.identities[0];
     let found = |status: &ManagedIdentityStatus, kind| find(&status.conditions, kind).cloned();
     let unique = found(&outcome.status, ConditionType::ClusterIDUnique).unwrap();
@@ -423,8 +427,8 @@ fn a_new_issuer_is_trusted_beside_the_former_one_until_the_last_token_of_that_ha
     };
     world.observed.credentials = Some(Ok(vec![ours()]));
     let assessment = world.assess();
-    let steps: Vec<_> = assessment.steps.iter().map(|planned| &planned.step).collect();
-    assert_eq!(steps, [&CredentialWrite::Put { credential: new.clone(), replaces: None }]);
+    let writes: Vec<_> = assessment.credential_writes.iter().map(|planned| &planned.write).collect();
+    assert_eq!(writes, [&CredentialWrite::Put { credential: new.clone(), replaces: None }]);
     let status = &assessment.identities[0].status;
     assert_eq!(status.issuers.len(), 2, "both are recorded before the write");
 
@@ -432,10 +436,11 @@ fn a_new_issuer_is_trusted_beside_the_former_one_until_the_last_token_of_that_ha
     world.observed.credentials = Some(Ok(vec![ours(), new.clone()]));
     let later = |seconds: i64| STAMP.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds);
     let longest = i64::from(world.identity.spec.max_token_expiration_seconds);
-    assert_eq!(world.assess_at(later(longest - 1)).steps, []);
+    assert_eq!(world.assess_at(later(longest - 1)).credential_writes, []);
     let expired = world.assess_at(later(longest));
-    let delete = PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
-    assert_eq!(expired.steps, [delete]);
+    let delete =
+        PlannedCredentialWrite { write: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
+    assert_eq!(expired.credential_writes, [delete]);
     assert_eq!(expired.identities[0].status.issuers.len(), 2, "recognised as ours until it is deleted");
     world.observed.credentials = Some(Ok(vec![new]));
     assert_eq!(world.assess_at(later(longest)).identities[0].status.issuers.len(), 1);
@@ -447,8 +452,8 @@ fn a_binding_whose_grant_was_revoked_loses_its_credential_and_learns_nothing_abo
     world.identity.spec.allowed_subjects.clear();
     let assessment = world.assess();
     assert_eq!(
-        assessment.steps,
-        [PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
+        assessment.credential_writes,
+        [PlannedCredentialWrite { write: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
     );
     let status = &assessment.bindings[0].status;
     assert_eq!((status.client_id.as_ref(), status.credential.as_ref()), (None, None));
@@ -461,7 +466,7 @@ fn after_a_revoked_grant_a_credential_created_by_hand_is_reported_with_the_comma
     world.identity.spec.allowed_subjects.clear();
     world.observed.credentials = Some(Ok(vec![by_hand()]));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, [], "a foreign credential is kept");
+    assert_eq!(assessment.credential_writes, [], "a foreign credential is kept");
     let conditions = &assessment.bindings[0].status.conditions;
     assert_eq!(condition(conditions, ConditionType::TrustRevoked), is("False", "ForeignCredential"));
     let message = &find(conditions, ConditionType::TrustRevoked).unwrap().message;
@@ -474,7 +479,7 @@ fn after_a_revoked_grant_a_credential_created_by_hand_is_reported_with_the_comma
 fn the_deletion_of_a_binding_waits_for_that_of_its_credential() {
     let world = World::new().reconciled().delete_binding();
     let assessment = world.assess();
-    assert_eq!(assessment.steps.len(), 1);
+    assert_eq!(assessment.credential_writes.len(), 1);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
     let mut done = world;
     done.observed.credentials = Some(Ok(Vec::new()));
@@ -533,7 +538,7 @@ fn an_identity_outside_the_allowed_scopes_is_rejected_and_nothing_is_planned() {
     for world in [out_of_scope(World::new()), out_of_scope(World::new().reconciled())] {
         let before = world.identity.status.clone().unwrap_or_default();
         let assessment = world.assess();
-        assert_eq!(assessment.steps, []);
+        assert_eq!(assessment.credential_writes, []);
         let outcome = &assessment.identities[0];
         assert_eq!(condition(&outcome.status.conditions, ConditionType::Accepted), is("False", "ScopeNotAllowed"));
         assert_eq!(world.identity_ready(), is("False", "ScopeNotAllowed"));
@@ -579,7 +584,7 @@ fn once_the_scopes_are_widened_everything_continues_as_before() {
     world.settings.allowed_scopes = AllowedScopes::default();
     world.observed =
         Observed { identity: Some(Ok(azure_identity())), credentials: Some(Ok(vec![ours()])), ..Observed::default() };
-    assert_eq!(world.assess().steps, [], "the credential still exists");
+    assert_eq!(world.assess().credential_writes, [], "the credential still exists");
     assert_eq!(world.ready(), is("True", "Ready"));
 }
 
@@ -588,7 +593,7 @@ fn abandoning_does_not_skip_deletions_that_are_still_possible() {
     let annotation = json!({"metadata": {"annotations": {"ensign.dev/abandon": "true"}}});
     let world = World::with(&annotation, &json!({})).reconciled().delete_binding();
     let assessment = world.assess();
-    assert_eq!(assessment.steps.len(), 1, "Azure responds, so the credential is deleted");
+    assert_eq!(assessment.credential_writes.len(), 1, "Azure responds, so the credential is deleted");
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
 }
 
@@ -598,8 +603,8 @@ fn deleting_an_identity_deletes_every_credential_of_this_cluster() {
     world.observed.credentials = Some(Ok(vec![ours(), by_hand_elsewhere()]));
     let assessment = world.assess();
     assert_eq!(
-        assessment.steps,
-        [PlannedStep { step: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
+        assessment.credential_writes,
+        [PlannedCredentialWrite { write: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
     );
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Keep);
     let ready = condition(&assessment.bindings[0].status.conditions, ConditionType::Ready);
@@ -614,7 +619,7 @@ fn by_hand_elsewhere() -> Credential {
 fn observe_needs_no_finalizer() {
     let world = World::with(&json!({"spec": {"existing": {"credentialPolicy": "Observe"}}}), &json!({}));
     let assessment = world.assess();
-    assert_eq!(assessment.steps, []);
+    assert_eq!(assessment.credential_writes, []);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
     assert_eq!(assessment.identities[0].finalizer, Finalizer::Keep);
     assert_eq!(world.ready(), is("False", "CredentialMissing"));
@@ -643,7 +648,7 @@ fn a_service_account_is_annotated_only_on_request_and_the_annotations_are_remove
 fn a_conflict_over_annotations_is_a_condition_that_does_not_affect_ready() {
     let annotating = json!({"spec": {"injection": {"annotateServiceAccount": true}}});
     let mut world = World::with(&json!({}), &annotating).reconciled();
-    let key = ("shop".to_owned(), "app".to_owned());
+    let key = NamespacedName::new("shop", "app");
     world.observed.annotated = [(key, Annotated::Clash("helm owns it".into()))].into();
     let assessment = world.assess();
     let conditions = &assessment.bindings[0].status.conditions;

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::inputs::{Observed, Settings, Snapshot, bindings};
-use super::outcome::{Cause, PlannedStep};
+use super::outcome::{Cause, PlannedCredentialWrite};
 use super::resolution::{Resolution, usable_arm_id};
 use crate::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::credentials::issuers;
@@ -19,7 +19,7 @@ use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIde
 /// What should be trusted, what is planned, and the state of each subject.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
-    pub(super) steps: Vec<PlannedStep>,
+    pub(super) writes: Vec<PlannedCredentialWrite>,
     pub(super) states: BTreeMap<Subject, TrustState>,
     pub(super) counts: Option<CredentialCounts>,
     pub(super) wanted: BTreeSet<Subject>,
@@ -109,13 +109,17 @@ pub(super) fn decide(
     trust.states = plan.trust_states;
     // An owner that is not accepted, or whose identity is not resolved, does not determine what is wanted.
     if deleting || (owner_accepted && resolution.facts.is_some()) {
-        trust.steps = plan.steps.into_iter().map(|step| PlannedStep { cause: cause(&step, &claims), step }).collect();
+        trust.writes = plan
+            .writes
+            .into_iter()
+            .map(|write| PlannedCredentialWrite { cause: cause(&write, &claims), write })
+            .collect();
     }
     if let Some(trust_states) = blocked {
         trust.states = trust_states;
         // No new trust is possible, but trust under a former issuer can be revoked.
         let wanted: BTreeSet<String> = trust.wanted.iter().map(ToString::to_string).collect();
-        trust.steps.retain(|planned| match &planned.step {
+        trust.writes.retain(|planned| match &planned.write {
             CredentialWrite::Put { .. } => false,
             CredentialWrite::Delete { credential, .. } => !wanted.contains(&credential.subject),
         });
@@ -141,8 +145,8 @@ fn unique(claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Vec<Wanted> {
         .collect()
 }
 
-fn cause(step: &CredentialWrite, claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Option<Cause> {
-    let CredentialWrite::Put { credential, .. } = step else { return None };
+fn cause(write: &CredentialWrite, claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Option<Cause> {
+    let CredentialWrite::Put { credential, .. } = write else { return None };
     let (namespace, binding, grant) = claims.iter().find(|(namespace, binding, _)| {
         Subject::new(*namespace, &binding.spec.service_account_name).to_string() == credential.subject
     })?;

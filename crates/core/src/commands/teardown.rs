@@ -90,7 +90,7 @@ impl Report {
 
 /// The object as if its deletion had been requested at `now`.
 #[must_use]
-pub fn leaving<K: ResourceExt + Clone>(object: &K, now: Timestamp) -> K {
+pub fn marked_for_deletion<K: ResourceExt + Clone>(object: &K, now: Timestamp) -> K {
     let mut object = object.clone();
     object.meta_mut().deletion_timestamp.get_or_insert(Time(now));
     object
@@ -159,7 +159,7 @@ pub fn identity_status(identity: &ManagedIdentity, now: Timestamp) -> Option<Man
 }
 
 /// The message for an identity that Ensign created or assigned roles to, which teardown does not undo.
-pub fn still_made(name: &str) -> String {
+pub fn not_released(name: &str) -> String {
     format!(
         "ManagedIdentity {name} is not released: Ensign created its identity or assigned roles to it, and deletes them only together with the object. While a controller runs, a cluster operator has to delete ManagedIdentity {name} and the bindings that reference ManagedIdentityClasses, and then run teardown again; or abandon them with --credentials abandon"
     )
@@ -245,10 +245,10 @@ mod tests {
 
     #[test]
     fn an_object_that_is_being_deleted_keeps_its_deletion_time() {
-        let deleting = leaving(&binding("Created"), now());
+        let deleting = marked_for_deletion(&binding("Created"), now());
         assert_eq!(deleting.metadata.deletion_timestamp, Some(Time(now())));
         let later = Timestamp::from_second(1_900_000_000).unwrap();
-        assert_eq!(leaving(&deleting, later).metadata.deletion_timestamp, Some(Time(now())));
+        assert_eq!(marked_for_deletion(&deleting, later).metadata.deletion_timestamp, Some(Time(now())));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum TrustState {
         /// Whether Ensign created it.
         origin: CredentialOrigin,
     },
-    /// A step of the plan writes the credential.
+    /// The plan contains a write of the credential.
     Planned {
         /// Its name.
         name: String,
@@ -65,14 +65,14 @@ pub enum TrustState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Writes, to be sent in order, one at a time.
-    pub steps: Vec<CredentialWrite>,
+    pub writes: Vec<CredentialWrite>,
     /// The state of each wanted subject.
     pub trust_states: BTreeMap<Subject, TrustState>,
     /// The number of existing credentials, by owner.
     pub counts: CredentialCounts,
 }
 
-/// Plans the writes that lead to the desired credentials. Planning again after applying the plan gives no steps, unless
+/// Plans the writes that lead to the desired credentials. Planning again after applying the plan gives no writes, unless
 /// something was repaired: only then may a credential of a former issuer be deleted for it.
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let recorded: Vec<&str> = inputs.retiring_issuers.iter().map(|(issuer, _)| *issuer).collect();
@@ -89,11 +89,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     for wanted in inputs.wanted {
         match find(inputs, wanted, &ours, &others) {
             Found::Decided(state) => drop(trust_states.insert(wanted.subject.clone(), state)),
-            Found::Repair(step, name) => {
+            Found::Repair(write, name) => {
                 trust_states.insert(wanted.subject.clone(), TrustState::Planned { name });
-                puts.push(step);
+                puts.push(write);
             }
-            Found::Missing(step) => lacking.push((wanted, step)),
+            Found::Missing(write) => lacking.push((wanted, write)),
         }
     }
     let (kept, unwanted): (Vec<&Credential>, Vec<&Credential>) =
@@ -151,36 +151,36 @@ impl Draft<'_> {
             }
         }
         let mut waiting = Vec::new();
-        for (wanted, step) in without_slot {
+        for (wanted, write) in without_slot {
             let over_share = self.kept.len() > share && !rollover.has_former(&wanted.subject.to_string());
             let covered = if over_share { None } else { rollover.next_covered() };
             match covered {
                 Some(covered) => {
                     self.deletes.push(covered.delete());
-                    self.missing.push((wanted, step));
+                    self.missing.push((wanted, write));
                 }
-                None => waiting.push((wanted, step, over_share)),
+                None => waiting.push((wanted, write, over_share)),
             }
         }
-        for (wanted, step) in &self.missing {
-            self.trust_states.insert(wanted.subject.clone(), TrustState::Planned { name: step.name().to_owned() });
-            rollover.cover(&wanted.subject.to_string(), step.name());
+        for (wanted, write) in &self.missing {
+            self.trust_states.insert(wanted.subject.clone(), TrustState::Planned { name: write.name().to_owned() });
+            rollover.cover(&wanted.subject.to_string(), write.name());
         }
-        self.puts.extend(self.missing.into_iter().map(|(_, step)| step));
-        let mut steps = order(self.puts, self.deletes, limit.saturating_sub(inputs.existing.len()));
-        for (wanted, step, over_share) in waiting {
-            let name = step.name().to_owned();
-            let swapped = if over_share { None } else { rollover.swap(&wanted.subject.to_string(), &name, step) };
+        self.puts.extend(self.missing.into_iter().map(|(_, write)| write));
+        let mut writes = order(self.puts, self.deletes, limit.saturating_sub(inputs.existing.len()));
+        for (wanted, write, over_share) in waiting {
+            let name = write.name().to_owned();
+            let swapped = if over_share { None } else { rollover.swap(&wanted.subject.to_string(), &name, write) };
             let state = match swapped {
                 Some(swap) => {
-                    steps.extend(swap);
+                    writes.extend(swap);
                     TrustState::Planned { name }
                 }
                 None => quota_exceeded(inputs, counts),
             };
             self.trust_states.insert(wanted.subject.clone(), state);
         }
-        Plan { steps, trust_states: self.trust_states, counts }
+        Plan { writes, trust_states: self.trust_states, counts }
     }
 }
 
@@ -243,19 +243,19 @@ fn keeps(inputs: &Inputs<'_>, credential: &Credential, wanted: &BTreeSet<String>
 
 /// Puts come first while slots are free; otherwise each put comes after the delete that frees its slot.
 fn order(puts: Vec<CredentialWrite>, deletes: Vec<CredentialWrite>, mut free: usize) -> Vec<CredentialWrite> {
-    let mut steps = Vec::new();
+    let mut writes = Vec::new();
     let mut deletes = deletes.into_iter();
     for put in puts {
         let takes_slot = matches!(put, CredentialWrite::Put { replaces: None, .. });
         if takes_slot && free == 0 {
-            steps.extend(deletes.next());
+            writes.extend(deletes.next());
             free += 1;
         }
         free -= usize::from(takes_slot);
-        steps.push(put);
+        writes.push(put);
     }
-    steps.extend(deletes);
-    steps
+    writes.extend(deletes);
+    writes
 }
 
 fn count(inputs: &Inputs<'_>, recorded: &[&str]) -> CredentialCounts {
@@ -272,8 +272,8 @@ fn count(inputs: &Inputs<'_>, recorded: &[&str]) -> CredentialCounts {
 
 /// With the policy `Observe` nothing is written: what a write would have created is reported as missing.
 fn observe(inputs: &Inputs<'_>, plan: &mut Plan) {
-    for step in std::mem::take(&mut plan.steps) {
-        let CredentialWrite::Put { credential, .. } = step else { continue };
+    for write in std::mem::take(&mut plan.writes) {
+        let CredentialWrite::Put { credential, .. } = write else { continue };
         if let Some(subject) = Subject::parse(&credential.subject) {
             let message = format!(
                 "credentialPolicy is Observe and no federated identity credential trusts {subject}: run {}",

@@ -114,8 +114,8 @@ impl Azure {
         Ok(())
     }
 
-    fn apply(&mut self, step: &CredentialWrite) -> Result<(), &'static str> {
-        match step {
+    fn apply(&mut self, write: &CredentialWrite) -> Result<(), &'static str> {
+        match write {
             CredentialWrite::Put { credential, .. } => self.put(credential),
             CredentialWrite::Delete { credential, .. } => {
                 self.0.retain(|other| other.name != credential.name);
@@ -198,29 +198,29 @@ fn any_case() -> impl Strategy<Value = Case> {
 proptest! {
     #[test]
     fn azure_accepts_every_step_in_order(mut case in any_case()) {
-        for step in case.plan().steps {
-            prop_assert!(step.may_go(&case.azure.0), "{:?}", step);
-            prop_assert_eq!(case.azure.apply(&step), Ok(()), "{:?}", step);
+        for write in case.plan().writes {
+            prop_assert!(write.may_go(&case.azure.0), "{:?}", write);
+            prop_assert_eq!(case.azure.apply(&write), Ok(()), "{:?}", write);
         }
     }
 
     #[test]
     fn after_a_plan_is_applied_nothing_is_left_to_do_and_its_states_came_true(mut case in any_case()) {
         let mut plan = case.plan();
-        let repairs = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, CredentialWrite::Put { replaces: Some(_), .. }));
+        let repairs = |plan: &Plan| plan.writes.iter().any(|write| matches!(write, CredentialWrite::Put { replaces: Some(_), .. }));
         if repairs(&plan) {
             // A repair may free a slot for a second plan.
-            for step in &plan.steps {
-                prop_assert_eq!(case.azure.apply(step), Ok(()));
+            for write in &plan.writes {
+                prop_assert_eq!(case.azure.apply(write), Ok(()));
             }
             plan = case.plan();
             prop_assert!(!repairs(&plan), "one repair is enough");
         }
-        for step in &plan.steps {
-            prop_assert_eq!(case.azure.apply(step), Ok(()));
+        for write in &plan.writes {
+            prop_assert_eq!(case.azure.apply(write), Ok(()));
         }
         let again = case.plan();
-        prop_assert_eq!(&again.steps, &vec![]);
+        prop_assert_eq!(&again.writes, &vec![]);
         for (subject, state) in plan.trust_states {
             let now = &again.trust_states[&subject];
             let came_true = match &state {
@@ -239,20 +239,20 @@ proptest! {
     #[test]
     fn no_step_touches_a_credential_that_is_not_ours_unless_we_recorded_its_name(case in any_case()) {
         let recorded: BTreeSet<_> = case.wanted.iter().filter_map(|wanted| wanted.recorded_name.clone()).collect();
-        for step in case.plan().steps {
-            let Some(there) = case.azure.0.iter().find(|there| there.name.eq_ignore_ascii_case(step.name())) else {
+        for write in case.plan().writes {
+            let Some(there) = case.azure.0.iter().find(|there| there.name.eq_ignore_ascii_case(write.name())) else {
                 continue;
             };
-            let repaired = matches!(&step, CredentialWrite::Put { replaces: Some(replaced), .. } if replaced == there);
-            prop_assert!(Case::is_ours(there) || (repaired && recorded.contains(&there.name)), "{:?}", step);
+            let repaired = matches!(&write, CredentialWrite::Put { replaces: Some(replaced), .. } if replaced == there);
+            prop_assert!(Case::is_ours(there) || (repaired && recorded.contains(&there.name)), "{:?}", write);
         }
     }
 
     #[test]
     fn only_what_is_wanted_is_ever_put(case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
-        for step in case.plan().steps {
-            if let CredentialWrite::Put { credential, .. } = step {
+        for write in case.plan().writes {
+            if let CredentialWrite::Put { credential, .. } = write {
                 prop_assert!(wanted.contains(&credential.subject));
                 prop_assert_eq!(&credential.issuer, &cluster().issuer);
                 prop_assert_eq!(credential.audiences, vec![AUDIENCE.to_owned()]);
@@ -265,8 +265,8 @@ proptest! {
         let before = case.trusted();
         let full = case.azure.0.len() == LIMIT;
         let mut lost = BTreeSet::new();
-        for step in case.plan().steps {
-            prop_assert_eq!(case.azure.apply(&step), Ok(()));
+        for write in case.plan().writes {
+            prop_assert_eq!(case.azure.apply(&write), Ok(()));
             lost.extend(before.difference(&case.trusted()).cloned().collect::<Vec<_>>());
         }
         prop_assert!(full || lost.is_empty(), "{:?}", lost);
@@ -277,12 +277,12 @@ proptest! {
     fn the_share_is_not_exceeded_unless_it_was_before(mut case in any_case()) {
         let plan = case.plan();
         // A repaired credential had its slot before it was edited.
-        let edited = plan.steps.iter().filter(|step| {
-            matches!(step, CredentialWrite::Put { replaces: Some(there), .. } if !Case::is_ours(there))
+        let edited = plan.writes.iter().filter(|write| {
+            matches!(write, CredentialWrite::Put { replaces: Some(there), .. } if !Case::is_ours(there))
         });
         let before = case.ours() + edited.count();
-        for step in plan.steps {
-            prop_assert_eq!(case.azure.apply(&step), Ok(()));
+        for write in plan.writes {
+            prop_assert_eq!(case.azure.apply(&write), Ok(()));
         }
         prop_assert!(case.ours() <= before.max(case.max_credentials as usize), "{} of {}", case.ours(), before);
     }
@@ -290,8 +290,8 @@ proptest! {
     #[test]
     fn unwanted_credentials_are_deleted_at_the_end(mut case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
-        for step in case.plan().steps {
-            prop_assert_eq!(case.azure.apply(&step), Ok(()));
+        for write in case.plan().writes {
+            prop_assert_eq!(case.azure.apply(&write), Ok(()));
         }
         for left in case.azure.0.iter().filter(|left| Case::is_ours(left)) {
             prop_assert!(wanted.contains(&left.subject), "{:?}", left);
@@ -302,7 +302,7 @@ proptest! {
     fn observe_plans_nothing_at_all(mut case in any_case()) {
         case.policy = CredentialPolicy::Observe;
         let plan = case.plan();
-        prop_assert_eq!(plan.steps, vec![]);
+        prop_assert_eq!(plan.writes, vec![]);
         let planned = plan.trust_states.values().any(|state| matches!(state, TrustState::Planned { .. }));
         prop_assert!(!planned, "{:?}", plan.trust_states);
     }

@@ -79,9 +79,9 @@ fn blocked(state: &TrustState) -> (Reason, &str) {
     }
 }
 
-fn apply(existing: &mut Vec<Credential>, step: &CredentialWrite) {
-    existing.retain(|credential| credential.name != step.name());
-    if let CredentialWrite::Put { credential, .. } = step {
+fn apply(existing: &mut Vec<Credential>, write: &CredentialWrite) {
+    existing.retain(|credential| credential.name != write.name());
+    if let CredentialWrite::Put { credential, .. } = write {
         existing.push(credential.clone());
     }
 }
@@ -89,13 +89,13 @@ fn apply(existing: &mut Vec<Credential>, step: &CredentialWrite) {
 #[test]
 fn a_missing_credential_is_created() {
     let plan = Case::new(vec![wanted("orders")], vec![]).plan();
-    assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
+    assert_eq!(plan.writes, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
 }
 
 #[test]
 fn an_existing_credential_needs_no_write() {
     let case = Case::new(vec![wanted("orders")], vec![ours("orders")]);
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
     let name = ours("orders").name;
     assert_eq!(case.state("orders"), TrustState::Given { name, origin: CredentialOrigin::Created });
 }
@@ -103,14 +103,14 @@ fn an_existing_credential_needs_no_write() {
 #[test]
 fn an_unwanted_credential_of_ours_is_deleted() {
     let plan = Case::new(vec![], vec![ours("orders"), foreign(1)]).plan();
-    assert_eq!(plan.steps, [CredentialWrite::Delete { credential: ours("orders"), after: None }]);
+    assert_eq!(plan.writes, [CredentialWrite::Delete { credential: ours("orders"), after: None }]);
 }
 
 #[test]
 fn a_credential_created_by_hand_with_the_same_trust_is_adopted() {
     let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![by_hand]);
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
     let adopted = TrustState::Given { name: "by-hand".into(), origin: CredentialOrigin::Adopted };
     assert_eq!(case.state("orders"), adopted);
 }
@@ -118,14 +118,14 @@ fn a_credential_created_by_hand_with_the_same_trust_is_adopted() {
 #[test]
 fn an_adopted_credential_is_kept_when_it_is_no_longer_wanted() {
     let by_hand = Credential { name: "by-hand".into(), ..ours("orders") };
-    assert_eq!(Case::new(vec![], vec![by_hand]).plan().steps, []);
+    assert_eq!(Case::new(vec![], vec![by_hand]).plan().writes, []);
 }
 
 #[test]
 fn a_foreign_credential_with_the_wrong_audience_blocks_and_the_message_has_the_command_to_delete_it() {
     let by_hand = Credential { name: "by-hand".into(), audiences: vec!["other".into()], ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![by_hand]);
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
     let state = case.state("orders");
     let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::CredentialConflict);
@@ -136,14 +136,14 @@ fn a_foreign_credential_with_the_wrong_audience_blocks_and_the_message_has_the_c
 fn our_own_credential_with_the_wrong_audience_is_repaired() {
     let edited = Credential { audiences: vec!["other".into()], ..ours("orders") };
     let plan = Case::new(vec![wanted("orders")], vec![edited.clone()]).plan();
-    assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(plan.writes, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
 }
 
 #[test]
 fn a_foreign_credential_under_our_name_is_not_overwritten() {
     let hijacked = Credential { subject: "repo:evil/app".into(), ..ours("orders") };
     let case = Case::new(vec![wanted("orders")], vec![hijacked]);
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
     assert_eq!(blocked(&case.state("orders")).0, Reason::CredentialConflict);
 }
 
@@ -152,7 +152,7 @@ fn a_recorded_credential_that_was_edited_is_repaired() {
     let edited = Credential { subject: "system:serviceaccount:shop:other".into(), ..ours("orders") };
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let plan = Case::new(vec![recorded], vec![edited.clone()]).plan();
-    assert_eq!(plan.steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(plan.writes, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn an_edited_credential_that_another_binding_depends_on_is_not_touched() {
     let edited = Credential { subject: Subject::new("shop", "billing").to_string(), ..ours("orders") };
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
-    assert_eq!(case.plan().steps, [], "repairing it would revoke the trust in billing");
+    assert_eq!(case.plan().writes, [], "repairing it would revoke the trust in billing");
     let adopted = TrustState::Given { name: edited.name, origin: CredentialOrigin::Adopted };
     assert_eq!(case.state("billing"), adopted);
     assert_eq!(blocked(&case.state("orders")).0, Reason::CredentialConflict);
@@ -172,7 +172,7 @@ fn a_repaired_credential_counts_towards_the_share() {
     let recorded = Wanted { recorded_name: Some(ours("orders").name), ..wanted("orders") };
     let mut case = Case::new(vec![recorded, wanted("billing")], vec![edited.clone()]);
     case.max_credentials = 1;
-    assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
+    assert_eq!(case.plan().writes, [CredentialWrite::Put { credential: ours("orders"), replaces: Some(edited) }]);
     assert_eq!(blocked(&case.state("billing")).0, Reason::QuotaExceeded);
 }
 
@@ -180,7 +180,7 @@ fn a_repaired_credential_counts_towards_the_share() {
 fn the_21st_credential_is_rejected_before_any_write_and_the_message_lists_who_uses_the_slots() {
     let existing = (0..20).map(foreign).collect();
     let case = Case::new(vec![wanted("orders")], existing);
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
     let state = case.state("orders");
     let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::QuotaExceeded);
@@ -191,7 +191,7 @@ fn the_21st_credential_is_rejected_before_any_write_and_the_message_lists_who_us
 fn the_share_of_this_cluster_is_not_exceeded() {
     let mut case = Case::new(vec![wanted("a"), wanted("b")], vec![]);
     case.max_credentials = 1;
-    assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("a"), replaces: None }]);
+    assert_eq!(case.plan().writes, [CredentialWrite::Put { credential: ours("a"), replaces: None }]);
     let state = case.state("b");
     let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::QuotaExceeded);
@@ -201,8 +201,8 @@ fn the_share_of_this_cluster_is_not_exceeded() {
 #[test]
 fn a_put_precedes_the_delete_if_a_slot_is_free() {
     let plan = Case::new(vec![wanted("new")], vec![ours("old")]).plan();
-    assert_eq!(plan.steps[0], CredentialWrite::Put { credential: ours("new"), replaces: None });
-    assert_eq!(plan.steps[1], CredentialWrite::Delete { credential: ours("old"), after: None });
+    assert_eq!(plan.writes[0], CredentialWrite::Put { credential: ours("new"), replaces: None });
+    assert_eq!(plan.writes[1], CredentialWrite::Delete { credential: ours("old"), after: None });
 }
 
 #[test]
@@ -210,15 +210,15 @@ fn a_put_follows_the_delete_if_no_slot_is_free() {
     let mut existing: Vec<_> = (0..19).map(foreign).collect();
     existing.push(ours("old"));
     let plan = Case::new(vec![wanted("new")], existing).plan();
-    assert_eq!(plan.steps[0], CredentialWrite::Delete { credential: ours("old"), after: None });
-    assert_eq!(plan.steps[1], CredentialWrite::Put { credential: ours("new"), replaces: None });
+    assert_eq!(plan.writes[0], CredentialWrite::Delete { credential: ours("old"), after: None });
+    assert_eq!(plan.writes[1], CredentialWrite::Put { credential: ours("new"), replaces: None });
 }
 
 #[test]
 fn observe_writes_nothing_and_reports_the_command() {
     let mut case = Case::new(vec![wanted("orders")], vec![ours("old")]);
     case.policy = CredentialPolicy::Observe;
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
     let state = case.state("orders");
     let (reason, message) = blocked(&state);
     assert_eq!(reason, Reason::CredentialMissing);
@@ -233,9 +233,9 @@ fn a_credential_of_the_former_issuer_is_kept_until_its_last_token_has_expired() 
     let before = Credential { name: former.credential_name(&subject), issuer: old.into(), ..ours("orders") };
     let mut case = Case::new(vec![wanted("orders")], vec![before.clone()]);
     case.retiring = vec![(old, false)];
-    assert_eq!(case.plan().steps, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
+    assert_eq!(case.plan().writes, [CredentialWrite::Put { credential: ours("orders"), replaces: None }]);
     case.retiring = vec![(old, true)];
-    assert_eq!(case.plan().steps.last(), Some(&CredentialWrite::Delete { credential: before, after: None }));
+    assert_eq!(case.plan().writes.last(), Some(&CredentialWrite::Delete { credential: before, after: None }));
 }
 
 const FORMER: &str = "https://issuer.example/0";
@@ -256,7 +256,7 @@ fn issuer_change(accounts: usize, others: usize) -> Case {
     case
 }
 
-/// Carries a plan out as the controller does. Writes that fail are skipped, unless a later step depends on them. Returns
+/// Carries a plan out as the controller does. Writes that fail are skipped, unless a later write depends on them. Returns
 /// the subjects that had trust and lost it at some point.
 fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
     let wanted: BTreeSet<String> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
@@ -267,14 +267,14 @@ fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
     };
     let before = trusted(&case.existing);
     let mut lost = BTreeSet::new();
-    for step in case.plan().steps {
-        if !step.may_go(&case.existing) {
+    for write in case.plan().writes {
+        if !write.may_go(&case.existing) {
             break;
         }
-        let rejected = matches!(step, CredentialWrite::Put { replaces: None, .. }) && case.existing.len() == 20;
+        let rejected = matches!(write, CredentialWrite::Put { replaces: None, .. }) && case.existing.len() == 20;
         assert!(!rejected || !failing.is_empty(), "the plan must not exceed the limit");
-        if !rejected && !failing.contains(step.name()) {
-            apply(&mut case.existing, &step);
+        if !rejected && !failing.contains(write.name()) {
+            apply(&mut case.existing, &write);
         }
         lost.extend(before.difference(&trusted(&case.existing)).cloned());
     }
@@ -284,7 +284,7 @@ fn carry_out(case: &mut Case, failing: &BTreeSet<String>) -> BTreeSet<String> {
 #[test]
 fn with_enough_slots_old_and_new_credentials_coexist() {
     let mut case = issuer_change(10, 0);
-    assert!(case.plan().steps.iter().all(|step| matches!(step, CredentialWrite::Put { .. })));
+    assert!(case.plan().writes.iter().all(|write| matches!(write, CredentialWrite::Put { .. })));
     carry_out(&mut case, &BTreeSet::new());
     assert_eq!(case.existing.len(), 20);
 }
@@ -297,7 +297,7 @@ fn with_too_few_slots_a_former_credential_is_deleted_only_once_a_new_one_is_in_p
         let new = case.existing.iter().filter(|credential| credential.issuer == cluster().issuer).count();
         assert_eq!(new, accounts, "every subject has the new one");
         assert_eq!(case.existing.len(), 20, "and no former one is deleted needlessly");
-        assert_eq!(case.plan().steps, []);
+        assert_eq!(case.plan().writes, []);
     }
 }
 
@@ -307,7 +307,7 @@ fn the_clusters_share_is_respected_across_an_issuer_change() {
     case.max_credentials = 5;
     assert_eq!(carry_out(&mut case, &BTreeSet::new()), BTreeSet::new(), "Azure has free slots in between");
     assert_eq!(case.existing.len(), 8);
-    assert_eq!(case.plan().steps, []);
+    assert_eq!(case.plan().writes, []);
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn credentials_with_the_previous_cluster_id_keep_their_name_after_a_move() {
         CredentialWrite::Put { credential: new, replaces: None },
         CredentialWrite::Delete { credential: ours("gone"), after: None },
     ];
-    assert_eq!(plan.steps, expected);
+    assert_eq!(plan.writes, expected);
 }
 
 fn any_change() -> impl Strategy<Value = (Case, BTreeSet<String>)> {
@@ -399,28 +399,28 @@ fn any_case() -> impl Strategy<Value = Case> {
 
 proptest! {
     #[test]
-    fn planning_again_after_applying_a_plan_gives_no_steps(mut case in any_case()) {
+    fn planning_again_after_applying_a_plan_gives_no_writes(mut case in any_case()) {
         let plan = case.plan();
-        for step in &plan.steps {
-            apply(&mut case.existing, step);
+        for write in &plan.writes {
+            apply(&mut case.existing, write);
         }
-        prop_assert_eq!(case.plan().steps, vec![]);
+        prop_assert_eq!(case.plan().writes, vec![]);
     }
 
     #[test]
     fn no_plan_touches_what_is_not_ours(case in any_case()) {
-        for step in case.plan().steps {
-            if let Some(existing) = case.existing.iter().find(|credential| credential.name == step.name()) {
+        for write in case.plan().writes {
+            if let Some(existing) = case.existing.iter().find(|credential| credential.name == write.name()) {
                 prop_assert_eq!(cluster().owner(existing, &[]), Owner::ThisCluster);
             }
         }
     }
 
     #[test]
-    fn no_plan_exceeds_azures_limit_at_any_step(mut case in any_case()) {
+    fn no_plan_exceeds_azures_limit_after_any_write(mut case in any_case()) {
         prop_assume!(case.existing.len() <= 20);
-        for step in case.plan().steps {
-            apply(&mut case.existing, &step);
+        for write in case.plan().writes {
+            apply(&mut case.existing, &write);
             prop_assert!(case.existing.len() <= 20);
         }
     }
@@ -428,8 +428,8 @@ proptest! {
     #[test]
     fn wanted_trust_is_never_revoked(case in any_case()) {
         let wanted: BTreeSet<_> = case.wanted.iter().map(|wanted| wanted.subject.to_string()).collect();
-        for step in case.plan().steps {
-            if let CredentialWrite::Delete { credential, .. } = step {
+        for write in case.plan().writes {
+            if let CredentialWrite::Delete { credential, .. } = write {
                 prop_assert!(!wanted.contains(&credential.subject));
             }
         }
@@ -447,7 +447,7 @@ proptest! {
         let expired = case.retiring[0].1;
         let lost = carry_out(&mut case, &BTreeSet::new());
         prop_assert!(full || expired || lost.is_empty(), "{lost:?}");
-        prop_assert_eq!(case.plan().steps, vec![]);
+        prop_assert_eq!(case.plan().writes, vec![]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<'a> Rollover<'a> {
         Self { uncovered: former, covered: VecDeque::new(), free, last_gap: None }
     }
 
-    /// Records that a credential of the current issuer is in place for the subject, or that an earlier step writes it.
+    /// Records that a credential of the current issuer is in place for the subject, or that an earlier write writes it.
     pub(crate) fn cover(&mut self, subject: &str, successor: &str) {
         let (covered, uncovered) = self.uncovered.drain(..).partition(|former| former.subject == subject);
         self.uncovered = uncovered;
@@ -54,7 +54,7 @@ impl<'a> Rollover<'a> {
         self.covered.pop_front()
     }
 
-    /// The steps that put a credential without using an additional slot in the end; `None` if nothing can be deleted for it.
+    /// The writes that put a credential without using an additional slot in the end; `None` if nothing can be deleted for it.
     pub(crate) fn swap(&mut self, subject: &str, name: &str, put: CredentialWrite) -> Option<Vec<CredentialWrite>> {
         let own = self.uncovered.iter().position(|former| former.subject == subject);
         if self.free > 0

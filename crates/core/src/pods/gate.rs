@@ -39,23 +39,23 @@ impl Start {
 
 /// What happens to a gated pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lifting {
+pub enum GateDecision {
     /// Its gate is removed.
-    Lift {
+    Remove {
         /// Why, unless it is because its identity is ready.
-        notes: Vec<Event>,
+        events: Vec<Event>,
     },
     /// It stays gated until a binding changes.
     Wait {
         /// What it waits for; one event for each reason.
-        notes: Vec<Event>,
+        events: Vec<Event>,
     },
 }
 
-impl Lifting {
-    /// Whether the pod starts because its identity is ready.
-    pub fn is_earned(&self) -> bool {
-        matches!(self, Self::Lift { notes } if notes.is_empty())
+impl GateDecision {
+    /// Whether the gate is removed because the pod's identity is ready.
+    pub fn is_identity_ready(&self) -> bool {
+        matches!(self, Self::Remove { events } if events.is_empty())
     }
 }
 
@@ -69,7 +69,7 @@ pub struct InjectedBinding<'a> {
 }
 
 /// Parses the annotation that injection wrote. Entries without `=` are skipped.
-pub fn claims(injected_by: &str) -> impl Iterator<Item = InjectedBinding<'_>> {
+pub fn injected_bindings(injected_by: &str) -> impl Iterator<Item = InjectedBinding<'_>> {
     injected_by
         .split(',')
         .filter_map(|claim| claim.split_once('='))
@@ -77,23 +77,26 @@ pub fn claims(injected_by: &str) -> impl Iterator<Item = InjectedBinding<'_>> {
 }
 
 /// Decides about a pod that has the gate, given its annotation and the bindings of its namespace by name.
-pub fn lifting<'b>(injected_by: Option<&str>, binding: impl Fn(&str) -> Option<&'b ManagedIdentityBinding>) -> Lifting {
+pub fn decide<'b>(
+    injected_by: Option<&str>,
+    binding: impl Fn(&str) -> Option<&'b ManagedIdentityBinding>,
+) -> GateDecision {
     let (mut lost, mut waiting) = (Vec::new(), Vec::new());
-    let mut claims = claims(injected_by.unwrap_or_default()).peekable();
-    if claims.peek().is_none() {
+    let mut injected = injected_bindings(injected_by.unwrap_or_default()).peekable();
+    if injected.peek().is_none() {
         lost.push(event(Reason::StartedWithoutIdentity, not_injected()));
     }
-    for claim in claims {
-        match state(&claim, binding(claim.binding)) {
+    for one in injected {
+        match state(&one, binding(one.binding)) {
             BindingState::Ready => {}
             BindingState::Lost(event) => lost.push(event),
             BindingState::Waiting(event) => waiting.push(event),
         }
     }
     if waiting.is_empty() {
-        Lifting::Lift { notes: by_reason(lost) }
+        GateDecision::Remove { events: by_reason(lost) }
     } else {
-        Lifting::Wait { notes: by_reason(waiting) }
+        GateDecision::Wait { events: by_reason(waiting) }
     }
 }
 

@@ -39,17 +39,17 @@ fn without_credential(name: &str, reason: &str, message: &str) -> ManagedIdentit
     binding(name, &json!({"status": {"credential": null, "conditions": conditions}}))
 }
 
-fn decide(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> Lifting {
+fn decide_on(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> GateDecision {
     let find = |name: &str| bindings.iter().find(|binding| binding.name_any() == name);
-    lifting(Some(injected_by), find)
+    decide(Some(injected_by), find)
 }
 
 /// Why the pod starts although its identity is not ready.
 fn lost(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> String {
-    match decide(injected_by, bindings) {
-        Lifting::Lift { notes } if notes.len() == 1 => {
-            assert_eq!(notes[0].reason, Reason::StartedWithoutIdentity);
-            notes[0].message.clone()
+    match decide_on(injected_by, bindings) {
+        GateDecision::Remove { events } if events.len() == 1 => {
+            assert_eq!(events[0].reason, Reason::StartedWithoutIdentity);
+            events[0].message.clone()
         }
         other => panic!("not ungated with one event: {other:?}"),
     }
@@ -57,51 +57,51 @@ fn lost(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> String {
 
 /// What the pod waits for.
 fn waits(injected_by: &str, bindings: &[ManagedIdentityBinding]) -> Vec<Event> {
-    match decide(injected_by, bindings) {
-        Lifting::Wait { notes } => notes,
-        Lifting::Lift { notes } => panic!("ungated: {notes:?}"),
+    match decide_on(injected_by, bindings) {
+        GateDecision::Wait { events } => events,
+        GateDecision::Remove { events } => panic!("ungated: {events:?}"),
     }
 }
 
 #[test]
 fn a_pod_starts_without_an_event_once_its_credential_is_ready() {
-    assert!(decide(BY_ORDERS, &[binding("orders", &json!({}))]).is_earned());
-    let notes = waits(BY_ORDERS, &[without_credential("orders", "Propagating", "Entra gets 30 s")]);
-    assert_eq!(notes[0].reason, Reason::Propagating);
-    assert!(notes[0].message.contains("Entra gets 30 s"), "{notes:?}");
+    assert!(decide_on(BY_ORDERS, &[binding("orders", &json!({}))]).is_identity_ready());
+    let events = waits(BY_ORDERS, &[without_credential("orders", "Propagating", "Entra gets 30 s")]);
+    assert_eq!(events[0].reason, Reason::Propagating);
+    assert!(events[0].message.contains("Entra gets 30 s"), "{events:?}");
 }
 
 #[test]
 fn a_pod_waits_for_every_binding_that_injected_it() {
     let by = "orders=ManagedIdentity/orders,pay=ManagedIdentity/pay";
-    let notes =
+    let events =
         waits(by, &[without_credential("orders", "Propagating", ""), without_credential("pay", "Propagating", "")]);
-    assert_eq!(notes.len(), 1, "one event for one reason");
-    assert!(notes[0].message.contains("orders") && notes[0].message.contains("pay"), "{notes:?}");
-    let notes = waits(by, &[binding("orders", &json!({})), without_credential("pay", "Forbidden", "no role")]);
-    assert_eq!(notes[0].reason, Reason::Forbidden);
+    assert_eq!(events.len(), 1, "one event for one reason");
+    assert!(events[0].message.contains("orders") && events[0].message.contains("pay"), "{events:?}");
+    let events = waits(by, &[binding("orders", &json!({})), without_credential("pay", "Forbidden", "no role")]);
+    assert_eq!(events[0].reason, Reason::Forbidden);
     let others =
         [binding("orders", &json!({})), binding("pay", &json!({})), without_credential("new", "Forbidden", "")];
-    assert!(decide(by, &others).is_earned(), "a later binding does not gate it");
+    assert!(decide_on(by, &others).is_identity_ready(), "a later binding does not gate it");
 }
 
 #[test]
 fn a_pod_whose_binding_needs_someone_to_act_waits_with_an_event_that_tells_who() {
     let stuck = without_credential("orders", "QuotaExceeded", "20/20: free one");
-    let notes = waits(BY_ORDERS, &[stuck]);
-    assert_eq!(notes[0].reason, Reason::QuotaExceeded);
+    let events = waits(BY_ORDERS, &[stuck]);
+    assert_eq!(events[0].reason, Reason::QuotaExceeded);
     for part in ["someone has to act", "ManagedIdentityBinding orders", "20/20: free one", "startPolicy: Immediate"] {
-        assert!(notes[0].message.contains(part), "{part} is missing: {}", notes[0].message);
+        assert!(events[0].message.contains(part), "{part} is missing: {}", events[0].message);
     }
 }
 
 #[test]
 fn a_pod_waits_for_a_pending_credential_without_anyone_acting() {
-    let notes = waits(BY_ORDERS, &[without_credential("orders", "CredentialPending", "about to be written")]);
-    assert_eq!(notes[0].reason, Reason::CredentialPending);
-    assert!(notes[0].message.contains("starts automatically"), "{}", notes[0].message);
-    let notes = waits(BY_ORDERS, &[binding("orders", &json!({"status": null}))]);
-    assert_eq!(notes[0].reason, Reason::Pending);
+    let events = waits(BY_ORDERS, &[without_credential("orders", "CredentialPending", "about to be written")]);
+    assert_eq!(events[0].reason, Reason::CredentialPending);
+    assert!(events[0].message.contains("starts automatically"), "{}", events[0].message);
+    let events = waits(BY_ORDERS, &[binding("orders", &json!({"status": null}))]);
+    assert_eq!(events[0].reason, Reason::Pending);
 }
 
 #[test]
@@ -112,7 +112,9 @@ fn a_confirmed_credential_counts_while_azure_is_unavailable() {
         condition("IdentityResolved", "Unknown", "AzureUnavailable", ""),
         condition("CredentialReady", "True", "Confirmed", ""),
     ];
-    assert!(decide(BY_ORDERS, &[binding("orders", &json!({"status": {"conditions": conditions}}))]).is_earned());
+    assert!(
+        decide_on(BY_ORDERS, &[binding("orders", &json!({"status": {"conditions": conditions}}))]).is_identity_ready()
+    );
 }
 
 #[test]
@@ -139,21 +141,24 @@ fn a_binding_that_became_immediate_ungates_with_an_event_unless_the_identity_is_
     let mut not_ready = without_credential("orders", "Propagating", "");
     not_ready.spec.injection.start_policy = StartPolicy::Immediate;
     assert!(lost(BY_ORDERS, &[not_ready]).contains("startPolicy"));
-    assert!(decide(BY_ORDERS, &[binding("orders", &immediate)]).is_earned());
+    assert!(decide_on(BY_ORDERS, &[binding("orders", &immediate)]).is_identity_ready());
 }
 
 #[test]
 fn a_deleted_binding_does_not_ungate_a_pod_that_another_one_gates() {
     let by = "gone=ManagedIdentity/gone,orders=ManagedIdentity/orders";
-    let notes = waits(by, &[without_credential("orders", "CredentialPending", "")]);
-    assert_eq!(notes.len(), 1);
+    let events = waits(by, &[without_credential("orders", "CredentialPending", "")]);
+    assert_eq!(events.len(), 1);
     assert!(lost(by, &[binding("orders", &json!({}))]).contains("gone, which injected it"));
 }
 
 #[test]
 fn the_gate_of_a_pod_without_entries_in_its_annotation_is_removed() {
     for annotation in [None, Some(""), Some("nonsense"), Some(",,")] {
-        let lifting = lifting(annotation, |_| None);
-        assert!(matches!(&lifting, Lifting::Lift { notes } if notes[0].message.contains(IDENTITY_GATE)), "{lifting:?}");
+        let decision = decide(annotation, |_| None);
+        assert!(
+            matches!(&decision, GateDecision::Remove { events } if events[0].message.contains(IDENTITY_GATE)),
+            "{decision:?}"
+        );
     }
 }

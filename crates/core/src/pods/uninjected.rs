@@ -9,7 +9,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
-use super::gate::claims;
+use super::gate::injected_bindings;
 use ensign_api::conditions::{ConditionType, Reason, Verdict, find};
 use ensign_api::keys::{INJECT_LABEL, INJECTED_BY_ANNOTATION, MIRROR_ANNOTATION};
 use ensign_api::{ContainerFilter, InjectionMode, ManagedIdentityBinding};
@@ -136,7 +136,8 @@ fn is_uninjected(binding: &ManagedIdentityBinding, pod: &ObjectMeta, containers:
     let labels = pod.labels.clone().unwrap_or_default();
     let annotation = |key: &str| pod.annotations.as_ref().and_then(|annotations| annotations.get(key));
     let name = binding.metadata.name.as_deref().unwrap_or_default();
-    let injected = annotation(INJECTED_BY_ANNOTATION).is_some_and(|by| claims(by).any(|claim| claim.binding == name));
+    let injected = annotation(INJECTED_BY_ANNOTATION)
+        .is_some_and(|by| injected_bindings(by).any(|injected| injected.binding == name));
     let exempt =
         labels.get(INJECT_LABEL).is_some_and(|value| value == "false") || annotation(MIRROR_ANNOTATION).is_some();
     let selected = spec.pod_selector.as_ref().is_none_or(|selector| selector.is_empty() || selector.matches(&labels));

@@ -90,7 +90,7 @@ pub struct Inputs<'a> {
 
 /// A write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RoleStep {
+pub enum RoleWrite {
     /// Create or update the assignment.
     Put {
         /// The assignment.
@@ -104,7 +104,7 @@ pub enum RoleStep {
     Delete(Assignment),
 }
 
-impl RoleStep {
+impl RoleWrite {
     /// The assignment that is written.
     pub fn assignment(&self) -> &Assignment {
         match self {
@@ -117,7 +117,7 @@ impl RoleStep {
 #[derive(Clone, Debug, Default)]
 pub struct Permissions {
     /// Writes to Azure, in order, one at a time.
-    pub steps: Vec<RoleStep>,
+    pub writes: Vec<RoleWrite>,
     /// The new `status.roleAssignments`. An assignment is recorded before it is created.
     pub records: Vec<Record>,
     /// The condition `PermissionsReady`; `None` if no role is requested.
@@ -187,7 +187,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Permissions {
     }
     let requested = !inputs.wanted.is_empty() && !inputs.leaving;
     let unchanged = |verdict: Option<Verdict>| Permissions {
-        steps: Vec::new(),
+        writes: Vec::new(),
         records: inputs.records.to_vec(),
         lacking: verdict.clone().filter(|verdict| requested && !verdict.holds()),
         verdict: verdict.filter(|_| requested),
@@ -223,12 +223,12 @@ pub fn decide(inputs: &Inputs<'_>) -> Permissions {
         }
     }
     plan.unassign(!unknown_role);
-    let Plan { steps, records, missing, failed, left_over, .. } = plan;
+    let Plan { writes, records, missing, failed, left_over, .. } = plan;
     let ours_left = records.iter().any(|record| record.origin == CredentialOrigin::Created)
         || existing.iter().any(|one| inputs.maker.made(one));
     let lacking = rejected.or(failed).or(unresolved).or(missing).filter(|_| requested);
     let verdict = requested.then(|| lacking.clone().or(left_over).unwrap_or_else(|| granted(inputs)));
-    Permissions { steps, records, verdict, lacking, ours_left }
+    Permissions { writes, records, verdict, lacking, ours_left }
 }
 
 fn state(entry: &Entry, policy: &RolePolicy, inputs: &Inputs<'_>) -> EntryState {
@@ -257,7 +257,7 @@ fn state(entry: &Entry, policy: &RolePolicy, inputs: &Inputs<'_>) -> EntryState 
 struct Plan<'a> {
     inputs: &'a Inputs<'a>,
     existing: &'a [Assignment],
-    steps: Vec<RoleStep>,
+    writes: Vec<RoleWrite>,
     records: Vec<Record>,
     /// The first assignment that does not exist yet.
     missing: Option<Verdict>,
@@ -269,7 +269,7 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(inputs: &'a Inputs<'a>, existing: &'a [Assignment]) -> Self {
-        Self { inputs, existing, steps: Vec::new(), records: Vec::new(), missing: None, failed: None, left_over: None }
+        Self { inputs, existing, writes: Vec::new(), records: Vec::new(), missing: None, failed: None, left_over: None }
     }
 
     /// Assigns the role, unless an equivalent assignment exists, no matter who created it.
@@ -315,7 +315,7 @@ impl<'a> Plan<'a> {
             condition: None,
         };
         let description = self.inputs.maker.description(&name);
-        self.steps.push(RoleStep::Put { assignment, description, lookup: lookup.clone() });
+        self.writes.push(RoleWrite::Put { assignment, description, lookup: lookup.clone() });
     }
 
     /// Deletes assignments of ours that are no longer wanted. Without `all_known`, the wanted ones are not all known, and
@@ -327,7 +327,7 @@ impl<'a> Plan<'a> {
             if !all_known || is_wanted(&one.name) {
                 continue;
             }
-            self.steps.push(RoleStep::Delete(one.clone()));
+            self.writes.push(RoleWrite::Delete(one.clone()));
             if let Some(failure) = self.inputs.observed.write_failures.get(&one.name) {
                 let message =
                     format!("role {} in scope {} could not be unassigned: {}", one.role, one.scope, failure.message);

@@ -124,9 +124,9 @@ impl World {
     fn apply(&mut self) {
         let decided = self.decide();
         let mut existing = self.existing();
-        for step in &decided.steps {
-            existing.retain(|one| one.name != step.assignment().name);
-            if let RoleStep::Put { assignment, .. } = step {
+        for write in &decided.writes {
+            existing.retain(|one| one.name != write.assignment().name);
+            if let RoleWrite::Put { assignment, .. } = write {
                 existing.push(assignment.clone());
             }
         }
@@ -139,13 +139,13 @@ impl World {
 fn a_requested_role_is_recorded_and_assigned_and_then_granted() {
     let mut world = World::requesting(&[entry("Reader", GROUP)]);
     let first = world.decide();
-    let [RoleStep::Put { assignment, description, .. }] = &first.steps[..] else { panic!("{first:?}") };
+    let [RoleWrite::Put { assignment, description, .. }] = &first.writes[..] else { panic!("{first:?}") };
     assert_eq!(*assignment, ours(GROUP, READER));
     assert!(description.contains("uid") && description.contains("cluster") && description.contains(&assignment.name));
     assert_eq!(first.records, [record("Reader", assignment, CredentialOrigin::Created)]);
     assert_eq!(first.lacking.map(|verdict| verdict.reason), Some(Reason::PermissionsPending));
     world.apply();
-    assert_eq!((world.decide().steps, world.reason()), (vec![], Some(Reason::Granted)));
+    assert_eq!((world.decide().writes, world.reason()), (vec![], Some(Reason::Granted)));
     assert_eq!(world.decide().lacking, None);
 }
 
@@ -155,14 +155,14 @@ fn an_equivalent_assignment_by_hand_is_used_and_never_deleted() {
         World::requesting(&[entry("Reader", &GROUP.to_uppercase().replace("RESOURCEGROUPS", "resourceGroups"))])
             .with(&[by_hand(GROUP, READER)]);
     let decided = world.decide();
-    assert_eq!((&decided.steps[..], world.reason()), (&[][..], Some(Reason::Granted)));
+    assert_eq!((&decided.writes[..], world.reason()), (&[][..], Some(Reason::Granted)));
     assert_eq!((decided.records[0].origin, decided.records[0].name.as_str()), (CredentialOrigin::Adopted, BY_HAND));
     world.records = decided.records;
     world.wanted.clear();
-    assert_eq!(world.decide().steps, []);
+    assert_eq!(world.decide().writes, []);
     assert_eq!(world.decide().records, [], "and it is not recorded");
     world.leaving = true;
-    assert!(world.decide().steps.is_empty() && !world.decide().ours_left);
+    assert!(world.decide().writes.is_empty() && !world.decide().ours_left);
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn an_assignment_with_a_condition_or_in_another_scope_is_not_equivalent() {
     let another = Assignment { principal: BY_HAND.to_owned(), ..by_hand(GROUP, READER) };
     for found in [limited, elsewhere, above, another, by_hand(GROUP, OWNER)] {
         let world = World::requesting(&[entry("Reader", GROUP)]).with(std::slice::from_ref(&found));
-        let steps = world.decide().steps;
-        assert!(matches!(&steps[..], [RoleStep::Put { .. }]), "{found:?}: {steps:?}");
+        let writes = world.decide().writes;
+        assert!(matches!(&writes[..], [RoleWrite::Put { .. }]), "{found:?}: {writes:?}");
     }
 }
 
@@ -183,7 +183,7 @@ fn an_assignment_that_is_no_longer_requested_is_deleted_if_it_is_ours() {
     let account = format!("{GROUP}/providers/Microsoft.Storage/storageAccounts/data");
     let (mine, foreign) = (ours(&account, READER), by_hand(&account, READER));
     let mut world = World::requesting(&[entry("Reader", GROUP)]).with(&[ours(GROUP, READER), mine.clone(), foreign]);
-    assert_eq!(world.decide().steps, [RoleStep::Delete(mine)]);
+    assert_eq!(world.decide().writes, [RoleWrite::Delete(mine)]);
     assert_eq!(world.decide().lacking, None, "an extra role delays no pod");
     world.apply();
     assert_eq!(world.existing().len(), 2);
@@ -197,7 +197,7 @@ fn assignments_of_other_owners_and_clusters_are_kept() {
     };
     let mut world = World::requesting(&[]).with(&[of("another", "uid"), of("cluster", "another")]);
     world.records = vec![record("x", &ours(GROUP, OWNER), CredentialOrigin::Created)];
-    assert_eq!(world.decide().steps, []);
+    assert_eq!(world.decide().writes, []);
 }
 
 #[test]
@@ -205,18 +205,18 @@ fn an_escalating_role_is_rejected_and_unassigned() {
     for named in ["Owner", "OWNER", OWNER, &OWNER.to_uppercase()] {
         let world = World::requesting(&[entry(named, GROUP)]).with(&[ours(GROUP, OWNER)]);
         assert_eq!(world.reason(), Some(Reason::RoleNotAllowed), "{named}");
-        assert_eq!(world.decide().steps, [RoleStep::Delete(ours(GROUP, OWNER))]);
+        assert_eq!(world.decide().writes, [RoleWrite::Delete(ours(GROUP, OWNER))]);
         assert!(world.decide().lacking.is_some());
     }
     let mut allowed = World::requesting(&[entry("Owner", GROUP)]);
     allowed.policy = Some(RolePolicy { allowed_roles: [OWNER.to_owned()].into(), ..RolePolicy::default() });
-    assert_eq!(allowed.decide().steps.len(), 1);
+    assert_eq!(allowed.decide().writes.len(), 1);
 }
 
 #[test]
 fn a_rejected_role_does_not_block_the_others() {
     let world = World::requesting(&[entry("Owner", GROUP), entry("Reader", GROUP)]);
-    assert!(matches!(&world.decide().steps[..], [RoleStep::Put { assignment, .. }] if assignment.role == READER));
+    assert!(matches!(&world.decide().writes[..], [RoleWrite::Put { assignment, .. }] if assignment.role == READER));
     assert_eq!(world.reason(), Some(Reason::RoleNotAllowed));
 }
 
@@ -233,7 +233,7 @@ fn a_scope_that_is_too_wide_or_invalid_is_never_queried() {
         (&format!("{GROUP}/"), Reason::InvalidSpec),
     ] {
         let world = World::requesting(&[entry("Reader", scope)]);
-        assert_eq!((world.reason(), world.decide().steps), (Some(reason), vec![]), "{scope}");
+        assert_eq!((world.reason(), world.decide().writes), (Some(reason), vec![]), "{scope}");
         assert!(lookups(&world.inputs()).is_empty() && roots(&world.inputs()).is_empty(), "{scope}");
     }
 }
@@ -244,10 +244,10 @@ fn nothing_is_assigned_or_deleted_while_role_assignments_are_disabled() {
     world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
     world.policy = None;
     world.wanted[0].role_definition = "Another".to_owned();
-    assert_eq!((world.reason(), world.decide().steps), (Some(Reason::RoleAssignmentsDisabled), vec![]));
+    assert_eq!((world.reason(), world.decide().writes), (Some(Reason::RoleAssignmentsDisabled), vec![]));
     world.leaving = true;
     let leaving = world.decide();
-    assert!(leaving.steps.is_empty() && leaving.ours_left && leaving.verdict.is_none());
+    assert!(leaving.writes.is_empty() && leaving.ours_left && leaving.verdict.is_none());
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn nothing_is_deleted_while_a_role_definition_is_unknown() {
             world.observed.definitions.insert(Lookup::new(&GROUP.parse().unwrap(), "Reader"), answer);
         }
         let decided = world.decide();
-        assert_eq!(decided.steps, []);
+        assert_eq!(decided.writes, []);
         assert!(decided.ours_left && decided.records.len() == 1 && decided.lacking.is_some());
         world.was_ready = true;
         assert_eq!(world.reason(), Some(Reason::Granted), "what was confirmed before still applies");
@@ -296,10 +296,10 @@ fn after_the_identity_was_recreated_the_former_assignment_is_recorded_until_it_i
     let mut world = world.with(&[former]);
     let decided = world.decide();
     let keys: BTreeSet<_> = decided.records.iter().map(|one| (&one.role_definition, &one.scope)).collect();
-    assert_eq!((decided.steps.len(), keys.len(), decided.records.len()), (2, 2, 2), "{decided:?}");
+    assert_eq!((decided.writes.len(), keys.len(), decided.records.len()), (2, 2, 2), "{decided:?}");
     world.apply();
     world.apply();
-    assert_eq!((world.existing().len(), world.records.len(), world.decide().steps.len()), (1, 1, 0));
+    assert_eq!((world.existing().len(), world.records.len(), world.decide().writes.len()), (1, 1, 0));
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn each_scope_is_listed_once() {
 #[test]
 fn without_requests_and_records_there_is_no_condition() {
     let decided = World::requesting(&[]).with(&[by_hand(GROUP, READER)]).decide();
-    assert!(decided.steps.is_empty() && decided.verdict.is_none() && !decided.ours_left);
+    assert!(decided.writes.is_empty() && decided.verdict.is_none() && !decided.ours_left);
 }
 
 fn any_scope() -> impl Strategy<Value = String> {
@@ -363,7 +363,7 @@ proptest! {
         world.apply();
         world.apply();
         let after = world.decide();
-        prop_assert_eq!(&after.steps, &[]);
+        prop_assert_eq!(&after.writes, &[]);
         for one in &foreign {
             prop_assert!(world.existing().contains(one));
         }

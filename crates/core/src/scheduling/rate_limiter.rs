@@ -54,12 +54,12 @@ impl Scope {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deferral {
     /// It would exceed the rate limits.
-    Paced {
+    RateLimited {
         /// Time until the retry.
         wait: Duration,
     },
     /// Requests are paused, because Azure throttles them or a request failed.
-    Held {
+    Paused {
         /// Time until the retry.
         wait: Duration,
         /// The reason of the failure that caused the pause.
@@ -73,15 +73,15 @@ impl Deferral {
     /// Time until the retry.
     pub fn wait(&self) -> Duration {
         match self {
-            Self::Paced { wait } | Self::Held { wait, .. } => *wait,
+            Self::RateLimited { wait } | Self::Paused { wait, .. } => *wait,
         }
     }
 
     /// The failure that caused the pause; `None` for rate limits, which are not a failure.
     pub fn failure(&self) -> Option<Failure> {
         match self {
-            Self::Paced { .. } => None,
-            Self::Held { wait, reason, message } => {
+            Self::RateLimited { .. } => None,
+            Self::Paused { wait, reason, message } => {
                 Some(Failure { reason: *reason, message: message.clone(), retry_after: Some(*wait) })
             }
         }
@@ -90,7 +90,7 @@ impl Deferral {
 
 /// Decides which requests may be sent.
 #[derive(Debug)]
-pub struct Pacer {
+pub struct RequestScheduler {
     limits: RateLimits,
     identities: HashMap<String, Own>,
     subscriptions: HashMap<String, Shared>,
@@ -185,7 +185,7 @@ impl Shared {
     }
 }
 
-impl Pacer {
+impl RequestScheduler {
     /// A limiter with full token buckets.
     pub fn new(limits: RateLimits) -> Self {
         Self {
@@ -283,8 +283,8 @@ impl Pacer {
             wait = reserve(own, [subscription, tenant], waits, (kind, tokens), now, least..=wait, reservations);
         }
         Err(match pause {
-            Some(Deferral::Held { reason, message, .. }) => Deferral::Held { wait, reason, message },
-            _ => Deferral::Paced { wait },
+            Some(Deferral::Paused { reason, message, .. }) => Deferral::Paused { wait, reason, message },
+            _ => Deferral::RateLimited { wait },
         })
     }
 
@@ -351,7 +351,7 @@ fn pause(
         Some(scope) => scope.message(id),
         None => own.pause.as_ref().map(|pause| pause.message.clone()).unwrap_or_default(),
     };
-    Some(Deferral::Held { wait: until.saturating_sub(now), reason, message })
+    Some(Deferral::Paused { wait: until.saturating_sub(now), reason, message })
 }
 
 /// Reserves tokens at the end of `waits`, unless there is a reservation within `waits` already. Returns the time until the

@@ -15,8 +15,8 @@ fn id(subscription: u32, name: u32) -> ArmId {
     .unwrap()
 }
 
-fn pacer() -> Pacer {
-    Pacer::new(RateLimits::PUBLISHED)
+fn scheduler() -> RequestScheduler {
+    RequestScheduler::new(RateLimits::PUBLISHED)
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -25,109 +25,109 @@ fn seconds(seconds: u64) -> Duration {
 
 fn paced(answer: Result<(), Deferral>) -> Duration {
     match answer {
-        Err(Deferral::Paced { wait }) => wait,
+        Err(Deferral::RateLimited { wait }) => wait,
         other => panic!("{other:?}"),
     }
 }
 
 fn held(answer: Result<(), Deferral>) -> (Duration, Reason, String) {
     match answer {
-        Err(Deferral::Held { wait, reason, message }) => (wait, reason, message),
+        Err(Deferral::Paused { wait, reason, message }) => (wait, reason, message),
         other => panic!("{other:?}"),
     }
 }
 
 /// Uses up the writes of a subscription, through as many identities as necessary.
-fn drained(pacer: &mut Pacer, now: Moment) {
+fn drained(scheduler: &mut RequestScheduler, now: Moment) {
     for name in 0..10 {
         for _ in 0..20 {
-            assert_eq!(pacer.ask(&id(NEAR, 1000 + name), RequestKind::Write, 0, now), Ok(()));
+            assert_eq!(scheduler.ask(&id(NEAR, 1000 + name), RequestKind::Write, 0, now), Ok(()));
         }
     }
 }
 
 #[test]
 fn an_identity_has_its_burst_and_others_have_theirs() {
-    let mut pacer = pacer();
-    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(20));
+    let mut scheduler = scheduler();
+    assert_eq!(scheduler.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(20));
     for _ in 0..20 {
-        assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)), Ok(()));
+        assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)), Ok(()));
     }
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_secs(), 4);
-    assert_eq!(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(0)), Ok(()), "lists have their own");
+    assert_eq!(paced(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_secs(), 4);
+    assert_eq!(scheduler.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)), Ok(()));
+    assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(0)), Ok(()), "lists have their own");
 }
 
 #[test]
 fn an_exhausted_subscription_does_not_affect_others() {
-    let mut pacer = pacer();
-    drained(&mut pacer, seconds(0));
-    assert_eq!(paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 500);
-    assert_eq!(pacer.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0)), Ok(()));
+    let mut scheduler = scheduler();
+    drained(&mut scheduler, seconds(0));
+    assert_eq!(paced(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 500);
+    assert_eq!(scheduler.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0)), Ok(()));
 }
 
 #[test]
 fn the_tenants_limits_apply_across_subscriptions() {
-    let mut pacer = pacer();
+    let mut scheduler = scheduler();
     for number in 0..1000 {
-        assert_eq!(pacer.ask(&id(number / 100, number), RequestKind::Write, 0, seconds(0)), Ok(()));
+        assert_eq!(scheduler.ask(&id(number / 100, number), RequestKind::Write, 0, seconds(0)), Ok(()));
     }
-    assert_eq!(paced(pacer.ask(&id(99, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 100);
+    assert_eq!(paced(scheduler.ask(&id(99, 1), RequestKind::Write, 0, seconds(0))).as_millis(), 100);
 }
 
 #[test]
 fn a_share_scales_the_limits_of_subscription_and_tenant_but_not_of_an_identity() {
-    let mut pacer = Pacer::new(RateLimits::PUBLISHED.shared(0.05));
-    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(10));
+    let mut scheduler = RequestScheduler::new(RateLimits::PUBLISHED.shared(0.05));
+    assert_eq!(scheduler.room(&id(NEAR, 1), RequestKind::Write, 100, seconds(0)), Ok(10));
     assert_eq!(RateLimits::PUBLISHED.shared(0.05).identity, RateLimits::PUBLISHED.identity);
 }
 
 #[test]
 fn a_pause_of_an_identity_stops_all_its_requests_and_no_others() {
-    let mut pacer = pacer();
-    pacer.hold(&id(NEAR, 1), seconds(77), Reason::AzureUnavailable, "Azure has trouble");
+    let mut scheduler = scheduler();
+    scheduler.hold(&id(NEAR, 1), seconds(77), Reason::AzureUnavailable, "Azure has trouble");
     for kind in [RequestKind::Get, RequestKind::List, RequestKind::Write] {
-        let answer = held(pacer.ask(&id(NEAR, 1), kind, 0, seconds(70)));
+        let answer = held(scheduler.ask(&id(NEAR, 1), kind, 0, seconds(70)));
         assert_eq!(answer, (seconds(7), Reason::AzureUnavailable, "Azure has trouble".to_owned()));
-        assert_eq!(pacer.ask(&id(NEAR, 2), kind, 0, seconds(70)), Ok(()));
+        assert_eq!(scheduler.ask(&id(NEAR, 2), kind, 0, seconds(70)), Ok(()));
     }
-    pacer.hold(&id(NEAR, 1), seconds(75), Reason::Throttled, "shorter");
+    scheduler.hold(&id(NEAR, 1), seconds(75), Reason::Throttled, "shorter");
     assert_eq!(
-        held(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(70))).0,
+        held(scheduler.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(70))).0,
         seconds(7),
         "a shorter pause does not shorten a longer one"
     );
-    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(77)), Ok(()));
+    assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(77)), Ok(()));
 }
 
 #[test]
 fn throttled_reads_of_a_subscription_pause_gets_and_lists_of_all_its_identities() {
-    let mut pacer = pacer();
-    pacer.throttled(&id(NEAR, 1), RequestKind::Get, Scope::Subscription, seconds(600));
+    let mut scheduler = scheduler();
+    scheduler.throttled(&id(NEAR, 1), RequestKind::Get, Scope::Subscription, seconds(600));
     for kind in [RequestKind::Get, RequestKind::List] {
-        let (wait, reason, message) = held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(100)));
+        let (wait, reason, message) = held(scheduler.ask(&id(NEAR, 2), kind, 0, seconds(100)));
         assert_eq!((wait, reason), (seconds(500), Reason::Throttled));
         assert!(message.contains("subscription 00000000-0000-0000-0000-000000000001"), "{message}");
-        assert_eq!(held(pacer.ask(&id(NEAR, 2), kind, 0, seconds(200))).2, message, "the same text each time");
-        assert_eq!(pacer.ask(&id(FAR, 1), kind, 0, seconds(100)), Ok(()), "other subscriptions go on");
+        assert_eq!(held(scheduler.ask(&id(NEAR, 2), kind, 0, seconds(200))).2, message, "the same text each time");
+        assert_eq!(scheduler.ask(&id(FAR, 1), kind, 0, seconds(100)), Ok(()), "other subscriptions go on");
     }
-    assert_eq!(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(100)), Ok(()), "and so do writes");
+    assert_eq!(scheduler.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(100)), Ok(()), "and so do writes");
 }
 
 #[test]
 fn a_pause_of_the_tenant_stops_every_subscription() {
-    let mut pacer = pacer();
-    pacer.throttled(&id(NEAR, 1), RequestKind::Write, Scope::Tenant, seconds(60));
-    assert_eq!(held(pacer.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0))).0, seconds(60));
-    assert_eq!(pacer.ask(&id(FAR, 1), RequestKind::List, 0, seconds(0)), Ok(()));
+    let mut scheduler = scheduler();
+    scheduler.throttled(&id(NEAR, 1), RequestKind::Write, Scope::Tenant, seconds(60));
+    assert_eq!(held(scheduler.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0))).0, seconds(60));
+    assert_eq!(scheduler.ask(&id(FAR, 1), RequestKind::List, 0, seconds(0)), Ok(()));
 }
 
 #[test]
 fn after_a_pause_there_is_no_burst_and_requests_are_spread_out() {
-    let mut pacer = pacer();
-    pacer.throttled(&id(NEAR, 0), RequestKind::Write, Scope::Subscription, seconds(60));
+    let mut scheduler = scheduler();
+    scheduler.throttled(&id(NEAR, 0), RequestKind::Write, Scope::Subscription, seconds(60));
     let waits: Vec<Duration> =
-        (0..5).map(|name| held(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0))).0).collect();
+        (0..5).map(|name| held(scheduler.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0))).0).collect();
     assert_eq!(waits[0], seconds(60));
     for pair in waits.windows(2) {
         assert_eq!(pair[1].saturating_sub(pair[0]).as_millis(), 500);
@@ -136,123 +136,123 @@ fn after_a_pause_there_is_no_burst_and_requests_are_spread_out() {
 
 #[test]
 fn a_reservation_is_not_overtaken_by_later_requests() {
-    let mut pacer = pacer();
-    drained(&mut pacer, seconds(0));
-    let first = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
-    let second = paced(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)));
+    let mut scheduler = scheduler();
+    drained(&mut scheduler, seconds(0));
+    let first = paced(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
+    let second = paced(scheduler.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)));
     assert_eq!(second.saturating_sub(first).as_millis(), 500);
     assert_eq!(
-        paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))),
+        paced(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0))),
         first,
         "a retry keeps the reservation"
     );
-    paced(pacer.ask(&id(NEAR, 3), RequestKind::Write, 0, first));
-    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, first), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 2), RequestKind::Write, 0, second), Ok(()));
+    paced(scheduler.ask(&id(NEAR, 3), RequestKind::Write, 0, first));
+    assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, first), Ok(()));
+    assert_eq!(scheduler.ask(&id(NEAR, 2), RequestKind::Write, 0, second), Ok(()));
 }
 
 #[test]
 fn many_waiting_identities_in_a_subscription_do_not_delay_another_subscription() {
-    let mut pacer = pacer();
-    drained(&mut pacer, seconds(0));
+    let mut scheduler = scheduler();
+    drained(&mut scheduler, seconds(0));
     for name in 0..300 {
-        assert!(pacer.room(&id(NEAR, name), RequestKind::Write, 20, seconds(0)).is_err());
+        assert!(scheduler.room(&id(NEAR, name), RequestKind::Write, 20, seconds(0)).is_err());
     }
-    assert_eq!(pacer.room(&id(FAR, 1), RequestKind::Write, 20, seconds(0)), Ok(20), "the tenant has 800 left");
+    assert_eq!(scheduler.room(&id(FAR, 1), RequestKind::Write, 20, seconds(0)), Ok(20), "the tenant has 800 left");
 }
 
 #[test]
 fn a_reservation_in_the_subscription_is_kept_while_waiting_for_the_tenant() {
-    let mut pacer = pacer();
-    drained(&mut pacer, seconds(0));
-    let turn = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
+    let mut scheduler = scheduler();
+    drained(&mut scheduler, seconds(0));
+    let turn = paced(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, seconds(0)));
     for name in 2..40 {
-        paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
+        paced(scheduler.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
     // They use up the tenant's tokens.
     let mut others = (0..50).flat_map(|number| [(); 20].map(|()| id(FAR + number / 10, number)));
-    assert!(others.any(|id| pacer.ask(&id, RequestKind::Write, 0, turn).is_err()));
-    let wait = paced(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, turn));
+    assert!(others.any(|id| scheduler.ask(&id, RequestKind::Write, 0, turn).is_err()));
+    let wait = paced(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, turn));
     assert!(wait < seconds(1), "the tenant's next token but one: {wait:?}");
-    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, turn + wait), Ok(()));
+    assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, turn + wait), Ok(()));
 }
 
 #[test]
 fn a_reservation_can_be_for_several_requests() {
-    let mut pacer = pacer();
-    drained(&mut pacer, seconds(0));
-    let Err(first) = pacer.room(&id(NEAR, 1), RequestKind::Write, 20, seconds(0)) else { panic!("there is none") };
+    let mut scheduler = scheduler();
+    drained(&mut scheduler, seconds(0));
+    let Err(first) = scheduler.room(&id(NEAR, 1), RequestKind::Write, 20, seconds(0)) else { panic!("there is none") };
     assert_eq!(first.wait().as_millis(), 2500, "five tokens");
-    let Err(second) = pacer.room(&id(NEAR, 2), RequestKind::Write, 2, seconds(0)) else { panic!("there is none") };
+    let Err(second) = scheduler.room(&id(NEAR, 2), RequestKind::Write, 2, seconds(0)) else { panic!("there is none") };
     assert_eq!(second.wait().as_millis(), 3500, "two after them");
-    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::Write, 20, first.wait()), Ok(5));
+    assert_eq!(scheduler.room(&id(NEAR, 1), RequestKind::Write, 20, first.wait()), Ok(5));
     for _ in 0..5 {
-        assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Write, 0, first.wait()), Ok(()));
+        assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::Write, 0, first.wait()), Ok(()));
     }
-    assert!(pacer.room(&id(NEAR, 1), RequestKind::Write, 20, first.wait()).is_err());
-    assert_eq!(pacer.room(&id(NEAR, 2), RequestKind::Write, 2, second.wait()), Ok(2));
+    assert!(scheduler.room(&id(NEAR, 1), RequestKind::Write, 20, first.wait()).is_err());
+    assert_eq!(scheduler.room(&id(NEAR, 2), RequestKind::Write, 2, second.wait()), Ok(2));
 }
 
 #[test]
 fn an_unused_reservation_expires() {
-    let mut pacer = pacer();
-    drained(&mut pacer, seconds(0));
+    let mut scheduler = scheduler();
+    drained(&mut scheduler, seconds(0));
     for name in 0..5 {
-        paced(pacer.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
+        paced(scheduler.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0)));
     }
     let later = seconds(3) + RESERVATION_LIFETIME;
-    assert_eq!(pacer.room(&id(NEAR, 9), RequestKind::Write, 100, later), Ok(20));
+    assert_eq!(scheduler.room(&id(NEAR, 9), RequestKind::Write, 100, later), Ok(20));
 }
 
 /// A list of this many pages, or the deferral that interrupted it.
-fn list(pacer: &mut Pacer, pages: u32, now: Moment) -> Result<(), Deferral> {
-    (0..pages).try_for_each(|page| pacer.ask(&id(NEAR, 1), RequestKind::List, page, now))
+fn list(scheduler: &mut RequestScheduler, pages: u32, now: Moment) -> Result<(), Deferral> {
+    (0..pages).try_for_each(|page| scheduler.ask(&id(NEAR, 1), RequestKind::List, page, now))
 }
 
 #[test]
 fn a_list_of_several_pages_is_completed_however_few_tokens_are_left() {
-    let mut pacer = pacer();
+    let mut scheduler = scheduler();
     for _ in 0..6 {
-        assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
+        assert_eq!(list(&mut scheduler, 3, seconds(0)), Ok(()));
     }
     // Two tokens are left, and it is known to need three.
     let mut now = seconds(0);
     for round in 0..10 {
-        let wait = paced(list(&mut pacer, 3, now));
+        let wait = paced(list(&mut scheduler, 3, now));
         assert!(round == 0 || wait.as_secs() == 12, "{wait:?}");
         now += wait;
-        assert_eq!(list(&mut pacer, 3, now), Ok(()));
+        assert_eq!(list(&mut scheduler, 3, now), Ok(()));
     }
 }
 
 #[test]
 fn a_list_takes_as_many_tokens_as_it_had_pages_the_last_time() {
-    let mut pacer = pacer();
-    assert_eq!(list(&mut pacer, 10, seconds(0)), Ok(()));
-    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::List, 100, seconds(0)), Ok(10));
-    assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
-    assert_eq!(list(&mut pacer, 1, seconds(1000)), Ok(()));
-    assert_eq!(pacer.room(&id(NEAR, 1), RequestKind::List, 100, seconds(1000)), Ok(9));
+    let mut scheduler = scheduler();
+    assert_eq!(list(&mut scheduler, 10, seconds(0)), Ok(()));
+    assert_eq!(scheduler.room(&id(NEAR, 1), RequestKind::List, 100, seconds(0)), Ok(10));
+    assert_eq!(list(&mut scheduler, 1, seconds(1000)), Ok(()));
+    assert_eq!(list(&mut scheduler, 1, seconds(1000)), Ok(()));
+    assert_eq!(scheduler.room(&id(NEAR, 1), RequestKind::List, 100, seconds(1000)), Ok(9));
 }
 
 #[test]
 fn a_pause_ends_a_list_in_the_middle() {
-    let mut pacer = pacer();
-    assert_eq!(list(&mut pacer, 3, seconds(0)), Ok(()));
-    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(1)), Ok(()));
-    pacer.throttled(&id(NEAR, 2), RequestKind::Get, Scope::Subscription, seconds(60));
-    held(pacer.ask(&id(NEAR, 1), RequestKind::List, 1, seconds(1)));
+    let mut scheduler = scheduler();
+    assert_eq!(list(&mut scheduler, 3, seconds(0)), Ok(()));
+    assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(1)), Ok(()));
+    scheduler.throttled(&id(NEAR, 2), RequestKind::Get, Scope::Subscription, seconds(60));
+    held(scheduler.ask(&id(NEAR, 1), RequestKind::List, 1, seconds(1)));
 }
 
 #[test]
 fn idle_identities_are_removed() {
-    let mut pacer = pacer();
+    let mut scheduler = scheduler();
     for number in 0..20_000 {
         // The subscription allows ten reads a second.
         let now = Duration::from_millis(100 * u64::from(number));
-        assert_eq!(pacer.ask(&id(NEAR, number), RequestKind::Get, 0, now + seconds(1)), Ok(()));
+        assert_eq!(scheduler.ask(&id(NEAR, number), RequestKind::Get, 0, now + seconds(1)), Ok(()));
     }
-    assert!(pacer.identities.len() <= 2 * SWEEP, "{}", pacer.identities.len());
+    assert!(scheduler.identities.len() <= 2 * SWEEP, "{}", scheduler.identities.len());
 }
 
 /// Many identities that write often, each of which retries exactly when it should.
@@ -260,12 +260,12 @@ fn idle_identities_are_removed() {
 fn many_writers_proceed_fairly_at_the_limit_without_a_stampede() {
     const CROWD: u32 = 300;
     const EACH: u32 = 3;
-    let mut pacer = pacer();
+    let mut scheduler = scheduler();
     let mut coming: BTreeSet<(Moment, u32)> = (0..CROWD).map(|name| (Duration::ZERO, name)).collect();
     let (mut wrote, mut asked, mut end) = (BTreeMap::<u32, u32>::new(), 0_u32, Duration::ZERO);
     while let Some((now, name)) = coming.pop_first() {
         asked += 1;
-        match pacer.ask(&id(NEAR, name), RequestKind::Write, 0, now) {
+        match scheduler.ask(&id(NEAR, name), RequestKind::Write, 0, now) {
             Ok(()) => {
                 let written = wrote.entry(name).or_default();
                 *written += 1;
@@ -292,7 +292,7 @@ fn many_writers_in_several_subscriptions_proceed_at_the_limit() {
     const SUBSCRIPTIONS: u32 = 5;
     const IDENTITIES: u32 = 100;
     const EACH: u32 = 20;
-    let mut pacer = pacer();
+    let mut scheduler = scheduler();
     let mut left: BTreeMap<(u32, u32), u32> =
         (0..SUBSCRIPTIONS).flat_map(|number| (0..IDENTITIES).map(move |name| ((number, name), EACH))).collect();
     let mut coming: BTreeSet<(Moment, (u32, u32))> = left.keys().map(|key| (Duration::ZERO, *key)).collect();
@@ -301,9 +301,9 @@ fn many_writers_in_several_subscriptions_proceed_at_the_limit() {
         turns += 1;
         let wanted = left.get_mut(&key).unwrap();
         let id = id(key.0, key.1);
-        let answer = pacer.room(&id, RequestKind::Write, *wanted, now).and_then(|room| {
+        let answer = scheduler.room(&id, RequestKind::Write, *wanted, now).and_then(|room| {
             (0..room).try_for_each(|_| {
-                pacer.ask(&id, RequestKind::Write, 0, now)?;
+                scheduler.ask(&id, RequestKind::Write, 0, now)?;
                 (*wanted, end) = (*wanted - 1, now);
                 Ok(())
             })
@@ -342,12 +342,12 @@ proptest! {
             write: Rate::known(burst, per_second),
         };
         let limits = RateLimits { identity: rate(3, 1.0), subscription: rate(8, 3.0), tenant: rate(12, 5.0) };
-        let (mut pacer, mut now) = (Pacer::new(limits), Duration::ZERO);
+        let (mut scheduler, mut now) = (RequestScheduler::new(limits), Duration::ZERO);
         let mut sent: BTreeMap<String, Vec<Moment>> = BTreeMap::new();
         for (pause, subscription, name) in steps {
             now += Duration::from_millis(pause);
             let id = id(subscription, name);
-            if pacer.ask(&id, RequestKind::Write, 0, now).is_ok() {
+            if scheduler.ask(&id, RequestKind::Write, 0, now).is_ok() {
                 for scope in [id.key(), id.subscription(), "tenant"] {
                     sent.entry(scope.to_owned()).or_default().push(now);
                 }
@@ -366,28 +366,28 @@ proptest! {
 
 #[test]
 fn requests_that_are_only_useful_together_wait_together() {
-    let mut pacer = pacer();
+    let mut scheduler = scheduler();
     let own = id(NEAR, 1);
     let per_token = seconds(2);
-    while pacer.ask(&own, RequestKind::Get, 0, seconds(0)).is_ok() {}
+    while scheduler.ask(&own, RequestKind::Get, 0, seconds(0)).is_ok() {}
     let mut now = seconds(0);
     // Each time one request is sent first, followed by three.
     for _ in 0..3 {
-        let wait = paced(pacer.all(&own, RequestKind::Get, 3, now));
+        let wait = paced(scheduler.all(&own, RequestKind::Get, 3, now));
         assert_eq!(wait.as_millis(), (per_token * 4).as_millis(), "three, and the one before them");
         now += wait;
-        assert_eq!(pacer.ask(&own, RequestKind::Get, 0, now), Ok(()));
-        assert_eq!(pacer.all(&own, RequestKind::Get, 3, now), Ok(()));
+        assert_eq!(scheduler.ask(&own, RequestKind::Get, 0, now), Ok(()));
+        assert_eq!(scheduler.all(&own, RequestKind::Get, 3, now), Ok(()));
         for _ in 0..3 {
-            assert_eq!(pacer.ask(&own, RequestKind::Get, 0, now), Ok(()));
+            assert_eq!(scheduler.ask(&own, RequestKind::Get, 0, now), Ok(()));
         }
-        assert!(pacer.ask(&own, RequestKind::Get, 0, now).is_err());
+        assert!(scheduler.ask(&own, RequestKind::Get, 0, now).is_err());
     }
 }
 
 #[test]
 fn a_request_for_more_than_the_burst_does_not_wait_for_more_than_the_burst() {
-    let mut pacer = pacer();
-    assert_eq!(pacer.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(0)), Ok(()));
-    assert_eq!(pacer.all(&id(NEAR, 1), RequestKind::Get, 100, seconds(0)), Ok(()));
+    let mut scheduler = scheduler();
+    assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::Get, 0, seconds(0)), Ok(()));
+    assert_eq!(scheduler.all(&id(NEAR, 1), RequestKind::Get, 100, seconds(0)), Ok(()));
 }

@@ -104,12 +104,12 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
                 && self.config.disposal == Disposal::Delete
             {
                 let judge = |error: &_| Some(self.failure(id, error));
-                let progress = carry_out(&self.azure, &planned.steps, id, existing, judge).await;
+                let progress = carry_out(&self.azure, &planned.credential_writes, id, existing, judge).await;
                 deleted.extend(progress.written);
                 failure = progress.failures.into_iter().next_back().map(|(_, failure)| failure);
             }
             let assessment = assess(&view.snapshot(), &observed, settings, self.now());
-            let unfinished = self.config.disposal == Disposal::Delete && !assessment.steps.is_empty();
+            let unfinished = self.config.disposal == Disposal::Delete && !assessment.credential_writes.is_empty();
             let existing = observed.credentials.and_then(Result::ok);
             let wait = failure.as_ref().map(|failed| {
                 let share = self.spread.share(id.map_or("", |id| id.key()), attempt.into());
@@ -174,7 +174,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             let Some(identity) = view.identity(&outcome.name) else { continue };
             if !abandons && outcome.finalizer != Finalizer::Release {
                 if !ours_left {
-                    report.problem.get_or_insert_with(|| teardown::still_made(&outcome.name));
+                    report.problem.get_or_insert_with(|| teardown::not_released(&outcome.name));
                 }
                 continue;
             }
