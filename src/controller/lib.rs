@@ -31,8 +31,8 @@ mod writers;
 
 pub use cluster::discovery::{DiscoveryError, discover};
 pub use cluster::issuer_watch::IssuerWatch;
-pub use commands::check::{Installed, Seen, look};
-pub use commands::orphans::{Found, OrphanSearch, present};
+pub use commands::check::{ClusterChecks, Installed, check_cluster};
+pub use commands::orphans::{Found, OrphanSearch, current_cluster};
 pub use commands::teardown::{Progress as TeardownStep, TeardownConfig, TeardownError, teardown};
 pub use engine::failpoints::{Failpoints, Phase, Probe, SideEffect};
 pub use engine::leader_election::LeaseConfig;

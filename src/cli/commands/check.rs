@@ -12,7 +12,7 @@ use crate::cli::{Failure, block_on};
 use ensign_api::ArmId;
 use ensign_azure;
 use ensign_azure::ArmClient;
-use ensign_controller::{Installed, Seen, look};
+use ensign_controller::{ClusterChecks, Installed, check_cluster};
 use ensign_core::commands::check::{Bootstrap, Check, CheckResult, passes};
 use ensign_runtime::clock::{Clock, SystemClock};
 use ensign_runtime::telemetry::{self, TelemetryArgs};
@@ -104,17 +104,17 @@ async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
     if report.ok { Ok(()) } else { Err("the install does not work yet; each FAIL above has a fix".into()) }
 }
 
-async fn see_cluster(args: &Args) -> Seen {
+async fn see_cluster(args: &Args) -> ClusterChecks {
     let installed = Installed {
         namespace: args.namespace.clone(),
         lease: args.lease_name.clone(),
         webhook_configuration: args.webhook_configuration.clone(),
     };
     match kube_client::client().await {
-        Ok(client) => look(&client, &installed, SystemClock.now()).await,
+        Ok(client) => check_cluster(&client, &installed, SystemClock.now()).await,
         Err(error) => {
             let unreachable = Check::fail("api-server", error.to_string(), "set KUBECONFIG, or run this in a pod");
-            Seen { checks: vec![unreachable], ..Seen::default() }
+            ClusterChecks { checks: vec![unreachable], ..ClusterChecks::default() }
         }
     }
 }

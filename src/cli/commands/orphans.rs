@@ -8,7 +8,7 @@ use crate::cli::output::{Output, confirm, print, progress};
 use crate::cli::usage_errors::Problems;
 use crate::cli::{Failure, Usage, block_on};
 use ensign_azure::ArmClient;
-use ensign_controller::{OrphanSearch, present};
+use ensign_controller::{OrphanSearch, current_cluster};
 use ensign_core::acceptance::scopes::AzureScope;
 use ensign_core::commands::orphans::{Orphan, not_gone};
 use ensign_core::credentials::names;
@@ -104,7 +104,7 @@ async fn serve(args: Args, azure: AzureSetup, scopes: Vec<AzureScope>) -> Result
     progress(&format!("searching for credentials ensign-{tag}-…"));
     let found = search.find(&scopes).await;
     let current = match kube_client::client().await {
-        Ok(client) => present(&client).await,
+        Ok(client) => current_cluster(&client).await,
         Err(error) => Err(error),
     };
     match current {

@@ -211,7 +211,9 @@ mod tests {
         let queue = Arc::new(WorkQueue::new(SystemClock::shared()));
         let mut store = Incremental::new(Follower { pods, queue: queue.clone() });
         let mut queued = |events: Vec<WatchEvent>| {
-            events.into_iter().for_each(|event| reflector::deliver(event, LOG, &mut store));
+            for event in events {
+                reflector::deliver(event, LOG, &mut store);
+            }
             let mut keys = Vec::new();
             while let Some(key) = queue.next().now_or_never() {
                 queue.done(key.clone(), None);

@@ -269,7 +269,9 @@ impl<K: CachedKind> CacheStore<K> {
         // have to work through them before what changed meanwhile.
         if self.informers.initialised.borrow().contains(&K::WATCHED) {
             let source = K::source(name);
-            keys.into_iter().for_each(|key| self.informers.queue.add(key, source.clone()));
+            for key in keys {
+                self.informers.queue.add(key, source.clone());
+            }
         }
     }
 }

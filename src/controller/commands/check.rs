@@ -29,7 +29,7 @@ pub struct Installed {
 
 /// What was found in a cluster.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ClusterChecks {
     /// The results.
     pub checks: Vec<Check>,
     /// The service account issuer.
@@ -39,35 +39,35 @@ pub struct Seen {
 }
 
 /// Checks the cluster.
-pub async fn look(client: &Client, installed: &Installed, now: Timestamp) -> Seen {
-    let mut seen = Seen::default();
+pub async fn check_cluster(client: &Client, installed: &Installed, now: Timestamp) -> ClusterChecks {
+    let mut found = ClusterChecks::default();
     match within_deadline(|| "reading /version".to_owned(), client.apiserver_version()).await {
-        Ok(version) => seen.checks.push(check::api_server(&version.git_version, &version.minor)),
+        Ok(version) => found.checks.push(check::api_server(&version.git_version, &version.minor)),
         Err(error) => {
-            seen.checks.push(Check::fail(
+            found.checks.push(Check::fail(
                 "api-server",
                 error_chain::line(&error),
                 "check the kubeconfig, or the pod's service account",
             ));
-            return seen;
+            return found;
         }
     }
-    seen.checks.push(crds(client).await.unwrap_or_else(|error| unreadable("crds", &error)));
-    seen.checks.push(lease(client, installed, now).await.unwrap_or_else(|error| unreadable("leader", &error)));
-    seen.checks.push(injection(client, installed).await.unwrap_or_else(|error| unreadable("injection", &error)));
+    found.checks.push(crds(client).await.unwrap_or_else(|error| unreadable("crds", &error)));
+    found.checks.push(lease(client, installed, now).await.unwrap_or_else(|error| unreadable("leader", &error)));
+    found.checks.push(injection(client, installed).await.unwrap_or_else(|error| unreadable("injection", &error)));
     match read_issuer(client).await {
-        Ok(issuer) => seen.issuer = Some(issuer),
-        Err(error) => seen.checks.push(unreadable("issuer", &error)),
+        Ok(issuer) => found.issuer = Some(issuer),
+        Err(error) => found.checks.push(unreadable("issuer", &error)),
     }
     let api: Api<ManagedIdentity> = Api::all(client.clone());
     let listed = within_deadline(|| "listing ManagedIdentities".to_owned(), api.list(&ListParams::default())).await;
     match listed {
-        Ok(list) => seen.identities = list.items.iter().filter_map(|object| identities::arm_id(object).ok()).collect(),
+        Ok(list) => found.identities = list.items.iter().filter_map(|object| identities::arm_id(object).ok()).collect(),
         // Their CRD does not exist, which is reported above.
         Err(error) if error.is_not_found() => {}
-        Err(error) => seen.checks.push(unreadable("identities", &error)),
+        Err(error) => found.checks.push(unreadable("identities", &error)),
     }
-    seen
+    found
 }
 
 /// A missing permission does not mean that an install has a problem.

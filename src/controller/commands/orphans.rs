@@ -122,7 +122,7 @@ impl OrphanSearch {
 }
 
 /// What is known of the cluster that the client is connected to.
-pub async fn present(client: &Client) -> Result<Present, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn current_cluster(client: &Client) -> Result<Present, Box<dyn std::error::Error + Send + Sync>> {
     let (uid, _) = discover(client, None, Some(String::new())).await?;
     let api: Api<ManagedIdentityBinding> = Api::all(client.clone());
     let listed =

@@ -21,7 +21,7 @@ impl Pass<'_> {
         let created = inputs.records.iter().any(|record| record.origin == CredentialOrigin::Created);
         if inputs.policy.is_none() {
             // Nothing is read from Azure; what blocks a deletion is reported.
-            if inputs.leaving && created {
+            if inputs.deleting && created {
                 self.observed.roles.existing = Some(Err(disabled()));
             }
             return;

@@ -244,7 +244,9 @@ fn an_identity_whose_binding_was_deleted_is_deleted_or_released_and_trusts_nobod
         assert_eq!(assessment.identities[0].should_delete, should_delete);
         assert_eq!(world.identity_ready(), is("False", reason));
         assert_eq!(world.ready(), is("False", "ClaimMismatch"), "a recreated binding has no claim");
-        let [planned] = &assessment.credential_writes[..] else { panic!("one write: {:?}", assessment.credential_writes) };
+        let [planned] = &assessment.credential_writes[..] else {
+            panic!("one write: {:?}", assessment.credential_writes)
+        };
         assert!(matches!(planned.write, CredentialWrite::Delete { .. }));
         assert_eq!(assessment.identity_write, None, "the identity itself is deleted with its object");
     }

@@ -30,7 +30,7 @@ pub fn role_inputs<'a>(
         records,
         was_ready: status.is_some_and(|status| is_true(&status.conditions, ConditionType::PermissionsReady)),
         principal: found.map(|found| found.principal_id.as_str()).or(known),
-        leaving: owner.metadata.deletion_timestamp.is_some(),
+        deleting: owner.metadata.deletion_timestamp.is_some(),
         policy: settings.roles.as_ref().filter(|_| writes(owner)),
         bounds: &settings.allowed_scopes,
         observed: &observed.roles,
@@ -51,7 +51,7 @@ pub(super) fn decide(
     };
     let mut permissions = roles::decide(&inputs);
     let foreign = resolution.verdict.reason == Reason::TenantMismatch;
-    if foreign || (!inputs.leaving && (!accepted || resolution.facts.is_none())) {
+    if foreign || (!inputs.deleting && (!accepted || resolution.facts.is_none())) {
         permissions.writes.clear();
         permissions.records = inputs.records.to_vec();
     }

@@ -79,7 +79,7 @@ pub struct Inputs<'a> {
     /// Object ID of the identity, if known.
     pub principal: Option<&'a str>,
     /// Whether the owner is being deleted, so that no role is wanted.
-    pub leaving: bool,
+    pub deleting: bool,
     /// What may be assigned; `None` if role assignments are disabled in the controller.
     pub policy: Option<&'a RolePolicy>,
     /// The scopes that the controller is limited to.
@@ -140,7 +140,7 @@ enum EntryState {
 
 /// The role definitions to look up: those that are requested in an allowed scope.
 pub fn lookups(inputs: &Inputs<'_>) -> BTreeSet<Lookup> {
-    let Some(policy) = inputs.policy.filter(|_| !inputs.leaving) else { return BTreeSet::new() };
+    let Some(policy) = inputs.policy.filter(|_| !inputs.deleting) else { return BTreeSet::new() };
     allowed_scopes(inputs, policy).map(|(entry, scope)| Lookup::new(&scope, &entry.role_definition)).collect()
 }
 
@@ -158,7 +158,7 @@ pub fn unlisted<'a>(inputs: &Inputs<'a>, listed: &[Assignment]) -> Vec<(&'a Reco
     let is_requested = |record: &Record, scope: &RoleScope| {
         let present = |principal| inputs.maker.name(scope, principal, &record.role_definition_id) == record.name;
         let is = |entry: &Entry| entry.role_definition == record.role_definition && entry.scope == record.scope;
-        !inputs.leaving && inputs.principal.is_some_and(present) && inputs.wanted.iter().any(is)
+        !inputs.deleting && inputs.principal.is_some_and(present) && inputs.wanted.iter().any(is)
     };
     let created = inputs.records.iter().filter(|record| record.origin == CredentialOrigin::Created);
     created
@@ -185,7 +185,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Permissions {
     if inputs.wanted.is_empty() && inputs.records.is_empty() {
         return Permissions::default();
     }
-    let requested = !inputs.wanted.is_empty() && !inputs.leaving;
+    let requested = !inputs.wanted.is_empty() && !inputs.deleting;
     let unchanged = |verdict: Option<Verdict>| Permissions {
         writes: Vec::new(),
         records: inputs.records.to_vec(),

@@ -14,7 +14,7 @@ struct World {
     wanted: Vec<Entry>,
     records: Vec<Record>,
     was_ready: bool,
-    leaving: bool,
+    deleting: bool,
     policy: Option<RolePolicy>,
     bounds: AllowedScopes,
     observed: ObservedRoles,
@@ -68,7 +68,7 @@ impl World {
             wanted: entries.to_vec(),
             records: Vec::new(),
             was_ready: false,
-            leaving: false,
+            deleting: false,
             policy: Some(RolePolicy::default()),
             bounds: AllowedScopes::default(),
             observed: ObservedRoles { existing: Some(Ok(Vec::new())), ..ObservedRoles::default() },
@@ -101,7 +101,7 @@ impl World {
             records: &self.records,
             was_ready: self.was_ready,
             principal: Some(PRINCIPAL),
-            leaving: self.leaving,
+            deleting: self.deleting,
             policy: self.policy.as_ref(),
             bounds: &self.bounds,
             observed: &self.observed,
@@ -161,7 +161,7 @@ fn an_equivalent_assignment_by_hand_is_used_and_never_deleted() {
     world.wanted.clear();
     assert_eq!(world.decide().writes, []);
     assert_eq!(world.decide().records, [], "and it is not recorded");
-    world.leaving = true;
+    world.deleting = true;
     assert!(world.decide().writes.is_empty() && !world.decide().ours_left);
 }
 
@@ -245,9 +245,9 @@ fn nothing_is_assigned_or_deleted_while_role_assignments_are_disabled() {
     world.policy = None;
     world.wanted[0].role_definition = "Another".to_owned();
     assert_eq!((world.reason(), world.decide().writes), (Some(Reason::RoleAssignmentsDisabled), vec![]));
-    world.leaving = true;
-    let leaving = world.decide();
-    assert!(leaving.writes.is_empty() && leaving.ours_left && leaving.verdict.is_none());
+    world.deleting = true;
+    let deleting = world.decide();
+    assert!(deleting.writes.is_empty() && deleting.ours_left && deleting.verdict.is_none());
 }
 
 #[test]
@@ -351,13 +351,13 @@ proptest! {
     fn an_applied_plan_leaves_nothing_to_do_and_foreign_assignments_unchanged(
         entries in prop::collection::vec((any_role(), any_scope()), 0..5),
         existing in prop::collection::vec(any_assignment(), 0..6),
-        leaving in any::<bool>(),
+        deleting in any::<bool>(),
     ) {
         let mut entries: Vec<Entry> = entries.iter().map(|(role, scope)| entry(role, scope)).collect();
         entries.sort();
         entries.dedup();
         let mut world = World::requesting(&entries).with(&existing);
-        world.leaving = leaving;
+        world.deleting = deleting;
         world.records = vec![record("x", &ours(GROUP, READER), CredentialOrigin::Created)];
         let foreign: Vec<_> = existing.iter().filter(|one| !maker().made(one)).cloned().collect();
         world.apply();
@@ -369,9 +369,9 @@ proptest! {
         }
         for one in world.existing().iter().filter(|one| maker().made(one)) {
             let asked = |entry: &Entry| entry.scope == one.scope && entry.role_definition != "Owner";
-            prop_assert!(!leaving && one.role != OWNER && entries.iter().any(asked), "{:?}", one);
+            prop_assert!(!deleting && one.role != OWNER && entries.iter().any(asked), "{:?}", one);
         }
-        prop_assert!(!(leaving && after.ours_left));
+        prop_assert!(!(deleting && after.ours_left));
         let keys: BTreeSet<_> = after.records.iter().map(|one| (&one.role_definition, &one.scope)).collect();
         prop_assert_eq!(keys.len(), after.records.len());
     }
