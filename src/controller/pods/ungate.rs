@@ -71,7 +71,7 @@ impl GatedPodReconciler {
                 let outcome = if events.is_empty() { UngateReason::Propagated } else { UngateReason::WithoutIdentity };
                 // Published first: once the gate is removed, the pod is not reconciled again.
                 for event in self.gated.unpublished(name, events) {
-                    self.writer.publish(&live, &event, "Ungate").await;
+                    self.writer.publish_event(&live, &event, "Ungate").await;
                 }
                 self.writer.remove_gate(&live, gate).await?;
                 self.metrics.ungated(outcome);
@@ -80,7 +80,7 @@ impl GatedPodReconciler {
             }
             GateDecision::Wait { events } => {
                 for event in self.gated.unpublished(name, events) {
-                    self.writer.publish(&live, &event, "Gate").await;
+                    self.writer.publish_event(&live, &event, "Gate").await;
                 }
                 // A change of a binding queues the pod as well; the drift check is a fallback.
                 Ok(ReconcileOutcome::InSync)

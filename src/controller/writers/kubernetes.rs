@@ -159,19 +159,19 @@ impl KubeWriter {
 
     /// Publishes a Warning event. If that fails, it is only logged: status reports the same.
     pub(crate) async fn warn<K: Writable>(&self, object: &K, event: &Event, action: &str) {
-        self.publish_as(object, event, action, EventType::Warning).await;
+        self.publish_event_as(object, event, action, EventType::Warning).await;
     }
 
     /// Publishes an event, as a Warning only if it reports a problem.
-    pub(crate) async fn publish<K: Writable>(&self, object: &K, event: &Event, action: &str) {
+    pub(crate) async fn publish_event<K: Writable>(&self, object: &K, event: &Event, action: &str) {
         let kind = match event.reason.severity() {
             Severity::Good | Severity::Progressing => EventType::Normal,
             Severity::Retrying | Severity::Terminal => EventType::Warning,
         };
-        self.publish_as(object, event, action, kind).await;
+        self.publish_event_as(object, event, action, kind).await;
     }
 
-    async fn publish_as<K: Writable>(&self, object: &K, event: &Event, action: &str, kind: EventType) {
+    async fn publish_event_as<K: Writable>(&self, object: &K, event: &Event, action: &str, kind: EventType) {
         let reason = event.reason;
         let event = events::Event {
             type_: kind,

@@ -295,7 +295,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
                     reason: Reason::StartedWithoutIdentity,
                     message: "Ensign is being uninstalled from this cluster, so the pod starts without its identity: a cluster operator has to reinstall Ensign, and then the pod has to be recreated".to_owned(),
                 };
-                self.writer.publish(&pod, &event, "Ungate").await;
+                self.writer.publish_event(&pod, &event, "Ungate").await;
                 match self.writer.remove_gate(&pod, gate).await {
                     Ok(()) => started += 1,
                     // It was modified or deleted meanwhile: the next round reads it again.
