@@ -19,7 +19,7 @@ use ensign_azure::credential::OwnIdentity;
 use ensign_azure::{ArmClient, Connection};
 use ensign_azure_emulator::state::{ArmRights, StateDocument};
 use ensign_azure_emulator::{
-    Emulator, EmulatorOptions, FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind, LogEntry, LogFilter,
+    Emulator, EmulatorOptions, FaultAction, FaultAnswer, FaultMatch, FaultRule, LogEntry, LogFilter, LogKind,
 };
 use ensign_core::credentials::ownership::Credential;
 use serde_json::{Value, json};
@@ -126,22 +126,22 @@ impl Azure {
     }
 
     /// Scripts the response to some requests of a kind.
-    fn answer(&self, kind: Kind, times: u64, answer: FaultAnswer) {
+    fn answer(&self, kind: LogKind, times: u64, answer: FaultAnswer) {
         self.emulator.set_faults(vec![rule(kind, times, answer)]);
     }
 
     /// The requests of a kind so far.
-    fn requests(&self, kind: Kind) -> Vec<LogEntry> {
+    fn requests(&self, kind: LogKind) -> Vec<LogEntry> {
         let entries = self.emulator.log(&LogFilter::default());
         entries.into_iter().filter(|entry| entry.kind == kind).collect()
     }
 
-    fn statuses(&self, kind: Kind) -> Vec<u16> {
+    fn statuses(&self, kind: LogKind) -> Vec<u16> {
         self.requests(kind).into_iter().filter_map(|entry| entry.status).collect()
     }
 }
 
-fn rule(kind: Kind, times: u64, answer: FaultAnswer) -> FaultRule {
+fn rule(kind: LogKind, times: u64, answer: FaultAnswer) -> FaultRule {
     let matching = FaultMatch { kind: Some(kind), ..FaultMatch::default() };
     FaultRule { matching, nth: 1, times, action: FaultAction::Answer(answer), matched: 0, fired: 0 }
 }

@@ -14,7 +14,7 @@ use azure_core::http::{ClientOptions, RetryOptions, Transport};
 use azure_identity::{ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions};
 use ensign_azure_emulator::state::StateDocument;
 use ensign_azure_emulator::{
-    Emulator, EmulatorOptions, FaultAction, FaultMatch, FaultRule, Kind, LogFilter, NamedAction,
+    Emulator, EmulatorOptions, FaultAction, FaultMatch, FaultRule, LogFilter, LogKind, NamedAction,
 };
 use ensign_runtime::clock::{Clock, SystemClock};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -97,7 +97,7 @@ async fn the_sdk_exchanges_a_workloads_token() {
     let [asked] = &emulator.log(&LogFilter { kind: Some("token".to_owned()), ..LogFilter::default() })[..] else {
         panic!("one exchange is one request");
     };
-    assert_eq!((asked.kind, asked.status), (Kind::Token, Some(200)));
+    assert_eq!((asked.kind, asked.status), (LogKind::Token, Some(200)));
 }
 
 #[tokio::test]

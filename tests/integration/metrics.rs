@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ensign_api::conditions::Reason;
-use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
+use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, LogKind};
 use ensign_controller::ControllerMetrics;
 use ensign_core::admission::{Decision, Denial, DenialCode};
 use ensign_runtime::metrics::{Metrics, registry};
@@ -193,7 +193,7 @@ fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
     let testbed = Testbed::acquire();
     let team = testbed.team("trouble");
     let matching = FaultMatch {
-        kind: Some(Kind::ArmRead),
+        kind: Some(LogKind::ArmRead),
         path_contains: Some(format!("/{}", team.name)),
         ..FaultMatch::default()
     };

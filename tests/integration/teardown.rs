@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ensign_azure::ArmClient;
-use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, Kind};
+use ensign_azure_emulator::{FaultAction, FaultAnswer, FaultMatch, FaultRule, LogKind};
 use ensign_controller::{LeaseConfig, TeardownConfig, TeardownError, TeardownStep};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
@@ -137,7 +137,7 @@ fn forbid_writes(testbed: &Testbed, identity: &str) {
         html: false,
     };
     let matching = FaultMatch {
-        kind: Some(Kind::ArmWrite),
+        kind: Some(LogKind::ArmWrite),
         path_contains: Some(format!("/{identity}/")),
         ..FaultMatch::default()
     };

@@ -18,6 +18,6 @@ mod server;
 pub mod state;
 
 pub use http::faults::{Delay, FaultAction, FaultAnswer, FaultMatch, FaultRule, NamedAction};
-pub use http::log::{Kind, LogEntry, LogFilter};
+pub use http::log::{LogEntry, LogFilter, LogKind};
 pub use options::EmulatorOptions;
 pub use server::{Emulator, EmulatorInfo, StartError};

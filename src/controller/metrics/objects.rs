@@ -50,12 +50,12 @@ impl fmt::Debug for ObjectMetrics {
 
 /// The kinds that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Kind {
+enum ObjectKind {
     ManagedIdentity,
     ManagedIdentityBinding,
 }
 
-label_values!(Kind { ManagedIdentity => "managed_identity", ManagedIdentityBinding => "managed_identity_binding" });
+label_values!(ObjectKind { ManagedIdentity => "managed_identity", ManagedIdentityBinding => "managed_identity_binding" });
 
 /// The reason of the condition `Ready`, as it is in the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +69,7 @@ impl EncodeLabelValue for ReadyReason {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct ObjectLabels {
-    kind: Kind,
+    kind: ObjectKind,
     reason: ReadyReason,
 }
 
@@ -114,8 +114,8 @@ pub(crate) struct ObjectCounts {
 impl Default for ObjectCounts {
     /// Series that alerts use exist from the start.
     fn default() -> Self {
-        let ready =
-            [Kind::ManagedIdentity, Kind::ManagedIdentityBinding].map(|kind| (kind, ReadyReason(Reason::Ready)));
+        let ready = [ObjectKind::ManagedIdentity, ObjectKind::ManagedIdentityBinding]
+            .map(|kind| (kind, ReadyReason(Reason::Ready)));
         Self {
             objects: ready.map(|(kind, reason)| (ObjectLabels { kind, reason }, 0)).into(),
             credentials: [Owner::ThisCluster, Owner::OtherClusters, Owner::Foreign]
@@ -129,7 +129,7 @@ impl Default for ObjectCounts {
 impl ObjectCounts {
     pub(crate) fn identity(&mut self, identity: &ManagedIdentity) {
         let status = identity.status.as_ref();
-        self.object(Kind::ManagedIdentity, status.map(|status| status.conditions.as_slice()));
+        self.object(ObjectKind::ManagedIdentity, status.map(|status| status.conditions.as_slice()));
         if let Some(counts) = status.and_then(|status| status.credentials.as_ref()) {
             self.credentials(counts);
         }
@@ -137,10 +137,10 @@ impl ObjectCounts {
 
     pub(crate) fn binding(&mut self, binding: &ManagedIdentityBinding) {
         let status = binding.status.as_ref();
-        self.object(Kind::ManagedIdentityBinding, status.map(|status| status.conditions.as_slice()));
+        self.object(ObjectKind::ManagedIdentityBinding, status.map(|status| status.conditions.as_slice()));
     }
 
-    fn object(&mut self, kind: Kind, conditions: Option<&[Condition]>) {
+    fn object(&mut self, kind: ObjectKind, conditions: Option<&[Condition]>) {
         let ready = find(conditions.unwrap_or_default(), ConditionType::Ready);
         // A reason that this version does not know will be replaced by the next reconcile.
         let reason = ready.and_then(|ready| Reason::named(&ready.reason)).unwrap_or(Reason::Pending);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use ensign_azure::ArmError;
-use ensign_azure_emulator::{FaultAnswer, Kind};
+use ensign_azure_emulator::{FaultAnswer, LogKind};
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -93,13 +93,13 @@ async fn no_token_reaches_a_log_an_error_or_a_condition() {
     };
 
     for answer in repeating(ASSERTION) {
-        azure.answer(Kind::Token, 10, answer);
+        azure.answer(LogKind::Token, 10, answer);
         check(&azure.client(&azure.connection()).get_identity(&azure.orders()).await.unwrap_err());
     }
 
     let token = || body(200, json!({"token_type": "Bearer", "expires_in": 3600, "access_token": BEARER}));
     for answer in repeating(BEARER) {
-        let faults = [(Kind::Token, token()), (Kind::ArmRead, answer.clone()), (Kind::ArmWrite, answer)];
+        let faults = [(LogKind::Token, token()), (LogKind::ArmRead, answer.clone()), (LogKind::ArmWrite, answer)];
         azure.emulator.set_faults(faults.map(|(kind, answer)| rule(kind, 10, answer)).into());
         let client = azure.client(&azure.connection());
         let (orders, written) = (azure.orders(), credential());

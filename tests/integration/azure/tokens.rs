@@ -1,7 +1,7 @@
 //! Tokens that ARM rejects before they expire.
 
 use ensign_api::conditions::Reason;
-use ensign_azure_emulator::Kind;
+use ensign_azure_emulator::LogKind;
 use ensign_core::acceptance::scopes::AllowedScopes;
 
 use super::{Azure, credential, error_response};
@@ -11,33 +11,33 @@ async fn a_token_that_arm_rejects_is_refreshed_and_the_request_retried_once() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
     client.get_identity(&azure.orders()).await.expect("a first token");
-    azure.answer(Kind::ArmRead, 1, error_response(401, "ExpiredAuthenticationToken", "no"));
+    azure.answer(LogKind::ArmRead, 1, error_response(401, "ExpiredAuthenticationToken", "no"));
     client.get_identity(&azure.orders()).await.expect("a second token");
-    assert_eq!(azure.statuses(Kind::ArmRead), [200, 401, 200]);
-    assert_eq!(azure.statuses(Kind::Token), [200, 200], "the first one was reused until it was rejected");
+    assert_eq!(azure.statuses(LogKind::ArmRead), [200, 401, 200]);
+    assert_eq!(azure.statuses(LogKind::Token), [200, 200], "the first one was reused until it was rejected");
     client.get_identity(&azure.orders()).await.expect("the second token is reused");
-    assert_eq!(azure.requests(Kind::Token).len(), 2);
+    assert_eq!(azure.requests(LogKind::Token).len(), 2);
 }
 
 #[tokio::test]
 async fn a_write_with_a_rejected_token_is_retried_once_with_its_body() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
-    azure.answer(Kind::ArmWrite, 1, error_response(401, "InvalidAuthenticationToken", "no"));
+    azure.answer(LogKind::ArmWrite, 1, error_response(401, "InvalidAuthenticationToken", "no"));
     let stored = client.put_credential(&azure.orders(), &credential()).await.expect("written");
     assert_eq!(stored, credential());
-    assert_eq!(azure.statuses(Kind::ArmWrite), [401, 201]);
+    assert_eq!(azure.statuses(LogKind::ArmWrite), [401, 201]);
 }
 
 #[tokio::test]
 async fn a_second_rejected_token_fails_the_call() {
     let azure = Azure::start();
     let client = azure.client(&azure.connection());
-    azure.answer(Kind::ArmRead, 2, error_response(401, "InvalidAuthenticationToken", "no"));
+    azure.answer(LogKind::ArmRead, 2, error_response(401, "InvalidAuthenticationToken", "no"));
     let error = client.list_credentials(&azure.orders()).await.unwrap_err();
     let failure = error.failure(None);
     assert_eq!((failure.reason, failure.is_gone()), (Reason::CredentialUnavailable, false));
-    assert_eq!(azure.statuses(Kind::ArmRead), [401, 401], "one retry");
+    assert_eq!(azure.statuses(LogKind::ArmRead), [401, 401], "one retry");
     assert!(client.list_credentials(&azure.orders()).await.is_ok(), "and the next call starts over");
 }
 
@@ -47,9 +47,9 @@ async fn forbidden_and_missing_are_not_retried() {
     let client = azure.client(&azure.connection());
     for (status, code) in [(403, "AuthorizationFailed"), (404, "ResourceNotFound")] {
         azure.emulator.clear_log();
-        azure.answer(Kind::ArmRead, 1, error_response(status, code, "no"));
+        azure.answer(LogKind::ArmRead, 1, error_response(status, code, "no"));
         assert!(client.list_credentials(&azure.orders()).await.is_err());
-        assert_eq!(azure.statuses(Kind::ArmRead), [status]);
+        assert_eq!(azure.statuses(LogKind::ArmRead), [status]);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::exchange::{Incoming, Reply};
-use super::log::Kind;
+use super::log::LogKind;
 use super::shared::Shared;
 use crate::state::IdentityId;
 use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
@@ -23,7 +23,7 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
         }
     };
     let remaining = match incoming.kind {
-        Kind::ArmRead => ("x-ms-ratelimit-remaining-subscription-reads", "249"),
+        LogKind::ArmRead => ("x-ms-ratelimit-remaining-subscription-reads", "249"),
         _ if incoming.method == http::Method::DELETE => ("x-ms-ratelimit-remaining-subscription-deletes", "199"),
         _ => ("x-ms-ratelimit-remaining-subscription-writes", "199"),
     };

@@ -5,7 +5,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::Value;
 
-use super::log::Kind;
+use super::log::LogKind;
 
 /// A request, read to its end.
 pub(super) struct Incoming {
@@ -14,7 +14,7 @@ pub(super) struct Incoming {
     pub(super) query: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    pub(super) kind: Kind,
+    pub(super) kind: LogKind,
     /// The request's own ID: ARM's request ID, Entra's trace ID.
     pub(super) id: String,
 }

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::log::Kind;
+use super::log::LogKind;
 
 /// Which requests a rule matches; what is absent matches all. The emulator's own endpoints never fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct FaultMatch {
     pub path_contains: Option<String>,
     /// What the request is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<Kind>,
+    pub kind: Option<LogKind>,
 }
 
 /// What happens to a request.
@@ -123,8 +123,8 @@ impl FaultPlan {
     }
 
     /// What happens to a request. Every matching rule counts it, and the first one that is due decides.
-    pub(super) fn next(&mut self, method: &Method, target: &str, kind: Kind) -> Option<FaultAction> {
-        if kind == Kind::Emulator {
+    pub(super) fn next(&mut self, method: &Method, target: &str, kind: LogKind) -> Option<FaultAction> {
+        if kind == LogKind::Emulator {
             return None;
         }
         let mut due = None;
@@ -140,7 +140,7 @@ impl FaultPlan {
 }
 
 impl FaultMatch {
-    fn matches(&self, method: &Method, target: &str, kind: Kind) -> bool {
+    fn matches(&self, method: &Method, target: &str, kind: LogKind) -> bool {
         self.method.as_ref().is_none_or(|wanted| method.as_str().eq_ignore_ascii_case(wanted))
             && self.kind.is_none_or(|wanted| wanted == kind)
             && self.path_contains.as_ref().is_none_or(|part| target.to_lowercase().contains(&part.to_lowercase()))
@@ -160,23 +160,23 @@ mod tests {
     #[test]
     fn a_rule_fires_from_its_nth_match_on_for_the_given_number_of_times() {
         let mut plan = plan(json!([{"match": {"method": "put"}, "nth": 2, "times": 2, "action": "apply-then-500"}]));
-        let mut put = || plan.next(&Method::PUT, "/x", Kind::ArmWrite).is_some();
+        let mut put = || plan.next(&Method::PUT, "/x", LogKind::ArmWrite).is_some();
         assert_eq!([put(), put(), put(), put()], [false, true, true, false]);
     }
 
     #[test]
     fn a_request_that_does_not_match_is_neither_counted_nor_failed() {
         let mut plan = plan(json!([{"match": {"kind": "token", "pathContains": "OAUTH2"}, "action": {"delayMs": 1}}]));
-        assert_eq!(plan.next(&Method::POST, "/oauth2", Kind::Discovery), None);
-        assert_eq!(plan.next(&Method::POST, "/other", Kind::Token), None);
+        assert_eq!(plan.next(&Method::POST, "/oauth2", LogKind::Discovery), None);
+        assert_eq!(plan.next(&Method::POST, "/other", LogKind::Token), None);
         assert_eq!(plan.rules()[0].matched, 0);
-        assert!(plan.next(&Method::POST, "/t/oauth2/v2.0/token", Kind::Token).is_some());
+        assert!(plan.next(&Method::POST, "/t/oauth2/v2.0/token", LogKind::Token).is_some());
     }
 
     #[test]
     fn the_emulators_own_endpoints_never_fail() {
         let mut plan = plan(json!([{"action": "drop-before", "times": 1000}]));
-        assert_eq!(plan.next(&Method::GET, "/_emulator/log", Kind::Emulator), None);
+        assert_eq!(plan.next(&Method::GET, "/_emulator/log", LogKind::Emulator), None);
     }
 
     #[test]

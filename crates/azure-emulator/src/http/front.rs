@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultAnswer, NamedAction};
-use super::log::{Kind, LogEntry};
+use super::log::{LogEntry, LogKind};
 use super::shared::Shared;
 use super::{arm, control, discovery, protected, token};
 use crate::state::arm::ArmError;
@@ -39,7 +39,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// The result of a request.
-enum Outcome {
+enum RequestOutcome {
     Reply(Reply),
     /// The connection is closed without a response.
     Dropped(Option<Reply>),
@@ -53,12 +53,12 @@ async fn answer(shared: Arc<Shared>, request: Request) -> Response<Body> {
     let fault = shared.faults.lock().next(&incoming.method, &target, incoming.kind);
     let mut applied_status = None;
     let outcome = match rejection {
-        Some(reply) => Outcome::Reply(reply),
+        Some(reply) => RequestOutcome::Reply(reply),
         None => run(&shared, &incoming, fault.as_ref(), &mut applied_status).await,
     };
     let (reply, dropped) = match outcome {
-        Outcome::Reply(reply) => (reply, false),
-        Outcome::Dropped(reply) => (reply.unwrap_or_else(|| Reply::empty(500)), true),
+        RequestOutcome::Reply(reply) => (reply, false),
+        RequestOutcome::Dropped(reply) => (reply.unwrap_or_else(|| Reply::empty(500)), true),
     };
     let text = |text: &str| redact(text).chars().take(2048).collect::<String>();
     let entry = LogEntry {
@@ -89,7 +89,7 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let kind = classify(&parts.method, &path);
-    let limit = if kind == Kind::Emulator { MAX_STATE_BYTES } else { MAX_BODY_BYTES };
+    let limit = if kind == LogKind::Emulator { MAX_STATE_BYTES } else { MAX_BODY_BYTES };
     let (body, rejection) = match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, limit)).await {
         Ok(Ok(body)) => (body, None),
         Ok(Err(_)) => {
@@ -113,19 +113,19 @@ async fn read(request: Request) -> (Incoming, Option<Reply>) {
     (incoming, rejection)
 }
 
-fn classify(method: &Method, path: &str) -> Kind {
+fn classify(method: &Method, path: &str) -> LogKind {
     let path = path.trim_start_matches('/');
     let first = path.split('/').next().unwrap_or_default();
     if first == "_emulator" {
-        Kind::Emulator
+        LogKind::Emulator
     } else if first == "protected" {
-        Kind::Data
+        LogKind::Data
     } else if first.eq_ignore_ascii_case("subscriptions") || first.eq_ignore_ascii_case("providers") {
-        if method == Method::GET { Kind::ArmRead } else { Kind::ArmWrite }
+        if method == Method::GET { LogKind::ArmRead } else { LogKind::ArmWrite }
     } else if path.to_lowercase().trim_end_matches('/').ends_with("/oauth2/v2.0/token") {
-        Kind::Token
+        LogKind::Token
     } else {
-        Kind::Discovery
+        LogKind::Discovery
     }
 }
 
@@ -134,14 +134,14 @@ async fn run(
     incoming: &Incoming,
     fault: Option<&FaultAction>,
     applied_status: &mut Option<u16>,
-) -> Outcome {
+) -> RequestOutcome {
     match fault {
-        Some(FaultAction::Answer(answer)) => return Outcome::Reply(scripted(incoming, answer)),
-        Some(FaultAction::Named(NamedAction::DropBefore)) => return Outcome::Dropped(None),
+        Some(FaultAction::Answer(answer)) => return RequestOutcome::Reply(scripted(incoming, answer)),
+        Some(FaultAction::Named(NamedAction::DropBefore)) => return RequestOutcome::Dropped(None),
         Some(FaultAction::Named(NamedAction::Html)) => {
             let page =
                 "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in to continue.</body></html>";
-            return Outcome::Reply(Reply::text(200, "text/html; charset=utf-8", page));
+            return RequestOutcome::Reply(Reply::text(200, "text/html; charset=utf-8", page));
         }
         Some(FaultAction::Delay(delay)) => tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await,
         _ => {}
@@ -149,25 +149,25 @@ async fn run(
     let reply = dispatch(shared, incoming).await;
     *applied_status = Some(reply.status.as_u16());
     match fault {
-        Some(FaultAction::Named(NamedAction::ApplyThenDrop)) => Outcome::Dropped(Some(reply)),
+        Some(FaultAction::Named(NamedAction::ApplyThenDrop)) => RequestOutcome::Dropped(Some(reply)),
         Some(FaultAction::Named(NamedAction::ApplyThen500)) => {
-            Outcome::Reply(Reply { principal_id: reply.principal_id, shown: reply.shown, ..internal_error() })
+            RequestOutcome::Reply(Reply { principal_id: reply.principal_id, shown: reply.shown, ..internal_error() })
         }
         Some(FaultAction::Named(NamedAction::TruncatedJson)) => {
             let half = reply.body.slice(..reply.body.len() / 2);
-            Outcome::Reply(Reply { body: half, ..reply })
+            RequestOutcome::Reply(Reply { body: half, ..reply })
         }
-        _ => Outcome::Reply(reply),
+        _ => RequestOutcome::Reply(reply),
     }
 }
 
 async fn dispatch(shared: &Shared, incoming: &Incoming) -> Reply {
     match incoming.kind {
-        Kind::Emulator => control::answer(shared, incoming),
-        Kind::ArmRead | Kind::ArmWrite => arm::answer(shared, incoming).await,
-        Kind::Token => token::answer(shared, incoming).await,
-        Kind::Discovery => discovery::answer(shared, incoming),
-        Kind::Data => protected::answer(shared, incoming),
+        LogKind::Emulator => control::answer(shared, incoming),
+        LogKind::ArmRead | LogKind::ArmWrite => arm::answer(shared, incoming).await,
+        LogKind::Token => token::answer(shared, incoming).await,
+        LogKind::Discovery => discovery::answer(shared, incoming),
+        LogKind::Data => protected::answer(shared, incoming),
     }
 }
 
@@ -180,7 +180,7 @@ fn scripted(incoming: &Incoming, answer: &FaultAnswer) -> Reply {
     let message = answer.message.clone().unwrap_or_else(|| "This answer was scripted.".to_owned());
     let body = match incoming.kind {
         _ if answer.body.is_some() => answer.body.clone().unwrap_or_default(),
-        Kind::Token | Kind::Discovery => json!({"error": code, "error_description": message}),
+        LogKind::Token | LogKind::Discovery => json!({"error": code, "error_description": message}),
         _ => ArmError::new(answer.status, code.clone(), message).envelope(),
     };
     let reply = Reply::json(answer.status, &body).error_code(code).with("x-ms-request-id", &incoming.id);
@@ -199,7 +199,7 @@ fn internal_error() -> Reply {
 /// The JSON that was sent to ARM, if any.
 fn sent(incoming: &Incoming) -> Option<Value> {
     match incoming.kind {
-        Kind::ArmRead | Kind::ArmWrite => serde_json::from_slice(&incoming.body).ok(),
+        LogKind::ArmRead | LogKind::ArmWrite => serde_json::from_slice(&incoming.body).ok(),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ const MAX_ENTRIES: usize = 100_000;
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum LogKind {
     /// A GET request to ARM.
     ArmRead,
     /// Any other request to ARM.
@@ -43,7 +43,7 @@ pub struct LogEntry {
     /// Query, as it was sent.
     pub query: String,
     /// What it was about.
-    pub kind: Kind,
+    pub kind: LogKind,
     /// The status of the response; absent if the connection was dropped.
     pub status: Option<u16>,
     /// ARM's error code, or `AADSTS…`.

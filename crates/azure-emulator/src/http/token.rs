@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::exchange::{Incoming, Reply};
 use super::shared::Shared;
-use crate::state::entra::{self, AccessClaims, Assertion, Candidate, EntraError, TokenRequest, keys};
+use crate::state::entra::{self, AccessClaims, Assertion, EntraError, TokenRequest, TrustedCredential, keys};
 use crate::state::text::percent_decode;
 
 pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
@@ -60,7 +60,7 @@ async fn issue(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> 
 }
 
 /// Verifies with the cached keys, or with fresh ones if the key is not among them.
-async fn verify(shared: &Shared, candidate: &Candidate) -> Result<(), EntraError> {
+async fn verify(shared: &Shared, candidate: &TrustedCredential) -> Result<(), EntraError> {
     let assertion = &candidate.assertion;
     if let Some(cached) = shared.issuers.cached(&assertion.issuer)
         && keys::knows(&cached, assertion)

@@ -50,14 +50,14 @@ pub struct ArmRequest<'a> {
 /// An authorized operation with its parsed body.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    kind: Kind,
+    kind: OperationKind,
     version: ApiVersion,
     /// Percent-encoded path, for the link to the next page.
     path: String,
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum OperationKind {
     ListIdentities { subscription: String, group: Option<String>, page: Page },
     GetIdentity(IdentityId),
     PutIdentity(IdentityId, IdentityBody),
@@ -97,7 +97,7 @@ impl Operation {
     /// The identity whose credential this operation writes, if any: only one such write at a time is allowed.
     pub fn credential_write(&self) -> Option<&IdentityId> {
         match &self.kind {
-            Kind::PutCredential(identity, ..) | Kind::DeleteCredential(identity, _) => Some(identity),
+            OperationKind::PutCredential(identity, ..) | OperationKind::DeleteCredential(identity, _) => Some(identity),
             _ => None,
         }
     }
@@ -106,12 +106,12 @@ impl Operation {
 /// Checks whether the operation would succeed now, without changing anything.
 pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(), ArmError> {
     match &operation.kind {
-        Kind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body),
-        Kind::DeleteCredential(identity, name) => credentials::check_delete(state, identity, name),
-        Kind::PutIdentity(identity, body) => identities::check_put(state, identity, body),
-        Kind::PatchIdentity(identity, _) => identities::check_patch(state, identity),
-        Kind::DeleteIdentity(identity) => identities::check_delete(state, identity),
-        Kind::Role(role) => authorization::check(state, role, now),
+        OperationKind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body),
+        OperationKind::DeleteCredential(identity, name) => credentials::check_delete(state, identity, name),
+        OperationKind::PutIdentity(identity, body) => identities::check_put(state, identity, body),
+        OperationKind::PatchIdentity(identity, _) => identities::check_patch(state, identity),
+        OperationKind::DeleteIdentity(identity) => identities::check_delete(state, identity),
+        OperationKind::Role(role) => authorization::check(state, role, now),
         _ => Ok(()),
     }
 }
@@ -122,22 +122,22 @@ pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Times
     let Operation { kind, version, path } = operation;
     let next_page = |link: Option<String>| link.map(|token| paging::link(base_url, &path, version, &token));
     match kind {
-        Kind::ListIdentities { subscription, group, page } => {
+        OperationKind::ListIdentities { subscription, group, page } => {
             let (values, next) = identities::list(state, &subscription, group.as_deref(), &page, version);
             Ok(ArmAnswer::ok(list(values, next_page(next))))
         }
-        Kind::GetIdentity(id) => identities::get(state, &id, version).map(ArmAnswer::ok),
-        Kind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version, now)),
-        Kind::PatchIdentity(id, patch) => identities::patch(state, &id, patch, version).map(ArmAnswer::ok),
-        Kind::DeleteIdentity(id) => Ok(identities::delete(state, &id)),
-        Kind::ListCredentials(id, page) => {
+        OperationKind::GetIdentity(id) => identities::get(state, &id, version).map(ArmAnswer::ok),
+        OperationKind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version, now)),
+        OperationKind::PatchIdentity(id, patch) => identities::patch(state, &id, patch, version).map(ArmAnswer::ok),
+        OperationKind::DeleteIdentity(id) => Ok(identities::delete(state, &id)),
+        OperationKind::ListCredentials(id, page) => {
             let (values, next) = credentials::list(state, &id, &page)?;
             Ok(ArmAnswer::ok(list(values, next_page(next))))
         }
-        Kind::GetCredential(id, name) => credentials::get(state, &id, &name).map(ArmAnswer::ok),
-        Kind::PutCredential(id, name, body) => credentials::put(state, &id, &name, body, now),
-        Kind::DeleteCredential(id, name) => credentials::delete(state, &id, &name),
-        Kind::Role(role) => {
+        OperationKind::GetCredential(id, name) => credentials::get(state, &id, &name).map(ArmAnswer::ok),
+        OperationKind::PutCredential(id, name, body) => credentials::put(state, &id, &name, body, now),
+        OperationKind::DeleteCredential(id, name) => credentials::delete(state, &id, &name),
+        OperationKind::Role(role) => {
             let link = |token: &str, filter: &str| paging::filtered_link(base_url, &path, version, token, filter);
             authorization::apply(state, role, now, link)
         }

@@ -5,7 +5,7 @@ use axum::http::Method;
 use super::governance::authorize;
 use super::paging::Page;
 use super::versions::ApiVersion;
-use super::{ArmError, ArmRequest, Kind, Operation, authorization, credentials, identities, names};
+use super::{ArmError, ArmRequest, Operation, OperationKind, authorization, credentials, identities, names};
 use crate::state::model::{IdentityId, State, Subscription};
 use crate::state::text::percent_decode;
 
@@ -143,28 +143,33 @@ fn action(target: &Target, method: &Method) -> Result<(&'static str, &'static st
     Ok((resource_type, verb))
 }
 
-fn kind(target: Target, request: &ArmRequest<'_>, group: Option<String>, subscription: &str) -> Result<Kind, ArmError> {
+fn kind(
+    target: Target,
+    request: &ArmRequest<'_>,
+    group: Option<String>,
+    subscription: &str,
+) -> Result<OperationKind, ArmError> {
     let method = request.method;
     Ok(match target {
         Target::Subscription | Target::Group => {
             let page = Page::from_query(request.query, false)?;
-            Kind::ListIdentities { subscription: subscription.to_owned(), group, page }
+            OperationKind::ListIdentities { subscription: subscription.to_owned(), group, page }
         }
         Target::Identity(id) if method == Method::PUT => {
             let body = identities::read_body(&id, request.body)?;
-            Kind::PutIdentity(id, body)
+            OperationKind::PutIdentity(id, body)
         }
         Target::Identity(id) if method == Method::PATCH => {
-            Kind::PatchIdentity(id, identities::read_patch(request.body)?)
+            OperationKind::PatchIdentity(id, identities::read_patch(request.body)?)
         }
-        Target::Identity(id) if method == Method::DELETE => Kind::DeleteIdentity(id),
-        Target::Identity(id) => Kind::GetIdentity(id),
-        Target::Credentials(id) => Kind::ListCredentials(id, Page::from_query(request.query, true)?),
+        Target::Identity(id) if method == Method::DELETE => OperationKind::DeleteIdentity(id),
+        Target::Identity(id) => OperationKind::GetIdentity(id),
+        Target::Credentials(id) => OperationKind::ListCredentials(id, Page::from_query(request.query, true)?),
         Target::Credential(id, name) if method == Method::PUT => {
             let body = credentials::read_body(&name, request.body)?;
-            Kind::PutCredential(id, name, body)
+            OperationKind::PutCredential(id, name, body)
         }
-        Target::Credential(id, name) if method == Method::DELETE => Kind::DeleteCredential(id, name),
-        Target::Credential(id, name) => Kind::GetCredential(id, name),
+        Target::Credential(id, name) if method == Method::DELETE => OperationKind::DeleteCredential(id, name),
+        Target::Credential(id, name) => OperationKind::GetCredential(id, name),
     })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 
-use super::{ArmError, Kind, Operation};
+use super::{ArmError, Operation, OperationKind};
 use crate::state::model::IdentityId;
 
 /// The kind of a request, for the limits.
@@ -134,12 +134,12 @@ struct About<'a> {
     provider: bool,
 }
 
-fn about(kind: &Kind) -> About<'_> {
+fn about(kind: &OperationKind) -> About<'_> {
     let (verb, id) = match kind {
-        Kind::ListIdentities { subscription, .. } => {
+        OperationKind::ListIdentities { subscription, .. } => {
             return About { verb: Verb::List, subscription, identity: None, provider: true };
         }
-        Kind::Role(role) => {
+        OperationKind::Role(role) => {
             let (subscription, method) = role.about();
             let verb = match method {
                 Method::PUT => Verb::Put,
@@ -148,10 +148,12 @@ fn about(kind: &Kind) -> About<'_> {
             };
             return About { verb, subscription, identity: None, provider: false };
         }
-        Kind::GetIdentity(id) | Kind::GetCredential(id, _) => (Verb::Get, id),
-        Kind::ListCredentials(id, _) => (Verb::List, id),
-        Kind::PutIdentity(id, _) | Kind::PatchIdentity(id, _) | Kind::PutCredential(id, ..) => (Verb::Put, id),
-        Kind::DeleteIdentity(id) | Kind::DeleteCredential(id, _) => (Verb::Delete, id),
+        OperationKind::GetIdentity(id) | OperationKind::GetCredential(id, _) => (Verb::Get, id),
+        OperationKind::ListCredentials(id, _) => (Verb::List, id),
+        OperationKind::PutIdentity(id, _)
+        | OperationKind::PatchIdentity(id, _)
+        | OperationKind::PutCredential(id, ..) => (Verb::Put, id),
+        OperationKind::DeleteIdentity(id) | OperationKind::DeleteCredential(id, _) => (Verb::Delete, id),
     };
     About { verb, subscription: &id.subscription, identity: Some(id), provider: true }
 }

@@ -24,7 +24,7 @@ const CLOCK_SKEW_SECONDS: i64 = 300;
 
 /// A request that passed every check but that of its signature.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct TrustedCredential {
     /// The tenant, as its GUID is written in the state.
     pub tenant_id: String,
     /// The identity's client ID.
@@ -66,7 +66,7 @@ pub fn examine(
     request: &TokenRequest,
     authority: &str,
     now: Timestamp,
-) -> Result<Candidate, EntraError> {
+) -> Result<TrustedCredential, EntraError> {
     if !state.has_tenant(tenant) {
         return Err(EntraError::tenant_not_found(tenant));
     }
@@ -80,7 +80,7 @@ pub fn examine(
     if assertion.issuer.starts_with(&format!("{authority}/")) || is_entra(&assertion.issuer) {
         return Err(EntraError::issued_by_entra());
     }
-    Ok(Candidate {
+    Ok(TrustedCredential {
         tenant_id: state.tenant_of(&identity.id).to_owned(),
         client_id: identity.client_id.clone(),
         resource,
@@ -94,7 +94,7 @@ pub fn examine(
 /// When the identity has been deleted in the meantime.
 pub fn grant(
     state: &State,
-    candidate: &Candidate,
+    candidate: &TrustedCredential,
     authority: &str,
     now: Timestamp,
 ) -> Result<AccessClaims, EntraError> {

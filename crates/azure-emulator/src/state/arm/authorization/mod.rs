@@ -91,7 +91,7 @@ pub(super) fn plan(
     }
     let filter = query_parameter(request.query, "$filter").unwrap_or_default();
     let role = RoleOperation { scope, kind, filter, caller: request.caller.object_id.clone() };
-    Ok(Operation { kind: super::Kind::Role(role), version, path: path.to_owned() })
+    Ok(Operation { kind: super::OperationKind::Role(role), version, path: path.to_owned() })
 }
 
 fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, RoleKind), ArmError> {
