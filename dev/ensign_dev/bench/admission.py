@@ -1,7 +1,7 @@
 """Reviews through the real webhook, compared with an echo server that does the same job and decides nothing.
 
 The webhook is the image's program, with its bindings from a real API server. The server has one core to itself, the
-client another; webhook and floor are measured by turns.
+client another; webhook and echo server are measured alternately.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class Bench:
         self.kubectl = own.kubectl(context.programs.cluster)
         # It would reject bindings whose identities do not exist.
         if not own.registry.stop("controller"):
-            raise Failure("the controller does not stop")
+            raise Failure("could not stop the controller")
         self.bindings = 0
         self.webhook = self.restart_webhook()
 
     def stop_webhook(self) -> None:
         """Stops the webhook."""
         if not self.own.registry.stop("webhook"):
-            raise Failure("the webhook does not stop")
+            raise Failure("could not stop the webhook")
 
     def restart_webhook(self, program: Optional[Path] = None) -> Server:
         """Restarts the webhook on its core, optionally with another program than the image's."""
@@ -95,7 +95,7 @@ class Bench:
     def _pid(self, name: str) -> int:
         record = self.own.registry.find(name)
         if record is None:
-            raise Failure(f"{name} ended; {self.own.registry.tail(name)}")
+            raise Failure(f"{name} exited; {self.own.registry.tail(name)}")
         return record.identity.pid
 
     def grow(self, bindings: int) -> None:
