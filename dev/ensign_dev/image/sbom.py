@@ -1,6 +1,6 @@
-"""The list of what is in the image, in CycloneDX's JSON.
+"""The image's SBOM in CycloneDX JSON.
 
-The binary is static, so that no scanner finds the C library in it by itself, nor the crates.
+It is needed because scanners can't detect the crates and the C library in a static binary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPEC_VERSION = "1.5"
 
 
 class Others(NamedTuple):
-    """What is in the image beside crates."""
+    """Components of the image other than crates."""
 
     rust_release: str
     libc: Package
@@ -25,7 +25,7 @@ class Others(NamedTuple):
 
 
 def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
-    """The document; the same sources and packages give the same."""
+    """Returns the document. It is deterministic for the same sources and packages."""
     root = _component(graph.root, kind="application")
     rust = _library("rust-std", others.rust_release, f"pkg:generic/rust-std@{others.rust_release}")
     rust["licenses"] = [{"expression": "MIT OR Apache-2.0"}]
@@ -48,7 +48,7 @@ def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
 
 
 def expression(license_text: str) -> str:
-    """A license in SPDX's words; crates once wrote `/` where SPDX writes OR."""
+    """Returns a license as an SPDX expression; older crates use `/` instead of OR."""
     return re.sub(r"\s*/\s*", " OR ", license_text)
 
 

@@ -183,7 +183,7 @@ class AChangedLayout(ImageTest):
             content = blob.read_bytes()
             blob.write_bytes(content[:-1] + bytes((content[-1] ^ 1,)))
             with self.subTest(blob=blob.name), tempfile.TemporaryDirectory() as root:
-                with self.assertRaisesRegex(Failure, f"{blob.name} is not what its digest"):
+                with self.assertRaisesRegex(Failure, f"{blob.name} does not match its digest"):
                     unpack.unpack(written.folder, Path(root))
             blob.write_bytes(content)
         self.unpack(written)
@@ -192,7 +192,7 @@ class AChangedLayout(ImageTest):
         other = layer.write(self.folder / "layer", [contents.File("f", 0o644, b"")])
         config = layout.configuration(FACTS, "sha256:" + "0" * 64, 1, "bin/f", "f")
         written = layout.write(self.folder / "image", self.folder / "layer", config)
-        with self.assertRaisesRegex(Failure, f"{other.digest} is not the one"):
+        with self.assertRaisesRegex(Failure, f"{other.digest} does not match the image's configuration"):
             self.unpack(written)
 
     def test_is_rejected_if_it_contains_a_forbidden_entry(self):
@@ -202,19 +202,19 @@ class AChangedLayout(ImageTest):
                 setattr(info, name, value)
             return info
 
-        self.assertEqual(unpack.refusal(entry()), "")
+        self.assertEqual(unpack.problem(entry()), "")
         for fields, reason in (
             ({"type": tarfile.SYMTYPE}, "neither a file"),
             ({"type": tarfile.CHRTYPE}, "neither a file"),
             ({"name": "/f"}, "outside"),
             ({"name": "a/../../f"}, "outside"),
-            ({"uid": 65532}, "could be changed"),
-            ({"mode": 0o666}, "could be changed"),
-            ({"mode": 0o4755}, "gives rights"),
-            ({"mtime": 1}, "has a time"),
+            ({"uid": 65532}, "is writable"),
+            ({"mode": 0o666}, "is writable"),
+            ({"mode": 0o4755}, "setuid"),
+            ({"mtime": 1}, "modification time"),
         ):
             with self.subTest(**fields):
-                self.assertIn(reason, unpack.refusal(entry(**fields)))
+                self.assertIn(reason, unpack.problem(entry(**fields)))
 
     def test_is_read_in_the_order_in_which_it_was_written(self):
         files = [contents.File("a/c", 0o644, self.binary), contents.File("a/b", 0o755, b"x")]
