@@ -44,9 +44,9 @@ def demo() -> int:
                 rust=[str(built["secretless-app"])],
                 python=[str(python), "-I", str(paths.ROOT / "examples" / "secretless-app-python" / "app.py")],
             )
-            tell = Narrator(len(PLAN))
+            narrator = Narrator(len(PLAN))
             programs = environment.Programs.of(built, cluster)
-            return show(Demo(own, programs, samples, propagation, mode, tell), report, tell)
+            return show(Demo(own, programs, samples, propagation, mode, narrator), report, narrator)
         finally:
             report.build_seconds = report.build_seconds or time.monotonic() - started
             try:
@@ -55,26 +55,26 @@ def demo() -> int:
                 report.write(REPORT)
 
 
-def show(story: Demo, report: Report, tell: Narrator) -> int:
+def show(demo_run: Demo, report: Report, narrator: Narrator) -> int:
     """Runs the steps until one fails; returns the exit status."""
-    tell.title(
+    narrator.title(
         "Ensign: a pod gets an Azure identity, without any secret",
         "Everything runs on this machine. Kubernetes is real: etcd, kube-apiserver and kube-controller-manager. Azure is "
         "an emulator that implements the APIs of Azure Resource Manager and of Entra's token endpoint, including their "
         "errors. There are no nodes: where a kubelet would start a container, the demo starts the program itself.",
     )
     began = time.monotonic()
-    for name, (heading, act) in story.steps().items():
-        tell.step(heading)
+    for name, (heading, act) in demo_run.steps().items():
+        narrator.step(heading)
         try:
             with report.step(name) as detail:
                 act(detail)
         except Failure as error:
-            tell.failed(str(error))
-            tell.closing(f"The demo failed at step {name}. Logs: {ROOT / 'logs'}; report: {REPORT}")
+            narrator.failed(str(error))
+            narrator.closing(f"The demo failed at step {name}. Logs: {ROOT / 'logs'}; report: {REPORT}")
             return 1
-        tell.passed(report.steps[-1]["seconds"])
-    tell.closing(
+        narrator.passed(report.steps[-1]["seconds"])
+    narrator.closing(
         f"All steps passed in {duration(time.monotonic() - began)}, after {duration(report.build_seconds)} of building. "
         f"Report: {REPORT}",
         "To try it yourself, run `make up`; the README explains the objects.",

@@ -52,7 +52,7 @@ def up() -> int:
         else:
             if dev.registry.records():
                 print("Parts of the previous environment have exited; starting a new one.")
-            dev.start(programs, propagation, leashed=False, mode=mode)
+            dev.start(programs, propagation, die_with_parent=False, mode=mode)
             print(f"The environment is up after {duration(time.monotonic() - started)}.")
     print(how_to_use(dev))
     return 0

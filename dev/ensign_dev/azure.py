@@ -51,9 +51,9 @@ class Arm:
         found: List[Dict[str, Any]] = []
         page: Optional[str] = first
         while page:
-            answer = self._get(page)
-            found += answer.get("value", [])
-            page = answer.get("nextLink")
+            response = self._get(page)
+            found += response.get("value", [])
+            page = response.get("nextLink")
         return found
 
     def _get(self, url: str) -> Dict[str, Any]:
@@ -62,8 +62,8 @@ class Arm:
 
     def _fetch(self, request: urllib.request.Request) -> Dict[str, Any]:
         try:
-            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return dict(json.load(answer))
+            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+                return dict(json.load(response))
         except urllib.error.HTTPError as error:
             body = error.read().decode(errors="replace").strip()
             raise Failure(f"GET {request.full_url} returned {error.code}: {body}") from error

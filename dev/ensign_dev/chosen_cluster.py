@@ -35,7 +35,7 @@ def is_loopback(server: str) -> bool:
         return False
 
 
-def refusal(server: str, allow_remote: Optional[str]) -> Optional[str]:
+def problem(server: str, allow_remote: Optional[str]) -> Optional[str]:
     """Returns why the tests must not run against a server; None if they may."""
     if is_loopback(server) or allow_remote == "yes":
         return None
@@ -57,4 +57,4 @@ def check(binaries: Binaries, environ: Optional[Mapping[str, str]] = None) -> Op
         server = children.output(command)
     except children.CommandFailed as error:
         return f"can't read {KUBECONFIG}={kubeconfig}: {error}"
-    return refusal(server.strip(), environ.get(ALLOW_REMOTE))
+    return problem(server.strip(), environ.get(ALLOW_REMOTE))

@@ -145,7 +145,7 @@ class ControlPlane:
         for reader in self._readers:
             reader.start()
         try:
-            self.info: Dict[str, Any] = self._answer()
+            self.info: Dict[str, Any] = self._response()
         except BaseException:
             self.stop()
             raise
@@ -171,7 +171,7 @@ class ControlPlane:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        return self._response()
 
     def kubectl(self, *arguments: str, timeout: float = 60, **options: Any) -> str:
         """Returns the output of kubectl."""
@@ -200,7 +200,7 @@ class ControlPlane:
             stream.close()
         return self._process.returncode
 
-    def _answer(self) -> Dict[str, Any]:
+    def _response(self) -> Dict[str, Any]:
         try:
             line = self._lines.get(timeout=READY_TIMEOUT_SECONDS)
         except queue.Empty:

@@ -46,7 +46,7 @@ class DedicatedIdentitySteps:
 
     def request_identity(self: Any, detail: Detail) -> None:
         self._before = self._in_azure()
-        self._tell.say(
+        self._narrator.say(
             "With a ManagedIdentityClass, the operator declares where identities may be created and who may have one, like "
             "a StorageClass for volumes. The app team requests a dedicated identity; no one has to create it in Azure."
         )
@@ -73,13 +73,14 @@ class DedicatedIdentitySteps:
         if self._own["tags"].get("ensign.dev-object") != owner["metadata"]["uid"]:
             raise Failure("the identity's tags do not name its ManagedIdentity")
         roles = self._own_roles(1)
-        self._tell.command(f"GET {self._own['id']}")
-        self._tell.facts({"name": self._own["name"], "client ID": self._own["properties"]["clientId"], **self._own["tags"]})
-        self._tell.say(
+        self._narrator.command(f"GET {self._own['id']}")
+        properties = self._own["properties"]
+        self._narrator.facts({"name": self._own["name"], "client ID": properties["clientId"], **self._own["tags"]})
+        self._narrator.say(
             "The tags record its owner. Ensign deletes only identities with its own tags, and adopts an existing identity "
             "only if the operator allows it. The identity has the role from its class:"
         )
-        self._tell.facts(roles)
+        self._narrator.facts(roles)
         detail.update(
             name=self._own["name"], tags=self._own["tags"], client_id=self._own["properties"]["clientId"], roles=roles,
         )
@@ -94,7 +95,7 @@ class DedicatedIdentitySteps:
         self._exchange("rust", self._samples.rust, detail)
 
     def role_missing(self: Any, detail: Detail) -> None:
-        self._tell.say(
+        self._narrator.say(
             "Azure Storage checks two things: authentication, by the token, and authorization, by role assignments. The "
             "same program, as the same pod, with the URL of a blob:"
         )
@@ -113,11 +114,11 @@ class DedicatedIdentitySteps:
         # kubectl only accepts a condition that was computed for the current generation.
         self._run("wait", "--for=condition=PermissionsReady", name, f"--timeout={READY_SECONDS}s")
         roles = self._own_roles(2)
-        self._tell.facts(roles)
+        self._narrator.facts(roles)
         written = self._storage("write")
         if written != (200, None):
             raise Failure(f"writing the blob returned {written}, although the identity has a role that allows it")
-        self._tell.say(
+        self._narrator.say(
             "The pod did not change, and Ensign created the role assignment. Ensign rejects roles that would let an "
             "identity escalate its permissions, and assigns roles only with --role-assignments."
         )
@@ -129,7 +130,7 @@ class DedicatedIdentitySteps:
         after = self._in_azure()
         if after != self._before:
             raise Failure(f"leftovers in Azure: {json.dumps(after)} instead of {json.dumps(self._before)}")
-        self._tell.say("Nothing is left in Azure: every identity, tag, credential and role assignment is as before.")
+        self._narrator.say("Nothing is left in Azure: every identity, tag, credential and role assignment is as before.")
         self.kubectl("delete", "-f", str(paths.ROOT / EXAMPLES), "--ignore-not-found", "--wait=false")
         detail.update(
             identities_left=[one["name"] for one in after["identities"]], roles_left=[one["name"] for one in after["roles"]]
@@ -152,10 +153,10 @@ class DedicatedIdentitySteps:
     def _storage(self: Any, verb: str) -> "tuple[int, Optional[str]]":
         """Runs the program as the pod; returns the response of Azure Storage."""
         url = f"{self._environment.info['arm_endpoint'].rstrip('/')}/protected{blob_in(self._account)}"
-        self._tell.command(f"secretless-app {verb} {url}")
+        self._narrator.command(f"secretless-app {verb} {url}")
         run = self._start(pod_runner.read(self._pod, "rust"), [*self._samples.rust, verb, url])
         status, code = storage_response(run)
-        self._tell.output(f"{status} {code or ''}".rstrip())
+        self._narrator.output(f"{status} {code or ''}".rstrip())
         return status, code
 
     def _in_azure(self: Any) -> Dict[str, List[Dict[str, Any]]]:

@@ -65,14 +65,14 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
     """The steps, and the state that they share."""
 
     def __init__(
-        self, environment: Environment, programs: Programs, samples: Samples, propagation: int, mode: str, tell: Narrator
+        self, environment: Environment, programs: Programs, samples: Samples, propagation: int, mode: str, narrator: Narrator
     ) -> None:
         self._environment = environment
         self._programs = programs
         self._samples = samples
         self._propagation = propagation
         self._mode = mode
-        self._tell = tell
+        self._narrator = narrator
         self._kubectl: Optional[Kubectl] = None
         self._runner: Optional[PodRunner] = None
         self._pod: Dict[str, Any] = {}
@@ -84,18 +84,18 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         return {name: (heading, getattr(self, method)) for name, (heading, method) in PLAN.items()}
 
     def start(self, detail: Detail) -> None:
-        self._environment.start(self._programs, self._propagation, leashed=True, mode=self._mode)
+        self._environment.start(self._programs, self._propagation, die_with_parent=True, mode=self._mode)
         info = self._environment.info
         self._kubectl = self._environment.kubectl(self._programs.cluster)
         self._runner = PodRunner(self._kubectl)
         version = self._kubectl.json("version")["serverVersion"]["gitVersion"]
-        self._tell.facts({
+        self._narrator.facts({
             "Kubernetes": f"kube-apiserver {version} at {info['api_server']}",
             "Token issuer": info["issuer"],
             "Azure (emulator)": f"Resource Manager and Entra at {info['arm_endpoint']}",
             "Ensign": PROCESSES[self._mode],
         })
-        self._tell.say(
+        self._narrator.say(
             "Ensign's controller has no secret either: it authenticates to Azure with the token of its own service "
             "account, in the same way as the pods below."
         )
@@ -108,7 +108,7 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         )
 
     def apply(self, detail: Detail) -> None:
-        self._tell.say(
+        self._narrator.say(
             f"The cluster operator declares in a ManagedIdentity which Azure identity there is, and that only the service "
             f"account {NAMESPACE}/{NAME} may use it. The app team, which needs no permissions in Azure, requests it with a "
             "ManagedIdentityBinding next to its Deployment. No client ID has to be copied."
@@ -131,14 +131,14 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         detail["status"] = status
         self._identity = self.arm.identity(self._resource_id)["properties"]
         same(status.get("clientID"), self._identity["clientId"], "the client ID in the binding's status")
-        self._tell.say(
+        self._narrator.say(
             "Ready means that Azure has confirmed it: the controller found the identity, checked that the operator "
             "allows this service account, and created a federated identity credential."
         )
 
     def credential(self, detail: Detail) -> None:
         url = f"{self._resource_id}/federatedIdentityCredentials"
-        self._tell.command(f"GET {url}")
+        self._narrator.command(f"GET {url}")
         found = self._credentials()
         same(len(found), 1, "the number of credentials for this subject")
         properties = found[0]["properties"]
@@ -148,8 +148,8 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
             "subject": properties["subject"],
             "audience": properties["audiences"][0],
         }
-        self._tell.facts(shown)
-        self._tell.say(
+        self._narrator.facts(shown)
+        self._narrator.say(
             "This is all that Azure trusts: tokens from this cluster's issuer, for this service account, with this "
             "audience. The credential contains no password or certificate that could leak or expire. Its name records "
             "which cluster and service account it is for, and Ensign never changes a credential that it did not create."
@@ -171,9 +171,9 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         containers = [one["name"] for one in self._pod["spec"]["containers"]]
         process = {one: pod_runner.read(self._pod, one) for one in containers}
         first = process[containers[0]]
-        self._tell.command(f"kubectl get pod {name} -n {NAMESPACE} -o yaml")
-        self._tell.say(f"The Deployment sets none of this: {INJECTORS[self._mode]} these variables to each container,")
-        self._tell.facts({one: first.env.get(one, "(missing)") for one in INJECTED_ENV})
+        self._narrator.command(f"kubectl get pod {name} -n {NAMESPACE} -o yaml")
+        self._narrator.say(f"The Deployment sets none of this: {INJECTORS[self._mode]} these variables to each container,")
+        self._narrator.facts({one: first.env.get(one, "(missing)") for one in INJECTED_ENV})
         expected = {
             "AZURE_CLIENT_ID": self._identity["clientId"],
             "AZURE_TENANT_ID": self._environment.info["tenant_id"],
@@ -192,8 +192,8 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
             "volume": token.volume, "mounted at": token.mount_path, "path": token.path, "audience": token.audience,
             "lifetime": f"{token.expiration_seconds} seconds; the kubelet renews it",
         }
-        self._tell.say("and a volume with a service account token, which Kubernetes issues for this pod only:")
-        self._tell.facts(volume)
+        self._narrator.say("and a volume with a service account token, which Kubernetes issues for this pod only:")
+        self._narrator.facts(volume)
         same(token.audience, seed.TOKEN_AUDIENCE, "the token's audience")
         detail.update(
             pod=name, service_account=first.service_account, containers=containers,
@@ -203,7 +203,7 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         )
 
     def rust(self, detail: Detail) -> None:
-        self._tell.say(
+        self._narrator.say(
             "There is no kubelet in this cluster, so the demo does its job: it requests the token that the pod's volume "
             "describes, bound to this pod, through the TokenRequest API, and starts the program with the pod's environment "
             "and with the token at the same path. The program, examples/secretless-app, gets an Azure token with "
@@ -212,25 +212,25 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         self._exchange("rust", self._samples.rust, detail)
 
     def python(self, detail: Detail) -> None:
-        self._tell.say(
+        self._narrator.say(
             "The same in Python, with Microsoft's azure-identity package and examples/secretless-app-python. Neither "
             "program contains anything specific to Ensign."
         )
         self._exchange("python", self._samples.python, detail)
 
     def without_binding(self, detail: Detail) -> None:
-        self._tell.say(
+        self._narrator.say(
             "Someone in the same namespace copies everything that was injected, including the client ID, into another pod. "
             f"Its service account {UNBOUND} has no binding. Kubernetes issues a token for it all the same, with the same "
             "issuer and audience, and the same Rust program sends it to Entra:"
         )
         self.kubectl("create", "serviceaccount", UNBOUND, "-n", NAMESPACE)
-        self._tell.command(f"kubectl create -n {NAMESPACE} -f copied-pod.json   # serviceAccountName: {UNBOUND}")
+        self._narrator.command(f"kubectl create -n {NAMESPACE} -f copied-pod.json   # serviceAccountName: {UNBOUND}")
         created = self.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(copied(self._pod, UNBOUND)))
         process = pod_runner.read(json.loads(created), "rust")
         run = self._start(process, self._samples.rust)
         code = self._rejected(run, seed.subject(NAMESPACE, UNBOUND), detail)
-        self._tell.say(
+        self._narrator.say(
             f"{code} means that no federated identity credential trusts this service account. A client ID alone is "
             "useless, and there is no secret to copy: only the service account in the pod's token matters."
         )
@@ -238,12 +238,12 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
     def remove(self, detail: Detail) -> None:
         before = [one["name"] for one in self._credentials()]
         self._run("delete", BINDING, "-n", NAMESPACE, f"--timeout={READY_SECONDS}s")
-        self._tell.command(f"GET {self._resource_id}/federatedIdentityCredentials")
+        self._narrator.command(f"GET {self._resource_id}/federatedIdentityCredentials")
         left = self.arm.credentials(self._resource_id)
-        self._tell.output(json.dumps({"value": left}))
+        self._narrator.output(json.dumps({"value": left}))
         same([one["name"] for one in left if one["name"] in before], [], "the binding's credentials left in Azure")
         same(credentials_of(self._subject, self._environment.info["issuer"], left), [], "the credentials left for the subject")
-        self._tell.say(
+        self._narrator.say(
             "A finalizer kept the binding until Azure had confirmed the deletion of its credential. If the credential were "
             "left behind, anyone who creates a service account with that name later could use the identity. The old pod "
             "still has its token, but Entra no longer accepts it:"
@@ -255,7 +255,7 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         stopped = self._environment.stop()
         left = [record.name for record in self._environment.registry.records()]
         same(left, [], "the processes that are still running")
-        self._tell.say(f"Stopped {', '.join(stopped)}. The logs are in {self._environment.registry.logs}.")
+        self._narrator.say(f"Stopped {', '.join(stopped)}. The logs are in {self._environment.registry.logs}.")
         detail.update(stopped=stopped, left_running=left)
 
     # Shared code
@@ -279,10 +279,10 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         return credentials_of(self._subject, self._environment.info["issuer"], listed)
 
     def _run(self, *arguments: str) -> str:
-        self._tell.command("kubectl " + " ".join(arguments))
+        self._narrator.command("kubectl " + " ".join(arguments))
         there = [str(paths.ROOT / one) if one.startswith("examples/") else one for one in arguments]
         out = self.kubectl(*there, timeout=READY_SECONDS + 5)
-        self._tell.output(out)
+        self._narrator.output(out)
         return out
 
     def _first_pod(self) -> Optional[Dict[str, Any]]:
@@ -297,7 +297,7 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), self._environment.info["ca_file"])
         run = self._runner.run(process, [*program, "-o", "json"], trust)
         if run.rewritten:
-            self._tell.say(
+            self._narrator.say(
                 "(Mount namespaces are not permitted on this machine, so the token is in a temporary folder and "
                 "AZURE_FEDERATED_TOKEN_FILE was changed accordingly.)"
             )
@@ -307,7 +307,7 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         """Runs a program, and repeats it until the credential has propagated, if the emulator delays that."""
         if self._propagation == 0:
             return self._start(process, program)
-        self._tell.say(
+        self._narrator.say(
             f"(PROPAGATION_SECONDS={self._propagation}: a new credential takes that long to propagate, as in the real "
             "Entra. Until then the program's requests fail, and it is run again.)"
         )
@@ -322,15 +322,15 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         process = pod_runner.read(self._pod, container)
         run = self._start_once_trusted(process, program)
         given = next(iter(run.given.values()))
-        self._tell.say("Sent: the pod's service account token, signed by this cluster and accepted only by Entra. Its claims:")
-        self._tell.facts({name: given[name] for name in ("iss", "sub", "aud")})
+        self._narrator.say("Sent: the pod's service account token, signed by this cluster, for Entra only. Its claims:")
+        self._narrator.facts({name: given[name] for name in ("iss", "sub", "aud")})
         answer = output_of(run)
         if run.status != 0 or not answer.get("ok"):
             raise Failure(f"the program got no token: {answer.get('error') or run.error.strip() or run.out.strip()}")
         claims = answer["claims"]
-        self._tell.say(f"Received: an Azure token from Entra, through {answer['sdk']}. Its claims:")
+        self._narrator.say(f"Received: an Azure token from Entra, through {answer['sdk']}. Its claims:")
         shown = ("iss", "aud", "tid", "appid", "oid", "sub")
-        self._tell.facts({name: claims[name] for name in shown if name in claims})
+        self._narrator.facts({name: claims[name] for name in shown if name in claims})
         same(claims.get("tid"), self._environment.info["tenant_id"], "the tenant in the token")
         same(claims.get("appid"), self._identity["clientId"], "the client ID in the token")
         same(claims.get("oid"), self._identity["principalId"], "the principal in the token")
@@ -346,7 +346,7 @@ class Demo(dedicated_steps.DedicatedIdentitySteps):
         error = str(answer.get("error", ""))
         code = NO_TRUST.search(error)
         given = next(iter(run.given.values()))
-        self._tell.facts({"sub": given["sub"], "Entra's error": first_sentence(error)})
+        self._narrator.facts({"sub": given["sub"], "Entra's error": first_sentence(error)})
         if code is None:
             raise Failure(f"expected Entra to reject {subject} because no credential matches, but the error is: {error}")
         same(given["sub"], subject, "the subject of the rejected token")

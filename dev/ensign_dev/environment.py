@@ -93,12 +93,12 @@ class Environment:
             return False
         return all(self.registry.find(name) is not None for name in ("control-plane", "azure-emulator"))
 
-    def start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str = MODES[0]) -> None:
+    def start(self, programs: Programs, propagation_seconds: int, die_with_parent: bool, mode: str = MODES[0]) -> None:
         """Starts everything and waits until it is ready. After a failure, nothing is left running."""
         self.stop()
         self._state.mkdir(parents=True, mode=0o700)
         try:
-            self._start(programs, propagation_seconds, leashed, mode)
+            self._start(programs, propagation_seconds, die_with_parent, mode)
         except BaseException:
             self.stop()
             raise
@@ -119,20 +119,20 @@ class Environment:
         for name in stale:
             if not self.registry.stop(name):
                 raise Failure(f"could not stop {name}; run `make down`, then `make up`")
-        self._start_ensign(programs.ensign, stale, leashed=False)
+        self._start_ensign(programs.ensign, stale, die_with_parent=False)
         self._await_registration(kubectl)
         return stale
 
-    def restart_controller(self, programs: Programs, mode: str, leashed: bool) -> None:
+    def restart_controller(self, programs: Programs, mode: str, die_with_parent: bool) -> None:
         """Restarts the controller with another injection mode; a running webhook keeps running."""
         if not self.registry.stop("controller"):
             raise Failure("could not stop the controller")
         self.info["mode"] = mode
-        self.start_again(programs, "controller", leashed)
+        self.start_again(programs, "controller", die_with_parent)
 
-    def start_again(self, programs: Programs, name: str, leashed: bool) -> None:
+    def start_again(self, programs: Programs, name: str, die_with_parent: bool) -> None:
         """Starts a stopped process of Ensign, and waits until it is ready."""
-        self._start_ensign(programs.ensign, [name], leashed)
+        self._start_ensign(programs.ensign, [name], die_with_parent)
 
     def stop(self) -> List[str]:
         """Stops all processes and deletes everything except the logs; returns the names of the processes."""
@@ -161,11 +161,11 @@ class Environment:
 
     # The steps of `start`
 
-    def _start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str) -> None:
+    def _start(self, programs: Programs, propagation_seconds: int, die_with_parent: bool, mode: str) -> None:
         self._progress.update("Starting the control plane ...")
-        cluster = self._start_control_plane(programs, leashed)
+        cluster = self._start_control_plane(programs, die_with_parent)
         self._progress.update("Starting the Azure emulator ...")
-        azure = self._start_emulator(programs, cluster, propagation_seconds, leashed)
+        azure = self._start_emulator(programs, cluster, propagation_seconds, die_with_parent)
         self.info = {
             **azure,
             "kubeconfig": cluster["kubeconfig"],
@@ -184,21 +184,21 @@ class Environment:
         self._apply(kubectl)
         self._issue_tokens(kubectl)
         self._progress.update(f"Starting Ensign's {' and '.join(self._ensign())} ...")
-        self._start_ensign(programs.ensign, self._ensign(), leashed)
+        self._start_ensign(programs.ensign, self._ensign(), die_with_parent)
         self._progress.update(f"Waiting for the {mode} to take effect in the API server ...")
         self._await_registration(kubectl)
         self._progress.done()
         self.write()
 
-    def _start_control_plane(self, programs: Programs, leashed: bool) -> Dict[str, Any]:
+    def _start_control_plane(self, programs: Programs, die_with_parent: bool) -> Dict[str, Any]:
         command: "List[children.Argument]" = [
             programs.cluster.control_plane, "run", "--dir", self._state / "control-plane",
         ]
-        self.registry.start("control-plane", command, children.environment(), leashed)
+        self.registry.start("control-plane", command, children.environment(), die_with_parent)
         return self.ready_line("control-plane", CONTROL_PLANE_SECONDS)
 
     def _start_emulator(
-        self, programs: Programs, cluster: Dict[str, Any], propagation_seconds: int, leashed: bool
+        self, programs: Programs, cluster: Dict[str, Any], propagation_seconds: int, die_with_parent: bool
     ) -> Dict[str, Any]:
         document = self._state / "azure-seed.json"
         _write_private(document, json.dumps(seed.state(cluster["issuer"]), indent=2) + "\n")
@@ -208,7 +208,7 @@ class Environment:
             programs.emulator, "--listen", "127.0.0.1:0", "--data-dir", data, "--seed", document,
             "--issuer-ca-file", cluster["ca_file"], "--propagation-delay", f"{propagation_seconds}s",
         ]
-        self.registry.start("azure-emulator", command, children.environment(), leashed)
+        self.registry.start("azure-emulator", command, children.environment(), die_with_parent)
         return self.ready_line("azure-emulator", READY_SECONDS)
 
     def _apply(self, kubectl: Kubectl) -> None:
@@ -233,13 +233,13 @@ class Environment:
         azure = kubectl.token(seed.NAMESPACE, seed.CONTROLLER, CREDENTIALS_SECONDS, seed.TOKEN_AUDIENCE)
         _write_private(self._azure_token(), azure)
 
-    def _start_ensign(self, program: Path, names: List[str], leashed: bool) -> None:
+    def _start_ensign(self, program: Path, names: List[str], die_with_parent: bool) -> None:
         for name in names:
             ready = self._ready_file(name)
             ready.unlink(missing_ok=True)
             arguments, env = self._webhook() if name == "webhook" else self._controller()
             command: "List[children.Argument]" = [program, name, *arguments, "--ready-file", ready]
-            self.registry.start(name, command, children.environment({**layout.VARIABLES, **env}), leashed)
+            self.registry.start(name, command, children.environment({**layout.VARIABLES, **env}), die_with_parent)
         for name in names:
             self._await_ready(name)
 

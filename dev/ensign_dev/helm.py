@@ -33,7 +33,7 @@ def _build(target: Path, progress: Progress) -> None:
         raise BuildFailed("the Go build did not produce `helm`")
 
 
-class Answer(NamedTuple):
+class Result(NamedTuple):
     """The result of a command."""
 
     status: int
@@ -50,7 +50,7 @@ class Helm:
         folders = {f"HELM_{name}_HOME": home / name.lower() for name in ("CACHE", "CONFIG", "DATA")}
         self._env = children.environment({**folders, "KUBECONFIG": kubeconfig or os.devnull})
 
-    def try_(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    def try_(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> Result:
         """Runs a command that may fail."""
         command: List[children.Argument] = [self.program, *arguments]
         try:
@@ -60,12 +60,12 @@ class Helm:
             )
         except subprocess.TimeoutExpired:
             raise Failure(f"`helm {arguments[0]}` took longer than {timeout:.0f} seconds") from None
-        return Answer(result.returncode, result.stdout, result.stderr)
+        return Result(result.returncode, result.stdout, result.stderr)
 
     def __call__(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> str:
         """Returns the output of a command; raises `Failure` with its error message if it fails."""
-        answer = self.try_(*arguments, timeout=timeout)
-        if answer.status != 0:
+        result = self.try_(*arguments, timeout=timeout)
+        if result.status != 0:
             words = " ".join(os.fspath(one) for one in arguments)
-            raise Failure(f"`helm {words}` failed: {(answer.error or answer.out).strip()}")
-        return answer.out
+            raise Failure(f"`helm {words}` failed: {(result.error or result.out).strip()}")
+        return result.out

@@ -13,7 +13,7 @@ from .failure import Failure
 TIMEOUT_SECONDS = 60.0
 
 
-class Answer(NamedTuple):
+class Result(NamedTuple):
     """The result of a command."""
 
     status: int
@@ -29,7 +29,7 @@ class Kubectl:
         self.kubeconfig = kubeconfig
         self._cache = cache
 
-    def try_(self, *arguments: str, stdin: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    def try_(self, *arguments: str, stdin: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> Result:
         """Runs a command that may fail."""
         # Each environment has its own discovery cache: ports are reused, and the cache is keyed by host and port.
         command: "List[children.Argument]" = [
@@ -44,14 +44,14 @@ class Kubectl:
             )
         except subprocess.TimeoutExpired:
             raise Failure(f"`kubectl {_shown(arguments)}` took longer than {timeout + 10:.0f} seconds") from None
-        return Answer(result.returncode, result.stdout, result.stderr)
+        return Result(result.returncode, result.stdout, result.stderr)
 
     def __call__(self, *arguments: str, stdin: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> str:
         """Returns the output of a command; raises `Failure` with its error message if it fails."""
-        answer = self.try_(*arguments, stdin=stdin, timeout=timeout)
-        if answer.status != 0:
-            raise Failure(f"`kubectl {_shown(arguments)}` failed: {(answer.error or answer.out).strip()}")
-        return answer.out
+        result = self.try_(*arguments, stdin=stdin, timeout=timeout)
+        if result.status != 0:
+            raise Failure(f"`kubectl {_shown(arguments)}` failed: {(result.error or result.out).strip()}")
+        return result.out
 
     def json(self, *arguments: str) -> Dict[str, Any]:
         """Returns the decoded object or list that a command prints."""

@@ -23,8 +23,8 @@ WORKSPACE = paths.ROOT / "target" / "mutants"
 # What cargo needs to read the workspace.
 COPIED = ("Cargo.toml", "Cargo.lock", "clippy.toml", "crates", "src", "tests", "benches", "examples")
 SKIPPED = {"__pycache__", "node_modules", ".venv"}
-QUESTION = re.compile(r"\bmutant\((\w+)\)")
-ANSWER = r"ensign_mutants::is_active(ensign_mutants::Mutant::\1)"
+MUTANT_CALL = re.compile(r"\bmutant\((\w+)\)")
+REPLACEMENT = r"ensign_mutants::is_active(ensign_mutants::Mutant::\1)"
 CALL = "mutant("
 
 
@@ -75,9 +75,9 @@ def parse(name: str, text: str) -> Change:
     end()
     if not edits or not about.strip():
         raise Failure(f"{name}.diff: expected a sentence, an empty line and at least one change")
-    for asked in QUESTION.findall(" ".join(edit.after for edit in edits)):
-        if asked != identifier(name):
-            raise Failure(f"{name}.diff calls mutant({asked}) instead of mutant({identifier(name)})")
+    for called in MUTANT_CALL.findall(" ".join(edit.after for edit in edits)):
+        if called != identifier(name):
+            raise Failure(f"{name}.diff calls mutant({called}) instead of mutant({identifier(name)})")
     return Change(name, about.strip(), edits)
 
 
@@ -96,7 +96,7 @@ def apply(text: str, edit: Edit, name: str) -> str:
             f"has changed, update the mutant. Its lines are:\n{edit.before}"
         )
     match = found[0]
-    return text[: match.start()] + QUESTION.sub(ANSWER, edit.after) + text[match.end() :]
+    return text[: match.start()] + MUTANT_CALL.sub(REPLACEMENT, edit.after) + text[match.end() :]
 
 
 def changed_files(root: Path = paths.ROOT, folder: Path = CHANGES) -> Dict[str, str]:

@@ -133,16 +133,16 @@ class Registry:
         """Returns the record of a process if it is running."""
         return next((one for one in self.records() if one.name == name and is_alive(one.identity)), None)
 
-    def start(self, name: str, command: "List[children.Argument]", env: Dict[str, str], leashed: bool) -> None:
+    def start(self, name: str, command: "List[children.Argument]", env: Dict[str, str], die_with_parent: bool) -> None:
         """Starts a process in a new session, with its output in `<root>/logs`.
 
-        A leashed process receives SIGTERM when this process exits, for whatever reason.
+        With `die_with_parent`, it receives SIGTERM when this process exits, for whatever reason.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         with open(self.out(name), "wb") as out, open(self.log(name), "wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=env, cwd=self.root,
-                start_new_session=True, preexec_fn=leash() if leashed else None,
+                start_new_session=True, preexec_fn=parent_death_signal() if die_with_parent else None,
             )
         self._children[name] = process
         found = identity(process.pid) or Identity(process.pid, "")
@@ -211,15 +211,15 @@ class Registry:
         os.replace(fresh, self._file)
 
 
-def leash() -> Callable[[], None]:
+def parent_death_signal() -> Callable[[], None]:
     """Returns a preexec_fn: the child receives SIGTERM when the thread that started it exits, for whatever reason."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
-    def tie() -> None:
+    def set_signal() -> None:
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
         if os.getppid() != parent:  # it exited before prctl took effect
             raise OSError(errno.ESRCH, "the parent process has exited")
 
-    return tie
+    return set_signal

@@ -154,9 +154,9 @@ class Suite:
             fetch.join()
         if fetched != [0]:
             raise StepFailed("`cargo fetch --locked` failed")
-        refusal = chosen_cluster.check(self._binaries)
-        if refusal:
-            raise StepFailed(refusal)
+        problem = chosen_cluster.check(self._binaries)
+        if problem:
+            raise StepFailed(problem)
 
     def _build_helm(self, out: Output) -> None:
         self._helm = _installed(helm.ensure, out)

@@ -76,7 +76,7 @@ class Bench:
         self.stop_webhook()
         programs = self.context.programs._replace(ensign=program or self.context.measured)
         with on_core(self.where.server):
-            self.own.start_again(programs, "webhook", leashed=True)
+            self.own.start_again(programs, "webhook", die_with_parent=True)
         ca_file = self.own.root / "webhook-ca.crt"
         ca_file.write_bytes(certificate(self.kubectl))
         return Server(self.own.info["webhook_url"].split("/")[2], ca_file, self._pid("webhook"))
@@ -88,7 +88,7 @@ class Bench:
             self.context.drivers[DRIVER], "echo", "--ca-file", ca_file, "--patch-bytes", str(patch_bytes),
         ]
         with on_core(self.where.server):
-            self.own.registry.start("echo", command, children.environment(layout.VARIABLES), leashed=True)
+            self.own.registry.start("echo", command, children.environment(layout.VARIABLES), die_with_parent=True)
         address = str(self.own.ready_line("echo", LOAD_SECONDS)["address"])
         return Server(address, ca_file, self._pid("echo"))
 
@@ -155,7 +155,7 @@ def run(context: Context) -> Part:
     own = context.environment(NAME)
     with own.locked(wait=False):
         try:
-            own.start(context.programs, 0, leashed=True, mode="webhook")
+            own.start(context.programs, 0, die_with_parent=True, mode="webhook")
             return Measured(Bench(context, own, where)).part()
         finally:
             own.stop()

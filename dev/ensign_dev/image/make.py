@@ -41,20 +41,20 @@ def prepare(architecture: str, revision: Optional[str], progress: Progress) -> P
     metadata = crates.metadata(platform)
     graph = crates.graph(metadata, crates.tree(platform), (paths.ROOT / "Cargo.lock").read_text(encoding="utf-8"))
     verify.require_no_emulator(graph)
-    made_of = origin.read(paths.ROOT, graph.root.version, revision)
-    if (made_of.revision or "").endswith(origin.DIRTY):
-        progress.say(f"The checkout has uncommitted changes, so the image's revision is {made_of.revision}.")
+    built_from = origin.read(paths.ROOT, graph.root.version, revision)
+    if (built_from.revision or "").endswith(origin.DIRTY):
+        progress.say(f"The checkout has uncommitted changes, so the image's revision is {built_from.revision}.")
     replaced = binary.replacements(paths.ROOT, paths.target_dir(), graph.sources, rust)
-    progress.say(f"Building ensign {made_of.version} for {platform.target} ...")
+    progress.say(f"Building ensign {built_from.version} for {platform.target} ...")
     program = binary.compile_release(platform, binary.environment(replaced, platform))
     binary.require_portable(program, binary.machine_folders(metadata, rust))
-    document = sbom.cyclonedx(graph, sbom.Others(rust.release, libc, bundle.package), made_of)
+    document = sbom.cyclonedx(graph, sbom.Others(rust.release, libc, bundle.package), built_from)
     parts = contents.Parts(
         program, bundle.pem, document, (paths.ROOT / "LICENSE").read_bytes(),
         {package.name: package.notice for package in (libc, bundle.package)},
     )
     linked = f"{rust.about}, {libc.distribution} {libc.name} {libc.version}"
-    facts = layout.Facts(made_of, platform, graph.root.about or "", graph.root.license or "", bundle.about(), linked)
+    facts = layout.Facts(built_from, platform, graph.root.about or "", graph.root.license or "", bundle.about(), linked)
     return Prepared(parts, facts)
 
 

@@ -31,9 +31,9 @@ def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
     rust["licenses"] = [{"expression": "MIT OR Apache-2.0"}]
     libc, certificates = _deb(others.libc, "library"), _deb(others.certificates, "data")
     libc["description"] = "GNU C library, linked into the binary"
-    beside = [rust, libc, certificates]
+    other_parts = [rust, libc, certificates]
     crates = (graph.root, *graph.others)
-    refs = [part["bom-ref"] for part in beside]
+    refs = [part["bom-ref"] for part in other_parts]
     dependencies = [_dependency(crate, refs if crate is graph.root else []) for crate in crates]
     if origin.revision:
         root["properties"] = [{"name": "org.opencontainers.image.revision", "value": origin.revision}]
@@ -42,8 +42,8 @@ def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
         "specVersion": SPEC_VERSION,
         "version": 1,
         "metadata": {"timestamp": origin.time(), "component": root},
-        "components": [_component(crate) for crate in graph.others] + beside,
-        "dependencies": dependencies + [{"ref": part["bom-ref"], "dependsOn": []} for part in beside],
+        "components": [_component(crate) for crate in graph.others] + other_parts,
+        "dependencies": dependencies + [{"ref": part["bom-ref"], "dependsOn": []} for part in other_parts],
     }
 
 
@@ -76,9 +76,9 @@ def _library(name: str, version: str, purl: str) -> Dict[str, Any]:
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
-def _dependency(crate: Crate, beside: List[str]) -> Dict[str, Any]:
+def _dependency(crate: Crate, other_parts: List[str]) -> Dict[str, Any]:
     needs = [_purl(name, version) for name, version in crate.needs]
-    return {"ref": _purl(crate.name, crate.version), "dependsOn": sorted(needs + beside)}
+    return {"ref": _purl(crate.name, crate.version), "dependsOn": sorted(needs + other_parts)}
 
 
 def _purl(name: str, version: str) -> str:

@@ -164,7 +164,7 @@ class Kubelet:
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
-                env=children.environment(env), start_new_session=True, preexec_fn=processes.leash(),
+                env=children.environment(env), start_new_session=True, preexec_fn=processes.parent_death_signal(),
             )
         self.running[uid] = Running(pod, folder, process)
 

@@ -52,8 +52,8 @@ class Scene(environment.Environment):
         self._state.mkdir(mode=0o700)
         self.network = self.pods = self.api = None
         try:
-            cluster = self._start_control_plane(self.programs, leashed=True)
-            self.azure = self._start_emulator(self.programs, cluster, 0, leashed=True)
+            cluster = self._start_control_plane(self.programs, die_with_parent=True)
+            self.azure = self._start_emulator(self.programs, cluster, 0, die_with_parent=True)
             self.audit_log = Path(cluster["audit_log"])
             self.kubectl = Kubectl(self.programs.cluster.kubectl, Path(cluster["kubeconfig"]), root / "kubectl-cache")
             self.helm = helm.Helm(helm.ensure(Progress()), root / "helm", Path(cluster["kubeconfig"]))

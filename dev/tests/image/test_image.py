@@ -25,8 +25,8 @@ class AnImageOfTheDebugBinary(unittest.TestCase):
         cls.binary, cls.scratch = Path(os.environ["ENSIGN_BIN"]), Path(folder.name)
         license_text = (paths.ROOT / "LICENSE").read_bytes()
         parts = contents.Parts(cls.binary, b"certificates\n", {"bomFormat": "CycloneDX"}, license_text, {})
-        made_of = origin.Origin("0.0.0", None, 0)
-        cls.facts = layout.Facts(made_of, platforms.PLATFORMS[0], "about", "Apache-2.0", "certificates", "rustc")
+        built_from = origin.Origin("0.0.0", None, 0)
+        cls.facts = layout.Facts(built_from, platforms.PLATFORMS[0], "about", "Apache-2.0", "certificates", "rustc")
         cls.written = assemble(cls.scratch / "image", parts, cls.facts, COMPRESSION)
         cls.root = cls.scratch / "root"
         cls.root.mkdir()

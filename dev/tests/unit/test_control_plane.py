@@ -58,19 +58,19 @@ class TheClusterForTests(unittest.TestCase):
 
     def test_may_be_on_loopback(self):
         for server in self.LOOPBACK:
-            self.assertIsNone(chosen_cluster.refusal(server, None), server)
+            self.assertIsNone(chosen_cluster.problem(server, None), server)
 
     def test_is_rejected_elsewhere_and_the_message_names_the_override(self):
         for server in self.ELSEWHERE:
-            message = chosen_cluster.refusal(server, None)
+            message = chosen_cluster.problem(server, None)
             self.assertIsNotNone(message, server)
             self.assertIn("ENSIGN_TEST_ALLOW_REMOTE=yes", message)
             self.assertIn(server, message)
 
     def test_may_be_remote_only_if_the_override_is_exactly_yes(self):
-        self.assertIsNone(chosen_cluster.refusal("https://example.com", "yes"))
+        self.assertIsNone(chosen_cluster.problem("https://example.com", "yes"))
         for word in (None, "", "no", "1", "true", "YES"):
-            self.assertIsNotNone(chosen_cluster.refusal("https://example.com", word), word)
+            self.assertIsNotNone(chosen_cluster.problem("https://example.com", word), word)
 
     def test_is_never_the_ambient_one(self):
         missing = control_plane.Binaries(Path("/nowhere"), Path("/nowhere"))

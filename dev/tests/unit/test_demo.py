@@ -160,10 +160,10 @@ class TheEnvironment(unittest.TestCase):
 class Narration(unittest.TestCase):
     def test_is_plain_text(self):
         out = io.StringIO()
-        tell = Narrator(2, out)
-        tell.step("Look")
-        tell.say("word " * 40)
-        tell.facts({"a": ["x", "y"], "long": 1})
+        narrator = Narrator(2, out)
+        narrator.step("Look")
+        narrator.say("word " * 40)
+        narrator.facts({"a": ["x", "y"], "long": 1})
         text = out.getvalue()
         self.assertIn("[1/2] Look\n----------\n", text)
         self.assertIn("    a     x, y\n    long  1\n", text)

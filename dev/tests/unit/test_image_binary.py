@@ -140,16 +140,16 @@ class TheOrigin(unittest.TestCase):
         self.git("add", "file")
         self.git("commit", "--quiet", "--message", "m")
         commit, seconds = self.git("log", "-1", "--format=%H %ct").split()
-        made_of = origin.read(self.root, "1.0.0", None, {})
-        self.assertEqual(made_of, ("1.0.0", commit, int(seconds)))
+        built_from = origin.read(self.root, "1.0.0", None, {})
+        self.assertEqual(built_from, ("1.0.0", commit, int(seconds)))
         (self.root / "file").write_text("changed")
         self.assertEqual(origin.read(self.root, "1.0.0", None, {}).revision, f"{commit}-dirty")
 
     def test_is_set_by_the_caller_without_git(self):
         environ = {"SOURCE_DATE_EPOCH": "86400"}
         self.assertEqual(origin.read(self.root, "1.0.0", "abc", environ), ("1.0.0", "abc", 86400))
-        made_of = origin.read(self.root, "1.0.0", None, environ)
-        self.assertEqual((made_of.revision, made_of.time()), (None, "1970-01-02T00:00:00Z"))
+        built_from = origin.read(self.root, "1.0.0", None, environ)
+        self.assertEqual((built_from.revision, built_from.time()), (None, "1970-01-02T00:00:00Z"))
 
     def test_must_be_known(self):
         with self.assertRaisesRegex(Failure, "set SOURCE_DATE_EPOCH to the time of the commit"):

@@ -70,8 +70,8 @@ class ARegistry(unittest.TestCase):
         self.registry = processes.Registry(self.root)
         self.addCleanup(self.registry.stop_all)
 
-    def start(self, name, command, leashed=False):
-        self.registry.start(name, command, children.environment(), leashed)
+    def start(self, name, command, die_with_parent=False):
+        self.registry.start(name, command, children.environment(), die_with_parent)
 
     def test_finds_and_stops_processes_that_another_registry_started(self):
         self.start("one", SLEEP)
@@ -114,13 +114,13 @@ class ARegistry(unittest.TestCase):
         self.start("one", SLEEP)
         self.assertIsNone(self.registry.ended("one"))
 
-    def test_terminates_a_leashed_process_even_if_its_parent_is_killed(self):
+    def test_terminates_a_process_with_its_parent_even_if_that_is_killed(self):
         script = (
             "import sys, time; sys.path.insert(0, sys.argv[1])\n"
             "from pathlib import Path\n"
             "from ensign_dev import children, processes\n"
             "registry = processes.Registry(Path(sys.argv[2]))\n"
-            "registry.start('one', ['sleep', '600'], children.environment(), leashed=True)\n"
+            "registry.start('one', ['sleep', '600'], children.environment(), die_with_parent=True)\n"
             "print('started', flush=True); time.sleep(600)\n"
         )
         dev = str(Path(__file__).resolve().parents[2])
@@ -129,7 +129,7 @@ class ARegistry(unittest.TestCase):
             self.assertEqual(parent.stdout.readline(), "started\n")
             self.assertIsNotNone(self.registry.find("one"))
             parent.kill()
-        waiting.until("the leashed process to exit", lambda: None if self.registry.find("one") else True, 20)
+        waiting.until("the process to exit with its parent", lambda: None if self.registry.find("one") else True, 20)
 
 
 class Waiting(unittest.TestCase):
