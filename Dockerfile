@@ -1,8 +1,8 @@
-# For those who have a container engine; `make image` makes the same files into an image without one.
+# Builds the image with a container engine. `make image` builds an image of the same files without one.
 #
 #   docker build --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) --build-arg REVISION=$(git rev-parse HEAD) --tag ensign .
 #
-# For another processor, build on a machine of that kind: the compiler is slow where it is emulated.
+# Build on a machine of the image's architecture: the compiler is slow under emulation.
 ARG RUST_VERSION=1.89
 FROM rust:${RUST_VERSION}-bookworm AS build
 RUN apt-get update \
@@ -10,7 +10,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /ensign
 COPY . .
-# The time and the hash of the commit: the context has no git to ask.
+# The commit's time and hash, because there is no git in the build stage.
 ARG SOURCE_DATE_EPOCH
 ARG REVISION
 RUN python3 dev/image.py --root /image --revision "$REVISION"

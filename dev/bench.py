@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure Ensign: each figure beside what the same job costs at best, or a limit that others set, in the same run.
+"""Run the benchmarks. Each figure is compared with a baseline or an external limit, measured in the same run.
 
-Measures the program of the image, on a real API server and an emulator of Azure. A figure is the median of --runs
-runs, and no figure makes this fail. Writes target/bench/report.json and plots beside it. Use a machine that does nothing else.
+Measures the image's binary, with a real API server and the Azure emulator. A figure is the median of --runs runs; a missed
+target does not fail the command. Writes target/bench/report.json and plots. Use an otherwise idle machine.
 """
 
 import sys
@@ -26,11 +26,11 @@ def bench() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only", nargs="+", action="extend", default=[], metavar="PART",
-        help=f"run these parts: {', '.join(entry.name for entry in parts.registry())}",
+        help=f"run only these parts: {', '.join(entry.name for entry in parts.registry())}",
     )
-    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="runs of each (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON too")
-    parser.add_argument("--docs", action="store_true", help="write tables and plots to docs/ too")
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="runs of each part (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="also print the report as JSON")
+    parser.add_argument("--docs", action="store_true", help="also write tables and plots to docs/")
     options = parser.parse_args()
     if options.runs < 1:
         raise Failure("--runs must be at least 1")
@@ -44,7 +44,7 @@ def bench() -> int:
     folder = paths.target_dir() / "bench"
     programs = environment.Programs.of(built, cluster)
     given = context.Context(progress, programs, measured, built, folder, options.runs, tuple(options.only))
-    # After the build, so that its load is not taken for somebody else's.
+    # After the build, so that the reported load is not the build's own.
     description = machine.describe()
     progress.say(machine.as_text(description))
     found = []
@@ -53,7 +53,7 @@ def bench() -> int:
         started = time.monotonic()
         found.append(entry.run(given))
         progress.say(f"{entry.name}: {duration(time.monotonic() - started)}")
-        # Each time, so that what was found is kept when a later part fails.
+        # After each part, so that earlier results survive if a later part fails.
         report.write(folder, description, options.runs, found)
         if options.docs:
             report.write_docs(paths.ROOT / "docs", description, options.runs, found[-1:])
@@ -61,7 +61,7 @@ def bench() -> int:
         print("\n" + report.table(part))
     if options.json:
         print(report.as_json(description, options.runs, found))
-    print(f"The report and its plots: {folder}")
+    print(f"Report and plots: {folder}")
     return 0
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Build the control plane if it is not cached; print where it is, as one line of JSON.
+"""Build the tests' Kubernetes control plane unless it is cached, and print the paths of its binaries as one line of JSON.
 
-Progress goes to standard error. `--run [--dir DIR]` starts it too, until Ctrl-C.
+Progress goes to stderr. `--run [--dir DIR]` also starts the control plane and runs it until Ctrl-C.
 """
 
 import sys
@@ -19,8 +19,8 @@ from ensign_dev.progress import Progress
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", action="store_true", help="start a control plane and stay until Ctrl-C")
-    parser.add_argument("--dir", help="with --run: keep the state there, instead of in a temporary folder")
+    parser.add_argument("--run", action="store_true", help="start a control plane and run it until Ctrl-C")
+    parser.add_argument("--dir", help="with --run: keep the state in this folder instead of a temporary one")
     options = parser.parse_args()
     if not control_plane.is_built():
         preflight.require("control-plane")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Show Ensign's main job on a real Kubernetes API server: a pod gets an Azure identity without a secret.
+"""Show what Ensign does on a real Kubernetes API server: a pod gets an Azure identity without a secret.
 
-Builds what is missing, runs in an environment of its own that is gone at the end, and needs nobody's attention. The
-exit status is 0 only if every step held; target/demo/report.json tells the same to machines. MODE=policy has the API
-server inject by itself, without a webhook.
+Builds what is missing, runs unattended in a temporary environment and cleans up afterwards. The exit status is 0 only if
+every step passed; target/demo/report.json contains the details in machine-readable form. With MODE=policy, the API server
+injects pods through admission policies, without a webhook.
 """
 
 import sys
@@ -44,9 +44,9 @@ def demo() -> int:
                 rust=[str(built["secretless-app"])],
                 python=[str(python), "-I", str(paths.ROOT / "examples" / "secretless-app-python" / "app.py")],
             )
-            tell = Narrator(len(PLAN))
+            narrator = Narrator(len(PLAN))
             programs = environment.Programs.of(built, cluster)
-            return show(Demo(own, programs, samples, propagation, mode, tell), report, tell)
+            return show(Demo(own, programs, samples, propagation, mode, narrator), report, narrator)
         finally:
             report.build_seconds = report.build_seconds or time.monotonic() - started
             try:
@@ -55,29 +55,29 @@ def demo() -> int:
                 report.write(REPORT)
 
 
-def show(story: Demo, report: Report, tell: Narrator) -> int:
-    """Takes the steps until one fails; the exit status."""
-    tell.title(
-        "Ensign: a pod gets an Azure identity, and there is no secret anywhere",
-        "All of this runs on this machine. Kubernetes is real: etcd, kube-apiserver and kube-controller-manager. Azure "
-        "is an emulator that speaks the protocols of Resource Manager and of Entra's token endpoint, and refuses what "
-        "they refuse. There are no nodes, so where a pod would run, this demo does the kubelet's part and says so.",
+def show(demo_run: Demo, report: Report, narrator: Narrator) -> int:
+    """Runs the steps until one fails; returns the exit status."""
+    narrator.title(
+        "Ensign: a pod gets an Azure identity, without any secret",
+        "Everything runs on this machine. Kubernetes is real: etcd, kube-apiserver and kube-controller-manager. Azure is "
+        "an emulator that implements the APIs of Azure Resource Manager and of Entra's token endpoint, including their "
+        "errors. There are no nodes: where a kubelet would start a container, the demo starts the program itself.",
     )
     began = time.monotonic()
-    for name, (heading, act) in story.steps().items():
-        tell.step(heading)
+    for name, (heading, act) in demo_run.steps().items():
+        narrator.step(heading)
         try:
             with report.step(name) as detail:
                 act(detail)
         except Failure as error:
-            tell.failed(str(error))
-            tell.closing(f"The demo failed at step {name}. Logs: {ROOT / 'logs'}; report: {REPORT}")
+            narrator.failed(str(error))
+            narrator.closing(f"The demo failed at step {name}. Logs: {ROOT / 'logs'}; report: {REPORT}")
             return 1
-        tell.held(report.steps[-1]["seconds"])
-    tell.closing(
-        f"Every step held, in {duration(time.monotonic() - began)} after {duration(report.build_seconds)} of building. "
-        f"For machines: {REPORT}",
-        "To try it yourself: `make up`, and the README says what the objects mean.",
+        narrator.passed(report.steps[-1]["seconds"])
+    narrator.closing(
+        f"All steps passed in {duration(time.monotonic() - began)}, after {duration(report.build_seconds)} of building. "
+        f"Report: {REPORT}",
+        "To try it yourself, run `make up`; the README explains the objects.",
     )
     return 0 if report.ok else 1
 

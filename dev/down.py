@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stop the environment that `make up` started. Safe to call at any time; the logs stay."""
+"""Stop the environment that `make up` started. Safe to run at any time; the logs are kept."""
 
 import sys
 
@@ -17,12 +17,12 @@ ROOT = paths.ROOT / "target" / "dev"
 def down() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     if not ROOT.is_dir():
-        print("Nothing runs.")
+        print("Nothing is running.")
         return 0
     dev = environment.Environment(ROOT, Progress())
     with dev.locked(wait=True):
         stopped = dev.stop()
-    print(f"Stopped {', '.join(stopped)}. The logs are in {dev.registry.logs}." if stopped else "Nothing runs.")
+    print(f"Stopped {', '.join(stopped)}. The logs are in {dev.registry.logs}." if stopped else "Nothing is running.")
     return 0
 
 

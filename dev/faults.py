@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Run every fault plan and every mutant against the controller, on a real API server; write target/faults/report.json.
 
-The exit status is 0 only if every plan survived and every mutant was caught. `--plan ID` runs one plan alone, or all
-whose names begin alike if it ends with `*`; `--list` shows the names.
+The exit status is 0 only if the controller survived every plan and every mutant was caught. `--plan ID` runs a single plan,
+or all plans with a prefix (`--plan 'PREFIX*'`); `--list` prints their IDs.
 """
 
 import sys
@@ -26,8 +26,8 @@ TIMEOUT_SECONDS = 60 * MINUTE
 
 def faults() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", metavar="ID", help="run this plan alone")
-    parser.add_argument("--mutant", metavar="NAME", help="run this seeded mistake alone")
+    parser.add_argument("--plan", metavar="ID", help="run only this plan")
+    parser.add_argument("--mutant", metavar="NAME", help="run only this mutant")
     parser.add_argument("--list", action="store_true", help="list the plans")
     options = parser.parse_args()
     preflight.require("test", control_plane.is_built())
@@ -43,7 +43,7 @@ def faults() -> int:
     status = plans(["--full", "--report", str(REPORT)], env)
     status = with_mutants(["--only-mutants", "--full", "--report", str(MUTANTS_REPORT)], env) or status
     if REPORT.is_file() and MUTANTS_REPORT.is_file():
-        # One report has both: what the plans said, and which mistakes were caught.
+        # Merge both into one report: the results of the plans, and the mutants that were caught.
         report = json.loads(REPORT.read_text(encoding="utf-8"))
         report["mutants"] = json.loads(MUTANTS_REPORT.read_text(encoding="utf-8"))["mutants"]
         REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -51,13 +51,13 @@ def faults() -> int:
 
 
 def plans(arguments: List[str], env: "dict[str, str]") -> int:
-    """The released source."""
+    """Runs the fault tests of the released source."""
     command = ["cargo", "test", *build.SELECTION, "--test", "faults", "--", *arguments]
     return children.run(command, paths.ROOT, TIMEOUT_SECONDS, env)
 
 
 def with_mutants(arguments: List[str], env: "dict[str, str]") -> int:
-    """The copy that has the seeded mistakes in it."""
+    """Runs the fault tests of the copy that contains the mutants."""
     program = mutants.compile_faults()
     return children.run([program.path, *arguments], program.folder, TIMEOUT_SECONDS, {**env, **program.environment()})
 

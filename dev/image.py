@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make the container image in target/image, without a container engine and without a base image.
+"""Build the container image in target/image, without a container engine and without a base image.
 
-It is an OCI layout (target/image/layout), the same as one file (ensign.tar), and the list of what is in it
-(ensign.cdx.json). The same commit, compilers and packages give the same digest. docs/image.md says more.
+The output is an OCI layout (target/image/layout), the same image as a tar archive (ensign.tar), and its SBOM
+(ensign.cdx.json). Builds are reproducible: the same commit, compilers and packages give the same digest. See docs/image.md.
 """
 
 import sys
@@ -21,8 +21,8 @@ from ensign_dev.progress import Progress
 def image() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="", metavar="NAME", help="amd64 or arm64 (default: this machine's)")
-    parser.add_argument("--revision", metavar="HASH", help="the commit, where git does not say (default: git's answer)")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="only write the files of the image into this folder")
+    parser.add_argument("--revision", metavar="HASH", help="the commit hash; needed only if there is no git (default: HEAD)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="only write the files of the image to this folder")
     options = parser.parse_args()
     preflight.require("image", control_plane_built=True)
     if options.root is not None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run everything that `make test` runs, or a part of it: a lane, a step, or all but a lane, each with what it needs.
+"""Run all tests, or selected lanes and steps together with the steps that they depend on.
 
-Steps run side by side where they do not disturb each other, each with its output in target/test-logs. With --only they
-run one by one, on the terminal.
+Steps run in parallel where possible; the output of each goes to target/test-logs. With --only, steps run one at a time and
+print to the terminal.
 """
 
 import sys
@@ -22,16 +22,16 @@ from ensign_dev.suite import Suite
 def test() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     lanes = ", ".join(LANES)
-    parser.add_argument("--only", metavar="STEP", action="append", default=[], help="run this step; may be repeated")
+    parser.add_argument("--only", metavar="STEP", action="append", default=[], help="run only this step; can be repeated")
     parser.add_argument(
-        "--lane", metavar="LANE", action="append", default=[], help=f"run this lane; may be repeated: {lanes}",
+        "--lane", metavar="LANE", action="append", default=[], help=f"run only this lane; can be repeated: {lanes}",
     )
     parser.add_argument(
-        "--except", metavar="LANE", dest="without", action="append", default=[], help="leave this lane out",
+        "--except", metavar="LANE", dest="without", action="append", default=[], help="skip this lane; can be repeated",
     )
     parser.add_argument(
         "--jobs", type=int, metavar="N",
-        help="steps at a time, of which one that compiles counts for two; 1: one by one, on the terminal",
+        help="number of parallel steps, where a step that compiles counts twice; 1 prints the output to the terminal",
     )
     parser.add_argument("--list", action="store_true", help="list the steps by lane")
     options = parser.parse_args()
@@ -52,7 +52,7 @@ def test() -> int:
 
 
 def default_jobs(is_one_by_one: bool) -> int:
-    """One more than there are cores, as most steps wait more than they work, and no more than there is memory for."""
+    """One more than the number of cores, because most steps mainly wait; fewer if memory is short."""
     if is_one_by_one:
         return 1
     available = preflight.available_memory()

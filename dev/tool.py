@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a program that checks the sources, installed first if it is not there: `dev/tool.py typos --write-changes`."""
+"""Run a linter in the version that `make test` uses, and install it if it is missing: `dev/tool.py typos --write-changes`."""
 
 import sys
 
@@ -17,10 +17,10 @@ from ensign_dev.tools import TOOLS
 def tool() -> int:
     parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s NAME [ARGUMENT ...]")
     parser.add_argument("name", choices=sorted(TOOLS), metavar="NAME", help=", ".join(sorted(TOOLS)))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="what the program is given")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="passed to the program")
     options = parser.parse_args()
     program = TOOLS[options.name](Progress())
-    # In the caller's folder, and in place of this script: its status and its signals are the program's.
+    # In the caller's working directory. exec, so that exit status and signals are the program's own.
     os.execve(program, [program, *options.arguments], children.environment())
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Start a development environment and leave it running: a Kubernetes control plane, an emulator of Azure, Ensign.
+"""Start a development environment and leave it running: a Kubernetes control plane, the Azure emulator and Ensign.
 
-Called again, it keeps the environment and brings it up to date: CRDs, tokens, and controller and webhook if
-they ended or were built anew. PROPAGATION_SECONDS=N makes a new credential take N seconds to propagate in
-the emulator; MODE=policy has the API server inject by itself, without a webhook. COMPAT=1 starts it in compatibility mode:
-pods and service accounts of azure-workload-identity work as they are. `make down` stops it.
+If it is already running, it is updated: CRDs and tokens are renewed, and controller and webhook are restarted if they
+exited or were rebuilt. PROPAGATION_SECONDS=N makes new credentials take N seconds to propagate in the emulator. With
+MODE=policy, the API server injects pods through admission policies, without a webhook. COMPAT=1 enables compatibility mode:
+pods and service accounts of azure-workload-identity work unchanged. `make down` stops the environment.
 """
 
 import sys
@@ -27,7 +27,7 @@ def up() -> int:
     propagation, mode = environment.propagation_seconds(), environment.mode()
     compatibility = environment.compatibility()
     if compatibility and mode == "policy":
-        raise Failure("COMPAT=1 needs the webhook: leave MODE=policy out")
+        raise Failure("COMPAT=1 needs the webhook; do not combine it with MODE=policy")
     preflight.require("demo", control_plane.is_built())
     progress = Progress()
     cluster = build.cluster(progress)
@@ -42,45 +42,45 @@ def up() -> int:
             restarted = dev.refresh(programs)
             dev.write()
             what = f"{' and '.join(restarted)} restarted" if restarted else "nothing to restart"
-            print(f"The environment runs already: tokens and CRDs renewed, {what}.")
+            print(f"The environment is already running: tokens and CRDs renewed, {what}.")
             if dev.info["propagation_seconds"] != propagation:
-                print(f"It keeps its propagation time of {dev.info['propagation_seconds']} seconds until `make down`.")
+                print(f"PROPAGATION_SECONDS stays {dev.info['propagation_seconds']} until `make down`.")
             if dev.info["mode"] != mode:
-                print(f"It keeps its mode {dev.info['mode']} until `make down`.")
+                print(f"MODE stays {dev.info['mode']} until `make down`.")
             if bool(dev.info.get("compatibility")) != compatibility:
-                print("It keeps its mode (COMPAT) until `make down`.")
+                print(f"COMPAT stays {int(not compatibility)} until `make down`.")
         else:
             if dev.registry.records():
-                print("Parts of the environment that was here have ended; starting a new one.")
-            dev.start(programs, propagation, leashed=False, mode=mode)
-            print(f"The environment is up, after {duration(time.monotonic() - started)}.")
+                print("Parts of the previous environment have exited; starting a new one.")
+            dev.start(programs, propagation, die_with_parent=False, mode=mode)
+            print(f"The environment is up after {duration(time.monotonic() - started)}.")
     print(how_to_use(dev))
     return 0
 
 
 def how_to_use(dev: environment.Environment) -> str:
-    """What to type in a shell."""
+    """Instructions for a shell."""
     info = dev.info
     return f"""
-  Everything below is in {dev.file}, too.
-  In a shell, from the top of the checkout:
+  All addresses and paths are also in {dev.file}.
+  In a shell, from the root of the repository:
 
-    . target/dev/env.sh                     # sets KUBECONFIG and the variables below, and finds kubectl
+    . target/dev/env.sh                     # sets KUBECONFIG and the variables below, and adds kubectl to PATH
     kubectl get managedidentities,managedidentitybindings -A
-    kubectl apply -f examples/              # the example that `make demo` shows
+    kubectl apply -f examples/              # the example from `make demo`
 
-  Azure (the emulator) answers at {info['arm_endpoint']}; ask it as an administrator:
+  The Azure emulator listens on {info['arm_endpoint']}. To query it as an administrator:
 
     TOKEN=$(curl -sf --cacert "$ENSIGN_CA_FILE" "$ENSIGN_ARM_TOKEN_URL" |
       python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
     curl -s --cacert "$ENSIGN_CA_FILE" -H "Authorization: Bearer $TOKEN" \\
       "$ENSIGN_ARM_ENDPOINT$ENSIGN_IDENTITIES/orders/federatedIdentityCredentials?api-version=2024-11-30"
 
-  Programs with an Azure SDK trust it with SSL_CERT_FILE (Rust, Go) or REQUESTS_CA_BUNDLE (Python) or
-  NODE_EXTRA_CA_CERTS (JavaScript) set to {info['ca_file']}
+  For Azure SDKs to trust its certificate, set SSL_CERT_FILE (Rust, Go), REQUESTS_CA_BUNDLE (Python) or
+  NODE_EXTRA_CA_CERTS (JavaScript) to {info['ca_file']}
 
   Logs: {info['logs']}
-  Ensign's own tokens last seven days; `make up` renews them. `make down` stops everything.
+  Ensign's own tokens expire after seven days; `make up` renews them. `make down` stops everything.
 """
 
 

@@ -1,4 +1,4 @@
-"""What the make targets do: checks, builds, the test environment, the test driver.
+"""Implementation of the make targets: preflight checks, builds, the local environment and the test runner.
 
-Python 3.9 or newer, standard library only, so that a fresh machine can run it.
+Needs Python 3.9 or newer and nothing but the standard library, so that it runs on a fresh machine.
 """

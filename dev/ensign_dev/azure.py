@@ -1,4 +1,4 @@
-"""What Azure says, asked as anybody would: from ARM, with a bearer token."""
+"""A read-only client of ARM, independent of Ensign's own."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ TIMEOUT_SECONDS = 15.0
 
 
 class Arm:
-    """A client of ARM that reads, with the rights of an administrator."""
+    """Reads from ARM with administrator permissions."""
 
     def __init__(self, endpoint: str, token_url: str, ca_file: Path) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._token_url = token_url
-        # Everything is on loopback: a proxy from the caller's environment must not get between.
+        # All addresses are on loopback, so ignore proxy settings in the caller's environment.
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(ca_file))),
         )
 
     def identity(self, resource_id: str) -> Dict[str, Any]:
-        """A user-assigned managed identity."""
+        """Returns a user-assigned managed identity."""
         return self._get(f"{self._endpoint}{resource_id}?api-version={API_VERSION}")
 
     def identities(self, collection: str) -> List[Dict[str, Any]]:
-        """The user-assigned managed identities of a resource group."""
+        """Returns the user-assigned managed identities of a resource group."""
         return self._all(f"{self._endpoint}{collection}?api-version={API_VERSION}")
 
     def credentials(self, resource_id: str) -> List[Dict[str, Any]]:
-        """The federated identity credentials of an identity."""
+        """Returns the federated identity credentials of an identity."""
         return self._all(f"{self._endpoint}{resource_id}/federatedIdentityCredentials?api-version={API_VERSION}")
 
     def role_assignments(self, scope: str) -> List[Dict[str, Any]]:
-        """The role assignments in a scope, above it and below it."""
+        """Returns the role assignments at, above and below a scope."""
         return self._all(
             f"{self._endpoint}{scope}/providers/Microsoft.Authorization/roleAssignments?api-version={ROLES_API_VERSION}"
         )
 
     def _all(self, first: str) -> List[Dict[str, Any]]:
-        """Everything that a list has, every page of it."""
+        """Returns the entries of all pages of a list."""
         found: List[Dict[str, Any]] = []
         page: Optional[str] = first
         while page:
-            answer = self._get(page)
-            found += answer.get("value", [])
-            page = answer.get("nextLink")
+            response = self._get(page)
+            found += response.get("value", [])
+            page = response.get("nextLink")
         return found
 
     def _get(self, url: str) -> Dict[str, Any]:
@@ -62,17 +62,17 @@ class Arm:
 
     def _fetch(self, request: urllib.request.Request) -> Dict[str, Any]:
         try:
-            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return dict(json.load(answer))
+            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+                return dict(json.load(response))
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace").strip()
-            raise Failure(f"GET {request.full_url} was answered with {error.code}: {said}") from error
+            body = error.read().decode(errors="replace").strip()
+            raise Failure(f"GET {request.full_url} returned {error.code}: {body}") from error
         except (OSError, ValueError) as error:
             raise Failure(f"GET {request.full_url} failed: {error}") from error
 
 
 def credentials_of(subject: str, issuer: str, listed: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Those credentials that let a subject of an issuer in."""
+    """Returns the credentials that trust this subject of this issuer."""
     return [
         one
         for one in listed

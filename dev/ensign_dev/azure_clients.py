@@ -1,4 +1,4 @@
-"""Microsoft's Azure clients, installed once into the cache from the locked lists in tests/azure-clients."""
+"""Microsoft's Azure client libraries, installed once into the cache from the lock files in tests/azure-clients."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ INSTALL_TIMEOUT_SECONDS = 20 * 60
 
 
 class NotInstalled(Exception):
-    """The clients could not be installed."""
+    """The client libraries could not be installed."""
 
 
 def python(progress: Progress) -> Path:
-    """The Python interpreter of a virtual environment with tests/azure-clients/python/requirements.txt.
+    """Returns the interpreter of a virtual environment with tests/azure-clients/python/requirements.txt.
 
-    Run tools as modules (`python -m pytest`): the environment was moved into its
-    place once it was whole, and the scripts in its bin folder do not know that.
+    Run tools as modules (`python -m pytest`): the environment is moved into place after it is built, so the scripts in
+    its bin folder contain the wrong path.
     """
     requirements = paths.PYTHON_CLIENTS / "requirements.txt"
     if not requirements.is_file():
@@ -39,10 +39,10 @@ def python(progress: Progress) -> Path:
 
 
 def node_modules(progress: Progress) -> Path:
-    """The node_modules of tests/azure-clients/javascript/package-lock.json, linked into that folder.
+    """Returns node_modules as in tests/azure-clients/javascript/package-lock.json, and links it into that folder.
 
-    A link, because Node resolves the imports of an ES module from the file's own
-    folder upwards and nowhere else (NODE_PATH is for CommonJS).
+    The link is needed because Node resolves the imports of an ES module only from the module's folder upwards (NODE_PATH
+    applies to CommonJS alone).
     """
     source = paths.JAVASCRIPT_CLIENTS
     manifests = [source / "package.json", source / "package-lock.json"]
@@ -68,8 +68,8 @@ def _link(link: Path, target: Path) -> None:
         if Path(os.readlink(link)) == target:
             return
     elif link.exists():
-        raise NotInstalled(f"{_shown(link)} is in the way: remove it; the tests link the installed clients there")
-    # Replaced in one step: another run may be reading through the old link.
+        raise NotInstalled(f"{_shown(link)} already exists; remove it, because the tests create a link there")
+    # Replaced atomically: another run may be using the old link.
     fresh = link.with_name(f".node_modules-{os.getpid()}")
     fresh.symlink_to(target, target_is_directory=True)
     os.replace(fresh, link)

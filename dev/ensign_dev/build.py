@@ -1,4 +1,4 @@
-"""What has to be built: the control plane and the Rust programs, each with its progress shown."""
+"""Builds the control plane and the Rust programs, and shows progress."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .failure import Failure
 from .progress import Progress
 
 
-# The whole workspace is selected even where not all of it is needed, and the example is always built: which features of
-# dependencies are on depends on both, and another choice would compile those dependencies a second time.
+# Always select the whole workspace and the example, even if less is needed: cargo unifies the features of dependencies over
+# the selection, so a different selection would compile the dependencies a second time.
 SELECTION = ("--locked", "--workspace")
 PROGRAMS = ("ensign", "ensign-azure-emulator")
 TARGETS = (*(f"--bin={name}" for name in PROGRAMS), "--example=secretless-app")
 
 
 def cluster(progress: Progress) -> control_plane.Binaries:
-    """The control plane and kubectl; while they are compiled, cargo's downloads come in beside."""
+    """Returns the control plane and kubectl, built if necessary; cargo downloads the crates in the meantime."""
     if control_plane.is_built():
         return control_plane.ensure(progress)
-    progress.say("The first run on a machine builds a Kubernetes control plane. Later ones find it in the cache.")
-    # Its failure is no matter here: the build will say it with more words.
+    progress.say("The first run on a machine builds a Kubernetes control plane. Later runs use the cached build.")
+    # Ignore a failure: the build reports it in more detail.
     fetch = children.start(
         ["cargo", "fetch", "--locked"], cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -37,10 +37,9 @@ def cluster(progress: Progress) -> control_plane.Binaries:
 
 
 def programs(errors: Optional[TextIO] = None) -> Dict[str, Path]:
-    """Builds `ensign`, the emulator of Azure and the sample; where they are, by name.
+    """Builds `ensign`, the Azure emulator and the sample program; returns their paths by name.
 
-    In the debug profile: it is compiled in a fraction of release's time, and what is shown with these programs waits
-    for other programs, not for them.
+    Uses the debug profile: it compiles in a fraction of the time, and the speed of these programs does not matter here.
     """
     return executables(cargo(["build", *SELECTION, *TARGETS], errors))
 
@@ -48,7 +47,7 @@ def programs(errors: Optional[TextIO] = None) -> Dict[str, Path]:
 def cargo(
     arguments: Sequence[str], errors: Optional[TextIO] = None, env: Optional[Dict[str, str]] = None
 ) -> str:
-    """What a cargo command that builds tells programs, one message a line; what it tells people goes to `errors`."""
+    """Returns the JSON messages of a cargo build command, one per line; its readable output goes to `errors`."""
     command: "List[children.Argument]" = ["cargo", *arguments]
     with children.start(
         [*command, "--message-format", "json-render-diagnostics"], cwd=paths.ROOT, env=env or children.environment(),
@@ -59,16 +58,16 @@ def cargo(
         finally:
             children.end(process)
     if process.returncode != 0:
-        raise Failure(f"`{' '.join(map(str, command))}` failed; its words are above")
+        raise Failure(f"`{' '.join(map(str, command))}` failed; see its output above")
     return str(messages)
 
 
 def executables(messages: str) -> Dict[str, Path]:
-    """The programs that cargo's messages tell of, by target name."""
+    """Returns the executables in cargo's messages, by target name."""
     return {message["target"]["name"]: Path(message["executable"]) for message in artifacts(messages)}
 
 
 def artifacts(messages: str) -> List[Dict[str, Any]]:
-    """Cargo's messages of what it built that can be run."""
+    """Returns cargo's messages about executables."""
     found = [json.loads(line) for line in messages.splitlines() if line.startswith("{")]
     return [one for one in found if one.get("reason") == "compiler-artifact" and one.get("executable")]

@@ -1,7 +1,7 @@
-"""Build-once entries of the cache outside the checkout.
+"""The cache of slow builds, outside the checkout.
 
-An entry is a folder `<cache>/<kind>/<key>`. It is built beside its place under a
-lock and then renamed, so it is either whole or absent, whatever interrupts.
+An entry is a folder `<cache>/<kind>/<key>`. It is built in a sibling folder, under a lock, and then renamed, so it is
+either complete or absent, even after an interrupt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNUSED_DAYS = 30
 
 
 def key(*parts: Union[str, bytes]) -> str:
-    """A short hash over parts, each with its length, so that no two lists collide."""
+    """Returns a short hash of the parts. Their lengths are hashed too, so that no two lists collide."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -33,7 +33,7 @@ def key(*parts: Union[str, bytes]) -> str:
 
 
 def hash_files(root: Path, files: Iterable[Path]) -> str:
-    """A hash over the paths below `root` and the contents of files, whatever their order."""
+    """Returns a hash of the paths (relative to `root`) and contents of files, in any order."""
     parts = []
     for file in sorted(files):
         parts += [file.relative_to(root).as_posix(), file.read_bytes()]
@@ -41,7 +41,7 @@ def hash_files(root: Path, files: Iterable[Path]) -> str:
 
 
 def entry(kind: str, name: str, build: Callable[[Path], None], progress: Progress) -> Path:
-    """The folder of an entry; `build` fills it if it is not there yet."""
+    """Returns the folder of an entry; `build` fills it if it does not exist yet."""
     folder = paths.cache_dir() / kind
     final = folder / name
     if final.is_dir():
@@ -49,10 +49,10 @@ def entry(kind: str, name: str, build: Callable[[Path], None], progress: Progres
         return final
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / ".lock", kind, progress):
-        if final.is_dir():  # another process built it while we waited
+        if final.is_dir():  # another process built it while this one waited
             _mark_used(final)
             return final
-        for left in folder.glob(PARTIAL + "*"):  # we hold the lock: nobody works in these
+        for left in folder.glob(PARTIAL + "*"):  # left by killed builds, because this process holds the lock
             shutil.rmtree(left, ignore_errors=True)
         partial = folder / (PARTIAL + name)
         partial.mkdir()
@@ -73,9 +73,9 @@ def _locked(file: Path, kind: str, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.say(f"Another build of {kind} is under way; waiting for it ...")
+            progress.say(f"Another build of {kind} is in progress; waiting for it ...")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield  # closing the file releases the lock, as does the end of the process
+        yield  # closing the file releases the lock, as does the process exit
 
 
 def _mark_used(path: Path) -> None:
@@ -84,7 +84,7 @@ def _mark_used(path: Path) -> None:
 
 
 def _prune(folder: Path, keep: Path) -> None:
-    """Remove entries that no checkout has used for a month."""
+    """Removes entries that no checkout has used for a month."""
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
     for other in folder.iterdir():
         if other != keep and other.is_dir() and not other.name.startswith(".") and other.stat().st_mtime < oldest:

@@ -1,7 +1,6 @@
-"""The environment of child processes, and how they are run and ended.
+"""Starts, runs and terminates child processes.
 
-Nothing we start may reach the cluster or the Azure account that the caller's
-shell happens to be configured for.
+No child process may reach the cluster or the Azure account that the caller's shell happens to be configured for.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Union
 
 Argument = Union[str, "os.PathLike[str]"]
 
-# Ambient credentials, targets and settings: dropped from every child's environment.
+# Ambient credentials, targets and settings: removed from every child's environment.
 AMBIENT_PREFIXES = ("AZURE_", "ARM_", "MSI_", "IDENTITY_", "KUBERNETES_", "KUBE_", "KUBECTL_", "HELM_", "ENSIGN_")
 AMBIENT_NAMES = ("KUBECONFIG", "KUBERC")
-# What a caller may say to the tests themselves.
+# Settings of the tests themselves.
 KEPT_NAMES = (
     "ENSIGN_CACHE_DIR",
     "ENSIGN_CONTROL_PLANE",
@@ -29,7 +28,7 @@ KEPT_NAMES = (
 )
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-# What `start` started and `end` has not ended yet, by any thread.
+# Processes that `start` started and `end` has not terminated yet, from all threads.
 _started: "Set[subprocess.Popen[Any]]" = set()
 _lock = threading.Lock()
 
@@ -37,17 +36,17 @@ _lock = threading.Lock()
 def environment(
     extra: Optional[Mapping[str, Argument]] = None, base: Optional[Mapping[str, str]] = None
 ) -> Dict[str, str]:
-    """The environment for a child: `base` (the caller's) without what is ambient, plus `extra`."""
+    """Returns the environment for a child: `base` (default: the caller's) without ambient settings, plus `extra`."""
     source = os.environ if base is None else base
     kept = {
         name: value
         for name, value in source.items()
         if name in KEPT_NAMES or not (name in AMBIENT_NAMES or name.startswith(AMBIENT_PREFIXES))
     }
-    # Without KUBECONFIG, clients fall back to ~/.kube/config. An empty file stops them.
+    # Without KUBECONFIG, clients fall back to ~/.kube/config. An empty file prevents that.
     kept["KUBECONFIG"] = os.devnull
     kept["KUBERC"] = "off"
-    # Everything we start listens on loopback: a proxy must not get between.
+    # All servers that are started listen on loopback and must be reached without a proxy.
     for name in ("NO_PROXY", "no_proxy"):
         listed = [entry for entry in kept.get(name, "").split(",") if entry]
         kept[name] = ",".join(listed + [host for host in LOOPBACK if host not in listed])
@@ -56,7 +55,7 @@ def environment(
 
 
 def output(command: List[Argument], timeout: float = 60, **options: Any) -> str:
-    """What a command prints on standard output; its failure is an exception with its stderr."""
+    """Returns the standard output of a command; raises `CommandFailed` with its standard error if it fails."""
     given = options.pop("input", None)
     if given is not None:
         options["stdin"] = subprocess.PIPE
@@ -71,7 +70,7 @@ def output(command: List[Argument], timeout: float = 60, **options: Any) -> str:
 
 
 class CommandFailed(Exception):
-    """A command ended with a status other than 0."""
+    """A command exited with a status other than 0."""
 
     def __init__(self, command: List[Argument], status: int, stderr: str = "") -> None:
         words = " ".join(os.fspath(word) for word in command)
@@ -81,10 +80,10 @@ class CommandFailed(Exception):
 
 
 def start(command: List[Argument], **options: Any) -> "subprocess.Popen[Any]":
-    """Start a command in a process group of its own, so that `end` reaches its children too."""
+    """Starts a command in its own process group, so that `end` reaches its children too."""
     options.setdefault("env", environment())
     options.setdefault("stdin", subprocess.DEVNULL)
-    # Under the lock, so that `end_all` misses none.
+    # Under the lock, so that `end_all` does not miss a process.
     with _lock:
         process = subprocess.Popen(command, start_new_session=True, **options)
         _started.add(process)
@@ -92,7 +91,7 @@ def start(command: List[Argument], **options: Any) -> "subprocess.Popen[Any]":
 
 
 def end(process: "subprocess.Popen[Any]", grace_seconds: float = 5) -> None:
-    """End a command that `start` started, with everything in its process group."""
+    """Terminates a command that `start` started, with its whole process group."""
     for how, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, grace_seconds)):
         if process.poll() is not None and how is signal.SIGTERM:
             continue
@@ -109,7 +108,7 @@ def end(process: "subprocess.Popen[Any]", grace_seconds: float = 5) -> None:
 
 
 def end_all(grace_seconds: float = 5) -> None:
-    """End every command that `start` started and nobody has ended, all at a time."""
+    """Terminates every command that `start` started and that is not terminated yet, concurrently."""
     with _lock:
         processes = list(_started)
     threads = [threading.Thread(target=end, args=(process, grace_seconds), daemon=True) for process in processes]
@@ -122,7 +121,7 @@ def end_all(grace_seconds: float = 5) -> None:
 def run(
     command: List[Argument], cwd: Path, timeout: float, env: Optional[Dict[str, str]] = None, **options: Any
 ) -> int:
-    """Run a command with its output shown; its status, or 124 if it took longer than `timeout` seconds."""
+    """Runs a command and shows its output; returns its exit status, or 124 if it exceeded `timeout` seconds."""
     process = start(command, cwd=cwd, env=env if env is not None else environment(), **options)
     try:
         return process.wait(timeout)

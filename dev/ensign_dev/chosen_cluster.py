@@ -1,9 +1,8 @@
-"""Which cluster the tests may use: their own, or one that the caller names on purpose.
+"""Decides which cluster the tests may use: their own, or one that the caller names explicitly.
 
-The ambient KUBECONFIG is never read. `ENSIGN_TEST_KUBECONFIG` is; a server that
-is not on loopback is refused unless `ENSIGN_TEST_ALLOW_REMOTE=yes`, because
-tests create and delete cluster-wide objects. The Rust tests hold the same rule
-(tests/integration/support/control_plane.rs).
+The ambient KUBECONFIG is never read, only `ENSIGN_TEST_KUBECONFIG`. A server that is not on loopback is rejected unless
+`ENSIGN_TEST_ALLOW_REMOTE=yes`, because the tests create and delete cluster-wide objects. The Rust tests enforce the same
+rule (crates/testkit/src/chosen_cluster.rs).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ ALLOW_REMOTE = "ENSIGN_TEST_ALLOW_REMOTE"
 
 
 def is_loopback(server: str) -> bool:
-    """Whether a server's URL can only mean this machine."""
+    """Whether the URL of a server can only refer to this machine."""
     try:
         host = urlsplit(server).hostname
     except ValueError:
@@ -36,18 +35,18 @@ def is_loopback(server: str) -> bool:
         return False
 
 
-def refusal(server: str, allow_remote: Optional[str]) -> Optional[str]:
-    """Why the tests must not run against a server; None if they may."""
+def problem(server: str, allow_remote: Optional[str]) -> Optional[str]:
+    """Returns why the tests must not run against a server; None if they may."""
     if is_loopback(server) or allow_remote == "yes":
         return None
     return (
-        f"{KUBECONFIG} points at {server or 'no server'}, which is not on this machine. The tests create and delete "
-        f"cluster-wide objects. If that is what you want, set {ALLOW_REMOTE}=yes."
+        f"{KUBECONFIG} points to {server or 'no server'}, which is not on this machine. The tests create and delete "
+        f"cluster-wide objects. To run them there anyway, set {ALLOW_REMOTE}=yes."
     )
 
 
 def check(binaries: Binaries, environ: Optional[Mapping[str, str]] = None) -> Optional[str]:
-    """Why the cluster that the caller chose must not be used; None if it may, or if none was chosen."""
+    """Returns why the cluster that the caller chose must not be used; None if it may be used, or if none was chosen."""
     environ = os.environ if environ is None else environ
     kubeconfig = environ.get(KUBECONFIG)
     if not kubeconfig:
@@ -57,5 +56,5 @@ def check(binaries: Binaries, environ: Optional[Mapping[str, str]] = None) -> Op
     try:
         server = children.output(command)
     except children.CommandFailed as error:
-        return f"{KUBECONFIG}={kubeconfig} can't be read: {error}"
-    return refusal(server.strip(), environ.get(ALLOW_REMOTE))
+        return f"can't read {KUBECONFIG}={kubeconfig}: {error}"
+    return problem(server.strip(), environ.get(ALLOW_REMOTE))

@@ -1,4 +1,4 @@
-"""The control plane of tests/control-plane: built once into the cache, and run.
+"""Builds the control plane of tests/control-plane once, into the cache, and runs it.
 
     binaries = control_plane.ensure(Progress())
     with control_plane.ControlPlane(binaries) as cluster:
@@ -27,18 +27,18 @@ STOP_TIMEOUT_SECONDS = 30
 
 
 class Binaries(NamedTuple):
-    """Absolute paths of the two programs."""
+    """Absolute paths of the two binaries."""
 
     control_plane: Path
     kubectl: Path
 
     def environment(self) -> Dict[str, str]:
-        """How tests are told where they are."""
+        """Environment variables that tell tests where the binaries are."""
         return {"ENSIGN_CONTROL_PLANE": str(self.control_plane), "ENSIGN_KUBECTL": str(self.kubectl)}
 
 
 def chosen() -> Optional[Binaries]:
-    """Binaries that the caller's environment names, if it names both."""
+    """Returns the binaries that the caller's environment names, if it names both."""
     control_plane, kubectl = os.environ.get("ENSIGN_CONTROL_PLANE"), os.environ.get("ENSIGN_KUBECTL")
     if control_plane and kubectl:
         return Binaries(Path(control_plane).resolve(), Path(kubectl).resolve())
@@ -46,7 +46,7 @@ def chosen() -> Optional[Binaries]:
 
 
 def is_built() -> bool:
-    """Whether `ensure` would have nothing to build."""
+    """Whether `ensure` has nothing to build."""
     if chosen() is not None:
         return True
     try:
@@ -56,7 +56,7 @@ def is_built() -> bool:
 
 
 def ensure(progress: Progress) -> Binaries:
-    """The binaries, built first if no earlier build of the same sources is cached."""
+    """Returns the binaries, and builds them unless a build of the same sources is cached."""
     named = chosen()
     if named is not None:
         return named
@@ -65,7 +65,7 @@ def ensure(progress: Progress) -> Binaries:
 
 
 def build_key() -> str:
-    """Changes with whatever changes the binaries."""
+    """Returns a key that changes with everything that affects the binaries."""
     toolchain = children.output(["go", "env", "GOVERSION", "GOOS", "GOARCH"], env=go_environment())
     return cache.key(
         cache.hash_files(paths.CONTROL_PLANE_SOURCE, sources()), " ".join(FLAGS + LINKER_FLAGS), toolchain
@@ -73,31 +73,31 @@ def build_key() -> str:
 
 
 def sources() -> List[Path]:
-    """The files that go into the binaries."""
+    """Returns the source files of the binaries."""
     root = paths.CONTROL_PLANE_SOURCE
     code = [file for file in root.rglob("*.go") if not file.name.endswith("_test.go")]
     return code + [root / "go.mod", root / "go.sum"]
 
 
 def kubernetes_version(go_mod: str) -> str:
-    """The version of Kubernetes that a go.mod requires, such as v1.37.2."""
+    """Returns the version of Kubernetes that a go.mod requires, such as v1.37.2."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\d+\.\d+\.\d+)$", go_mod, re.MULTILINE)
     if found is None:
-        raise BuildFailed("tests/control-plane/go.mod requires no released version of k8s.io/kubernetes")
+        raise BuildFailed("tests/control-plane/go.mod does not require a released version of k8s.io/kubernetes")
     return found.group(1)
 
 
 def version_stamp(version: str, date: str) -> List[str]:
-    """Linker flags by which the binaries know their version.
+    """Returns linker flags that set the version of the binaries.
 
-    Upstream's release build sets the same variables. Without them `/version` says v0.0.0-master.
+    Upstream's release build sets the same variables. Without them, `/version` reports v0.0.0-master.
     """
     major, minor, _ = version[1:].split(".")
     values = {
         "gitVersion": version,
         "gitMajor": major,
         "gitMinor": minor,
-        "gitCommit": "unknown",  # a module does not tell the commit it was made from
+        "gitCommit": "unknown",  # Go modules do not record it
         "gitTreeState": "clean",
         "buildDate": date,
     }
@@ -117,18 +117,18 @@ def _build(target: Path, progress: Progress) -> None:
     module.build(target, progress, version_stamp(version, module.go(when, 60).strip()))
     for name in ("control-plane", "kubectl"):
         if not os.access(target / name, os.X_OK):
-            raise BuildFailed(f"the Go build made no `{name}`")
+            raise BuildFailed(f"the Go build did not produce `{name}`")
 
 
 class NotReady(Exception):
-    """The control plane did not start, or did not answer."""
+    """The control plane did not start or did not respond."""
 
 
 class ControlPlane:
-    """A running control plane that ends with this process, even if this process is killed."""
+    """A running control plane. It exits with this process, even if this process is killed."""
 
     def __init__(self, binaries: Binaries, state: Optional[Path] = None) -> None:
-        """Start it; its state lives in the folder `state`, or in a temporary one."""
+        """Starts it; its state is in the folder `state`, or in a temporary one."""
         self.binaries = binaries
         command = [str(binaries.control_plane), "run", "--stop-on-stdin-eof"]
         if state is not None:
@@ -145,7 +145,7 @@ class ControlPlane:
         for reader in self._readers:
             reader.start()
         try:
-            self.info: Dict[str, Any] = self._answer()
+            self.info: Dict[str, Any] = self._response()
         except BaseException:
             self.stop()
             raise
@@ -158,7 +158,7 @@ class ControlPlane:
 
     @property
     def pid(self) -> int:
-        """The process that holds the others."""
+        """The supervisor's process ID."""
         return self._process.pid
 
     @property
@@ -167,25 +167,25 @@ class ControlPlane:
         return Path(self.info["kubeconfig"])
 
     def command(self, line: str) -> Dict[str, Any]:
-        """Send a command such as `restart kube-apiserver`; its answer."""
+        """Sends a command such as `restart kube-apiserver`; returns the response."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        return self._response()
 
     def kubectl(self, *arguments: str, timeout: float = 60, **options: Any) -> str:
-        """What kubectl prints."""
+        """Returns the output of kubectl."""
         env = children.environment({"KUBECONFIG": self.kubeconfig})
         return children.output([self.binaries.kubectl, *arguments], timeout=timeout, env=env, **options)
 
     def errors(self) -> str:
-        """What it said on standard error; only once it has ended."""
+        """Returns its standard error, once it has exited."""
         for reader in self._readers:
             reader.join()
         return "".join(self._errors)
 
     def stop(self) -> int:
-        """Stop it in order; the exit status."""
+        """Stops it gracefully; returns the exit status."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             try:
                 self._process.stdin.close()
@@ -200,11 +200,11 @@ class ControlPlane:
             stream.close()
         return self._process.returncode
 
-    def _answer(self) -> Dict[str, Any]:
+    def _response(self) -> Dict[str, Any]:
         try:
             line = self._lines.get(timeout=READY_TIMEOUT_SECONDS)
         except queue.Empty:
-            raise NotReady(f"the control plane said nothing for {READY_TIMEOUT_SECONDS} seconds") from None
+            raise NotReady(f"the control plane did not respond for {READY_TIMEOUT_SECONDS} seconds") from None
         if line is None:
-            raise NotReady("the control plane ended:\n" + self.errors().strip())
+            raise NotReady("the control plane exited:\n" + self.errors().strip())
         return dict(json.loads(line))

@@ -1,4 +1,4 @@
-"""The demo's steps. Each shows something, says why it matters, and holds or fails."""
+"""The demo's steps. Each shows something, explains why it matters, and verifies it."""
 
 from __future__ import annotations
 
@@ -18,61 +18,61 @@ from .waiting import until
 
 NAMESPACE = "shop"
 NAME = "orders"
-STRANGER = "invoices"
+UNBOUND = "invoices"
 BINDING = f"managedidentitybinding/{NAME}"
 INJECTED_ENV = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST")
 READY_SECONDS = 60
 POD_SECONDS = 60.0
 PROPAGATION_SLACK_SECONDS = 30.0
-# 700213: no credential for this subject; the others are said of the issuer, the audience, the letter case, and of an
-# identity that has no credential at all.
+# 700213: no credential matches the subject. The others are for the issuer, the audience, the letter case, and an identity
+# without credentials.
 NO_TRUST = re.compile(r"AADSTS(700211|700212|700213|7002138|70021|70025)\b")
 
 # By mode.
 PROCESSES = {
-    "webhook": "webhook and controller, two processes of the same binary, each with its own few rights",
-    "policy": "only the controller, with few rights; the API server injects pods by itself, by Ensign's admission policies",
+    "webhook": "webhook and controller: two processes of the same binary, each with its own minimal permissions",
+    "policy": "only the controller; the API server injects pods through Ensign's admission policies",
 }
-INJECTORS = {"webhook": "Ensign's webhook", "policy": "the API server, by Ensign's admission policies,"}
+INJECTORS = {"webhook": "Ensign's webhook added", "policy": "the API server added, through Ensign's admission policies"}
 
 Detail = Dict[str, Any]
 
 
-# Every step by its name in the report: its heading, and the method of Demo that takes it.
+# Every step by its name in the report: its heading, and the method of Demo that runs it.
 PLAN = {
-    "environment-started": ("Start Kubernetes, Azure, and Ensign between them", "start"),
-    "examples-applied": ("Say which identity there is, who may use it, and who wants it", "apply"),
-    "binding-ready": ("Wait until Ensign has made Azure trust the service account", "ready"),
-    "credential-in-azure": ("Look at that trust from Azure's side", "credential"),
-    "pod-injected": ("Look at the pod that Kubernetes admitted", "pod"),
+    "environment-started": ("Start Kubernetes, the Azure emulator and Ensign", "start"),
+    "examples-applied": ("Declare an identity, who may use it, and a binding that requests it", "apply"),
+    "binding-ready": ("Wait until Azure trusts the service account", "ready"),
+    "credential-in-azure": ("Inspect the federated identity credential in Azure", "credential"),
+    "pod-injected": ("Inspect the pod that Kubernetes admitted", "pod"),
     "rust-exchange": ("Run the Rust program as that pod: it gets an Azure token", "rust"),
     "python-exchange": ("Run the Python program as that pod", "python"),
-    "refused-without-binding": ("The point: another service account is refused by Entra", "stranger"),
-    "credential-removed": ("Delete the binding: the trust goes with it", "remove"),
+    "refused-without-binding": ("Copy the pod to another service account: Entra rejects it", "without_binding"),
+    "credential-removed": ("Delete the binding: Azure no longer trusts the service account", "remove"),
     **dedicated_steps.PLAN,
     "environment-stopped": ("Stop everything", "stop"),
 }
 
 
 class Samples(NamedTuple):
-    """How the two sample programs are started on this machine."""
+    """The command lines of the two sample programs."""
 
     rust: List[str]
     python: List[str]
 
 
-class Demo(dedicated_steps.SecondAct):
-    """The state that goes from step to step."""
+class Demo(dedicated_steps.DedicatedIdentitySteps):
+    """The steps, and the state that they share."""
 
     def __init__(
-        self, environment: Environment, programs: Programs, samples: Samples, propagation: int, mode: str, tell: Narrator
+        self, environment: Environment, programs: Programs, samples: Samples, propagation: int, mode: str, narrator: Narrator
     ) -> None:
         self._environment = environment
         self._programs = programs
         self._samples = samples
         self._propagation = propagation
         self._mode = mode
-        self._tell = tell
+        self._narrator = narrator
         self._kubectl: Optional[Kubectl] = None
         self._runner: Optional[PodRunner] = None
         self._pod: Dict[str, Any] = {}
@@ -80,27 +80,27 @@ class Demo(dedicated_steps.SecondAct):
         self._resource_id = ""
 
     def steps(self) -> "Dict[str, tuple[str, Callable[[Detail], None]]]":
-        """Every step in order: name, heading, and what it does."""
+        """Returns the steps in order: name, heading and function."""
         return {name: (heading, getattr(self, method)) for name, (heading, method) in PLAN.items()}
 
     def start(self, detail: Detail) -> None:
-        self._environment.start(self._programs, self._propagation, leashed=True, mode=self._mode)
+        self._environment.start(self._programs, self._propagation, die_with_parent=True, mode=self._mode)
         info = self._environment.info
         self._kubectl = self._environment.kubectl(self._programs.cluster)
         self._runner = PodRunner(self._kubectl)
         version = self._kubectl.json("version")["serverVersion"]["gitVersion"]
-        self._tell.facts({
+        self._narrator.facts({
             "Kubernetes": f"kube-apiserver {version} at {info['api_server']}",
-            "its token issuer": info["issuer"],
+            "Token issuer": info["issuer"],
             "Azure (emulator)": f"Resource Manager and Entra at {info['arm_endpoint']}",
             "Ensign": PROCESSES[self._mode],
         })
-        self._tell.say(
-            "Ensign's controller has no secret either: it signs in to Azure with its own service account's token, the "
-            "way it is about to make possible for others."
+        self._narrator.say(
+            "Ensign's controller has no secret either: it authenticates to Azure with the token of its own service "
+            "account, in the same way as the pods below."
         )
         records = self._environment.registry.records()
-        same(any(record.name == "webhook" for record in records), self._mode == "webhook", "whether a webhook runs")
+        same(any(record.name == "webhook" for record in records), self._mode == "webhook", "whether a webhook is running")
         detail.update(
             kubernetes=version, api_server=info["api_server"], issuer=info["issuer"], arm_endpoint=info["arm_endpoint"],
             authority_host=info["authority_host"], tenant_id=info["tenant_id"],
@@ -108,10 +108,10 @@ class Demo(dedicated_steps.SecondAct):
         )
 
     def apply(self, detail: Detail) -> None:
-        self._tell.say(
-            f"The cluster operator says in a ManagedIdentity which Azure identity exists and that only the service "
-            f"account {NAMESPACE}/{NAME} may use it. The app team, who hold no rights in Azure, ask for it in a "
-            "ManagedIdentityBinding beside their Deployment. Nobody copies a client ID."
+        self._narrator.say(
+            f"The cluster operator declares in a ManagedIdentity which Azure identity there is, and that only the service "
+            f"account {NAMESPACE}/{NAME} may use it. The app team, which needs no permissions in Azure, requests it with a "
+            "ManagedIdentityBinding next to its Deployment. No client ID has to be copied."
         )
         detail["applied"] = self._run("apply", "-f", "examples/").splitlines()
         spec = self.kubectl.json("get", "managedidentity", NAME)["spec"]
@@ -131,14 +131,14 @@ class Demo(dedicated_steps.SecondAct):
         detail["status"] = status
         self._identity = self.arm.identity(self._resource_id)["properties"]
         same(status.get("clientID"), self._identity["clientId"], "the client ID in the binding's status")
-        self._tell.say(
+        self._narrator.say(
             "Ready means that Azure has confirmed it: the controller found the identity, checked that the operator "
-            "allows this service account, and wrote one federated identity credential."
+            "allows this service account, and created a federated identity credential."
         )
 
     def credential(self, detail: Detail) -> None:
         url = f"{self._resource_id}/federatedIdentityCredentials"
-        self._tell.command(f"GET {url}")
+        self._narrator.command(f"GET {url}")
         found = self._credentials()
         same(len(found), 1, "the number of credentials for this subject")
         properties = found[0]["properties"]
@@ -148,11 +148,11 @@ class Demo(dedicated_steps.SecondAct):
             "subject": properties["subject"],
             "audience": properties["audiences"][0],
         }
-        self._tell.facts(shown)
-        self._tell.say(
-            "That is all the trust there is: Entra will accept a token of this cluster, for this one service account, "
-            "made for this audience. There is no password or certificate in it that could leak or run out. The name "
-            "tells whose it is, so that Ensign never touches a credential that somebody else made."
+        self._narrator.facts(shown)
+        self._narrator.say(
+            "This is all that Azure trusts: tokens from this cluster's issuer, for this service account, with this "
+            "audience. The credential contains no password or certificate that could leak or expire. Its name records "
+            "which cluster and service account it is for, and Ensign never changes a credential that it did not create."
         )
         same(properties["audiences"], [seed.TOKEN_AUDIENCE], "the credential's audiences")
         status = self.kubectl.json("get", BINDING, "-n", NAMESPACE)["status"]
@@ -162,18 +162,18 @@ class Demo(dedicated_steps.SecondAct):
     def pod(self, detail: Detail) -> None:
         template = self.kubectl.json("get", f"deployment/{NAME}", "-n", NAMESPACE)["spec"]["template"]["spec"]
         written = [entry["name"] for one in template["containers"] for entry in one.get("env", [])]
-        same(written, [], "the environment variables that the Deployment's author wrote")
+        same(written, [], "the environment variables in the Deployment")
         self._pod = until(
-            f"a pod of deployment {NAME} that may start", self._first_pod, POD_SECONDS + self._propagation,
+            f"an ungated pod of deployment {NAME}", self._first_pod, POD_SECONDS + self._propagation,
             tail=self._why_no_pod,
         )
         name = self._pod["metadata"]["name"]
         containers = [one["name"] for one in self._pod["spec"]["containers"]]
         process = {one: pod_runner.read(self._pod, one) for one in containers}
         first = process[containers[0]]
-        self._tell.command(f"kubectl get pod {name} -n {NAMESPACE} -o yaml")
-        self._tell.say(f"Of that, what no author wrote: {INJECTORS[self._mode]} put these variables into each container,")
-        self._tell.facts({one: first.env.get(one, "(missing)") for one in INJECTED_ENV})
+        self._narrator.command(f"kubectl get pod {name} -n {NAMESPACE} -o yaml")
+        self._narrator.say(f"The Deployment sets none of this: {INJECTORS[self._mode]} these variables to each container,")
+        self._narrator.facts({one: first.env.get(one, "(missing)") for one in INJECTED_ENV})
         expected = {
             "AZURE_CLIENT_ID": self._identity["clientId"],
             "AZURE_TENANT_ID": self._environment.info["tenant_id"],
@@ -192,8 +192,8 @@ class Demo(dedicated_steps.SecondAct):
             "volume": token.volume, "mounted at": token.mount_path, "path": token.path, "audience": token.audience,
             "lifetime": f"{token.expiration_seconds} seconds; the kubelet renews it",
         }
-        self._tell.say("and the volume with the token, which Kubernetes makes for this pod alone:")
-        self._tell.facts(volume)
+        self._narrator.say("and a volume with a service account token, which Kubernetes issues for this pod only:")
+        self._narrator.facts(volume)
         same(token.audience, seed.TOKEN_AUDIENCE, "the token's audience")
         detail.update(
             pod=name, service_account=first.service_account, containers=containers,
@@ -203,62 +203,62 @@ class Demo(dedicated_steps.SecondAct):
         )
 
     def rust(self, detail: Detail) -> None:
-        self._tell.say(
-            "There is no kubelet in this cluster, so this demo does its part: it asks the API server's TokenRequest "
-            "for the token that the pod's volume describes, bound to this pod, and starts the program with the pod's "
-            "environment and the token at that very path. The program is examples/secretless-app; all it does is ask "
-            "Microsoft's azure_identity for a token."
+        self._narrator.say(
+            "There is no kubelet in this cluster, so the demo does its job: it requests the token that the pod's volume "
+            "describes, bound to this pod, through the TokenRequest API, and starts the program with the pod's environment "
+            "and with the token at the same path. The program, examples/secretless-app, gets an Azure token with "
+            "Microsoft's azure_identity crate."
         )
         self._exchange("rust", self._samples.rust, detail)
 
     def python(self, detail: Detail) -> None:
-        self._tell.say(
-            "The same in another language, with Microsoft's azure-identity for Python and examples/"
-            "secretless-app-python. Neither program knows of Ensign."
+        self._narrator.say(
+            "The same in Python, with Microsoft's azure-identity package and examples/secretless-app-python. Neither "
+            "program contains anything specific to Ensign."
         )
         self._exchange("python", self._samples.python, detail)
 
-    def stranger(self, detail: Detail) -> None:
-        self._tell.say(
-            "Someone in the same namespace copies everything that was injected, the client ID included, into a pod of "
-            f"their own. Its service account {STRANGER} has no binding. Kubernetes gladly makes a token for it, with "
-            "the right issuer and the right audience, and the same Rust program sends it to Entra:"
+    def without_binding(self, detail: Detail) -> None:
+        self._narrator.say(
+            "Someone in the same namespace copies everything that was injected, including the client ID, into another pod. "
+            f"Its service account {UNBOUND} has no binding. Kubernetes issues a token for it all the same, with the same "
+            "issuer and audience, and the same Rust program sends it to Entra:"
         )
-        self.kubectl("create", "serviceaccount", STRANGER, "-n", NAMESPACE)
-        self._tell.command(f"kubectl create -n {NAMESPACE} -f copied-pod.json   # serviceAccountName: {STRANGER}")
-        created = self.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(copied(self._pod, STRANGER)))
+        self.kubectl("create", "serviceaccount", UNBOUND, "-n", NAMESPACE)
+        self._narrator.command(f"kubectl create -n {NAMESPACE} -f copied-pod.json   # serviceAccountName: {UNBOUND}")
+        created = self.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(copied(self._pod, UNBOUND)))
         process = pod_runner.read(json.loads(created), "rust")
         run = self._start(process, self._samples.rust)
-        code = self._refused(run, seed.subject(NAMESPACE, STRANGER), detail)
-        self._tell.say(
-            f"{code} is Entra's word for: nobody has told me to trust this service account. Knowing a client ID gives "
-            "nothing, and there was no secret to copy. What counts is who the cluster says the pod is."
+        code = self._rejected(run, seed.subject(NAMESPACE, UNBOUND), detail)
+        self._narrator.say(
+            f"{code} means that no federated identity credential trusts this service account. A client ID alone is "
+            "useless, and there is no secret to copy: only the service account in the pod's token matters."
         )
 
     def remove(self, detail: Detail) -> None:
         before = [one["name"] for one in self._credentials()]
         self._run("delete", BINDING, "-n", NAMESPACE, f"--timeout={READY_SECONDS}s")
-        self._tell.command(f"GET {self._resource_id}/federatedIdentityCredentials")
+        self._narrator.command(f"GET {self._resource_id}/federatedIdentityCredentials")
         left = self.arm.credentials(self._resource_id)
-        self._tell.output(json.dumps({"value": left}))
-        same([one["name"] for one in left if one["name"] in before], [], "what is left of the credential in Azure")
-        same(credentials_of(self._subject, self._environment.info["issuer"], left), [], "the trust that is left")
-        self._tell.say(
-            "The binding was held back until Azure had confirmed that its credential is gone: a credential that is "
-            "left behind would let in whoever makes a service account of that name next. The old pod still has its "
-            "token file, and Entra no longer takes it:"
+        self._narrator.output(json.dumps({"value": left}))
+        same([one["name"] for one in left if one["name"] in before], [], "the binding's credentials left in Azure")
+        same(credentials_of(self._subject, self._environment.info["issuer"], left), [], "the credentials left for the subject")
+        self._narrator.say(
+            "A finalizer kept the binding until Azure had confirmed the deletion of its credential. If the credential were "
+            "left behind, anyone who creates a service account with that name later could use the identity. The old pod "
+            "still has its token, but Entra no longer accepts it:"
         )
         detail.update(deleted=before, credentials_left=left)
-        self._refused(self._start(pod_runner.read(self._pod, "rust"), self._samples.rust), self._subject, detail)
+        self._rejected(self._start(pod_runner.read(self._pod, "rust"), self._samples.rust), self._subject, detail)
 
     def stop(self, detail: Detail) -> None:
         stopped = self._environment.stop()
         left = [record.name for record in self._environment.registry.records()]
-        same(left, [], "the processes that still run")
-        self._tell.say(f"Stopped {', '.join(stopped)}. The logs are in {self._environment.registry.logs}.")
+        same(left, [], "the processes that are still running")
+        self._narrator.say(f"Stopped {', '.join(stopped)}. The logs are in {self._environment.registry.logs}.")
         detail.update(stopped=stopped, left_running=left)
 
-    # What the steps are made of.
+    # Shared code
 
     @property
     def kubectl(self) -> Kubectl:
@@ -279,42 +279,42 @@ class Demo(dedicated_steps.SecondAct):
         return credentials_of(self._subject, self._environment.info["issuer"], listed)
 
     def _run(self, *arguments: str) -> str:
-        self._tell.command("kubectl " + " ".join(arguments))
+        self._narrator.command("kubectl " + " ".join(arguments))
         there = [str(paths.ROOT / one) if one.startswith("examples/") else one for one in arguments]
         out = self.kubectl(*there, timeout=READY_SECONDS + 5)
-        self._tell.output(out)
+        self._narrator.output(out)
         return out
 
     def _first_pod(self) -> Optional[Dict[str, Any]]:
         items = self.kubectl.json("get", "pods", "-n", NAMESPACE, "-l", f"app={NAME}")["items"]
-        # A gated pod is given no node by any scheduler, so that no kubelet would start it.
+        # No scheduler assigns a gated pod to a node, so no kubelet would start it.
         return dict(items[0]) if items and not items[0]["spec"].get("schedulingGates") else None
 
     def _start(self, process: PodProcess, program: List[str]) -> Run:
         if self._runner is None:
             raise Failure("the environment was not started")
-        # The one thing that a real pod would not need: Entra's certificate is signed by a public authority.
+        # The only thing that a real pod would not need: Entra's certificate is signed by a public CA.
         trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), self._environment.info["ca_file"])
         run = self._runner.run(process, [*program, "-o", "json"], trust)
         if run.rewritten:
-            self._tell.say(
-                "(This machine refuses mount namespaces, so the token is in a temporary folder and "
-                "AZURE_FEDERATED_TOKEN_FILE was changed to it.)"
+            self._narrator.say(
+                "(Mount namespaces are not permitted on this machine, so the token is in a temporary folder and "
+                "AZURE_FEDERATED_TOKEN_FILE was changed accordingly.)"
             )
         return run
 
     def _start_once_trusted(self, process: PodProcess, program: List[str]) -> Run:
-        """Runs a program; again while its credential has not propagated, where that was made to take time."""
+        """Runs a program, and repeats it until the credential has propagated, if the emulator delays that."""
         if self._propagation == 0:
             return self._start(process, program)
-        self._tell.say(
-            f"(PROPAGATION_SECONDS={self._propagation}: a new credential takes that long to propagate in Entra, as it "
-            "does in real life. Until then the program is refused and tries again.)"
+        self._narrator.say(
+            f"(PROPAGATION_SECONDS={self._propagation}: a new credential takes that long to propagate, as in the real "
+            "Entra. Until then the program's requests fail, and it is run again.)"
         )
 
         def propagated() -> Optional[Run]:
             run = self._start(process, program)
-            return None if NO_TRUST.search(str(answer_of(run).get("error", ""))) else run
+            return None if NO_TRUST.search(str(output_of(run).get("error", ""))) else run
 
         return until("the credential to propagate", propagated, self._propagation + PROPAGATION_SLACK_SECONDS)
 
@@ -322,15 +322,15 @@ class Demo(dedicated_steps.SecondAct):
         process = pod_runner.read(self._pod, container)
         run = self._start_once_trusted(process, program)
         given = next(iter(run.given.values()))
-        self._tell.say("In: the token of the pod, signed by this cluster, of no use to anybody but Entra.")
-        self._tell.facts({name: given[name] for name in ("iss", "sub", "aud")})
-        answer = answer_of(run)
+        self._narrator.say("Sent: the pod's service account token, signed by this cluster, for Entra only. Its claims:")
+        self._narrator.facts({name: given[name] for name in ("iss", "sub", "aud")})
+        answer = output_of(run)
         if run.status != 0 or not answer.get("ok"):
             raise Failure(f"the program got no token: {answer.get('error') or run.error.strip() or run.out.strip()}")
         claims = answer["claims"]
-        self._tell.say(f"Out: a token of Entra for Azure, got by {answer['sdk']}. Its claims:")
+        self._narrator.say(f"Received: an Azure token from Entra, through {answer['sdk']}. Its claims:")
         shown = ("iss", "aud", "tid", "appid", "oid", "sub")
-        self._tell.facts({name: claims[name] for name in shown if name in claims})
+        self._narrator.facts({name: claims[name] for name in shown if name in claims})
         same(claims.get("tid"), self._environment.info["tenant_id"], "the tenant in the token")
         same(claims.get("appid"), self._identity["clientId"], "the client ID in the token")
         same(claims.get("oid"), self._identity["principalId"], "the principal in the token")
@@ -339,18 +339,18 @@ class Demo(dedicated_steps.SecondAct):
             token_file=next(iter(run.given)), path_rewritten=run.rewritten, pod_token_claims=given, claims=claims,
         )
 
-    def _refused(self, run: Run, subject: str, detail: Detail) -> str:
-        answer = answer_of(run)
+    def _rejected(self, run: Run, subject: str, detail: Detail) -> str:
+        answer = output_of(run)
         if run.status == 0 or answer.get("ok"):
-            raise Failure(f"Entra gave a token to {subject}, which nothing lets in")
-        said = str(answer.get("error", ""))
-        code = NO_TRUST.search(said)
+            raise Failure(f"Entra issued a token for {subject}, which no credential trusts")
+        error = str(answer.get("error", ""))
+        code = NO_TRUST.search(error)
         given = next(iter(run.given.values()))
-        self._tell.facts({"sub": given["sub"], "Entra's answer": first_sentence(said)})
+        self._narrator.facts({"sub": given["sub"], "Entra's error": first_sentence(error)})
         if code is None:
-            raise Failure(f"Entra was to refuse {subject} for want of trust, but the program said: {said}")
-        same(given["sub"], subject, "the subject of the refused token")
-        detail.update(error_code=code.group(0), error=said, subject=given["sub"], pod_token_claims=given)
+            raise Failure(f"expected Entra to reject {subject} because no credential matches, but the error is: {error}")
+        same(given["sub"], subject, "the subject of the rejected token")
+        detail.update(error_code=code.group(0), error=error, subject=given["sub"], pod_token_claims=given)
         return code.group(0)
 
     def _why_not(self) -> str:
@@ -363,13 +363,13 @@ class Demo(dedicated_steps.SecondAct):
 
 
 def same(found: Any, wanted: Any, what: str) -> None:
-    """Fails unless two values are equal."""
+    """Raises `Failure` unless two values are equal."""
     if found != wanted:
         raise Failure(f"{what}: expected {wanted!r}, found {found!r}")
 
 
-def answer_of(run: Run) -> Dict[str, Any]:
-    """The line of JSON that a sample program printed."""
+def output_of(run: Run) -> Dict[str, Any]:
+    """Returns the line of JSON that a sample program printed."""
     try:
         return dict(json.loads(run.out))
     except (ValueError, TypeError):
@@ -377,13 +377,13 @@ def answer_of(run: Run) -> Dict[str, Any]:
 
 
 def first_sentence(text: str) -> str:
-    """Entra's words without its trace IDs, and without what an SDK puts before them."""
+    """Returns Entra's error message without its trace IDs and without the SDK's prefix."""
     start = text.find("AADSTS")
     return re.split(r"\s+(?:Check your|https://|Trace ID)", text[max(start, 0) :], maxsplit=1)[0].strip()
 
 
 def copied(pod: Dict[str, Any], service_account: str) -> Dict[str, Any]:
-    """A pod that has all that was injected into `pod`, written by hand, under another service account."""
+    """Returns a pod with another service account that has everything that was injected into `pod`."""
     spec = pod["spec"]
     containers = [
         {key: one[key] for key in ("name", "image", "command", "env", "volumeMounts") if key in one}

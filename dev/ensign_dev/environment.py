@@ -1,9 +1,9 @@
-"""A whole environment on this machine: a Kubernetes control plane, an emulator of Azure, and Ensign between them.
+"""A complete local environment: a Kubernetes control plane, the Azure emulator, and Ensign.
 
-    <root>/env.json         where everything is, once it is up
-    <root>/logs/            of every process; they stay when the environment is stopped
-    <root>/processes.json   what runs; `stop` ends it, whoever started it
-    <root>/state/           everything else; gone when the environment is stopped
+    <root>/env.json         addresses and paths, once it is up
+    <root>/logs/            logs of all processes; kept when the environment is stopped
+    <root>/processes.json   running processes; any later command can stop them
+    <root>/state/           everything else; deleted when the environment is stopped
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from .waiting import until
 
 CONTROL_PLANE_SECONDS = 200.0
 READY_SECONDS = 60.0
-# Nothing refreshes these tokens but a new `make up`; a week is longer than anybody leaves a test environment alone.
+# Only another `make up` renews these tokens. A week is longer than a development environment usually runs.
 CREDENTIALS_SECONDS = 7 * 24 * 3600
 HTTP_SECONDS = 5.0
 WEBHOOK_CONFIGURATION = "ensign"
 REGISTRATIONS = {"pods.ensign.dev", "labelled-pods.ensign.dev", "injected-pods.ensign.dev"}
 MODES = ("webhook", "policy")
-# Below the range from which the kernel gives ports to outgoing connections.
+# Below the kernel's range of ephemeral ports.
 PORTS = range(20000, 32768)
 
 
 class Programs(NamedTuple):
-    """The binaries that an environment is made of."""
+    """The binaries of an environment."""
 
     ensign: Path
     emulator: Path
@@ -53,7 +53,7 @@ class Programs(NamedTuple):
 
     @classmethod
     def of(cls, built: Mapping[str, Path], cluster: Binaries) -> "Programs":
-        """Those among what cargo built, by name."""
+        """Selects them from cargo's executables, by name."""
         return cls(built["ensign"], built["ensign-azure-emulator"], cluster)
 
 
@@ -68,45 +68,45 @@ class Environment:
         self._state = root / "state"
         self._progress = progress
         self.info: Dict[str, Any] = {}
-        # Whether pods of azure-workload-identity are injected too; a running environment keeps what it was started with.
+        # Whether pods of azure-workload-identity are injected too. It cannot be changed while the environment runs.
         self.compatibility = False
 
     @contextlib.contextmanager
     def locked(self, wait: bool) -> Iterator[None]:
-        """Keeps others from starting or stopping this environment meanwhile."""
+        """Prevents other commands from starting or stopping this environment in the meantime."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "lock", "a", encoding="utf-8") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
-                    raise Failure(f"another run uses {self.root}; wait for its end") from None
-                self._progress.say(f"Another command works on {self.root}; waiting for it ...")
+                    raise Failure(f"another command is using {self.root}; wait until it has finished") from None
+                self._progress.say(f"Another command is using {self.root}; waiting for it ...")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     def load(self) -> bool:
-        """Whether the environment is up: it has its file, and what holds its state runs."""
+        """Whether the environment is up: env.json exists, and the stateful processes are running."""
         try:
             self.info = json.loads(self.file.read_text())
         except (OSError, ValueError):
             return False
         return all(self.registry.find(name) is not None for name in ("control-plane", "azure-emulator"))
 
-    def start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str = MODES[0]) -> None:
-        """Starts everything and returns once it can be used. A failure leaves nothing running."""
+    def start(self, programs: Programs, propagation_seconds: int, die_with_parent: bool, mode: str = MODES[0]) -> None:
+        """Starts everything and waits until it is ready. After a failure, nothing is left running."""
         self.stop()
         self._state.mkdir(parents=True, mode=0o700)
         try:
-            self._start(programs, propagation_seconds, leashed, mode)
+            self._start(programs, propagation_seconds, die_with_parent, mode)
         except BaseException:
             self.stop()
             raise
 
     def refresh(self, programs: Programs) -> List[str]:
-        """Brings a running environment up to date: CRDs, tokens, and programs that ended or were built anew.
+        """Updates a running environment: CRDs, tokens, and programs that exited or were rebuilt.
 
-        The names of the processes that were restarted. Azure and the cluster keep their state.
+        Returns the names of the processes that were restarted. Azure and the cluster keep their state.
         """
         kubectl = self.kubectl(programs.cluster)
         self._apply(kubectl)
@@ -118,24 +118,24 @@ class Environment:
         ]
         for name in stale:
             if not self.registry.stop(name):
-                raise Failure(f"{name} does not stop; run `make down`, then `make up`")
-        self._start_ensign(programs.ensign, stale, leashed=False)
+                raise Failure(f"could not stop {name}; run `make down`, then `make up`")
+        self._start_ensign(programs.ensign, stale, die_with_parent=False)
         self._await_registration(kubectl)
         return stale
 
-    def restart_controller(self, programs: Programs, mode: str, leashed: bool) -> None:
-        """Starts the controller anew, with another say in who injects; a webhook that runs goes on."""
+    def restart_controller(self, programs: Programs, mode: str, die_with_parent: bool) -> None:
+        """Restarts the controller with another injection mode; a running webhook keeps running."""
         if not self.registry.stop("controller"):
-            raise Failure("controller does not stop")
+            raise Failure("could not stop the controller")
         self.info["mode"] = mode
-        self.start_again(programs, "controller", leashed)
+        self.start_again(programs, "controller", die_with_parent)
 
-    def start_again(self, programs: Programs, name: str, leashed: bool) -> None:
-        """Starts a process of Ensign that was stopped, and waits until it is ready."""
-        self._start_ensign(programs.ensign, [name], leashed)
+    def start_again(self, programs: Programs, name: str, die_with_parent: bool) -> None:
+        """Starts a stopped process of Ensign, and waits until it is ready."""
+        self._start_ensign(programs.ensign, [name], die_with_parent)
 
     def stop(self) -> List[str]:
-        """Stops all that runs and removes all but the logs, at any time; the names of what was running."""
+        """Stops all processes and deletes everything except the logs; returns the names of the processes."""
         with uninterrupted():
             running = [one.name for one in self.registry.records() if self.registry.find(one.name) is not None]
             self.file.unlink(missing_ok=True)
@@ -147,25 +147,25 @@ class Environment:
             return running
 
     def write(self) -> None:
-        """Writes down where everything is: for programs as JSON, for a shell as variables."""
+        """Writes all addresses and paths: as JSON for programs, and as variables for a shell."""
         _write_private(self._shell_file, shell_variables(self.info))
         _write_private(self.file, json.dumps(self.info, indent=2) + "\n")
 
     def kubectl(self, cluster: Binaries) -> Kubectl:
-        """kubectl as the cluster's administrator."""
+        """Returns kubectl with cluster-admin permissions."""
         return Kubectl(cluster.kubectl, Path(self.info["kubeconfig"]), self._state / "kubectl-cache")
 
     def arm(self) -> Arm:
-        """ARM, read as an administrator."""
+        """Returns a client of ARM with administrator permissions."""
         return Arm(self.info["arm_endpoint"], self.info["arm_token_url"], Path(self.info["ca_file"]))
 
-    # The steps of `start`, in order.
+    # The steps of `start`
 
-    def _start(self, programs: Programs, propagation_seconds: int, leashed: bool, mode: str) -> None:
+    def _start(self, programs: Programs, propagation_seconds: int, die_with_parent: bool, mode: str) -> None:
         self._progress.update("Starting the control plane ...")
-        cluster = self._start_control_plane(programs, leashed)
-        self._progress.update("Starting the emulator of Azure ...")
-        azure = self._start_emulator(programs, cluster, propagation_seconds, leashed)
+        cluster = self._start_control_plane(programs, die_with_parent)
+        self._progress.update("Starting the Azure emulator ...")
+        azure = self._start_emulator(programs, cluster, propagation_seconds, die_with_parent)
         self.info = {
             **azure,
             "kubeconfig": cluster["kubeconfig"],
@@ -180,25 +180,25 @@ class Environment:
             "compatibility": self.compatibility,
         }
         kubectl = self.kubectl(programs.cluster)
-        self._progress.update("Applying the CRDs and Ensign's own rights ...")
+        self._progress.update("Applying the CRDs and Ensign's RBAC ...")
         self._apply(kubectl)
         self._issue_tokens(kubectl)
         self._progress.update(f"Starting Ensign's {' and '.join(self._ensign())} ...")
-        self._start_ensign(programs.ensign, self._ensign(), leashed)
-        self._progress.update(f"Waiting for the API server to know the {mode} ...")
+        self._start_ensign(programs.ensign, self._ensign(), die_with_parent)
+        self._progress.update(f"Waiting for the {mode} to take effect in the API server ...")
         self._await_registration(kubectl)
         self._progress.done()
         self.write()
 
-    def _start_control_plane(self, programs: Programs, leashed: bool) -> Dict[str, Any]:
+    def _start_control_plane(self, programs: Programs, die_with_parent: bool) -> Dict[str, Any]:
         command: "List[children.Argument]" = [
             programs.cluster.control_plane, "run", "--dir", self._state / "control-plane",
         ]
-        self.registry.start("control-plane", command, children.environment(), leashed)
+        self.registry.start("control-plane", command, children.environment(), die_with_parent)
         return self.ready_line("control-plane", CONTROL_PLANE_SECONDS)
 
     def _start_emulator(
-        self, programs: Programs, cluster: Dict[str, Any], propagation_seconds: int, leashed: bool
+        self, programs: Programs, cluster: Dict[str, Any], propagation_seconds: int, die_with_parent: bool
     ) -> Dict[str, Any]:
         document = self._state / "azure-seed.json"
         _write_private(document, json.dumps(seed.state(cluster["issuer"]), indent=2) + "\n")
@@ -208,11 +208,11 @@ class Environment:
             programs.emulator, "--listen", "127.0.0.1:0", "--data-dir", data, "--seed", document,
             "--issuer-ca-file", cluster["ca_file"], "--propagation-delay", f"{propagation_seconds}s",
         ]
-        self.registry.start("azure-emulator", command, children.environment(), leashed)
+        self.registry.start("azure-emulator", command, children.environment(), die_with_parent)
         return self.ready_line("azure-emulator", READY_SECONDS)
 
     def _apply(self, kubectl: Kubectl) -> None:
-        """The CRDs, and what an install creates: service accounts, rights, empty registrations."""
+        """Applies the CRDs and the objects of an install: service accounts, RBAC, empty registrations."""
         manifests = paths.ROOT / "dev" / "manifests"
         kubectl("apply", "-f", str(paths.ROOT / "crds"), "-f", str(manifests))
         if self.info.get("compatibility"):
@@ -220,11 +220,11 @@ class Environment:
         kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(paths.ROOT / "crds"))
 
     def _ensign(self) -> List[str]:
-        """Ensign's own processes."""
+        """Returns the names of Ensign's processes."""
         return ["controller"] if self.info.get("mode") == "policy" else ["webhook", "controller"]
 
     def _issue_tokens(self, kubectl: Kubectl) -> None:
-        """What the kubelet would give to Ensign's own pods: tokens for the API server, and one for Entra."""
+        """Issues the tokens that a kubelet would give to Ensign's pods: for the API server, and one for Entra."""
         cluster = kubectl.json("config", "view", "--raw", "--minify")["clusters"][0]["cluster"]
         for account in (seed.CONTROLLER, seed.WEBHOOK):
             token_file = self._state / f"{account}-token"
@@ -233,13 +233,13 @@ class Environment:
         azure = kubectl.token(seed.NAMESPACE, seed.CONTROLLER, CREDENTIALS_SECONDS, seed.TOKEN_AUDIENCE)
         _write_private(self._azure_token(), azure)
 
-    def _start_ensign(self, program: Path, names: List[str], leashed: bool) -> None:
+    def _start_ensign(self, program: Path, names: List[str], die_with_parent: bool) -> None:
         for name in names:
             ready = self._ready_file(name)
             ready.unlink(missing_ok=True)
             arguments, env = self._webhook() if name == "webhook" else self._controller()
             command: "List[children.Argument]" = [program, name, *arguments, "--ready-file", ready]
-            self.registry.start(name, command, children.environment({**layout.VARIABLES, **env}), leashed)
+            self.registry.start(name, command, children.environment({**layout.VARIABLES, **env}), die_with_parent)
         for name in names:
             self._await_ready(name)
 
@@ -250,7 +250,7 @@ class Environment:
             "--tls-secret", "ensign-webhook-tls", "--azure-cloud", "custom",
             "--azure-authority-host", self.info["authority_host"], "--azure-token-audience", seed.TOKEN_AUDIENCE,
             "--health-listen", "127.0.0.1:0", "--azure-tenant-id", self.info["tenant_id"],
-            # No load balancer has to learn that it stops.
+            # There is no load balancer to drain.
             "--drain-duration", "0s", *self._mode(),
         ]
         return arguments, {"KUBECONFIG": self._kubeconfig(seed.WEBHOOK)}
@@ -261,9 +261,9 @@ class Environment:
             "--azure-arm-endpoint", self.info["arm_endpoint"], "--azure-authority-host", self.info["authority_host"],
             "--azure-token-audience", seed.TOKEN_AUDIENCE, "--azure-ca-file", self.info["ca_file"],
             "--azure-tenant-id", self.info["tenant_id"],
-            # The emulator gives the controller's identity every right, this one too.
+            # The controller's identity has all permissions in the emulator, including this one.
             "--role-assignments",
-            # Nobody outside this machine can reach the issuer, but the emulator can.
+            # The issuer is only reachable on this machine, where the emulator runs.
             "--allow-private-issuer",
             "--webhook-configuration", WEBHOOK_CONFIGURATION, "--webhook-url", self.info["webhook_url"],
             "--webhook-secret", "ensign-webhook-tls", "--health-listen", "127.0.0.1:0",
@@ -298,30 +298,30 @@ class Environment:
         self.info[f"{name}_health"] = f"http://{address}"
 
     def _await_registration(self, kubectl: Kubectl) -> None:
-        """Until the API server denies a labelled pod that no binding matches: it asks the webhook, or its policies."""
+        """Waits until the API server denies a labelled pod that no binding matches, through the webhook or the policies."""
         probe = json.dumps({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "probe", "namespace": "default", "labels": {"ensign.dev/inject": "true"}},
             "spec": {"containers": [{"name": "probe", "image": "probe"}]},
         })
-        said = ""
+        message = ""
 
-        def asked() -> Optional[bool]:
-            nonlocal said
-            answer = kubectl.try_("create", "--dry-run=server", "-f", "-", stdin=probe)
-            said = answer.error.strip()
-            refused = answer.status != 0 and any(name in said for name in REGISTRATIONS)
-            # A webhook that can't be reached is named by the API server too.
-            return True if refused and "failed calling webhook" not in said else None
+        def denies() -> Optional[bool]:
+            nonlocal message
+            result = kubectl.try_("create", "--dry-run=server", "-f", "-", stdin=probe)
+            message = result.error.strip()
+            is_denied = result.status != 0 and any(name in message for name in REGISTRATIONS)
+            # The API server's message about an unreachable webhook contains its name too.
+            return True if is_denied and "failed calling webhook" not in message else None
 
         until(
-            "the API server to deny labelled pods that nothing injects", asked, READY_SECONDS,
+            "the API server to deny labelled pods that no binding matches", denies, READY_SECONDS,
             lambda: next((how for how in map(self.registry.ended, self._ensign()) if how), None),
-            lambda: f"the API server said: {said or 'nothing, it took the pod'}; {self.registry.tail('controller')}",
+            lambda: f"last response: {message or 'the pod was admitted'}; {self.registry.tail('controller')}",
         )
 
     def ready_line(self, name: str, seconds: float) -> Dict[str, Any]:
-        """The line of JSON that a process prints when it is ready."""
+        """Returns the line of JSON that a process prints when it is ready."""
 
         def line() -> Optional[Dict[str, Any]]:
             text = self.registry.out(name).read_text()
@@ -343,7 +343,7 @@ class Environment:
 
 
 def kubeconfig(account: str, cluster: Dict[str, Any], token_file: Path) -> Dict[str, Any]:
-    """A kubeconfig for a service account. The token stays in its own file, which is read again when it changes."""
+    """Returns a kubeconfig for a service account. The token is in a separate file, which clients reload."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -355,7 +355,7 @@ def kubeconfig(account: str, cluster: Dict[str, Any], token_file: Path) -> Dict[
 
 
 def shell_variables(info: Dict[str, Any]) -> str:
-    """The variables for a shell, quoted."""
+    """Returns a shell script that exports the variables."""
     identities = (
         f"/subscriptions/{info['subscription_id']}/resourceGroups/{info['resource_group']}"
         "/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
@@ -374,7 +374,7 @@ def shell_variables(info: Dict[str, Any]) -> str:
 
 
 def propagation_seconds() -> int:
-    """How long a new credential takes to propagate in the emulator: PROPAGATION_SECONDS, 0 unless set."""
+    """PROPAGATION_SECONDS: how long a new credential takes to propagate in the emulator; 0 by default."""
     text = os.environ.get("PROPAGATION_SECONDS") or "0"
     if not text.isdigit():
         raise Failure(f"PROPAGATION_SECONDS must be a number of seconds, not {text!r}")
@@ -382,7 +382,7 @@ def propagation_seconds() -> int:
 
 
 def mode() -> str:
-    """Who injects: MODE, the webhook unless set."""
+    """MODE: what injects pods; the webhook by default."""
     text = os.environ.get("MODE") or MODES[0]
     if text not in MODES:
         raise Failure(f"MODE must be {' or '.join(MODES)}, not {text!r}")
@@ -390,7 +390,7 @@ def mode() -> str:
 
 
 def compatibility() -> bool:
-    """Whether pods of azure-workload-identity are to be injected too: COMPAT=1."""
+    """COMPAT: whether pods of azure-workload-identity are injected too; 0 by default."""
     text = os.environ.get("COMPAT") or "0"
     if text not in ("0", "1"):
         raise Failure(f"COMPAT must be 0 or 1, not {text!r}")
@@ -421,4 +421,4 @@ def _free_port() -> int:
             except OSError:
                 continue
             return port
-    raise Failure(f"found no free port between {PORTS.start} and {PORTS.stop - 1} on 127.0.0.1")
+    raise Failure(f"no free port between {PORTS.start} and {PORTS.stop - 1} on 127.0.0.1")

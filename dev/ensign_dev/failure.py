@@ -1,7 +1,7 @@
-"""The one exception that ends a make target with its message alone, without a traceback."""
+"""The exception for expected failures of a make target: only its message is printed, without a traceback."""
 
 from __future__ import annotations
 
 
 class Failure(Exception):
-    """Something did not work; the message says what, on which object, and what to do."""
+    """The message names what failed, on which object, and what to do about it."""

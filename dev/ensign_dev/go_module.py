@@ -1,4 +1,4 @@
-"""Builds of a Go module's programs, with their progress shown."""
+"""Builds the programs of a Go module and shows progress."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any, Dict, IO, List, Optional, Sequence
 from . import cache, children
 from .progress import Progress, duration
 
-# Every build of any package uses these flags and no others: Go's build cache keeps one result per set of flags, and
-# modules share what they have in common.
+# All builds use these flags and no others: Go's build cache is keyed by flags, and modules share their common packages.
 FLAGS = ("-trimpath", "-buildvcs=false", "-tags=selinux,notest,grpcnotrace")
 LINKER_FLAGS = ("-s", "-w")
-# Fewer collections, a good deal faster; the memory is given in preflight.
+# Fewer garbage collections make the compiler much faster; preflight checks for the memory.
 GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOGC": "400"}
 MEMORY_PER_COMPILER_BYTES = 1 << 30
 
@@ -26,23 +25,23 @@ BUILD_TIMEOUT_SECONDS = 90 * 60
 
 
 class BuildFailed(Exception):
-    """The Go build did not succeed; the message has the compiler's words."""
+    """The Go build failed; the message contains the compiler's output."""
 
 
 def go_environment() -> Dict[str, str]:
-    """The environment of every go command."""
+    """Returns the environment for go commands."""
     return children.environment(GO_ENVIRONMENT)
 
 
 def build_key(source: Path) -> str:
-    """Changes with whatever changes the tools of the module in `source`, which has no code of its own."""
+    """Returns a key that changes with everything that affects the tools of the module in `source`, which has no code."""
     toolchain = children.output(["go", "env", "GOVERSION", "GOOS", "GOARCH"], env=go_environment())
     sources = cache.hash_files(source, [source / "go.mod", source / "go.sum"])
     return cache.key(sources, " ".join(FLAGS + LINKER_FLAGS), toolchain)
 
 
 class GoModule:
-    """A module, and those of its packages that are programs to build."""
+    """A module, and the main packages in it to build."""
 
     def __init__(self, what: str, source: Path, packages: Sequence[str]) -> None:
         self._what = what
@@ -51,8 +50,8 @@ class GoModule:
         self._total = 0
 
     def prefetch(self, progress: Progress) -> None:
-        """Downloads what the build needs."""
-        progress.say(f"{self._what}: fetching its Go modules ...")
+        """Downloads the modules that the build needs."""
+        progress.say(f"{self._what}: downloading Go modules ...")
         compiled = "not installed but available in build cache"
         template = '{{if and .Stale (ne .StaleReason "%s")}}{{.ImportPath}}{{end}}' % compiled
         downloads = 0
@@ -70,7 +69,7 @@ class GoModule:
         """Builds the programs into the folder `target`."""
         started = time.monotonic()
         total = self._total
-        progress.say(f"{self._what}: compiling {total} Go packages; later runs find them in the cache ...")
+        progress.say(f"{self._what}: compiling {total} Go packages; later runs use the cached build ...")
         done = 0
 
         def show(line: str) -> None:
@@ -88,9 +87,9 @@ class GoModule:
     def go(
         self, arguments: List[str], timeout: float, show: Any = None, progress: Optional[Progress] = None
     ) -> str:
-        """Runs a go command in the module: its standard output, with `show` called for each line of its stderr.
+        """Runs a go command in the module and returns its standard output. Calls `show` for each line of standard error.
 
-        `show` gets an empty line about every second too, so that it can tell the time.
+        `show` is also called with an empty line about every second, so that it can update the elapsed time.
         """
         process = children.start(
             ["go", *arguments], cwd=self._source, env=go_environment(),
@@ -121,8 +120,8 @@ class GoModule:
                 if time.monotonic() > deadline:
                     raise BuildFailed(f"`go {arguments[0]}` took longer than {duration(timeout)}")
             if process.wait() != 0:
-                words = "\n".join(kept[-30:])
-                raise BuildFailed(f"`go {arguments[0]}` in {self._source.name} failed:\n{words}")
+                output = "\n".join(kept[-30:])
+                raise BuildFailed(f"`go {arguments[0]}` in {self._source.name} failed:\n{output}")
         finally:
             children.end(process)
             for reader, stream in zip(readers, (process.stderr, process.stdout)):
@@ -130,11 +129,11 @@ class GoModule:
                 stream.close()
             if progress is not None:
                 progress.done()
-        return "".join(out)  # whole, because its reader has ended
+        return "".join(out)  # complete, because its reader has finished
 
 
 def drain(stream: "IO[str]", into: "queue.Queue[Optional[str]]") -> None:
-    """Passes lines on, and None at the end."""
+    """Forwards lines to a queue, followed by None at the end."""
     for line in stream:
         into.put(line.rstrip("\n"))
     into.put(None)

@@ -1,4 +1,4 @@
-"""helm, for the tests of the chart: built once into the cache, from the tool of tests/helm/go.mod, and run."""
+"""helm for the chart tests, built once into the cache from the tool in tests/helm/go.mod."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 120.0
 
 
 def ensure(progress: Progress) -> Path:
-    """The program, built first if no earlier build of the same version is cached."""
+    """Returns the binary, and builds it unless a build of the same version is cached."""
     chosen = os.environ.get("ENSIGN_HELM")
     if chosen:
         return Path(chosen).resolve()
@@ -30,11 +30,11 @@ def _build(target: Path, progress: Progress) -> None:
     module.prefetch(progress)
     module.build(target, progress)
     if not os.access(target / "helm", os.X_OK):
-        raise BuildFailed("the Go build made no `helm`")
+        raise BuildFailed("the Go build did not produce `helm`")
 
 
-class Answer(NamedTuple):
-    """What a command said."""
+class Result(NamedTuple):
+    """The result of a command."""
 
     status: int
     out: str
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 
 class Helm:
-    """helm with a folder of its own, and one cluster or none; never the caller's own."""
+    """helm with its own home and at most one cluster, never the caller's."""
 
     def __init__(self, program: Path, home: Path, kubeconfig: Optional[Path] = None) -> None:
         self.program = program
@@ -50,7 +50,7 @@ class Helm:
         folders = {f"HELM_{name}_HOME": home / name.lower() for name in ("CACHE", "CONFIG", "DATA")}
         self._env = children.environment({**folders, "KUBECONFIG": kubeconfig or os.devnull})
 
-    def try_(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    def try_(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> Result:
         """Runs a command that may fail."""
         command: List[children.Argument] = [self.program, *arguments]
         try:
@@ -60,12 +60,12 @@ class Helm:
             )
         except subprocess.TimeoutExpired:
             raise Failure(f"`helm {arguments[0]}` took longer than {timeout:.0f} seconds") from None
-        return Answer(result.returncode, result.stdout, result.stderr)
+        return Result(result.returncode, result.stdout, result.stderr)
 
     def __call__(self, *arguments: children.Argument, timeout: float = TIMEOUT_SECONDS) -> str:
-        """What a command prints; its failure is an exception with its words."""
-        answer = self.try_(*arguments, timeout=timeout)
-        if answer.status != 0:
+        """Returns the output of a command; raises `Failure` with its error message if it fails."""
+        result = self.try_(*arguments, timeout=timeout)
+        if result.status != 0:
             words = " ".join(os.fspath(one) for one in arguments)
-            raise Failure(f"`helm {words}` failed: {(answer.error or answer.out).strip()}")
-        return answer.out
+            raise Failure(f"`helm {words}` failed: {(result.error or result.out).strip()}")
+        return result.out

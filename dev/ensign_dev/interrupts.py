@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: they end what is under way, but never the tidying up after it."""
+"""Ctrl-C, SIGTERM and SIGHUP: they interrupt the work in progress, but never the cleanup after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OTHERS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def end_as_ctrl_c_does() -> None:
-    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, unless the caller has them ignored."""
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, unless the caller ignores them."""
     for number in OTHERS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -20,12 +20,12 @@ def end_as_ctrl_c_does() -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Puts interrupts off until the block has ended."""
+    """Defers interrupts until the end of the block."""
     came: List[int] = []
 
     def note(number: int, _frame: Optional[FrameType]) -> None:
         if not came:
-            print("stopping what was started; please wait ...", file=sys.stderr, flush=True)
+            print("cleaning up; please wait ...", file=sys.stderr, flush=True)
         came.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, *OTHERS)}

@@ -1,4 +1,4 @@
-"""Reading the claims of a token for people. Nothing is verified here; those whom a token is for do that."""
+"""Decodes the claims of a token for display. Nothing is verified here; that is up to the token's audience."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .failure import Failure
 
 
 def claims(token: str) -> Dict[str, Any]:
-    """The claims of a JWT; the error never repeats the token."""
+    """Returns the claims of a JWT; error messages never contain the token."""
     parts = token.strip().split(".")
     try:
         if len(parts) != 3:
             raise ValueError("not three parts")
         decoded = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (ValueError, binascii.Error):
-        raise Failure("a token could not be read: it is not a JWT") from None
+        raise Failure("can't decode a token: it is not a JWT") from None
     if not isinstance(decoded, dict):
-        raise Failure("a token could not be read: its claims are not an object")
+        raise Failure("can't decode a token: its claims are not an object")
     return decoded

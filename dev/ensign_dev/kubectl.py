@@ -1,4 +1,4 @@
-"""kubectl against one cluster, named by its kubeconfig; never the caller's own."""
+"""kubectl with an explicit kubeconfig, never the caller's."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .failure import Failure
 TIMEOUT_SECONDS = 60.0
 
 
-class Answer(NamedTuple):
-    """What a command said."""
+class Result(NamedTuple):
+    """The result of a command."""
 
     status: int
     out: str
@@ -22,16 +22,16 @@ class Answer(NamedTuple):
 
 
 class Kubectl:
-    """kubectl, bound to a kubeconfig."""
+    """kubectl with a kubeconfig."""
 
     def __init__(self, program: Path, kubeconfig: Path, cache: Path) -> None:
         self.program = program
         self.kubeconfig = kubeconfig
         self._cache = cache
 
-    def try_(self, *arguments: str, stdin: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> Answer:
+    def try_(self, *arguments: str, stdin: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> Result:
         """Runs a command that may fail."""
-        # The discovery cache goes with the environment: ports, and thus cluster names in a shared cache, are reused.
+        # Each environment has its own discovery cache: ports are reused, and the cache is keyed by host and port.
         command: "List[children.Argument]" = [
             self.program, "--kubeconfig", self.kubeconfig, "--cache-dir", self._cache,
             f"--request-timeout={timeout:.0f}s", *arguments,
@@ -44,17 +44,17 @@ class Kubectl:
             )
         except subprocess.TimeoutExpired:
             raise Failure(f"`kubectl {_shown(arguments)}` took longer than {timeout + 10:.0f} seconds") from None
-        return Answer(result.returncode, result.stdout, result.stderr)
+        return Result(result.returncode, result.stdout, result.stderr)
 
     def __call__(self, *arguments: str, stdin: Optional[str] = None, timeout: float = TIMEOUT_SECONDS) -> str:
-        """What a command prints; its failure is an exception with its words."""
-        answer = self.try_(*arguments, stdin=stdin, timeout=timeout)
-        if answer.status != 0:
-            raise Failure(f"`kubectl {_shown(arguments)}` failed: {(answer.error or answer.out).strip()}")
-        return answer.out
+        """Returns the output of a command; raises `Failure` with its error message if it fails."""
+        result = self.try_(*arguments, stdin=stdin, timeout=timeout)
+        if result.status != 0:
+            raise Failure(f"`kubectl {_shown(arguments)}` failed: {(result.error or result.out).strip()}")
+        return result.out
 
     def json(self, *arguments: str) -> Dict[str, Any]:
-        """An object or a list, decoded."""
+        """Returns the decoded object or list that a command prints."""
         return dict(json.loads(self(*arguments, "-o", "json")))
 
     def token(
@@ -65,7 +65,7 @@ class Kubectl:
         audience: Optional[str] = None,
         pod: Optional["PodReference"] = None,
     ) -> str:
-        """A service account token through TokenRequest, bound to a pod if one is given."""
+        """Requests a service account token (TokenRequest), bound to a pod if one is given."""
         arguments = ["create", "token", service_account, "-n", namespace, f"--duration={expiration_seconds}s"]
         if audience is not None:
             arguments += ["--audience", audience]

@@ -1,4 +1,4 @@
-"""How the scripts behind the make targets begin and end."""
+"""Entry point of the scripts behind the make targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERRUPTED_STATUS = 130
 
 
 def run(script: Callable[[], int]) -> NoReturn:
-    """Runs a script: SIGTERM and SIGHUP end it as Ctrl-C does, and a failure is told without a traceback."""
+    """Runs a script and exits. SIGTERM and SIGHUP act like Ctrl-C, and failures are printed without a traceback."""
     end_as_ctrl_c_does()
     try:
         status = script()

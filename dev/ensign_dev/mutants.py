@@ -1,11 +1,11 @@
-"""A copy of the workspace with seeded mistakes, for the fault tests.
+"""Creates a copy of the workspace that contains all mutants, for the fault tests.
 
-Each file of `tests/faults/mutants/changes` is one mistake: a sentence that describes it, then for each file that it changes
-`--- PATH`, the lines that it replaces (`-`) and what they become (`+`). White space does not count, and the lines have to
-occur exactly once, so that a change of the source that a mistake no longer fits is noticed. `mutant(NAME)` in a new line
-asks whether the mistake is on in this thread, so that one build has them all.
+Each file in `tests/faults/mutants/changes` is one mutant: a sentence that describes it, then for each file that it changes
+`--- PATH`, the lines to replace (`-`) and the new lines (`+`). White space is ignored. The lines must occur exactly once in
+the file, so that a mutant that no longer matches the source is detected. `mutant(NAME)` in a new line evaluates to whether
+the mutant is active in the current thread, so one build contains all mutants.
 
-The released source has none of this: the copy is in `target/mutants`.
+The released source is not affected: the copy is in `target/mutants`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ WORKSPACE = paths.ROOT / "target" / "mutants"
 # What cargo needs to read the workspace.
 COPIED = ("Cargo.toml", "Cargo.lock", "clippy.toml", "crates", "src", "tests", "benches", "examples")
 SKIPPED = {"__pycache__", "node_modules", ".venv"}
-QUESTION = re.compile(r"\bmutant\((\w+)\)")
-ANSWER = r"ensign_mutants::is_active(ensign_mutants::Mutant::\1)"
+MUTANT_CALL = re.compile(r"\bmutant\((\w+)\)")
+REPLACEMENT = r"ensign_mutants::is_active(ensign_mutants::Mutant::\1)"
 CALL = "mutant("
 
 
 class Edit(NamedTuple):
-    """Lines of one file, and what they become."""
+    """A replacement of lines in one file."""
 
     path: str
     before: str
@@ -37,7 +37,7 @@ class Edit(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One seeded mistake."""
+    """One mutant."""
 
     name: str
     about: str
@@ -45,12 +45,12 @@ class Change(NamedTuple):
 
 
 def changes(folder: Path = CHANGES) -> List[Change]:
-    """All of them, by name."""
+    """Returns all mutants, sorted by name."""
     return [parse(file.stem, file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.diff"))]
 
 
 def parse(name: str, text: str) -> Change:
-    """Reads one; raises `Failure` with the line that can't be understood."""
+    """Parses one file; raises `Failure` with the invalid line."""
     about, _, rest = text.partition("\n\n")
     edits: List[Edit] = []
     path, before, after = "", [], []  # type: Tuple[str, List[str], List[str]]
@@ -59,7 +59,7 @@ def parse(name: str, text: str) -> Change:
         if not path:
             return
         if not before or CALL not in "".join(after):
-            raise Failure(f"{name}.diff: {path} needs lines to replace, and new ones that ask mutant({identifier(name)})")
+            raise Failure(f"{name}.diff: {path} needs lines to replace, and new lines that call mutant({identifier(name)})")
         edits.append(Edit(path, "\n".join(before), "\n".join(after)))
 
     for line in rest.splitlines():
@@ -71,36 +71,36 @@ def parse(name: str, text: str) -> Change:
         elif line.startswith("+"):
             after.append(line[1:])
         elif line.strip():
-            raise Failure(f"{name}.diff: neither ---, - nor + at the start of {line!r}")
+            raise Failure(f"{name}.diff: line does not start with ---, - or +: {line!r}")
     end()
     if not edits or not about.strip():
         raise Failure(f"{name}.diff: expected a sentence, an empty line and at least one change")
-    for asked in QUESTION.findall(" ".join(edit.after for edit in edits)):
-        if asked != identifier(name):
-            raise Failure(f"{name}.diff asks for {asked} instead of {identifier(name)}")
+    for called in MUTANT_CALL.findall(" ".join(edit.after for edit in edits)):
+        if called != identifier(name):
+            raise Failure(f"{name}.diff calls mutant({called}) instead of mutant({identifier(name)})")
     return Change(name, about.strip(), edits)
 
 
 def identifier(name: str) -> str:
-    """`finalizer-after-put` as the variant `FinalizerAfterPut`."""
+    """Returns the enum variant of a name: `finalizer-after-put` is `FinalizerAfterPut`."""
     return "".join(word.capitalize() for word in name.split("-"))
 
 
 def apply(text: str, edit: Edit, name: str) -> str:
-    """The file with the change in it."""
+    """Returns the text with the edit applied."""
     words = edit.before.split()
     found = list(re.finditer(r"\s+".join(map(re.escape, words)), text))
     if len(found) != 1:
         raise Failure(
-            f"tests/faults/mutants/changes/{name}.diff fits {len(found)} places of {edit.path} instead of one: the code has "
-            f"changed, so change the mutant too. Its lines are:\n{edit.before}"
+            f"tests/faults/mutants/changes/{name}.diff matches {len(found)} places in {edit.path} instead of one. If the code "
+            f"has changed, update the mutant. Its lines are:\n{edit.before}"
         )
     match = found[0]
-    return text[: match.start()] + QUESTION.sub(ANSWER, edit.after) + text[match.end() :]
+    return text[: match.start()] + MUTANT_CALL.sub(REPLACEMENT, edit.after) + text[match.end() :]
 
 
 def changed_files(root: Path = paths.ROOT, folder: Path = CHANGES) -> Dict[str, str]:
-    """The files that differ from the source, with every mistake in them, by their path."""
+    """Returns the files that differ from the source, with all mutants applied, by path."""
     texts: Dict[str, str] = {}
     manifests: Dict[str, str] = {}
     for change in changes(folder):
@@ -117,32 +117,32 @@ def changed_files(root: Path = paths.ROOT, folder: Path = CHANGES) -> Dict[str, 
 
 
 def manifest_of(root: Path, path: str) -> str:
-    """The Cargo.toml of the package that a source file belongs to."""
+    """Returns the Cargo.toml of the package that contains a source file."""
     for folder in Path(path).parents:
         if (root / folder / "Cargo.toml").is_file():
             return str(folder / "Cargo.toml")
-    raise Failure(f"{path} belongs to no package")
+    raise Failure(f"{path} does not belong to any package")
 
 
 def with_switch(manifest: str) -> str:
-    """The manifest with a dependency on the switch."""
+    """Returns the manifest with a dependency on ensign-mutants."""
     return manifest.replace("[dependencies]\n", "[dependencies]\nensign-mutants.workspace = true\n", 1)
 
 
 def compile_faults(errors: Optional[TextIO] = None) -> rust_tests.TestProgram:
-    """The fault tests, compiled from the copy. Dependencies are those of the source, as cargo has them already."""
+    """Compiles the fault tests from the copy. It shares the build folder, so dependencies are not compiled again."""
     manifest = prepare() / "Cargo.toml"
     command = ["test", "--offline", "--manifest-path", str(manifest), "--workspace", "--test", "faults"]
     env = children.environment({"CARGO_TARGET_DIR": paths.target_dir()})
     messages = build.cargo([*command, "--features", "ensign-faults/mutants", "--no-run"], errors, env)
     found = rust_tests.programs(messages)
     if len(found) != 1:
-        raise Failure(f"expected one program of fault tests in {manifest.parent}, found {len(found)}")
+        raise Failure(f"expected one fault test binary in {manifest.parent}, found {len(found)}")
     return found[0]
 
 
 def prepare(workspace: Path = WORKSPACE) -> Path:
-    """Brings the copy up to date and returns it. Files that did not change keep their times, so that cargo builds little."""
+    """Updates the copy and returns its folder. Unchanged files keep their modification times, so cargo rebuilds little."""
     changed = changed_files()
     kept = set()
     for relative, source in copied():
@@ -163,7 +163,7 @@ def prepare(workspace: Path = WORKSPACE) -> Path:
 
 
 def copied() -> Iterator[Tuple[str, Path]]:
-    """The files of the workspace, with their paths."""
+    """Yields the files of the workspace, with their relative paths."""
     for name in COPIED:
         top = paths.ROOT / name
         files = [top] if top.is_file() else sorted(file for file in top.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""What the demo says: plain text that reads the same on a terminal and in a log."""
+"""Prints the demo's narration: plain text, the same on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INDENT = "  "
 
 
 class Narrator:
-    """Tells a run, step by step."""
+    """Narrates a run step by step."""
 
     def __init__(self, steps: int, stream: Optional[TextIO] = None) -> None:
         self._steps = steps
@@ -22,48 +22,48 @@ class Narrator:
         self._after_blank = False
 
     def title(self, text: str, *paragraphs: str) -> None:
-        """The beginning."""
+        """Prints the title and an introduction."""
         self._print("", text, "=" * len(text))
         for paragraph in paragraphs:
             self._print(*_wrapped(paragraph, ""), "")
 
     def step(self, text: str) -> None:
-        """The heading of the next step."""
+        """Prints the heading of the next step."""
         self._step += 1
         heading = f"[{self._step}/{self._steps}] {text}"
         self._print("", heading, "-" * len(heading))
 
     def say(self, text: str) -> None:
-        """A paragraph."""
+        """Prints a paragraph."""
         self._print(*_wrapped(text, INDENT))
 
     def command(self, text: str) -> None:
-        """A command that is run."""
+        """Prints a command before it is run."""
         self._print("", f"{INDENT}$ {text}")
 
     def output(self, text: str) -> None:
-        """What a command said."""
+        """Prints the output of a command."""
         self._print(*(f"{INDENT}  {line}".rstrip() for line in text.strip("\n").splitlines()), "")
 
     def facts(self, facts: Dict[str, Any]) -> None:
-        """Names and values, aligned."""
+        """Prints names and values, aligned."""
         width = max(len(name) for name in facts)
         self._print("", *(f"{INDENT}  {name:<{width}}  {_plain(value)}" for name, value in facts.items()), "")
 
-    def held(self, seconds: float) -> None:
-        """The step held."""
+    def passed(self, seconds: float) -> None:
+        """Prints that the step passed."""
         self._print(f"{INDENT}OK ({duration(seconds)})")
 
     def failed(self, why: str) -> None:
-        """The step did not hold."""
+        """Prints that the step failed."""
         self._print(*(f"{INDENT}{line}".rstrip() for line in f"FAILED: {why}".splitlines()))
 
     def closing(self, *lines: str) -> None:
-        """The end."""
+        """Prints the last lines."""
         self._print("", *lines)
 
     def _print(self, *lines: str) -> None:
-        """Prints lines, never two blank ones in a row."""
+        """Prints lines, but never two consecutive blank lines."""
         for line in lines:
             if line or not self._after_blank:
                 print(line, file=self._stream)

@@ -1,4 +1,4 @@
-"""Where a step and the programs that it starts write: the caller's terminal, or a file of its own."""
+"""The output of a step and of the programs that it starts: the caller's terminal, or a log file."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from .progress import Progress
 
 
 class Output:
-    """The terminal, unless there is a file. A file has to be open for appending, because programs write into it too."""
+    """The terminal, unless there is a file. The file must be open for appending, because child processes write to it too."""
 
     def __init__(self, file: Optional[TextIO] = None) -> None:
         self._file = file
         self.progress = Progress(file)
 
     def say(self, text: str) -> None:
-        """Write a line, before whatever a program that is started next writes."""
+        """Writes a line and flushes it, so that it precedes the output of programs started later."""
         print(text, file=self._file or sys.stdout, flush=True)
 
     def options(self) -> Dict[str, Any]:
-        """How a program is started so that it writes here."""
+        """Returns Popen options for a program that writes here."""
         return self.progress.options()
 
     @property
     def errors(self) -> Optional[TextIO]:
-        """Where the standard error of a program goes whose standard output is read; None is the caller's own."""
+        """Where standard error goes for a program whose standard output is captured; None is the caller's."""
         return self._file

@@ -1,4 +1,4 @@
-"""Where things are."""
+"""Paths of the checkout, the build folder and the cache."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ JAVASCRIPT_CLIENTS = ROOT / "tests" / "azure-clients" / "javascript"
 
 
 def target_dir(environment: Mapping[str, str] = os.environ) -> Path:
-    """The build folder of this checkout, as cargo sees it."""
+    """Returns cargo's target folder for this checkout."""
     return (ROOT / environment.get("CARGO_TARGET_DIR", "target")).resolve()
 
 
 def cache_dir() -> Path:
-    """The folder outside the checkout that keeps what is slow to build.
-
-    Fresh clones find it, and `make clean` leaves it alone.
-    """
+    """Returns the cache for slow builds, outside the checkout: all clones share it, and `make clean` keeps it."""
     chosen = os.environ.get("ENSIGN_CACHE_DIR")
     if chosen:
         return Path(chosen).expanduser().resolve()

@@ -1,9 +1,9 @@
-"""Runs a program as a pod would: there is no kubelet here, so this does the part of it that matters.
+"""Runs a program as a kubelet would run it in a container of an admitted pod, because there is no kubelet here.
 
-It reads the pod that the API server admitted, asks TokenRequest for the tokens that the pod's projected volumes
-describe, and starts the program with the container's environment and the tokens at the very paths, in a mount
-namespace of its own. Where the machine refuses mount namespaces, the tokens go to a temporary folder and the paths in
-the environment are rewritten; `Run.rewritten` says so.
+It requests the tokens of the pod's projected volumes (TokenRequest), and starts the program with the container's environment
+and with the tokens at their exact paths, in a separate mount namespace. If mount namespaces are not permitted on this
+machine, the tokens are written to a temporary folder, the paths in the environment are rewritten, and `Run.rewritten` is
+True.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .kubectl import Kubectl, PodReference
 
 TIMEOUT_SECONDS = 90.0
 SANDBOX = Path(__file__).with_name("pod_sandbox.py")
-# Kubernetes' own default for a projected token.
+# Kubernetes' default for projected tokens.
 DEFAULT_EXPIRATION_SECONDS = 3600
 
 UNSHARE_AS_ROOT = ["unshare", "--mount", "--propagation", "private", "--"]
@@ -31,7 +31,7 @@ UNSHARE_AS_USER = ["unshare", "--user", "--map-root-user", "--mount", "--propaga
 
 
 class ProjectedToken(NamedTuple):
-    """A service account token that a container finds as a file."""
+    """A service account token that is mounted into a container."""
 
     volume: str
     mount_path: str
@@ -47,7 +47,7 @@ class ProjectedToken(NamedTuple):
 
 
 class PodProcess(NamedTuple):
-    """What the kubelet would give to one container of a pod."""
+    """What a kubelet would provide to one container of a pod."""
 
     pod: str
     uid: str
@@ -59,25 +59,25 @@ class PodProcess(NamedTuple):
 
 
 class Run(NamedTuple):
-    """How a program ended, and what it said."""
+    """The exit status and output of a program."""
 
     status: int
     out: str
     error: str
     rewritten: bool
     given: Dict[str, Dict[str, Any]]
-    """The claims of the tokens that it was given, by path. The tokens themselves are gone with it."""
+    """The claims of its tokens, by path. The tokens themselves are not kept."""
 
 
 def read(pod: Dict[str, Any], container: str) -> PodProcess:
-    """What one container of an admitted pod is to be given. What can't be given faithfully is refused."""
+    """Returns what one container of an admitted pod needs. Raises `Failure` if the pod uses an unsupported feature."""
     metadata, spec = pod["metadata"], pod["spec"]
     name = metadata["name"]
     found = next((one for one in spec["containers"] if one["name"] == container), None)
     if found is None:
         raise Failure(f"pod {name} has no container {container}")
     if found.get("envFrom"):
-        raise Failure(f"pod {name}, container {container}: envFrom can't be followed here")
+        raise Failure(f"pod {name}, container {container}: envFrom is not supported here")
     fields = {
         "metadata.name": name,
         "metadata.namespace": metadata["namespace"],
@@ -108,13 +108,13 @@ def _env(where: str, listed: List[Dict[str, Any]], fields: Dict[str, str]) -> Di
             continue
         path = source.get("fieldRef", {}).get("fieldPath")
         if path not in fields:
-            raise Failure(f"{where}: the source of {entry['name']} can't be followed here")
+            raise Failure(f"{where}: the valueFrom of {entry['name']} is not supported here")
         env[entry["name"]] = fields[path]
     return env
 
 
 def _expand(value: str, known: Dict[str, str]) -> str:
-    """Kubernetes' `$(NAME)`: variables defined before; `$$` is a dollar sign; anything else stays."""
+    """Expands `$(NAME)` as Kubernetes does: earlier variables only; `$$` is a dollar sign; anything else is kept."""
     return re.sub(
         r"\$(?:(\$)|\(([A-Za-z_][A-Za-z0-9_.-]*)\))",
         lambda match: "$" if match.group(1) else known.get(match.group(2), match.group(0)),
@@ -124,12 +124,12 @@ def _expand(value: str, known: Dict[str, str]) -> str:
 
 def _tokens(pod: str, volume: Optional[Dict[str, Any]], mount: Dict[str, Any]) -> List[ProjectedToken]:
     if volume is None:
-        raise Failure(f"pod {pod} mounts the volume {mount['name']}, which it does not have")
+        raise Failure(f"pod {pod} mounts the volume {mount['name']}, which does not exist")
     sources = volume.get("projected", {}).get("sources")
     if not sources or any(set(source) != {"serviceAccountToken"} for source in sources):
-        raise Failure(f"pod {pod}: the volume {volume['name']} holds more than service account tokens")
+        raise Failure(f"pod {pod}: the volume {volume['name']} contains something other than service account tokens")
     if mount.get("subPath") or mount.get("subPathExpr"):
-        raise Failure(f"pod {pod} mounts a part of the volume {volume['name']}, which can't be followed here")
+        raise Failure(f"pod {pod} mounts the volume {volume['name']} with a subPath, which is not supported here")
     return [
         ProjectedToken(
             volume=volume["name"],
@@ -144,10 +144,10 @@ def _tokens(pod: str, volume: Optional[Dict[str, Any]], mount: Dict[str, Any]) -
 
 
 def rewrite(env: Dict[str, str], moved: Dict[str, str]) -> Dict[str, str]:
-    """The environment with mount paths replaced by the folders that stand in for them."""
+    """Returns the environment with mount paths replaced by the corresponding temporary folders."""
 
     def value(text: str) -> str:
-        # The longest path first: one mount may lie below another.
+        # Longest path first, because mounts can be nested.
         for mount_path in sorted(moved, key=len, reverse=True):
             if text == mount_path or text.startswith(mount_path.rstrip("/") + "/"):
                 return moved[mount_path] + text[len(mount_path.rstrip("/")) :]
@@ -157,7 +157,7 @@ def rewrite(env: Dict[str, str], moved: Dict[str, str]) -> Dict[str, str]:
 
 
 class PodRunner:
-    """Runs programs as containers of pods."""
+    """Runs programs like containers of pods."""
 
     def __init__(self, kubectl: Kubectl) -> None:
         self._kubectl = kubectl
@@ -165,7 +165,7 @@ class PodRunner:
         self._probed = False
 
     def run(self, process: PodProcess, program: List[str], extra_env: Dict[str, str]) -> Run:
-        """Runs a program with what `process` has, and `extra_env`, and nothing else of this machine's environment."""
+        """Runs a program with the environment and tokens of `process` plus `extra_env`, and no other variables."""
         minted = {token: self._mint(process, token) for token in process.tokens}
         mounts = _mounts(minted)
         env = {"PATH": os.defpath, **process.env, **extra_env}
@@ -187,11 +187,11 @@ class PodRunner:
         )
 
     def _probe(self, mounts: List[Dict[str, Any]], program: List[str]) -> Optional[List[str]]:
-        """The `unshare` command that works on this machine, if one does; found out once, without any token."""
+        """Returns the `unshare` command that works on this machine, if any; determined once, without any token."""
         if not self._probed:
             self._probed = True
             empty = [{**mount, "files": dict.fromkeys(mount["files"], "")} for mount in mounts]
-            # The program's own file must still be there once the mounts are.
+            # The mounts must not hide the program itself.
             wanted = {"mounts": empty, "argv": ["/bin/sh", "-c", 'test -x "$0"', program[0]], "env": {}}
             for unshare in (UNSHARE_AS_ROOT, UNSHARE_AS_USER) if os.geteuid() == 0 else (UNSHARE_AS_USER,):
                 command = [*unshare, sys.executable, "-I", str(SANDBOX)]
@@ -216,7 +216,7 @@ def _mounts(minted: Dict[ProjectedToken, str]) -> List[Dict[str, Any]]:
 
 
 def _write(folder: Path, mounts: List[Dict[str, Any]]) -> Dict[str, str]:
-    """Writes the files of each mount into a folder of its own; which mount path moved where."""
+    """Writes the files of each mount to a separate folder; returns the folders by mount path."""
     moved: Dict[str, str] = {}
     for number, mount in enumerate(mounts):
         moved[mount["path"]] = str(folder / str(number))

@@ -1,7 +1,7 @@
-"""Runs inside a fresh mount namespace: makes a pod's mounts, then becomes its program.
+"""Runs inside a new mount namespace: creates a pod's mounts, then executes its program.
 
 Reads {"mounts": [{"path", "read_only", "files": {path: text}}], "argv", "env"} from standard input, so that no token
-is on a command line or on a disk: the mounts are in memory and go with the program.
+appears on a command line or on disk: the mounts are in memory and disappear with the program.
 """
 
 import json
@@ -16,12 +16,12 @@ def tmpfs(folder, mode):
 
 
 def prepare(path):
-    """Makes a mount point. Nothing is made on the machine's own file systems: what is missing goes into memory."""
+    """Creates a mount point. Missing folders are created in memory, never on the machine's own file systems."""
     if path.is_dir():
         return
     existing = next(parent for parent in path.parents if parent.is_dir())
     if existing == Path(existing.anchor):
-        sys.exit(f"{path} can't be made without hiding the whole file system")
+        sys.exit(f"can't create {path} without hiding the whole root file system")
     tmpfs(existing, "0755")
     path.mkdir(parents=True)
 
@@ -39,7 +39,7 @@ def main():
             file.chmod(0o644)
         if mount["read_only"]:
             subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
-    # The program reads nothing from standard input, least of all what was in it.
+    # The program must not be able to read this script's standard input.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.execve(wanted["argv"][0], wanted["argv"], wanted["env"])
 

@@ -1,7 +1,6 @@
-"""What has to be on the machine, checked in one go before anything is compiled.
+"""Checks that the machine has everything that is needed, before anything is compiled.
 
-Every check is independent and they run at the same time, so that all that is
-missing is listed at once, within two seconds.
+The checks are independent and run concurrently, so everything that is missing is listed at once, within two seconds.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ RUST = (1, 89)
 GO = (1, 26)
 PYTHON = (3, 9)
 NODE = (20,)
-# The first whose static library resolves names without a shared one beside the program.
+# The first version whose static library resolves host names without shared libraries.
 GLIBC = (2, 34)
 
 GIB = 1024**3
-# The Go build of the control plane holds the most; a test run the rest.
+# The Go build of the control plane needs the most memory.
 MEMORY_TO_BUILD_BYTES = 4 * GIB
 MEMORY_TO_RUN_BYTES = 2 * GIB
-# Module and build caches, the binaries, and Rust's target folder.
+# For Go's module and build caches, the binaries, and cargo's target folder.
 DISK_TO_BUILD_BYTES = 12 * GIB
 DISK_TO_RUN_BYTES = 3 * GIB
 
@@ -38,7 +37,7 @@ COMMAND_TIMEOUT_SECONDS = 10
 
 
 class Problem(NamedTuple):
-    """Something that is missing, and how to get it."""
+    """Something that is missing, and how to install it."""
 
     what: str
     how: str
@@ -48,7 +47,7 @@ Check = Callable[[], List[Problem]]
 
 
 def check(purpose: str, control_plane_built: bool = False) -> List[Problem]:
-    """All that is missing for a purpose: `test`, `demo` (and `up`), `fuzz`, `image` or `control-plane`."""
+    """Returns everything that is missing for `test`, `demo` (and `up`), `fuzz`, `image` or `control-plane`."""
     checks: List[Check] = [check_system, check_python]
     if purpose not in ("fuzz", "image"):
         checks.append(check_go)
@@ -68,7 +67,7 @@ def check(purpose: str, control_plane_built: bool = False) -> List[Problem]:
 
 
 def require(purpose: str, control_plane_built: bool = False) -> None:
-    """End the program with a list of what is missing, if anything is."""
+    """Exits with a list of what is missing, if anything is."""
     problems = check(purpose, control_plane_built)
     if problems:
         print(report(problems), file=sys.stderr)
@@ -76,8 +75,8 @@ def require(purpose: str, control_plane_built: bool = False) -> None:
 
 
 def report(problems: List[Problem]) -> str:
-    """The list as a person reads it."""
-    lines = [f"{len(problems)} thing(s) missing on this machine:"]
+    """Formats the list for people."""
+    lines = [f"{len(problems)} missing {'prerequisite' if len(problems) == 1 else 'prerequisites'} on this machine:"]
     for problem in problems:
         lines += [f"  - {problem.what}", f"      {problem.how}"]
     return "\n".join(lines)
@@ -86,7 +85,7 @@ def report(problems: List[Problem]) -> str:
 def check_system() -> List[Problem]:
     if platform.system() == "Linux":
         return []
-    return [Problem(f"Linux (this is {platform.system()})", "run it in a Linux machine, virtual machine or container")]
+    return [Problem(f"Linux (this is {platform.system()})", "use a Linux machine, virtual machine or container")]
 
 
 def check_python() -> List[Problem]:
@@ -119,7 +118,7 @@ def check_go() -> List[Problem]:
 
 
 def check_node() -> List[Problem]:
-    how = "install Node.js 20 or newer from https://nodejs.org (it brings npm); only the tests need it"
+    how = "install Node.js 20 or newer, with npm, from https://nodejs.org; only the tests need it"
     return _tool("Node.js", ["node", "--version"], NODE, how) + _tool("npm", ["npm", "--version"], None, how)
 
 
@@ -134,7 +133,7 @@ def check_static_libc() -> List[Problem]:
     compiler = os.environ.get("CC", "cc").split()
     how = "on Debian and Ubuntu: apt install libc6-dev"
     try:
-        # A compiler that has no such file answers with its bare name.
+        # If the file does not exist, the compiler prints its bare name.
         found = subprocess.run(
             [*compiler, "-print-file-name=libc.a"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
             check=False, timeout=COMMAND_TIMEOUT_SECONDS, env=children.environment(),
@@ -146,7 +145,7 @@ def check_static_libc() -> List[Problem]:
     if name != "glibc" or (version(release) or ()) < GLIBC:
         wanted = ".".join(map(str, GLIBC))
         what = f"glibc {wanted} or newer (found: {name or 'another C library'} {release})"
-        problems.append(Problem(what, "use a newer system, or build the image in a container: the Dockerfile does"))
+        problems.append(Problem(what, "use a newer system, or build the image in a container with the Dockerfile"))
     return problems
 
 
@@ -162,8 +161,8 @@ def check_memory(control_plane_built: bool) -> List[Problem]:
     available = available_memory()
     if available is None or available >= wanted:
         return []
-    what = f"{_gib(wanted)} of free memory (there is {_gib(available)})"
-    return [Problem(what, "end other programs, or use a larger machine")]
+    what = f"{_gib(wanted)} of free memory (available: {_gib(available)})"
+    return [Problem(what, "close other programs, or use a machine with more memory")]
 
 
 def check_disk(control_plane_built: bool) -> List[Problem]:
@@ -175,14 +174,15 @@ def check_disk(control_plane_built: bool) -> List[Problem]:
         device = existing.stat().st_dev
         free = shutil.disk_usage(existing).free
         if device not in seen and free < wanted:
-            what = f"{_gib(wanted)} of free disk at {existing} (there is {_gib(free)})"
-            problems.append(Problem(what, "free some, or set CARGO_TARGET_DIR and ENSIGN_CACHE_DIR to a larger disk"))
+            what = f"{_gib(wanted)} of free disk space in {existing} (available: {_gib(free)})"
+            how = "free disk space, or point CARGO_TARGET_DIR and ENSIGN_CACHE_DIR to a larger disk"
+            problems.append(Problem(what, how))
         seen.add(device)
     return problems
 
 
 def available_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> Optional[int]:
-    """Bytes that can still be used: the machine's, or the container's if that is less."""
+    """Returns the available memory in bytes: the machine's, or the container's if that is less."""
     amounts = []
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", proc.read_text(), re.MULTILINE)
@@ -213,8 +213,8 @@ def _tool(name: str, command: List[str], least: Optional[Tuple[int, ...]], how: 
     except (OSError, subprocess.TimeoutExpired) as error:
         return [Problem(f"{name} (`{' '.join(command)}`: {error})", how)]
     if result.returncode != 0:
-        said = (result.stderr or result.stdout).strip().splitlines()
-        return [Problem(f"{name} (`{' '.join(command)}`: {said[0] if said else 'failed'})", how)]
+        output = (result.stderr or result.stdout).strip().splitlines()
+        return [Problem(f"{name} (`{' '.join(command)}`: {output[0] if output else 'failed'})", how)]
     if least is None:
         return []
     found = version(result.stdout)
@@ -224,7 +224,7 @@ def _tool(name: str, command: List[str], least: Optional[Tuple[int, ...]], how: 
 
 
 def version(text: str) -> Optional[Tuple[int, ...]]:
-    """The first version number in a tool's answer."""
+    """Returns the first version number in a tool's output."""
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part) for part in found.groups() if part is not None) if found else None
 

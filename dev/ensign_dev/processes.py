@@ -1,7 +1,7 @@
-"""Long-running processes: started with a log, recorded in a file, stopped by whoever reads that file.
+"""Long-running processes: they have a log and are recorded in a file, so that any later command can stop them.
 
-A process id alone does not say which process is meant: ids are given again. A record therefore has the time at
-which the process was started too, and nothing is signalled whose start time differs.
+Process IDs are reused, so an ID alone does not identify a process. A record therefore contains the start time too, and a
+process with another start time is never signalled.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Identity(NamedTuple):
-    """Which process: its id, and when it was started (boot id and clock ticks since boot)."""
+    """Identifies a process by its ID and its start time (boot ID and clock ticks since boot)."""
 
     pid: int
     started: str
 
 
 class Record(NamedTuple):
-    """A process that was started, as the file has it."""
+    """A recorded process."""
 
     name: str
     identity: Identity
     program: str
-    """Fingerprint of the program's file, to tell whether it was built anew since."""
+    """Fingerprint of the executable, to detect whether it was rebuilt since."""
 
 
 def identity(pid: int, proc: Path = Path("/proc")) -> Optional[Identity]:
-    """The identity of the process that has this id now; None when there is none, or it has ended."""
+    """Returns the identity of the process that currently has this ID; None if there is none, or if it has exited."""
     try:
         stat = (proc / str(pid) / "stat").read_text()
         boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
-    # The second field is the command in parentheses and may hold anything, so count from its end.
+    # The second field is the command in parentheses and may contain anything, so count from its end.
     fields = stat[stat.rindex(")") + 2 :].split()
     state, start_ticks = fields[0], fields[19]
     if state in ("Z", "X"):
@@ -57,21 +57,21 @@ def identity(pid: int, proc: Path = Path("/proc")) -> Optional[Identity]:
 
 
 def is_alive(wanted: Identity) -> bool:
-    """Whether that very process still runs."""
+    """Whether exactly this process is still running."""
     return identity(wanted.pid) == wanted
 
 
 def stop(wanted: Identity, grace_seconds: float = STOP_SECONDS) -> bool:
-    """Ends that very process, by SIGTERM and then SIGKILL; True when it is gone."""
+    """Terminates exactly this process, with SIGTERM and then SIGKILL; returns whether it has exited."""
     try:
         handle: Optional[int] = os.pidfd_open(wanted.pid)
     except ProcessLookupError:
         return True
-    except OSError:  # a kernel without process handles
+    except OSError:  # the kernel has no pidfds
         handle = None
     try:
         for how, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILL_SECONDS)):
-            # A handle means one process for good, so this comparison can't go stale before the signal.
+            # A pidfd always refers to the same process, so the result can't change before the signal is sent.
             if not is_alive(wanted):
                 return True
             try:
@@ -101,7 +101,7 @@ def _ended(wanted: Identity, handle: Optional[int], seconds: float) -> bool:
 
 
 def fingerprint(program: Path) -> str:
-    """Changes when the program's file is written anew."""
+    """Returns a value that changes when the executable is rewritten."""
     try:
         stat = program.stat()
     except OSError:
@@ -119,7 +119,7 @@ class Registry:
         self._children: "Dict[str, subprocess.Popen[bytes]]" = {}
 
     def records(self) -> List[Record]:
-        """What was started and not stopped since; none when the file is missing or damaged."""
+        """Returns the processes that were started and not stopped since; none if the file is missing or corrupt."""
         try:
             listed = json.loads(self._file.read_text())
             return [
@@ -130,19 +130,19 @@ class Registry:
             return []
 
     def find(self, name: str) -> Optional[Record]:
-        """The record of a process, if it is recorded and alive."""
+        """Returns the record of a process if it is running."""
         return next((one for one in self.records() if one.name == name and is_alive(one.identity)), None)
 
-    def start(self, name: str, command: "List[children.Argument]", env: Dict[str, str], leashed: bool) -> None:
-        """Starts a process in a session of its own, with its output in `<root>/logs`.
+    def start(self, name: str, command: "List[children.Argument]", env: Dict[str, str], die_with_parent: bool) -> None:
+        """Starts a process in a new session, with its output in `<root>/logs`.
 
-        A leashed process is told to stop when this process dies, however it dies.
+        With `die_with_parent`, it receives SIGTERM when this process exits, for whatever reason.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         with open(self.out(name), "wb") as out, open(self.log(name), "wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=env, cwd=self.root,
-                start_new_session=True, preexec_fn=leash() if leashed else None,
+                start_new_session=True, preexec_fn=parent_death_signal() if die_with_parent else None,
             )
         self._children[name] = process
         found = identity(process.pid) or Identity(process.pid, "")
@@ -150,7 +150,7 @@ class Registry:
         self._write([*kept, Record(name, found, fingerprint(Path(os.fspath(command[0]))))])
 
     def stop(self, name: str) -> bool:
-        """Stops one process, if it runs."""
+        """Stops one process if it is running; returns whether it has exited."""
         record = next((one for one in self.records() if one.name == name), None)
         if record is not None and not stop(record.identity):
             return False
@@ -159,42 +159,42 @@ class Registry:
         return True
 
     def stop_all(self) -> List[str]:
-        """Stops every process, the last one started first; the names of those that could not be stopped."""
+        """Stops all processes in reverse order of their start; returns the names of those that could not be stopped."""
         stuck = [record.name for record in reversed(self.records()) if not self.stop(record.name)]
         if not stuck:
-            for name in list(self._children):  # those that another command stopped
+            for name in list(self._children):  # processes that another command stopped
                 self._reap(name)
             self._file.unlink(missing_ok=True)
         return stuck
 
     def ended(self, name: str) -> Optional[str]:
-        """How a process ended, with the end of its log; None while it runs."""
+        """Returns how a process exited, with the end of its log; None while it is running."""
         child = self._children.get(name)
         status = child.poll() if child is not None else None
         if child is not None and status is None:
             return None
         if child is None and self.find(name) is not None:
             return None
-        how = "" if status is None else f" by signal {-status}" if status < 0 else f" with status {status}"
-        return f"{name} ended{how}; {self.tail(name)}"
+        how = "" if status is None else f" on signal {-status}" if status < 0 else f" with status {status}"
+        return f"{name} exited{how}; {self.tail(name)}"
 
     def out(self, name: str) -> Path:
-        """Where a process's standard output goes."""
+        """The file with a process's standard output."""
         return self.logs / f"{name}.out"
 
     def log(self, name: str) -> Path:
-        """Where a process's standard error goes: its log."""
+        """The file with a process's standard error: its log."""
         return self.logs / f"{name}.log"
 
     def tail(self, name: str, lines: int = LOG_TAIL_LINES) -> str:
-        """The end of a log, for an error message."""
+        """Returns the end of a log, for an error message."""
         try:
             last = self.log(name).read_text(errors="replace").splitlines()[-lines:]
         except OSError:
             last = []
         if not last:
             return f"its log {self.log(name)} is empty"
-        return "\n  ".join([f"the end of its log {self.log(name)}:", *last])
+        return "\n  ".join([f"end of its log {self.log(name)}:", *last])
 
     def _reap(self, name: str) -> None:
         child = self._children.pop(name, None)
@@ -211,15 +211,15 @@ class Registry:
         os.replace(fresh, self._file)
 
 
-def leash() -> Callable[[], None]:
-    """Run in a child before its program: it is told to stop when the thread that started it ends, however it ends."""
+def parent_death_signal() -> Callable[[], None]:
+    """Returns a preexec_fn: the child receives SIGTERM when the thread that started it exits, for whatever reason."""
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
-    def tie() -> None:
+    def set_signal() -> None:
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-        if os.getppid() != parent:  # it died before the leash was on
-            raise OSError(errno.ESRCH, "the parent is gone")
+        if os.getppid() != parent:  # it exited before prctl took effect
+            raise OSError(errno.ESRCH, "the parent process has exited")
 
-    return tie
+    return set_signal

@@ -1,4 +1,4 @@
-"""Progress that a person sees at once and that a log file keeps readable."""
+"""Progress output that is immediate on a terminal and readable in a log file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUIET_INTERVAL_SECONDS = 15.0
 
 
 class Progress:
-    """One line that is rewritten on a terminal; elsewhere a line every 15 seconds."""
+    """Rewrites one line on a terminal; otherwise prints at most one line every 15 seconds."""
 
     def __init__(self, stream: Optional[TextIO] = None) -> None:
         self._given = stream
@@ -22,13 +22,13 @@ class Progress:
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Prints a permanent line."""
         self._clear()
         print(text, file=self._stream, flush=True)
         self._last = time.monotonic()
 
     def update(self, text: str) -> None:
-        """Show the present state of what is under way."""
+        """Shows the current state."""
         now = time.monotonic()
         if self._tty:
             width = shutil.get_terminal_size().columns
@@ -40,11 +40,11 @@ class Progress:
             self._last = now
 
     def options(self) -> Dict[str, Any]:
-        """How a program is started so that it writes to the same place, which has to be a file; none is the terminal."""
+        """Returns Popen options for a program that writes to the same stream, which must be a file if one was given."""
         return {} if self._given is None else {"stdout": self._given, "stderr": subprocess.STDOUT}
 
     def done(self) -> None:
-        """Take the updating line away."""
+        """Clears the line that shows the state."""
         self._clear()
 
     def _clear(self) -> None:
@@ -55,7 +55,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A duration as people read it: 4.2 s, 38 s, 7 min 5 s."""
+    """Formats a duration for people: 4.2 s, 38 s, 7 min 5 s."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

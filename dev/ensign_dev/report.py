@@ -1,4 +1,4 @@
-"""The demo's report for machines: `target/demo/report.json`."""
+"""The demo's machine-readable report: `target/demo/report.json`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-# The three parts of a JWT. A report is kept and passed on, so nothing that looks like a token gets into one.
+# The three parts of a JWT. Reports are kept and shared, so anything that looks like a token is removed.
 TOKEN = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
 
 
 class Report:
-    """The steps of a run, in order. It is good when every planned step was taken and held."""
+    """The steps of a run, in order. It is ok if every planned step was run and passed."""
 
     def __init__(self, planned: List[str], mode: str = "webhook") -> None:
         self.planned = planned
@@ -25,7 +25,7 @@ class Report:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Dict[str, Any]]:
-        """Times a step; the block fills its detail. An exception makes the step a failed one, and goes on."""
+        """Times a step; the block fills in its details. An exception marks the step as failed and propagates."""
         if name not in self.planned:
             raise KeyError(name)
         detail: Dict[str, Any] = {}
@@ -43,16 +43,16 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every planned step was taken, in order, and held."""
+        """Whether every planned step was run, in order, and passed."""
         return [step["name"] for step in self.steps if step["ok"]] == self.planned
 
     def as_json(self) -> str:
-        """The report's text."""
+        """Returns the report as JSON."""
         whole = {"ok": self.ok, "mode": self.mode, "build_seconds": round(self.build_seconds, 3), "steps": self.steps}
         return TOKEN.sub("[token removed]", json.dumps(whole, indent=2)) + "\n"
 
     def write(self, file: Path) -> None:
-        """Writes the report, whole or not at all."""
+        """Writes the report atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(".tmp")
         fresh.write_text(self.as_json())

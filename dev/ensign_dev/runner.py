@@ -1,4 +1,4 @@
-"""Runs steps: one by one on the terminal, or side by side, each with its output in a file of its own."""
+"""Runs steps: one at a time on the terminal, or in parallel, each with its own log file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from .schedule import Schedule
 from .steps import Outcome, Step, StepFailed
 
 HEARTBEAT_SECONDS = 30.0
-# Of the output of a step that failed, this much is shown; all of it is in its file.
+# How many lines of a failed step's log are printed.
 SHOWN_LINES = 200
 JOIN_SECONDS = 0.2
 
 
 def run_all(steps: Sequence[Step], jobs: int, logs: Path, stream: Optional[TextIO] = None) -> List[Outcome]:
-    """Runs every step whose needs are met, whatever became of the others; `logs` is a folder."""
+    """Runs every step whose dependencies passed, even after failures of other steps; `logs` is a folder."""
     stream = stream if stream is not None else sys.stdout
     run = OneByOne(steps, 1, stream) if jobs == 1 else SideBySide(steps, jobs, stream, logs)
     return run.all()
 
 
 class OneByOne:
-    """In order, in this thread, with the caller's terminal."""
+    """Runs steps in order, in this thread, with the caller's terminal."""
 
-    # Sets a step apart from the output of the one before it.
+    # Separates a step from the output of the previous one.
     gap = "\n"
 
     def __init__(self, steps: Sequence[Step], jobs: int, stream: TextIO) -> None:
@@ -43,16 +43,16 @@ class OneByOne:
         self._stream = stream
 
     def all(self) -> List[Outcome]:
-        """Runs all; how they ended, in order."""
+        """Runs all steps; returns their outcomes, in order."""
         while not self.schedule.is_done:
             step = self.next()
             if step is None:
-                raise RuntimeError("no step can start, and none runs")
+                raise RuntimeError("no step can start, and none is running")
             self.ended(attempt(step, Output()))
         return self.schedule.outcomes
 
     def next(self) -> Optional[Step]:
-        """The next step that may start, announced."""
+        """Announces and returns the next step that may start."""
         step = self.schedule.start()
         if step is not None:
             self._started += 1
@@ -60,19 +60,19 @@ class OneByOne:
         return step
 
     def ended(self, outcome: Outcome) -> None:
-        """Reports how a step ended, and what can't run any more because of it."""
+        """Prints the outcome of a step, and of the steps that can't run because of it."""
         for one in [outcome, *self.schedule.end(outcome)]:
             self._started += one.began is None
             verdict = "passed" if one.reason is None else f"FAILED: {one.reason}"
             self.print(f"<== {one.step.name} {verdict} ({duration(one.seconds)})")
 
     def print(self, text: str) -> None:
-        """Prints a line at once."""
+        """Prints a line and flushes it."""
         print(text, file=self._stream, flush=True)
 
 
 class SideBySide(OneByOne):
-    """Each step in a thread of its own; this thread alone prints."""
+    """Runs each step in its own thread; only this thread prints."""
 
     gap = ""
 
@@ -104,7 +104,7 @@ class SideBySide(OneByOne):
 
     def ended(self, outcome: Outcome) -> None:
         if outcome.reason is not None:
-            self.print(self._words(outcome.step))
+            self.print(self._excerpt(outcome.step))
         super().ended(outcome)
 
     def _start(self) -> None:
@@ -122,9 +122,9 @@ class SideBySide(OneByOne):
         self._ends.put(outcome)
 
     def _await(self) -> Outcome:
-        """The next end of a step; meanwhile it is said now and then what runs."""
+        """Waits for the next step to finish; prints the running steps from time to time."""
         if not self.schedule.running:
-            raise RuntimeError("no step can start, and none runs")
+            raise RuntimeError("no step can start, and none is running")
         while True:
             try:
                 return self._ends.get(timeout=max(0.0, self._next_heartbeat - time.monotonic()))
@@ -136,16 +136,16 @@ class SideBySide(OneByOne):
         now = time.monotonic()
         running = [f"{step.name} {duration(now - self._starts[step.name])}" for step in self.schedule.running]
         line = f"... {duration(now - self._began)}: {', '.join(running)}"
-        # Where one step holds up all others, a person wants to see how far it is.
+        # If all others wait for one step, its progress is of interest.
         last = self._lines(self.schedule.running[0])[-1:] if len(running) == 1 else []
         return f"{line} | {last[0][:100]}" if last else line
 
-    def _words(self, step: Step) -> str:
-        """What a step that failed wrote."""
+    def _excerpt(self, step: Step) -> str:
+        """Returns the end of a failed step's log."""
         lines, log = self._lines(step), self._log(step)
         title = f"--- {log}"
         if len(lines) > SHOWN_LINES:
-            title += f", its last {SHOWN_LINES} lines"
+            title += f", last {SHOWN_LINES} lines"
         return "\n".join([title, *lines[-SHOWN_LINES:], "---"])
 
     def _lines(self, step: Step) -> List[str]:
@@ -155,7 +155,7 @@ class SideBySide(OneByOne):
         return self._logs / f"{step.name}.log"
 
     def _end_all(self) -> None:
-        """Ends what the steps started, until no step is left: one may have been about to start a program."""
+        """Terminates the steps' child processes until all steps have finished, because a step may start another one."""
         while any(thread.is_alive() for thread in self._threads):
             children.end_all()
             for thread in self._threads:
@@ -163,7 +163,7 @@ class SideBySide(OneByOne):
 
 
 def attempt(step: Step, output: Output, clock: Callable[[], float] = time.monotonic) -> Outcome:
-    """Runs a step; only an interrupt is an exception."""
+    """Runs a step and returns its outcome; only interrupts propagate."""
     began = clock()
     reason: Optional[str] = None
     try:

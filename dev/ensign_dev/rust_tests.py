@@ -1,6 +1,6 @@
-"""The test programs of the workspace: compiled by one run of cargo, then started without it.
+"""The workspace's test binaries: compiled by one cargo command, then run without cargo.
 
-Cargo locks its build folder as long as the tests of `cargo test` run, so that no two of them could run side by side.
+`cargo test` locks the build folder while its tests run, so two test binaries could not run in parallel.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from . import build
 
 
 class TestProgram(NamedTuple):
-    """One program: the unit tests of a library or of a binary (`lib`, `bin`), or one of a package's `tests` (`test`)."""
+    """A test binary: the unit tests of a library or a binary (`lib`, `bin`), or an integration test (`test`)."""
 
     package: str
     name: str
     kind: str
     path: Path
     folder: Path
-    """The package's, in which cargo starts the program too."""
+    """The package's folder, the working directory of its tests."""
 
     def environment(self) -> Dict[str, str]:
-        """What cargo would tell it."""
+        """The environment variables that cargo would set."""
         return {"CARGO_MANIFEST_DIR": str(self.folder), "CARGO_PKG_NAME": self.package}
 
 
 def compile_all(errors: Optional[TextIO] = None) -> List[TestProgram]:
-    """Compiles every test program of the workspace."""
+    """Compiles all test binaries of the workspace."""
     return programs(build.cargo(["test", *build.SELECTION, "--no-run"], errors))
 
 
 def programs(messages: str) -> List[TestProgram]:
-    """The test programs that cargo's messages tell of."""
+    """Returns the test binaries in cargo's messages."""
     found = []
     for message in build.artifacts(messages):
         target = message["target"]
-        # One with a `main` of its own (harness = false) is a test too.
+        # Tests with their own `main` (harness = false) are not marked as tests in the profile.
         if message["profile"]["test"] or "test" in target["kind"]:
             folder = Path(message["manifest_path"]).parent
             package = package_name(message["package_id"])
@@ -46,9 +46,9 @@ def programs(messages: str) -> List[TestProgram]:
 
 
 def package_name(package_id: str) -> str:
-    """The name in cargo's ID of a package, such as `path+file:///checkout#ensign@0.1.0`.
+    """Returns the package name in a cargo package ID, such as `path+file:///checkout#ensign@0.1.0`.
 
-    Where the folder has the name of the package, the ID is shorter: `path+file:///checkout/ensign#0.1.0`.
+    If the folder has the name of the package, the ID is shorter: `path+file:///checkout/ensign#0.1.0`.
     """
     url, _, end = package_id.partition("#")
     name, at, _ = end.partition("@")

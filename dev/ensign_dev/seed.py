@@ -1,4 +1,4 @@
-"""What is in Azure before anything happens: the identity of the controller itself, and the example's."""
+"""The initial state of the Azure emulator: the controller's own identity, and the example's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONTROLLER = "ensign-controller"
 WEBHOOK = "ensign-webhook"
 TOKEN_AUDIENCE = "api://AzureADTokenExchange"
 
-# Fixed, so that the controller can be configured before anybody asks Azure, and easily recognised.
+# Fixed, so that the controller can be configured without querying Azure, and easy to recognize.
 CONTROLLER_CLIENT_ID = "c11e0000-0000-4000-8000-000000000001"
 CONTROLLER_PRINCIPAL_ID = "0b1e0000-0000-4000-8000-000000000001"
 ORDERS_CLIENT_ID = "c11e0000-0000-4000-8000-000000000002"
@@ -17,21 +17,21 @@ ORDERS_PRINCIPAL_ID = "0b1e0000-0000-4000-8000-000000000002"
 
 
 def subject(namespace: str, service_account: str) -> str:
-    """How Entra sees a service account."""
+    """Returns the subject of a service account's tokens."""
     return f"system:serviceaccount:{namespace}:{service_account}"
 
 
 def state(issuer: str) -> Dict[str, Any]:
-    """The state document of the emulator.
+    """Returns the emulator's state document.
 
-    The controller has no secret either: its identity trusts its own service account, as in a real install.
+    The controller has no secret either: its identity trusts its service account, as in a real install.
     """
     trust = {
         "name": CONTROLLER,
         "issuer": issuer,
         "subject": subject(NAMESPACE, CONTROLLER),
         "audiences": [TOKEN_AUDIENCE],
-        # Long ago: whoever installs has waited for the propagation.
+        # Long ago, so that it has already propagated.
         "writtenAt": "2020-01-01T00:00:00Z",
     }
     controller = {

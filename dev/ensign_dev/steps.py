@@ -1,4 +1,4 @@
-"""Named steps, each in a lane, and the summary of how they ended."""
+"""Named steps, each in a lane, and the summary of their outcomes."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from .output import Output
 from .progress import duration
 
 LANES = {
-    "lint": "what is read or compiled, and not run",
+    "lint": "static checks and compilation",
     "unit": "tests that need no control plane",
-    "integration": "tests on a real control plane, and of the emulator",
+    "integration": "tests against a real control plane, and tests of the emulator",
     "chart": "the Helm chart and the image",
-    "faults": "faults that are injected, and seeded mistakes that have to be caught",
-    "demo": "the main job, end to end",
+    "faults": "fault injection, and mutants that have to be caught",
+    "demo": "the demo, end to end",
 }
-# How much of the room a step takes: one that mostly waits, and one that keeps every core busy.
+# Weights of steps: one that mostly waits, and one that keeps all cores busy.
 WAITING = 1
 BUSY = 2
 
 
 class StepFailed(Exception):
-    """A step did not hold; the message says why in one line."""
+    """A step failed; the message gives the reason in one line."""
 
 
 class Step(NamedTuple):
-    """One part of the tests."""
+    """One part of the test suite."""
 
     name: str
     lane: str
     about: str
     run: Callable[[Output], None]
     after: Tuple[str, ...] = ()
-    """Steps that it needs: it is not run unless all of them passed."""
+    """Its dependencies: it is not run unless all of them passed."""
     yields_to: Tuple[str, ...] = ()
-    """Steps that end first if they run too, whatever becomes of them: their load would disturb it."""
+    """Steps that it waits for if they are selected, passed or not, because their load would disturb it."""
     uses: Tuple[str, ...] = ()
-    """What it has to itself while it runs, by a name that others use too."""
+    """Names of resources that it uses exclusively while it runs."""
     weight: int = WAITING
     alone: bool = False
-    """Whether nothing at all runs beside it."""
+    """Whether no other step may run at the same time."""
 
 
 class Outcome(NamedTuple):
-    """How a step ended; no `reason` means that it passed."""
+    """The outcome of a step; without a `reason`, it passed."""
 
     step: Step
     began: Optional[float]
-    """In seconds of a clock that all outcomes share; None for a step that was not run."""
+    """In seconds of a clock that all outcomes share; None if the step was not run."""
     seconds: float
     reason: Optional[str]
 
@@ -55,21 +55,21 @@ class Outcome(NamedTuple):
 def choose(
     steps: Sequence[Step], names: Sequence[str] = (), lanes: Sequence[str] = (), without: Sequence[str] = ()
 ) -> List[Step]:
-    """The steps of these names and lanes, all for none, but for the lanes `without`; with what they need, in order."""
+    """Returns the steps with these names or lanes (default: all), except the lanes `without`, and all dependencies."""
     _require_known("step", names, {step.name for step in steps})
     _require_known("lane", [*lanes, *without], set(LANES))
     wanted = {
         step.name for step in steps
         if (step.name in names or step.lane in lanes or not (names or lanes)) and step.lane not in without
     }
-    for step in reversed(steps):  # what a step needs stands before it
+    for step in reversed(steps):  # dependencies come before a step
         if step.name in wanted:
             wanted.update(step.after)
     return [step for step in steps if step.name in wanted]
 
 
 def listing(steps: Sequence[Step]) -> str:
-    """All steps by lane, with what each needs."""
+    """Lists all steps by lane, with their dependencies."""
     lines = []
     for lane, about in LANES.items():
         lines.append(f"{lane}: {about}")
@@ -81,12 +81,12 @@ def listing(steps: Sequence[Step]) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """A table of all steps, one of the lanes, and the closing line."""
+    """Returns a table of the steps, a table of the lanes, and the totals."""
     width = max((len(outcome.step.name) for outcome in outcomes), default=0)
     lines = ["", "Summary"]
     for outcome in outcomes:
         mark = "pass" if outcome.reason is None else "FAIL"
-        # The first line of a reason: the rest stands where the step ran.
+        # Only the first line: the rest is in the step's output.
         reason = "" if outcome.reason is None else "  " + outcome.reason.splitlines()[0]
         step = outcome.step
         lines.append(f"  {mark}  {step.lane:<11}  {step.name:<{width}}  {duration(outcome.seconds):>12}{reason}")
@@ -111,4 +111,4 @@ def _times(name: str, outcomes: Iterable[Outcome]) -> str:
 def _require_known(what: str, names: Iterable[str], known: Set[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no {what} is called {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+        raise ValueError(f"unknown {what} {', '.join(unknown)}; known: {', '.join(sorted(known))}")

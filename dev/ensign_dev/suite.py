@@ -1,7 +1,7 @@
 """The steps of `make test`.
 
-Each is in a lane and names the steps whose results it uses, so that one alone can be run too. A part that is missing is
-a failure, never a skip.
+Each step belongs to a lane and names the steps that it depends on, so that it can also be run alone. Anything that is
+missing is a failure; nothing is skipped.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ WORKSPACE = [*LOCKED, "--workspace"]
 # Warnings of the workspace's own code; cargo caps those of dependencies.
 DENY_WARNINGS = ["--", "-D", "warnings"]
 
-# Test programs that are steps of their own. Every other one is part of `rust-unit`, so that none is forgotten.
+# Test binaries with their own steps. All others belong to `rust-unit`, so that none is forgotten.
 INTEGRATION, CLUSTER_WIDE, SCALE = "integration", "cluster_wide", "scale"
 APART = (INTEGRATION, CLUSTER_WIDE, SCALE)
 FAULTS_PACKAGE = "ensign-faults"
 
-# What only one step at a time may use: cargo's build folder, Go's compiler, and the demo's folder.
+# Resources that only one step at a time may use: cargo's build folder, the Go compiler, and the demo's folder.
 CARGO, GO, DEMO = "cargo", "go", "demo"
-# They keep every core busy, which tests with deadlines would feel.
+# These keep all cores busy, which would disturb tests with deadlines.
 COMPILERS = ("compile", "compile-mutants", "clippy", "docs", "doc-tests")
 CLUSTER = ("control-plane", "compile")
-# How tests are told where the programs are.
+# Environment variables that tell tests where the programs are.
 VARIABLES = {"ensign": "ENSIGN_BIN", "ensign-azure-emulator": "ENSIGN_AZURE_EMULATOR_BIN"}
 
 Built = TypeVar("Built")
 
 
 class Suite:
-    """All steps, and what one leaves for others."""
+    """All steps, and the results that they pass on to others."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
-        # The tests create and delete what is for a whole cluster: on one that the caller chose, by turns.
+        # The tests create and delete cluster-wide objects: on a cluster that the caller chose, they run one at a time.
         self._cluster = ("cluster",) if environ.get(chosen_cluster.KUBECONFIG) else ()
         self._binaries: Optional[control_plane.Binaries] = None
         self._helm: Optional[Path] = None
@@ -57,21 +57,21 @@ class Suite:
         self._mutant_tests: Optional[TestProgram] = None
 
     def steps(self) -> List[Step]:
-        """First what a failure is cheapest to learn of and what others need, then the longest, which others run beside."""
+        """Returns all steps: quick checks and dependencies first, then the longest, so that others run in parallel to them."""
         return [*self._cheap(), *self._compiled(), *self._tested()]
 
     def _cheap(self) -> List[Step]:
         return [
-            Step("format", "lint", "rustfmt and gofmt change nothing", self._format),
-            Step("typos", "lint", "no word is misspelled", self._typos),
+            Step("format", "lint", "the sources are formatted with rustfmt and gofmt", self._format),
+            Step("typos", "lint", "there are no spelling mistakes", self._typos),
             Step("actionlint", "lint", "the workflows are valid", self._actionlint, uses=(GO,)),
-            Step("deny", "lint", "licenses, sources and versions of dependencies", self._deny, weight=BUSY),
+            Step("deny", "lint", "licenses, sources and versions of dependencies are allowed", self._deny, weight=BUSY),
             Step("dev", "unit", "unit tests of the scripts behind the make targets", self._dev),
             Step(
-                "control-plane", "integration", "etcd, kube-apiserver, kube-controller-manager and kubectl are built",
+                "control-plane", "integration", "builds etcd, kube-apiserver, kube-controller-manager and kubectl",
                 self._build, uses=(CARGO, GO), weight=BUSY,
             ),
-            Step("helm", "chart", "helm is built, for the tests of the chart", self._build_helm, uses=(GO,), weight=BUSY),
+            Step("helm", "chart", "builds helm for the chart tests", self._build_helm, uses=(GO,), weight=BUSY),
             Step("go", "unit", "vet and unit tests of the control plane fixture", self._go, uses=(GO,)),
         ]
 
@@ -79,15 +79,15 @@ class Suite:
         def cargo(name: str, lane: str, about: str, run: Callable[[Output], None], *after: str) -> Step:
             return Step(name, lane, about, run, after, uses=(CARGO,), weight=BUSY)
 
-        generated = "crds/, the chart's, docs/reference and the policy bindings of dev/ are what the types generate"
+        generated = "the CRDs, docs/reference and the policy bindings in dev/ are up to date"
         return [
-            cargo("compile", "lint", "every program and every test program is compiled", self._compile),
-            cargo("clippy", "lint", "no warning in any target", self._clippy),
+            cargo("compile", "lint", "all programs and tests compile", self._compile),
+            cargo("clippy", "lint", "there are no warnings in any target", self._clippy),
             Step("generated", "lint", generated, self._generated, ("compile",)),
-            cargo("docs", "lint", "the API documentation builds without a warning", self._docs),
-            Step("image", "chart", "a container image is assembled, read back and run", self._image, ("compile",)),
+            cargo("docs", "lint", "the API documentation builds without warnings", self._docs),
+            Step("image", "chart", "a container image is assembled, unpacked and run", self._image, ("compile",)),
             cargo("doc-tests", "unit", "the examples in the API documentation", self._doc_tests, "compile"),
-            cargo("compile-mutants", "faults", "a copy of the source with the seeded mistakes", self._compile_mutants, "compile"),
+            cargo("compile-mutants", "faults", "a copy of the source with the mutants", self._compile_mutants, "compile"),
             self._clients("python-clients", "Python", self._python_clients),
             self._clients("javascript-clients", "JavaScript", self._javascript_clients),
         ]
@@ -99,16 +99,16 @@ class Suite:
             return Step(name, lane, about, run, after, COMPILERS, self._cluster, alone=alone)
 
         return [
-            tests("integration", "integration", "everything against a real API server", self._named(INTEGRATION), *CLUSTER),
-            tests("chart", "chart", "what the chart takes, makes, upgrades and removes", self._chart, *CLUSTER, "helm"),
-            tests("cluster-wide", "integration", "what is for a whole cluster", self._named(CLUSTER_WIDE), *CLUSTER),
-            tests("faults", "faults", "a part of `make faults`", self._faults, *CLUSTER),
-            tests("mutants", "faults", "some seeded mistakes are caught", self._mutants, *CLUSTER, "compile-mutants"),
-            tests("rust-unit", "unit", "unit tests of every package", self._rust_unit, "compile"),
-            tests("fixture", "integration", "the control plane keeps its promises", self._fixture, "control-plane"),
-            self._demo("demo", "as `make demo` runs it", "webhook"),
-            self._demo("demo-policy", "without a webhook, as `make demo MODE=policy` runs it", "policy"),
-            # It judges how often things happen in a given time.
+            tests("integration", "integration", "tests against a real API server", self._named(INTEGRATION), *CLUSTER),
+            tests("chart", "chart", "validation, installation, upgrade and removal", self._chart, *CLUSTER, "helm"),
+            tests("cluster-wide", "integration", "tests that affect a whole cluster", self._named(CLUSTER_WIDE), *CLUSTER),
+            tests("faults", "faults", "a subset of the plans of `make faults`", self._faults, *CLUSTER),
+            tests("mutants", "faults", "a subset of the mutants is caught", self._mutants, *CLUSTER, "compile-mutants"),
+            tests("rust-unit", "unit", "unit tests of all packages", self._rust_unit, "compile"),
+            tests("fixture", "integration", "tests of the control plane fixture", self._fixture, "control-plane"),
+            self._demo("demo", "`make demo`", "webhook"),
+            self._demo("demo-policy", "`make demo MODE=policy`, without a webhook", "policy"),
+            # It counts events in a given time, so other load would distort it.
             tests("scale", "integration", "a thousand bindings", self._named(SCALE), *CLUSTER, alone=True),
         ]
 
@@ -121,13 +121,13 @@ class Suite:
         unformatted = children.output(["gofmt", "-l", source], env=control_plane.go_environment()).split()
         if unformatted:
             shown = ", ".join(os.path.relpath(file, paths.ROOT) for file in unformatted)
-            raise StepFailed(f"gofmt would change {shown}: run `make fmt`")
+            raise StepFailed(f"not formatted: {shown}; run `make fmt`")
 
     def _typos(self, out: Output) -> None:
         _run(out, [_installed(tools.typos, out)], SHORT_TIMEOUT_SECONDS)
 
     def _actionlint(self, out: Output) -> None:
-        # Without what else may be on this machine, so that the result is the same everywhere.
+        # Without optional tools that may be installed on this machine, so that the result is the same everywhere.
         _run(out, [_installed(tools.actionlint, out), "-shellcheck=", "-pyflakes="], SHORT_TIMEOUT_SECONDS)
 
     def _deny(self, out: Output) -> None:
@@ -138,8 +138,7 @@ class Suite:
         _unittest(out, "unit")
 
     def _build(self, out: Output) -> None:
-        # Downloads wait for the network and compilers for the processor: the
-        # crates come in beside the Go modules, and nothing else runs beside Go's compiler.
+        # Crates are downloaded while the Go modules are downloaded and compiled.
         fetched: List[int] = []
         command: "List[children.Argument]" = ["cargo", "fetch", *LOCKED]
         fetch = threading.Thread(
@@ -155,17 +154,16 @@ class Suite:
             fetch.join()
         if fetched != [0]:
             raise StepFailed("`cargo fetch --locked` failed")
-        refusal = chosen_cluster.check(self._binaries)
-        if refusal:
-            raise StepFailed(refusal)
+        problem = chosen_cluster.check(self._binaries)
+        if problem:
+            raise StepFailed(problem)
 
     def _build_helm(self, out: Output) -> None:
         self._helm = _installed(helm.ensure, out)
 
     def _go(self, out: Output) -> None:
         source, env = paths.CONTROL_PLANE_SOURCE, control_plane.go_environment()
-        # The packages that depend on nothing of Kubernetes: to vet the program
-        # itself would be to read all of it.
+        # Only the packages that do not depend on Kubernetes: vetting the program itself would analyze all of Kubernetes.
         _run(out, ["go", "vet", *control_plane.FLAGS, "./internal/..."], SHORT_TIMEOUT_SECONDS, source, env)
         _run(out, ["go", "test", *control_plane.FLAGS, "./internal/..."], SHORT_TIMEOUT_SECONDS, source, env)
 
@@ -180,7 +178,7 @@ class Suite:
         _cargo(out, "clippy", *WORKSPACE, "--all-targets", *DENY_WARNINGS)
 
     def _docs(self, out: Output) -> None:
-        # Private items too: this documentation is for those who work on the code.
+        # With private items, because this documentation is for contributors.
         flags = {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private-intra-doc-links"}
         _cargo(out, "doc", *WORKSPACE, "--no-deps", "--document-private-items", extra=flags)
 
@@ -205,7 +203,7 @@ class Suite:
         def run(out: Output) -> None:
             found = [one for one in self._tests if is_apart(one) and one.name == name and one.package != FAULTS_PACKAGE]
             if not found:
-                raise StepFailed(f"no package of the workspace has a test program {name}")
+                raise StepFailed(f"no package of the workspace has a test named {name}")
             _all(out, found, self._given())
 
         return run
@@ -213,7 +211,7 @@ class Suite:
     def _faults(self, out: Output) -> None:
         found = [one for one in self._tests if is_apart(one) and one.package == FAULTS_PACKAGE]
         if not found:
-            raise StepFailed(f"the package {FAULTS_PACKAGE} has no test program")
+            raise StepFailed(f"the package {FAULTS_PACKAGE} has no test")
         _all(out, found, self._given())
 
     def _compile_mutants(self, out: Output) -> None:
@@ -224,7 +222,7 @@ class Suite:
 
     def _mutants(self, out: Output) -> None:
         if self._mutant_tests is None:
-            raise StepFailed("the fault tests with seeded mistakes were not compiled")
+            raise StepFailed("the fault tests with mutants were not compiled")
         env = children.environment({**self._given(), **self._mutant_tests.environment()})
         folder = self._mutant_tests.folder
         _run(out, [self._mutant_tests.path, "--only-mutants"], TESTS_TIMEOUT_SECONDS, folder, env)
@@ -240,8 +238,8 @@ class Suite:
             env = children.environment({"MODE": mode})
             _run(out, [sys.executable, "-B", paths.ROOT / "dev" / "demo.py"], SHORT_TIMEOUT_SECONDS, env=env)
 
-        # It builds its programs by itself: after `compile` there is nothing left to build.
-        return Step(name, "demo", f"the main job, {about}", run, CLUSTER, COMPILERS, (DEMO,))
+        # It runs cargo itself, but after `compile` nothing is left to build.
+        return Step(name, "demo", about, run, CLUSTER, COMPILERS, (DEMO,))
 
     def _clients(self, name: str, language: str, run: Callable[[Output], None]) -> Step:
         return Step(name, "integration", f"Azure's {language} clients against the emulator", run, ("compile",))
@@ -250,7 +248,7 @@ class Suite:
         folder = paths.PYTHON_CLIENTS
         python = _installed(azure_clients.python, out)
         env = children.environment({**self._given(), "PYTHONDONTWRITEBYTECODE": "1"})
-        # pytest itself fails a run that finds no test (status 5).
+        # pytest fails if it finds no tests (exit status 5).
         _run(out, [python, "-m", "pytest"], SHORT_TIMEOUT_SECONDS, folder, env)
 
     def _javascript_clients(self, out: Output) -> None:
@@ -262,10 +260,10 @@ class Suite:
         env = children.environment(self._given())
         _run(out, ["node", "--test", "--test-reporter=spec", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
 
-    # What they share
+    # Shared code
 
     def _given(self) -> Dict[str, str]:
-        """How tests are told where everything is that steps before them have built."""
+        """Environment variables that tell tests where the results of earlier steps are."""
         given = dict(self._binaries.environment()) if self._binaries is not None else {}
         if self._helm is not None:
             given["ENSIGN_HELM"] = str(self._helm)
@@ -276,12 +274,12 @@ class Suite:
 
 
 def is_apart(program: TestProgram) -> bool:
-    """Whether a test program belongs to a step of its own."""
+    """Whether a test binary has its own step."""
     return program.kind == "test" and (program.name in APART or program.package == FAULTS_PACKAGE)
 
 
 def _all(out: Output, programs: List[TestProgram], given: Mapping[str, str]) -> None:
-    """Runs test programs one after another, even after a failure."""
+    """Runs test binaries one after another, even after a failure."""
     failed = []
     for program in programs:
         out.say(f"\n{program.package}: {program.kind} {program.name}")
@@ -295,7 +293,7 @@ def _all(out: Output, programs: List[TestProgram], given: Mapping[str, str]) -> 
 
 
 def _installed(install: Callable[[Progress], Built], out: Output) -> Built:
-    """Installs or builds what is not in the cache."""
+    """Installs or builds something unless it is cached."""
     try:
         return install(out.progress)
     except (Failure, azure_clients.NotInstalled, control_plane.BuildFailed) as error:
@@ -308,7 +306,7 @@ def _unittest(out: Output, folder: str, extra: Optional[Mapping[str, children.Ar
     command = [sys.executable, "-W", "error", "-B", "-m", "unittest", "discover", "-s", tests, "-t", tests]
     env = children.environment({"PYTHONUNBUFFERED": "1", **(extra or {})})
     if not list(tests.glob("test_*.py")):
-        raise StepFailed(f"{tests} has no test")
+        raise StepFailed(f"{tests} has no tests")
     _run(out, command, SHORT_TIMEOUT_SECONDS, env=env)
 
 
@@ -323,8 +321,8 @@ def _run(
     cwd: Path = paths.ROOT,
     env: Optional[Dict[str, str]] = None,
 ) -> None:
-    words = " ".join(os.fspath(word) for word in command)
-    out.say(f"$ {words}")
+    line = " ".join(os.fspath(word) for word in command)
+    out.say(f"$ {line}")
     status = children.run(command, cwd, timeout, env, **out.options())
     if status != 0:
-        raise StepFailed(f"`{words}` ended with status {status}")
+        raise StepFailed(f"`{line}` exited with status {status}")

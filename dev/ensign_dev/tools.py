@@ -1,7 +1,7 @@
-"""Programs that check the sources: each in one version, installed once into the cache.
+"""Linters and test tools, each in a fixed version and installed once into the cache.
 
-`typos` is a wheel (dev/tools/requirements.txt), `actionlint` a tool of the Go module dev/tools, and the cargo
-subcommands are compiled from the versions below.
+`typos` is a wheel (dev/tools/requirements.txt), `actionlint` a tool of the Go module dev/tools, and the cargo subcommands
+are compiled in the versions below.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from . import cache, children, go_module, paths
 from .failure import Failure
 from .progress import Progress
 
-# Versions that Rust `rust-version` of Cargo.toml can compile.
+# Versions that compile with the rust-version of Cargo.toml.
 CARGO_DENY_VERSION = "0.20.2"
 CARGO_NEXTEST_VERSION = "0.9.128"
-# They run for seconds: compiled quickly rather than fast, and without what only updates or traces them.
+# They run for seconds, so compile time matters more than their speed; optional features are left out.
 CARGO_INSTALL = ("install", "--locked", "--debug", "--no-default-features")
 CARGO_PROFILE = {"CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_INCREMENTAL": "0"}
 ACTIONLINT_PACKAGE = "github.com/rhysd/actionlint/cmd/actionlint"
@@ -31,7 +31,7 @@ CARGO_TIMEOUT_SECONDS = 40 * MINUTE
 
 
 def typos(progress: Progress) -> Path:
-    """The spell checker; its settings are in typos.toml."""
+    """The spell checker; configured in typos.toml."""
     requirements = paths.TOOLS / "requirements.txt"
     key = cache.key(requirements.read_bytes(), *_machine(), sys.version)
 
@@ -40,7 +40,7 @@ def typos(progress: Progress) -> Path:
         environment = folder / "venv"
         _output([sys.executable, "-m", "venv", environment])
         pip = [environment / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-        # A wheel has the program in it; the source would want to be compiled.
+        # The wheel contains the binary; the source distribution would have to be compiled.
         _output([*pip, "--quiet", "--only-binary=:all:", "--no-deps", "-r", requirements])
         _require(environment / "bin" / "typos")
 
@@ -48,7 +48,7 @@ def typos(progress: Progress) -> Path:
 
 
 def actionlint(progress: Progress) -> Path:
-    """The checker of .github/workflows."""
+    """The linter of .github/workflows."""
 
     def build(folder: Path) -> None:
         module = go_module.GoModule("actionlint", paths.TOOLS, [ACTIONLINT_PACKAGE])
@@ -63,16 +63,16 @@ def actionlint(progress: Progress) -> Path:
 
 
 def cargo_deny(progress: Progress) -> Path:
-    """The checker of dependencies; its settings are in deny.toml."""
+    """The linter of dependencies; configured in deny.toml."""
     return _cargo("cargo-deny", CARGO_DENY_VERSION, progress)
 
 
 def cargo_nextest(progress: Progress) -> Path:
-    """The runner of unit tests; its settings are in .config/nextest.toml."""
+    """The test runner; configured in .config/nextest.toml."""
     return _cargo("cargo-nextest", CARGO_NEXTEST_VERSION, progress)
 
 
-# By the name of the program.
+# By program name.
 TOOLS: Dict[str, Callable[[Progress], Path]] = {
     "actionlint": actionlint,
     "cargo-deny": cargo_deny,
@@ -83,16 +83,16 @@ TOOLS: Dict[str, Callable[[Progress], Path]] = {
 
 def _cargo(name: str, version: str, progress: Progress) -> Path:
     def build(folder: Path) -> None:
-        progress.say(f"{name}: compiling version {version}; later runs find it in the cache ...")
+        progress.say(f"{name}: compiling version {version}; later runs use the cached build ...")
         objects = folder / "target"
         command: "List[children.Argument]" = ["cargo", *CARGO_INSTALL, "--root", folder, f"{name}@{version}"]
         env = children.environment({**CARGO_PROFILE, "CARGO_TARGET_DIR": objects})
         if children.run(command, paths.ROOT, CARGO_TIMEOUT_SECONDS, env, **progress.options()) != 0:
-            raise Failure(f"could not install {name} {version}; cargo's words are above")
+            raise Failure(f"could not install {name} {version}; see cargo's output above")
         shutil.rmtree(objects)
         _require(folder / "bin" / name)
 
-    # Not of the compiler's version: a program that it made before does what it did.
+    # Independent of the compiler's version: a new compiler is no reason to rebuild.
     key = cache.key(version, *CARGO_INSTALL, *_machine())
     return cache.entry(name, key, build, progress) / "bin" / name
 
@@ -110,4 +110,4 @@ def _output(command: "List[children.Argument]") -> None:
 
 def _require(program: Path) -> None:
     if not os.access(program, os.X_OK):
-        raise Failure(f"the installation brought no `{program.name}`")
+        raise Failure(f"the installation did not produce `{program.name}`")

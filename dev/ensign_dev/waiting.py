@@ -1,4 +1,4 @@
-"""Waiting for facts, never for time to pass."""
+"""Waits for conditions instead of sleeping for a fixed time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def until(
     hopeless: Callable[[], Optional[str]] = lambda: None,
     tail: Callable[[], str] = lambda: "",
 ) -> Fact:
-    """The first answer of `probe` that is not None.
+    """Polls `probe` until it returns something other than None, and returns that.
 
-    Fails when `hopeless` says why there will be none, or after `seconds`; `tail` then tells what is known.
+    Fails as soon as `hopeless` returns a reason why it never will, or after `seconds`, with the details from `tail`.
     """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
@@ -34,7 +34,7 @@ def until(
         if reason is not None:
             raise Failure(f"waited for {what}, but {reason}")
         if time.monotonic() > deadline:
-            known = tail()
-            raise Failure(f"waited {seconds:.0f} seconds for {what}, in vain" + (f"; {known}" if known else ""))
+            details = tail()
+            raise Failure(f"timed out after {seconds:.0f} seconds waiting for {what}" + (f"; {details}" if details else ""))
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)

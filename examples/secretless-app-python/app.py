@@ -40,7 +40,7 @@ def main():
     if as_json:
         print(json.dumps({"ok": True, "sdk": SDK, "claims": found}))
     else:
-        print("Entra gave me a token, for nothing but my service account's. It says:")
+        print("Entra exchanged my service account token for an Azure token. Its claims:")
         for name, value in found.items():
             print(f"  {name}: {json.dumps(value)}")
     return 0

@@ -1,7 +1,7 @@
 """Reviews through the real webhook, compared with an echo server that does the same job and decides nothing.
 
 The webhook is the image's program, with its bindings from a real API server. The server has one core to itself, the
-client another; webhook and floor are measured by turns.
+client another; webhook and echo server are measured alternately.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ class Bench:
         self.kubectl = own.kubectl(context.programs.cluster)
         # It would reject bindings whose identities do not exist.
         if not own.registry.stop("controller"):
-            raise Failure("the controller does not stop")
+            raise Failure("could not stop the controller")
         self.bindings = 0
         self.webhook = self.restart_webhook()
 
     def stop_webhook(self) -> None:
         """Stops the webhook."""
         if not self.own.registry.stop("webhook"):
-            raise Failure("the webhook does not stop")
+            raise Failure("could not stop the webhook")
 
     def restart_webhook(self, program: Optional[Path] = None) -> Server:
         """Restarts the webhook on its core, optionally with another program than the image's."""
         self.stop_webhook()
         programs = self.context.programs._replace(ensign=program or self.context.measured)
         with on_core(self.where.server):
-            self.own.start_again(programs, "webhook", leashed=True)
+            self.own.start_again(programs, "webhook", die_with_parent=True)
         ca_file = self.own.root / "webhook-ca.crt"
         ca_file.write_bytes(certificate(self.kubectl))
         return Server(self.own.info["webhook_url"].split("/")[2], ca_file, self._pid("webhook"))
@@ -88,14 +88,14 @@ class Bench:
             self.context.drivers[DRIVER], "echo", "--ca-file", ca_file, "--patch-bytes", str(patch_bytes),
         ]
         with on_core(self.where.server):
-            self.own.registry.start("echo", command, children.environment(layout.VARIABLES), leashed=True)
+            self.own.registry.start("echo", command, children.environment(layout.VARIABLES), die_with_parent=True)
         address = str(self.own.ready_line("echo", LOAD_SECONDS)["address"])
         return Server(address, ca_file, self._pid("echo"))
 
     def _pid(self, name: str) -> int:
         record = self.own.registry.find(name)
         if record is None:
-            raise Failure(f"{name} ended; {self.own.registry.tail(name)}")
+            raise Failure(f"{name} exited; {self.own.registry.tail(name)}")
         return record.identity.pid
 
     def grow(self, bindings: int) -> None:
@@ -155,7 +155,7 @@ def run(context: Context) -> Part:
     own = context.environment(NAME)
     with own.locked(wait=False):
         try:
-            own.start(context.programs, 0, leashed=True, mode="webhook")
+            own.start(context.programs, 0, die_with_parent=True, mode="webhook")
             return Measured(Bench(context, own, where)).part()
         finally:
             own.stop()

@@ -101,7 +101,7 @@ def run(context: Context) -> Part:
 
 
 def _measured(context: Context, own: environment.Environment) -> Dict[str, List[Times]]:
-    own.start(context.programs, 0, leashed=True, mode="webhook")
+    own.start(context.programs, 0, die_with_parent=True, mode="webhook")
     kubectl = own.kubectl(context.programs.cluster)
     for file in ("01-namespace", "02-managed-identity", "03-binding"):
         kubectl("apply", "-f", str(paths.ROOT / "examples" / f"{file}.yaml"))
@@ -111,7 +111,7 @@ def _measured(context: Context, own: environment.Environment) -> Dict[str, List[
     server = ApiServer(kubectl, own.root)
     found = {"webhook": _runs(context, server, "webhook")}
 
-    own.restart_controller(context.programs, mode="policy", leashed=True)
+    own.restart_controller(context.programs, mode="policy", die_with_parent=True)
     until(
         "the webhook to be unregistered",
         lambda: True if not kubectl.json("get", "mutatingwebhookconfiguration", "ensign").get("webhooks") else None,

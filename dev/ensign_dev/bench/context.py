@@ -44,13 +44,13 @@ class Context:
                 stderr=sys.stderr, text=True, timeout=timeout, check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Failure(f"the driver {name} did not end within {duration(timeout)}") from None
+            raise Failure(f"the driver {name} did not finish within {duration(timeout)}") from None
         if done.returncode != 0:
-            raise Failure(f"the driver {name} ended with status {done.returncode}; its words are above")
+            raise Failure(f"the driver {name} exited with status {done.returncode}; see its output above")
         return dict(json.loads(done.stdout))
 
 
 def build_programs(drivers: Tuple[str, ...]) -> Dict[str, Path]:
-    """Builds `ensign`, the emulator of Azure and these drivers; where they are, by name."""
+    """Builds `ensign`, the Azure emulator and these drivers; returns their paths by name."""
     targets = [*(f"--bin={name}" for name in build.PROGRAMS), *(f"--bench={name}" for name in drivers)]
     return build.executables(build.cargo(["build", *build.SELECTION, "--release", *targets]))

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine that the figures were measured on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Description = Dict[str, Union[str, int, float]]
 
 
 def describe() -> Description:
-    """The machine and the tools, as they are at the start of a run."""
+    """Describes the machine and the tools at the start of a run."""
     return {
         "cpu": cpu_model(_read("/proc/cpuinfo")),
         "cores": len(os.sched_getaffinity(0)),
@@ -29,7 +29,7 @@ def describe() -> Description:
 
 
 def cpu_model(cpuinfo: str) -> str:
-    """The name of the processor, of the text of /proc/cpuinfo."""
+    """The name of the processor, from the text of /proc/cpuinfo."""
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
@@ -38,7 +38,7 @@ def cpu_model(cpuinfo: str) -> str:
 
 
 def memory_mib(meminfo: str) -> int:
-    """The whole memory, of the text of /proc/meminfo."""
+    """The total memory, from the text of /proc/meminfo."""
     for line in meminfo.splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) // 1024

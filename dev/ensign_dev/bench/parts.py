@@ -13,8 +13,7 @@ from .figures import Part
 
 @dataclass(frozen=True)
 class Entry:
-    """A part that can be run, and the driver under benches/ that it needs, if any; one with `only_named` runs only when it is
-    named."""
+    """A part, and the driver in benches/ that it needs, if any. With `only_named`, it runs only if it is requested by name."""
 
     name: str
     run: Callable[[Context], Part]
@@ -39,13 +38,13 @@ def registry() -> List[Entry]:
 
 
 def chosen(names: Sequence[str], entries: Sequence[Entry]) -> List[Entry]:
-    """The parts of these names; without names, all that need not be named."""
+    """Returns the parts with these names; without names, all except those with `only_named`."""
     unknown = [name for name in names if name not in {entry.name for entry in entries}]
     if unknown:
-        raise Failure(f"no part {', '.join(unknown)}; there are: {', '.join(entry.name for entry in entries)}")
+        raise Failure(f"unknown part {', '.join(unknown)}; known: {', '.join(entry.name for entry in entries)}")
     return [entry for entry in entries if (entry.name in names if names else not entry.only_named)]
 
 
 def drivers(entries: Sequence[Entry]) -> Tuple[str, ...]:
-    """The drivers that these parts need, each once."""
+    """Returns the drivers that these parts need, without duplicates."""
     return tuple(sorted({entry.driver for entry in entries if entry.driver is not None}))

@@ -1,4 +1,4 @@
-"""Plots as SVG: axes, ticks, units, a legend; no more than these figures need."""
+"""Minimal plots as SVG: axes, ticks, units and a legend."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 48, 64
 LEGEND_LINE = 20
 MAX_LOG_TICKS = 10
-# Tell apart on screen and in print, also for those who see no red and green (Okabe and Ito).
+# Distinguishable on screen, in print and with color blindness (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 FONT = "font-family='system-ui, sans-serif'"
 
 
 class Axis:
-    """From values to places along one direction."""
+    """Maps values to positions along one direction."""
 
     def __init__(self, values: Sequence[float], is_log: bool, start: float, end: float) -> None:
         if not values:
             raise ValueError("nothing to plot")
         if is_log and min(values) <= 0:
-            raise ValueError("a logarithmic axis has no place for 0 and below")
+            raise ValueError("a logarithmic axis can't show 0 or negative values")
         self.is_log, self._start, self._end = is_log, start, end
         if is_log:
             self.ticks = _log_ticks(min(values), max(values))
@@ -32,7 +32,7 @@ class Axis:
             self.ticks = _even_ticks(min(0.0, *values), max(values))
 
     def place(self, value: float) -> float:
-        """Where the value is."""
+        """The position of a value."""
         low, high, at = self._scale(self.ticks[0]), self._scale(self.ticks[-1]), self._scale(value)
         return self._start + (at - low) / (high - low) * (self._end - self._start)
 
@@ -41,7 +41,7 @@ class Axis:
 
 
 def _log_ticks(low: float, high: float) -> List[float]:
-    """From the last one that is not above `low` to the first one that is not below `high`: 1, 2, 5, 10, or tens alone."""
+    """Ticks that cover `low` to `high`: 1, 2, 5, 10 and so on, or only powers of ten if these are too many."""
     first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
     for factors in ((1, 2, 5), (1,)):
         all_ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
@@ -64,7 +64,7 @@ def _even_ticks(low: float, high: float) -> List[float]:
 
 
 def number(value: float) -> str:
-    """A number as people read it: 0.25, 12, 1,000."""
+    """Formats a number for people: 0.25, 12, 1,000."""
     if value == 0:
         return "0"
     if abs(value) >= 100 or value == int(value):
@@ -73,7 +73,7 @@ def number(value: float) -> str:
 
 
 def render(plot: Plot) -> str:
-    """The plot as a document."""
+    """Renders the plot as an SVG document."""
     xs = [x for series in plot.series for x, _ in series.points]
     ys = [y for series in plot.series for _, y in series.points]
     top = TOP + LEGEND_LINE * len(plot.series)

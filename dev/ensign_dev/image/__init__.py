@@ -1,11 +1,12 @@
-"""The container image, made without a container engine and without a base image.
+"""Builds the container image without a container engine and without a base image.
 
-    platforms, origin   for which processor, from which commit
-    binary, elf         the static release binary, without a path of the machine that built it
+    platforms, origin   its platform and its commit
+    binary, elf         the static release binary, free of paths of the build machine
     debian, certificates, crates, sbom
-                        what else goes in, and the list of all that did
-    contents            every file of the image: nothing else is in it
+                        the other contents, and the SBOM
+    contents            the complete list of files
     layer, layout, archive
-                        the same contents give the same bytes, and so the same digest
-    unpack, verify      what was written is read back and run
+                        reproducible output: the same contents give the same digest
+    unpack, verify, reach
+                        unpacks the result and runs it
 """

@@ -1,4 +1,4 @@
-"""The layout as one file, for `docker load`, `podman load`, `skopeo` and `ctr images import`."""
+"""The layout as a tar archive, for `docker load`, `podman load`, `skopeo` and `ctr images import`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .layout import LABEL, NAME, Written, blob, canonical, members
 
 
 def write(path: Path, written: Written) -> None:
-    """Writes the archive; the same layout gives the same bytes."""
+    """Writes the archive reproducibly: the same layout gives the same bytes."""
     manifest = json.loads(blob(written.folder, written.manifest).read_bytes())
-    # Engines that don't know OCI's layout begin here.
+    # For engines that do not support the OCI layout.
     older = [{
         "Config": _relative(written.config),
         "RepoTags": [f"{NAME}:{manifest['annotations'][LABEL + 'version']}"],

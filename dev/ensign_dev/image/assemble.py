@@ -1,4 +1,4 @@
-"""From parts to an image: pure assembly, for a real binary as for one of a test."""
+"""Assembles an image from its parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SBOM = "ensign.cdx.json"
 
 
 def assemble(output: Path, parts: Parts, facts: layout.Facts, compression: int = layer.COMPRESSION) -> layout.Written:
-    """Writes the layout, the same as one file, and the SBOM beside them; what the folder had before goes."""
+    """Writes the layout, the tar archive and the SBOM to a folder, and replaces its previous contents."""
     fresh = output.with_name(output.name + ".partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

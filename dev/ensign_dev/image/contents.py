@@ -1,4 +1,4 @@
-"""Every file of the image. What is not here is not in it: no shell, no package manager, no library."""
+"""The complete list of the image's files. There is no shell, no package manager and no library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .layout import canonical
 BINARY = "usr/bin/ensign"
 USER_ID = 65532
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
-# The ending is the one by which scanners know such a list.
+# Scanners recognize SBOMs by this file extension.
 SBOM = "usr/share/doc/ensign/ensign.cdx.json"
 PASSWD = f"""\
 root:x:0:0:root:/nonexistent:/sbin/nologin
@@ -20,7 +20,7 @@ GROUP = f"""\
 root:x:0:
 ensign:x:{USER_ID}:
 """
-# Both are built into the binary. Kubernetes writes /etc/hosts and /etc/resolv.conf.
+# files and dns are built into the binary. Kubernetes writes /etc/hosts and /etc/resolv.conf.
 NAME_SERVICES = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 EXECUTABLE = 0o755
@@ -28,7 +28,7 @@ READABLE = 0o644
 
 
 class File(NamedTuple):
-    """A file of the image, owned by root: what runs can change nothing of it."""
+    """A file of the image. It is owned by root, so the running process can't change it."""
 
     path: str
     mode: int
@@ -36,7 +36,7 @@ class File(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What was built or found for the image."""
+    """The inputs of an image."""
 
     binary: Path
     certificates: bytes
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
 
 def files(parts: Parts) -> List[File]:
-    """All files, in the order of their paths."""
+    """Returns all files, sorted by path."""
     notices = [File(f"usr/share/doc/{name}/copyright", READABLE, text) for name, text in parts.notices.items()]
     return sorted([
         File(BINARY, EXECUTABLE, parts.binary),
@@ -61,13 +61,13 @@ def files(parts: Parts) -> List[File]:
 
 
 def folders(paths: Iterable[str]) -> List[str]:
-    """The folders that files of these paths are in, each after the one that it is in."""
+    """Returns the folders of these paths, parents first."""
     found = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
     return sorted(found - {"."})
 
 
 def write(root: Path, listed: List[File]) -> None:
-    """Writes the files into a folder, for those who make an image of it by other means."""
+    """Writes the files to a folder, to build an image from it by other means."""
     for folder in folders(file.path for file in listed):
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / folder).chmod(EXECUTABLE)

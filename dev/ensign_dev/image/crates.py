@@ -1,7 +1,7 @@
-"""The crates whose code is in the release binary.
+"""The crates that are linked into the release binary.
 
-cargo's tree says which: it resolves features as the build does, for one target, without what only tests, build scripts
-and macros need. Its metadata say what is known of each, and Cargo.lock has their checksums.
+`cargo tree` lists them: it resolves features like the build, for one target, and omits dependencies of tests, build scripts
+and macros. `cargo metadata` provides the details, and Cargo.lock the checksums.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Key = Tuple[str, str]
 
 
 class Crate(NamedTuple):
-    """One crate; `needs` are the crates that it uses itself."""
+    """A crate; `needs` are its direct dependencies."""
 
     name: str
     version: str
@@ -31,7 +31,7 @@ class Crate(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """The crate of the binary, and all others by name and version."""
+    """The binary's crate, and all others sorted by name and version."""
 
     root: Crate
     others: Tuple[Crate, ...]
@@ -39,20 +39,20 @@ class Graph(NamedTuple):
 
 
 def metadata(platform: Platform) -> str:
-    """What cargo knows of every crate; it downloads those that are missing."""
+    """Returns the output of `cargo metadata`, which downloads missing crates."""
     command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", platform.target]
     return children.output(list(command), TIMEOUT_SECONDS, cwd=paths.ROOT)
 
 
 def tree(platform: Platform) -> str:
-    """The crates of the binary, one a line."""
+    """Returns the output of `cargo tree`: the binary's crates, one per line."""
     command = ["cargo", "tree", "--locked", "--target", platform.target, "--edges", "normal,no-proc-macro"]
     command += ["--prefix", "none", "--no-dedupe", "--format", "{p}"]
     return children.output(list(command), TIMEOUT_SECONDS, cwd=paths.ROOT)
 
 
 def graph(metadata_text: str, tree_text: str, lock: str) -> Graph:
-    """What the three say together."""
+    """Combines the three sources."""
     known: Dict[str, Any] = json.loads(metadata_text)
     wanted, sums = listed(tree_text), checksums(lock)
     packages = {package["id"]: package for package in known["packages"]}
@@ -65,7 +65,7 @@ def graph(metadata_text: str, tree_text: str, lock: str) -> Graph:
             crates[node["id"]] = _crate(packages[node["id"]], sums.get(key), tuple(sorted(needs)))
     missing = wanted - {keys[identity] for identity in crates}
     if missing:
-        raise ValueError(f"cargo's tree has crates that its metadata don't: {sorted(missing)}")
+        raise ValueError(f"cargo tree lists crates that cargo metadata does not: {sorted(missing)}")
     root = crates.pop(known["resolve"]["root"])
     others = tuple(sorted(crates.values(), key=lambda crate: (crate.name, crate.version)))
     sources = {Path(package["manifest_path"]).parents[1] for package in packages.values() if package["source"]}
@@ -73,12 +73,12 @@ def graph(metadata_text: str, tree_text: str, lock: str) -> Graph:
 
 
 def listed(tree_text: str) -> Set[Key]:
-    """Names and versions in cargo's tree."""
+    """Returns the names and versions in the output of `cargo tree`."""
     return {(name, version) for name, version in re.findall(r"^(\S+) v(\S+)", tree_text, re.MULTILINE)}
 
 
 def checksums(lock: str) -> Dict[Key, str]:
-    """SHA-256 of each crate as its registry has it, from Cargo.lock."""
+    """Returns the SHA-256 checksum of each registry crate in Cargo.lock."""
     found: Dict[Key, str] = {}
     for block in lock.split("[[package]]")[1:]:
         fields = dict(re.findall(r'^(name|version|checksum) = "([^"]*)"$', block, re.MULTILINE))

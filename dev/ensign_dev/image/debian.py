@@ -1,4 +1,4 @@
-"""What the packages of Debian and its kin say of themselves."""
+"""Installed packages of Debian and its derivatives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..failure import Failure
 
 
 class Package(NamedTuple):
-    """An installed package, its copyright notice, and whose distribution it is of."""
+    """An installed package, with its distribution and its copyright notice."""
 
     name: str
     version: str
@@ -25,13 +25,13 @@ SYSTEM = Path("/")
 
 
 def installed(name: str, system: Path = SYSTEM) -> Package:
-    """The package of this name, as it is installed."""
+    """Returns the installed package with this name."""
     try:
         fields = children.output(["dpkg-query", "--show", "--showformat=${Version} ${Architecture}", name])
     except (children.CommandFailed, OSError) as error:
         raise Failure(
-            f"the package {name} of Debian or Ubuntu is not installed: apt install {name}. On another system, build the"
-            " image in a container: the Dockerfile does"
+            f"the Debian or Ubuntu package {name} is not installed; run: apt install {name}. On other systems, build the"
+            " image in a container with the Dockerfile"
         ) from error
     version, architecture = fields.split()
     release = (system / "etc/os-release").read_text(encoding="utf-8")
@@ -41,18 +41,18 @@ def installed(name: str, system: Path = SYSTEM) -> Package:
 
 
 def unchanged_files(name: str, folder: str, system: Path = SYSTEM) -> List[bytes]:
-    """The contents of a package's files under a folder, in the order of their names, each as the package has it."""
+    """Returns the contents of a package's files in a folder, sorted by name; modified files are an error."""
     sums = checksums(children.output(["dpkg-query", "--control-show", name, "md5sums"]))
     contents = []
     for path in sorted(path for path in sums if path.startswith(folder)):
         content = (system / path).read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != sums[path]:
-            raise Failure(f"/{path} is not as the package {name} has it; to restore it: apt install --reinstall {name}")
+            raise Failure(f"/{path} differs from the package {name}; to restore it: apt install --reinstall {name}")
         contents.append(content)
     return contents
 
 
 def checksums(md5sums: str) -> Dict[str, str]:
-    """A package's list of checksums, by path from the root."""
+    """Parses a package's list of checksums; returns them by path, relative to the root."""
     pairs = (line.split(maxsplit=1) for line in md5sums.splitlines() if line.strip())
     return {path: checksum for checksum, path in pairs}

@@ -1,4 +1,4 @@
-"""What a program's header says of how it is loaded."""
+"""Reads the program headers of an ELF file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERPRETER = 3  # PT_INTERP: the path of a dynamic loader
 
 
 def is_static(program: bytes) -> bool:
-    """Whether a program starts without a dynamic loader, and so without any shared library."""
+    """Whether a program starts without a dynamic loader and therefore without shared libraries."""
     if program[:4] != MAGIC or program[4:6] != bytes((CLASS_64, LITTLE_ENDIAN)):
         raise ValueError("not a 64-bit little-endian ELF program")
     (table,) = struct.unpack_from("<Q", program, 32)

@@ -1,4 +1,4 @@
-"""One layer: a compressed archive that is the same, byte for byte, whenever its files are."""
+"""A layer: a compressed tar archive. The same files always give the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPRESSION = 9
 
 
 class Layer(NamedTuple):
-    """A written layer: the digest of the file, that of the archive in it, and both sizes."""
+    """A written layer: digest and size of the compressed file and of the archive in it."""
 
     digest: str
     size: int
@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
 
 class Hashed:
-    """Writes on to a stream, and knows the digest and the length of what it wrote."""
+    """Writes to a stream, and computes the digest and the length of what was written."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -32,31 +32,31 @@ class Hashed:
         self.length = 0
 
     def write(self, data: bytes) -> int:
-        """All of `data` is written."""
+        """Writes all of `data`."""
         self._hash.update(data)
         self.length += len(data)
         self._stream.write(data)
         return len(data)
 
     def tell(self) -> int:
-        """Where the next byte goes."""
+        """The current position."""
         return self.length
 
     def flush(self) -> None:
-        """Hands on what the stream keeps."""
+        """Flushes the stream."""
         self._stream.flush()
 
     @property
     def digest(self) -> str:
-        """As OCI writes it."""
+        """The digest in OCI format."""
         return "sha256:" + self._hash.hexdigest()
 
 
 def write(path: Path, files: List[File], compression: int = COMPRESSION) -> Layer:
-    """Writes the layer of these files and of the folders that they are in."""
+    """Writes a layer with these files and their folders."""
     with open(path, "wb") as out:
         packed = Hashed(out)
-        # No name and no time: gzip would keep both.
+        # Without the name and time that gzip would record.
         with gzip.GzipFile("", "wb", compression, packed, mtime=0) as compressor:  # type: ignore[arg-type]
             archive = Hashed(compressor)  # type: ignore[arg-type]
             _archive(archive, files)
@@ -64,7 +64,7 @@ def write(path: Path, files: List[File], compression: int = COMPRESSION) -> Laye
 
 
 def member(path: str, mode: int, size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
-    """An entry of an archive: of root, of 1970."""
+    """Returns an archive entry that is owned by root and has a fixed time."""
     info = tarfile.TarInfo(path)
     info.type, info.mode, info.size = kind, mode, size
     info.uid = info.gid = info.mtime = 0

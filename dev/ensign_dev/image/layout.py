@@ -1,4 +1,4 @@
-"""An OCI image layout: a folder of blobs, each named by its digest, with an index that says where to begin."""
+"""An OCI image layout: a folder of blobs named by their digests, with an index."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 LABEL = "org.opencontainers.image."
 NAME = "ensign"
-# One heap for all threads: where each has its own, memory that one gave back serves no other.
+# A single malloc arena: with one per thread, memory that one thread frees is not available to others.
 VARIABLES = {"MALLOC_ARENA_MAX": "1"}
 
 
 class Facts(NamedTuple):
-    """What an image says of itself."""
+    """The facts in an image's configuration."""
 
     origin: Origin
     platform: Platform
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A layout: digests of its image, the image's configuration and the archive in its layer; the layer's size."""
+    """A layout: digests of the image manifest, of its configuration and of the uncompressed layer; the layer's size."""
 
     folder: Path
     manifest: str
@@ -44,7 +44,7 @@ class Written(NamedTuple):
 
 
 def labels(facts: Facts) -> Dict[str, str]:
-    """Labels of the image: what it is and from what it was made, and nothing of where."""
+    """Returns the image's labels. They describe its origin, but nothing about the build machine."""
     revision = {LABEL + "revision": facts.origin.revision} if facts.origin.revision else {}
     return {
         LABEL + "title": NAME,
@@ -59,7 +59,7 @@ def labels(facts: Facts) -> Dict[str, str]:
 
 
 def configuration(facts: Facts, diff_id: str, user_id: int, binary: str, certificates: str) -> Dict[str, Any]:
-    """How the image runs: as a user that is not root, by number, so that Kubernetes can tell that it is not."""
+    """Returns the image's configuration. Its user is numeric, so that Kubernetes can verify that it is not root."""
     return {
         "created": facts.origin.time(),
         "architecture": facts.platform.architecture,
@@ -81,7 +81,7 @@ def configuration(facts: Facts, diff_id: str, user_id: int, binary: str, certifi
 
 
 def write(folder: Path, layer_file: Path, config: Dict[str, Any]) -> Written:
-    """Makes the layout in an empty folder; the file of the layer moves into it."""
+    """Writes the layout to an empty folder, and moves the layer's file into it."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layer = _file_descriptor(layer_file)
@@ -103,18 +103,18 @@ def write(folder: Path, layer_file: Path, config: Dict[str, Any]) -> Written:
 
 
 def canonical(document: Any) -> bytes:
-    """JSON in which the same document has the same bytes."""
+    """Serializes to JSON deterministically."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def blob(folder: Path, digest: str) -> Path:
-    """Where a layout keeps the blob of a digest."""
+    """Returns the path of a blob in a layout."""
     algorithm, value = digest.split(":")
     return folder / "blobs" / algorithm / value
 
 
 def members(folder: Path) -> List[str]:
-    """The files of a layout, in order."""
+    """Returns the files of a layout, sorted."""
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 

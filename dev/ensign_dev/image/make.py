@@ -1,4 +1,4 @@
-"""`make image`, from the sources to an image that was run."""
+"""`make image`: builds, assembles and verifies the image."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from .assemble import ARCHIVE, LAYOUT, SBOM, assemble
 
 MIB = 1024 * 1024
 WITH_ROOT = (
-    "It ran as the image's user, with nothing but the image's files; so did\n`ensign webhook`, which looked up its API"
-    " server by name and began TLS."
+    "It ran in a chroot, as the image's user and with only the image's files.\nSo did `ensign webhook`, which resolved the"
+    " name of its API server and started TLS."
 )
 WITHOUT_ROOT = (
-    "It ran as this user, among this machine's files: only root can run it with\nnothing but the image's, and that it"
-    " resolves names there was not tried."
+    "It ran as the current user, with access to this machine's files, because chroot needs root.\nName resolution in the"
+    " image was not tested."
 )
 
 
 class Prepared(NamedTuple):
-    """All that goes into an image, and what it says of itself."""
+    """The parts of an image, and the facts in its configuration."""
 
     parts: contents.Parts
     facts: layout.Facts
 
 
 def prepare(architecture: str, revision: Optional[str], progress: Progress) -> Prepared:
-    """Builds the binary and gathers the rest."""
+    """Builds the binary and collects everything else."""
     rustc = children.output(["rustc", "-vV"], cwd=paths.ROOT)
     platform = platforms.choose(architecture, rustc)
-    # What can be missing is looked for before the long build.
+    # Before the long build, because the packages may be missing.
     bundle, libc = certificates.read(), debian.installed("libc6-dev")
     rust = binary.toolchain(rustc, children.output(["rustc", "--print", "sysroot"], cwd=paths.ROOT))
     metadata = crates.metadata(platform)
     graph = crates.graph(metadata, crates.tree(platform), (paths.ROOT / "Cargo.lock").read_text(encoding="utf-8"))
     verify.require_no_emulator(graph)
-    made_of = origin.read(paths.ROOT, graph.root.version, revision)
-    if (made_of.revision or "").endswith(origin.DIRTY):
-        progress.say(f"The checkout has changes that no commit has: the image's revision is {made_of.revision}.")
+    built_from = origin.read(paths.ROOT, graph.root.version, revision)
+    if (built_from.revision or "").endswith(origin.DIRTY):
+        progress.say(f"The checkout has uncommitted changes, so the image's revision is {built_from.revision}.")
     replaced = binary.replacements(paths.ROOT, paths.target_dir(), graph.sources, rust)
-    progress.say(f"Building ensign {made_of.version} for {platform.target} ...")
+    progress.say(f"Building ensign {built_from.version} for {platform.target} ...")
     program = binary.compile_release(platform, binary.environment(replaced, platform))
     binary.require_portable(program, binary.machine_folders(metadata, rust))
-    document = sbom.cyclonedx(graph, sbom.Others(rust.release, libc, bundle.package), made_of)
+    document = sbom.cyclonedx(graph, sbom.Others(rust.release, libc, bundle.package), built_from)
     parts = contents.Parts(
         program, bundle.pem, document, (paths.ROOT / "LICENSE").read_bytes(),
         {package.name: package.notice for package in (libc, bundle.package)},
     )
     linked = f"{rust.about}, {libc.distribution} {libc.name} {libc.version}"
-    facts = layout.Facts(made_of, platform, graph.root.about or "", graph.root.license or "", bundle.about(), linked)
+    facts = layout.Facts(built_from, platform, graph.root.about or "", graph.root.license or "", bundle.about(), linked)
     return Prepared(parts, facts)
 
 
 def make(architecture: str, revision: Optional[str], progress: Progress) -> None:
-    """Makes the image in target/image, verifies it, and prints what it is."""
+    """Builds the image in target/image, verifies it, and prints a summary."""
     prepared = prepare(architecture, revision, progress)
     output = paths.target_dir() / "image"
     started = time.monotonic()
@@ -77,7 +77,7 @@ digest    {written.manifest}""")
 
 
 def verified(folder: Path, version: str) -> str:
-    """Unpacks a layout and runs what is in it; the table of its contents."""
+    """Unpacks a layout and runs its binary; returns a table of its contents."""
     with tempfile.TemporaryDirectory(prefix="ensign-image-") as scratch:
         root = Path(scratch) / "root"
         root.mkdir(mode=contents.EXECUTABLE)
@@ -92,8 +92,8 @@ def verified(folder: Path, version: str) -> str:
 
 
 def write_root(folder: Path, revision: Optional[str], progress: Progress) -> None:
-    """Writes the files of the image into a folder, for the Dockerfile."""
+    """Writes the files of the image to a folder, for the Dockerfile."""
     if folder.exists() and any(folder.iterdir()):
-        raise Failure(f"{folder} is not empty: what is in it would get into the image")
+        raise Failure(f"{folder} is not empty; its files would become part of the image")
     prepared = prepare("", revision, progress)
     contents.write(folder, contents.files(prepared.parts))

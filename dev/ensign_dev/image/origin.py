@@ -1,4 +1,4 @@
-"""From which sources an image is made. The clock of the machine has no part in it."""
+"""The version and commit that an image is built from. The machine's clock is never used."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Origin(NamedTuple):
     seconds: int
 
     def time(self) -> str:
-        """The commit's time, as RFC 3339 writes it."""
+        """The commit's time in RFC 3339 format."""
         return datetime.fromtimestamp(self.seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read(root: Path, version: str, revision: Optional[str], environ: Mapping[str, str] = os.environ) -> Origin:
-    """What git says of the checkout; `revision` and the variable SOURCE_DATE_EPOCH where there is no git."""
+    """Reads the origin from git; without git, from `revision` and the variable SOURCE_DATE_EPOCH."""
     epoch = environ.get("SOURCE_DATE_EPOCH")
     if epoch is not None and not epoch.isdecimal():
-        raise Failure(f"SOURCE_DATE_EPOCH must be whole seconds since 1970 (it is {epoch!r})")
+        raise Failure(f"SOURCE_DATE_EPOCH must be whole seconds since 1970, not {epoch!r}")
     try:
         seconds = int(epoch if epoch is not None else children.output(["git", "log", "-1", "--format=%ct"], cwd=root))
         return Origin(version, revision or _revision(root, needed=epoch is None), seconds)
     except (children.CommandFailed, OSError) as error:
         raise Failure(
-            "git does not say from which commit this is; where there is no git, set SOURCE_DATE_EPOCH to the time of"
+            "can't read the commit from git. Without git, set SOURCE_DATE_EPOCH to the time of"
             f" the commit (`git log -1 --format=%ct`), and --revision to its hash: {error}"
         ) from error
 

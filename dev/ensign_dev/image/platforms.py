@@ -1,4 +1,4 @@
-"""For which processors an image can be made here: for this machine's own."""
+"""The platforms of images. An image can only be built for the machine's own platform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..failure import Failure
 
 
 class Platform(NamedTuple):
-    """A processor, by the name that images give it and by the one of the compiler."""
+    """A platform: its architecture in OCI images, and its Rust target."""
 
     architecture: str
     target: str
@@ -22,26 +22,26 @@ PLATFORMS = (
 
 
 def choose(wanted: str, rustc_version: str) -> Platform:
-    """The platform called `wanted` (none: this machine's), on a machine whose `rustc -vV` is given.
+    """Returns the platform named `wanted` (default: the machine's own), given the output of `rustc -vV`.
 
-    No image is made for another processor: the binary could not be run here, so that nothing would show that it works.
+    Images for other platforms are not built, because their binary could not be run, and therefore not verified, here.
     """
     found = re.search(r"^host: (\S+)$", rustc_version, re.MULTILINE)
     host = found.group(1) if found else "unknown"
     here = next((platform for platform in PLATFORMS if platform.target == host), None)
     names = [platform.architecture for platform in PLATFORMS]
     if wanted and wanted not in names:
-        raise Failure(f"there is no image for {wanted!r}; there are: {', '.join(names)}")
+        raise Failure(f"unsupported architecture {wanted!r}; supported: {', '.join(names)}")
     if here is None:
         targets = ", ".join(platform.target for platform in PLATFORMS)
         raise Failure(
-            f"this machine's Rust compiler is for {host}; an image is made with one for {targets}, the targets on"
-            " which a static binary still resolves names as the C library does"
+            f"this machine's Rust compiler is for {host}, but images need {targets}: with these targets, static binaries"
+            " resolve host names like the C library"
         )
     if wanted and wanted != here.architecture:
         raise Failure(
-            f"no image for {wanted} can be made on this machine, which is {here.architecture}: the binary could not be"
-            f" run here, so that nothing would show that it works. Run `make image` on a machine that is {wanted};"
-            " docs/image.md says how to join the images of several processors"
+            f"can't build an image for {wanted} on this machine, which is {here.architecture}: the binary could not be"
+            f" run, and therefore not verified, here. Run `make image` on a machine that is {wanted};"
+            " docs/image.md explains how to combine images into a multi-platform image"
         )
     return here

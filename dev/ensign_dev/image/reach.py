@@ -1,7 +1,7 @@
-"""Whether the image can talk to a cluster: with nothing but itself, its webhook looks up a name and begins TLS.
+"""Verifies that the image can connect to a cluster: its webhook resolves a host name and starts TLS.
 
-To print a version takes nothing; this takes name resolution, random numbers, threads and the certificates: all that
-a static program on an empty root could lack.
+Printing a version needs almost nothing. This needs name resolution, random numbers, threads and certificates: everything
+that might be missing for a static program in an empty root file system.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HANDSHAKE = b"\x16"
 
 
 def require_reach(root: Path, config: Dict[str, Any]) -> None:
-    """Runs the webhook in the unpacked image until it greets this process as its API server; needs root."""
+    """Runs the webhook in the unpacked image until it starts TLS with this process as its API server; needs root."""
     with socket.create_server(("127.0.0.1", 0)) as server, tempfile.TemporaryFile() as log:
         server.settimeout(TIMEOUT_SECONDS)
-        # What Kubernetes would write.
+        # As Kubernetes would.
         (root / "etc" / "hosts").write_text(f"127.0.0.1 {HOST}\n", encoding="utf-8")
         (root / "kubeconfig").write_text(kubeconfig(server.getsockname()[1]), encoding="utf-8")
         arguments = ["webhook", "--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0"]
@@ -48,12 +48,12 @@ def require_reach(root: Path, config: Dict[str, Any]) -> None:
             process.wait()
         if greeting != HANDSHAKE:
             log.seek(0, os.SEEK_SET)
-            words = log.read().decode(errors="replace").strip()
-            raise Failure(f"`ensign webhook` in the image did not reach its API server by name; it said:\n{words}")
+            output = log.read().decode(errors="replace").strip()
+            raise Failure(f"`ensign webhook` in the image did not connect to its API server by name; its output:\n{output}")
 
 
 def kubeconfig(port: int) -> str:
-    """The configuration of a client of the API server at HOST; JSON is YAML."""
+    """Returns a kubeconfig for the API server at HOST."""
     return json.dumps({
         "apiVersion": "v1", "kind": "Config", "current-context": "it",
         "clusters": [{"name": "it", "cluster": {"server": f"https://{HOST}:{port}"}}],

@@ -1,6 +1,6 @@
-"""The list of what is in the image, in CycloneDX's JSON.
+"""The image's SBOM in CycloneDX JSON.
 
-The binary is static, so that no scanner finds the C library in it by itself, nor the crates.
+It is needed because scanners can't detect the crates and the C library in a static binary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPEC_VERSION = "1.5"
 
 
 class Others(NamedTuple):
-    """What is in the image beside crates."""
+    """Components of the image other than crates."""
 
     rust_release: str
     libc: Package
@@ -25,15 +25,15 @@ class Others(NamedTuple):
 
 
 def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
-    """The document; the same sources and packages give the same."""
+    """Returns the document. It is deterministic for the same sources and packages."""
     root = _component(graph.root, kind="application")
     rust = _library("rust-std", others.rust_release, f"pkg:generic/rust-std@{others.rust_release}")
     rust["licenses"] = [{"expression": "MIT OR Apache-2.0"}]
     libc, certificates = _deb(others.libc, "library"), _deb(others.certificates, "data")
     libc["description"] = "GNU C library, linked into the binary"
-    beside = [rust, libc, certificates]
+    other_parts = [rust, libc, certificates]
     crates = (graph.root, *graph.others)
-    refs = [part["bom-ref"] for part in beside]
+    refs = [part["bom-ref"] for part in other_parts]
     dependencies = [_dependency(crate, refs if crate is graph.root else []) for crate in crates]
     if origin.revision:
         root["properties"] = [{"name": "org.opencontainers.image.revision", "value": origin.revision}]
@@ -42,13 +42,13 @@ def cyclonedx(graph: Graph, others: Others, origin: Origin) -> Dict[str, Any]:
         "specVersion": SPEC_VERSION,
         "version": 1,
         "metadata": {"timestamp": origin.time(), "component": root},
-        "components": [_component(crate) for crate in graph.others] + beside,
-        "dependencies": dependencies + [{"ref": part["bom-ref"], "dependsOn": []} for part in beside],
+        "components": [_component(crate) for crate in graph.others] + other_parts,
+        "dependencies": dependencies + [{"ref": part["bom-ref"], "dependsOn": []} for part in other_parts],
     }
 
 
 def expression(license_text: str) -> str:
-    """A license in SPDX's words; crates once wrote `/` where SPDX writes OR."""
+    """Returns a license as an SPDX expression; older crates use `/` instead of OR."""
     return re.sub(r"\s*/\s*", " OR ", license_text)
 
 
@@ -76,9 +76,9 @@ def _library(name: str, version: str, purl: str) -> Dict[str, Any]:
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
-def _dependency(crate: Crate, beside: List[str]) -> Dict[str, Any]:
+def _dependency(crate: Crate, other_parts: List[str]) -> Dict[str, Any]:
     needs = [_purl(name, version) for name, version in crate.needs]
-    return {"ref": _purl(crate.name, crate.version), "dependsOn": sorted(needs + beside)}
+    return {"ref": _purl(crate.name, crate.version), "dependsOn": sorted(needs + other_parts)}
 
 
 def _purl(name: str, version: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs what was written: an image is only good if the binary in it runs on nothing but the image."""
+"""Verifies an unpacked image: its binary must run with nothing but the image's files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMULATOR = "ensign-azure-emulator"
 
 
 class Ran(NamedTuple):
-    """How the binary ended, and what it wrote."""
+    """The exit status and output of the binary."""
 
     status: int
     out: str
@@ -24,7 +24,7 @@ class Ran(NamedTuple):
 
 
 def run(root: Path, config: Dict[str, Any], arguments: List[str], chroot: bool) -> Ran:
-    """Runs the image's entry point in its environment; with `chroot`, as its user and with nothing but its files."""
+    """Runs the image's entry point in its environment; with `chroot`, as its user and with only its files."""
     program, *rest = command(config, arguments)
     result = subprocess.run(
         [program if chroot else str(root) + program, *rest], env=environment(config), stdin=subprocess.DEVNULL,
@@ -35,17 +35,17 @@ def run(root: Path, config: Dict[str, Any], arguments: List[str], chroot: bool) 
 
 
 def command(config: Dict[str, Any], arguments: List[str]) -> List[str]:
-    """What an engine would run for these arguments."""
+    """Returns the command that a container engine would run for these arguments."""
     return [*config["config"]["Entrypoint"], *arguments]
 
 
 def environment(config: Dict[str, Any]) -> Dict[str, str]:
-    """The environment that an engine would give it."""
+    """Returns the environment that a container engine would set."""
     return dict(variable.split("=", 1) for variable in config["config"]["Env"])
 
 
 def enter(root: Path, config: Dict[str, Any]) -> Callable[[], None]:
-    """What a child process does to be where the image says and who it says: needs root."""
+    """Returns a preexec_fn that enters the image as its user; needs root."""
     user, group = (int(part) for part in config["config"]["User"].split(":"))
 
     def change() -> None:
@@ -59,7 +59,7 @@ def enter(root: Path, config: Dict[str, Any]) -> Callable[[], None]:
 
 
 def may_chroot() -> bool:
-    """Whether this process may take another root: that of a container often may not, even as user 0."""
+    """Whether this process may call chroot: in a container, even root often may not."""
     if os.geteuid() != 0:
         return False
     child = os.fork()
@@ -73,19 +73,19 @@ def may_chroot() -> bool:
 
 
 def require_version(ran: Ran, version: str) -> None:
-    """Refuses an image that does not run, or that is another version."""
+    """Raises `Failure` if the binary does not run, or has another version."""
     if ran.status != 0 or ran.out != f"ensign {version}":
-        raise Failure(f"`ensign --version` in the image ended with status {ran.status}: {ran.out}\n{ran.err}".strip())
+        raise Failure(f"`ensign --version` in the image exited with status {ran.status}: {ran.out}\n{ran.err}".strip())
 
 
 def require_no_emulator(graph: Graph) -> None:
-    """Refuses a binary with the code of Azure's emulator in it."""
+    """Raises `Failure` if the binary would contain the Azure emulator."""
     if any(crate.name == EMULATOR for crate in graph.others):
-        raise Failure(f"the image would have the emulator of Azure in it: {graph.root.name} depends on {EMULATOR}")
+        raise Failure(f"the image would contain the Azure emulator: {graph.root.name} depends on {EMULATOR}")
 
 
 def table(unpacked: Unpacked) -> str:
-    """The contents, as a person reads them."""
+    """Formats the contents for people."""
     lines = [f"{'mode':>5}  {'bytes':>12}  path"]
     for entry in unpacked.entries:
         size = "" if entry.isdir() else f"{entry.size:,}"

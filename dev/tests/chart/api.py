@@ -1,4 +1,4 @@
-"""One API server, asked as somebody: with a client certificate, or with the token of a service account."""
+"""A client of an API server, authenticated with a client certificate or with a service account token."""
 
 import base64
 import http.client
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class Refused(Exception):
-    """The API server did not do it."""
+    """The API server rejected a request."""
 
     def __init__(self, status, message):
         super().__init__(f"{status}: {message}")
@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 class Api:
-    """A client with one connection for each thread."""
+    """A client with one connection per thread."""
 
     def __init__(self, server, context, token=None):
         self.server = server
@@ -31,7 +31,7 @@ class Api:
 
     @classmethod
     def administrator(cls, kubectl, folder):
-        """As the kubeconfig says."""
+        """Returns a client with the kubeconfig's credentials."""
         view = kubectl.json("config", "view", "--raw", "--minify")
         cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
         ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
@@ -48,7 +48,7 @@ class Api:
         return api
 
     def as_bearer(self, token):
-        """The same server, asked by whoever has this token."""
+        """Returns a client of the same server that authenticates with this token."""
         return Api(self.server, ssl.create_default_context(cadata=self.ca), token)
 
     def close(self):
@@ -59,7 +59,7 @@ class Api:
         return self._ask("GET", path)
 
     def find(self, path):
-        """The object, or None if there is none."""
+        """Returns the object, or None if it does not exist."""
         try:
             return self.get(path)
         except Refused as refused:
@@ -83,7 +83,7 @@ class Api:
         headers = {"Content-Type": content}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        text = None if body is None else json.dumps(body)
+        content_text = None if body is None else json.dumps(body)
         for last in (False, True):
             connection = getattr(self._local, "connection", None)
             if connection is None:
@@ -93,17 +93,17 @@ class Api:
                 self._local.connection = connection
                 self._connections.append(connection)
             try:
-                connection.request(method, path, text, headers)
-                answer = connection.getresponse()
-                said = answer.read()
+                connection.request(method, path, content_text, headers)
+                response = connection.getresponse()
+                text = response.read()
                 break
             except (http.client.HTTPException, ConnectionError):
-                # A connection that rested may have been closed meanwhile.
+                # The server may have closed an idle connection.
                 self._local.connection = None
                 connection.close()
                 if last:
                     raise
-        decoded = json.loads(said) if said[:1] in (b"{", b"[") else {"message": said.decode(errors="replace")}
-        if answer.status >= 300:
-            raise Refused(answer.status, decoded.get("message", ""))
+        decoded = json.loads(text) if text[:1] in (b"{", b"[") else {"message": text.decode(errors="replace")}
+        if response.status >= 300:
+            raise Refused(response.status, decoded.get("message", ""))
         return decoded

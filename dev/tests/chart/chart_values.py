@@ -1,4 +1,4 @@
-"""The chart as helm sees it, and the sets of values that it is tried with."""
+"""Renders the chart with helm, and lists the sets of values that it is tested with."""
 
 import json
 import re
@@ -18,18 +18,18 @@ LEAST = paths.CHART / "ci" / "least-values.yaml"
 
 
 def offline():
-    """helm without a cluster."""
+    """Returns helm without a cluster."""
     home = Path(tempfile.mkdtemp(prefix="ensign-helm-"))
     return helm.Helm(helm.ensure(Progress()), home)
 
 
 def template(program, *arguments, values=LEAST):
-    """What helm says to rendering the chart."""
+    """Renders the chart; returns helm's result."""
     return program.try_("template", RELEASE, paths.CHART, "--namespace", NAMESPACE, "--values", values, *arguments)
 
 
 def defaults(program):
-    """The chart's own values, as helm understands them."""
+    """Returns the chart's default values, as helm parses them."""
     answer = program(
         "install", RELEASE, paths.CHART, "--namespace", NAMESPACE, "--values", LEAST,
         "--dry-run=client", "--hide-secret", "--output", "json",
@@ -38,7 +38,7 @@ def defaults(program):
 
 
 def keys(values, prefix=""):
-    """The paths of all values that are no objects with fixed keys of their own."""
+    """Returns all leaf values by path. Objects with arbitrary keys are leaves too."""
     found = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
@@ -50,10 +50,10 @@ def keys(values, prefix=""):
 
 
 def is_free(path):
-    """Whether the keys below are the user's own."""
+    """Whether the keys of this object are arbitrary."""
     return bool(re.search(r"(labels|annotations|Labels|Annotations|nodeSelector|affinity|resources)$", path))
 
 
 def documents(text):
-    """The documents of a rendered chart, as text."""
+    """Splits a rendered chart into its documents, as text."""
     return [one for one in re.split(r"^---\n", text, flags=re.MULTILINE) if re.sub(r"(?m)^\s*(#.*)?$", "", one).strip()]

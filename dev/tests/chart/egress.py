@@ -1,6 +1,6 @@
-"""What stands for the cluster's network: connections of the API server to a Service end at one of its ready pods.
+"""Emulates the cluster's network: forwards the API server's connections to a Service to one of its ready pods.
 
-The API server asks for them by HTTP CONNECT on a Unix socket. A pod of this test is a process on loopback.
+The API server requests them with HTTP CONNECT on a Unix socket (egress selector). The pods are processes on loopback.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ HEAD_BYTES = 16 * 1024
 
 
 class Network:
-    """Leads connections to pods. `pods` says where the ready ones listen, as a list of ports on loopback."""
+    """Forwards connections to pods. `pods` returns the loopback ports of the ready ones."""
 
     def __init__(self, socket, pods):
         self._socket = socket
         self._pods = pods
         self._turn = itertools.count()
-        self.asked = []
+        self.requests = []
         self.port = 0
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -34,7 +34,7 @@ class Network:
     def _run(self, started):
         async def start():
             servers = [await asyncio.start_unix_server(self._connect, path=str(self._socket))]
-            # The Service's address, for the controller: it has no egress selector.
+            # For the controller, which has no egress selector and connects to the Service directly.
             servers.append(await asyncio.start_server(self._service, "127.0.0.1", 0))
             self.port = servers[1].sockets[0].getsockname()[1]
             started.set()
@@ -55,13 +55,13 @@ class Network:
 
     async def _connect(self, reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
-        self.asked.append(head.split(b"\r\n", 1)[0].decode())
-        await self._lead(reader, writer, b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self.requests.append(head.split(b"\r\n", 1)[0].decode())
+        await self._forward(reader, writer, b"HTTP/1.1 200 Connection established\r\n\r\n")
 
     async def _service(self, reader, writer):
-        await self._lead(reader, writer, b"")
+        await self._forward(reader, writer, b"")
 
-    async def _lead(self, reader, writer, greeting):
+    async def _forward(self, reader, writer, greeting):
         pods = self._pods()
         if not pods:
             if greeting:
@@ -80,7 +80,7 @@ class Network:
 
 
 async def pump(reader, writer):
-    """Passes bytes on until there are no more."""
+    """Copies bytes until the end of the stream."""
     try:
         while data := await reader.read(65536):
             writer.write(data)

@@ -1,10 +1,10 @@
-"""Does a kubelet's part for the pods of one namespace: each is a process on this machine, with exactly what its pod says.
+"""Emulates a kubelet for the pods of one namespace: each pod is a process on this machine.
 
-A pod gets a node, its volumes as folders, tokens of its own service account bound to it, and its arguments and
-environment. What a container's own network and file system would give it is rewritten: the ports that it listens on are
-free ones of loopback, and paths below a mount are those of the volume's folder. Readiness goes into the pod's status, so that
-the Deployment controller rolls out as it would; a pod that is deleted is told to stop, and goes when its process has ended.
-One that is to run once, for a Job, succeeds or fails as its process does.
+A pod is assigned to a node and gets its volumes as folders, tokens of its service account bound to the pod, its arguments and
+its environment. Because there is no separate network and file system, pods listen on free loopback ports, and paths below a
+mount are replaced by those of the volume's folder. Readiness is written to the pod's status, so that the Deployment
+controller performs rollouts as usual. A deleted pod receives SIGTERM and is removed once its process has exited. The pod of
+a Job succeeds or fails like its process.
 """
 
 import json
@@ -84,7 +84,7 @@ class Kubelet:
         self._thread.join()
 
     def ready(self, component):
-        """The ready pods of a component that were not told to stop."""
+        """The ready pods of a component that are not terminating."""
         label = "app.kubernetes.io/component"
         return [
             one for one in list(self.running.values())
@@ -92,19 +92,19 @@ class Kubelet:
         ]
 
     def webhook_ports(self):
-        """Where the ready replicas of the webhook listen: what an EndpointSlice would have."""
+        """The ports of the ready webhook replicas, like the addresses in an EndpointSlice."""
         urls = [one.addresses().get("webhook_url") for one in self.ready("webhook")]
         return sorted(int(url.split("/")[2].rpartition(":")[2]) for url in urls if url)
 
     def logs(self):
-        """The end of every log, for whoever wonders."""
+        """The end of every log, for error messages."""
         return "\n".join(f"{one.name}:\n{one.log()[-3000:]}" for one in [*self.running.values(), *self.ended[-4:]])
 
     def _run(self):
         while not self._stop.wait(PAUSE_SECONDS):
             try:
-                self._look()
-            except Exception as error:  # said by the test, which waits for what does not come
+                self._sync()
+            except Exception as error:  # reported by `Scene.until`
                 self.failures.append(repr(error))
         for one in self.running.values():
             one.process.send_signal(signal.SIGTERM)
@@ -115,7 +115,7 @@ class Kubelet:
                 one.process.kill()
                 one.process.wait()
 
-    def _look(self):
+    def _sync(self):
         for pod in self._api.get(self._pods)["items"]:
             metadata = pod["metadata"]
             one = self.running.get(metadata["uid"])
@@ -131,12 +131,12 @@ class Kubelet:
                 continue
             if one.process.poll() is not None:
                 if not one.stopping:
-                    self.failures.append(f"{one.name} ended by itself: {one.log()[-2000:]}")
-                self._forget(one)
+                    self.failures.append(f"{one.name} exited unexpectedly: {one.log()[-2000:]}")
+                self._remove(one)
                 continue
             one.ready = one.is_ready()
             if one.condition != one.ready:
-                self._tell(one)
+                self._publish_readiness(one)
 
     def _start(self, pod):
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
@@ -164,7 +164,7 @@ class Kubelet:
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
-                env=children.environment(env), start_new_session=True, preexec_fn=processes.leash(),
+                env=children.environment(env), start_new_session=True, preexec_fn=processes.parent_death_signal(),
             )
         self.running[uid] = Running(pod, folder, process)
 
@@ -216,7 +216,7 @@ class Kubelet:
         }))
         return file
 
-    def _tell(self, one):
+    def _publish_readiness(self, one):
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         status = "True" if one.ready else "False"
         conditions = [
@@ -239,7 +239,7 @@ class Kubelet:
             if refused.status not in (404, 409):
                 raise
 
-    def _forget(self, one):
+    def _remove(self, one):
         del self.running[one.uid]
         self.ended.append(one)
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": one.uid}}
@@ -251,7 +251,7 @@ class Kubelet:
 
 
 def on_loopback(argument):
-    """Listens on a free port of loopback, where the pod would have an address of its own."""
+    """Makes a pod listen on a free loopback port, because it has no IP address of its own."""
     for flag in ("--listen=", "--health-listen="):
         if argument.startswith(flag):
             return f"{flag}127.0.0.1:0"

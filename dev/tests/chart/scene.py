@@ -1,4 +1,4 @@
-"""A cluster with the chart installed on it, Azure beside it, and a network and a kubelet for Ensign's pods."""
+"""A cluster to install the chart on, with the Azure emulator, and an emulated network and kubelet for Ensign's pods."""
 
 import json
 import os
@@ -29,12 +29,12 @@ POLICIES = [
     )
     for name in names
 ]
-# The Prometheus operator's kinds, as far as the chart needs them: the API server has to know them.
+# The Prometheus operator's kinds, because the API server needs to know the chart's objects.
 MONITORS = {"servicemonitors": "ServiceMonitor", "prometheusrules": "PrometheusRule"}
 
 
 def programs():
-    """The programs that the suite has built; built here otherwise."""
+    """Returns the programs that the test suite has built, or builds them."""
     cluster = control_plane.ensure(Progress())
     if "ENSIGN_BIN" in os.environ and "ENSIGN_AZURE_EMULATOR_BIN" in os.environ:
         ensign, emulator = (Path(os.environ[name]) for name in ("ENSIGN_BIN", "ENSIGN_AZURE_EMULATOR_BIN"))
@@ -43,7 +43,7 @@ def programs():
 
 
 class Scene(environment.Environment):
-    """One cluster, from the start to the end of a test class."""
+    """A cluster for the duration of a test or a test class."""
 
     def __init__(self):
         root = Path(tempfile.mkdtemp(prefix="ensign-chart-"))
@@ -52,8 +52,8 @@ class Scene(environment.Environment):
         self._state.mkdir(mode=0o700)
         self.network = self.pods = self.api = None
         try:
-            cluster = self._start_control_plane(self.programs, leashed=True)
-            self.azure = self._start_emulator(self.programs, cluster, 0, leashed=True)
+            cluster = self._start_control_plane(self.programs, die_with_parent=True)
+            self.azure = self._start_emulator(self.programs, cluster, 0, die_with_parent=True)
             self.audit_log = Path(cluster["audit_log"])
             self.kubectl = Kubectl(self.programs.cluster.kubectl, Path(cluster["kubeconfig"]), root / "kubectl-cache")
             self.helm = helm.Helm(helm.ensure(Progress()), root / "helm", Path(cluster["kubeconfig"]))
@@ -75,7 +75,7 @@ class Scene(environment.Environment):
             raise
 
     def close(self):
-        """Ends everything."""
+        """Stops everything."""
         for one in (self.pods, self.network, self.api):
             if one is not None:
                 one.close()
@@ -97,7 +97,7 @@ class Scene(environment.Environment):
             "log": {"format": "text"},
         }
 
-    # What is done with the chart.
+    # Operations on the chart
 
     def install(self, *arguments):
         self.helm("install", RELEASE, paths.CHART, "-n", NAMESPACE, "--values", self.values, *arguments)
@@ -114,17 +114,17 @@ class Scene(environment.Environment):
             "template", RELEASE, paths.CHART, "-n", NAMESPACE, "--values", self.values, "--kube-version", version, *arguments
         )
 
-    # What is waited for.
+    # Waiting
 
     def until(self, what, probe, tail=lambda: ""):
-        """Waits for a fact; a pod that ended by itself, or a kubelet that can't go on, is the end of the wait."""
+        """Waits for a condition; fails immediately if a pod exits unexpectedly or the kubelet fails."""
         def hopeless():
             return "; ".join(self.pods.failures) or None
 
         return until(what, lambda: probe() or None, SECONDS, hopeless, lambda: tail() + self.pods.logs())
 
     def rolled_out(self):
-        """Until every Deployment runs its newest pods and no other."""
+        """Waits until every Deployment has finished its rollout."""
         def done():
             for one in self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")["items"]:
                 status, wanted = one.get("status", {}), one["spec"]["replicas"]
@@ -136,7 +136,7 @@ class Scene(environment.Environment):
         self.until("the rollout", done)
 
     def bound(self):
-        """Until the README's example is Ready."""
+        """Waits until the binding of the README's example is Ready."""
         for file in ("01-namespace", "02-managed-identity", "03-binding"):
             self.kubectl("apply", "-f", str(paths.ROOT / "examples" / f"{file}.yaml"))
         path = "/apis/ensign.dev/v1alpha1/namespaces/shop/managedidentitybindings/orders"
@@ -146,17 +146,17 @@ class Scene(environment.Environment):
         )
 
     def credentials(self):
-        """What Azure has under the README's identity."""
+        """Returns the names of the credentials of the README's identity in Azure."""
         identity = self.api.get("/apis/ensign.dev/v1alpha1/managedidentities/orders")["spec"]["existing"]["resourceID"]
         arm = Arm(self.azure["arm_endpoint"], self.azure["arm_token_url"], Path(self.azure["ca_file"]))
         return [one["name"] for one in arm.credentials(identity)]
 
-    def asked(self):
-        """Until the API server refuses a labelled pod that no binding matches."""
-        self.until("labelled pods to be refused", lambda: self.admitted("default", labelled=True, account="default") is None)
+    def enforced(self):
+        """Waits until the API server denies a labelled pod that no binding matches."""
+        self.until("labelled pods to be denied", lambda: self.admitted("default", labelled=True, account="default") is None)
 
     def admitted(self, namespace="shop", labelled=False, account="orders"):
-        """The pod as it would be stored; None if it is refused."""
+        """Returns the pod as it would be stored; None if it is denied."""
         try:
             return self.api.post(f"/api/v1/namespaces/{namespace}/pods?dryRun=All", pod(labelled, account))
         except Refused as refused:
@@ -165,20 +165,20 @@ class Scene(environment.Environment):
             return None
 
     def filled_in(self):
-        """What controller and webhook have written into objects, by path."""
+        """Returns what controller and webhook have filled in, by object path."""
         found = {}
         for path, field in ((REGISTRATION, "webhooks"), (SECRET, "data"), *((one, "spec") for one in POLICIES)):
             found[path] = (self.api.find(path) or {}).get(field)
         return found
 
     def audit(self):
-        """The audit events so far."""
+        """Returns the audit events so far."""
         text = self.audit_log.read_text()
         return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 class Load:
-    """Pods that are created without a pause; none may fail, and none may be without its identity."""
+    """Creates pods continuously. All must be created and injected."""
 
     def __init__(self, scene):
         self._scene = scene
@@ -197,7 +197,7 @@ class Load:
                 self.seen.append(repr(error))
 
     def end(self):
-        """How many were created, and what was wrong with those that failed."""
+        """Stops; returns how many pods were created, and the distinct errors."""
         self._stop.set()
         self._thread.join()
         return len(self.seen), sorted({one for one in self.seen if one != "injected"})
@@ -220,6 +220,6 @@ def is_injected(created):
 
 
 def condition(found, kind):
-    """The status of a condition."""
+    """Returns the status of a condition."""
     conditions = found.get("status", {}).get("conditions", [])
     return next((one["status"] for one in conditions if one["type"] == kind), None)

@@ -1,4 +1,4 @@
-"""The chart takes every block of values that the docs show."""
+"""The chart accepts all values in the docs."""
 
 import re
 import tempfile
@@ -14,7 +14,7 @@ GUID = "00000000-0000-4000-8000-000000000001"
 
 
 def shown():
-    """Each block of values, with where it stands."""
+    """Yields each block of values with its file and line."""
     for page in sorted([paths.ROOT / "README.md", *paths.ROOT.glob("docs/**/*.md")]):
         text = page.read_text(encoding="utf-8")
         for block in BLOCK.finditer(text):
@@ -24,10 +24,10 @@ def shown():
 
 
 class ValuesOfTheDocs(unittest.TestCase):
-    def test_each_block_renders(self):
+    def test_render(self):
         program = chart_values.offline()
         blocks = list(shown())
-        self.assertTrue(blocks, "the test looks in the wrong place")
+        self.assertTrue(blocks, "no blocks found")
         for place, values in blocks:
             with self.subTest(place), tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
                 file.write(values)
@@ -35,7 +35,7 @@ class ValuesOfTheDocs(unittest.TestCase):
                 answer = template(program, "--values", file.name)
                 self.assertEqual(answer.status, 0, answer.error)
 
-    def test_a_typo_would_be_noticed(self):
+    def test_must_not_contain_typos(self):
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             file.write("azure: {rateshare: 0.5}\n")
             file.flush()

@@ -1,6 +1,6 @@
-"""The chart on the real control plane: installed, used, upgraded under load, removed.
+"""The chart on a real control plane: install, upgrade under load, uninstall.
 
-Ensign's processes run as the pods of the chart's Deployments say, with the tokens of their service accounts.
+Ensign's processes run as specified in the pods of the chart's Deployments, with the tokens of their service accounts.
 """
 
 import json
@@ -12,7 +12,7 @@ from scene import ADMISSION, POLICIES, REGISTRATION, SECRET, Load, Scene, is_inj
 
 SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/ensign-webhook"
 BINDINGS = [one.replace("policies/", "policybindings/") for one in POLICIES]
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 class TheChart(unittest.TestCase):
@@ -20,88 +20,88 @@ class TheChart(unittest.TestCase):
         self.scene = Scene()
         self.addCleanup(self.scene.close)
 
-    def test_is_installed_upgraded_under_load_and_removed(self):
+    def test_is_installed_upgraded_under_load_and_uninstalled(self):
         scene = self.scene
         scene.install("--set", "injection.mode=webhook")
         scene.rolled_out()
         scene.bound()
-        self.injects_by_the_webhook_behind_its_service()
+        self.injects_pods_through_the_webhooks_service()
         by_webhook = ("--set", "injection.mode=webhook")
-        # Helm 4's way, and the one of Helm 3 and of `kubectl apply`.
-        for way in ("true", "false"):
-            self.upgrades_under_load(way, *by_webhook)
-        self.goes_over_to_policies_under_load()
-        for way in ("true", "false"):
-            self.upgrades_under_load(way)
-        self.is_applied_by_kubectl_without_a_change_of_what_is_filled_in()
-        self.leaves_nothing_in_the_way_when_it_goes()
-        self.is_applied_and_pruned_by_kubectl()
-        self.takes_everything_along_where_it_is_asked_to()
+        # Server-side apply is Helm 4's default; client-side apply is that of Helm 3 and `kubectl apply`.
+        for method in ("true", "false"):
+            self.upgrades_under_load(method, *by_webhook)
+        self.switches_to_policies_under_load()
+        for method in ("true", "false"):
+            self.upgrades_under_load(method)
+        self.can_be_applied_with_kubectl_without_changing_what_is_filled_in()
+        self.leaves_nothing_that_blocks_pods()
+        self.can_be_applied_and_pruned_with_kubectl()
+        self.cleans_up_azure_with_the_teardown_hook()
 
-    def injects_by_the_webhook_behind_its_service(self):
+    def injects_pods_through_the_webhooks_service(self):
         scene = self.scene
         scene.until("a pod to be injected", lambda: is_injected(scene.admitted() or no_pod()))
-        scene.asked()
+        scene.enforced()
         address = scene.api.get(SERVICE)["spec"]["clusterIP"]
-        self.assertIn(f"CONNECT {address}:443 HTTP/1.1", scene.network.asked)
+        self.assertIn(f"CONNECT {address}:443 HTTP/1.1", scene.network.requests)
         self.assertEqual(len(scene.pods.webhook_ports()), 2)
         for entry in scene.api.get(REGISTRATION)["webhooks"]:
             self.assertEqual(entry["clientConfig"]["service"]["name"], "ensign-webhook")
 
-    def upgrades_under_load(self, way, *arguments):
+    def upgrades_under_load(self, method, *arguments):
         scene = self.scene
         before, pods = scene.filled_in(), set(scene.pods.running)
         load = Load(scene)
-        # One annotation more, so that every pod is replaced.
+        # An additional annotation, so that every pod is replaced.
         scene.upgrade(
-            *arguments, f"--server-side={way}", "--set-string", f"controller.podAnnotations.way={way}",
-            "--set-string", f"webhook.podAnnotations.way={way}",
+            *arguments, f"--server-side={method}", "--set-string", f"controller.podAnnotations.method={method}",
+            "--set-string", f"webhook.podAnnotations.method={method}",
         )
         self.assertEqual(scene.filled_in(), before, "an upgrade changed what is filled in at run time")
         scene.rolled_out()
         self.assertFalse(pods & set(scene.pods.running), "a pod was not replaced")
-        count, wrong = load.end()
-        self.assertEqual(wrong, [], f"of {count} pods")
+        count, errors = load.end()
+        self.assertEqual(errors, [], f"of {count} pods")
         self.assertEqual(scene.filled_in(), before, "a rollout changed what is filled in at run time")
 
-    def goes_over_to_policies_under_load(self):
+    def switches_to_policies_under_load(self):
         scene = self.scene
         load = Load(scene)
         scene.upgrade()
         scene.rolled_out()
-        scene.until("the webhook to be registered no longer", lambda: not scene.api.get(REGISTRATION).get("webhooks"))
-        _, wrong = load.end()
+        scene.until("the webhook to be unregistered", lambda: not scene.api.get(REGISTRATION).get("webhooks"))
+        _, errors = load.end()
         # An API server that starts to watch bindings refuses rather than leave a pod without its identity.
-        self.assertEqual([one for one in wrong if "not yet synced" not in one], [])
+        self.assertEqual([one for one in errors if "not yet synced" not in one], [])
         self.assertTrue(is_injected(scene.admitted()))
         for policy, binding in zip(POLICIES, BINDINGS):
             (owner,) = scene.api.get(policy)["metadata"]["ownerReferences"]
             self.assertEqual(owner["uid"], scene.api.get(binding)["metadata"]["uid"])
 
-    def is_applied_by_kubectl_without_a_change_of_what_is_filled_in(self):
+    def can_be_applied_with_kubectl_without_changing_what_is_filled_in(self):
         scene = self.scene
         before = scene.filled_in()
         self.assertTrue(all(before[policy] for policy in POLICIES))
-        for way in (["--server-side", "--force-conflicts"], []):
-            scene.kubectl("apply", *way, "-f", "-", stdin=scene.render(), timeout=120)
-            self.assertEqual(scene.filled_in(), before, f"kubectl apply {way}")
+        for method in (["--server-side", "--force-conflicts"], []):
+            scene.kubectl("apply", *method, "-f", "-", stdin=scene.render(), timeout=120)
+            self.assertEqual(scene.filled_in(), before, f"kubectl apply {method}")
         scene.rolled_out()
 
-    def leaves_nothing_in_the_way_when_it_goes(self):
+    def leaves_nothing_that_blocks_pods(self):
         scene = self.scene
-        said = scene.uninstall()
-        self.assertIn("managedidentitybindings.ensign.dev", said)
+        output = scene.uninstall()
+        self.assertIn("managedidentitybindings.ensign.dev", output)
         self.assertIsNone(scene.api.find(REGISTRATION))
-        self.is_out_of_the_way()
+        self.is_uninstalled()
 
-    def is_out_of_the_way(self):
+    def is_uninstalled(self):
         scene = self.scene
-        scene.until("the policies to follow their bindings", lambda: not any(scene.api.find(one) for one in POLICIES))
-        # The API server takes in a moment later that they are gone.
-        scene.until("pods to be taken as they are", lambda: not is_injected(scene.admitted(labelled=True) or injected_pod()))
-        # The definitions stay, and with them what people wrote.
+        scene.until("the policies to be deleted with their bindings", lambda: not any(scene.api.find(one) for one in POLICIES))
+        # The API server observes their deletion a moment later.
+        scene.until("pods to be admitted unchanged", lambda: not is_injected(scene.admitted(labelled=True) or injected_pod()))
+        # The CRDs are kept, and with them the users' objects.
         for kind in ("managedidentities", "managedidentitybindings"):
-            scene.api.get(f"{DEFINITIONS}/{kind}.ensign.dev")
+            scene.api.get(f"{CRDS}/{kind}.ensign.dev")
         scene.api.get("/apis/ensign.dev/v1alpha1/managedidentities/orders")
         scene.until("Ensign's pods to be gone", lambda: not scene.pods.running)
         left = scene.kubectl(
@@ -110,7 +110,7 @@ class TheChart(unittest.TestCase):
         )
         self.assertEqual(left, "")
 
-    def is_applied_and_pruned_by_kubectl(self):
+    def can_be_applied_and_pruned_with_kubectl(self):
         scene = self.scene
         for mode in ("webhook", "auto"):
             scene.kubectl("apply", "-f", "-", stdin=scene.render("--set", f"injection.mode={mode}"), timeout=120)
@@ -128,7 +128,7 @@ class TheChart(unittest.TestCase):
                         "ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy")),
                 ) for word in ("--prune-allowlist", kind)
             ]
-            # Nothing of the release is wanted any more.
+            # Prune all objects of the release.
             last = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
                 "name": "last", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/instance": RELEASE}}}
             scene.kubectl(
@@ -137,9 +137,9 @@ class TheChart(unittest.TestCase):
             )
             self.assertIsNone(scene.api.find(REGISTRATION))
             self.assertIsNone(scene.api.find(SECRET))
-            self.is_out_of_the_way()
+            self.is_uninstalled()
 
-    def takes_everything_along_where_it_is_asked_to(self):
+    def cleans_up_azure_with_the_teardown_hook(self):
         scene = self.scene
         hook = ("--set", "teardown.hook=true")
         scene.install(*hook)
@@ -147,11 +147,11 @@ class TheChart(unittest.TestCase):
         scene.bound()
         self.assertEqual(len(scene.credentials()), 1)
         scene.uninstall()
-        self.assertEqual(scene.credentials(), [], "a credential outlived its install")
-        self.is_out_of_the_way()
+        self.assertEqual(scene.credentials(), [], "a credential was left in Azure")
+        self.is_uninstalled()
         for path in ("managedidentities/orders", "namespaces/shop/managedidentitybindings/orders"):
             left = scene.api.get(f"/apis/ensign.dev/v1alpha1/{path}")
-            self.assertNotIn("finalizers", left["metadata"], "deleted now, it would wait for nobody")
+            self.assertNotIn("finalizers", left["metadata"], "it could no longer be deleted")
         scene.kubectl("delete", "namespace", "shop", "--timeout=60s", timeout=90)
 
 

@@ -1,6 +1,6 @@
-"""What the chart grants: exactly what is used, to app teams no more than bindings, and to the controller no more than its own.
+"""The permissions that the chart grants: bindings to app teams, and only its own objects and fields to the controller.
 
-The golden files beside this one are what people review. ENSIGN_UPDATE_GOLDEN=1 writes them anew.
+The golden files are meant for review. ENSIGN_UPDATE_GOLDEN=1 updates them.
 """
 
 import os
@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 KINDS = "/apis/ensign.dev/v1alpha1"
 BINDING = f"{KINDS}/namespaces/shop/managedidentitybindings/orders"
 IDENTITY = f"{KINDS}/managedidentities/orders"
-# What an app team may want, and what it must not get.
+# Permissions that an app team needs, and permissions that it must not have.
 QUESTIONS = [
     (verb, resource, namespace)
     for resource in ("managedidentitybindings", "managedidentitybindings/status", "managedidentities", "managedidentities/status")
@@ -25,7 +25,7 @@ QUESTIONS = [
 ]
 
 
-class Rights(unittest.TestCase):
+class Permissions(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.scene = Scene()
@@ -33,19 +33,19 @@ class Rights(unittest.TestCase):
         cls.scene.install("--set", "injection.mode=webhook", "--set", "policies.namespaceLabels={team}")
         cls.scene.rolled_out()
         cls.scene.bound()
-        cls.scene.asked()
+        cls.scene.enforced()
 
     def golden(self, name, lines):
         file, text = GOLDEN / name, "\n".join(lines) + "\n"
         if os.environ.get("ENSIGN_UPDATE_GOLDEN") == "1":
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
-        self.assertEqual(text, file.read_text(), f"{name} differs; ENSIGN_UPDATE_GOLDEN=1 writes it anew")
+        self.assertEqual(text, file.read_text(), f"{name} differs; ENSIGN_UPDATE_GOLDEN=1 updates it")
 
     def token(self, namespace, account):
         return self.scene.kubectl.token(namespace, account, 3600)
 
-    def test_of_app_teams_are_those_of_the_golden_file(self):
+    def test_of_app_teams_match_the_golden_file(self):
         scene = self.scene
         scene.kubectl("create", "namespace", "other")
         for role in ("view", "edit", "admin"):
@@ -75,7 +75,7 @@ class Rights(unittest.TestCase):
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         return self.scene.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"]
 
-    def test_of_the_controller_on_objects_end_at_what_is_its_own(self):
+    def test_of_the_controller_are_limited_to_its_own_objects_and_fields(self):
         scene = self.scene
         controller = scene.api.as_bearer(self.token(NAMESPACE, "ensign-controller"))
         self.addCleanup(controller.close)
@@ -89,7 +89,7 @@ class Rights(unittest.TestCase):
         }
         # A running controller would ungate the pod meanwhile.
         scene.kubectl("scale", "deployment/ensign-controller", "-n", NAMESPACE, "--replicas=0")
-        scene.until("the controllers to be gone", lambda: all(one.account != "ensign-controller" for one in list(scene.pods.running.values())))
+        scene.until("the controllers to exit", lambda: all(one.account != "ensign-controller" for one in list(scene.pods.running.values())))
         path = "/api/v1/namespaces/kube-system/pods"
         scene.until("the service account", lambda: scene.api.find("/api/v1/namespaces/kube-system/serviceaccounts/default"))
         scene.api.post(path, pod)
@@ -133,52 +133,52 @@ class Rights(unittest.TestCase):
         with self.assertRaises(Refused) as raised:
             controller.delete(f"{IDENTITY}?dryRun=All")
         self.assertIn("may only create and delete ManagedIdentities", raised.exception.message)
-        # What is its own it may.
+        # It may write its own objects and fields.
         controller.post(f"{KINDS}/managedidentities?dryRun=All", own)
-        lift = [{"op": "remove", "path": "/spec/schedulingGates/0"}, {"op": "remove", "path": "/metadata/labels/ensign.dev~1gated"}]
-        lifted = controller.patch(f"{path}?dryRun=All", lift, "json")
-        self.assertEqual(lifted["spec"]["schedulingGates"], [{"name": "example.com/theirs"}])
+        ungate = [{"op": "remove", "path": "/spec/schedulingGates/0"}, {"op": "remove", "path": "/metadata/labels/ensign.dev~1gated"}]
+        ungated = controller.patch(f"{path}?dryRun=All", ungate, "json")
+        self.assertEqual(ungated["spec"]["schedulingGates"], [{"name": "example.com/theirs"}])
         annotate = {"metadata": {"annotations": {"azure.workload.identity/client-id": "x"}}}
         controller.patch("/api/v1/namespaces/shop/serviceaccounts/orders?dryRun=All", annotate)
         controller.patch(f"{BINDING}?dryRun=All", [{"op": "replace", "path": "/metadata/finalizers", "value": []}], "json")
-        # Nor may it write what limits it, or let a policy take effect.
+        # It may neither write the policy that restricts it, nor put a policy into effect.
         for where in ("validatingadmissionpolicies/limit-controller.ensign.dev",
                       "validatingadmissionpolicybindings/limit-controller.ensign.dev",
                       "mutatingadmissionpolicybindings/pods.ensign.dev"):
             with self.assertRaises(Refused) as raised:
                 controller.patch(f"/apis/admissionregistration.k8s.io/v1/{where}?dryRun=All", {"metadata": {"labels": {"a": "b"}}})
             self.assertEqual(raised.exception.status, 403)
-        # Anybody else is not limited.
+        # Other users are not restricted.
         scene.api.patch(f"{path}?dryRun=All", {"metadata": {"labels": {"more": "y"}}})
 
-    def test_to_label_namespaces_are_the_cluster_operators(self):
+    def test_to_label_namespaces_are_reserved_for_cluster_operators(self):
         scene = self.scene
         scene.kubectl("create", "clusterrole", "labeller", "--verb=get,create,update,patch", "--resource=namespaces,namespaces/status")
         scene.kubectl("create", "serviceaccount", "labeller", "-n", "default")
         scene.kubectl("create", "clusterrolebinding", "labeller", "--clusterrole=labeller", "--serviceaccount=default:labeller")
-        somebody = scene.api.as_bearer(self.token("default", "labeller"))
-        self.addCleanup(somebody.close)
+        labeller = scene.api.as_bearer(self.token("default", "labeller"))
+        self.addCleanup(labeller.close)
         team = {"metadata": {"labels": {"team": "orders"}}}
         for path in ("/api/v1/namespaces/shop", "/api/v1/namespaces/shop/status"):
             with self.assertRaises(Refused) as raised:
-                somebody.patch(f"{path}?dryRun=All", team)
+                labeller.patch(f"{path}?dryRun=All", team)
             self.assertIn("namespace labels team decide who may use identities", raised.exception.message)
         with self.assertRaises(Refused):
-            somebody.post("/api/v1/namespaces?dryRun=All", {"metadata": {"name": "new", "labels": {"team": "orders"}}})
-        somebody.patch("/api/v1/namespaces/shop?dryRun=All", {"metadata": {"labels": {"other": "x"}}})
+            labeller.post("/api/v1/namespaces?dryRun=All", {"metadata": {"name": "new", "labels": {"team": "orders"}}})
+        labeller.patch("/api/v1/namespaces/shop?dryRun=All", {"metadata": {"labels": {"other": "x"}}})
         scene.kubectl("create", "clusterrolebinding", "operator", "--clusterrole=ensign-operator", "--serviceaccount=default:labeller")
-        scene.until("an operator to be let", lambda: self.labels(somebody, team))
+        scene.until("an operator to be allowed", lambda: self.labels(labeller, team))
 
     @staticmethod
-    def labels(who, change):
+    def labels(api, change):
         try:
-            return who.patch("/api/v1/namespaces/shop?dryRun=All", change)
+            return api.patch("/api/v1/namespaces/shop?dryRun=All", change)
         except Refused:
             return None
 
 
 class Rendered(unittest.TestCase):
-    def test_is_taken_by_the_api_server_with_every_set_of_values(self):
+    def test_is_accepted_by_the_api_server_with_every_set_of_values(self):
         scene = Scene()
         self.addCleanup(scene.close)
         for plural, kind in MONITORS.items():
@@ -195,7 +195,7 @@ class Rendered(unittest.TestCase):
                     "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", "-o", "json", stdin=text, timeout=120
                 )
                 self.assertEqual(answer.status, 0, answer.error)
-                # Pod Security says so where it would refuse the pods.
+                # Pod Security warns if it would reject the pods.
                 self.assertNotIn("would violate PodSecurity", answer.error)
                 self.assertNotIn("Warning", answer.error)
 

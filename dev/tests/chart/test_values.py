@@ -1,4 +1,4 @@
-"""What the chart takes and refuses, before any cluster sees it."""
+"""The values that the chart accepts and rejects, without a cluster."""
 
 import json
 import re
@@ -16,8 +16,8 @@ SET = {
     "azure.tenantID": "7e000000-0000-4000-8000-00000000007e",
     "azure.clientID": "c11e0000-0000-4000-8000-000000000001",
 }
-# What is set, and the field that the refusal has to name.
-REFUSED = [
+# Values, and what the error message has to contain.
+INVALID = [
     ({"image.repositry": "x"}, "'repositry' not allowed"),
     ({"azure.tenantId": SET["azure.tenantID"]}, "'tenantId' not allowed"),
     ({"controler.replicas": "3"}, "'controler' not allowed"),
@@ -68,42 +68,42 @@ class TheChart(unittest.TestCase):
     def setUpClass(cls):
         cls.helm = chart_values.offline()
 
-    def refusal(self, values):
-        answer = template(self.helm, *arguments(values))
-        self.assertNotEqual(answer.status, 0, f"taken: {values}")
-        return answer.error
+    def error(self, values):
+        result = template(self.helm, *arguments(values))
+        self.assertNotEqual(result.status, 0, f"accepted: {values}")
+        return result.error
 
-    def test_is_taken_by_the_linter_with_every_set_of_values(self):
+    def test_passes_the_linter_with_every_set_of_values(self):
         self.assertGreaterEqual(len(SETS), 4)
         for values in SETS:
             with self.subTest(values.name):
-                said = self.helm("lint", "--strict", paths.CHART, "--values", values)
-                self.assertNotRegex(said, r"\[(ERROR|WARNING)\]")
+                output = self.helm("lint", "--strict", paths.CHART, "--values", values)
+                self.assertNotRegex(output, r"\[(ERROR|WARNING)\]")
 
-    def test_needs_three_values_and_names_all_that_are_missing_at_once(self):
+    def test_requires_three_values_and_names_all_missing_ones_at_once(self):
         answer = self.helm.try_("template", RELEASE, paths.CHART)
         self.assertNotEqual(answer.status, 0)
         for name in SET:
             self.assertIn(f"{name} is required", answer.error)
         self.assertEqual(template(self.helm).status, 0)
 
-    def test_refuses_what_cannot_be_meant_and_names_the_field(self):
-        for values, named in REFUSED:
+    def test_rejects_invalid_values_and_names_the_field(self):
+        for values, message in INVALID:
             with self.subTest(str(values)):
-                self.assertIn(named, self.refusal(values))
+                self.assertIn(message, self.error(values))
 
-    def test_refuses_policies_where_the_api_server_is_too_old_for_them(self):
+    def test_rejects_policies_if_the_api_server_is_too_old(self):
         old = ["--kube-version", "1.36.4", *arguments({"injection.mode": "policy"})]
         self.assertIn("policies inject from 1.37 on", template(self.helm, *old).error)
         self.assertNotEqual(template(self.helm, "--kube-version", "1.32.9").status, 0)
 
-    def test_makes_bindings_of_policies_only_where_they_are_known(self):
+    def test_creates_policy_bindings_only_if_the_api_server_supports_them(self):
         for version, injection, known in (("1.36.4", "webhook", False), ("1.37.0", "auto", True)):
             rendered = template(self.helm, "--kube-version", version).out
             self.assertEqual("kind: MutatingAdmissionPolicyBinding" in rendered, known, version)
             self.assertIn(f"--injection={injection}\n", rendered)
 
-    def test_renders_the_same_each_time_and_asks_nobody(self):
+    def test_renders_deterministically_without_a_cluster(self):
         for values in SETS:
             once, again = (template(self.helm, values=values) for _ in range(2))
             self.assertEqual(once.status, 0, once.error)
@@ -111,13 +111,13 @@ class TheChart(unittest.TestCase):
         for file in (paths.CHART / "templates").rglob("*"):
             if file.is_file():
                 text = file.read_text()
-                asks = r"\{\{[^}]*\b(lookup|genCA|genSelfSignedCert|genSignedCert|genPrivateKey|rand\w+|uuidv4|now|getHostByName)\b"
-                self.assertIsNone(re.search(asks, text), f"{file.name} is not deterministic")
+                functions = r"\{\{[^}]*\b(lookup|genCA|genSelfSignedCert|genSignedCert|genPrivateKey|rand\w+|uuidv4|now|getHostByName)\b"
+                self.assertIsNone(re.search(functions, text), f"{file.name} is not deterministic")
 
-    def test_needs_no_hook(self):
+    def test_has_no_hooks_by_default(self):
         self.assertNotIn("helm.sh/hook", template(self.helm).out)
 
-    def test_names_no_field_of_what_is_filled_in_at_run_time(self):
+    def test_sets_no_field_that_is_filled_in_at_run_time(self):
         filled = {
             "kind: MutatingWebhookConfiguration": ("webhooks:",), "kind: Secret": ("data:", "stringData:"),
             "kind: Lease": ("spec:",),
@@ -135,13 +135,13 @@ class TheChart(unittest.TestCase):
                         for field in fields:
                             self.assertNotRegex(document, rf"(?m)^{field}")
 
-    def test_keeps_the_definitions_and_no_label_selects_them(self):
-        definitions = [one for one in chart_values.documents(template(self.helm).out) if "\nkind: CustomResourceDefinition" in one]
-        self.assertEqual(len(definitions), len(list((paths.ROOT / "crds").glob("*.yaml"))))
-        for definition in definitions:
-            self.assertIn("helm.sh/resource-policy: keep", definition)
-            self.assertIn("Prune=false,Delete=false", definition)
-            self.assertNotIn("app.kubernetes.io/", definition)
+    def test_keeps_the_crds_and_does_not_label_them(self):
+        crds = [one for one in chart_values.documents(template(self.helm).out) if "\nkind: CustomResourceDefinition" in one]
+        self.assertEqual(len(crds), len(list((paths.ROOT / "crds").glob("*.yaml"))))
+        for crd in crds:
+            self.assertIn("helm.sh/resource-policy: keep", crd)
+            self.assertIn("Prune=false,Delete=false", crd)
+            self.assertNotIn("app.kubernetes.io/", crd)
 
 
 class TheSchema(unittest.TestCase):
@@ -153,7 +153,7 @@ class TheSchema(unittest.TestCase):
         if "items" in schema:
             yield from self.objects(schema["items"], f"{path}/items")
 
-    def test_knows_no_object_with_unknown_keys_but_those_that_kubernetes_defines(self):
+    def test_allows_unknown_keys_only_in_kubernetes_own_types(self):
         kubernetes = re.compile(
             r"/(global|affinity|tolerations/items|topologySpreadConstraints/items|metricsFrom/items|extraEgress/items"
             r"|claims/items|valueFrom)$"
@@ -166,7 +166,7 @@ class TheSchema(unittest.TestCase):
             else:
                 self.assertRegex(path, kubernetes)
 
-    def test_describes_exactly_the_values_that_there_are(self):
+    def test_describes_exactly_the_existing_values(self):
         values = chart_values.defaults(chart_values.offline())
 
         def compare(schema, value, path):
@@ -181,7 +181,7 @@ class TheSchema(unittest.TestCase):
 
 
 class TheDocumentation(unittest.TestCase):
-    def test_has_a_row_for_each_value_with_its_default(self):
+    def test_lists_each_value_with_its_default(self):
         text = (paths.ROOT / "docs" / "install.md").read_text()
         rows = dict(re.findall(r"^\| `([A-Za-z0-9_.]+)` \| (.*?) \|", text, re.MULTILINE))
         values = chart_values.keys(chart_values.defaults(chart_values.offline()))
@@ -192,7 +192,7 @@ class TheDocumentation(unittest.TestCase):
 
 
 def as_shown(value):
-    """A default as the table shows it."""
+    """Returns a default as it is shown in the table."""
     if value in ("", [], {}, None):
         return ""
     if isinstance(value, (dict, list)):

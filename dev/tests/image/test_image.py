@@ -11,12 +11,12 @@ from ensign_dev.failure import Failure  # noqa: E402
 from ensign_dev.image import contents, layout, origin, platforms, unpack, verify  # noqa: E402
 from ensign_dev.image.assemble import LAYOUT, assemble  # noqa: E402
 
-# The quickest: this binary is four times the size of the released one.
+# The fastest: the debug binary is four times the size of the released one.
 COMPRESSION = 1
 
 
 class AnImageOfTheDebugBinary(unittest.TestCase):
-    """All but the release build, which takes too long for a test: `make image` tries the real binary itself."""
+    """Tests everything except the release build, which takes too long for a test; `make image` verifies its own output."""
 
     @classmethod
     def setUpClass(cls):
@@ -25,18 +25,18 @@ class AnImageOfTheDebugBinary(unittest.TestCase):
         cls.binary, cls.scratch = Path(os.environ["ENSIGN_BIN"]), Path(folder.name)
         license_text = (paths.ROOT / "LICENSE").read_bytes()
         parts = contents.Parts(cls.binary, b"certificates\n", {"bomFormat": "CycloneDX"}, license_text, {})
-        made_of = origin.Origin("0.0.0", None, 0)
-        cls.facts = layout.Facts(made_of, platforms.PLATFORMS[0], "about", "Apache-2.0", "certificates", "rustc")
+        built_from = origin.Origin("0.0.0", None, 0)
+        cls.facts = layout.Facts(built_from, platforms.PLATFORMS[0], "about", "Apache-2.0", "certificates", "rustc")
         cls.written = assemble(cls.scratch / "image", parts, cls.facts, COMPRESSION)
         cls.root = cls.scratch / "root"
         cls.root.mkdir()
         cls.unpacked = unpack.unpack(cls.scratch / "image" / LAYOUT, cls.root)
 
-    def test_has_the_binary_as_it_was_built(self):
+    def test_contains_the_unchanged_binary(self):
         self.assertEqual((self.root / contents.BINARY).read_bytes(), self.binary.read_bytes())
 
     def test_runs_and_prints_its_version(self):
-        # Not as its user and on its own: this binary needs the C library of the machine.
+        # Without chroot: the debug binary needs the machine's C library.
         ran = verify.run(self.root, self.unpacked.config, ["--version"], chroot=False)
         expected = children.output([str(self.binary), "--version"]).split()[1]
         verify.require_version(ran, expected)

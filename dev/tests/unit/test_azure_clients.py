@@ -25,14 +25,14 @@ class NodeModules(unittest.TestCase):
             self.assertEqual(Path(os.readlink(self.link)), self.folder / name)
         self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["new", "node_modules", "old"])
 
-    def test_that_somebody_installed_by_hand_are_not_touched(self):
+    def test_are_not_replaced_if_they_were_installed_manually(self):
         self.link.mkdir()
-        with self.assertRaisesRegex(azure_clients.NotInstalled, "in the way"):
+        with self.assertRaisesRegex(azure_clients.NotInstalled, "already exists"):
             azure_clients._link(self.link, self.folder / "new")
         self.assertTrue(self.link.is_dir())
 
 
-class MissingLists(unittest.TestCase):
+class MissingLockFiles(unittest.TestCase):
     def test_are_a_failure_that_names_the_file(self):
         with tempfile.TemporaryDirectory() as folder:
             with mock.patch.object(azure_clients.paths, "PYTHON_CLIENTS", Path(folder)):

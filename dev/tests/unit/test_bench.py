@@ -1,4 +1,4 @@
-"""Figures of the benchmark, how they are reported, and their plots."""
+"""Benchmark figures, reports and plots."""
 
 import json
 import subprocess
@@ -27,18 +27,18 @@ def figure(**more):
 
 
 class Figures(unittest.TestCase):
-    def test_a_figure_is_the_median_of_its_runs_and_a_ratio_to_the_median_of_its_limit(self):
+    def test_have_the_median_of_their_runs_and_its_ratio_to_the_median_of_the_limit(self):
         one = figure(limit=Limit("echo", [50.0, 10.0, 40.0]))
         self.assertEqual((one.median, one.ratio), (20.0, 0.5))
         self.assertIsNone(figure().ratio)
 
-    def test_a_figure_without_runs_is_none(self):
+    def test_need_at_least_one_run(self):
         with self.assertRaises(ValueError):
             Figure("nothing", "s", [])
         with self.assertRaises(ValueError):
             figure(limit=Limit("echo", []))
 
-    def test_a_target_is_judged_by_the_median(self):
+    def test_meet_their_target_with_their_median(self):
         self.assertTrue(at_least([1, 5, 9], 5, "≥ 5").met)
         self.assertFalse(at_least([1, 4, 9], 5, "≥ 5").met)
         self.assertTrue(at_most([1, 5, 9], 5, "≤ 5").met)
@@ -46,7 +46,7 @@ class Figures(unittest.TestCase):
 
 
 class TheReport(unittest.TestCase):
-    def test_it_has_every_run_and_names_its_plots(self):
+    def test_contains_every_run_and_the_names_of_the_plots(self):
         one = figure(limit=Limit("echo", [40.0]), target=Target("≥ 0.5", True))
         part = Part("admission", [one], [PLOT], ["a note"])
         with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ class TheReport(unittest.TestCase):
         self.assertEqual((found["plots"], found["notes"]), (["latency.svg"], ["a note"]))
         self.assertEqual((whole["machine"], whole["runs"]), (MACHINE, 3))
 
-    def test_a_row_says_how_the_target_fared(self):
+    def test_shows_in_each_row_whether_the_target_was_met(self):
         for met, verdict in ((True, "≥ 0.5: met"), (False, "≥ 0.5: NOT met"), (None, "≥ 0.5: not measured")):
             self.assertEqual(report.row(figure(target=Target("≥ 0.5", met)))[-1], verdict)
         self.assertEqual(
@@ -67,7 +67,7 @@ class TheReport(unittest.TestCase):
             ["throughput", "20 reviews/s", "10 – 30", "echo: 40", "0.50", ""],
         )
 
-    def test_a_generated_section_takes_the_place_of_the_last_one_only(self):
+    def test_replaces_only_its_generated_section(self):
         document = "\n".join(["before", report.begin("a"), "old", report.end("a"), "after"])
         once = report.insert(document, "a", "new")
         self.assertEqual(once, "\n".join(["before", report.begin("a"), "new", report.end("a"), "after"]))
@@ -75,12 +75,12 @@ class TheReport(unittest.TestCase):
         with self.assertRaises(Failure):
             report.insert(document, "b", "new")
 
-    def test_every_part_has_its_place_in_the_documentation(self):
+    def test_has_a_section_in_the_documentation_for_every_part(self):
         document = (Path(__file__).resolve().parents[3] / "docs" / "performance.md").read_text()
         for entry in parts.registry():
             report.insert(document, entry.name, "")
 
-    def test_the_table_and_the_documentation_have_every_figure_and_note(self):
+    def test_contains_every_figure_and_note(self):
         part = Part("admission", [figure()], [PLOT], ["a note"])
         for text in (report.table(part), report.markdown(part, MACHINE, 3, "performance")):
             self.assertIn("20 reviews/s", text)
@@ -91,23 +91,23 @@ class TheReport(unittest.TestCase):
 class TheParts(unittest.TestCase):
     ENTRIES = [parts.Entry("a", lambda _: Part("a", [])), parts.Entry("soak", lambda _: Part("soak", []), "driver", True)]
 
-    def test_without_names_all_run_that_need_not_be_named(self):
+    def test_run_by_default_unless_they_have_to_be_requested(self):
         self.assertEqual([entry.name for entry in parts.chosen([], self.ENTRIES)], ["a"])
         self.assertEqual([entry.name for entry in parts.chosen(["soak"], self.ENTRIES)], ["soak"])
 
-    def test_only_the_drivers_of_the_chosen_parts_are_built(self):
+    def test_need_only_their_own_drivers(self):
         self.assertEqual(parts.drivers(parts.chosen(["a"], self.ENTRIES)), ())
         self.assertEqual(parts.drivers(parts.chosen(["a", "soak"], self.ENTRIES)), ("driver",))
         for entry in parts.registry():
             self.assertTrue(entry.driver is None or (paths.ROOT / "benches" / entry.driver / "main.rs").is_file(), entry)
 
-    def test_a_name_that_is_none_is_told(self):
-        with self.assertRaisesRegex(Failure, "no part b"):
+    def test_must_have_known_names(self):
+        with self.assertRaisesRegex(Failure, "unknown part b"):
             parts.chosen(["a", "b"], self.ENTRIES)
 
 
 class ThePlots(unittest.TestCase):
-    def test_a_plot_is_well_formed_and_has_its_labels_and_legend(self):
+    def test_are_well_formed_with_labels_and_legend(self):
         plot = Plot("a.svg", "T <1>", "x & y", "ms", [Series("one", [(1, 1)]), Series("two", [(9, 5)], dashed=True)])
         for log in (False, True):
             document = svg.render(Plot(plot.file, plot.title, plot.x_label, plot.y_label, plot.series, log, log))
@@ -115,7 +115,7 @@ class ThePlots(unittest.TestCase):
             for wanted in ("T <1>", "x & y", "ms", "one", "two"):
                 self.assertIn(wanted, texts)
 
-    def test_ticks_hold_all_values(self):
+    def test_have_ticks_that_cover_all_values(self):
         linear, logarithmic = ([3.0, 97.0], [0.0], [-3.0, 2.0]), ([0.02, 5.0], [7.0])
         for values, is_log in [*((one, False) for one in linear), *((one, True) for one in logarithmic)]:
             axis = svg.Axis(values, is_log, 0.0, 100.0)
@@ -123,48 +123,48 @@ class ThePlots(unittest.TestCase):
                 self.assertGreaterEqual(axis.place(value), -1e-9)
                 self.assertLessEqual(axis.place(value), 100 + 1e-9)
 
-    def test_a_logarithmic_axis_is_no_longer_than_it_has_to_be(self):
+    def test_have_no_longer_logarithmic_axes_than_needed(self):
         ticks = [svg.Axis(values, True, 0.0, 1.0).ticks for values in ([1_000.0, 16_000.0], [0.01, 900.0], [7.0])]
         self.assertEqual(ticks[0], [1_000, 2_000, 5_000, 10_000, 20_000])
         self.assertEqual([round(tick, 6) for tick in ticks[1]], [0.01, 0.1, 1, 10, 100, 1_000])
         self.assertEqual(ticks[2], [5, 10])
 
-    def test_a_linear_axis_starts_at_zero(self):
+    def test_have_linear_axes_that_start_at_zero(self):
         self.assertEqual(svg.Axis([3.0, 97.0], False, 0.0, 100.0).ticks, [0, 20, 40, 60, 80, 100])
 
-    def test_nothing_and_a_zero_on_a_logarithmic_axis_are_refused(self):
+    def test_reject_missing_values_and_zeros_on_a_logarithmic_axis(self):
         for values in ([], [0.0, 1.0]):
             with self.assertRaises(ValueError):
                 svg.Axis(values, True, 0.0, 1.0)
 
-    def test_numbers_are_short(self):
+    def test_have_short_numbers(self):
         numbers = [svg.number(value) for value in (0, 0.1234, 12, 12.5, 12345.6)]
         self.assertEqual(numbers, ["0", "0.123", "12", "12.5", "12,346"])
 
 
 class TheApiServer(unittest.TestCase):
-    def test_each_mode_stands_beside_what_was_not_injected_in_the_same_runs(self):
+    def test_compares_each_mode_with_pods_that_were_not_injected_in_the_same_runs(self):
         part = api_server.part({"webhook": [([0.001, 0.001], [0.002, 0.002]), ([0.003], [0.003]), ([0.001], [0.004])]})
         self.assertEqual([figure.ratio for figure in part.figures], [3.0, 3.0])
 
-    def test_p99_is_what_99_of_100_do_not_exceed(self):
+    def test_computes_p99(self):
         self.assertEqual(api_server.p99([float(n) for n in range(1, 101)]), 99)
         self.assertEqual(api_server.p99([5.0]), 5)
 
 
 class Admission(unittest.TestCase):
-    def test_throughput_has_to_reach_both_halves_of_its_target(self):
+    def test_must_meet_both_halves_of_the_throughput_target(self):
         for rate, floor, met in ((25_000.0, 40_000.0, True), (25_000.0, 60_000.0, False), (15_000.0, 20_000.0, False)):
             self.assertIs(admission.throughput_target([rate], [floor]).met, met)
 
-    def test_a_result_with_errors_is_none(self):
+    def test_rejects_results_with_errors(self):
         self.assertEqual(admission.good({"errors": 0}), {"errors": 0})
         with self.assertRaisesRegex(Failure, "late"):
             admission.good({"errors": 1, "first_error": "late"})
 
 
 class AContainer(unittest.TestCase):
-    """On a folder that looks as the kernel's does."""
+    """Uses a folder that looks like /sys/fs/cgroup."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -173,13 +173,13 @@ class AContainer(unittest.TestCase):
         self.own = self.root / "own"
 
     def written(self, group):
-        """What was written into a group, which then is as the kernel's: its files go with it."""
+        """Returns and deletes what was written to a group, because the kernel's files disappear with their group."""
         files = {file.name: file.read_text() for file in group.iterdir()}
         for file in group.iterdir():
             file.unlink()
         return files
 
-    def test_groups_of_version_1_are_made_below_the_own_ones_and_go_again(self):
+    def test_uses_child_groups_in_version_1_and_removes_them(self):
         cpu, memory = self.root / "cpu,cpuacct" / "job", self.root / "memory" / "x"
         for folder in (cpu, memory):
             folder.mkdir(parents=True)
@@ -192,7 +192,7 @@ class AContainer(unittest.TestCase):
         self.assertEqual([(folder / container.GROUP).exists() for folder in (cpu, memory)], [False, False])
         self.assertEqual((cpu / "cgroup.procs").read_text(), "42")
 
-    def test_a_group_of_version_2_has_both(self):
+    def test_sets_both_limits_in_one_group_in_version_2(self):
         (self.root / "job").mkdir()
         (self.root / "job" / "cgroup.controllers").write_text("cpu memory")
         self.own.write_text("0::/job\n")
@@ -200,13 +200,13 @@ class AContainer(unittest.TestCase):
             with found.quota(42, 0.5):
                 self.assertEqual(self.written(found.group), {"memory.max": "1048576", "cpu.max": "50000 100000"})
 
-    def test_without_the_controller_there_is_none(self):
+    def test_needs_the_memory_controller(self):
         self.own.write_text("0::/job\n")
         with self.assertRaises(container.NoLimit):
             with container.container(30, self.root, self.own):
-                self.fail("there is no group")
+                self.fail("a group was created")
 
-    def test_a_program_runs_in_it_from_a_copy_that_was_made_in_it(self):
+    def test_runs_a_copy_of_a_program_that_was_made_inside_the_group(self):
         (self.root / "job").mkdir()
         (self.root / "job" / "cgroup.controllers").write_text("memory")
         self.own.write_text("0::/job\n")
@@ -218,7 +218,7 @@ class AContainer(unittest.TestCase):
             self.assertTrue((self.root / "a copy").exists())
             self.assertTrue(self.written(found.group)["cgroup.procs"].strip().isdigit())
 
-    def test_what_the_kernel_counts_is_read(self):
+    def test_reads_the_kernels_counters(self):
         for is_v2, files in (
             (True, {"memory.events": "oom 2\noom_kill 1\n", "memory.stat": "anon 5\nfile 7\n"}),
             (False, {"memory.oom_control": "under_oom 0\noom_kill 1\n", "memory.stat": "cache 7\nrss 5\nrss_huge 0\n"}),
@@ -233,11 +233,11 @@ class AContainer(unittest.TestCase):
 
 
 class TheMachine(unittest.TestCase):
-    def test_it_is_read_from_what_the_kernel_says(self):
+    def test_is_read_from_proc(self):
         self.assertEqual(machine.cpu_model("processor : 0\nmodel name\t: Any CPU\n"), "Any CPU")
         self.assertEqual(machine.memory_mib("MemTotal:  2097152 kB\nMemFree: 1 kB\n"), 2048)
 
-    def test_it_is_told_in_one_line(self):
+    def test_is_described_in_one_line(self):
         self.assertIn("2 cores, 4 GiB", machine.as_text(MACHINE))
 
 

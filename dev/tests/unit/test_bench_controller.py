@@ -1,4 +1,4 @@
-"""What the controller's parts of the benchmark make of what its driver prints."""
+"""The figures of the benchmark's controller parts, computed from the output of its driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ensign_dev.bench.figures import Figure, Part  # noqa: E402
 
 
 def entry(bindings: int, seconds: float, floor: float, steady: int) -> Dict[str, Any]:
-    """What the driver prints of a size."""
+    """What the driver prints for one size."""
     return {
         "bindings": bindings, "identities": bindings // 10, "namespaces": 1, "seconds": seconds, "cpu_seconds": seconds / 2,
         "cluster_cpu_seconds": seconds, "peak_bytes": steady * 2, "steady_bytes": steady,
@@ -26,12 +26,12 @@ def entry(bindings: int, seconds: float, floor: float, steady: int) -> Dict[str,
 
 
 def usage(rss: int, peak: Optional[int] = None) -> Dict[str, int]:
-    """What the driver prints of a process."""
+    """What the driver prints for one process."""
     return {"rss_bytes": rss, "peak_bytes": peak or rss, "anonymous_bytes": rss // 2, "descriptors": 20}
 
 
 def figure(part: Part, name: str) -> Figure:
-    """The figure whose name begins so."""
+    """The figure whose name starts with `name`."""
     return next(one for one in part.figures if one.name.startswith(name))
 
 
@@ -45,7 +45,7 @@ def met(part: Part, name: str) -> Optional[bool]:
 class Reconcile(unittest.TestCase):
     runs: List[List[Dict[str, Any]]] = [[entry(10, 0.1, 0.05, 1000), entry(100, 1.0, 0.5, 91_000)]] * 2
 
-    def test_figures_stand_beside_their_floor_from_the_same_run(self) -> None:
+    def test_compares_figures_with_the_baseline_of_the_same_run(self) -> None:
         part = controller.reconcile_part(self.runs)
         self.assertEqual(figure(part, "100 bindings ready").ratio, 2.0)
         self.assertEqual(figure(part, "Writes to Kubernetes").median, 2.0)
@@ -54,24 +54,24 @@ class Reconcile(unittest.TestCase):
         self.assertTrue(met(part, "Time per binding"))
         self.assertIn("100 bindings ready", report.table(part))
 
-    def test_a_cost_that_grows_with_the_total_is_told(self) -> None:
+    def test_misses_the_target_if_the_cost_per_binding_grows(self) -> None:
         part = controller.reconcile_part([[entry(10, 0.1, 0.05, 1000), entry(100, 2.0, 0.5, 2000)]])
         self.assertFalse(met(part, "Time per binding"))
 
-    def test_a_write_that_was_refused_is_told(self) -> None:
+    def test_misses_the_target_if_a_write_is_rejected(self) -> None:
         run = [entry(10, 0.1, 0.05, 1000), entry(100, 1.0, 0.5, 2000)]
         run[1]["arm"]["answered 429"] = 1
         self.assertFalse(met(controller.reconcile_part([run]), "429 and 409"))
 
 
 class Others(unittest.TestCase):
-    def test_limits_may_cost_a_twentieth_more_than_they_have_to(self) -> None:
+    def test_rate_limits_may_cost_five_percent(self) -> None:
         found = {"bindings": 100, "identities": 5, "subscriptions": 1, "seconds": 105.0, "floor_seconds": 100.0,
                  "arm": {"PUT credential": 100, "LIST credentials": 9}}
         self.assertTrue(met(controller.limits_part(found), "100 credentials"))
         self.assertFalse(met(controller.limits_part({**found, "seconds": 106.0}), "100 credentials"))
 
-    def test_a_fleet_at_rest_lists_each_identity_once_and_writes_nothing(self) -> None:
+    def test_a_fleet_in_steady_state_lists_each_identity_once_and_writes_nothing(self) -> None:
         found = {"bindings": 100, "identities": 5, "identities_listed": 5, "periods": 10, "period_seconds": 10, "lists": 50,
                  "lists_due": 50, "shortest_gap_seconds": 9.9, "other_arm_requests": 0, "arm_writes": 0,
                  "kubernetes_writes": 1, "cpu_seconds": 1.0, "kubernetes": {"list pods": 10}}
@@ -80,7 +80,7 @@ class Others(unittest.TestCase):
         self.assertFalse(met(part, "Writes to Kubernetes"))
         self.assertFalse(met(controller.steady_part({**found, "identities_listed": 4}), "LISTs per identity"))
 
-    def test_pods_may_not_cost_memory(self) -> None:
+    def test_pods_must_not_cost_memory(self) -> None:
         def both(rest: int) -> Dict[str, Any]:
             return {name: {"rest": usage(rest), "relist": usage(rest, rest * 3)} for name in ("controller", "webhook")}
 
@@ -97,7 +97,7 @@ class Others(unittest.TestCase):
         found["with_pods_from_start"] = {name: usage(1200) for name in ("controller", "webhook")}
         self.assertFalse(met(controller.memory_part(found), "webhook, started with 50 pods"))
 
-    def test_growth_is_the_slope_of_the_second_half(self) -> None:
+    def test_growth_is_the_slope_over_the_second_half(self) -> None:
         def looks(grows: int) -> Dict[str, Any]:
             sizes = [0, 10 << 20] + [(10 << 20) + number * grows for number in range(6)]
             return {"count": 800, "looks": [

@@ -59,13 +59,13 @@ class AnEntry(CacheTest):
         self.entry("a", lambda folder: None)
         self.assertEqual(self.left(), ["a"])
 
-    def test_is_built_afresh_where_a_killed_build_left_parts(self):
+    def test_is_built_from_scratch_after_a_killed_build(self):
         part = self.root / "thing" / ".partial-a"
         part.mkdir(parents=True)
         (part / "half").write_text("")
         self.assertEqual(list(self.entry("a", lambda folder: None).iterdir()), [])
 
-    def test_is_built_by_one_of_two_while_the_other_waits_and_says_so(self):
+    def test_is_built_only_once_by_concurrent_processes_and_the_waiting_one_reports_it(self):
         inside, go_on, builds = threading.Event(), threading.Event(), []
 
         def build(folder):
@@ -80,7 +80,7 @@ class AnEntry(CacheTest):
         second = threading.Thread(target=cache.entry, args=("thing", "a", build, Progress(waited)))
         second.start()
         deadline = time.monotonic() + 60
-        while "under way" not in waited.getvalue():
+        while "in progress" not in waited.getvalue():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.001)
         go_on.set()
@@ -88,7 +88,7 @@ class AnEntry(CacheTest):
         second.join()
         self.assertEqual(len(builds), 1)
 
-    def test_goes_when_no_checkout_used_it_for_a_month(self):
+    def test_is_deleted_if_no_checkout_used_it_for_a_month(self):
         old, used = self.entry("old", lambda folder: None), self.entry("used", lambda folder: None)
         long_ago = time.time() - 40 * 24 * 3600
         for path in (old, used):
@@ -99,11 +99,11 @@ class AnEntry(CacheTest):
 
 
 class AKey(CacheTest):
-    def test_depends_on_where_one_part_ends(self):
+    def test_depends_on_the_boundaries_between_parts(self):
         self.assertNotEqual(cache.key("ab", "c"), cache.key("a", "bc"))
         self.assertEqual(cache.key("ab"), cache.key(b"ab"))
 
-    def test_of_files_depends_on_names_and_contents_and_not_on_order(self):
+    def test_of_files_depends_on_names_and_contents_but_not_on_order(self):
         one, two = self.root / "1", self.root / "2"
         one.write_text("x")
         two.write_text("y")
@@ -116,7 +116,7 @@ class AKey(CacheTest):
         self.assertNotEqual(cache.hash_files(self.root, [one, self.root / "3"]), before)
 
 
-class TheFolder(unittest.TestCase):
+class TheCacheFolder(unittest.TestCase):
     def test_is_chosen_by_the_callers_environment(self):
         for environ, expected in (
             ({"ENSIGN_CACHE_DIR": "/c", "XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/c"),

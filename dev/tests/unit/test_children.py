@@ -9,7 +9,7 @@ from ensign_dev import children  # noqa: E402
 
 
 class TheEnvironmentOfAChild(unittest.TestCase):
-    def test_ambient_clusters_and_azure_accounts_do_not_reach_it(self):
+    def test_excludes_ambient_clusters_and_azure_accounts(self):
         ambient = {
             "KUBECONFIG": "/home/me/.kube/config",
             "KUBERC": "/home/me/kuberc",
@@ -27,12 +27,12 @@ class TheEnvironmentOfAChild(unittest.TestCase):
         self.assertEqual(env["PATH"], "/bin")
         self.assertEqual(env["HOME"], "/home/me")
 
-    def test_clients_do_not_fall_back_to_the_home_folder(self):
+    def test_prevents_clients_from_falling_back_to_the_home_folder(self):
         env = children.environment(base={})
         self.assertEqual(env["KUBECONFIG"], os.devnull)
         self.assertEqual(env["KUBERC"], "off")
 
-    def test_what_is_given_on_purpose_arrives(self):
+    def test_contains_explicit_settings(self):
         env = children.environment(
             {"KUBECONFIG": Path("/tmp/ours"), "AZURE_TENANT_ID": "t"},
             base={"KUBECONFIG": "/theirs", "ENSIGN_TEST_KUBECONFIG": "/chosen", "ENSIGN_TEST_ALLOW_REMOTE": "yes"},
@@ -42,21 +42,21 @@ class TheEnvironmentOfAChild(unittest.TestCase):
         self.assertEqual(env["ENSIGN_TEST_KUBECONFIG"], "/chosen")
         self.assertEqual(env["ENSIGN_TEST_ALLOW_REMOTE"], "yes")
 
-    def test_no_proxy_gets_between_us_and_loopback(self):
+    def test_excludes_loopback_from_proxies(self):
         env = children.environment(base={"NO_PROXY": "example.com,127.0.0.1"})
         self.assertEqual(env["NO_PROXY"], "example.com,127.0.0.1,::1,localhost")
         self.assertEqual(env["no_proxy"], "127.0.0.1,::1,localhost")
 
 
 class RunningACommand(unittest.TestCase):
-    def test_a_failure_names_the_command_and_repeats_what_it_said(self):
+    def test_a_failure_contains_the_command_and_its_error_output(self):
         with self.assertRaises(children.CommandFailed) as failed:
             children.output(["/bin/sh", "-c", "echo broken >&2; exit 3"])
         self.assertEqual(failed.exception.status, 3)
         self.assertIn("/bin/sh", str(failed.exception))
         self.assertIn("broken", str(failed.exception))
 
-    def test_a_command_that_takes_too_long_is_ended_with_its_children(self):
+    def test_ending_a_command_also_ends_its_children(self):
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         script = f"sleep 600 & echo $! >&{writer}; wait"
@@ -68,7 +68,7 @@ class RunningACommand(unittest.TestCase):
         # The grandchild held the pipe: its end is the end of the pipe.
         self.assertEqual(os.read(reader, 100), b"")
 
-    def test_the_status_of_one_that_ran_out_of_time_is_told(self):
+    def test_a_timeout_has_its_own_exit_status(self):
         self.assertEqual(children.run(["/bin/sh", "-c", "sleep 600"], Path("/"), timeout=0.01), 124)
         self.assertEqual(children.run(["/bin/sh", "-c", "exit 4"], Path("/"), timeout=60), 4)
 

@@ -1,4 +1,4 @@
-"""The pure parts of the demo and of the environment."""
+"""The parts of the demo and of the environment that need no processes."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from ensign_dev.failure import Failure  # noqa: E402
 from ensign_dev.narration import Narrator  # noqa: E402
 from ensign_dev.pod_runner import Run  # noqa: E402
 
-REFUSAL = (
+ERROR = (
     "ClientAssertionCredential authentication failed. AADSTS700213: No matching federated identity record found for "
     "presented assertion subject 'system:serviceaccount:shop:invoices'. Check your federated identity credential "
     "Subject, Audience and Issuer against the presented assertion. Trace ID: 1"
@@ -25,7 +25,7 @@ REFUSAL = (
 
 
 class Mode(unittest.TestCase):
-    def test_compatibility_is_asked_for_with_a_one(self):
+    def test_compatibility_is_enabled_with_1(self):
         for text, wanted in (("1", True), ("0", False), ("", False)):
             with mock.patch.dict(os.environ, {"COMPAT": text}):
                 self.assertEqual(environment.compatibility(), wanted)
@@ -33,25 +33,25 @@ class Mode(unittest.TestCase):
             environment.compatibility()
 
 
-class Refusals(unittest.TestCase):
-    def test_the_code_of_missing_trust_is_found(self):
-        self.assertEqual(demo_steps.NO_TRUST.search(REFUSAL).group(0), "AADSTS700213")
+class Rejections(unittest.TestCase):
+    def test_the_error_code_for_missing_trust_is_found(self):
+        self.assertEqual(demo_steps.NO_TRUST.search(ERROR).group(0), "AADSTS700213")
         self.assertEqual(demo_steps.NO_TRUST.search("AADSTS70025: none").group(0), "AADSTS70025")
 
-    def test_any_other_refusal_is_not_taken_for_it(self):
+    def test_other_errors_are_not_mistaken_for_it(self):
         for other in ("AADSTS7000272: key", "AADSTS700016: application", "AADSTS90061: endpoint", "timed out"):
             self.assertIsNone(demo_steps.NO_TRUST.search(other), other)
 
-    def test_a_person_is_shown_what_matters_of_it(self):
+    def test_only_the_relevant_part_of_the_message_is_shown(self):
         self.assertEqual(
-            demo_steps.first_sentence(REFUSAL),
+            demo_steps.first_sentence(ERROR),
             "AADSTS700213: No matching federated identity record found for presented assertion subject "
             "'system:serviceaccount:shop:invoices'.",
         )
 
 
 class TheCopiedPod(unittest.TestCase):
-    def test_it_has_what_was_injected_and_another_service_account(self):
+    def test_has_everything_that_was_injected_but_another_service_account(self):
         container = {"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}], "volumeMounts": [{"name": "v"}]}
         original = {
             "metadata": {"name": "orders-1", "namespace": "shop", "labels": {"ensign.dev/inject": "true"}, "uid": "u"},
@@ -64,30 +64,30 @@ class TheCopiedPod(unittest.TestCase):
         self.assertNotIn("labels", copied["metadata"])
 
 
-class TheSecondAct(unittest.TestCase):
+class TheDedicatedIdentity(unittest.TestCase):
     @staticmethod
-    def run_that_says(out, error=""):
+    def run_with_output(out, error=""):
         return Run(status=1, out=out, error=error, rewritten=False, given={})
 
-    def test_storages_answer_is_read_from_the_programs_line(self):
-        said = {"ok": False, "storage": {"status": 403, "code": "AuthorizationPermissionMismatch"}}
-        answer = dedicated_steps.answer_of_storage(self.run_that_says(json.dumps(said) + "\n"))
-        self.assertEqual(answer, dedicated_steps.REFUSED_BY_STORAGE)
+    def test_the_response_of_storage_is_parsed_from_the_programs_output(self):
+        line = {"ok": False, "storage": {"status": 403, "code": "AuthorizationPermissionMismatch"}}
+        response = dedicated_steps.storage_response(self.run_with_output(json.dumps(line) + "\n"))
+        self.assertEqual(response, dedicated_steps.DENIED_BY_STORAGE)
 
-    def test_a_program_that_got_no_token_was_not_refused_by_storage(self):
-        for out in (json.dumps({"ok": False, "error": REFUSAL}), "", "[]", '{"storage": null}'):
+    def test_a_missing_token_is_not_mistaken_for_a_denial_by_storage(self):
+        for out in (json.dumps({"ok": False, "error": ERROR}), "", "[]", '{"storage": null}'):
             with self.assertRaises(Failure) as caught:
-                dedicated_steps.answer_of_storage(self.run_that_says(out, "crashed"))
+                dedicated_steps.storage_response(self.run_with_output(out, "crashed"))
             self.assertIn(out or "crashed", str(caught.exception))
 
-    def test_the_identity_is_refused_between_being_made_and_being_given_the_role(self):
+    def test_access_is_denied_until_the_role_is_added(self):
         names = list(demo_steps.PLAN)
-        act = names[names.index("class-applied") : names.index("environment-stopped")]
+        steps = names[names.index("class-applied") : names.index("environment-stopped")]
         self.assertEqual(
-            act, ["class-applied", "identity-made", "own-exchange", "role-missing", "role-working", "identity-gone"]
+            steps, ["class-applied", "identity-made", "own-exchange", "role-missing", "role-working", "identity-gone"]
         )
 
-    def test_role_assignments_are_asked_for_in_every_page(self):
+    def test_all_pages_of_role_assignments_are_read(self):
         pages = {
             "https://arm/s/providers/Microsoft.Authorization/roleAssignments?api-version=2022-04-01": {
                 "value": [{"name": "a"}], "nextLink": "https://arm/next",
@@ -101,14 +101,14 @@ class TheSecondAct(unittest.TestCase):
 
 
 class Azure(unittest.TestCase):
-    def test_a_credential_counts_only_for_its_own_issuer_and_subject(self):
+    def test_credentials_are_matched_by_issuer_and_subject(self):
         def credential(issuer, subject):
             return {"properties": {"issuer": issuer, "subject": subject}}
 
         listed = [credential("i", "s"), credential("i", "other"), credential("other", "s"), credential("i", "S")]
         self.assertEqual(azure.credentials_of("s", "i", listed), listed[:1])
 
-    def test_the_controllers_identity_trusts_its_service_account_and_the_examples_trusts_nobody(self):
+    def test_initially_only_the_controllers_service_account_is_trusted(self):
         controller, orders = seed.state("https://issuer")["identities"]
         [trust] = controller["federatedIdentityCredentials"]
         self.assertEqual(trust["subject"], "system:serviceaccount:ensign-system:ensign-controller")
@@ -118,11 +118,11 @@ class Azure(unittest.TestCase):
 
 
 class Claims(unittest.TestCase):
-    def test_they_are_read_from_an_unpadded_payload(self):
+    def test_are_decoded_from_an_unpadded_payload(self):
         payload = base64.urlsafe_b64encode(json.dumps({"sub": "s?>"}).encode()).decode().rstrip("=")
         self.assertEqual(jwt.claims(f"h.{payload}.s\n"), {"sub": "s?>"})
 
-    def test_what_is_not_a_token_is_refused_without_being_repeated(self):
+    def test_of_invalid_tokens_fail_without_disclosing_the_token(self):
         for text in ("secret", "a.secret.c", "a.W10.c", "a.b.c.d"):
             with self.assertRaises(Failure) as caught:
                 jwt.claims(text)
@@ -146,24 +146,24 @@ class TheEnvironment(unittest.TestCase):
         "ca_file": "/a/ca.crt", "subscription_id": "s", "resource_group": "g",
     }
 
-    def test_a_shell_takes_the_variables_even_from_a_folder_with_a_space(self):
+    def test_shell_variables_work_even_with_spaces_in_paths(self):
         script = environment.shell_variables(self.INFO) + 'printf %s "$KUBECONFIG"; test "${PATH%%:*}" = /c'
         shell = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, check=True)
         self.assertEqual(shell.stdout, "/a folder/kubeconfig")
 
-    def test_a_kubeconfig_names_the_token_file_and_has_no_token(self):
-        made = environment.kubeconfig("me", {"server": "https://127.0.0.1:1"}, Path("/t"))
-        self.assertEqual(made["users"], [{"name": "me", "user": {"tokenFile": "/t"}}])
-        self.assertEqual(made["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1")
+    def test_a_kubeconfig_references_the_token_file_and_contains_no_token(self):
+        config = environment.kubeconfig("me", {"server": "https://127.0.0.1:1"}, Path("/t"))
+        self.assertEqual(config["users"], [{"name": "me", "user": {"tokenFile": "/t"}}])
+        self.assertEqual(config["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1")
 
 
 class Narration(unittest.TestCase):
-    def test_a_step_reads_the_same_without_a_terminal(self):
+    def test_is_plain_text(self):
         out = io.StringIO()
-        tell = Narrator(2, out)
-        tell.step("Look")
-        tell.say("word " * 40)
-        tell.facts({"a": ["x", "y"], "long": 1})
+        narrator = Narrator(2, out)
+        narrator.step("Look")
+        narrator.say("word " * 40)
+        narrator.facts({"a": ["x", "y"], "long": 1})
         text = out.getvalue()
         self.assertIn("[1/2] Look\n----------\n", text)
         self.assertIn("    a     x, y\n    long  1\n", text)
@@ -172,7 +172,7 @@ class Narration(unittest.TestCase):
 
 
 class TheExamples(unittest.TestCase):
-    def test_the_python_sample_and_the_test_suite_use_the_same_azure_identity(self):
+    def test_use_the_same_version_of_azure_identity_as_the_tests(self):
         sample = (paths.ROOT / "examples/secretless-app-python/requirements.txt").read_text().split()
         locked = (paths.PYTHON_CLIENTS / "requirements.txt").read_text().lower()
         for requirement in sample:

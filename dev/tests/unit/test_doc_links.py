@@ -1,4 +1,4 @@
-"""Links of the README and the docs lead somewhere, and every page can be found."""
+"""Links in the README and the docs are valid, and every page can be reached."""
 
 import os
 import re
@@ -17,12 +17,12 @@ FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
 
 def prose(page):
-    """The page without its blocks of code."""
+    """The page without code blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def links(page):
-    """Relative links, as file and anchor."""
+    """The relative links of a page: target, file and anchor."""
     for target in LINK.findall(re.sub(r"`[^`\n]*`", "", prose(page))):
         if not re.match(r"[a-z]+:", target):
             file, _, anchor = target.partition("#")
@@ -30,7 +30,7 @@ def links(page):
 
 
 def anchors(page):
-    """The anchors of the headings, as the host of the repository makes them."""
+    """The anchors of the headings, as GitHub generates them."""
     found = set()
     for heading in re.findall(r"^#+ +(.*)$", prose(page), re.MULTILINE):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -43,7 +43,7 @@ def anchors(page):
 
 
 class Links(unittest.TestCase):
-    def test_each_leads_to_a_file_and_to_a_heading_in_it(self):
+    def test_all_point_to_existing_files_and_headings(self):
         broken = []
         for page in PAGES:
             for target, file, anchor in links(page):
@@ -54,7 +54,7 @@ class Links(unittest.TestCase):
                     broken.append(f"{where}: {target}: no such heading")
         self.assertEqual(broken, [])
 
-    def test_every_page_is_reached_from_the_index(self):
+    def test_lead_from_the_index_to_every_page(self):
         reached, ahead = set(), [INDEX]
         while ahead:
             page = ahead.pop()
@@ -64,7 +64,7 @@ class Links(unittest.TestCase):
         lost = {page for page in PAGES if "decisions" not in page.parts and page not in reached}
         self.assertEqual([os.path.relpath(page, paths.ROOT) for page in sorted(lost)], [])
 
-    def test_headings_become_anchors(self):
+    def test_to_headings_are_computed_as_on_github(self):
         self.assertIn("two-commands", anchors(paths.ROOT / "README.md"))
 
 

@@ -35,22 +35,22 @@ class AProgram(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.file = Path(folder.name) / "program"
 
-    def test_is_static_unless_it_names_a_loader(self):
+    def test_is_static_unless_it_has_an_interpreter(self):
         self.assertTrue(elf.is_static(program(1, 2)))
         self.assertFalse(elf.is_static(program(1, elf.INTERPRETER)))
         self.assertFalse(elf.is_static(Path(sys.executable).resolve().read_bytes()))
 
-    def test_that_is_none_is_said_to_be_none(self):
+    def test_must_be_a_64_bit_elf_file(self):
         for content in (b"", b"#!/bin/sh\n", program(1).replace(b"\x7fELF\x02", b"\x7fELF\x01")):
             with self.assertRaisesRegex(ValueError, "not a 64-bit"):
                 elf.is_static(content)
 
-    def test_that_needs_a_loader_or_has_a_path_of_the_machine_is_refused(self):
+    def test_must_be_static_and_free_of_paths_of_the_build_machine(self):
         folders = [Path("/home/someone"), Path("/opt/checkout")]
         self.file.write_bytes(program(1, content=b"panicked at /crates/x/src/lib.rs"))
         binary.require_portable(self.file, folders)
         self.file.write_bytes(program(1, content=b"panicked at /home/someone/.cargo/x/src/lib.rs"))
-        with self.assertRaisesRegex(Failure, "paths of this machine in it: /home/someone$"):
+        with self.assertRaisesRegex(Failure, "contains paths of this machine: /home/someone$"):
             binary.require_portable(self.file, folders)
         self.file.write_bytes(program(elf.INTERPRETER))
         with self.assertRaisesRegex(Failure, "is not static"):
@@ -69,7 +69,7 @@ class TheBuild(unittest.TestCase):
     def test_knows_its_compiler(self):
         self.assertEqual(self.rust, ("1.90.0", "rustc 1.90.0 (abc 2025-01-01)", Path("/rust"), "abcdef"))
 
-    def test_names_folders_of_the_machine_as_every_machine_does_those_within_another_last(self):
+    def test_replaces_paths_of_the_machine_with_nested_ones_last(self):
         self.assertEqual([(str(folder), name) for folder, name in self.replaced], [
             ("/c", "/ensign"),
             ("/c/target", "/target"),
@@ -78,7 +78,7 @@ class TheBuild(unittest.TestCase):
             ("/rust/lib/rustlib/src/rust", "/rustc/abcdef"),
         ])
 
-    def test_tells_both_compilers_of_them_whatever_is_in_their_names(self):
+    def test_passes_the_replacements_to_both_compilers_even_with_spaces(self):
         env = self.env()
         rust = env["CARGO_ENCODED_RUSTFLAGS"].split("\x1f")
         c = shlex.split(env["CFLAGS_x86_64_unknown_linux_gnu"])
@@ -87,12 +87,12 @@ class TheBuild(unittest.TestCase):
             self.assertIn(f"-ffile-prefix-map={folder}={name}", c)
         self.assertEqual(env["CC_SHELL_ESCAPED_FLAGS"], "1")
 
-    def test_is_static_and_asks_the_kernel_for_random_numbers(self):
+    def test_is_static_and_gets_random_numbers_from_the_kernel(self):
         rust = self.env()["CARGO_ENCODED_RUSTFLAGS"].split("\x1f")
         self.assertIn("-Ctarget-feature=+crt-static", rust)
         self.assertIn('--cfg=getrandom_backend="linux_getrandom"', rust)
 
-    def test_is_not_changed_by_the_callers_flags_nor_by_the_commits_time(self):
+    def test_is_independent_of_the_callers_flags_and_the_commit_time(self):
         base = {
             "RUSTFLAGS": "-Ctarget-cpu=native", "CFLAGS": "-O0", "CFLAGS_x86_64_unknown_linux_gnu": "-g",
             "CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER": "other",
@@ -105,18 +105,18 @@ class TheBuild(unittest.TestCase):
 
 
 class ThePlatform(unittest.TestCase):
-    def test_is_this_machines(self):
+    def test_is_that_of_the_machine(self):
         for platform in platforms.PLATFORMS:
             rustc = RUSTC.format(host=platform.target)
             self.assertEqual(platforms.choose("", rustc), platform)
             self.assertEqual(platforms.choose(platform.architecture, rustc), platform)
 
-    def test_of_another_machine_is_refused_with_where_to_make_it(self):
-        with self.assertRaisesRegex(Failure, "no image for arm64 .* which is amd64.* on a machine that is arm64"):
+    def test_must_not_be_another_and_the_message_says_where_to_build_it(self):
+        with self.assertRaisesRegex(Failure, "can't build an image for arm64 .* which is amd64.* on a machine that is arm64"):
             platforms.choose("arm64", RUSTC.format(host=AMD64.target))
 
-    def test_that_no_image_is_for_is_refused_with_those_that_there_are(self):
-        with self.assertRaisesRegex(Failure, "no image for 's390x'; there are: amd64, arm64"):
+    def test_must_be_supported(self):
+        with self.assertRaisesRegex(Failure, "unsupported architecture 's390x'; supported: amd64, arm64"):
             platforms.choose("s390x", RUSTC.format(host=AMD64.target))
         with self.assertRaisesRegex(Failure, "is for x86_64-unknown-linux-musl"):
             platforms.choose("", RUSTC.format(host="x86_64-unknown-linux-musl"))
@@ -134,24 +134,24 @@ class TheOrigin(unittest.TestCase):
         done = subprocess.run(command, cwd=self.root, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
-    def test_is_the_commit_and_its_time_and_says_what_no_commit_has(self):
+    def test_is_the_commit_and_its_time_marked_if_there_are_uncommitted_changes(self):
         self.git("init", "--quiet")
         (self.root / "file").write_text("")
         self.git("add", "file")
         self.git("commit", "--quiet", "--message", "m")
         commit, seconds = self.git("log", "-1", "--format=%H %ct").split()
-        made_of = origin.read(self.root, "1.0.0", None, {})
-        self.assertEqual(made_of, ("1.0.0", commit, int(seconds)))
+        built_from = origin.read(self.root, "1.0.0", None, {})
+        self.assertEqual(built_from, ("1.0.0", commit, int(seconds)))
         (self.root / "file").write_text("changed")
         self.assertEqual(origin.read(self.root, "1.0.0", None, {}).revision, f"{commit}-dirty")
 
-    def test_without_git_is_what_the_caller_says(self):
+    def test_is_set_by_the_caller_without_git(self):
         environ = {"SOURCE_DATE_EPOCH": "86400"}
         self.assertEqual(origin.read(self.root, "1.0.0", "abc", environ), ("1.0.0", "abc", 86400))
-        made_of = origin.read(self.root, "1.0.0", None, environ)
-        self.assertEqual((made_of.revision, made_of.time()), (None, "1970-01-02T00:00:00Z"))
+        built_from = origin.read(self.root, "1.0.0", None, environ)
+        self.assertEqual((built_from.revision, built_from.time()), (None, "1970-01-02T00:00:00Z"))
 
-    def test_that_nobody_knows_is_asked_for(self):
+    def test_must_be_known(self):
         with self.assertRaisesRegex(Failure, "set SOURCE_DATE_EPOCH to the time of the commit"):
             origin.read(self.root, "1.0.0", "abc", {})
         with self.assertRaisesRegex(Failure, "whole seconds since 1970"):

@@ -47,7 +47,7 @@ class ImageTest(unittest.TestCase):
 
 
 class TheSameParts(ImageTest):
-    def test_give_the_same_bytes_at_another_time_by_another_user_with_another_umask(self):
+    def test_give_the_same_bytes_regardless_of_time_user_and_umask(self):
         self.assemble("one")
         os.utime(self.binary, (1, 1))
         self.binary.chmod(0o600)
@@ -58,7 +58,7 @@ class TheSameParts(ImageTest):
             self.assemble("two")
         self.assertEqual(self.everything("one"), self.everything("two"))
 
-    def test_give_another_digest_once_one_of_them_changes(self):
+    def test_give_another_digest_if_one_of_them_changes(self):
         first = self.assemble()
         self.binary.write_bytes(b"another")
         second = self.assemble()
@@ -68,7 +68,7 @@ class TheSameParts(ImageTest):
         self.assertNotEqual(second.manifest, third.manifest)
         self.assertEqual(second.diff_id, third.diff_id)
 
-    def test_replace_what_an_earlier_run_left(self):
+    def test_replace_the_output_of_an_earlier_run(self):
         self.assemble()
         self.binary.write_bytes(b"another")
         written = self.assemble()
@@ -77,7 +77,7 @@ class TheSameParts(ImageTest):
 
 
 class AnImage(ImageTest):
-    def test_has_these_files_and_no_others_all_of_root_and_of_no_time(self):
+    def test_contains_only_these_files_owned_by_root_and_without_times(self):
         unpacked = self.unpack(self.assemble())
         files = {entry.name: entry.mode for entry in unpacked.entries if entry.isreg()}
         self.assertEqual(files, {
@@ -96,7 +96,7 @@ class AnImage(ImageTest):
         folders = [name for name in names if name not in files]
         self.assertEqual(names, sorted(folders) + sorted(files))
 
-    def test_runs_as_a_user_that_is_not_root_by_number_and_by_name(self):
+    def test_runs_as_a_numeric_user_that_is_not_root(self):
         config = self.unpack(self.assemble()).config["config"]
         self.assertEqual(config["User"], "65532:65532")
         users = [line.split(":") for line in (self.folder / "root/etc/passwd").read_text().splitlines()]
@@ -105,7 +105,7 @@ class AnImage(ImageTest):
         self.assertIn(["ensign", "65532"], [[group[0], group[2]] for group in groups])
         self.assertEqual({user[6] for user in users}, {"/sbin/nologin"})
 
-    def test_finds_its_program_and_its_certificates_where_its_configuration_says(self):
+    def test_has_its_program_and_certificates_at_the_configured_paths(self):
         config = self.unpack(self.assemble()).config["config"]
         env = dict(entry.split("=", 1) for entry in config["Env"])
         root = self.folder / "root"
@@ -113,7 +113,7 @@ class AnImage(ImageTest):
         self.assertEqual((root / env["SSL_CERT_FILE"][1:]).read_bytes(), b"trusted\n")
         self.assertTrue(config["Entrypoint"][0].startswith(env["PATH"] + "/"))
 
-    def test_says_what_it_is_and_of_which_commit_and_nothing_of_where_it_was_made(self):
+    def test_has_labels_with_its_origin_but_nothing_about_the_build_machine(self):
         config = self.unpack(self.assemble()).config
         self.assertEqual(config["config"]["Labels"], {
             "org.opencontainers.image.title": "ensign",
@@ -131,19 +131,19 @@ class AnImage(ImageTest):
         for name, content in self.everything("image").items():
             self.assertNotIn(str(self.folder).encode(), content, name)
 
-    def test_has_no_revision_where_nobody_knows_it(self):
+    def test_has_no_revision_if_it_is_unknown(self):
         facts = FACTS._replace(origin=ORIGIN._replace(revision=None))
         config = self.unpack(self.assemble(facts=facts)).config
         self.assertNotIn("org.opencontainers.image.revision", config["config"]["Labels"])
 
-    def test_has_its_sbom_in_it_and_beside_it(self):
+    def test_contains_the_sbom_that_is_written_next_to_it(self):
         self.unpack(self.assemble())
         beside = (self.folder / "image" / SBOM).read_bytes()
         self.assertEqual((self.folder / "root" / contents.SBOM).read_bytes(), beside)
-        # In whichever order it was gathered.
+        # With sorted keys.
         self.assertEqual(beside.decode(), '{"a":"ü","b":1}')
 
-    def test_written_as_a_folder_has_the_same_files(self):
+    def test_has_the_same_files_when_it_is_written_to_a_folder(self):
         self.unpack(self.assemble())
         folder = self.folder / "folder"
         contents.write(folder, contents.files(self.parts()))
@@ -152,7 +152,7 @@ class AnImage(ImageTest):
 
 
 class OneFile(ImageTest):
-    def test_has_the_layout_and_what_older_engines_look_for(self):
+    def test_contains_the_layout_and_the_manifest_for_older_engines(self):
         written = self.assemble()
         with tarfile.open(self.folder / "image" / ARCHIVE) as tar:
             found = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
@@ -177,46 +177,46 @@ class OneFile(ImageTest):
 
 
 class AChangedLayout(ImageTest):
-    def test_is_refused_whichever_blob_changed(self):
+    def test_is_rejected_if_any_blob_was_changed(self):
         written = self.assemble()
         for blob in sorted((written.folder / "blobs" / "sha256").iterdir()):
             content = blob.read_bytes()
             blob.write_bytes(content[:-1] + bytes((content[-1] ^ 1,)))
             with self.subTest(blob=blob.name), tempfile.TemporaryDirectory() as root:
-                with self.assertRaisesRegex(Failure, f"{blob.name} is not what its digest"):
+                with self.assertRaisesRegex(Failure, f"{blob.name} does not match its digest"):
                     unpack.unpack(written.folder, Path(root))
             blob.write_bytes(content)
         self.unpack(written)
 
-    def test_is_refused_where_its_layer_is_another_than_it_was_configured_with(self):
+    def test_is_rejected_if_its_layer_does_not_match_the_configuration(self):
         other = layer.write(self.folder / "layer", [contents.File("f", 0o644, b"")])
         config = layout.configuration(FACTS, "sha256:" + "0" * 64, 1, "bin/f", "f")
         written = layout.write(self.folder / "image", self.folder / "layer", config)
-        with self.assertRaisesRegex(Failure, f"{other.digest} is not the one"):
+        with self.assertRaisesRegex(Failure, f"{other.digest} does not match the image's configuration"):
             self.unpack(written)
 
-    def test_is_refused_for_each_kind_of_entry_that_has_no_place_in_it(self):
+    def test_is_rejected_if_it_contains_a_forbidden_entry(self):
         def entry(**fields):
             info = layer.member("f", 0o644)
             for name, value in fields.items():
                 setattr(info, name, value)
             return info
 
-        self.assertEqual(unpack.refusal(entry()), "")
+        self.assertEqual(unpack.problem(entry()), "")
         for fields, reason in (
             ({"type": tarfile.SYMTYPE}, "neither a file"),
             ({"type": tarfile.CHRTYPE}, "neither a file"),
             ({"name": "/f"}, "outside"),
             ({"name": "a/../../f"}, "outside"),
-            ({"uid": 65532}, "could be changed"),
-            ({"mode": 0o666}, "could be changed"),
-            ({"mode": 0o4755}, "gives rights"),
-            ({"mtime": 1}, "has a time"),
+            ({"uid": 65532}, "is writable"),
+            ({"mode": 0o666}, "is writable"),
+            ({"mode": 0o4755}, "setuid"),
+            ({"mtime": 1}, "modification time"),
         ):
             with self.subTest(**fields):
-                self.assertIn(reason, unpack.refusal(entry(**fields)))
+                self.assertIn(reason, unpack.problem(entry(**fields)))
 
-    def test_is_read_as_a_layer_is_written(self):
+    def test_is_read_in_the_order_in_which_it_was_written(self):
         files = [contents.File("a/c", 0o644, self.binary), contents.File("a/b", 0o755, b"x")]
         layer.write(self.folder / "layer", files)
         with tarfile.open(fileobj=io.BytesIO((self.folder / "layer").read_bytes())) as tar:

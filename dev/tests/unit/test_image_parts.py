@@ -64,32 +64,32 @@ def metadata():
 
 
 class TheCertificates(unittest.TestCase):
-    def test_are_all_of_the_package_in_one_file(self):
+    def test_are_concatenated_into_one_file(self):
         self.assertEqual(certificates.joined([CERTIFICATE + b"\n\n", CERTIFICATE]), (CERTIFICATE + b"\n") * 2)
 
-    def test_are_refused_where_a_file_has_none_or_anything_else(self):
+    def test_must_be_exactly_one_per_file(self):
         key = CERTIFICATE.replace(b"CERTIFICATE", b"PRIVATE KEY")
         for content in (b"", b"words", key, CERTIFICATE + b"\n" + CERTIFICATE, b"words\n" + CERTIFICATE):
-            with self.assertRaisesRegex(Failure, "not one certificate"):
+            with self.assertRaisesRegex(Failure, "not a single PEM certificate"):
                 certificates.joined([CERTIFICATE, content])
-        with self.assertRaisesRegex(Failure, "nothing could be trusted"):
+        with self.assertRaisesRegex(Failure, "would trust no server"):
             certificates.joined([])
 
-    def test_are_named_by_package_number_and_digest(self):
+    def test_are_described_by_package_number_and_digest(self):
         package_of = debian.Package("ca-certificates", "20250101", "all", "debian", b"")
         about = certificates.Bundle(CERTIFICATE + b"\n", package_of).about()
         self.assertRegex(about, r"^debian ca-certificates 20250101, 1 certificates, sha256:[0-9a-f]{64}$")
 
-    def test_are_listed_by_the_package_with_their_checksums(self):
+    def test_have_checksums_in_the_package(self):
         listed = debian.checksums("aa  usr/share/x y.crt\nbb  etc/z\n\n")
         self.assertEqual(listed, {"usr/share/x y.crt": "aa", "etc/z": "bb"})
 
-    def test_of_a_package_that_is_not_installed_are_refused_with_how_to_get_it(self):
-        with self.assertRaisesRegex(Failure, "apt install no-such-package. On another system"):
+    def test_need_the_package_and_the_message_says_how_to_install_it(self):
+        with self.assertRaisesRegex(Failure, "apt install no-such-package. On other systems"):
             debian.installed("no-such-package")
 
 
-class OnAMachineWithAnAuthorityOfItsOwn(unittest.TestCase):
+class OnAMachineWithItsOwnCA(unittest.TestCase):
     OWN = CERTIFICATE.replace(b"AAAA", b"EVIL")
 
     def setUp(self):
@@ -106,8 +106,8 @@ class OnAMachineWithAnAuthorityOfItsOwn(unittest.TestCase):
         for path in ("usr/local/share/ca-certificates/own.crt", "usr/share/ca-certificates/own.crt"):
             self.write(path, self.OWN)
         self.write("etc/ssl/certs/ca-certificates.crt", self.OWN)
-        answers = (["--show", "20250101 all"], ["--control-show", "\n".join(sums)])
-        cases = "\n".join(f"{word}) echo '{answer}' ;;" for word, answer in answers)
+        outputs = (["--show", "20250101 all"], ["--control-show", "\n".join(sums)])
+        cases = "\n".join(f"{flag}) echo '{output}' ;;" for flag, output in outputs)
         self.write("bin/dpkg-query", f"#!/bin/sh\ncase $1 in\n{cases}\nesac\n".encode())
         (self.system / "bin/dpkg-query").chmod(0o755)
         patch = mock.patch.dict(os.environ, {"PATH": str(self.system / "bin")})
@@ -119,14 +119,14 @@ class OnAMachineWithAnAuthorityOfItsOwn(unittest.TestCase):
         (self.system / path).write_bytes(content)
         return content
 
-    def test_only_those_of_the_package_are_trusted(self):
+    def test_only_the_certificates_of_the_package_are_included(self):
         bundle = certificates.read(self.system)
         self.assertEqual(bundle.package, ("ca-certificates", "20250101", "all", "debian", b"notice"))
         self.assertEqual(re.findall(rb"^[A-Z]{4}$", bundle.pem, re.MULTILINE), [b"CCCC", b"BBBB"])
 
-    def test_a_file_of_the_package_that_was_changed_is_refused(self):
+    def test_a_modified_file_of_the_package_is_rejected(self):
         self.write("usr/share/ca-certificates/mozilla/a.crt", self.OWN)
-        with self.assertRaisesRegex(Failure, "/usr/share/.*/a.crt is not as the package ca-certificates has it"):
+        with self.assertRaisesRegex(Failure, "/usr/share/.*/a.crt differs from the package ca-certificates"):
             certificates.read(self.system)
 
 
@@ -134,21 +134,21 @@ class TheCrates(unittest.TestCase):
     def setUp(self):
         self.graph = crates.graph(metadata(), TREE, LOCK)
 
-    def test_are_those_of_the_binary_and_not_those_that_only_built_or_tested_it(self):
+    def test_exclude_build_and_test_dependencies(self):
         self.assertEqual((self.graph.root.name, self.graph.root.version), ("app", "1.0.0"))
         others = [(crate.name, crate.version) for crate in self.graph.others]
         self.assertEqual(others, [("used", "2.0.0"), ("used", "3.0.0")])
         self.assertEqual(self.graph.root.needs, (("used", "2.0.0"),))
         self.assertEqual(self.graph.others[0].needs, (("used", "3.0.0"),))
 
-    def test_have_the_checksums_of_their_own_versions(self):
+    def test_have_the_checksums_of_their_versions(self):
         self.assertEqual([crate.checksum for crate in self.graph.others], ["22", "33"])
         self.assertIsNone(self.graph.root.checksum)
 
     def test_come_from_these_folders(self):
         self.assertEqual(self.graph.sources, (Path("/registry"),))
 
-    def test_of_the_tree_are_all_known(self):
+    def test_must_be_in_cargos_metadata(self):
         with self.assertRaisesRegex(ValueError, "strange"):
             crates.graph(metadata(), TREE + "strange v1.0.0\n", LOCK)
 
@@ -160,7 +160,7 @@ class TheSbom(unittest.TestCase):
         graph = crates.graph(metadata(), TREE, LOCK)
         return sbom.cyclonedx(graph, sbom.Others("1.90.0", libc, roots), Origin("1.0.0", "c0ffee", 0))
 
-    def test_lists_the_crates_the_libraries_that_are_linked_and_the_certificates(self):
+    def test_lists_the_crates_the_linked_libraries_and_the_certificates(self):
         document = self.document()
         self.assertEqual((document["bomFormat"], document["specVersion"]), ("CycloneDX", "1.5"))
         self.assertEqual([part["purl"] for part in document["components"]], [
@@ -176,13 +176,13 @@ class TheSbom(unittest.TestCase):
             "licenses": [{"expression": "MIT OR Apache-2.0"}],
         })
 
-    def test_says_of_which_commit_it_is(self):
+    def test_names_the_commit(self):
         about = self.document()["metadata"]
         self.assertEqual(about["timestamp"], "1970-01-01T00:00:00Z")
         self.assertEqual((about["component"]["type"], about["component"]["name"]), ("application", "app"))
         self.assertEqual(about["component"]["properties"][0]["value"], "c0ffee")
 
-    def test_refers_to_nothing_that_it_does_not_list(self):
+    def test_has_no_dangling_references(self):
         document = self.document()
         refs = [part["bom-ref"] for part in document["components"]] + [document["metadata"]["component"]["bom-ref"]]
         self.assertEqual(len(set(refs)), len(refs))
@@ -192,7 +192,7 @@ class TheSbom(unittest.TestCase):
         needs = {entry["ref"]: entry["dependsOn"] for entry in document["dependencies"]}
         self.assertEqual(len(needs["pkg:cargo/app@1.0.0"]), 4)
 
-    def test_writes_licenses_as_spdx_does(self):
+    def test_has_spdx_license_expressions(self):
         for license_text in ("MIT/Apache-2.0", "MIT / Apache-2.0", "MIT OR Apache-2.0"):
             self.assertEqual(sbom.expression(license_text), "MIT OR Apache-2.0")
 
@@ -204,29 +204,29 @@ class AVerifiedImage(unittest.TestCase):
             with self.assertRaisesRegex(Failure, f"status {ran.status}"):
                 verify.require_version(ran, "1.0.0")
 
-    def test_has_no_code_of_the_emulator(self):
+    def test_does_not_contain_the_emulator(self):
         graph = crates.graph(metadata(), TREE, LOCK)
         verify.require_no_emulator(graph)
         emulator = graph.others[0]._replace(name="ensign-azure-emulator")
         with self.assertRaisesRegex(Failure, "app depends on ensign-azure-emulator"):
             verify.require_no_emulator(graph._replace(others=(*graph.others, emulator)))
 
-    def test_is_sent_to_this_machine_and_to_no_cluster(self):
+    def test_connects_to_this_machine_only(self):
         (cluster,) = json.loads(reach.kubeconfig(4711))["clusters"]
         self.assertEqual(cluster["cluster"], {"server": f"https://{reach.HOST}:4711"})
 
 
 class TheDockerfile(unittest.TestCase):
-    """It has the files of the image from the same program; what it says beside them has to agree."""
+    """It gets the image's files from dev/image.py; everything else in it has to match."""
 
     def setUp(self):
         self.text = (paths.ROOT / "Dockerfile").read_text()
 
-    def test_takes_the_rust_version_of_the_package(self):
+    def test_uses_the_rust_version_of_the_package(self):
         wanted = re.search(r'^rust-version = "(.+)"$', (paths.ROOT / "Cargo.toml").read_text(), re.MULTILINE).group(1)
         self.assertIn(f"ARG RUST_VERSION={wanted}\n", self.text)
 
-    def test_says_the_same_user_paths_and_variables(self):
+    def test_has_the_same_user_paths_and_variables(self):
         variables = " ".join(f"{name}={value}" for name, value in layout.VARIABLES.items())
         for line in (
             f"USER {contents.USER_ID}:{contents.USER_ID}",
@@ -235,7 +235,7 @@ class TheDockerfile(unittest.TestCase):
         ):
             self.assertIn(line + "\n", self.text)
 
-    def test_has_nothing_but_those_files_in_its_last_stage(self):
+    def test_adds_nothing_else_in_its_last_stage(self):
         last = self.text[self.text.rindex("\nFROM "):]
         self.assertTrue(last.startswith("\nFROM scratch\n"))
         self.assertEqual(re.findall(r"^(?:COPY|ADD|RUN) .*", last, re.MULTILINE), ["COPY --from=build /image /"])

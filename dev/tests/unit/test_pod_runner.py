@@ -1,4 +1,4 @@
-"""What the demo reads from a pod is what the kubelet would give to it, or it is refused."""
+"""The demo provides to a pod's program what a kubelet would, or fails."""
 
 import copy
 import stat
@@ -49,7 +49,7 @@ POD = {
 
 
 def pod(change=None):
-    """The pod above, with its first container and its volume changed."""
+    """The pod above; `change` modifies its first container and its volume."""
     changed = copy.deepcopy(POD)
     if change is not None:
         change(changed["spec"]["containers"][0], changed["spec"]["volumes"][0])
@@ -75,18 +75,18 @@ class ReadingAPod(unittest.TestCase):
         process = pod_runner.read(pod(), "bare")
         self.assertEqual((process.env, process.tokens), ({}, []))
 
-    def test_a_container_that_the_pod_does_not_have_is_refused(self):
+    def test_a_missing_container_is_an_error(self):
         with self.assertRaisesRegex(Failure, "orders-1 has no container other"):
             pod_runner.read(pod(), "other")
 
-    def test_a_token_without_a_lifetime_or_an_audience_has_those_of_kubernetes(self):
+    def test_a_token_has_the_default_lifetime_and_audience_of_kubernetes(self):
         def change(_container, volume):
             volume["projected"]["sources"] = [{"serviceAccountToken": {"path": "t"}}]
 
         [token] = pod_runner.read(pod(change), "app").tokens
         self.assertEqual((token.audience, token.expiration_seconds), (None, 3600))
 
-    def test_variables_are_expanded_as_kubernetes_does(self):
+    def test_variables_are_expanded_as_in_kubernetes(self):
         process = pod_runner.read(
             with_env(
                 {"name": "HOST", "value": "h"},
@@ -99,50 +99,50 @@ class ReadingAPod(unittest.TestCase):
         self.assertEqual(process.env["URL"], "https://h/$(LATER)/$(HOST)/$HOST")
         self.assertEqual(process.env["EMPTY"], "")
 
-    def test_fields_of_the_pod_can_be_variables(self):
+    def test_variables_can_reference_fields_of_the_pod(self):
         source = {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}
         process = pod_runner.read(with_env({"name": "ME", "valueFrom": source}), "app")
         self.assertEqual(process.env["ME"], "orders")
 
-    def test_a_variable_from_elsewhere_is_refused_by_name(self):
+    def test_a_variable_from_another_source_is_an_error(self):
         source = {"secretKeyRef": {"name": "s", "key": "k"}}
-        with self.assertRaisesRegex(Failure, "source of PASSWORD"):
+        with self.assertRaisesRegex(Failure, "valueFrom of PASSWORD"):
             pod_runner.read(with_env({"name": "PASSWORD", "valueFrom": source}), "app")
 
-    def test_env_from_is_refused(self):
+    def test_env_from_is_an_error(self):
         with self.assertRaisesRegex(Failure, "envFrom"):
             pod_runner.read(pod(lambda container, _: container.update(envFrom=[{"secretRef": {"name": "s"}}])), "app")
 
-    def test_a_volume_that_holds_something_else_is_refused_by_name(self):
+    def test_a_volume_with_anything_but_tokens_is_an_error(self):
         for change in (
             lambda _, volume: volume["projected"]["sources"].append({"configMap": {"name": "c"}}),
             lambda _, volume: volume.update(projected={}, emptyDir={}),
         ):
-            with self.assertRaisesRegex(Failure, "volume identity holds more"):
+            with self.assertRaisesRegex(Failure, "volume identity contains something other than"):
                 pod_runner.read(pod(change), "app")
 
-    def test_a_mount_of_a_volume_that_is_not_there_is_refused(self):
+    def test_a_mount_of_a_missing_volume_is_an_error(self):
         with self.assertRaisesRegex(Failure, "mounts the volume other"):
             pod_runner.read(pod(lambda container, _: container["volumeMounts"][0].update(name="other")), "app")
 
-    def test_a_mount_of_a_part_of_a_volume_is_refused(self):
-        with self.assertRaisesRegex(Failure, "a part of the volume"):
+    def test_a_mount_with_a_sub_path_is_an_error(self):
+        with self.assertRaisesRegex(Failure, "volume identity with a subPath"):
             pod_runner.read(pod(lambda container, _: container["volumeMounts"][0].update(subPath="token")), "app")
 
 
 class WithoutMountNamespaces(unittest.TestCase):
-    def test_paths_below_a_mount_are_rewritten_and_nothing_else(self):
+    def test_only_paths_below_a_mount_are_rewritten(self):
         env = {"IN": f"{MOUNT}/token/t", "ITSELF": MOUNT, "BESIDE": f"{MOUNT}-other/t", "OTHER": "x"}
         self.assertEqual(
             pod_runner.rewrite(env, {MOUNT: "/tmp/0"}),
             {"IN": "/tmp/0/token/t", "ITSELF": "/tmp/0", "BESIDE": f"{MOUNT}-other/t", "OTHER": "x"},
         )
 
-    def test_the_innermost_mount_decides(self):
+    def test_the_innermost_mount_applies(self):
         env = {"FILE": "/a/b/c"}
         self.assertEqual(pod_runner.rewrite(env, {"/a": "/tmp/0", "/a/b": "/tmp/1"}), {"FILE": "/tmp/1/c"})
 
-    def test_tokens_are_written_for_their_owner_alone(self):
+    def test_token_files_are_readable_only_by_their_owner(self):
         mounts = [{"path": MOUNT, "read_only": True, "files": {"token/t": "text"}}]
         with tempfile.TemporaryDirectory() as folder:
             moved = pod_runner._write(Path(folder), mounts)

@@ -49,11 +49,11 @@ class PreflightTest(unittest.TestCase):
 
 
 class OnAMachine(PreflightTest):
-    def test_with_everything_nothing_is_missing(self):
+    def test_with_all_tools_nothing_is_missing(self):
         self.install(**GOOD)
         self.assertEqual(self.missing(), [])
 
-    def test_with_nothing_all_is_listed_at_once_with_how_to_get_it(self):
+    def test_without_tools_all_are_listed_at_once_with_installation_hints(self):
         problems = preflight.check("test")
         listed = preflight.report(problems)
         for word in ("Go", "Rust compiler", "cargo", "rustfmt", "clippy", "Node.js", "npm", "C compiler"):
@@ -62,7 +62,7 @@ class OnAMachine(PreflightTest):
             self.assertTrue(problem.how)
             self.assertIn(problem.how, listed)
 
-    def test_with_tools_that_are_too_old_both_versions_are_named(self):
+    def test_with_old_tools_the_installed_and_the_required_versions_are_named(self):
         old = {"go": "go version go1.25.9 linux/amd64", "rustc": "rustc 1.88.0", "node": "v18.20.0"}
         self.install(**dict(GOOD, **old))
         missing = self.missing()
@@ -70,18 +70,18 @@ class OnAMachine(PreflightTest):
         for wanted, found in (("Go 1.26", "go1.25.9"), ("compiler 1.89", "1.88.0"), ("Node.js 20", "v18.20.0")):
             self.assertTrue(any(wanted in what and found in what for what in missing), missing)
 
-    def test_without_node_the_demo_can_run(self):
+    def test_without_node_the_demo_still_runs(self):
         self.install(**{name: answer for name, answer in GOOD.items() if name not in ("node", "npm")})
         self.assertEqual(self.missing("demo"), [])
         self.assertEqual(len(self.missing("test")), 2)
 
-    def test_fuzzing_needs_a_cpp_compiler_and_no_go(self):
+    def test_fuzzing_needs_a_cpp_compiler_but_not_go(self):
         self.install(**{name: answer for name, answer in GOOD.items() if name not in ("go", "node", "npm")})
         self.assertEqual(self.missing("fuzz"), [])
         (self.bin / "c++").unlink()
         self.assertEqual(self.missing("fuzz"), ["a C++ compiler (c++), for libFuzzer"])
 
-    def test_an_image_needs_a_static_c_library_that_resolves_names(self):
+    def test_an_image_needs_a_static_c_library_that_resolves_host_names(self):
         self.install(**{name: answer for name, answer in GOOD.items() if name not in ("go", "node", "npm", "c++")})
         self.install(cc="/usr/lib/libc.a")
         with mock.patch.object(preflight.platform, "libc_ver", return_value=("glibc", "2.34")):
@@ -94,11 +94,11 @@ class OnAMachine(PreflightTest):
                 (what,) = self.missing("image")
                 self.assertIn(words, what)
 
-    def test_without_rust_the_control_plane_can_be_built(self):
+    def test_without_rust_the_control_plane_can_still_be_built(self):
         self.install(go=GOOD["go"])
         self.assertEqual(self.missing("control-plane"), [])
 
-    def test_with_little_memory_or_disk_a_build_is_refused_and_a_run_is_not(self):
+    def test_with_little_memory_or_disk_space_only_a_build_is_rejected(self):
         self.install(**GOOD)
         preflight.available_memory.return_value = 3 * GIB
         preflight.shutil.disk_usage.return_value = mock.Mock(free=5 * GIB)
@@ -108,14 +108,14 @@ class OnAMachine(PreflightTest):
         self.assertIn("5.0 GiB", missing[1])
         self.assertEqual(preflight.check("test", control_plane_built=True), [])
 
-    def test_with_a_tool_that_fails_its_words_are_repeated(self):
+    def test_with_a_failing_tool_its_error_message_is_shown(self):
         self.install(**GOOD)
         (self.bin / "cargo").write_text("#!/bin/sh\necho 'no default toolchain' >&2; exit 1\n")
         self.assertTrue(any("no default toolchain" in what for what in self.missing()))
 
 
 class Versions(unittest.TestCase):
-    def test_are_found_in_what_tools_say(self):
+    def test_are_found_in_the_output_of_tools(self):
         for text, expected in (
             ("go version go1.26.8 linux/amd64", (1, 26, 8)),
             ("rustc 1.89.0-nightly (29483883e 2025-08-04)", (1, 89, 0)),
@@ -125,7 +125,7 @@ class Versions(unittest.TestCase):
         ):
             self.assertEqual(preflight.version(text), expected)
 
-    def test_compare_by_number_and_not_by_letter(self):
+    def test_are_compared_as_numbers(self):
         self.assertLess(preflight.version("1.9.0"), preflight.RUST)
         self.assertGreaterEqual(preflight.version("1.100.0"), preflight.RUST)
 
@@ -143,16 +143,16 @@ class Memory(unittest.TestCase):
         (self.folder / "memory.current").write_text(f"{3 * GIB}\n")
         (self.folder / "memory.stat").write_text(f"anon 1\ninactive_file {1 * GIB}\n")
 
-    def test_is_the_machines_where_nothing_limits_it(self):
+    def test_is_the_machines_without_a_limit(self):
         self.assertEqual(preflight.available_memory(self.meminfo, self.folder), 8 * GIB)
         self.limit("max")
         self.assertEqual(preflight.available_memory(self.meminfo, self.folder), 8 * GIB)
 
-    def test_is_the_containers_where_that_is_less(self):
+    def test_is_the_containers_if_that_is_less(self):
         self.limit(str(4 * GIB))
         self.assertEqual(preflight.available_memory(self.meminfo, self.folder), 2 * GIB)
 
-    def test_is_unknown_where_nothing_tells_it(self):
+    def test_is_unknown_without_a_source(self):
         self.assertIsNone(preflight.available_memory(self.folder / "none", self.folder))
 
 

@@ -1,4 +1,4 @@
-"""Only processes that we started are ever signalled, whatever became of their ids."""
+"""Only recorded processes are ever signalled, even if their IDs are reused."""
 
 import json
 import os
@@ -32,14 +32,14 @@ class Identities(unittest.TestCase):
     def test_two_processes_differ(self):
         self.assertNotEqual(processes.identity(self.child.pid), processes.identity(os.getpid()))
 
-    def test_a_process_that_ended_is_not_alive_even_before_its_parent_looked(self):
+    def test_a_process_that_exited_is_not_alive_even_before_its_parent_waits_for_it(self):
         found = processes.identity(self.child.pid)
         self.child.kill()
         os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOWAIT)
         self.assertIsNone(processes.identity(self.child.pid))
         self.assertFalse(processes.is_alive(found))
 
-    def test_another_process_with_a_recorded_id_is_left_alone(self):
+    def test_another_process_with_a_recorded_id_is_not_stopped(self):
         found = processes.identity(self.child.pid)
         earlier = found._replace(started=found.started + "0")
         self.assertTrue(processes.stop(earlier))
@@ -49,9 +49,9 @@ class Identities(unittest.TestCase):
         found = processes.identity(self.child.pid)
         self.assertTrue(processes.stop(found))
         self.assertEqual(self.child.wait(), -signal.SIGTERM)
-        self.assertTrue(processes.stop(found), "once more changes nothing")
+        self.assertTrue(processes.stop(found), "stopping it again has no effect")
 
-    def test_a_command_name_with_spaces_and_parentheses_is_read(self):
+    def test_a_command_name_may_contain_spaces_and_parentheses(self):
         with tempfile.TemporaryDirectory() as folder:
             proc = Path(folder)
             (proc / "sys/kernel/random").mkdir(parents=True)
@@ -70,10 +70,10 @@ class ARegistry(unittest.TestCase):
         self.registry = processes.Registry(self.root)
         self.addCleanup(self.registry.stop_all)
 
-    def start(self, name, command, leashed=False):
-        self.registry.start(name, command, children.environment(), leashed)
+    def start(self, name, command, die_with_parent=False):
+        self.registry.start(name, command, children.environment(), die_with_parent)
 
-    def test_what_one_started_another_finds_and_stops(self):
+    def test_finds_and_stops_processes_that_another_registry_started(self):
         self.start("one", SLEEP)
         self.start("two", SLEEP)
         other = processes.Registry(self.root)
@@ -83,44 +83,44 @@ class ARegistry(unittest.TestCase):
         self.assertFalse(any(processes.is_alive(one) for one in found))
         self.assertEqual(self.registry.records(), [])
 
-    def test_a_process_that_ignores_the_signal_is_killed(self):
+    def test_kills_a_process_that_ignores_sigterm(self):
         self.start("stubborn", STUBBORN)
         waiting.until("the trap", lambda: self.registry.out("stubborn").read_text() or None, 20)
         [record] = self.registry.records()
         self.assertTrue(processes.stop(record.identity, grace_seconds=0.05))
         self.assertFalse(processes.is_alive(record.identity))
 
-    def test_nothing_to_stop_is_no_error(self):
+    def test_has_nothing_to_stop_without_processes(self):
         self.assertEqual(self.registry.stop_all(), [])
 
-    def test_a_damaged_file_is_as_good_as_none(self):
+    def test_treats_a_corrupt_file_like_a_missing_one(self):
         for text in ("", "{", "{}", '[{"name": "x"}]', "[1]"):
             (self.root / "processes.json").write_text(text)
             self.assertEqual(self.registry.records(), [], text)
 
-    def test_a_reused_id_is_not_found_and_not_stopped(self):
+    def test_does_not_find_or_stop_a_process_with_a_reused_id(self):
         me = {"name": "me", "pid": os.getpid(), "started": "boot/1", "program": ""}
         (self.root / "processes.json").write_text(json.dumps([me]))
         self.assertIsNone(self.registry.find("me"))
         self.assertEqual(self.registry.stop_all(), [])
 
-    def test_how_a_process_ended_is_told_with_the_end_of_its_log(self):
+    def test_reports_how_a_process_exited_with_the_end_of_its_log(self):
         self.start("broken", ["sh", "-c", "echo first >&2; echo port is taken >&2; exit 3"])
-        told = waiting.until("its end", lambda: self.registry.ended("broken"), 20)
-        self.assertIn("broken ended with status 3", told)
-        self.assertIn("port is taken", told)
+        message = waiting.until("it to exit", lambda: self.registry.ended("broken"), 20)
+        self.assertIn("broken exited with status 3", message)
+        self.assertIn("port is taken", message)
 
-    def test_a_running_process_has_not_ended(self):
+    def test_reports_no_exit_of_a_running_process(self):
         self.start("one", SLEEP)
         self.assertIsNone(self.registry.ended("one"))
 
-    def test_a_leashed_process_ends_with_its_parent_however_that_ends(self):
+    def test_terminates_a_process_with_its_parent_even_if_that_is_killed(self):
         script = (
             "import sys, time; sys.path.insert(0, sys.argv[1])\n"
             "from pathlib import Path\n"
             "from ensign_dev import children, processes\n"
             "registry = processes.Registry(Path(sys.argv[2]))\n"
-            "registry.start('one', ['sleep', '600'], children.environment(), leashed=True)\n"
+            "registry.start('one', ['sleep', '600'], children.environment(), die_with_parent=True)\n"
             "print('started', flush=True); time.sleep(600)\n"
         )
         dev = str(Path(__file__).resolve().parents[2])
@@ -129,20 +129,20 @@ class ARegistry(unittest.TestCase):
             self.assertEqual(parent.stdout.readline(), "started\n")
             self.assertIsNotNone(self.registry.find("one"))
             parent.kill()
-        waiting.until("the end of the leashed process", lambda: None if self.registry.find("one") else True, 20)
+        waiting.until("the process to exit with its parent", lambda: None if self.registry.find("one") else True, 20)
 
 
 class Waiting(unittest.TestCase):
-    def test_the_first_fact_ends_it(self):
+    def test_ends_with_the_first_result(self):
         answers = iter([None, None, 7])
         self.assertEqual(waiting.until("seven", lambda: next(answers), 20), 7)
 
-    def test_a_hopeless_wait_ends_at_once(self):
-        with self.assertRaisesRegex(Failure, "waited for a port, but it ended"):
-            waiting.until("a port", lambda: None, 600, lambda: "it ended")
+    def test_fails_immediately_if_it_is_hopeless(self):
+        with self.assertRaisesRegex(Failure, "waited for a port, but it exited"):
+            waiting.until("a port", lambda: None, 600, lambda: "it exited")
 
-    def test_the_deadline_ends_it_with_what_is_known(self):
-        with self.assertRaisesRegex(Failure, "0 seconds for a port, in vain; its log is empty"):
+    def test_fails_at_the_deadline_with_details(self):
+        with self.assertRaisesRegex(Failure, "0 seconds waiting for a port; its log is empty"):
             waiting.until("a port", lambda: None, 0, tail=lambda: "its log is empty")
 
 

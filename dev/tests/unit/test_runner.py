@@ -1,4 +1,4 @@
-"""Steps that are run: one by one, or side by side with their output in files."""
+"""Running steps: one at a time, or in parallel with log files."""
 
 import io
 import subprocess
@@ -31,7 +31,7 @@ def fails(error):
     return run
 
 
-class Runs(unittest.TestCase):
+class RunnerTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -39,7 +39,7 @@ class Runs(unittest.TestCase):
         self.out = io.StringIO()
 
     def run_steps(self, *runs, jobs, after=()):
-        """Steps `step-0`, `step-1` and so on; `after` has pairs of numbers."""
+        """Runs steps `step-0`, `step-1` and so on; `after` contains pairs of a step and its dependency, as numbers."""
         steps = [
             Step(f"step-{number}", "unit", "about", run, tuple(f"step-{need}" for step, need in after if step == number))
             for number, run in enumerate(runs)
@@ -48,19 +48,19 @@ class Runs(unittest.TestCase):
             return run_all(steps, jobs, self.logs, self.out)
 
 
-class OneByOne(Runs):
-    def test_all_run_even_after_a_failure(self):
+class OneByOne(RunnerTest):
+    def test_all_steps_run_even_after_a_failure(self):
         outcomes = self.run_steps(fails(StepFailed("no")), fails(ValueError("bug")), passes, jobs=1)
         self.assertEqual([outcome.reason for outcome in outcomes], ["no", "ValueError: bug", None])
         self.assertIn("<== step-0 FAILED: no", self.out.getvalue())
 
-    def test_output_is_on_the_terminal_between_the_lines_of_its_step(self):
+    def test_output_goes_to_the_terminal_between_the_lines_of_its_step(self):
         self.run_steps(passes, fails(StepFailed("no")), jobs=1)
         text = self.out.getvalue()
         self.assertRegex(text, r"==> \[1/2\] step-0 \(unit\): about\nfine\n<== step-0 passed \(0\.0 s\)\n\n==> \[2/2\]")
         self.assertFalse(self.logs.exists())
 
-    def test_what_needs_a_step_that_failed_is_not_run_and_counts_as_failed(self):
+    def test_dependents_of_a_failed_step_are_not_run_and_count_as_failed(self):
         outcomes = self.run_steps(fails(StepFailed("no")), passes, passes, jobs=1, after=[(1, 0)])
         self.assertEqual([outcome.reason for outcome in outcomes], ["no", "not run: step-0 failed", None])
         self.assertIn("<== step-1 FAILED: not run: step-0 failed", self.out.getvalue())
@@ -71,13 +71,13 @@ class OneByOne(Runs):
             self.run_steps(fails(KeyboardInterrupt()), passes, jobs=1)
 
 
-class AtATime(Runs):
-    def test_steps_run_side_by_side(self):
+class InParallel(RunnerTest):
+    def test_steps_run_concurrently(self):
         meeting = threading.Barrier(3, timeout=SECONDS)
         outcomes = self.run_steps(*[lambda out: meeting.wait()] * 3, jobs=3)
         self.assertEqual([outcome.reason for outcome in outcomes], [None] * 3)
 
-    def test_output_goes_to_a_file_and_that_of_a_failure_is_shown_whole(self):
+    def test_output_goes_to_a_file_and_is_shown_after_a_failure(self):
         def program(out):
             out.say("first")
             children.run(["sh", "-c", "echo out; echo err >&2; exit 1"], Path("/"), SECONDS, **out.options())
@@ -91,7 +91,7 @@ class AtATime(Runs):
         self.assertIn(f"\n--- {log}\nfirst\nout\nerr\n---\n<== step-0 FAILED: no", self.out.getvalue())
         self.assertNotIn("fine", self.out.getvalue())
 
-    def test_of_a_long_output_the_end_is_shown(self):
+    def test_only_the_end_of_a_long_output_is_shown(self):
         def run(out):
             for number in range(runner.SHOWN_LINES + 1):
                 out.say(f"line {number}")
@@ -99,28 +99,28 @@ class AtATime(Runs):
 
         self.run_steps(run, passes, jobs=2)
         text = self.out.getvalue()
-        self.assertIn(f"step-0.log, its last {runner.SHOWN_LINES} lines\nline 1\n", text)
+        self.assertIn(f"step-0.log, last {runner.SHOWN_LINES} lines\nline 1\n", text)
         self.assertNotIn("line 0\n", text)
 
-    def test_of_a_bug_in_a_step_the_trace_is_kept(self):
+    def test_the_stack_trace_of_a_bug_in_a_step_is_logged(self):
         outcomes = self.run_steps(fails(ValueError("bug")), passes, jobs=2)
         self.assertEqual(outcomes[0].reason, "ValueError: bug")
         self.assertIn("Traceback", (self.logs / "step-0.log").read_text())
 
     def test_outcomes_are_in_the_order_of_the_steps(self):
         def last(_out):
-            until("the end of the other one", lambda: "<== step-1" in self.out.getvalue() or None, SECONDS)
+            until("the other step to finish", lambda: "<== step-1" in self.out.getvalue() or None, SECONDS)
 
         outcomes = self.run_steps(last, passes, jobs=2)
         self.assertEqual([(one.step.name, one.reason) for one in outcomes], [("step-0", None), ("step-1", None)])
 
-    def test_files_of_an_earlier_run_are_gone(self):
+    def test_log_files_of_an_earlier_run_are_deleted(self):
         self.logs.mkdir()
         (self.logs / "old.log").write_text("old")
         self.run_steps(passes, passes, jobs=2)
         self.assertEqual(sorted(file.name for file in self.logs.iterdir()), ["step-0.log", "step-1.log"])
 
-    def test_it_is_said_now_and_then_what_runs_and_how_far_the_only_one_is(self):
+    def test_running_steps_are_printed_periodically_with_the_progress_of_a_single_one(self):
         seen = threading.Event()
 
         class Stream(io.StringIO):
@@ -137,7 +137,7 @@ class AtATime(Runs):
         SideBySide([Step("long", "unit", "about", run)], 2, stream, self.logs, heartbeat_seconds=0.05).all()
         self.assertRegex(stream.getvalue(), r"\n\.\.\. [\d.]+ s: long [\d.]+ s( \| 530 of 900 packages)?\n")
 
-    def test_ctrl_c_ends_what_runs_and_what_a_step_starts_after_it(self):
+    def test_ctrl_c_terminates_running_programs_and_those_started_afterwards(self):
         started, begun = [], threading.Event()
 
         def run(out):
@@ -160,7 +160,7 @@ class AtATime(Runs):
 
 
 class EndingAll(unittest.TestCase):
-    def test_ends_what_was_started_and_not_ended(self):
+    def test_terminates_running_processes(self):
         process = children.start(["sleep", "600"], stdout=subprocess.DEVNULL)
         children.end_all()
         self.assertIsNotNone(process.poll())

@@ -1,4 +1,4 @@
-"""The test programs of the workspace, as cargo's messages tell of them."""
+"""The workspace's test binaries, as listed in cargo's messages."""
 
 import json
 import sys
@@ -22,11 +22,11 @@ def program(package, name, kind):
     return TestProgram(package, name, kind, Path("/t/x-1"), Path("/c"))
 
 
-class TestPrograms(unittest.TestCase):
+class TestBinaries(unittest.TestCase):
     def found(self, *messages):
         return rust_tests.programs("\n".join(["not JSON", *map(json.dumps, messages)]))
 
-    def test_are_those_that_were_compiled_as_tests(self):
+    def test_are_the_executables_that_were_compiled_as_tests(self):
         root = "path+file:///c#ensign@0.1.0"
         self.assertEqual(
             self.found(
@@ -40,16 +40,16 @@ class TestPrograms(unittest.TestCase):
             [program("ensign", "ensign", "bin"), program("ensign", "integration", "test")],
         )
 
-    def test_may_have_a_main_of_their_own(self):
+    def test_may_have_their_own_main(self):
         found = self.found(artifact("path+file:///c#ensign-faults@0.1.0", "faults", "test", test=False))
         self.assertEqual(found, [program("ensign-faults", "faults", "test")])
 
-    def test_start_in_the_folder_of_their_package(self):
+    def test_run_in_the_folder_of_their_package(self):
         (found,) = self.found(artifact("path+file:///c/crates/api#ensign-api@0.1.0", "ensign_api", "lib", folder="/c/api"))
         self.assertEqual(found.folder, Path("/c/api"))
         self.assertEqual(found.environment(), {"CARGO_MANIFEST_DIR": "/c/api", "CARGO_PKG_NAME": "ensign-api"})
 
-    def test_belong_to_packages_whose_names_are_in_their_ids(self):
+    def test_have_the_package_name_from_the_package_id(self):
         for package_id, name in (
             ("path+file:///c#ensign@0.1.0", "ensign"),
             ("path+file:///somewhere/ensign#0.1.0", "ensign"),
@@ -58,8 +58,8 @@ class TestPrograms(unittest.TestCase):
             self.assertEqual(rust_tests.package_name(package_id), name)
 
 
-class WhichStepRunsThem(unittest.TestCase):
-    def test_each_is_in_one_and_unknown_ones_are_unit_tests(self):
+class StepsOfTestBinaries(unittest.TestCase):
+    def test_default_to_the_unit_tests(self):
         for one, apart in (
             (program("ensign", "integration", "test"), True),
             (program("ensign", "scale", "test"), True),

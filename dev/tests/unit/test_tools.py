@@ -20,6 +20,8 @@ def put(program):
 
 class ToolsTest(unittest.TestCase):
     def setUp(self):
+        self.progress = mock.Mock()
+        self.progress.options.return_value = {}
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.root = Path(folder.name)
@@ -33,9 +35,9 @@ class ToolsTest(unittest.TestCase):
 
 class ACargoSubcommand(ToolsTest):
     def cargo(self, program="cargo-deny", status=0):
-        """A cargo that installs a program and leaves objects behind."""
+        """A fake cargo that installs a program and leaves object files behind."""
 
-        def run(command, _cwd, _timeout, env):
+        def run(command, _cwd, _timeout, env, **_options):
             self.command, self.env = command, env
             put(Path(env["CARGO_TARGET_DIR"]) / "debug" / "deps" / "object.rlib")
             put(command[command.index("--root") + 1] / "bin" / program)
@@ -43,42 +45,42 @@ class ACargoSubcommand(ToolsTest):
 
         return mock.patch.object(tools.children, "run", side_effect=run)
 
-    def test_is_installed_once_in_its_version_and_with_its_own_lock_file(self):
+    def test_is_installed_once_in_a_fixed_version_with_its_own_lock_file(self):
         with self.cargo() as run:
-            first, second = tools.cargo_deny(mock.Mock()), tools.cargo_deny(mock.Mock())
+            first, second = tools.cargo_deny(self.progress), tools.cargo_deny(self.progress)
         self.assertEqual(first, second)
         self.assertTrue(os.access(first, os.X_OK))
         self.assertEqual(run.call_count, 1)
         self.assertEqual(self.command[-1], f"cargo-deny@{tools.CARGO_DENY_VERSION}")
         self.assertIn("--locked", self.command)
 
-    def test_is_compiled_beside_its_place_and_keeps_no_objects(self):
+    def test_is_compiled_inside_the_cache_without_keeping_object_files(self):
         with self.cargo():
-            program = tools.cargo_deny(mock.Mock())
+            program = tools.cargo_deny(self.progress)
         self.assertTrue(Path(self.env["CARGO_TARGET_DIR"]).is_relative_to(self.root))
         self.assertEqual([path.name for path in program.parents[1].iterdir()], ["bin"])
 
-    def test_that_cannot_be_compiled_is_a_failure_and_leaves_nothing(self):
+    def test_leaves_nothing_behind_if_it_cannot_be_compiled(self):
         with self.cargo(status=101):
             with self.assertRaisesRegex(Failure, "could not install cargo-deny"):
-                tools.cargo_deny(mock.Mock())
+                tools.cargo_deny(self.progress)
         self.assertEqual(self.entries("cargo-deny"), [])
 
-    def test_that_brought_no_program_is_a_failure(self):
+    def test_must_install_the_program(self):
         with self.cargo(program="other"):
-            with self.assertRaisesRegex(Failure, "no `cargo-nextest`"):
-                tools.cargo_nextest(mock.Mock())
+            with self.assertRaisesRegex(Failure, "did not produce `cargo-nextest`"):
+                tools.cargo_nextest(self.progress)
         self.assertEqual(self.entries("cargo-nextest"), [])
 
-    def test_of_another_version_is_another_entry(self):
+    def test_has_a_cache_entry_per_version(self):
         with self.cargo():
-            first = tools.cargo_deny(mock.Mock())
+            first = tools.cargo_deny(self.progress)
             with mock.patch.object(tools, "CARGO_DENY_VERSION", "0.0.1"):
-                self.assertNotEqual(tools.cargo_deny(mock.Mock()), first)
+                self.assertNotEqual(tools.cargo_deny(self.progress), first)
 
 
 class Typos(ToolsTest):
-    def test_comes_as_a_wheel_and_only_as_one(self):
+    def test_is_installed_only_from_a_wheel(self):
         commands = []
 
         def output(command, **_options):
@@ -87,27 +89,27 @@ class Typos(ToolsTest):
                 put(command[-1] / "bin" / "typos")
 
         with mock.patch.object(tools.children, "output", side_effect=output):
-            self.assertTrue(os.access(tools.typos(mock.Mock()), os.X_OK))
-            tools.typos(mock.Mock())
+            self.assertTrue(os.access(tools.typos(self.progress), os.X_OK))
+            tools.typos(self.progress)
         self.assertEqual(len(commands), 2)
         self.assertIn("--only-binary=:all:", commands[1])
 
-    def test_that_pip_cannot_install_is_a_failure_with_its_words(self):
+    def test_fails_with_the_error_message_of_pip(self):
         failed = tools.children.CommandFailed(["pip"], 1, "no matching distribution")
         with mock.patch.object(tools.children, "output", side_effect=failed):
             with self.assertRaisesRegex(Failure, "no matching distribution"):
-                tools.typos(mock.Mock())
+                tools.typos(self.progress)
         self.assertEqual(self.entries("typos"), [])
 
 
 class Actionlint(ToolsTest):
-    def test_that_cannot_be_built_is_a_failure_with_the_words_of_go(self):
+    def test_fails_with_the_error_message_of_go(self):
         module = mock.Mock()
         module.build.side_effect = tools.go_module.BuildFailed("undefined: x")
         with mock.patch.object(tools.go_module, "GoModule", return_value=module):
             with mock.patch.object(tools.go_module, "build_key", return_value="key"):
                 with self.assertRaisesRegex(Failure, "undefined: x"):
-                    tools.actionlint(mock.Mock())
+                    tools.actionlint(self.progress)
         self.assertEqual(self.entries("actionlint"), [])
 
 
@@ -116,10 +118,10 @@ class Versions(unittest.TestCase):
         lines = (paths.TOOLS / "requirements.txt").read_text().split()
         self.assertRegex(" ".join(lines), r"^typos==[\d.]+$")
 
-    def test_of_the_go_module_has_the_tool(self):
+    def test_of_actionlint_are_in_the_go_module(self):
         self.assertIn(f"\ntool {tools.ACTIONLINT_PACKAGE}\n", (paths.TOOLS / "go.mod").read_text())
 
-    def test_of_nextest_is_new_enough_for_its_settings(self):
+    def test_of_nextest_satisfy_its_configuration(self):
         settings = (paths.ROOT / ".config" / "nextest.toml").read_text()
         least = re.search(r'^nextest-version = "(.+)"$', settings, re.MULTILINE).group(1)
         numbers = [tuple(map(int, version.split("."))) for version in (least, tools.CARGO_NEXTEST_VERSION)]
