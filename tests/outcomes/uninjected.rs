@@ -35,8 +35,9 @@ fn pods_older_than_their_binding_are_reported_with_the_remedy_until_recreated() 
     let told = wait_for("a Warning event", || team.warnings("app").first().cloned());
     assert!(told.0 == "PodsNotInjected" && told.1.contains(&restart), "{told:?}");
 
+    // Once: kubectl rejects a second restart within a second.
+    team.kubectl(&["rollout", "restart", "deployment/api"]);
     wait_for("the restarted pods to be injected", || {
-        team.kubectl(&["rollout", "restart", "deployment/api"]);
         // There is no kubelet that would terminate pods.
         team.kubectl(&["delete", "pods", "--selector", "app=api", "--force", "--grace-period=0"]);
         let injected = |pod: &Value| pod["spec"]["containers"][0]["env"].is_array();
