@@ -117,7 +117,7 @@ fn a_role_to_make_an_identity_is_asked_for_at_its_resource_group() {
 }
 
 #[test]
-fn a_missing_role_is_said_with_the_command_that_grants_it() {
+fn a_missing_role_is_reported_with_the_command_that_grants_it() {
     let message = failure(Operation::PutCredential, 403, "AuthorizationFailed", "no").message;
     assert!(message.contains("federatedIdentityCredentials/write"), "{message}");
     assert!(message.contains("az role assignment create --assignee c0ffee"), "{message}");
@@ -148,7 +148,7 @@ fn an_action_that_is_missing_is_named_for_each_operation() {
 }
 
 #[test]
-fn an_identity_outside_of_the_scopes_is_told_as_that() {
+fn an_identity_outside_the_scopes_is_reported_as_such() {
     let identity = failure(Operation::ReadIdentity, 500, "", "").message;
     let identity = identity.split(' ').find(|word| word.starts_with("/subscriptions")).unwrap();
     let identity: ArmId = identity.trim_end_matches(':').parse().unwrap();
@@ -158,9 +158,9 @@ fn an_identity_outside_of_the_scopes_is_told_as_that() {
 
 #[test]
 fn entras_times_and_ids_do_not_reach_a_status() {
-    let said = "WorkloadIdentityCredential authentication failed. AADSTS700024: Client assertion is not within its valid time range. Current time: 2026-01-18T00:16:16.0000000Z, assertion valid from x. Trace ID: y";
-    let told = stable(said);
-    assert!(told.ends_with("valid time range."), "{told}");
+    let message = "WorkloadIdentityCredential authentication failed. AADSTS700024: Client assertion is not within its valid time range. Current time: 2026-01-18T00:16:16.0000000Z, assertion valid from x. Trace ID: y";
+    let shown = stable(message);
+    assert!(shown.ends_with("valid time range."), "{shown}");
     assert_eq!(stable("AADSTS70025: no. Trace ID: z"), "AADSTS70025: no.");
     assert_eq!(stable("connection refused"), "connection refused");
 }
