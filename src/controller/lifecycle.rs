@@ -39,6 +39,7 @@ use crate::pods::ungate::{GatedPodReconciler, PodSettings};
 use crate::pods::uninjected::UninjectedPodScanner;
 use crate::writers::azure::AzureWriter;
 use crate::writers::kubernetes::KubeWriter;
+use crate::writers::own_writes::OwnWritesByIdentity;
 use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::cel::Mode;
@@ -344,6 +345,7 @@ fn dispatcher(
     let rate_limiter = RateLimiter::new(config.azure_limits, clock.clone());
     let arm = config.arm.paced(rate_limiter.clone()).counted(metrics.azure.clone());
     let failpoints = config.failpoints;
+    let own_writes = OwnWritesByIdentity::new(clock.clone());
     let writer = Arc::new(KubeWriter::new(client.clone(), config.instance, gate.clone(), failpoints.clone()));
     let uninjected = config.pods.as_ref().map(|pods| {
         Arc::new(UninjectedPodScanner {
@@ -361,7 +363,7 @@ fn dispatcher(
             arm: arm.clone(),
             rate_limiter: rate_limiter.clone(),
             writer: writer.clone(),
-            azure: AzureWriter { arm, gate, failpoints, metrics: metrics.clone() },
+            azure: AzureWriter { arm, gate, failpoints, metrics: metrics.clone(), own_writes },
             settings,
             clock: clock.clone(),
             upstream,

@@ -28,6 +28,7 @@ use crate::metrics::ControllerMetrics;
 use crate::pods::ungate::all_gated;
 use crate::writers::azure::AzureWriter;
 use crate::writers::kubernetes::{KubeWriter, stop_deployment};
+use crate::writers::own_writes::OwnWritesByIdentity;
 use ensign_api::conditions::Reason;
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding, NamespacedName};
 use ensign_azure::{ArmClient, RateLimiter};
@@ -140,6 +141,7 @@ pub async fn teardown(
             gate: gate.clone(),
             failpoints: Failpoints::default(),
             metrics: ControllerMetrics::default(),
+            own_writes: OwnWritesByIdentity::new(config.clock.clone()),
         },
         rate_limiter,
         writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Failpoints::default()),
