@@ -201,6 +201,28 @@ async fn a_fault_can_be_scripted_and_counted() {
 }
 
 #[tokio::test]
+async fn a_read_can_return_an_earlier_state_while_the_state_shows_the_truth() {
+    let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
+    let rules = json!([{"match": {"kind": "arm-read"}, "times": 2, "action": {"stale": {"seconds": 30}}}]);
+    emulator.set_faults(serde_json::from_value(rules).unwrap());
+    let put = http(&emulator).put(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap());
+    assert_eq!(put.json(&json!({"location": "westeurope"})).send().await.unwrap().status(), 201);
+    let read = || http(&emulator).get(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap()).send();
+    assert_eq!(read().await.unwrap().status(), 404);
+    emulator.with_state(|state| state.identities.clear());
+    assert_eq!(read().await.unwrap().status(), 404, "it was created and deleted within the lag");
+    assert!(emulator.state().identities.is_empty());
+    emulator.set_state(document(json!({"identities": [{"name": "orders"}], "readLagSeconds": 3600}))).unwrap();
+    emulator.with_state(|state| state.identities.clear());
+    let mut found = Vec::new();
+    for _ in 0..20 {
+        found.push(read().await.unwrap().status().as_u16());
+    }
+    assert!(found.contains(&200) && found.contains(&404), "some replicas lag: {found:?}");
+    assert!(emulator.state().identities.is_empty());
+}
+
+#[tokio::test]
 async fn a_dropped_emulator_stops_listening_and_leaves_no_files() {
     let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
     let info = emulator.info().clone();

@@ -44,6 +44,9 @@ struct Args {
     /// How long a write of a federated identity credential takes
     #[arg(long, env = "ENSIGN_EMULATOR_WRITE_LATENCY", value_name = "DURATION", default_value_t = DurationArg::from_millis(EmulatorOptions::default().write_latency_ms))]
     write_latency: DurationArg,
+    /// How far reads of ARM lag behind writes, at most and in whole seconds: each is answered by one of several replicas
+    #[arg(long, env = "ENSIGN_EMULATOR_READ_LAG", value_name = "DURATION", default_value_t = DurationArg::from_secs(0))]
+    read_lag: DurationArg,
     /// Throttle requests beyond Azure's published rate limits, as Azure does
     #[arg(long, env = "ENSIGN_EMULATOR_PUBLISHED_LIMITS")]
     published_limits: bool,
@@ -113,6 +116,7 @@ impl Args {
             principal_replication_seconds: seconds("--principal-replication-delay", self.principal_replication_delay)?,
             role_propagation_seconds: seconds("--role-propagation-delay", self.role_propagation_delay)?,
             write_latency_ms: u64::try_from(self.write_latency.get().as_millis())?,
+            read_lag_seconds: seconds("--read-lag", self.read_lag)?,
             published_limits: self.published_limits,
             token_lifetime_seconds: seconds("--token-lifetime", self.token_lifetime)?,
             tenant_id: self.tenant_id,

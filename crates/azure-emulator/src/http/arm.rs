@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 use super::exchange::{Incoming, Reply};
 use super::log::LogKind;
 use super::shared::Shared;
-use crate::state::IdentityId;
 use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
 use crate::state::text::redact;
+use crate::state::{IdentityId, Staleness};
 
 /// How often a write checks whether it has taken long enough.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
 
-pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
+/// Answers a request. If it is a read, `staleness` says how old the answer is; otherwise the settings do.
+pub(super) async fn answer(shared: &Shared, incoming: &Incoming, staleness: Option<Staleness>) -> Reply {
     let mut principal_id = None;
     let reply = match authenticate(shared, incoming) {
         Err(error) => error_reply(shared, &error),
         Ok(caller) => {
-            let answered = operate(shared, incoming, &caller).await;
+            let answered = operate(shared, incoming, &caller, staleness).await;
             principal_id = Some(caller.object_id);
             answered.map_or_else(|error| error_reply(shared, &error), success)
         }
@@ -77,7 +78,12 @@ fn authenticate(shared: &Shared, incoming: &Incoming) -> Result<Caller, ArmError
     bearer::caller(&shared.state.lock(), &claims, &shared.base_url, shared.clock.now())
 }
 
-async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Result<ArmAnswer, ArmError> {
+async fn operate(
+    shared: &Shared,
+    incoming: &Incoming,
+    caller: &Caller,
+    staleness: Option<Staleness>,
+) -> Result<ArmAnswer, ArmError> {
     let request = ArmRequest {
         method: &incoming.method,
         path: &incoming.path,
@@ -87,7 +93,7 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
     };
     let (operation, write) = {
         let mut state = shared.state.lock();
-        let operation = arm::plan(&state, &request)?;
+        let operation = arm::plan(&state, &request)?.with_staleness(staleness);
         if let Some(limits) = &mut *shared.limits.lock() {
             limits.admit(&operation, caller)?;
         }

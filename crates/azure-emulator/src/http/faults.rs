@@ -4,6 +4,7 @@ use axum::http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogKind;
+use crate::state::Staleness;
 
 /// Which requests a rule matches; what is absent matches all. The emulator's own endpoints never fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub enum FaultAction {
     Delay(Delay),
     /// Return this response and apply nothing.
     Answer(FaultAnswer),
+    /// Answer a read of ARM from an earlier state, and anything else normally.
+    Stale(Stale),
 }
 
 /// Actions without parameters.
@@ -55,6 +58,14 @@ pub enum NamedAction {
 pub struct Delay {
     /// How long, in milliseconds.
     pub delay_ms: u64,
+}
+
+/// Answer a read of ARM from an earlier state: `{"stale": {"seconds": 30}}` or `{"stale": {"upToSeconds": 30}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stale {
+    /// How old the state is.
+    pub stale: Staleness,
 }
 
 /// Return this response and apply nothing.
@@ -180,8 +191,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stale_answer_has_a_fixed_or_a_largest_age() {
+        for (written, staleness) in [("seconds", Staleness::Seconds(30)), ("upToSeconds", Staleness::UpToSeconds(30))] {
+            let rule: FaultRule = serde_json::from_value(json!({"action": {"stale": {written: 30}}})).unwrap();
+            assert_eq!(rule.action, FaultAction::Stale(Stale { stale: staleness }));
+            assert_eq!(json!(rule)["action"], json!({"stale": {written: 30}}));
+        }
+    }
+
+    #[test]
     fn a_typo_in_a_rule_is_rejected() {
-        for rule in [json!({"action": "drop"}), json!({"actoin": "html"}), json!({"action": {"delay": 1}})] {
+        for rule in [
+            json!({"action": "drop"}),
+            json!({"actoin": "html"}),
+            json!({"action": {"delay": 1}}),
+            json!({"action": {"stale": {}}}),
+        ] {
             assert!(serde_json::from_value::<FaultRule>(rule.clone()).is_err(), "{rule}");
         }
     }

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::exchange::{Incoming, Reply};
-use super::faults::{FaultAction, FaultAnswer, NamedAction};
+use super::faults::{FaultAction, FaultAnswer, NamedAction, Stale};
 use super::log::{LogEntry, LogKind};
 use super::shared::Shared;
 use super::{arm, control, discovery, protected, token};
+use crate::state::Staleness;
 use crate::state::arm::ArmError;
 use crate::state::text::redact;
 
@@ -146,7 +147,11 @@ async fn run(
         Some(FaultAction::Delay(delay)) => tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await,
         _ => {}
     }
-    let reply = dispatch(shared, incoming).await;
+    let staleness = match fault {
+        Some(FaultAction::Stale(Stale { stale })) => Some(*stale),
+        _ => None,
+    };
+    let reply = dispatch(shared, incoming, staleness).await;
     *applied_status = Some(reply.status.as_u16());
     match fault {
         Some(FaultAction::Named(NamedAction::ApplyThenDrop)) => RequestOutcome::Dropped(Some(reply)),
@@ -161,10 +166,10 @@ async fn run(
     }
 }
 
-async fn dispatch(shared: &Shared, incoming: &Incoming) -> Reply {
+async fn dispatch(shared: &Shared, incoming: &Incoming, staleness: Option<Staleness>) -> Reply {
     match incoming.kind {
         LogKind::Emulator => control::answer(shared, incoming),
-        LogKind::ArmRead | LogKind::ArmWrite => arm::answer(shared, incoming).await,
+        LogKind::ArmRead | LogKind::ArmWrite => arm::answer(shared, incoming, staleness).await,
         LogKind::Token => token::answer(shared, incoming).await,
         LogKind::Discovery => discovery::answer(shared, incoming),
         LogKind::Data => protected::answer(shared, incoming),

@@ -8,9 +8,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::arm::names;
+use super::history::Tracked;
 use super::model::{
     ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State, Subscription,
 };
+use super::reads::{ReadCounter, ReadSettings};
 use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument, RoleSettings};
 use super::text::normalize_location;
 
@@ -41,6 +43,12 @@ pub struct StateDocument {
     pub role_assignment_limit: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role_assignment_page_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_lag_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_replicas: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_seed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Vec<SubscriptionDocument>>,
     pub identities: Vec<IdentityDocument>,
@@ -168,17 +176,23 @@ impl StateDocument {
                 limit: self.role_assignment_limit.unwrap_or(fallback.roles.limit),
                 page_size: self.role_assignment_page_size.unwrap_or(fallback.roles.page_size).max(1),
             },
+            reads: ReadSettings {
+                lag_seconds: self.read_lag_seconds.unwrap_or(fallback.reads.lag_seconds),
+                replicas: self.read_replicas.unwrap_or(fallback.reads.replicas),
+                seed: self.read_seed.unwrap_or(fallback.reads.seed),
+            },
         };
         let mut state = State {
             subscriptions: subscriptions(self.subscriptions, &tenant_id, defaults)?,
             tenant_id,
             settings,
-            identities: BTreeMap::new(),
+            identities: Tracked::default(),
             locks: self.locks,
             deny_policies: self.deny_policies,
-            role_definitions: roles::read_definitions(self.role_definitions)?,
-            role_assignments: BTreeMap::new(),
+            role_definitions: roles::read_definitions(self.role_definitions)?.into(),
+            role_assignments: Tracked::default(),
             guids_given: self.guids_given,
+            reads: ReadCounter::default(),
             credential_writes_under_way: BTreeSet::new(),
         };
         for identity in self.identities {
@@ -194,6 +208,7 @@ impl StateDocument {
             }
         }
         roles::read_assignments(&mut state, self.role_assignments, defaults, now)?;
+        state.forget_the_past();
         Ok(state)
     }
 }
@@ -303,6 +318,9 @@ impl From<&State> for StateDocument {
             role_propagation_seconds: Some(settings.roles.propagation_seconds),
             role_assignment_limit: Some(settings.roles.limit),
             role_assignment_page_size: Some(settings.roles.page_size),
+            read_lag_seconds: Some(settings.reads.lag_seconds),
+            read_replicas: Some(settings.reads.replicas),
+            read_seed: Some(settings.reads.seed),
             subscriptions: Some(state.subscriptions.values().map(SubscriptionDocument::from).collect()),
             identities: state.identities.values().map(|identity| identity_document(state, identity)).collect(),
             locks: state.locks.clone(),

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::history::Tracked;
+use super::reads::{ReadCounter, ReadSettings};
 use super::roles::{RoleAssignment, RoleDefinition, RoleSettings};
 
 /// The emulator's whole state. Keys of maps are in lower case, because ARM compares IDs case-insensitively.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct State {
     /// The default tenant of subscriptions.
     pub tenant_id: String,
@@ -17,16 +19,17 @@ pub struct State {
     /// Subscriptions by ID.
     pub subscriptions: BTreeMap<String, Subscription>,
     /// Identities by ARM ID.
-    pub identities: BTreeMap<String, Identity>,
+    pub identities: Tracked<Identity>,
     /// Resource locks.
     pub locks: Vec<Lock>,
     /// Policies that deny writes.
     pub deny_policies: Vec<DenyPolicy>,
     /// Custom role definitions by GUID.
-    pub role_definitions: BTreeMap<String, RoleDefinition>,
+    pub role_definitions: Tracked<RoleDefinition>,
     /// Role assignments by GUID.
-    pub role_assignments: BTreeMap<String, RoleAssignment>,
+    pub role_assignments: Tracked<RoleAssignment>,
     pub(super) guids_given: u64,
+    pub(super) reads: ReadCounter,
     pub(super) credential_writes_under_way: BTreeSet<String>,
 }
 
@@ -47,6 +50,8 @@ pub struct Settings {
     pub regions_without_credentials: BTreeSet<String>,
     /// How roles behave.
     pub roles: RoleSettings,
+    /// How far reads of ARM lag behind writes.
+    pub reads: ReadSettings,
 }
 
 /// A subscription.

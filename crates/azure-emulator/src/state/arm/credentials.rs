@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::paging::Page;
 use super::{ArmAnswer, ArmError, governance, names};
 use crate::state::model::{Credential, Identity, IdentityId, State};
+use crate::state::reads::View;
 use crate::state::text::read_object;
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials";
@@ -102,8 +103,8 @@ pub(super) fn put(
     Ok(if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created(shown) })
 }
 
-pub(super) fn get(state: &State, id: &IdentityId, name: &str) -> Result<Value, ArmError> {
-    let identity = parent(state, id)?;
+pub(super) fn get(view: View<'_>, id: &IdentityId, name: &str) -> Result<Value, ArmError> {
+    let identity = view.identity(&id.key()).ok_or_else(ArmError::parent_not_found)?;
     let credential = identity.credentials.get(&name.to_lowercase());
     credential.map(|credential| show(identity, credential)).ok_or_else(|| ArmError::credential_not_found(id, name))
 }
@@ -113,9 +114,9 @@ pub(super) fn delete(state: &mut State, id: &IdentityId, name: &str) -> Result<A
     Ok(ArmAnswer::deleted(identity.credentials.remove(&name.to_lowercase()).is_some()))
 }
 
-pub(super) fn list(state: &State, id: &IdentityId, page: &Page) -> Result<(Vec<Value>, Option<String>), ArmError> {
-    let identity = parent(state, id)?;
-    let size = state.settings.credential_page_size;
+pub(super) fn list(view: View<'_>, id: &IdentityId, page: &Page) -> Result<(Vec<Value>, Option<String>), ArmError> {
+    let identity = view.identity(&id.key()).ok_or_else(ArmError::parent_not_found)?;
+    let size = view.state.settings.credential_page_size;
     Ok(page.cut(identity.credentials.iter(), size, |credential| show(identity, credential)))
 }
 

@@ -7,7 +7,7 @@ use axum::http::Method;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::{ADMINISTRATOR, ArmRights, Defaults, Settings, State, StateDocument};
+use super::super::{ADMINISTRATOR, ArmRights, Defaults, ReadSettings, Settings, State, StateDocument};
 use super::{ArmAnswer, ArmError, ArmRequest, Caller};
 use crate::state::roles::RoleSettings;
 
@@ -33,6 +33,7 @@ pub(in crate::state) fn defaults() -> Defaults {
             identity_page_size: 100,
             regions_without_credentials: BTreeSet::from(["malaysiasouth".to_owned()]),
             roles: RoleSettings::default(),
+            reads: ReadSettings::default(),
         },
     }
 }

@@ -10,6 +10,7 @@ use super::paging::Page;
 use super::versions::ApiVersion;
 use super::{ArmAnswer, ArmError, governance, names};
 use crate::state::model::{ArmRights, Identity, IdentityId, State, is_within};
+use crate::state::reads::View;
 use crate::state::text::{normalize_location, read_object};
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities";
@@ -166,9 +167,9 @@ pub(super) fn patch(
     Ok(show(state, &identity, version))
 }
 
-pub(super) fn get(state: &State, id: &IdentityId, version: ApiVersion) -> Result<Value, ArmError> {
-    let identity = state.identities.get(&id.key()).ok_or_else(|| ArmError::identity_not_found(id))?;
-    Ok(show(state, identity, version))
+pub(super) fn get(view: View<'_>, id: &IdentityId, version: ApiVersion) -> Result<Value, ArmError> {
+    let identity = view.identity(&id.key()).ok_or_else(|| ArmError::identity_not_found(id))?;
+    Ok(show(view.state, identity, version))
 }
 
 pub(super) fn delete(state: &mut State, id: &IdentityId) -> ArmAnswer {
@@ -178,17 +179,17 @@ pub(super) fn delete(state: &mut State, id: &IdentityId) -> ArmAnswer {
 }
 
 pub(super) fn list(
-    state: &State,
+    view: View<'_>,
     subscription: &str,
     group: Option<&str>,
     page: &Page,
     version: ApiVersion,
 ) -> (Vec<Value>, Option<String>) {
-    let listed = state.identities.iter().filter(|(_, identity)| {
+    let listed = view.identities().filter(|(_, identity)| {
         identity.id.subscription.eq_ignore_ascii_case(subscription)
             && group.is_none_or(|group| identity.id.resource_group.eq_ignore_ascii_case(group))
     });
-    page.cut(listed, state.settings.identity_page_size, |identity| show(state, identity, version))
+    page.cut(listed, view.state.settings.identity_page_size, |identity| show(view.state, identity, version))
 }
 
 fn show(state: &State, identity: &Identity, version: ApiVersion) -> Value {

@@ -21,6 +21,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::model::{IdentityId, State};
+use super::reads::Staleness;
 pub use bearer::Caller;
 pub use error::ArmError;
 pub use plan::plan;
@@ -54,6 +55,8 @@ pub struct Operation {
     version: ApiVersion,
     /// Percent-encoded path, for the link to the next page.
     path: String,
+    /// How far the answer lags if this is a read; absent if the settings decide.
+    staleness: Option<Staleness>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +97,23 @@ impl ArmAnswer {
 }
 
 impl Operation {
+    /// The operation, whose answer is as old as a fault rule asks for if it is a read. A write does not change.
+    #[must_use]
+    pub fn with_staleness(self, staleness: Option<Staleness>) -> Self {
+        Self { staleness, ..self }
+    }
+
+    fn is_read(&self) -> bool {
+        match &self.kind {
+            OperationKind::ListIdentities { .. }
+            | OperationKind::GetIdentity(_)
+            | OperationKind::ListCredentials(..)
+            | OperationKind::GetCredential(..) => true,
+            OperationKind::Role(role) => role.is_read(),
+            _ => false,
+        }
+    }
+
     /// The identity whose credential this operation writes, if any: only one such write at a time is allowed.
     pub fn credential_write(&self) -> Option<&IdentityId> {
         match &self.kind {
@@ -119,27 +139,42 @@ pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(),
 /// Applies the operation. `base_url` (scheme and authority) is the start of links to next pages.
 pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Timestamp) -> Result<ArmAnswer, ArmError> {
     check(state, &operation, now)?;
-    let Operation { kind, version, path } = operation;
+    state.record_changes(now);
+    // A write sees the present state, a read may see an earlier one.
+    let seen = if operation.is_read() { state.next_read(operation.staleness, now) } else { now };
+    let answer = answer(state, operation, base_url, seen, now);
+    state.record_changes(now);
+    answer
+}
+
+fn answer(
+    state: &mut State,
+    operation: Operation,
+    base_url: &str,
+    seen: Timestamp,
+    now: Timestamp,
+) -> Result<ArmAnswer, ArmError> {
+    let Operation { kind, version, path, .. } = operation;
     let next_page = |link: Option<String>| link.map(|token| paging::link(base_url, &path, version, &token));
     match kind {
         OperationKind::ListIdentities { subscription, group, page } => {
-            let (values, next) = identities::list(state, &subscription, group.as_deref(), &page, version);
+            let (values, next) = identities::list(state.at(seen), &subscription, group.as_deref(), &page, version);
             Ok(ArmAnswer::ok(list(values, next_page(next))))
         }
-        OperationKind::GetIdentity(id) => identities::get(state, &id, version).map(ArmAnswer::ok),
+        OperationKind::GetIdentity(id) => identities::get(state.at(seen), &id, version).map(ArmAnswer::ok),
         OperationKind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version, now)),
         OperationKind::PatchIdentity(id, patch) => identities::patch(state, &id, patch, version).map(ArmAnswer::ok),
         OperationKind::DeleteIdentity(id) => Ok(identities::delete(state, &id)),
         OperationKind::ListCredentials(id, page) => {
-            let (values, next) = credentials::list(state, &id, &page)?;
+            let (values, next) = credentials::list(state.at(seen), &id, &page)?;
             Ok(ArmAnswer::ok(list(values, next_page(next))))
         }
-        OperationKind::GetCredential(id, name) => credentials::get(state, &id, &name).map(ArmAnswer::ok),
+        OperationKind::GetCredential(id, name) => credentials::get(state.at(seen), &id, &name).map(ArmAnswer::ok),
         OperationKind::PutCredential(id, name, body) => credentials::put(state, &id, &name, body, now),
         OperationKind::DeleteCredential(id, name) => credentials::delete(state, &id, &name),
         OperationKind::Role(role) => {
             let link = |token: &str, filter: &str| paging::filtered_link(base_url, &path, version, token, filter);
-            authorization::apply(state, role, now, link)
+            authorization::apply(state, role, seen, now, link)
         }
     }
 }
@@ -155,5 +190,7 @@ fn list(values: Vec<Value>, next_link: Option<String>) -> Value {
 
 #[cfg(test)]
 pub(in crate::state) mod fixtures;
+#[cfg(test)]
+mod late_reads_tests;
 #[cfg(test)]
 mod tests;

@@ -51,7 +51,7 @@ pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmErr
         return Err(ArmError::new(404, "ResourceGroupNotFound", message));
     }
     let kind = kind(target, request, group, &subscription.id)?;
-    Ok(Operation { kind, version, path: request.path.trim_end_matches('/').to_owned() })
+    Ok(Operation { kind, version, path: request.path.trim_end_matches('/').to_owned(), staleness: None })
 }
 
 pub(super) fn subscription<'a>(

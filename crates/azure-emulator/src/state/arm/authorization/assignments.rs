@@ -11,6 +11,7 @@ use crate::state::arm::paging::Page;
 use crate::state::arm::scope::Scope;
 use crate::state::arm::{governance, names};
 use crate::state::model::{State, is_within};
+use crate::state::reads::View;
 use crate::state::roles::RoleAssignment;
 use crate::state::text::read_object;
 use crate::state::{ADMINISTRATOR, has_propagated};
@@ -84,9 +85,15 @@ impl AssignmentBody {
     }
 
     fn is_for(&self, assignment: &RoleAssignment, scope: &Scope) -> bool {
-        assignment.scope.eq_ignore_ascii_case(&scope.to_string())
+        assignment.is_at(scope)
             && assignment.role.eq_ignore_ascii_case(&self.role)
             && assignment.principal_id.eq_ignore_ascii_case(&self.principal_id)
+    }
+}
+
+impl RoleAssignment {
+    fn is_at(&self, scope: &Scope) -> bool {
+        self.scope.eq_ignore_ascii_case(&scope.to_string())
     }
 }
 
@@ -231,8 +238,9 @@ pub(super) fn put(
     if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created(shown) }
 }
 
-pub(super) fn get(state: &State, scope: &Scope, name: &str) -> Result<Value, ArmError> {
-    find(state, scope, name).map(show).ok_or_else(|| {
+pub(super) fn get(view: View<'_>, scope: &Scope, name: &str) -> Result<Value, ArmError> {
+    let found = view.role_assignment(&name.to_lowercase()).filter(|there| there.is_at(scope));
+    found.map(show).ok_or_else(|| {
         ArmError::new(404, "RoleAssignmentNotFound", format!("The role assignment '{name}' is not found."))
     })
 }
@@ -246,19 +254,18 @@ pub(super) fn delete(state: &mut State, scope: &Scope, name: &str) -> ArmAnswer 
 }
 
 pub(super) fn list(
-    state: &State,
+    view: View<'_>,
     scope: &Scope,
     filter: &AssignmentFilter,
     page: &Page,
 ) -> (Vec<Value>, Option<String>) {
     let at = scope.to_string();
-    let listed = state.role_assignments.iter().filter(|(_, assignment)| filter.matches(assignment, &at));
-    page.cut(listed, state.settings.roles.page_size, show)
+    let listed = view.role_assignments().filter(|(_, assignment)| filter.matches(assignment, &at));
+    page.cut(listed, view.state.settings.roles.page_size, show)
 }
 
 fn find<'a>(state: &'a State, scope: &Scope, name: &str) -> Option<&'a RoleAssignment> {
-    let there = state.role_assignments.get(&name.to_lowercase())?;
-    there.scope.eq_ignore_ascii_case(&scope.to_string()).then_some(there)
+    state.role_assignments.get(&name.to_lowercase()).filter(|there| there.is_at(scope))
 }
 
 fn id(scope: &str, name: &str) -> String {
