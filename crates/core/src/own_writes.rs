@@ -34,6 +34,8 @@ pub struct OwnWrites {
     former_issuers: BTreeMap<String, Moment>,
     /// A read contradicted a recent write, which is to be settled then.
     look_again: Option<Moment>,
+    /// The last GET returned another identity than was written.
+    identity_differs: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Confirmed {
     pub identity_gone: bool,
     /// The identity was deleted by this process, and so was everything under it.
     pub identity_deleted: bool,
+    /// GET returned something other than what was written: it may lag, or somebody else may have changed the identity since.
+    pub identity_uncertain: bool,
     /// Names of credentials that this process deleted.
     pub deleted_credentials: BTreeSet<String>,
     /// Names, in lower case, of role assignments that this process deleted.
@@ -110,6 +114,21 @@ impl OwnWrites {
         self.assignments.insert(name.to_lowercase(), Recent { at: now, what: None });
     }
 
+    /// A write of the identity failed, or its response was lost: it may have been applied or not.
+    pub fn identity_unknown(&mut self) {
+        self.identity = None;
+    }
+
+    /// A write of a credential failed, or its response was lost.
+    pub fn credential_unknown(&mut self, name: &str) {
+        self.credentials.remove(name);
+    }
+
+    /// A write of a role assignment failed, or its response was lost.
+    pub fn assignment_unknown(&mut self, name: &str) {
+        self.assignments.remove(&name.to_lowercase());
+    }
+
     /// Whether a PUT of the identity, or of a credential under it, was confirmed recently: then a 404 proves nothing.
     pub fn contradicts_absence(&self, now: Moment) -> bool {
         let put = |written: &WrittenIdentity| !matches!(written, WrittenIdentity::Deleted);
@@ -140,7 +159,8 @@ impl OwnWrites {
             },
             (None, Ok(_)) => read.clone(),
         };
-        if !proven && expected.as_ref().ok() != read.as_ref().ok() {
+        self.identity_differs = read.is_ok() && expected.is_ok() && expected.as_ref().ok() != read.as_ref().ok();
+        if (!proven || self.identity_differs) && expected.as_ref().ok() != read.as_ref().ok() {
             self.settle_later(now);
         }
         match &expected {
@@ -211,6 +231,7 @@ impl OwnWrites {
         Confirmed {
             identity_gone: identity_deleted || self.missing_since.is_some_and(lasts),
             identity_deleted,
+            identity_uncertain: self.identity_differs && recent(self.identity.as_ref(), now).is_some(),
             deleted_credentials: deleted_names(&self.credentials, now),
             deleted_assignments: deleted_names(&self.assignments, now),
             absent_issuers: absent.collect(),

@@ -44,9 +44,20 @@ fn an_identity_that_was_just_put_is_there_whatever_get_returns() {
     let mut own = OwnWrites::default();
     own.identity_put(&identity("new"), true, START);
     assert_eq!(own.identity(&id(), Err(gone()), SOON), Ok(identity("new")));
+    assert!(!own.confirmed(SOON).identity_uncertain);
     assert_eq!(own.identity(&id(), Ok(identity("old")), SOON), Ok(identity("new")));
+    // Somebody else may have changed it since.
+    assert!(own.confirmed(SOON).identity_uncertain);
     assert_eq!(own.confirmed(SOON).look_again_in, Some(Duration::from_secs(1)));
     assert_eq!(own.identity(&id(), Err(gone()), LATER), Err(gone()));
+}
+
+#[test]
+fn an_identity_that_a_put_found_needs_no_further_look_although_get_does_not_find_it() {
+    let mut own = OwnWrites::default();
+    own.identity_put(&identity("found"), false, START);
+    assert_eq!(own.identity(&id(), Err(gone()), SOON), Ok(identity("found")));
+    assert_eq!(own.confirmed(SOON).look_again_in, None);
 }
 
 #[test]
@@ -136,6 +147,17 @@ fn a_former_issuer_is_absent_once_no_list_has_had_it_for_long_enough() {
     assert_eq!(own.confirmed(LATER).absent_issuers, BTreeSet::from(["https://former".to_owned()]));
     own.credentials(&id(), Ok(Vec::new()), &[], LATER).unwrap();
     assert!(own.confirmed(LATER).absent_issuers.is_empty());
+}
+
+#[test]
+fn what_was_written_no_longer_counts_once_another_write_may_have_been_applied() {
+    let mut own = OwnWrites::default();
+    own.identity_put(&identity("new"), true, START);
+    own.credential_put(&credential("one"), None, START);
+    own.credential_unknown("one");
+    assert_eq!(own.credentials(&id(), Ok(Vec::new()), &[], SOON), Ok(Vec::new()));
+    own.identity_unknown();
+    assert_eq!(own.identity(&id(), Err(gone()), SOON), Err(gone()));
 }
 
 #[test]

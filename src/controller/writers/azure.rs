@@ -65,8 +65,11 @@ impl AzureWriter {
                 self.metrics.written(&planned.write, ended.0);
                 audit_credential(id, planned, request_id, ended);
             }
-            let stored = result?;
             let name = planned.write.name();
+            if result.is_err() {
+                self.own_writes.of(id, |own, _| own.credential_unknown(name));
+            }
+            let stored = result?;
             existing.retain(|credential| credential.name != name);
             self.own_writes.of(id, |own, now| match &stored {
                 Some(stored) => own.credential_put(stored, parent, now),
@@ -117,6 +120,9 @@ impl AzureWriter {
             request,
             |result| {
                 audit_identity(act, request_id, (id, owner), result.as_ref().err());
+                if result.is_err() {
+                    self.own_writes.of(id, |own, _| own.identity_unknown());
+                }
                 let stored = result?;
                 self.own_writes.of(id, |own, now| match &stored {
                     Some(WrittenIdentity { identity, created }) => own.identity_put(identity, *created, now),
@@ -157,6 +163,9 @@ impl AzureWriter {
             request,
             |result| {
                 audit_role(act, request_id, (id, owner), write, result.as_ref().err());
+                if result.is_err() {
+                    self.own_writes.of(id, |own, _| own.assignment_unknown(&written.name));
+                }
                 let stored = result?;
                 self.own_writes.of(id, |own, now| match &stored {
                     Some(stored) => own.assignment_put(stored, now),

@@ -27,7 +27,7 @@ pub(super) fn a_deleted_role_assignment_is_recreated_once(harness: &Arc<Harness>
     let before = harness.assignments();
     for name in before.keys() {
         let written = harness.role_writes().len();
-        harness.azure.with_state(|state| state.role_assignments.remove(name));
+        harness.meddle(|state| state.role_assignments.remove(name));
         harness.advance_in_steps(RESYNC * 5 / 4)?;
         // On a busy machine the check that is due may not have begun yet.
         harness.eventually_in_real_time("a repair", |harness| harness.role_writes().len() > written)?;
@@ -124,7 +124,7 @@ pub(super) fn a_role_removed_unseen_is_not_assigned(harness: &Arc<Harness>) -> C
     made(harness)?;
     harness.gate.hold(&[IDENTITIES]);
     harness.ask_for_roles("made", &json!([]));
-    harness.azure.with_state(|state| state.role_assignments.clear());
+    harness.meddle(|state| state.role_assignments.clear());
     azure_not_written(harness)?;
     harness.gate.release();
     harness.assigned(0)?;

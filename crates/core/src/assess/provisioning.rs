@@ -77,7 +77,8 @@ pub(super) fn reclaim(context: &Context<'_>) -> Option<IdentityWrite> {
     let Some(Ok(found)) = &context.observed.identity else { return None };
     let clean = context.trust.unlisted.is_empty() && context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
     // Role assignments outlive their identity in Azure.
-    object(owner, &id, context.settings)?.reclaim(found).filter(|_| clean && !context.permissions.ours_left)
+    let certain = !context.observed.confirmed.identity_uncertain;
+    object(owner, &id, context.settings)?.reclaim(found).filter(|_| clean && certain && !context.permissions.ours_left)
 }
 
 /// Whether the identity, which is to be deleted with the object, may still exist in Azure. One that was there counts as gone

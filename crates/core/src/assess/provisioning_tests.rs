@@ -176,6 +176,15 @@ fn a_deletion_removes_the_credentials_then_the_identity_then_the_finalizer() {
 }
 
 #[test]
+fn an_identity_that_may_have_a_new_owner_is_not_deleted() {
+    let mut world = provisioned(&to_be_deleted()).delete_identity();
+    world.observed.identity = Some(Ok(own()));
+    world.observed.confirmed.identity_uncertain = true;
+    let assessment = world.assess();
+    assert_eq!((assessment.identity_write, assessment.identities[0].finalizer), (None, Finalizer::Keep));
+}
+
+#[test]
 fn an_identity_that_was_never_used_is_deleted_too() {
     let mut world = provisioned(&to_be_deleted()).delete_identity();
     world.observed.identity = Some(Ok(own()));
