@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..failure import Failure
 from .schema import Checker
+from .values import PLACEHOLDER, texts
 
 KNOWN_DIFFERENCES = "differences.json"
 
@@ -45,7 +46,12 @@ class Case:
     @property
     def uses_workload(self) -> bool:
         """Whether there has to be an identity of a workload."""
-        return "trust" in self.given or any("token" in request for request in self.requests())
+        used = {found.group(1) for text in texts(self.steps) for found in PLACEHOLDER.finditer(text)}
+        return (
+            "trust" in self.given
+            or not used.isdisjoint(("clientId", "identityName"))
+            or any("token" in request for request in self.requests())
+        )
 
     @property
     def rights(self) -> List[Any]:

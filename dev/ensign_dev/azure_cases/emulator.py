@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import select
@@ -144,21 +145,21 @@ class EmulatorTarget(Target):
             raise
 
     def _seed(self, cases: Sequence[Case]) -> None:
-        rights = sorted({one for case in cases for one in case.rights})
+        callers = {caller_name(rights): rights for case in cases for rights in case.rights}
         groups = [{"name": name} for name in [CALLERS_GROUP, *map(self.group, cases)]]
         state = self._process.control("GET", "state")
         subscriptions = [
             {**one, "resourceGroups": [*one["resourceGroups"], *groups]} for one in state["subscriptions"]
         ]
-        state.update(subscriptions=subscriptions, identities=[self._caller_identity(one) for one in rights])
+        state.update(subscriptions=subscriptions, identities=[self._caller(*one) for one in sorted(callers.items())])
         self._process.control("PUT", "state", state)
 
-    def _caller_identity(self, rights: str) -> Dict[str, Any]:
-        trust = {"name": "trust", "issuer": self.issuer.url, "subject": f"caller-{rights}", "writtenAt": LONG_AGO}
+    def _caller(self, name: str, rights: Any) -> Dict[str, Any]:
+        trust = {"name": "trust", "issuer": self.issuer.url, "subject": name, "writtenAt": LONG_AGO}
         return {
             "id": f"/subscriptions/{self.subscription}/resourceGroups/{CALLERS_GROUP}/providers"
-            f"/Microsoft.ManagedIdentity/userAssignedIdentities/caller-{rights}",
-            "armRights": rights,
+            f"/Microsoft.ManagedIdentity/userAssignedIdentities/{name}",
+            "armRights": {"actions": rights} if isinstance(rights, list) else rights,
             "federatedIdentityCredentials": [trust],
         }
 
@@ -174,14 +175,14 @@ class EmulatorTarget(Target):
     def administrator(self) -> str:
         return self._administrator
 
-    def caller(self, rights: str, audience: str) -> str:
+    def caller(self, rights: Any, audience: str) -> str:
+        key = (caller_name(rights), audience)
         with self._lock:
-            if (rights, audience) not in self._callers:
-                self._callers[rights, audience] = self._exchanged(rights, audience)
-            return self._callers[rights, audience]
+            if key not in self._callers:
+                self._callers[key] = self._exchanged(*key)
+            return self._callers[key]
 
-    def _exchanged(self, rights: str, audience: str) -> str:
-        name = f"caller-{rights}"
+    def _exchanged(self, name: str, audience: str) -> str:
         identities = self._process.control("GET", "state")["identities"]
         client_id = next(one["clientId"] for one in identities if one["name"] == name)
         authority = self.authority()
@@ -191,20 +192,26 @@ class EmulatorTarget(Target):
         finally:
             authority.close()
 
-    def change(self, change: Mapping[str, str]) -> None:
+    def change(self, change: Mapping[str, Any]) -> None:
         state = self._process.control("GET", "state")
-        if "lock" in change:
-            state["locks"].append({"scope": change["lock"], "level": change.get("level", "CanNotDelete")})
-        else:
-            policy = {"name": "deny", "scope": change["denyPolicy"]}
-            if "resourceType" in change:
-                policy["resourceType"] = change["resourceType"]
-            state["denyPolicies"].append(policy)
+        for name, value in change.items():
+            made = {"scope": value} if isinstance(value, str) else dict(value)
+            if name == "lock":
+                state["locks"].append(made)
+            else:
+                state["denyPolicies"].append({"name": "deny", **made})
         self._process.control("PUT", "state", state)
 
     def stop(self) -> None:
         """Ends the process."""
         self._process.stop()
+
+
+def caller_name(rights: Any) -> str:
+    """The name of the identity with some rights: a word, or a list of actions."""
+    if isinstance(rights, str):
+        return f"caller-{rights}"
+    return f"caller-{hashlib.sha256(json.dumps(rights).encode()).hexdigest()[:8]}"
 
 
 def flags(case: Case) -> List[str]:

@@ -119,12 +119,12 @@ class CaseRun:
         failures: List[str] = []
         ready = threading.Barrier(len(answers))
 
-        def send(index: int, request: Mapping[str, Any]) -> None:
+        def send(index: int, request: Mapping[str, Any], token: Optional[str]) -> None:
             endpoint = self.target.arm()
             try:
                 endpoint.open()
                 ready.wait(PARALLEL_SECONDS)
-                answers[index] = self._arm_request(request, endpoint)
+                answers[index] = self._arm_request(request, token, endpoint)
             except (Failure, threading.BrokenBarrierError) as error:
                 ready.abort()
                 failures.append(str(error) or type(error).__name__)
@@ -132,7 +132,7 @@ class CaseRun:
                 endpoint.close()
 
         threads = [
-            threading.Thread(target=send, args=(index, self._fill(request)), daemon=True)
+            threading.Thread(target=send, args=(index, self._fill(request), self._bearer(request)), daemon=True)
             for index, request in enumerate(step["parallel"])
         ]
         for thread in threads:
@@ -158,21 +158,17 @@ class CaseRun:
 
     def send(self, request: Mapping[str, Any]) -> Answer:
         """Sends one request, whose placeholders are not filled yet."""
+        token = self._bearer(request)
         request = self._fill(request)
         if "token" in request:
             return self._token_request(request["token"])
         if "authority" in request:
             return self._authority.send("GET", request["authority"], {})
-        return self._arm_request(request, self._arm)
+        return self._arm_request(request, token, self._arm)
 
-    def _arm_request(self, request: Mapping[str, Any], endpoint: Endpoint) -> Answer:
+    def _arm_request(self, request: Mapping[str, Any], token: Optional[str], endpoint: Endpoint) -> Answer:
         headers: Dict[str, str] = {"accept": "application/json"}
-        auth = request.get("auth")
-        if auth != "none":
-            token = self.target.administrator()
-            if isinstance(auth, dict):
-                token = self.target.caller(auth.get("rights", "all"), auth.get("audience", ARM_AUDIENCE))
-            self._bind_caller(token)
+        if token is not None:
             headers["authorization"] = f"Bearer {token}"
         body = None
         if "body" in request:
@@ -183,11 +179,19 @@ class CaseRun:
         path = with_query(request["path"], api_version=request.get("apiVersion"))
         return endpoint.send(request["method"], path, headers, body)
 
-    def _bind_caller(self, token: str) -> None:
+    def _bearer(self, request: Mapping[str, Any]) -> Optional[str]:
+        """The token of the caller, who gets known as `{caller.…}`."""
+        auth = request.get("auth")
+        if auth == "none" or "method" not in request:
+            return None
+        token = self.target.administrator()
+        if isinstance(auth, dict):
+            token = self.target.caller(auth.get("rights", "all"), auth.get("audience", ARM_AUDIENCE))
         claims = claims_of(token)
         for name, claim in (("caller.clientId", "appid"), ("caller.objectId", "oid")):
             if isinstance(claims.get(claim), str):
                 self.bindings[name] = claims[claim]
+        return token
 
     def _token_request(self, token: Mapping[str, Any]) -> Answer:
         trust = self._fill(self.case.given.get("trust")) or {}
@@ -196,7 +200,8 @@ class CaseRun:
             "sub": trust.get("subject", SUBJECT),
             "aud": [trust.get("audience", TOKEN_AUDIENCE)],
         }
-        assertion = self.target.issuer.token({**usual, **token.get("assertion", {})})
+        changes = token.get("assertion", {})
+        assertion = changes if isinstance(changes, str) else self.target.issuer.token({**usual, **changes})
         form = token_form(self.bindings["clientId"], assertion)
         form.update({name: value for name, value in token.items() if name not in ("assertion", "tenant", "omit")})
         for name in token.get("omit", ()):

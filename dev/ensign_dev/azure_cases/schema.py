@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Set
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Set, Tuple
 
 from .values import KINDS, PART, PARTS, PLACEHOLDER, is_kind, texts
 
@@ -19,7 +19,11 @@ PLACEHOLDERS = (
 RIGHTS = ("none", "read", "all")
 CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti")
 FORM_FIELDS = ("client_id", "scope", "grant_type", "client_assertion_type", "client_assertion", "client_secret")
+# What a change can make, and the fields that it may have beside its scope.
+CHANGES: Dict[str, Tuple[str, ...]] = {"lock": ("level",), "denyPolicy": ("name", "resourceType")}
+LEVELS = ("CanNotDelete", "ReadOnly")
 STEPS = ("request", "parallel", "burst", "change", "manual")
+ARM_ERROR = ("code", "message", "target", "details", "additionalInfo")
 # Checks of one answer, by the name of the field in `expect`.
 ANSWER = (
     "status", "error", "aadsts", "aadstsOneOf", "messageStarts", "body", "exact", "bodyContains", "bodyKeys", "hasKeys",
@@ -93,19 +97,19 @@ class Checker:
             self._answer(step["expect"]["last"], f"{where}.expect.last")
 
     def _change(self, step: Mapping[str, Any], where: str) -> None:
-        change = step["change"]
-        if not self._object(change, f"{where}.change", (), ("lock", "level", "denyPolicy", "resourceType")):
+        change, at = step["change"], f"{where}.change"
+        if not self._object(change, at, (), tuple(CHANGES)):
             return
-        if ("lock" in change) == ("denyPolicy" in change):
-            self._add(f"{where}.change", "needs either lock or denyPolicy, with the scope")
-        wrong = {"lock": "resourceType", "denyPolicy": "level"}
-        for name, other in wrong.items():
-            if name in change and other in change:
-                self._add(f"{where}.change", f"{other} does not belong to {name}")
-        self._one_of(change.get("level", "CanNotDelete"), f"{where}.change.level", ("CanNotDelete", "ReadOnly"))
-        for value in change.values():
-            self._text(value, f"{where}.change")
-        self._placeholders(change, f"{where}.change")
+        if len(change) != 1:
+            self._add(at, f"needs exactly one of {', '.join(CHANGES)}")
+        for name, value in change.items():
+            if isinstance(value, str):
+                self._text(value, f"{at}.{name}")
+            elif self._object(value, f"{at}.{name}", ("scope",), CHANGES[name]):
+                for field, text in value.items():
+                    self._text(text, f"{at}.{name}.{field}")
+                self._one_of(value.get("level", LEVELS[0]), f"{at}.{name}.level", LEVELS)
+        self._placeholders(change, at)
 
     def _manual(self, step: Mapping[str, Any], where: str) -> None:
         self._text(step["manual"], f"{where}.manual")
@@ -143,7 +147,9 @@ class Checker:
                 self._add(where, "needs rights or audience")
             if "audience" in auth:
                 self._text(auth["audience"], f"{where}.audience")
-            if "rights" in auth:
+            if isinstance(auth.get("rights"), list):
+                self._list(auth["rights"], f"{where}.rights", self._text)
+            elif "rights" in auth:
                 self._one_of(auth["rights"], f"{where}.rights", RIGHTS)
 
     def _token(self, token: Any, where: str) -> None:
@@ -154,7 +160,9 @@ class Checker:
         for name in token.get("omit", []):
             self._one_of(name, f"{where}.omit", FORM_FIELDS)
         assertion = token.get("assertion", {})
-        if self._object(assertion, f"{where}.assertion", (), (*CLAIMS, "kid", "alg")):
+        if isinstance(assertion, str):
+            self._text(assertion, f"{where}.assertion")
+        elif self._object(assertion, f"{where}.assertion", (), (*CLAIMS, "kid", "alg")):
             for name in ("exp", "iat", "nbf"):
                 if assertion.get(name) is not None:
                     self._of_type(assertion[name], f"{where}.assertion.{name}", int)
@@ -182,28 +190,23 @@ class Checker:
         self._values(expect, where)
 
     def _error(self, expect: Mapping[str, Any], where: str) -> None:
-        error = expect.get("error")
+        error = expect.get("error", "-")
         if isinstance(error, str):
-            if "aadstsOneOf" not in expect:
-                self._add(f"{where}.error", "is a text only beside aadstsOneOf")
-        elif "error" in expect:
-            if self._object(error, f"{where}.error", (), ("code", "message", "target", "details", "additionalInfo")):
-                if not error:
-                    self._add(f"{where}.error", "is empty")
-                code = error.get("code", "-")
-                for one in code if isinstance(code, list) else [code]:
-                    self._text(one, f"{where}.error.code")
-                self._text(error.get("message", "-"), f"{where}.error.message")
-        if "aadsts" in expect and self._object(expect["aadsts"], f"{where}.aadsts", ("error", "code"), ("message",)):
-            self._text(expect["aadsts"]["error"], f"{where}.aadsts.error")
+            self._text(error, f"{where}.error")
+        elif self._object(error, f"{where}.error", (), ARM_ERROR):
+            if not error:
+                self._add(f"{where}.error", "is empty")
+            code = error.get("code", "-")
+            for one in code if isinstance(code, list) else [code]:
+                self._text(one, f"{where}.error.code")
+            self._text(error.get("message", "-"), f"{where}.error.message")
+        if "aadsts" in expect and self._object(expect["aadsts"], f"{where}.aadsts", ("code",), ("error", "message")):
             self._of_type(expect["aadsts"]["code"], f"{where}.aadsts.code", int)
-            self._text(expect["aadsts"].get("message", "-"), f"{where}.aadsts.message")
+            for name in ("error", "message"):
+                self._text(expect["aadsts"].get(name, "-"), f"{where}.aadsts.{name}")
         if "aadstsOneOf" in expect:
             self._list(expect["aadstsOneOf"], f"{where}.aadstsOneOf", lambda one, at: self._of_type(one, at, int))
-        if "messageStarts" in expect:
-            self._text(expect["messageStarts"], f"{where}.messageStarts")
-            if "aadstsOneOf" not in expect:
-                self._add(f"{where}.messageStarts", "belongs to aadstsOneOf")
+        self._text(expect.get("messageStarts", "-"), f"{where}.messageStarts")
 
     def _status(self, status: Any, where: str) -> None:
         for one in status if isinstance(status, list) and status else [status]:

@@ -72,11 +72,11 @@ class Target:
         """The token of a caller who may do everything in the resource group."""
         raise NotImplementedError
 
-    def caller(self, rights: str, audience: str) -> str:
+    def caller(self, rights: Any, audience: str) -> str:
         """The token of a caller with some rights, for a resource."""
         raise NotImplementedError
 
-    def change(self, change: Mapping[str, str]) -> None:
+    def change(self, change: Mapping[str, Any]) -> None:
         """Creates a lock or a policy that denies writes."""
         raise NotImplementedError
 
