@@ -13,6 +13,7 @@ TOOLS = ROOT / "dev" / "tools"
 CHART = ROOT / "charts" / "ensign"
 PYTHON_CLIENTS = ROOT / "tests" / "azure-clients" / "python"
 JAVASCRIPT_CLIENTS = ROOT / "tests" / "azure-clients" / "javascript"
+AZURE_CASES = ROOT / "tests" / "azure-cases"
 
 
 def target_dir(environment: Mapping[str, str] = os.environ) -> Path:

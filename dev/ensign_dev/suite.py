@@ -90,6 +90,7 @@ class Suite:
             cargo("compile-mutants", "faults", "a copy of the source with the mutants", self._compile_mutants, "compile"),
             self._clients("python-clients", "Python", self._python_clients),
             self._clients("javascript-clients", "JavaScript", self._javascript_clients),
+            Step("azure-cases", "integration", "the emulator answers as Azure does", self._azure_cases, ("compile",)),
         ]
 
     def _tested(self) -> List[Step]:
@@ -259,6 +260,10 @@ class Suite:
             raise StepFailed("tests/azure-clients/javascript has no *.test.js")
         env = children.environment(self._given())
         _run(out, ["node", "--test", "--test-reporter=spec", *tests], SHORT_TIMEOUT_SECONDS, folder, env)
+
+    def _azure_cases(self, out: Output) -> None:
+        env = children.environment(self._given())
+        _run(out, [sys.executable, "-B", paths.ROOT / "dev" / "azure_cases.py"], SHORT_TIMEOUT_SECONDS, env=env)
 
     # Shared code
 

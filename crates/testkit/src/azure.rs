@@ -32,6 +32,7 @@ pub fn identity(id: IdentityId, location: &str) -> Identity {
         arm_rights: ArmRights::None,
         created_at: Timestamp::UNIX_EPOCH,
         credentials: BTreeMap::new(),
+        raw_credentials: BTreeMap::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::arm::names;
 use super::history::Tracked;
@@ -110,6 +111,17 @@ pub struct IdentityDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
     pub federated_identity_credentials: Vec<CredentialDocument>,
+    /// Entries in the list of credentials with any shape, each by the name that GET and DELETE use:
+    ///
+    /// ```json
+    /// {"identities": [{"name": "orders", "rawCredentials": {
+    ///     "name-only": {"name": "name-only"},
+    ///     "nulls": {"name": "nulls", "properties": null},
+    ///     "odd": {"properties": {"issuer": 1, "subject": null, "audiences": "api://AzureADTokenExchange"}}
+    /// }}]}
+    /// ```
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub raw_credentials: BTreeMap<String, Value>,
 }
 
 /// A federated identity credential as JSON.
@@ -289,6 +301,11 @@ impl IdentityDocument {
                 return Err(InvalidDocument(format!("two credentials of {} are named {}", id.in_answers(), twin.name)));
             }
         }
+        let raw: BTreeMap<String, Value> =
+            self.raw_credentials.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+        if let Some(name) = raw.keys().find(|name| credentials.contains_key(*name)) {
+            return Err(InvalidDocument(format!("two credentials of {} are named {name}", id.in_answers())));
+        }
         Ok(Identity {
             id,
             location,
@@ -299,6 +316,7 @@ impl IdentityDocument {
             arm_rights: self.arm_rights,
             created_at: self.created_at.unwrap_or(now),
             credentials,
+            raw_credentials: raw,
         })
     }
 }
@@ -367,6 +385,7 @@ fn identity_document(state: &State, identity: &Identity) -> IdentityDocument {
         arm_rights: identity.arm_rights.clone(),
         created_at: Some(identity.created_at),
         federated_identity_credentials: credentials.collect(),
+        raw_credentials: identity.raw_credentials.clone(),
     }
 }
 
@@ -377,7 +396,7 @@ mod tests {
     use super::*;
     use crate::state::arm::fixtures::{defaults, now};
 
-    fn state(document: serde_json::Value) -> Result<State, InvalidDocument> {
+    fn state(document: Value) -> Result<State, InvalidDocument> {
         serde_json::from_value::<StateDocument>(document).unwrap().into_state(&defaults(), now())
     }
 
@@ -395,7 +414,8 @@ mod tests {
         let first = state(json!({
             "identities": [{
                 "name": "orders",
-                "federatedIdentityCredentials": [{"name": "one", "issuer": "https://i", "subject": "s"}]
+                "federatedIdentityCredentials": [{"name": "one", "issuer": "https://i", "subject": "s"}],
+                "rawCredentials": {"two": {"properties": null}}
             }],
             "locks": [{"scope": "/subscriptions/x"}],
             "denyPolicies": [{"name": "no", "scope": "/subscriptions/x"}],
@@ -419,6 +439,11 @@ mod tests {
             json!({"identities": [{}]}),
             json!({"identities": [{"id": "orders"}]}),
             json!({"identities": [{"name": "orders", "clientId": "me"}]}),
+            json!({"identities": [{
+                "name": "orders",
+                "federatedIdentityCredentials": [{"name": "One", "issuer": "https://i", "subject": "s"}],
+                "rawCredentials": {"one": {}},
+            }]}),
             json!({"identities": [orders], "subscriptions": []}),
             json!({"subscriptions": [{"id": "mine"}]}),
             json!({"roleAssignments": [{"identity": "orders", "role": "Reader"}]}),

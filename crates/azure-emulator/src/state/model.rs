@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::history::Tracked;
 use super::reads::{ReadCounter, ReadSettings};
@@ -106,6 +107,10 @@ pub struct Identity {
     pub created_at: Timestamp,
     /// Federated identity credentials by name.
     pub credentials: BTreeMap<String, Credential>,
+    /// Entries of any other shape in the list of credentials, by name in lower case: flexible credentials, and whatever
+    /// other tools may have written. GET and LIST return them as they are, and they count as credentials. No token matches
+    /// them.
+    pub raw_credentials: BTreeMap<String, Value>,
 }
 
 /// A federated identity credential.

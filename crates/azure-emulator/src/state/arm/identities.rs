@@ -144,6 +144,7 @@ pub(super) fn put(
         arm_rights: ArmRights::None,
         created_at: now,
         credentials: BTreeMap::new(),
+        raw_credentials: BTreeMap::new(),
     };
     let answer = ArmAnswer::created(show(state, &identity, version));
     state.identities.insert(key, identity);

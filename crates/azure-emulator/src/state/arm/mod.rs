@@ -5,6 +5,7 @@
 
 mod authorization;
 pub mod bearer;
+mod credential_body;
 mod credentials;
 mod error;
 mod governance;
@@ -28,7 +29,7 @@ pub use plan::plan;
 pub use throttle::Throttle;
 
 use authorization::RoleOperation;
-use credentials::CredentialBody;
+use credential_body::CredentialBody;
 use identities::{IdentityBody, IdentityPatch};
 use paging::Page;
 use versions::ApiVersion;

@@ -2,10 +2,11 @@
 
 use axum::http::Method;
 
+use super::credential_body::CredentialBody;
 use super::governance::authorize;
 use super::paging::Page;
 use super::versions::ApiVersion;
-use super::{ArmError, ArmRequest, Operation, OperationKind, authorization, credentials, identities, names};
+use super::{ArmError, ArmRequest, Operation, OperationKind, authorization, identities, names};
 use crate::state::model::{IdentityId, State, Subscription};
 use crate::state::text::percent_decode;
 
@@ -50,7 +51,7 @@ pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmErr
         let message = format!("Resource group '{group}' could not be found.");
         return Err(ArmError::new(404, "ResourceGroupNotFound", message));
     }
-    let kind = kind(target, request, group, &subscription.id)?;
+    let kind = kind(target, request, version, group, &subscription.id)?;
     Ok(Operation { kind, version, path: request.path.trim_end_matches('/').to_owned(), staleness: None })
 }
 
@@ -146,6 +147,7 @@ fn action(target: &Target, method: &Method) -> Result<(&'static str, &'static st
 fn kind(
     target: Target,
     request: &ArmRequest<'_>,
+    version: ApiVersion,
     group: Option<String>,
     subscription: &str,
 ) -> Result<OperationKind, ArmError> {
@@ -166,7 +168,7 @@ fn kind(
         Target::Identity(id) => OperationKind::GetIdentity(id),
         Target::Credentials(id) => OperationKind::ListCredentials(id, Page::from_query(request.query, true)?),
         Target::Credential(id, name) if method == Method::PUT => {
-            let body = credentials::read_body(&name, request.body)?;
+            let body = CredentialBody::read(version, &name, request.body)?;
             OperationKind::PutCredential(id, name, body)
         }
         Target::Credential(id, name) if method == Method::DELETE => OperationKind::DeleteCredential(id, name),

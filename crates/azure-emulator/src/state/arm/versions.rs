@@ -67,6 +67,12 @@ impl ApiVersion {
         self.0 >= "2022-01-31"
     }
 
+    /// Whether it has flexible federated identity credentials, which compare claims with an expression. `az` uses such a
+    /// version for its credential commands (azure-cli PR 31391).
+    pub(super) fn has_flexible_credentials(self) -> bool {
+        matches!(self.0, "2025-01-31-preview" | "2025-05-31-preview")
+    }
+
     /// The versions with federated identity credentials.
     pub(super) fn all_with_credentials() -> impl Iterator<Item = &'static str> {
         KNOWN.into_iter().filter(|version| Self(version).has_credentials())

@@ -155,7 +155,7 @@ fn identity<'a>(state: &'a State, tenant: &str, client_id: &str) -> Result<&'a I
 
 /// Issuer, then subject, then audience, each compared exactly.
 fn check_match(state: &State, identity: &Identity, assertion: &Assertion, now: Timestamp) -> Result<(), EntraError> {
-    if identity.credentials.is_empty() {
+    if identity.credentials.is_empty() && identity.raw_credentials.is_empty() {
         return Err(EntraError::no_credentials(&identity.id.name));
     }
     let seconds = state.settings.propagation_seconds;
