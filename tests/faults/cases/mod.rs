@@ -10,6 +10,7 @@ mod late_reads;
 mod leaders;
 mod rate_limits;
 mod roles;
+mod shapes;
 mod stale_cache;
 mod watches;
 
@@ -86,6 +87,8 @@ cases! {
     [33], late_reads::a_missing_identity_releases_nothing;
     [33], late_reads::a_stale_list_revokes_all_the_same;
     [12, 33], late_reads::a_get_that_never_finds_the_identity_causes_no_write_storm;
+    [34], shapes::foreign_credentials_of_any_shape;
+    [34], shapes::foreign_credentials_of_any_shape_take_slots_and_names;
     [14], azure::a_refused_token_is_refreshed_once;
     [14, 25], azure::no_token_does_not_mean_deleted, long;
     [14, 25], deletion::unauthenticated_does_not_mean_deleted, long;
