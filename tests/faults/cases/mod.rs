@@ -127,6 +127,7 @@ cases! {
     [9, 32], foreign::revoked_over_an_adopted_credential;
     [9, 32], foreign::a_foreign_credential_under_our_name_is_unchanged;
     [24], roles::a_deleted_role_assignment_is_recreated_once;
+    [33], roles::role_definitions_that_come_and_go_are_not_reported;
     [9, 32], roles::foreign_role_assignments_are_unchanged;
     [25], roles::an_object_waits_until_its_role_assignments_are_deleted, long;
     [14, 25], roles::a_role_assignment_that_cannot_be_deleted_keeps_the_object, long;
