@@ -30,6 +30,7 @@ FLAGS = {
     "propagationSeconds": ("--propagation-delay", "{}s"),
     "principalReplicationSeconds": ("--principal-replication-delay", "{}s"),
     "rolePropagationSeconds": ("--role-propagation-delay", "{}s"),
+    "readLagSeconds": ("--read-lag", "{}s"),
 }
 CALLERS_GROUP = "callers"
 LONG_AGO = "2020-01-01T00:00:00Z"

@@ -10,7 +10,9 @@ AREAS = ("arm-msi", "arm-authorization", "arm-front", "arm-resources", "entra")
 EVIDENCE = ("recorded", "spec", "documented", "reported")
 METHODS = ("GET", "PUT", "PATCH", "POST", "DELETE", "HEAD")
 # Settings of a case's `given` that are numbers or switches.
-NUMBERS = ("writeLatencyMs", "propagationSeconds", "principalReplicationSeconds", "rolePropagationSeconds")
+NUMBERS = (
+    "writeLatencyMs", "propagationSeconds", "principalReplicationSeconds", "rolePropagationSeconds", "readLagSeconds",
+)
 SWITCHES = ("publishedLimits",)
 PLACEHOLDERS = (
     "subscription", "group", "tenant", "location", "identities", "new", "absent", "guid", "guid2", "absentGuid",
