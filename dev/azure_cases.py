@@ -11,10 +11,13 @@ if sys.version_info < (3, 9):
     sys.exit("Python 3.9 or newer is needed (this is %s)" % sys.version.split()[0])
 
 import argparse
+import re
 from pathlib import Path
 
 from ensign_dev import main, paths
 from ensign_dev.azure_cases import azure, case, emulator, known, record, replay, report, suite
+from ensign_dev.azure_cases.values import GUID
+from ensign_dev.failure import Failure
 
 RECORD = """Replay the cases on Azure, and write those that Azure answers differently as cases.
 
@@ -24,7 +27,7 @@ is made without --yes. The files have no IDs, tokens, names or times; read them 
 
 def azure_cases() -> int:
     if any("eyJ" in argument for argument in sys.argv):
-        raise main.Failure("a token does not belong on the command line, where others can see it")
+        raise Failure("a token does not belong on the command line, where others can see it")
     options = parser().parse_args()
     cases = case.load(options.cases)
     chosen = case.chosen(cases, options.only)
@@ -43,12 +46,8 @@ def azure_cases() -> int:
 
 def parser() -> argparse.ArgumentParser:
     plain = argparse.RawDescriptionHelpFormatter
-    every = argparse.ArgumentParser(add_help=False)
-    every.add_argument(
-        "--cases", metavar="DIR", type=Path, default=paths.AZURE_CASES, help="the folder of the cases [tests/azure-cases]"
-    )
-    every.add_argument("--only", metavar="ID", action="append", default=[], help="only this case; can be repeated")
-    whole = argparse.ArgumentParser(description=__doc__, formatter_class=plain, parents=[every])
+    whole = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    add_choice(whole, paths.AZURE_CASES, [])
     whole.add_argument("--list", action="store_true", help="list the cases")
     whole.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how results are printed [text]")
     whole.add_argument(
@@ -56,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"the emulator's program [{emulator.BINARY_VARIABLE}, or target/debug/{emulator.NAME}]",
     )
     commands = whole.add_subparsers(dest="command", metavar="record", help="replay the cases on Azure")
-    recorder = commands.add_parser("record", description=RECORD, formatter_class=plain, parents=[every])
+    recorder = commands.add_parser("record", description=RECORD, formatter_class=plain)
+    # Without defaults, which would replace what was given before `record`.
+    add_choice(recorder, argparse.SUPPRESS, argparse.SUPPRESS)
     recorder.add_argument("--subscription", metavar="ID", required=True, help="the subscription to use")
     recorder.add_argument("--location", metavar="REGION", required=True, help="the region of the resource group")
     recorder.add_argument(
@@ -86,7 +87,14 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def add_choice(to: argparse.ArgumentParser, folder: object, only: object) -> None:
+    to.add_argument("--cases", metavar="DIR", type=Path, default=folder, help="the folder of the cases [tests/azure-cases]")
+    to.add_argument("--only", metavar="ID", action="append", default=only, help="only this case; can be repeated")
+
+
 def recorded(cases: "list[case.Case]", options: argparse.Namespace) -> int:
+    if not re.fullmatch(GUID, options.subscription):
+        raise Failure(f"{options.subscription!r} is not the ID of a subscription")
     settings = record.Settings(
         arm=options.arm, authority=options.authority, subscription=options.subscription, location=options.location,
         folder=options.to, include=options.include, pace_seconds=options.pace, settle_seconds=options.settle,

@@ -61,7 +61,8 @@ class Scrubbing(unittest.TestCase):
     def test_leaves_alone_what_the_case_says_itself(self):
         self.assertEqual(scrubber({"name": READER}).text(READER), READER)
         self.assertEqual(scrubber({"path": f"/x/{READER}"}).text(f"role {READER}"), f"role {READER}")
-        self.assertEqual(scrubber().value({"n": 1, "x": None, "l": [True, "plain"]}), {"n": 1, "x": None, "l": [True, "plain"]})
+        plain = {"n": 1, "x": None, "l": [True, "plain"]}
+        self.assertEqual(scrubber().value(plain), plain)
 
     def test_leaves_nothing_that_a_case_would_read_as_something_else(self):
         for text in ("@string", "a <digits> b", "the {group}", "@", "{what}"):
@@ -76,9 +77,11 @@ class Leaks(unittest.TestCase):
     def test_are_named_and_not_repeated(self):
         token = f"eyJ{'a' * 20}.{'b' * 30}.{'c' * 30}"
         for text, expected in (
-            (f"x {TENANT.upper()}", "the tenant"), (TENANT.replace("-", ""), "the tenant"), ("ALEXANDRA DOE", "claim name"),
+            (f"x {TENANT.upper()}", "the tenant"), (TENANT.replace("-", ""), "the tenant"),
+            ("ALEXANDRA DOE", "claim name"),
             (OTHER, "a GUID"), (OTHER.replace("-", ""), "a GUID without hyphens"), ("1.2.3.4", "an IP address"),
-            ("a@b.example", "a mail address"), ("2026-01-18T00:16:16Z", "a time"), (token, "a token"), ("b" * 30, "the token"),
+            ("a@b.example", "a mail address"), ("2026-01-18T00:16:16Z", "a time"), (token, "a token"),
+            ("b" * 30, "the token"),
         ):
             found = leaks(text, {**SECRETS, "the token": token}, {"steps": [READER]})
             self.assertIn(expected, " ".join(found), text)
@@ -123,7 +126,8 @@ class Skipping(unittest.TestCase):
         role = f"{self.GROUP}/providers/Microsoft.Authorization/roleDefinitions"
         public = f"/subscriptions/{{subscription}}/providers/Microsoft.Authorization/roleDefinitions/{READER}"
         for one in (
-            request("PUT", "{identities}/{new}", body={}), request("DELETE", "{identities}/{new}"), request("GET", self.GROUP),
+            request("PUT", "{identities}/{new}", body={}), request("DELETE", "{identities}/{new}"),
+            request("GET", self.GROUP),
             request("PUT", f"{role}/{{guid}}", body={}), request("GET", f"{role}?$filter=roleName eq 'Reader'"),
             request("GET", public), request("GET", "/metadata/endpoints"), request("GET", f"{self.GROUP[:-7]}{{absent}}/x"),
         ):
@@ -178,7 +182,8 @@ class Corrections(unittest.TestCase):
         return new
 
     def test_replace_only_what_was_wrong(self):
-        old = {"status": [200, 201], "body": {"id": "@guid", "name": "a", "tags": {}}, "exact": True, "headers": {"etag": "@any"}}
+        body = {"id": "@guid", "name": "a", "tags": {}}
+        old = {"status": [200, 201], "body": body, "exact": True, "headers": {"etag": "@any"}}
         got = answer({"id": OTHER, "name": f"of {TENANT}", "more": OTHER}, 201, etag="1")
         body = {"id": "@guid", "name": "of {tenant}", "more": "@guid"}
         self.assertEqual(self.corrected(old, got), {**old, "body": body})
@@ -288,7 +293,8 @@ class TheToken(unittest.TestCase):
 
     def test_is_what_a_command_prints(self):
         token = unsigned(tid=TENANT, exp=time.time() + 3600)
-        for output in (token, f"{token}\n", json.dumps({"accessToken": token}), json.dumps({"token": token}), json.dumps(token)):
+        documents = [json.dumps(one) for one in ({"accessToken": token}, {"token": token}, token)]
+        for output in (token, f"{token}\n", *documents):
             tokens = self.tokens(output)
             self.assertEqual((tokens.current(), tokens.current()), (token, token))
             self.assertEqual(self.ran, [["tool", "--json", "an argument"]])
@@ -371,7 +377,8 @@ class TheGroup(unittest.TestCase):
 
     def test_that_stays_is_named_with_the_command_that_removes_it(self):
         with mock.patch.object(record, "REMOVAL_SECONDS", 0.05):
-            for statuses in ({"DELETE": [403]}, {"DELETE": [409]}, {"DELETE": [Failure("lost")]}, {"DELETE": [202], "GET": [404, 200]}):
+            lost, slow = {"DELETE": [Failure("lost")]}, {"DELETE": [202], "GET": [404, 200]}
+            for statuses in ({"DELETE": [403]}, {"DELETE": [409]}, lost, slow):
                 with self.assertRaisesRegex(Failure, "not everything was removed"):
                     self.run_in(FakeTarget(**{"GET": [404], "PUT": [201], **statuses}))
                 self.assertIn(f"az group delete --yes --name g --subscription {SUBSCRIPTION}", "\n".join(self.said))
