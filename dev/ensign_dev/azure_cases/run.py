@@ -249,6 +249,7 @@ def bindings(case: Case, target: Target) -> Dict[str, str]:
         "issuer": target.issuer.url,
         "issuer.badkeys": target.issuer.bad_keys,
         "issuer.unreachable": target.issuer.unreachable,
+        **target.more_bindings(),
     }
 
 

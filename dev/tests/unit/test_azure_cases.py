@@ -292,6 +292,8 @@ class Emulators(unittest.TestCase):
         self.assertEqual(sharing(writeLatencyMs=4), sharing(name="b", writeLatencyMs=4))
         self.assertNotEqual(sharing(writeLatencyMs=4), sharing(writeLatencyMs=5))
         self.assertNotEqual(sharing(publishedLimits=True), sharing(name="b", publishedLimits=True))
+        self.assertNotEqual(sharing(readReplicas=1), sharing())
+        self.assertNotEqual(sharing(unregisteredProviders=["x"]), sharing(unregisteredProviders=["y"]))
         change = {"change": {"lock": "/"}}
         self.assertNotEqual(sharing(change), sharing(change, name="b"))
 

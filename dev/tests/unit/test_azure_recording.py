@@ -23,6 +23,7 @@ TENANT = "99999999-8888-4777-8666-555555555555"
 OTHER = "abcdefab-cdef-4abc-8def-abcdefabcdef"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 SECRETS = {"the tenant": TENANT, "the subscription": SUBSCRIPTION, "the token's claim name": "Alexandra Doe"}
+KEY = signing.Key.generate("k", 1024)
 BINDINGS = {"subscription": SUBSCRIPTION, "tenant": TENANT, "group": "g-1", "location": "eastus", "new": "new-1"}
 
 
@@ -52,7 +53,7 @@ class Scrubbing(unittest.TestCase):
             ("at 2026-01-18 00:16:16Z", "at <any>"), ("since Mon, 18 Jan 2026 00:16:16 GMT", "since <any>"),
             ("from 10.20.30.40:443", "from <any>"), ("from 2001:db8:0:0:0:0:0:1 on", "from <any> on"),
             ("by somebody@contoso.example", "by <any>"), ("by alexandra doe.", "by <any>."),
-            (f"token {signing.Key.generate('k', 1024).token({'a': 1}, {})}", "token <any>"),
+            (f"token {KEY.token({'a': 1}, {})}", "token <any>"),
             (OTHER.replace("-", ""), "<any>"), ("a" * 30 + "1" * 30, "<any>"),
         ):
             self.assertEqual(scrubber().text(text), expected)
@@ -158,6 +159,8 @@ class Skipping(unittest.TestCase):
             (document(steps=[parallel]), "chance"),
             (document(get, given={"propagationSeconds": 1}), "can't be chosen"),
             (document(request("GET", "/x", auth={"rights": "none"})), "other rights"),
+            (document(request("GET", "/subscriptions/{otherSubscription}/x")), "another tenant"),
+            (document(get, given={"unregisteredProviders": ["x"]}), "not registered"),
             (document(request("GET", definitions)), "lists what others made"),
             (document({"token": {"assertion": {}}}), "needs an issuer"),
         ):
@@ -273,7 +276,7 @@ class ThePace(unittest.TestCase):
 
 
 def unsigned(**claims):
-    return signing.Key.generate("k", 1024).token(claims, {})
+    return KEY.token(claims, {})
 
 
 class TheToken(unittest.TestCase):
