@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from .. import children, paths
 from ..failure import Failure
 from .case import Case
+from .schema import LISTS
 from .target import Issuer, Target, access_token, exchange, token_form
 from .wire import Endpoint, trusting
 
@@ -30,8 +31,13 @@ FLAGS = {
     "propagationSeconds": ("--propagation-delay", "{}s"),
     "principalReplicationSeconds": ("--principal-replication-delay", "{}s"),
     "rolePropagationSeconds": ("--role-propagation-delay", "{}s"),
+    "readLagSeconds": ("--read-lag", "{}s"),
 }
 CALLERS_GROUP = "callers"
+OTHER_SUBSCRIPTION = "50b00000-0000-4000-8000-0000000000ff"
+OTHER_TENANT = "7e000000-0000-4000-8000-0000000000ff"
+# What a case's `given` asks for and no flag can be told: fields of the emulator's state.
+STATE_FIELDS = ("readReplicas",)
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -147,12 +153,19 @@ class EmulatorTarget(Target):
     def _seed(self, cases: Sequence[Case]) -> None:
         callers = {caller_name(rights): rights for case in cases for rights in case.rights}
         groups = [{"name": name} for name in [CALLERS_GROUP, *map(self.group, cases)]]
+        given = cases[0].given
         state = self._process.control("GET", "state")
-        subscriptions = [
-            {**one, "resourceGroups": [*one["resourceGroups"], *groups]} for one in state["subscriptions"]
-        ]
-        state.update(subscriptions=subscriptions, identities=[self._caller(*one) for one in sorted(callers.items())])
+        [own] = state["subscriptions"]
+        own["resourceGroups"] += groups
+        if "unregisteredProviders" in given:
+            own["unregisteredProviders"] = given["unregisteredProviders"]
+        state["subscriptions"].append({"id": OTHER_SUBSCRIPTION, "tenantId": OTHER_TENANT})
+        state["identities"] = [self._caller(*one) for one in sorted(callers.items())]
+        state.update({name: given[name] for name in STATE_FIELDS if name in given})
         self._process.control("PUT", "state", state)
+
+    def more_bindings(self) -> Dict[str, str]:
+        return {"otherSubscription": OTHER_SUBSCRIPTION, "otherTenant": OTHER_TENANT}
 
     def _caller(self, name: str, rights: Any) -> Dict[str, Any]:
         trust = {"name": "trust", "issuer": self.issuer.url, "subject": name, "writtenAt": LONG_AGO}
@@ -229,8 +242,9 @@ def sharing(case: Case) -> Tuple[str, ...]:
 
     Limits on the rate of requests hold for all callers, and a change replaces the emulator's whole state.
     """
+    in_state = [f"{name}={case.given[name]}" for name in (*STATE_FIELDS, *LISTS) if name in case.given]
     apart = [case.id] if case.changes or case.given.get("publishedLimits") else []
-    return (*flags(case), *apart)
+    return (*flags(case), *in_state, *apart)
 
 
 def needs_issuer(cases: Sequence[Case]) -> bool:

@@ -144,7 +144,12 @@ def _start_of_message(start: str, body: Any, answer: Answer) -> List[Difference]
 def _description(body: Mapping[str, Any]) -> Any:
     """Entra's message without the IDs and the time at its end."""
     description = body.get("error_description", ABSENT)
-    return TRAILING_IDS.sub("", description) if isinstance(description, str) else description
+    return without_ids(description) if isinstance(description, str) else description
+
+
+def without_ids(description: str) -> str:
+    """A message of Entra without what is different each time."""
+    return TRAILING_IDS.sub("", description)
 
 
 def _keys(expect: Mapping[str, Any], body: Any) -> List[Difference]:

@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import uuid
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ..failure import Failure
 from .case import Case
@@ -40,9 +40,9 @@ class CaseRun:
         self.target = target
         self.bindings = bindings(case, target)
         self.found: List[StepDifference] = []
-        # The answers of steps that are one request, by the number of the step.
+        # The answers that were compared, by the number of the step.
         self.answers: Dict[int, Answer] = {}
-        self._arm = target.arm()
+        self.arm = target.arm()
         self._authority = target.authority()
 
     def run(self) -> List[StepDifference]:
@@ -53,7 +53,7 @@ class CaseRun:
                     if not self._attempt(number, lambda: self._step(number, step)):
                         break
         finally:
-            self._arm.close()
+            self.arm.close()
             self._authority.close()
         return self.found
 
@@ -74,7 +74,7 @@ class CaseRun:
         path = f"{self.bindings['identities']}/{name}"
         created = self._created(path, {"location": self.target.location})
         self.bindings["clientId"] = created["properties"]["clientId"]
-        trust = self._fill(self.case.given.get("trust"))
+        trust = self.fill(self.case.given.get("trust"))
         if trust:
             properties = {
                 "issuer": trust["issuer"],
@@ -93,17 +93,18 @@ class CaseRun:
 
     def _step(self, number: int, step: Mapping[str, Any]) -> List[Difference]:
         if "request" in step:
-            answer = self.send(step["request"])
+            answer, found = self.ask(step["request"], step["expect"])
             self.answers[number] = answer
-            found = compare(self._fill(step["expect"]), answer)
             self._save(step.get("save", {}), answer)
             return found
         if "parallel" in step:
             return self._parallel(step)
         if "burst" in step:
-            return self._burst(step)
+            answer, found = self.burst(step["burst"], step["count"], step["expect"]["last"])
+            self.answers[number] = answer
+            return found
         if "change" in step:
-            self.target.change(self._fill(step["change"]))
+            self.target.change(self.fill(step["change"]))
         return []
 
     def _save(self, save: Mapping[str, str], answer: Answer) -> None:
@@ -132,7 +133,7 @@ class CaseRun:
                 endpoint.close()
 
         threads = [
-            threading.Thread(target=send, args=(index, self._fill(request), self._bearer(request)), daemon=True)
+            threading.Thread(target=send, args=(index, self.fill(request), self._bearer(request)), daemon=True)
             for index, request in enumerate(step["parallel"])
         ]
         for thread in threads:
@@ -142,7 +143,7 @@ class CaseRun:
         complete = [answer for answer in answers if answer is not None]
         if failures or len(complete) != len(answers):
             raise Failure("; ".join(failures) or "a parallel request was not answered in time")
-        expect = self._fill(step["expect"])
+        expect = self.fill(step["expect"])
         others = [answer for answer in complete if not is_status(expect["oneOf"], answer.status)]
         found = [difference for answer in others for difference in compare(expect["others"], answer)]
         if len(others) != len(complete) - 1:
@@ -150,21 +151,30 @@ class CaseRun:
             found.append(Difference("statuses", f"one of {expect['oneOf']}, and others", statuses))
         return found
 
-    def _burst(self, step: Mapping[str, Any]) -> List[Difference]:
-        answers = [self.send(step["burst"]) for _ in range(step["count"])]
-        return compare(self._fill(step["expect"]["last"]), answers[-1])
+    def ask(self, request: Mapping[str, Any], expect: Mapping[str, Any]) -> Tuple[Answer, List[Difference]]:
+        """Sends one request; returns the answer, and what differs."""
+        answer = self.send(request)
+        return answer, compare(self.fill(expect), answer)
+
+    def burst(
+        self, request: Mapping[str, Any], count: int, expect: Mapping[str, Any]
+    ) -> Tuple[Answer, List[Difference]]:
+        """Sends one request many times; returns the last answer, and what differs in it."""
+        for _ in range(count - 1):
+            self.send(request)
+        return self.ask(request, expect)
 
     # Requests
 
     def send(self, request: Mapping[str, Any]) -> Answer:
         """Sends one request, whose placeholders are not filled yet."""
         token = self._bearer(request)
-        request = self._fill(request)
+        request = self.fill(request)
         if "token" in request:
             return self._token_request(request["token"])
         if "authority" in request:
             return self._authority.send("GET", request["authority"], {})
-        return self._arm_request(request, token, self._arm)
+        return self._arm_request(request, token, self.arm)
 
     def _arm_request(self, request: Mapping[str, Any], token: Optional[str], endpoint: Endpoint) -> Answer:
         headers: Dict[str, str] = {"accept": "application/json"}
@@ -194,7 +204,7 @@ class CaseRun:
         return token
 
     def _token_request(self, token: Mapping[str, Any]) -> Answer:
-        trust = self._fill(self.case.given.get("trust")) or {}
+        trust = self.fill(self.case.given.get("trust")) or {}
         usual = {
             "iss": trust.get("issuer", self.target.issuer.url),
             "sub": trust.get("subject", SUBJECT),
@@ -208,7 +218,8 @@ class CaseRun:
             form.pop(name, None)
         return exchange(self._authority, token.get("tenant", self.target.tenant), form)
 
-    def _fill(self, value: Any) -> Any:
+    def fill(self, value: Any) -> Any:
+        """Replaces all placeholders."""
         unbound = {
             found.group(1)
             for text in texts(value)
@@ -238,6 +249,7 @@ def bindings(case: Case, target: Target) -> Dict[str, str]:
         "issuer": target.issuer.url,
         "issuer.badkeys": target.issuer.bad_keys,
         "issuer.unreachable": target.issuer.unreachable,
+        **target.more_bindings(),
     }
 
 

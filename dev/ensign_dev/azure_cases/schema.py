@@ -10,11 +10,16 @@ AREAS = ("arm-msi", "arm-authorization", "arm-front", "arm-resources", "entra")
 EVIDENCE = ("recorded", "spec", "documented", "reported")
 METHODS = ("GET", "PUT", "PATCH", "POST", "DELETE", "HEAD")
 # Settings of a case's `given` that are numbers or switches.
-NUMBERS = ("writeLatencyMs", "propagationSeconds", "principalReplicationSeconds", "rolePropagationSeconds")
+NUMBERS = (
+    "writeLatencyMs", "propagationSeconds", "principalReplicationSeconds", "rolePropagationSeconds", "readLagSeconds",
+    "readReplicas",
+)
 SWITCHES = ("publishedLimits",)
+LISTS = ("unregisteredProviders",)
 PLACEHOLDERS = (
     "subscription", "group", "tenant", "location", "identities", "new", "absent", "guid", "guid2", "absentGuid",
     "clientId", "identityName", "issuer", "issuer.badkeys", "issuer.unreachable", "caller.clientId", "caller.objectId",
+    "otherSubscription", "otherTenant",
 )
 RIGHTS = ("none", "read", "all")
 CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti")
@@ -51,12 +56,15 @@ class Checker:
         self._list(document["steps"], "step", self._step)
 
     def _given(self, given: Any) -> None:
-        if not self._object(given, "given", (), (*NUMBERS, *SWITCHES, "trust")):
+        if not self._object(given, "given", (), (*NUMBERS, *SWITCHES, *LISTS, "trust")):
             return
         for name in NUMBERS:
             self._of_type(given.get(name, 0), f"given.{name}", int)
         for name in SWITCHES:
             self._of_type(given.get(name, True), f"given.{name}", bool)
+        for name in LISTS:
+            if name in given:
+                self._list(given[name], f"given.{name}", self._text)
         if "trust" in given and self._object(given["trust"], "given.trust", ("issuer", "subject"), ("audience",)):
             for name, value in given["trust"].items():
                 self._text(value, f"given.trust.{name}")

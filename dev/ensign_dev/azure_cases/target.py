@@ -56,6 +56,10 @@ class Target:
     location: str
     issuer: Issuer
 
+    def more_bindings(self) -> Dict[str, str]:
+        """Values of placeholders that not every target has."""
+        return {}
+
     def group(self, case: Case) -> str:
         """The resource group of a case."""
         raise NotImplementedError

@@ -55,11 +55,12 @@ class Statuses(Matching):
 class Bodies(Matching):
     def test_have_the_expected_fields_and_may_have_others_unless_they_are_exact(self):
         body = {"name": "x", "properties": {"a": 1}}
-        self.same({"body": body}, answer(body), answer({**body, "more": 1}), answer({"name": "x", "properties": {"a": 1, "b": 2}}))
-        self.different({"body": body}, answer({"name": "x"}), answer({"name": "y", "properties": {"a": 1}}), answer([]), answer())
+        more = {"name": "x", "properties": {"a": 1, "b": 2}}
+        self.same({"body": body}, answer(body), answer({**body, "more": 1}), answer(more))
+        self.different({"body": body}, answer({"name": "x"}), answer({**body, "name": "y"}), answer([]), answer())
         exact = {"body": body, "exact": True}
         self.same(exact, answer(body))
-        self.different(exact, answer({**body, "more": None}), answer({"name": "x", "properties": {"a": 1, "b": 2}}))
+        self.different(exact, answer({**body, "more": None}), answer(more))
 
     def test_distinguish_types(self):
         for expected, others in (
@@ -103,10 +104,11 @@ class Lists(Matching):
         self.different({"body": ["@string", "a"]}, answer(["b", "c"]), answer(["a", 1]))
 
     def test_may_have_more_entries_only_where_a_part_is_asked_for(self):
-        self.same({"bodyContains": {"value": [{"name": "a"}]}}, answer({"value": [{"name": "b"}, {"name": "a", "x": 1}]}))
-        self.different({"bodyContains": {"value": [{"name": "a"}]}}, answer({"value": []}), answer({"value": [{"name": "b"}]}))
-        self.different({"bodyContains": {"value": [{"name": "a"}, {"name": "a"}]}}, answer({"value": [{"name": "a"}]}))
-        self.different({"body": {"value": [{"name": "a"}]}}, answer({"value": [{"name": "b"}, {"name": "a"}]}))
+        a, b = {"name": "a"}, {"name": "b"}
+        self.same({"bodyContains": {"value": [a]}}, answer({"value": [b, {"name": "a", "x": 1}]}))
+        self.different({"bodyContains": {"value": [a]}}, answer({"value": []}), answer({"value": [b]}))
+        self.different({"bodyContains": {"value": [a, a]}}, answer({"value": [a]}))
+        self.different({"body": {"value": [a]}}, answer({"value": [b, a]}))
 
     def test_that_differ_are_compared_with_the_nearest_entry(self):
         expected = {"body": {"value": [{"name": "a", "x": 1}, {"name": "b", "x": 2}]}}
@@ -147,7 +149,7 @@ class Texts(Matching):
     def test_are_the_same_except_for_the_parts_that_vary(self):
         for text, right, wrong in (
             ("a<any>z", ["az", "a\nz", "abcz"], ["a", "az ", "Az"]),
-            ("after '<digits>' seconds.", ["after '10' seconds."], ["after '' seconds.", "after 'x' seconds.", "after '10' seconds"]),
+            ("in '<digits>' seconds.", ["in '10' seconds."], ["in '' seconds.", "in 'x' seconds.", "in '10' seconds"]),
             ("<precise>", [TIME], ["2025-11-19T01:02:03Z", "2025-11-19T01:02:03.123Z"]),
             ("<time>!", [TIME + "!"], ["!", "today!"]),
             ("ID <guid>", [f"ID {GUID}"], ["ID x", f"ID {GUID} "]),

@@ -120,7 +120,7 @@ class ACase(unittest.TestCase):
             ({"status": True}, "is not a status"),
             ({"status": 200, "body": {"x": "@guidd"}}, "@guidd is unknown"),
             ({"status": 200, "body": {"x": "a <digit>"}}, "<digit> is unknown"),
-            ({"status": 200, "body": {"x": "{nwe}"}}, "{nwe} is neither"),
+            ({"status": 200, "body": {"x": "{newer}"}}, "{newer} is neither"),
             ({"status": 200, "headers": {"etag": 1}}, "headers.etag: is not a text"),
             ({"status": 200, "exact": True}, "exact is true, and belongs to body"),
             ({"status": 200, "body": {}, "exact": "yes"}, "exact is true"),
@@ -292,6 +292,8 @@ class Emulators(unittest.TestCase):
         self.assertEqual(sharing(writeLatencyMs=4), sharing(name="b", writeLatencyMs=4))
         self.assertNotEqual(sharing(writeLatencyMs=4), sharing(writeLatencyMs=5))
         self.assertNotEqual(sharing(publishedLimits=True), sharing(name="b", publishedLimits=True))
+        self.assertNotEqual(sharing(readReplicas=1), sharing())
+        self.assertNotEqual(sharing(unregisteredProviders=["x"]), sharing(unregisteredProviders=["y"]))
         change = {"change": {"lock": "/"}}
         self.assertNotEqual(sharing(change), sharing(change, name="b"))
 
@@ -372,7 +374,8 @@ class Signing(unittest.TestCase):
         self.assertEqual(modulus.bit_length(), 1024)
         opened = pow(self.number(signature), exponent, modulus).to_bytes(128, "big")
         # PKCS #1 v1.5, as RFC 8017 has it in section 9.2; that others accept it, the cases of Entra show.
-        digest = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(f"{header}.{claims}".encode()).digest()
+        digest = hashlib.sha256(f"{header}.{claims}".encode()).digest()
+        digest = bytes.fromhex("3031300d060960864801650304020105000420") + digest
         self.assertEqual(opened, b"\x00\x01" + b"\xff" * (125 - len(digest)) + b"\x00" + digest)
 
     def test_leaves_a_text_that_is_no_token_alone(self):
