@@ -59,6 +59,8 @@ pub struct Config {
     pub settings: Settings,
     /// Interval between drift checks of an identity that is in sync, if rate limits allow it.
     pub resync: Duration,
+    /// How long Azure's reads may lag behind its writes.
+    pub azure_read_lag: Duration,
     /// How fast requests to Azure may go out.
     pub azure_limits: RateLimits,
     /// Spreads delays; every process should have its own.
@@ -345,7 +347,7 @@ fn dispatcher(
     let rate_limiter = RateLimiter::new(config.azure_limits, clock.clone());
     let arm = config.arm.paced(rate_limiter.clone()).counted(metrics.azure.clone());
     let failpoints = config.failpoints;
-    let own_writes = OwnWritesByIdentity::new(clock.clone());
+    let own_writes = OwnWritesByIdentity::new(config.azure_read_lag, clock.clone());
     let writer = Arc::new(KubeWriter::new(client.clone(), config.instance, gate.clone(), failpoints.clone()));
     let uninjected = config.pods.as_ref().map(|pods| {
         Arc::new(UninjectedPodScanner {

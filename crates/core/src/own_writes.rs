@@ -15,12 +15,15 @@ use crate::scheduling::monotonic::Moment;
 use ensign_api::ArmId;
 use ensign_api::conditions::Reason;
 
-/// How long a read may lag behind a write. No bound is published; reports speak of seconds to two minutes.
+/// How long a read may lag behind a write, unless it is set (`--azure-read-lag`). No bound is published; reports speak of
+/// seconds to two minutes.
 pub const READ_LAG: Duration = Duration::from_secs(120);
 
 /// The recent writes for one identity in Azure.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OwnWrites {
+    /// How long a read may lag.
+    lag: Duration,
     identity: Option<Recent<WrittenIdentity>>,
     /// The identity as it was when a credential was last written under it.
     parent: Option<Recent<AzureIdentity>>,
@@ -71,6 +74,21 @@ pub struct Confirmed {
 }
 
 impl OwnWrites {
+    /// Nothing was written yet. Reads may lag this long behind a write.
+    pub fn new(lag: Duration) -> Self {
+        Self {
+            lag,
+            identity: None,
+            parent: None,
+            credentials: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            missing_since: None,
+            former_issuers: BTreeMap::new(),
+            look_again: None,
+            identity_differs: false,
+        }
+    }
+
     /// Azure confirmed a PUT of the identity; `created` if it answered 201.
     pub fn identity_put(&mut self, stored: &AzureIdentity, created: bool, now: Moment) {
         let what = if created {
@@ -132,7 +150,7 @@ impl OwnWrites {
     /// Whether a PUT of the identity, or of a credential under it, was confirmed recently: then a 404 proves nothing.
     pub fn contradicts_absence(&self, now: Moment) -> bool {
         let put = |written: &WrittenIdentity| !matches!(written, WrittenIdentity::Deleted);
-        recent(self.identity.as_ref(), now).is_some_and(put) || recent(self.parent.as_ref(), now).is_some()
+        self.recent(self.identity.as_ref(), now).is_some_and(put) || self.recent(self.parent.as_ref(), now).is_some()
     }
 
     /// What a GET of the identity means, given the recent writes.
@@ -146,8 +164,8 @@ impl OwnWrites {
         if !is_answer {
             return read;
         }
-        let written = recent(self.identity.as_ref(), now).cloned();
-        let parent = recent(self.parent.as_ref(), now).cloned();
+        let written = self.recent(self.identity.as_ref(), now).cloned();
+        let parent = self.recent(self.parent.as_ref(), now).cloned();
         // A PUT that found an identity proves that it exists: then no GET has to settle it.
         let proven = matches!(written, Some(WrittenIdentity::Updated(_)));
         let expected = match (written, &read) {
@@ -182,21 +200,21 @@ impl OwnWrites {
     ) -> Result<Vec<Credential>, Failure> {
         let list = match read {
             Ok(list) => list,
-            Err(failure) if failure.is_gone() => match recent(self.identity.as_ref(), now) {
+            Err(failure) if failure.is_gone() => match self.recent(self.identity.as_ref(), now) {
                 Some(WrittenIdentity::Created(_)) => Vec::new(),
                 _ if self.contradicts_absence(now) => {
                     self.settle_later(now);
-                    return Err(not_shown_yet(id));
+                    return Err(self.not_shown_yet(id));
                 }
                 _ => return Err(failure),
             },
             failure => return failure,
         };
-        if matches!(recent(self.identity.as_ref(), now), Some(WrittenIdentity::Deleted)) {
+        if matches!(self.recent(self.identity.as_ref(), now), Some(WrittenIdentity::Deleted)) {
             return Err(deleted(id));
         }
         let mut all = list.clone();
-        for (name, written) in self.credentials.iter().filter(|(_, written)| is_recent(written.at, now)) {
+        for (name, written) in self.credentials.iter().filter(|(_, written)| is_recent(written.at, now, self.lag)) {
             all.retain(|credential| credential.name != *name);
             all.extend(written.what.clone());
         }
@@ -213,7 +231,7 @@ impl OwnWrites {
 
     /// What the read role assignments mean, given the recent writes.
     pub fn assignments(&mut self, mut read: Vec<Assignment>, now: Moment) -> Vec<Assignment> {
-        for (name, written) in self.assignments.iter().filter(|(_, written)| is_recent(written.at, now)) {
+        for (name, written) in self.assignments.iter().filter(|(_, written)| is_recent(written.at, now, self.lag)) {
             read.retain(|one| !one.name.eq_ignore_ascii_case(name));
             read.extend(written.what.clone());
         }
@@ -222,18 +240,18 @@ impl OwnWrites {
 
     /// What is certain at this time.
     pub fn confirmed(&self, now: Moment) -> Confirmed {
-        let identity_deleted = matches!(recent(self.identity.as_ref(), now), Some(WrittenIdentity::Deleted));
-        let lasts = |since: Moment| now.saturating_sub(since) >= READ_LAG;
+        let identity_deleted = matches!(self.recent(self.identity.as_ref(), now), Some(WrittenIdentity::Deleted));
+        let lasts = |since: Moment| now.saturating_sub(since) >= self.lag;
         let absent = self.former_issuers.iter().filter(|(_, since)| lasts(**since)).map(|(issuer, _)| issuer.clone());
-        let missing = self.missing_since.filter(|since| !lasts(*since)).map(|since| since + READ_LAG);
-        let issuers = self.former_issuers.values().filter(|since| !lasts(**since)).map(|since| *since + READ_LAG);
+        let missing = self.missing_since.filter(|since| !lasts(*since)).map(|since| since + self.lag);
+        let issuers = self.former_issuers.values().filter(|since| !lasts(**since)).map(|since| *since + self.lag);
         let doubts = self.look_again.into_iter().chain(missing).chain(issuers);
         Confirmed {
             identity_gone: identity_deleted || self.missing_since.is_some_and(lasts),
             identity_deleted,
-            identity_uncertain: self.identity_differs && recent(self.identity.as_ref(), now).is_some(),
-            deleted_credentials: deleted_names(&self.credentials, now),
-            deleted_assignments: deleted_names(&self.assignments, now),
+            identity_uncertain: self.identity_differs && self.recent(self.identity.as_ref(), now).is_some(),
+            deleted_credentials: deleted_names(&self.credentials, now, self.lag),
+            deleted_assignments: deleted_names(&self.assignments, now, self.lag),
             absent_issuers: absent.collect(),
             look_again_in: doubts.map(|until| until.saturating_sub(now)).filter(|wait| !wait.is_zero()).min(),
         }
@@ -241,10 +259,11 @@ impl OwnWrites {
 
     /// Forgets what no longer matters; whether nothing is left.
     pub fn forget(&mut self, now: Moment) -> bool {
-        self.identity.take_if(|written| !is_recent(written.at, now));
-        self.parent.take_if(|written| !is_recent(written.at, now));
-        self.credentials.retain(|_, written| is_recent(written.at, now));
-        self.assignments.retain(|_, written| is_recent(written.at, now));
+        let lag = self.lag;
+        self.identity.take_if(|written| !is_recent(written.at, now, lag));
+        self.parent.take_if(|written| !is_recent(written.at, now, lag));
+        self.credentials.retain(|_, written| is_recent(written.at, now, lag));
+        self.assignments.retain(|_, written| is_recent(written.at, now, lag));
         self.look_again.take_if(|until| *until <= now);
         self.identity.is_none()
             && self.parent.is_none()
@@ -265,39 +284,39 @@ impl OwnWrites {
         }
     }
 
+    fn recent<'a, T>(&self, written: Option<&'a Recent<T>>, now: Moment) -> Option<&'a T> {
+        written.filter(|written| is_recent(written.at, now, self.lag)).map(|written| &written.what)
+    }
+
+    fn not_shown_yet(&self, id: &ArmId) -> Failure {
+        let message = format!(
+            "listing the federated identity credentials of {id}: Azure does not find the identity, although it confirmed a write to it at most {} s ago; retrying",
+            self.lag.as_secs()
+        );
+        Failure { reason: Reason::AzureUnavailable, message, retry_after: None }
+    }
+
     fn settle_later(&mut self, now: Moment) {
         let identity = self.identity.as_ref().map(|written| written.at);
         let parent = self.parent.as_ref().map(|written| written.at);
         let credentials = self.credentials.values().map(|written| written.at);
         let last = identity.into_iter().chain(parent).chain(credentials).max().unwrap_or(now);
-        self.look_again = Some(last + READ_LAG);
+        self.look_again = Some(last + self.lag);
     }
 }
 
-fn is_recent(at: Moment, now: Moment) -> bool {
-    now.saturating_sub(at) < READ_LAG
+fn is_recent(at: Moment, now: Moment, lag: Duration) -> bool {
+    now.saturating_sub(at) < lag
 }
 
-fn recent<T>(written: Option<&Recent<T>>, now: Moment) -> Option<&T> {
-    written.filter(|written| is_recent(written.at, now)).map(|written| &written.what)
-}
-
-fn deleted_names<T>(written: &BTreeMap<String, Recent<Option<T>>>, now: Moment) -> BTreeSet<String> {
-    let is_deleted = |one: &Recent<Option<T>>| is_recent(one.at, now) && one.what.is_none();
+fn deleted_names<T>(written: &BTreeMap<String, Recent<Option<T>>>, now: Moment, lag: Duration) -> BTreeSet<String> {
+    let is_deleted = |one: &Recent<Option<T>>| is_recent(one.at, now, lag) && one.what.is_none();
     written.iter().filter(|(_, one)| is_deleted(one)).map(|(name, _)| name.clone()).collect()
 }
 
 /// What a GET would return if it did not lag.
 fn deleted(id: &ArmId) -> Failure {
     Failure { reason: Reason::IdentityNotFound, message: format!("{id} was deleted"), retry_after: None }
-}
-
-fn not_shown_yet(id: &ArmId) -> Failure {
-    let message = format!(
-        "listing the federated identity credentials of {id}: Azure does not find the identity, although it confirmed a write to it at most {} s ago; retrying",
-        READ_LAG.as_secs()
-    );
-    Failure { reason: Reason::AzureUnavailable, message, retry_after: None }
 }
 
 #[cfg(test)]

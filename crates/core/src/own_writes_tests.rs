@@ -41,7 +41,7 @@ fn names(list: &[Credential]) -> Vec<&str> {
 
 #[test]
 fn an_identity_that_was_just_put_is_there_whatever_get_returns() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.identity_put(&identity("new"), true, START);
     assert_eq!(own.identity(&id(), Err(gone()), SOON), Ok(identity("new")));
     assert!(!own.confirmed(SOON).identity_uncertain);
@@ -54,7 +54,7 @@ fn an_identity_that_was_just_put_is_there_whatever_get_returns() {
 
 #[test]
 fn an_identity_that_a_put_found_needs_no_further_look_although_get_does_not_find_it() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.identity_put(&identity("found"), false, START);
     assert_eq!(own.identity(&id(), Err(gone()), SOON), Ok(identity("found")));
     assert_eq!(own.confirmed(SOON).look_again_in, None);
@@ -62,7 +62,7 @@ fn an_identity_that_a_put_found_needs_no_further_look_although_get_does_not_find
 
 #[test]
 fn an_identity_that_was_just_deleted_is_gone_whatever_get_returns() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.identity_deleted(START);
     assert!(own.identity(&id(), Ok(identity("old")), SOON).is_err_and(|failure| failure.is_gone()));
     assert!(own.confirmed(SOON).identity_gone);
@@ -71,7 +71,7 @@ fn an_identity_that_was_just_deleted_is_gone_whatever_get_returns() {
 
 #[test]
 fn an_identity_under_which_a_credential_was_just_put_is_there() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.credential_put(&credential("one"), Some(&identity("known")), START);
     assert_eq!(own.identity(&id(), Err(gone()), SOON), Ok(identity("known")));
     // It was not written itself, so that GET can return something newer.
@@ -80,7 +80,7 @@ fn an_identity_under_which_a_credential_was_just_put_is_there() {
 
 #[test]
 fn a_list_without_a_credential_that_was_just_put_has_it() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.credential_put(&credential("one"), None, START);
     let list = own.credentials(&id(), Ok(vec![credential("two")]), &[], SOON).unwrap();
     assert_eq!(names(&list), ["two", "one"]);
@@ -90,7 +90,7 @@ fn a_list_without_a_credential_that_was_just_put_has_it() {
 
 #[test]
 fn a_list_with_a_credential_that_was_just_deleted_does_not_have_it() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.credential_put(&credential("one"), None, START);
     own.credential_deleted("one", START);
     assert_eq!(names(&own.credentials(&id(), Ok(vec![credential("one")]), &[], SOON).unwrap()), [""; 0]);
@@ -100,7 +100,7 @@ fn a_list_with_a_credential_that_was_just_deleted_does_not_have_it() {
 
 #[test]
 fn a_list_that_does_not_find_the_identity_is_retried_after_a_write_to_it() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.credential_put(&credential("one"), Some(&identity("known")), START);
     let failure = own.credentials(&id(), Err(gone()), &[], SOON).unwrap_err();
     assert!(failure.is_transient(), "{failure:?}");
@@ -109,7 +109,7 @@ fn a_list_that_does_not_find_the_identity_is_retried_after_a_write_to_it() {
 
 #[test]
 fn a_new_identity_has_only_what_was_written_under_it() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.credential_put(&credential("of-its-predecessor"), None, START);
     own.identity_put(&identity("new"), true, START);
     own.credential_put(&credential("one"), Some(&identity("new")), START);
@@ -118,7 +118,7 @@ fn a_new_identity_has_only_what_was_written_under_it() {
 
 #[test]
 fn a_failure_that_is_no_answer_stays_one() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.identity_put(&identity("new"), true, START);
     assert_eq!(own.identity(&id(), Err(busy()), SOON), Err(busy()));
     assert_eq!(own.credentials(&id(), Err(busy()), &[], SOON), Err(busy()));
@@ -126,7 +126,7 @@ fn a_failure_that_is_no_answer_stays_one() {
 
 #[test]
 fn absence_of_an_identity_is_certain_only_when_it_lasts() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     assert_eq!(own.identity(&id(), Err(gone()), START), Err(gone()));
     assert!(!own.confirmed(SOON).identity_gone);
     assert_eq!(own.confirmed(SOON).look_again_in, Some(Duration::from_secs(1)));
@@ -139,7 +139,7 @@ fn absence_of_an_identity_is_certain_only_when_it_lasts() {
 
 #[test]
 fn a_former_issuer_is_absent_once_no_list_has_had_it_for_long_enough() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     let former = Credential { issuer: "https://former".into(), ..credential("one") };
     own.credentials(&id(), Ok(vec![former]), &["https://former"], START).unwrap();
     own.credentials(&id(), Ok(Vec::new()), &["https://former"], SOON).unwrap();
@@ -151,7 +151,7 @@ fn a_former_issuer_is_absent_once_no_list_has_had_it_for_long_enough() {
 
 #[test]
 fn what_was_written_no_longer_counts_once_another_write_may_have_been_applied() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.identity_put(&identity("new"), true, START);
     own.credential_put(&credential("one"), None, START);
     own.credential_unknown("one");
@@ -162,7 +162,7 @@ fn what_was_written_no_longer_counts_once_another_write_may_have_been_applied() 
 
 #[test]
 fn a_role_assignment_counts_as_it_was_written() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     let assignment = |name: &str| Assignment {
         name: name.into(),
         scope: "/subscriptions/s".into(),
@@ -179,7 +179,7 @@ fn a_role_assignment_counts_as_it_was_written() {
 
 #[test]
 fn nothing_is_kept_longer_than_it_matters() {
-    let mut own = OwnWrites::default();
+    let mut own = OwnWrites::new(READ_LAG);
     own.identity_put(&identity("new"), true, START);
     own.credential_put(&credential("one"), Some(&identity("new")), START);
     own.assignment_deleted("old", START);

@@ -18,6 +18,7 @@ use ensign_core::acceptance::scopes::AzureScope;
 use ensign_core::assess::PlannedCredentialWrite;
 use ensign_core::commands::orphans::{Orphan, Present, of_cluster};
 use ensign_core::credentials::plan::CredentialWrite;
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::error_chain;
@@ -91,7 +92,7 @@ impl OrphanSearch {
             gate: self.gate.clone(),
             failpoints: Failpoints::default(),
             metrics: ControllerMetrics::default(),
-            own_writes: OwnWritesByIdentity::new(self.clock.clone()),
+            own_writes: OwnWritesByIdentity::new(READ_LAG, self.clock.clone()),
         };
         loop {
             match writer.write_credential((&id, None), &planned, &mut existing).await {

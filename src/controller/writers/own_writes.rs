@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -20,6 +20,7 @@ const SWEEP_ABOVE: usize = 256;
 pub(crate) struct OwnWritesByIdentity(Arc<Inner>);
 
 struct Inner {
+    lag: Duration,
     identities: Mutex<Identities>,
     clock: SharedClock,
     origin: Instant,
@@ -34,18 +35,18 @@ struct Identities {
 }
 
 impl OwnWritesByIdentity {
-    /// No writes yet.
-    pub(crate) fn new(clock: SharedClock) -> Self {
+    /// No writes yet. Reads may lag this long behind them.
+    pub(crate) fn new(lag: Duration, clock: SharedClock) -> Self {
         let origin = clock.monotonic();
         let identities = Mutex::new(Identities { writes: BTreeMap::new(), sweep_at: SWEEP_ABOVE });
-        Self(Arc::new(Inner { identities, clock, origin }))
+        Self(Arc::new(Inner { lag, identities, clock, origin }))
     }
 
     /// Reads or notes the writes for one identity. The second argument of `act` is the time.
     pub(crate) fn of<T>(&self, id: &ArmId, act: impl FnOnce(&mut OwnWrites, Moment) -> T) -> T {
         let now = self.0.clock.monotonic().saturating_duration_since(self.0.origin);
         let mut identities = self.0.identities.lock();
-        let writes = identities.writes.entry(id.key().to_owned()).or_default();
+        let writes = identities.writes.entry(id.key().to_owned()).or_insert_with(|| OwnWrites::new(self.0.lag));
         let result = act(writes, now);
         if writes.forget(now) {
             identities.writes.remove(id.key());

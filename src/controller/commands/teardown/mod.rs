@@ -35,6 +35,7 @@ use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::commands::teardown::{Disposal, Report};
 use ensign_core::events::Event;
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::leader_election::Loss;
 use ensign_core::scheduling::rate_limiter::RateLimits;
@@ -141,7 +142,7 @@ pub async fn teardown(
             gate: gate.clone(),
             failpoints: Failpoints::default(),
             metrics: ControllerMetrics::default(),
-            own_writes: OwnWritesByIdentity::new(config.clock.clone()),
+            own_writes: OwnWritesByIdentity::new(READ_LAG, config.clock.clone()),
         },
         rate_limiter,
         writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Failpoints::default()),
