@@ -115,7 +115,7 @@ class Recording(unittest.TestCase):
         try:
             until("the delayed read", lambda: self.process.control("GET", "faults")[0]["fired"] or None, 30)
             self.assertEqual(len(self.process.control("GET", "state")["roleAssignments"]), 1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=30)
         finally:
             children.end(process)
