@@ -148,7 +148,7 @@ async fn a_credential_works_once_its_propagation_delay_has_passed() {
         EmulatorOptions { propagation_seconds: 60, clock: clock.clone(), ..EmulatorOptions::default() },
     );
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(error_code(&workload).await, "70021");
+    assert_eq!(error_code(&workload).await, "70025");
     *clock.0.lock().unwrap() += SignedDuration::from_secs(60);
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod arm;
+mod directory;
 pub mod document;
 pub mod entra;
 mod history;
@@ -18,11 +19,12 @@ pub mod text;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 
+pub use directory::{DirectorySettings, IdentityInEntra};
 pub use document::{Defaults, InvalidDocument, StateDocument};
 pub use history::Tracked;
 pub use model::{
-    ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, LockLevel, ResourceGroup, Settings, State,
-    Subscription,
+    ArmRights, Credential, DenyAssignment, DenyPolicy, Identity, IdentityId, Lock, LockLevel, ResourceGroup, Settings,
+    State, Subscription, SubscriptionConditions,
 };
 pub use reads::{ReadSettings, Staleness};
 
