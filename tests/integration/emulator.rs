@@ -148,7 +148,7 @@ async fn a_credential_works_once_its_propagation_delay_has_passed() {
         EmulatorOptions { propagation_seconds: 60, clock: clock.clone(), ..EmulatorOptions::default() },
     );
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(error_code(&workload).await, "70021");
+    assert_eq!(error_code(&workload).await, "70025");
     *clock.0.lock().unwrap() += SignedDuration::from_secs(60);
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }
@@ -198,6 +198,28 @@ async fn a_fault_can_be_scripted_and_counted() {
     let [lost, answered] = &emulator.log(&LogFilter::default())[..] else { panic!("two requests") };
     assert_eq!((lost.status, lost.applied_status), (None, Some(200)));
     assert_eq!((answered.status, answered.applied_status), (Some(204), None));
+}
+
+#[tokio::test]
+async fn a_read_can_return_an_earlier_state_while_the_state_shows_the_truth() {
+    let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
+    let rules = json!([{"match": {"kind": "arm-read"}, "times": 2, "action": {"stale": {"seconds": 30}}}]);
+    emulator.set_faults(serde_json::from_value(rules).unwrap());
+    let put = http(&emulator).put(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap());
+    assert_eq!(put.json(&json!({"location": "westeurope"})).send().await.unwrap().status(), 201);
+    let read = || http(&emulator).get(identity_url(&emulator)).bearer_auth(emulator.arm_token().unwrap()).send();
+    assert_eq!(read().await.unwrap().status(), 404);
+    emulator.with_state(|state| state.identities.clear());
+    assert_eq!(read().await.unwrap().status(), 404, "it was created and deleted within the lag");
+    assert!(emulator.state().identities.is_empty());
+    emulator.set_state(document(json!({"identities": [{"name": "orders"}], "readLagSeconds": 3600}))).unwrap();
+    emulator.with_state(|state| state.identities.clear());
+    let mut found = Vec::new();
+    for _ in 0..20 {
+        found.push(read().await.unwrap().status().as_u16());
+    }
+    assert!(found.contains(&200) && found.contains(&404), "some replicas lag: {found:?}");
+    assert!(emulator.state().identities.is_empty());
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ mod options;
 mod server;
 pub mod state;
 
-pub use http::faults::{Delay, FaultAction, FaultAnswer, FaultMatch, FaultRule, NamedAction};
+pub use http::faults::{Delay, FaultAction, FaultAnswer, FaultMatch, FaultRule, NamedAction, Stale};
 pub use http::log::{LogEntry, LogFilter, LogKind};
 pub use options::EmulatorOptions;
 pub use server::{Emulator, EmulatorInfo, StartError};

@@ -177,7 +177,10 @@ impl Emulator {
 
     /// Reads or changes the state, while requests wait.
     pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.shared.state.lock())
+        let mut state = self.shared.state.lock();
+        let result = act(&mut state);
+        state.record_changes(self.shared.clock.now());
+        result
     }
 
     /// The whole state, as `GET /_emulator/state` returns it.

@@ -5,35 +5,46 @@ use std::time::{Duration, Instant};
 use super::exchange::{Incoming, Reply};
 use super::log::LogKind;
 use super::shared::Shared;
-use crate::state::IdentityId;
 use crate::state::arm::{self, ArmAnswer, ArmError, ArmRequest, Caller, bearer};
 use crate::state::text::redact;
+use crate::state::{IdentityId, Staleness};
 
 /// How often a write checks whether it has taken long enough.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
 
-pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
+/// The header of what ARM's front end rejects itself.
+const FAILURE_CAUSE: &str = "x-ms-failure-cause";
+
+/// Answers a request. If it is a read, `staleness` says how old the answer is; otherwise the settings do.
+pub(super) async fn answer(shared: &Shared, incoming: &Incoming, staleness: Option<Staleness>) -> Reply {
     let mut principal_id = None;
     let reply = match authenticate(shared, incoming) {
         Err(error) => error_reply(shared, &error),
         Ok(caller) => {
-            let answered = operate(shared, incoming, &caller).await;
+            let answered = operate(shared, incoming, &caller, staleness).await;
             principal_id = Some(caller.object_id);
             answered.map_or_else(|error| error_reply(shared, &error), success)
         }
     };
+    // As in recordings of 2025. Older ones have the names without "global", and other numbers.
     let remaining = match incoming.kind {
-        LogKind::ArmRead => ("x-ms-ratelimit-remaining-subscription-reads", "249"),
-        _ if incoming.method == http::Method::DELETE => ("x-ms-ratelimit-remaining-subscription-deletes", "199"),
-        _ => ("x-ms-ratelimit-remaining-subscription-writes", "199"),
+        LogKind::ArmRead => ("x-ms-ratelimit-remaining-subscription-global-reads", "16499"),
+        _ if incoming.method == http::Method::DELETE => {
+            ("x-ms-ratelimit-remaining-subscription-global-deletes", "11999")
+        }
+        _ => ("x-ms-ratelimit-remaining-subscription-global-writes", "11999"),
     };
+    let rejected_by_front = reply.headers.contains_key(FAILURE_CAUSE);
     let correlation_id = incoming.header("x-ms-correlation-request-id").unwrap_or(&incoming.id);
     let mut reply = reply
         .with("x-ms-request-id", &incoming.id)
         .with("x-ms-correlation-request-id", correlation_id)
         .with("cache-control", "no-cache")
+        .with("pragma", "no-cache")
+        .with("expires", "-1")
+        .with("strict-transport-security", "max-age=31536000; includeSubDomains")
         .with("x-content-type-options", "nosniff");
-    if principal_id.is_some() {
+    if principal_id.is_some() && !rejected_by_front {
         reply = reply.with(remaining.0, remaining.1);
     }
     if let Some(id) = incoming.header("x-ms-client-request-id") {
@@ -43,9 +54,13 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming) -> Reply {
 }
 
 fn success(answer: ArmAnswer) -> Reply {
-    match answer.body {
+    let reply = match answer.body {
         Some(body) => Reply::json(answer.status, &body),
         None => Reply::empty(answer.status),
+    };
+    match answer.location {
+        Some(location) => reply.with("location", &location),
+        None => reply,
     }
 }
 
@@ -55,6 +70,9 @@ fn error_reply(shared: &Shared, error: &ArmError) -> Reply {
     let mut reply = Reply::json(error.status, &shown.envelope()).error_code(error.code.clone());
     if let Some(seconds) = error.retry_after {
         reply = reply.with("retry-after", &seconds.to_string());
+    }
+    if error.front {
+        reply = reply.with(FAILURE_CAUSE, "gateway");
     }
     if error.status == 401 {
         let authority = format!("{}/{}", shared.base_url, shared.state.lock().tenant_id);
@@ -77,7 +95,12 @@ fn authenticate(shared: &Shared, incoming: &Incoming) -> Result<Caller, ArmError
     bearer::caller(&shared.state.lock(), &claims, &shared.base_url, shared.clock.now())
 }
 
-async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Result<ArmAnswer, ArmError> {
+async fn operate(
+    shared: &Shared,
+    incoming: &Incoming,
+    caller: &Caller,
+    staleness: Option<Staleness>,
+) -> Result<ArmAnswer, ArmError> {
     let request = ArmRequest {
         method: &incoming.method,
         path: &incoming.path,
@@ -87,7 +110,7 @@ async fn operate(shared: &Shared, incoming: &Incoming, caller: &Caller) -> Resul
     };
     let (operation, write) = {
         let mut state = shared.state.lock();
-        let operation = arm::plan(&state, &request)?;
+        let operation = arm::plan(&state, &request)?.with_staleness(staleness);
         if let Some(limits) = &mut *shared.limits.lock() {
             limits.admit(&operation, caller)?;
         }

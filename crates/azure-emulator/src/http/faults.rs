@@ -4,6 +4,7 @@ use axum::http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogKind;
+use crate::state::Staleness;
 
 /// Which requests a rule matches; what is absent matches all. The emulator's own endpoints never fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,7 @@ pub struct FaultMatch {
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "there are few rules, and tests build them")]
 pub enum FaultAction {
     /// An action without parameters.
     Named(NamedAction),
@@ -30,6 +32,8 @@ pub enum FaultAction {
     Delay(Delay),
     /// Return this response and apply nothing.
     Answer(FaultAnswer),
+    /// Answer a read of ARM from an earlier state, and anything else normally.
+    Stale(Stale),
 }
 
 /// Actions without parameters.
@@ -57,13 +61,21 @@ pub struct Delay {
     pub delay_ms: u64,
 }
 
-/// Return this response and apply nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Answer a read of ARM from an earlier state: `{"stale": {"seconds": 30}}` or `{"stale": {"upToSeconds": 30}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stale {
+    /// How old the state is.
+    pub stale: Staleness,
+}
+
+/// Return this response and apply nothing: an error, unless `body`, `text` or `html` say otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultAnswer {
     /// HTTP status, from 200 to 599.
     pub status: u16,
-    /// Error code.
+    /// Error code. `AADSTS` and a number makes an error of Entra's token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// Error message.
@@ -75,7 +87,19 @@ pub struct FaultAnswer {
     /// The whole body, instead of an error, for example outdated data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
-    /// Return an HTML page instead of JSON.
+    /// `target` of ARM's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `details` of ARM's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+    /// `additionalInfo` of ARM's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additional_info: Option<serde_json::Value>,
+    /// The whole body as text, for example the `Too Many Requests` with which Microsoft.Authorization throttles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Return an HTML page instead of JSON; with `text`, that one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub html: bool,
 }
@@ -180,8 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn a_stale_answer_has_a_fixed_or_a_largest_age() {
+        for (written, staleness) in [("seconds", Staleness::Seconds(30)), ("upToSeconds", Staleness::UpToSeconds(30))] {
+            let rule: FaultRule = serde_json::from_value(json!({"action": {"stale": {written: 30}}})).unwrap();
+            assert_eq!(rule.action, FaultAction::Stale(Stale { stale: staleness }));
+            assert_eq!(json!(rule)["action"], json!({"stale": {written: 30}}));
+        }
+    }
+
+    #[test]
     fn a_typo_in_a_rule_is_rejected() {
-        for rule in [json!({"action": "drop"}), json!({"actoin": "html"}), json!({"action": {"delay": 1}})] {
+        for rule in [
+            json!({"action": "drop"}),
+            json!({"actoin": "html"}),
+            json!({"action": {"delay": 1}}),
+            json!({"action": {"stale": {}}}),
+        ] {
             assert!(serde_json::from_value::<FaultRule>(rule.clone()).is_err(), "{rule}");
         }
     }

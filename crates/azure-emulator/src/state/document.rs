@@ -6,11 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::arm::names;
+use super::directory::{DeletedIdentities, DirectorySettings, IdentityInEntra};
+use super::history::Tracked;
 use super::model::{
-    ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State, Subscription,
+    ArmRights, Credential, DenyAssignment, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State,
+    Subscription, SubscriptionConditions,
 };
+use super::reads::{ReadCounter, ReadSettings};
 use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument, RoleSettings};
 use super::text::normalize_location;
 
@@ -42,10 +47,28 @@ pub struct StateDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role_assignment_page_size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_replication_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_replication_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spurious_mismatch_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_quota: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_lag_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_replicas: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Vec<SubscriptionDocument>>,
     pub identities: Vec<IdentityDocument>,
     pub locks: Vec<Lock>,
     pub deny_policies: Vec<DenyPolicy>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_assignments: Vec<DenyAssignment>,
     pub role_definitions: Vec<RoleDefinitionDocument>,
     pub role_assignments: Vec<RoleAssignmentDocument>,
     /// How many GUIDs have been generated, so that a restored state does not generate one twice.
@@ -65,6 +88,10 @@ pub struct SubscriptionDocument {
     pub tenant_id: Option<String>,
     #[serde(default)]
     pub resource_groups: Vec<ResourceGroupDocument>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unregistered_providers: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
 }
 
 /// A resource group as JSON.
@@ -98,10 +125,29 @@ pub struct IdentityDocument {
     pub principal_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation_scope: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assignment_restrictions: Vec<String>,
     pub arm_rights: ArmRights,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
     pub federated_identity_credentials: Vec<CredentialDocument>,
+    /// Entries in the list of credentials with any shape, each by the name that GET and DELETE use:
+    ///
+    /// ```json
+    /// {"identities": [{"name": "orders", "rawCredentials": {
+    ///     "name-only": {"name": "name-only"},
+    ///     "nulls": {"name": "nulls", "properties": null},
+    ///     "odd": {"properties": {"issuer": 1, "subject": null, "audiences": "api://AzureADTokenExchange"}}
+    /// }}]}
+    /// ```
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub raw_credentials: BTreeMap<String, Value>,
+    /// The service principal is disabled: no tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Names of credentials that Entra never learns of until they are deleted and created again.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unlearned_credentials: BTreeSet<String>,
 }
 
 /// A federated identity credential as JSON.
@@ -168,17 +214,42 @@ impl StateDocument {
                 limit: self.role_assignment_limit.unwrap_or(fallback.roles.limit),
                 page_size: self.role_assignment_page_size.unwrap_or(fallback.roles.page_size).max(1),
             },
+            directory: DirectorySettings {
+                graph_replication_seconds: self
+                    .graph_replication_seconds
+                    .unwrap_or(fallback.directory.graph_replication_seconds),
+                graph_replication_status: self
+                    .graph_replication_status
+                    .unwrap_or(fallback.directory.graph_replication_status),
+                spurious_mismatch_percent: self
+                    .spurious_mismatch_percent
+                    .unwrap_or(fallback.directory.spurious_mismatch_percent),
+                resources: self.resources.unwrap_or_else(|| fallback.directory.resources.clone()),
+                identity_quota: self.identity_quota.or(fallback.directory.identity_quota),
+            },
+            reads: ReadSettings {
+                lag_seconds: self.read_lag_seconds.unwrap_or(fallback.reads.lag_seconds),
+                replicas: self.read_replicas.unwrap_or(fallback.reads.replicas),
+                seed: self.read_seed.unwrap_or(fallback.reads.seed),
+            },
         };
+        if !matches!(settings.directory.graph_replication_status, 400 | 404) {
+            return Err(InvalidDocument("graphReplicationStatus must be 400 or 404".to_owned()));
+        }
         let mut state = State {
             subscriptions: subscriptions(self.subscriptions, &tenant_id, defaults)?,
             tenant_id,
             settings,
-            identities: BTreeMap::new(),
+            identities: Tracked::default(),
             locks: self.locks,
             deny_policies: self.deny_policies,
-            role_definitions: roles::read_definitions(self.role_definitions)?,
-            role_assignments: BTreeMap::new(),
+            deny_assignments: self.deny_assignments,
+            role_definitions: roles::read_definitions(self.role_definitions)?.into(),
+            role_assignments: Tracked::default(),
             guids_given: self.guids_given,
+            reads: ReadCounter::default(),
+            deleted_identities: DeletedIdentities::default(),
+            exchanges: 0,
             credential_writes_under_way: BTreeSet::new(),
         };
         for identity in self.identities {
@@ -194,6 +265,7 @@ impl StateDocument {
             }
         }
         roles::read_assignments(&mut state, self.role_assignments, defaults, now)?;
+        state.forget_the_past();
         Ok(state)
     }
 }
@@ -209,6 +281,8 @@ fn subscriptions(
             id: defaults.subscription_id.clone(),
             tenant_id: None,
             resource_groups: vec![group],
+            unregistered_providers: BTreeSet::new(),
+            disabled: false,
         }]
     });
     let mut subscriptions = BTreeMap::new();
@@ -223,6 +297,10 @@ fn subscriptions(
         let subscription = Subscription {
             tenant_id: document.tenant_id.unwrap_or_else(|| tenant_id.to_owned()),
             resource_groups: resource_groups.collect(),
+            conditions: SubscriptionConditions {
+                unregistered_providers: document.unregistered_providers,
+                disabled: document.disabled,
+            },
             id: document.id,
         };
         subscriptions.insert(subscription.id.to_lowercase(), subscription);
@@ -274,16 +352,27 @@ impl IdentityDocument {
                 return Err(InvalidDocument(format!("two credentials of {} are named {}", id.in_answers(), twin.name)));
             }
         }
+        let raw: BTreeMap<String, Value> =
+            self.raw_credentials.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+        if let Some(name) = raw.keys().find(|name| credentials.contains_key(*name)) {
+            return Err(InvalidDocument(format!("two credentials of {} are named {name}", id.in_answers())));
+        }
         Ok(Identity {
             id,
             location,
             tags: self.tags,
             isolation_scope: self.isolation_scope.unwrap_or_else(|| "None".to_owned()),
+            assignment_restrictions: self.assignment_restrictions,
             client_id,
             principal_id,
             arm_rights: self.arm_rights,
             created_at: self.created_at.unwrap_or(now),
             credentials,
+            raw_credentials: raw,
+            entra: IdentityInEntra {
+                disabled: self.disabled,
+                unlearned: self.unlearned_credentials.iter().map(|name| name.to_lowercase()).collect(),
+            },
         })
     }
 }
@@ -303,10 +392,19 @@ impl From<&State> for StateDocument {
             role_propagation_seconds: Some(settings.roles.propagation_seconds),
             role_assignment_limit: Some(settings.roles.limit),
             role_assignment_page_size: Some(settings.roles.page_size),
+            graph_replication_seconds: Some(settings.directory.graph_replication_seconds),
+            graph_replication_status: Some(settings.directory.graph_replication_status),
+            spurious_mismatch_percent: Some(settings.directory.spurious_mismatch_percent),
+            resources: Some(settings.directory.resources.clone()),
+            identity_quota: settings.directory.identity_quota,
+            read_lag_seconds: Some(settings.reads.lag_seconds),
+            read_replicas: Some(settings.reads.replicas),
+            read_seed: Some(settings.reads.seed),
             subscriptions: Some(state.subscriptions.values().map(SubscriptionDocument::from).collect()),
             identities: state.identities.values().map(|identity| identity_document(state, identity)).collect(),
             locks: state.locks.clone(),
             deny_policies: state.deny_policies.clone(),
+            deny_assignments: state.deny_assignments.clone(),
             role_definitions: roles::definition_documents(state),
             role_assignments: roles::assignment_documents(state),
             guids_given: state.guids_given,
@@ -325,6 +423,8 @@ impl From<&Subscription> for SubscriptionDocument {
             id: subscription.id.clone(),
             tenant_id: Some(subscription.tenant_id.clone()),
             resource_groups: resource_groups.collect(),
+            unregistered_providers: subscription.conditions.unregistered_providers.clone(),
+            disabled: subscription.conditions.disabled,
         }
     }
 }
@@ -346,9 +446,13 @@ fn identity_document(state: &State, identity: &Identity) -> IdentityDocument {
         client_id: Some(identity.client_id.clone()),
         principal_id: Some(identity.principal_id.clone()),
         isolation_scope: Some(identity.isolation_scope.clone()),
+        assignment_restrictions: identity.assignment_restrictions.clone(),
         arm_rights: identity.arm_rights.clone(),
         created_at: Some(identity.created_at),
         federated_identity_credentials: credentials.collect(),
+        raw_credentials: identity.raw_credentials.clone(),
+        disabled: identity.entra.disabled,
+        unlearned_credentials: identity.entra.unlearned.clone(),
     }
 }
 
@@ -359,7 +463,7 @@ mod tests {
     use super::*;
     use crate::state::arm::fixtures::{defaults, now};
 
-    fn state(document: serde_json::Value) -> Result<State, InvalidDocument> {
+    fn state(document: Value) -> Result<State, InvalidDocument> {
         serde_json::from_value::<StateDocument>(document).unwrap().into_state(&defaults(), now())
     }
 
@@ -377,10 +481,17 @@ mod tests {
         let first = state(json!({
             "identities": [{
                 "name": "orders",
-                "federatedIdentityCredentials": [{"name": "one", "issuer": "https://i", "subject": "s"}]
+                "federatedIdentityCredentials": [{"name": "one", "issuer": "https://i", "subject": "s"}],
+                "rawCredentials": {"two": {"properties": null}},
+                "assignmentRestrictions": ["Microsoft.Compute"],
+                "disabled": true,
+                "unlearnedCredentials": ["one"]
             }],
             "locks": [{"scope": "/subscriptions/x"}],
-            "denyPolicies": [{"name": "no", "scope": "/subscriptions/x"}],
+            "denyPolicies": [{"name": "no", "scope": "/subscriptions/x", "wrapped": true}],
+            "denyAssignments": [{"name": "no", "scope": "/subscriptions/x"}],
+            "identityQuota": 7,
+            "readLagSeconds": 30,
             "roleDefinitions": [{
                 "name": "c0500000-0000-4000-8000-000000000001", "roleName": "Mine", "permissions": [{"actions": ["*"]}]
             }],
@@ -399,8 +510,14 @@ mod tests {
             json!({"identities": [orders, orders]}),
             json!({"identities": [{"name": "x"}]}),
             json!({"identities": [{}]}),
+            json!({"graphReplicationStatus": 500}),
             json!({"identities": [{"id": "orders"}]}),
             json!({"identities": [{"name": "orders", "clientId": "me"}]}),
+            json!({"identities": [{
+                "name": "orders",
+                "federatedIdentityCredentials": [{"name": "One", "issuer": "https://i", "subject": "s"}],
+                "rawCredentials": {"one": {}},
+            }]}),
             json!({"identities": [orders], "subscriptions": []}),
             json!({"subscriptions": [{"id": "mine"}]}),
             json!({"roleAssignments": [{"identity": "orders", "role": "Reader"}]}),

@@ -6,21 +6,27 @@
 //! ```
 
 pub mod arm;
+mod directory;
 pub mod document;
 pub mod entra;
+mod history;
 mod model;
 pub mod protected;
+mod reads;
 pub mod roles;
 pub mod text;
 
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 
+pub use directory::{DirectorySettings, IdentityInEntra};
 pub use document::{Defaults, InvalidDocument, StateDocument};
+pub use history::Tracked;
 pub use model::{
-    ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, LockLevel, ResourceGroup, Settings, State,
-    Subscription,
+    ArmRights, Credential, DenyAssignment, DenyPolicy, Identity, IdentityId, Lock, LockLevel, ResourceGroup, Settings,
+    State, Subscription, SubscriptionConditions,
 };
+pub use reads::{ReadSettings, Staleness};
 
 /// The principal of `GET /_emulator/arm-token`, which may do everything and belongs to no identity.
 pub const ADMINISTRATOR: &str = "ad000000-0000-4000-8000-000000000ad0";

@@ -1,62 +1,25 @@
 //! Federated identity credentials.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::credential_body::{CredentialBody, Matching};
 use super::paging::Page;
-use super::{ArmAnswer, ArmError, governance, names};
+use super::{ArmAnswer, ArmError, governance};
 use crate::state::model::{Credential, Identity, IdentityId, State};
-use crate::state::text::read_object;
+use crate::state::reads::View;
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials";
 const MAX_CREDENTIALS: usize = 20;
-const MAX_CHARACTERS: usize = 600;
-
-/// The body of a PUT.
-#[derive(Clone, Debug)]
-pub(super) struct CredentialBody {
-    issuer: String,
-    subject: String,
-    audience: String,
-}
-
-#[derive(Deserialize)]
-struct Wire {
-    properties: Option<WireProperties>,
-}
-
-#[derive(Deserialize)]
-struct WireProperties {
-    issuer: Option<String>,
-    subject: Option<String>,
-    audiences: Option<Vec<String>>,
-}
-
-pub(super) fn read_body(name: &str, body: &[u8]) -> Result<CredentialBody, ArmError> {
-    if !names::is_credential_name(name) {
-        return Err(ArmError::bad_request(format!("Federated Identity Credential name '{name}' is invalid.")));
-    }
-    let wire: Wire = read_object(body).map_err(|error| ArmError::content(&error))?;
-    let empty = || ArmError::bad_request("Federated Identity Credential from HTTP body has empty properties");
-    let WireProperties { issuer, subject, audiences } = wire.properties.ok_or_else(empty)?;
-    let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty()).ok_or_else(empty);
-    let (issuer, subject) = (given(issuer)?, given(subject)?);
-    let Ok([audience]) = <[String; 1]>::try_from(audiences.unwrap_or_default()) else {
-        return Err(ArmError::bad_request("Federated identity credentials must have exactly one audience."));
-    };
-    for (property, value) in [("issuer", &issuer), ("subject", &subject), ("audience", &audience)] {
-        let length = value.chars().count();
-        if length > MAX_CHARACTERS {
-            return Err(ArmError::bad_request(format!(
-                "The {property} of a Federated Identity Credential must not exceed {MAX_CHARACTERS} characters, it has {length}."
-            )));
-        }
-    }
-    Ok(CredentialBody { issuer, subject, audience: given(Some(audience))? })
-}
-
-pub(super) fn check_put(state: &State, id: &IdentityId, name: &str, body: &CredentialBody) -> Result<(), ArmError> {
+pub(super) fn check_put(
+    state: &State,
+    id: &IdentityId,
+    name: &str,
+    body: &CredentialBody,
+    now: Timestamp,
+) -> Result<(), ArmError> {
     governance::allow_write(state, &resource(id, name), TYPE)?;
     let identity = parent(state, id)?;
     if state.settings.regions_without_credentials.contains(&identity.location) {
@@ -66,8 +29,10 @@ pub(super) fn check_put(state: &State, id: &IdentityId, name: &str, body: &Crede
             "The request format was unexpected: Support for federated identity credentials not enabled.",
         ));
     }
-    let others = || identity.credentials.iter().filter(|(key, _)| **key != name.to_lowercase());
-    if others().any(|(_, other)| other.issuer == body.issuer && other.subject == body.subject) {
+    state.check_graph_knows(identity, now)?;
+    let key = name.to_lowercase();
+    let others = || entries(identity).into_iter().filter(|(other, _)| **other != key);
+    if body.subject().is_some_and(|subject| others().any(|(_, entry)| entry.trusts(&body.issuer, subject))) {
         let message = "Issuer and subject combination already exists for this Managed Identity.";
         return Err(ArmError::new(409, "Conflict", message));
     }
@@ -95,28 +60,45 @@ pub(super) fn put(
     let key = name.to_lowercase();
     // The name keeps its first spelling.
     let name = identity.credentials.get(&key).map_or_else(|| name.to_owned(), |there| there.name.clone());
-    let CredentialBody { issuer, subject, audience } = body;
-    let credential = Credential { name, issuer, subject, audiences: vec![audience], written_at: now };
-    let shown = show(identity, &credential);
-    let replaced = identity.credentials.insert(key, credential).is_some();
-    Ok(if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created(shown) })
+    let replaced = take_entry(identity, &key);
+    let CredentialBody { issuer, audience, matching } = body;
+    let audiences = vec![audience];
+    let shown_name = name.clone();
+    let shown = match matching {
+        Matching::Subject(subject) => {
+            let credential = Credential { name, issuer, subject, audiences, written_at: now };
+            let shown = show(&identity.id, &credential);
+            identity.credentials.insert(key, credential);
+            shown
+        }
+        Matching::Expression(expression) => {
+            let properties = json!({"issuer": issuer, "audiences": audiences, "claimsMatchingExpression": expression});
+            let shown = entry(&identity.id, &name, properties);
+            identity.raw_credentials.insert(key, shown.clone());
+            shown
+        }
+    };
+    Ok(if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created_at(resource(id, &shown_name), shown) })
 }
 
-pub(super) fn get(state: &State, id: &IdentityId, name: &str) -> Result<Value, ArmError> {
-    let identity = parent(state, id)?;
-    let credential = identity.credentials.get(&name.to_lowercase());
-    credential.map(|credential| show(identity, credential)).ok_or_else(|| ArmError::credential_not_found(id, name))
+pub(super) fn get(view: View<'_>, id: &IdentityId, name: &str) -> Result<Value, ArmError> {
+    let identity = view.identity(&id.key()).ok_or_else(ArmError::parent_not_found)?;
+    let found = entries(identity).remove(&name.to_lowercase());
+    found.map(|entry| entry.show(&identity.id)).ok_or_else(|| ArmError::credential_not_found(id, name))
 }
 
 pub(super) fn delete(state: &mut State, id: &IdentityId, name: &str) -> Result<ArmAnswer, ArmError> {
     let identity = state.identities.get_mut(&id.key()).ok_or_else(ArmError::parent_not_found)?;
-    Ok(ArmAnswer::deleted(identity.credentials.remove(&name.to_lowercase()).is_some()))
+    let key = name.to_lowercase();
+    // If it is created again, Entra learns of it.
+    identity.entra.unlearned.remove(&key);
+    Ok(ArmAnswer::deleted(take_entry(identity, &key)))
 }
 
-pub(super) fn list(state: &State, id: &IdentityId, page: &Page) -> Result<(Vec<Value>, Option<String>), ArmError> {
-    let identity = parent(state, id)?;
-    let size = state.settings.credential_page_size;
-    Ok(page.cut(identity.credentials.iter(), size, |credential| show(identity, credential)))
+pub(super) fn list(view: View<'_>, id: &IdentityId, page: &Page) -> Result<(Vec<Value>, Option<String>), ArmError> {
+    let identity = view.identity(&id.key()).ok_or_else(ArmError::parent_not_found)?;
+    let size = view.state.settings.credential_page_size;
+    Ok(page.cut(entries(identity).into_iter(), size, |entry| entry.show(&identity.id)))
 }
 
 fn parent<'a>(state: &'a State, id: &IdentityId) -> Result<&'a Identity, ArmError> {
@@ -127,17 +109,52 @@ fn resource(id: &IdentityId, name: &str) -> String {
     format!("{}/federatedIdentityCredentials/{name}", id.in_answers())
 }
 
-fn show(identity: &Identity, credential: &Credential) -> Value {
-    json!({
-        "id": resource(&identity.id, &credential.name),
-        "name": credential.name,
-        "type": TYPE,
-        "properties": {
-            "issuer": credential.issuer,
-            "subject": credential.subject,
-            "audiences": credential.audiences,
-        },
-    })
+fn show(id: &IdentityId, credential: &Credential) -> Value {
+    let Credential { name, issuer, subject, audiences, .. } = credential;
+    entry(id, name, json!({"issuer": issuer, "subject": subject, "audiences": audiences}))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the value becomes a part of the entry")]
+fn entry(id: &IdentityId, name: &str, properties: Value) -> Value {
+    json!({"id": resource(id, name), "name": name, "type": TYPE, "properties": properties})
+}
+
+/// A credential of either kind.
+enum Entry<'a> {
+    Credential(&'a Credential),
+    Raw(&'a Value),
+}
+
+impl Entry<'_> {
+    fn show(&self, id: &IdentityId) -> Value {
+        match self {
+            Self::Credential(credential) => show(id, credential),
+            Self::Raw(value) => (*value).clone(),
+        }
+    }
+
+    fn trusts(&self, issuer: &str, subject: &str) -> bool {
+        match self {
+            Self::Credential(credential) => credential.issuer == issuer && credential.subject == subject,
+            Self::Raw(value) => {
+                let properties = &value["properties"];
+                properties["issuer"] == issuer && properties["subject"] == subject
+            }
+        }
+    }
+}
+
+/// All credentials by name.
+fn entries(identity: &Identity) -> BTreeMap<&String, Entry<'_>> {
+    let credentials = identity.credentials.iter().map(|(key, credential)| (key, Entry::Credential(credential)));
+    let raw = identity.raw_credentials.iter().map(|(key, value)| (key, Entry::Raw(value)));
+    credentials.chain(raw).collect()
+}
+
+/// Removes the credential with this name in lower case; whether there was one.
+fn take_entry(identity: &mut Identity, key: &str) -> bool {
+    let (credential, raw) = (identity.credentials.remove(key), identity.raw_credentials.remove(key));
+    credential.is_some() || raw.is_some()
 }
 
 #[cfg(test)]
@@ -174,8 +191,8 @@ mod tests {
             "the name keeps its spelling"
         );
         let mut delete = || ask(&mut state, Method::DELETE, &credential("NEW"), Value::Null).unwrap();
-        assert_eq!(delete(), ArmAnswer { status: 200, body: None });
-        assert_eq!(delete(), ArmAnswer { status: 204, body: None });
+        assert_eq!(delete(), ArmAnswer::deleted(true));
+        assert_eq!(delete(), ArmAnswer::deleted(false));
         let error = ask(&mut state, Method::GET, &credential("new"), Value::Null).unwrap_err();
         assert_eq!((error.status, error.code.as_str()), (404, "ResourceNotFound"));
     }
@@ -200,11 +217,13 @@ mod tests {
         let empty = "Federated Identity Credential from HTTP body has empty properties";
         refused(json!({}), empty);
         refused(json!({"properties": null}), empty);
+        refused(json!({"properties": {"other": 1}}), empty);
+        let incomplete = "The request format was unexpected. Federated Identity Credential must specify 'issuer', 'subject' and 'audience'.";
         for property in ["issuer", "subject"] {
-            refused(with(property, Value::Null), empty);
-            refused(with(property, json!("")), empty);
+            refused(with(property, Value::Null), incomplete);
+            refused(with(property, json!("")), incomplete);
         }
-        refused(with("audiences", json!([" "])), empty);
+        refused(with("audiences", json!([" "])), incomplete);
     }
 
     #[test]
@@ -245,6 +264,78 @@ mod tests {
         assert_eq!(error.status, 400);
         assert!(error.message.contains("at most 20"));
         assert!(put(&mut state, "fic-19", trust("https://i", "another")).is_ok());
+    }
+
+    const PREVIEWS: [&str; 2] = ["2025-01-31-preview", "2025-05-31-preview"];
+
+    fn flexible() -> Value {
+        let expression = json!({"value": "claims['sub'] matches 'a:*'", "languageVersion": 1});
+        json!({"issuer": "https://i", "audiences": ["a"], "claimsMatchingExpression": expression})
+    }
+
+    fn put_in(state: &mut State, version: &str, properties: &Value) -> Result<ArmAnswer, ArmError> {
+        let body = json!({"properties": properties}).to_string().into_bytes();
+        let query = format!("api-version={version}");
+        let caller = crate::state::arm::fixtures::caller(crate::state::ArmRights::All);
+        crate::state::arm::fixtures::ask_as(state, &caller, &Method::PUT, &credential("flex"), &query, &body)
+    }
+
+    #[test]
+    fn a_flexible_credential_is_returned_without_a_subject_in_every_version() {
+        for version in PREVIEWS {
+            let mut state = orders();
+            let created = put_in(&mut state, version, &flexible()).unwrap();
+            assert_eq!((created.status, &created.body.unwrap()["properties"]), (201, &flexible()));
+            let read = ask(&mut state, Method::GET, &credential("FLEX"), Value::Null).unwrap();
+            assert_eq!(read.body.unwrap()["properties"], flexible());
+            assert_eq!(put(&mut state, "flex", trust("https://i", "s")).unwrap().status, 200, "it can be replaced");
+            let read = ask(&mut state, Method::GET, &credential("flex"), Value::Null).unwrap();
+            assert_eq!(read.body.unwrap()["properties"]["subject"], "s");
+            assert_eq!(put_in(&mut state, version, &flexible()).unwrap().status, 200, "in both directions");
+            assert_eq!(ask(&mut state, Method::DELETE, &credential("flex"), Value::Null).unwrap().status, 200);
+            assert_eq!(ask(&mut state, Method::DELETE, &credential("flex"), Value::Null).unwrap().status, 204);
+        }
+    }
+
+    #[test]
+    fn a_flexible_credential_needs_a_version_that_has_it_and_no_subject() {
+        for version in ["2024-11-30", "2026-05-31", "2023-07-31-preview"] {
+            let error = put_in(&mut orders(), version, &flexible()).unwrap_err();
+            assert!(error.message.contains("must specify 'issuer', 'subject' and 'audience'"), "{version}");
+        }
+        let both = with("claimsMatchingExpression", flexible()["claimsMatchingExpression"].clone());
+        let error = put_in(&mut orders(), PREVIEWS[0], &both["properties"]).unwrap_err();
+        assert!(error.message.contains("not both"), "{}", error.message);
+        let mut blank = flexible();
+        blank["claimsMatchingExpression"]["value"] = json!(" ");
+        assert_eq!(put_in(&mut orders(), PREVIEWS[0], &blank).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn entries_of_any_shape_are_returned_as_they_are_counted_and_deletable() {
+        let raw = json!({
+            "bare": {"name": "Bare"},
+            "Null-Properties": {"name": "null-properties", "properties": null},
+            "number": {"properties": {"issuer": 1, "subject": null, "audiences": "text"}},
+            "twin": {"properties": {"issuer": "https://i", "subject": "s"}},
+            "zero": null,
+        });
+        let mut state = state(json!({"identities": [{"name": "orders", "rawCredentials": raw}]}));
+        put(&mut state, "middle", trust("https://i", "middle")).unwrap();
+        let list = identities("/orders/federatedIdentityCredentials");
+        let listed = ask(&mut state, Method::GET, &list, Value::Null).unwrap().body.unwrap()["value"].clone();
+        assert_eq!(listed.as_array().unwrap().len(), 6);
+        assert_eq!((&listed[0], &listed[2]), (&raw["bare"], &raw["Null-Properties"]), "in order of their names");
+        for name in ["bare", "null-properties", "number", "zero"] {
+            assert!(ask(&mut state, Method::GET, &credential(name), Value::Null).is_ok(), "{name}");
+        }
+        assert_eq!(put(&mut state, "new", trust("https://i", "s")).unwrap_err().code, "Conflict");
+        for number in 0..14 {
+            put(&mut state, &format!("fic-{number}"), trust("https://i", &number.to_string())).unwrap();
+        }
+        assert_eq!(put(&mut state, "one-more", trust("https://i", "x")).unwrap_err().status, 400, "there are 20");
+        assert_eq!(ask(&mut state, Method::DELETE, &credential("zero"), Value::Null).unwrap().status, 200);
+        assert_eq!(put(&mut state, "one-more", trust("https://i", "x")).unwrap().status, 201);
     }
 
     #[test]

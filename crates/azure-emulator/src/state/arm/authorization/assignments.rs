@@ -11,6 +11,7 @@ use crate::state::arm::paging::Page;
 use crate::state::arm::scope::Scope;
 use crate::state::arm::{governance, names};
 use crate::state::model::{State, is_within};
+use crate::state::reads::View;
 use crate::state::roles::RoleAssignment;
 use crate::state::text::read_object;
 use crate::state::{ADMINISTRATOR, has_propagated};
@@ -84,9 +85,15 @@ impl AssignmentBody {
     }
 
     fn is_for(&self, assignment: &RoleAssignment, scope: &Scope) -> bool {
-        assignment.scope.eq_ignore_ascii_case(&scope.to_string())
+        assignment.is_at(scope)
             && assignment.role.eq_ignore_ascii_case(&self.role)
             && assignment.principal_id.eq_ignore_ascii_case(&self.principal_id)
+    }
+}
+
+impl RoleAssignment {
+    fn is_at(&self, scope: &Scope) -> bool {
+        self.scope.eq_ignore_ascii_case(&scope.to_string())
     }
 }
 
@@ -226,13 +233,19 @@ pub(super) fn put(
         updated_on: now,
         created_by: before.map_or(caller, |before| before.created_by.clone()),
     };
-    let shown = show(&assignment);
+    let mut shown = show(&assignment);
     let replaced = state.role_assignments.insert(name.to_lowercase(), assignment).is_some();
-    if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created(shown) }
+    if replaced {
+        return ArmAnswer::ok(shown);
+    }
+    // Only later responses say who created it.
+    shown["properties"]["createdBy"] = Value::Null;
+    ArmAnswer::created(shown)
 }
 
-pub(super) fn get(state: &State, scope: &Scope, name: &str) -> Result<Value, ArmError> {
-    find(state, scope, name).map(show).ok_or_else(|| {
+pub(super) fn get(view: View<'_>, scope: &Scope, name: &str) -> Result<Value, ArmError> {
+    let found = view.role_assignment(&name.to_lowercase()).filter(|there| there.is_at(scope));
+    found.map(show).ok_or_else(|| {
         ArmError::new(404, "RoleAssignmentNotFound", format!("The role assignment '{name}' is not found."))
     })
 }
@@ -242,23 +255,22 @@ pub(super) fn delete(state: &mut State, scope: &Scope, name: &str) -> ArmAnswer 
         return ArmAnswer::deleted(false);
     }
     let removed = state.role_assignments.remove(&name.to_lowercase());
-    ArmAnswer { status: 200, body: removed.as_ref().map(show) }
+    ArmAnswer { status: 200, body: removed.as_ref().map(show), ..ArmAnswer::default() }
 }
 
 pub(super) fn list(
-    state: &State,
+    view: View<'_>,
     scope: &Scope,
     filter: &AssignmentFilter,
     page: &Page,
 ) -> (Vec<Value>, Option<String>) {
     let at = scope.to_string();
-    let listed = state.role_assignments.iter().filter(|(_, assignment)| filter.matches(assignment, &at));
-    page.cut(listed, state.settings.roles.page_size, show)
+    let listed = view.role_assignments().filter(|(_, assignment)| filter.matches(assignment, &at));
+    page.cut(listed, view.state.settings.roles.page_size, show)
 }
 
 fn find<'a>(state: &'a State, scope: &Scope, name: &str) -> Option<&'a RoleAssignment> {
-    let there = state.role_assignments.get(&name.to_lowercase())?;
-    there.scope.eq_ignore_ascii_case(&scope.to_string()).then_some(there)
+    state.role_assignments.get(&name.to_lowercase()).filter(|there| there.is_at(scope))
 }
 
 fn id(scope: &str, name: &str) -> String {
@@ -281,6 +293,7 @@ fn show(assignment: &RoleAssignment) -> Value {
     put("scope", json!(assignment.scope));
     put("condition", json!(assignment.condition));
     put("conditionVersion", json!(assignment.condition_version));
+    put("delegatedManagedIdentityResourceId", Value::Null);
     put("description", json!(assignment.description));
     put("createdOn", json!(assignment.created_on));
     put("updatedOn", json!(assignment.updated_on));

@@ -4,8 +4,12 @@ use serde_json::{Value, json};
 
 use super::super::ArmError;
 use crate::state::arm::scope::Scope;
-use crate::state::model::State;
-use crate::state::roles::{RoleDefinition, builtin};
+use crate::state::reads::View;
+use crate::state::roles::RoleDefinition;
+
+/// Times of the built-in role Reader. The emulator does not keep those of others.
+const CREATED_ON: &str = "2015-02-02T21:55:09.8806423Z";
+const UPDATED_ON: &str = "2021-11-11T20:13:47.8628684Z";
 
 /// Which role definitions to list.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +58,8 @@ pub(super) fn unsupported(filter: &str) -> ArmError {
     ArmError::new(400, "UnsupportedQuery", format!("The filter '{filter}' is not supported."))
 }
 
-pub(super) fn get(state: &State, scope: &Scope, name: &str) -> Result<Value, ArmError> {
-    let role = state.role_definition(name).filter(|role| role.is_assignable(&scope.to_string()));
+pub(super) fn get(view: View<'_>, scope: &Scope, name: &str) -> Result<Value, ArmError> {
+    let role = view.role_definition(name).filter(|role| role.is_assignable(&scope.to_string()));
     role.map(|role| show(scope, role)).ok_or_else(|| does_not_exist(404, name))
 }
 
@@ -64,10 +68,10 @@ pub(super) fn does_not_exist(status: u16, name: &str) -> ArmError {
     ArmError::new(status, "RoleDefinitionDoesNotExist", message)
 }
 
-pub(super) fn list(state: &State, scope: &Scope, filter: &DefinitionFilter) -> Vec<Value> {
+pub(super) fn list(view: View<'_>, scope: &Scope, filter: &DefinitionFilter) -> Vec<Value> {
     let at = scope.to_string();
-    let custom = state.role_definitions.values().filter(|role| role.is_assignable(&at));
-    builtin().iter().chain(custom).filter(|role| filter.matches(role)).map(|role| show(scope, role)).collect()
+    let listed = view.role_definitions().filter(|role| role.is_assignable(&at) && filter.matches(role));
+    listed.map(|role| show(scope, role)).collect()
 }
 
 /// The ID of a role definition as ARM returns it at a scope: that of the subscription, even below it.
@@ -87,6 +91,10 @@ fn show(scope: &Scope, role: &RoleDefinition) -> Value {
             "description": "",
             "assignableScopes": role.assignable_scopes,
             "permissions": role.permissions,
+            "createdOn": CREATED_ON,
+            "updatedOn": UPDATED_ON,
+            "createdBy": null,
+            "updatedBy": null,
         },
     })
 }

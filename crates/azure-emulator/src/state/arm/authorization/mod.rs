@@ -7,7 +7,7 @@ use axum::http::Method;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::governance::authorize;
+use super::governance::{self, authorize};
 use super::paging::Page;
 use super::scope::Scope;
 use super::versions::ApiVersion;
@@ -48,6 +48,10 @@ impl RoleOperation {
         };
         (self.scope.subscription().unwrap_or_default(), method)
     }
+
+    pub(super) fn is_read(&self) -> bool {
+        self.about().1 == Method::GET
+    }
 }
 
 /// Splits a path into the scope and what is below Microsoft.Authorization, if the path contains that.
@@ -79,10 +83,14 @@ pub(super) fn plan(
     };
     let (action, kind) = kind(request, below)?;
     let path = request.path.trim_end_matches('/');
-    authorize(request.caller, &format!("Microsoft.Authorization/{action}"), path)?;
+    authorize(state, request.caller, &format!("Microsoft.Authorization/{action}"), path)?;
     if let Some((false, group)) = group {
         let message = format!("Resource group '{group}' could not be found.");
-        return Err(ArmError::new(404, "ResourceGroupNotFound", message));
+        return Err(ArmError::front(404, "ResourceGroupNotFound", message));
+    }
+    let disabled = scope.subscription().and_then(|id| state.subscription(id)).filter(|_| !action.ends_with("/read"));
+    if let Some(subscription) = disabled {
+        governance::enabled(subscription)?;
     }
     if let Some(key) = scope.identity().filter(|key| !state.identities.contains_key(key)) {
         let name = key.rsplit('/').next().unwrap_or_default();
@@ -91,7 +99,7 @@ pub(super) fn plan(
     }
     let filter = query_parameter(request.query, "$filter").unwrap_or_default();
     let role = RoleOperation { scope, kind, filter, caller: request.caller.object_id.clone() };
-    Ok(Operation { kind: super::OperationKind::Role(role), version, path: path.to_owned() })
+    Ok(Operation { kind: super::OperationKind::Role(role), version, path: path.to_owned(), staleness: None })
 }
 
 fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, RoleKind), ArmError> {
@@ -144,23 +152,24 @@ pub(super) fn check(state: &State, operation: &RoleOperation, now: Timestamp) ->
     }
 }
 
-/// Applies the operation. `link` makes the link to a list's next page from its token and filter.
+/// Applies the operation. A read sees the state as of `seen`. `link` makes the link to a list's next page from its token
+/// and filter.
 pub(super) fn apply(
     state: &mut State,
     operation: RoleOperation,
+    seen: Timestamp,
     now: Timestamp,
     link: impl Fn(&str, &str) -> String,
 ) -> Result<ArmAnswer, ArmError> {
-    check(state, &operation, now)?;
     let RoleOperation { scope, kind, filter, caller } = operation;
     match kind {
-        RoleKind::GetDefinition(name) => definitions::get(state, &scope, &name).map(ArmAnswer::ok),
+        RoleKind::GetDefinition(name) => definitions::get(state.at(seen), &scope, &name).map(ArmAnswer::ok),
         RoleKind::ListDefinitions(filter) => {
-            Ok(ArmAnswer::ok(super::list(definitions::list(state, &scope, &filter), None)))
+            Ok(ArmAnswer::ok(super::list(definitions::list(state.at(seen), &scope, &filter), None)))
         }
-        RoleKind::GetAssignment(name) => assignments::get(state, &scope, &name).map(ArmAnswer::ok),
+        RoleKind::GetAssignment(name) => assignments::get(state.at(seen), &scope, &name).map(ArmAnswer::ok),
         RoleKind::ListAssignments(wanted, page) => {
-            let (values, next): (Vec<Value>, _) = assignments::list(state, &scope, &wanted, &page);
+            let (values, next): (Vec<Value>, _) = assignments::list(state.at(seen), &scope, &wanted, &page);
             Ok(ArmAnswer::ok(super::list(values, next.map(|token| link(&token, &filter)))))
         }
         RoleKind::PutAssignment(name, body) => Ok(assignments::put(state, &scope, &name, body, caller, now)),
