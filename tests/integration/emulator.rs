@@ -201,6 +201,50 @@ async fn a_fault_can_be_scripted_and_counted() {
 }
 
 #[tokio::test]
+async fn a_scripted_answer_can_have_every_shape_of_azures_errors() {
+    let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
+    let info = emulator.info();
+    let token_url = format!("{}{}/oauth2/v2.0/token", info.authority_host, info.tenant_id);
+    let scripted = async |action: Value, url: String| {
+        let rules = json!([{"action": action}]);
+        emulator.set_faults(serde_json::from_value(rules).unwrap());
+        let response = http(&emulator).get(url).send().await.unwrap();
+        let header = |name: &str| {
+            response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
+        let headers = [header("content-type"), header("retry-after")];
+        (response.status().as_u16(), headers, response.text().await.unwrap())
+    };
+    let error = json!({
+        "status": 409, "code": "Outer", "message": "m", "target": "t", "details": [{"code": "Inner"}],
+        "additionalInfo": [{"type": "PolicyViolation"}],
+    });
+    let (status, _, body) = scripted(error.clone(), identity_url(&emulator)).await;
+    let mut inner = error;
+    inner.as_object_mut().unwrap().remove("status");
+    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (409, json!({"error": inner})));
+
+    let text = json!({"status": 429, "text": "Too Many Requests", "retryAfter": "10"});
+    let (status, [kind, after], body) = scripted(text, identity_url(&emulator)).await;
+    assert_eq!((status, after.as_str(), body.len()), (429, "10", 17));
+    assert!(kind.starts_with("text/plain"), "{kind}");
+    let page = json!({"status": 429, "text": "<p>Too many</p>", "html": true});
+    let (_, [kind, _], body) = scripted(page, identity_url(&emulator)).await;
+    assert!(kind.starts_with("text/html") && body == "<p>Too many</p>", "{kind} {body}");
+
+    let entra = json!({"status": 429, "code": "AADSTS50196", "message": "The server terminated an operation."});
+    let (status, _, body) = scripted(entra, token_url).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status, &body["error"], &body["error_codes"]),
+        (429, &json!("temporarily_unavailable"), &json!([50196]))
+    );
+    assert!(
+        body["error_description"].as_str().unwrap().starts_with("AADSTS50196: The server terminated an operation.")
+    );
+}
+
+#[tokio::test]
 async fn a_read_can_return_an_earlier_state_while_the_state_shows_the_truth() {
     let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
     let rules = json!([{"match": {"kind": "arm-read"}, "times": 2, "action": {"stale": {"seconds": 30}}}]);

@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::arm::names;
-use super::directory::{DeletedIdentities, DirectorySettings, IdentityInEntra};
+use super::directory::{DeletedIdentities, IdentityInEntra};
 use super::history::Tracked;
 use super::model::{
     ArmRights, Credential, DenyAssignment, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State,
     Subscription, SubscriptionConditions,
 };
-use super::reads::{ReadCounter, ReadSettings};
-use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument, RoleSettings};
+use super::reads::ReadCounter;
+use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument};
 use super::text::normalize_location;
 
 /// The state as JSON.
@@ -194,48 +194,8 @@ impl StateDocument {
     /// # Errors
     /// When an ID is malformed, or two things share a name, client ID or principal ID.
     pub fn into_state(self, defaults: &Defaults, now: Timestamp) -> Result<State, InvalidDocument> {
+        let settings = self.settings(&defaults.settings)?;
         let tenant_id = self.tenant_id.unwrap_or_else(|| defaults.tenant_id.clone());
-        let fallback = &defaults.settings;
-        let settings = Settings {
-            propagation_seconds: self.propagation_seconds.unwrap_or(fallback.propagation_seconds),
-            token_lifetime_seconds: self.token_lifetime_seconds.unwrap_or(fallback.token_lifetime_seconds),
-            write_latency_ms: self.write_latency_ms.unwrap_or(fallback.write_latency_ms),
-            credential_page_size: self.credential_page_size.unwrap_or(fallback.credential_page_size).max(1),
-            identity_page_size: self.identity_page_size.unwrap_or(fallback.identity_page_size).max(1),
-            regions_without_credentials: self.regions_without_credentials.map_or_else(
-                || fallback.regions_without_credentials.clone(),
-                |regions| regions.iter().map(|region| normalize_location(region)).collect(),
-            ),
-            roles: RoleSettings {
-                principal_replication_seconds: self
-                    .principal_replication_seconds
-                    .unwrap_or(fallback.roles.principal_replication_seconds),
-                propagation_seconds: self.role_propagation_seconds.unwrap_or(fallback.roles.propagation_seconds),
-                limit: self.role_assignment_limit.unwrap_or(fallback.roles.limit),
-                page_size: self.role_assignment_page_size.unwrap_or(fallback.roles.page_size).max(1),
-            },
-            directory: DirectorySettings {
-                graph_replication_seconds: self
-                    .graph_replication_seconds
-                    .unwrap_or(fallback.directory.graph_replication_seconds),
-                graph_replication_status: self
-                    .graph_replication_status
-                    .unwrap_or(fallback.directory.graph_replication_status),
-                spurious_mismatch_percent: self
-                    .spurious_mismatch_percent
-                    .unwrap_or(fallback.directory.spurious_mismatch_percent),
-                resources: self.resources.unwrap_or_else(|| fallback.directory.resources.clone()),
-                identity_quota: self.identity_quota.or(fallback.directory.identity_quota),
-            },
-            reads: ReadSettings {
-                lag_seconds: self.read_lag_seconds.unwrap_or(fallback.reads.lag_seconds),
-                replicas: self.read_replicas.unwrap_or(fallback.reads.replicas),
-                seed: self.read_seed.unwrap_or(fallback.reads.seed),
-            },
-        };
-        if !matches!(settings.directory.graph_replication_status, 400 | 404) {
-            return Err(InvalidDocument("graphReplicationStatus must be 400 or 404".to_owned()));
-        }
         let mut state = State {
             subscriptions: subscriptions(self.subscriptions, &tenant_id, defaults)?,
             tenant_id,
@@ -379,27 +339,8 @@ impl IdentityDocument {
 
 impl From<&State> for StateDocument {
     fn from(state: &State) -> Self {
-        let settings = &state.settings;
         Self {
             tenant_id: Some(state.tenant_id.clone()),
-            propagation_seconds: Some(settings.propagation_seconds),
-            token_lifetime_seconds: Some(settings.token_lifetime_seconds),
-            write_latency_ms: Some(settings.write_latency_ms),
-            credential_page_size: Some(settings.credential_page_size),
-            identity_page_size: Some(settings.identity_page_size),
-            regions_without_credentials: Some(settings.regions_without_credentials.clone()),
-            principal_replication_seconds: Some(settings.roles.principal_replication_seconds),
-            role_propagation_seconds: Some(settings.roles.propagation_seconds),
-            role_assignment_limit: Some(settings.roles.limit),
-            role_assignment_page_size: Some(settings.roles.page_size),
-            graph_replication_seconds: Some(settings.directory.graph_replication_seconds),
-            graph_replication_status: Some(settings.directory.graph_replication_status),
-            spurious_mismatch_percent: Some(settings.directory.spurious_mismatch_percent),
-            resources: Some(settings.directory.resources.clone()),
-            identity_quota: settings.directory.identity_quota,
-            read_lag_seconds: Some(settings.reads.lag_seconds),
-            read_replicas: Some(settings.reads.replicas),
-            read_seed: Some(settings.reads.seed),
             subscriptions: Some(state.subscriptions.values().map(SubscriptionDocument::from).collect()),
             identities: state.identities.values().map(|identity| identity_document(state, identity)).collect(),
             locks: state.locks.clone(),
@@ -409,6 +350,7 @@ impl From<&State> for StateDocument {
             role_assignments: roles::assignment_documents(state),
             guids_given: state.guids_given,
             credential_writes_under_way: state.credential_writes_under_way.iter().cloned().collect(),
+            ..Self::of_settings(&state.settings)
         }
     }
 }

@@ -14,6 +14,7 @@ mod model;
 pub mod protected;
 mod reads;
 pub mod roles;
+mod settings;
 pub mod text;
 
 use k8s_openapi::jiff::Timestamp;

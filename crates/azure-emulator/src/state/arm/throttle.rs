@@ -103,9 +103,9 @@ impl Throttle {
             let wait = (self.lacks(name, now) + limit.every()).saturating_sub(limit.every() * limit.size);
             if !wait.is_zero() {
                 let seconds = u32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
-                return Err(match name.0 {
-                    "tenant" => ArmError::tenant_throttled(seconds),
-                    "resource" if let Some(id) = identity => ArmError::resource_throttled(id, seconds),
+                return Err(match (name.0, identity) {
+                    ("tenant", _) => ArmError::tenant_throttled(seconds),
+                    ("resource", Some(id)) => ArmError::resource_throttled(id, seconds),
                     _ => ArmError::throttled(verb.word(), subscription, object_id, seconds),
                 });
             }
