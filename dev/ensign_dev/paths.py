@@ -13,6 +13,9 @@ TOOLS = ROOT / "dev" / "tools"
 CHART = ROOT / "charts" / "ensign"
 PYTHON_CLIENTS = ROOT / "tests" / "azure-clients" / "python"
 JAVASCRIPT_CLIENTS = ROOT / "tests" / "azure-clients" / "javascript"
+GO_CLIENTS = ROOT / "tests" / "azure-clients" / "go"
+JAVA_CLIENTS = ROOT / "tests" / "azure-clients" / "java"
+AZURE_CLI = ROOT / "tests" / "azure-clients" / "az"
 AZURE_CASES = ROOT / "tests" / "azure-cases"
 
 

@@ -22,6 +22,7 @@ RUST = (1, 89)
 GO = (1, 26)
 PYTHON = (3, 9)
 NODE = (20,)
+JAVA = (17,)
 # The first version whose static library resolves host names without shared libraries.
 GLIBC = (2, 34)
 
@@ -60,7 +61,7 @@ def check(purpose: str, control_plane_built: bool = False) -> List[Problem]:
     if purpose == "image":
         checks += [check_rust, check_c_compiler, check_static_libc]
     if purpose == "test":
-        checks += [check_rust_tools, check_node]
+        checks += [check_rust_tools, check_node, check_java]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
         results = list(pool.map(lambda one: one(), checks))
     return [problem for problems in results for problem in problems]
@@ -120,6 +121,11 @@ def check_go() -> List[Problem]:
 def check_node() -> List[Problem]:
     how = "install Node.js 20 or newer, with npm, from https://nodejs.org; only the tests need it"
     return _tool("Node.js", ["node", "--version"], NODE, how) + _tool("npm", ["npm", "--version"], None, how)
+
+
+def check_java() -> List[Problem]:
+    how = "on Debian and Ubuntu: apt install openjdk-17-jdk-headless maven; only the tests need it"
+    return _tool("a JDK", ["javac", "-version"], JAVA, how) + _tool("Maven", ["mvn", "-version"], None, how)
 
 
 def check_c_compiler() -> List[Problem]:

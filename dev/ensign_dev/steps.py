@@ -11,6 +11,7 @@ LANES = {
     "lint": "static checks and compilation",
     "unit": "tests that need no control plane",
     "integration": "tests against a real control plane, and tests of the emulator",
+    "az": "the Azure CLI against the emulator",
     "chart": "the Helm chart and the image",
     "faults": "fault injection, and mutants that have to be caught",
     "demo": "the demo, end to end",

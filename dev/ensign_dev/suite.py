@@ -7,12 +7,14 @@ missing is a failure; nothing is skipped.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Optional, TypeVar
 
-from . import azure_clients, build, children, chosen_cluster, control_plane, helm, mutants, paths, rust_tests, tools
+from . import azure_clients, build, children, chosen_cluster, control_plane, go_module, helm, mutants, paths, rust_tests
+from . import tools
 from .failure import Failure
 from .output import Output
 from .progress import Progress
@@ -90,6 +92,12 @@ class Suite:
             cargo("compile-mutants", "faults", "a copy of the source with the mutants", self._compile_mutants, "compile"),
             self._clients("python-clients", "Python", self._python_clients),
             self._clients("javascript-clients", "JavaScript", self._javascript_clients),
+            self._clients("go-clients", "Go", self._go_clients, GO),
+            self._clients("java-clients", "Java", self._java_clients),
+            Step(
+                "azure-cli", "az", "the Azure CLI against the emulator, and every az command that is documented",
+                self._azure_cli, ("compile",),
+            ),
             Step("azure-cases", "integration", "the emulator answers as Azure does", self._azure_cases, ("compile",)),
         ]
 
@@ -118,8 +126,8 @@ class Suite:
     def _format(self, out: Output) -> None:
         _run(out, ["cargo", "fmt", "--all", "--check"], SHORT_TIMEOUT_SECONDS)
         _run(out, ["cargo", "fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], SHORT_TIMEOUT_SECONDS)
-        source = paths.CONTROL_PLANE_SOURCE
-        unformatted = children.output(["gofmt", "-l", source], env=control_plane.go_environment()).split()
+        sources: "List[children.Argument]" = [paths.CONTROL_PLANE_SOURCE, paths.GO_CLIENTS]
+        unformatted = children.output(["gofmt", "-l", *sources], env=control_plane.go_environment()).split()
         if unformatted:
             shown = ", ".join(os.path.relpath(file, paths.ROOT) for file in unformatted)
             raise StepFailed(f"not formatted: {shown}; run `make fmt`")
@@ -242,13 +250,20 @@ class Suite:
         # It runs cargo itself, but after `compile` nothing is left to build.
         return Step(name, "demo", about, run, CLUSTER, COMPILERS, (DEMO,))
 
-    def _clients(self, name: str, language: str, run: Callable[[Output], None]) -> Step:
-        return Step(name, "integration", f"Azure's {language} clients against the emulator", run, ("compile",))
+    def _clients(self, name: str, language: str, run: Callable[[Output], None], *uses: str) -> Step:
+        about = f"Azure's {language} clients against the emulator"
+        return Step(name, "integration", about, run, ("compile",), uses=uses)
 
     def _python_clients(self, out: Output) -> None:
-        folder = paths.PYTHON_CLIENTS
+        self._pytest(out, paths.PYTHON_CLIENTS)
+
+    def _azure_cli(self, out: Output) -> None:
+        # The tests run in the environment of the Python clients, `az` in one of its own.
+        self._pytest(out, paths.AZURE_CLI, {"ENSIGN_AZ_PYTHON": _installed(azure_clients.azure_cli, out)})
+
+    def _pytest(self, out: Output, folder: Path, extra: Optional[Mapping[str, children.Argument]] = None) -> None:
         python = _installed(azure_clients.python, out)
-        env = children.environment({**self._given(), "PYTHONDONTWRITEBYTECODE": "1"})
+        env = children.environment({**self._given(), "PYTHONDONTWRITEBYTECODE": "1", **(extra or {})})
         # pytest fails if it finds no tests (exit status 5).
         _run(out, [python, "-m", "pytest"], SHORT_TIMEOUT_SECONDS, folder, env)
 
@@ -265,6 +280,29 @@ class Suite:
         env = children.environment(self._given())
         _run(out, [sys.executable, "-B", paths.ROOT / "dev" / "azure_cases.py"], SHORT_TIMEOUT_SECONDS, env=env)
         _unittest(out, "azure_cases", self._given())
+
+    def _go_clients(self, out: Output) -> None:
+        folder = paths.GO_CLIENTS
+        if not list(folder.glob("*_test.go")):
+            raise StepFailed("tests/azure-clients/go has no *_test.go")
+        env = {**control_plane.go_environment(), **self._given()}
+        # No cached result: Go does not know that it depends on the emulator.
+        flags = [*go_module.FLAGS, "-count=1", "-v", "-timeout=10m"]
+        _run(out, ["go", "vet", *go_module.FLAGS, "./..."], SHORT_TIMEOUT_SECONDS, folder, env)
+        _run(out, ["go", "test", *flags, "./..."], SHORT_TIMEOUT_SECONDS, folder, env)
+
+    def _java_clients(self, out: Output) -> None:
+        jars = _installed(azure_clients.jars, out)
+        classes = paths.target_dir() / "azure-clients" / "java"
+        shutil.rmtree(classes, ignore_errors=True)
+        compiler = ["javac", "--release", "17", "-proc:none", "-Xlint:all,-classfile,-processing", "-Werror"]
+        sources = sorted((paths.JAVA_CLIENTS / "src").glob("*.java"))
+        _run(out, [*compiler, "-d", classes, "-cp", f"{jars}/*", *sources], SHORT_TIMEOUT_SECONDS)
+        junit = ["org.junit.platform.console.ConsoleLauncher", "execute", "--fail-if-no-tests", "--disable-banner"]
+        options = ["--scan-classpath", classes, "--details=tree", "--disable-ansi-colors"]
+        env = children.environment(self._given())
+        command = ["java", "-cp", f"{classes}{os.pathsep}{jars}/*", *junit, *options]
+        _run(out, command, SHORT_TIMEOUT_SECONDS, paths.JAVA_CLIENTS, env)
 
     # Shared code
 

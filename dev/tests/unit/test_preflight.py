@@ -17,6 +17,8 @@ GOOD = {
     "cargo": "cargo 1.89.0 (c24e10642 2025-06-23)",
     "node": "v20.0.0",
     "npm": "10.0.0",
+    "javac": "javac 17.0.15",
+    "mvn": "Apache Maven 3.8.7",
     "cc": "",
     "c++": "",
 }
@@ -56,18 +58,20 @@ class OnAMachine(PreflightTest):
     def test_without_tools_all_are_listed_at_once_with_installation_hints(self):
         problems = preflight.check("test")
         listed = preflight.report(problems)
-        for word in ("Go", "Rust compiler", "cargo", "rustfmt", "clippy", "Node.js", "npm", "C compiler"):
+        for word in ("Go", "Rust compiler", "cargo", "rustfmt", "clippy", "Node.js", "npm", "JDK", "Maven", "C compiler"):
             self.assertIn(word, listed)
         for problem in problems:
             self.assertTrue(problem.how)
             self.assertIn(problem.how, listed)
 
     def test_with_old_tools_the_installed_and_the_required_versions_are_named(self):
-        old = {"go": "go version go1.25.9 linux/amd64", "rustc": "rustc 1.88.0", "node": "v18.20.0"}
+        old = {"go": "go version go1.25.9 linux/amd64", "rustc": "rustc 1.88.0", "node": "v18.20.0",
+               "javac": "javac 11.0.2"}
         self.install(**dict(GOOD, **old))
         missing = self.missing()
-        self.assertEqual(len(missing), 3, missing)
-        for wanted, found in (("Go 1.26", "go1.25.9"), ("compiler 1.89", "1.88.0"), ("Node.js 20", "v18.20.0")):
+        self.assertEqual(len(missing), 4, missing)
+        for wanted, found in (("Go 1.26", "go1.25.9"), ("compiler 1.89", "1.88.0"), ("Node.js 20", "v18.20.0"),
+                              ("JDK 17", "11.0.2")):
             self.assertTrue(any(wanted in what and found in what for what in missing), missing)
 
     def test_without_node_the_demo_still_runs(self):
