@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure_emulator::state::{IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::state::{IdentityId, ResourceGroup, Subscription, SubscriptionConditions};
 use ensign_azure_emulator::{Emulator, LogEntry, LogFilter};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
@@ -215,6 +215,7 @@ fn add_subscription(azure: &Emulator, subscription: &str) {
                 id: subscription.to_owned(),
                 tenant_id: info.tenant_id.clone(),
                 resource_groups: [(GROUP.to_owned(), group)].into(),
+                conditions: SubscriptionConditions::default(),
             }
         });
     });

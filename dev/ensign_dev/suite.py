@@ -264,6 +264,7 @@ class Suite:
     def _azure_cases(self, out: Output) -> None:
         env = children.environment(self._given())
         _run(out, [sys.executable, "-B", paths.ROOT / "dev" / "azure_cases.py"], SHORT_TIMEOUT_SECONDS, env=env)
+        _unittest(out, "azure_cases", self._given())
 
     # Shared code
 

@@ -147,14 +147,7 @@ fn rule(kind: LogKind, times: u64, answer: FaultAnswer) -> FaultRule {
 }
 
 fn error_response(status: u16, code: &str, message: &str) -> FaultAnswer {
-    FaultAnswer {
-        status,
-        code: Some(code.to_owned()),
-        message: Some(message.to_owned()),
-        retry_after: None,
-        body: None,
-        html: false,
-    }
+    FaultAnswer { status, code: Some(code.to_owned()), message: Some(message.to_owned()), ..FaultAnswer::default() }
 }
 
 fn body(status: u16, body: Value) -> FaultAnswer {

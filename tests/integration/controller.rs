@@ -332,7 +332,7 @@ fn a_lock_and_a_policy_have_their_own_reasons() {
         let scope = team.ensign.arm_id(&team.name);
         team.ensign.azure.with_state(|state| match reason {
             "ResourceLocked" => state.locks.push(Lock { scope, level: LockLevel::ReadOnly }),
-            _ => state.deny_policies.push(DenyPolicy { name: "no".into(), scope, resource_type: None }),
+            _ => state.deny_policies.push(DenyPolicy { name: "no".into(), scope, resource_type: None, wrapped: false }),
         });
         team.apply(&team.identity());
         team.apply(&team.binding("app", "app"));

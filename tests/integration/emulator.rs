@@ -148,7 +148,7 @@ async fn a_credential_works_once_its_propagation_delay_has_passed() {
         EmulatorOptions { propagation_seconds: 60, clock: clock.clone(), ..EmulatorOptions::default() },
     );
     let workload = credential(&emulator, &issuer.token(SUBJECT));
-    assert_eq!(error_code(&workload).await, "70021");
+    assert_eq!(error_code(&workload).await, "70025");
     *clock.0.lock().unwrap() += SignedDuration::from_secs(60);
     assert!(workload.get_token(&[SCOPE], None).await.is_ok());
 }
@@ -198,6 +198,50 @@ async fn a_fault_can_be_scripted_and_counted() {
     let [lost, answered] = &emulator.log(&LogFilter::default())[..] else { panic!("two requests") };
     assert_eq!((lost.status, lost.applied_status), (None, Some(200)));
     assert_eq!((answered.status, answered.applied_status), (Some(204), None));
+}
+
+#[tokio::test]
+async fn a_scripted_answer_can_have_every_shape_of_azures_errors() {
+    let emulator = Emulator::start(EmulatorOptions::default()).unwrap();
+    let info = emulator.info();
+    let token_url = format!("{}{}/oauth2/v2.0/token", info.authority_host, info.tenant_id);
+    let scripted = async |action: Value, url: String| {
+        let rules = json!([{"action": action}]);
+        emulator.set_faults(serde_json::from_value(rules).unwrap());
+        let response = http(&emulator).get(url).send().await.unwrap();
+        let header = |name: &str| {
+            response.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
+        let headers = [header("content-type"), header("retry-after")];
+        (response.status().as_u16(), headers, response.text().await.unwrap())
+    };
+    let error = json!({
+        "status": 409, "code": "Outer", "message": "m", "target": "t", "details": [{"code": "Inner"}],
+        "additionalInfo": [{"type": "PolicyViolation"}],
+    });
+    let (status, _, body) = scripted(error.clone(), identity_url(&emulator)).await;
+    let mut inner = error;
+    inner.as_object_mut().unwrap().remove("status");
+    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (409, json!({"error": inner})));
+
+    let text = json!({"status": 429, "text": "Too Many Requests", "retryAfter": "10"});
+    let (status, [kind, after], body) = scripted(text, identity_url(&emulator)).await;
+    assert_eq!((status, after.as_str(), body.len()), (429, "10", 17));
+    assert!(kind.starts_with("text/plain"), "{kind}");
+    let page = json!({"status": 429, "text": "<p>Too many</p>", "html": true});
+    let (_, [kind, _], body) = scripted(page, identity_url(&emulator)).await;
+    assert!(kind.starts_with("text/html") && body == "<p>Too many</p>", "{kind} {body}");
+
+    let entra = json!({"status": 429, "code": "AADSTS50196", "message": "The server terminated an operation."});
+    let (status, _, body) = scripted(entra, token_url).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status, &body["error"], &body["error_codes"]),
+        (429, &json!("temporarily_unavailable"), &json!([50196]))
+    );
+    assert!(
+        body["error_description"].as_str().unwrap().starts_with("AADSTS50196: The server terminated an operation.")
+    );
 }
 
 #[tokio::test]

@@ -201,9 +201,7 @@ fn errors_from_azure_become_a_condition_and_a_metric_not_a_crash() {
         status: 503,
         code: Some("ServiceUnavailable".to_owned()),
         message: Some("for the test".to_owned()),
-        retry_after: None,
-        body: None,
-        html: false,
+        ..FaultAnswer::default()
     };
     let fault =
         FaultRule { matching, nth: 1, times: u64::MAX, action: FaultAction::Answer(answer), matched: 0, fired: 0 };

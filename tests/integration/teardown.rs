@@ -132,9 +132,7 @@ fn forbid_writes(testbed: &Testbed, identity: &str) {
         status: 403,
         code: Some("AuthorizationFailed".to_owned()),
         message: Some("for the test".to_owned()),
-        retry_after: None,
-        body: None,
-        html: false,
+        ..FaultAnswer::default()
     };
     let matching = FaultMatch {
         kind: Some(LogKind::ArmWrite),

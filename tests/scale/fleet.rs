@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ensign_api::conditions::{ConditionType, is_true};
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
-use ensign_azure_emulator::state::{Credential, IdentityId, ResourceGroup, Subscription};
+use ensign_azure_emulator::state::{Credential, IdentityId, ResourceGroup, Subscription, SubscriptionConditions};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign_core::credentials::names::Subject;
 use futures::StreamExt;
@@ -115,7 +115,8 @@ impl Fleet {
                 let group = ResourceGroup { name: GROUP.to_owned(), location: info.location.clone() };
                 let resource_groups = [(GROUP.to_owned(), group)].into();
                 let tenant_id = info.tenant_id.clone();
-                state.subscriptions.insert(id.clone(), Subscription { id, tenant_id, resource_groups });
+                let conditions = SubscriptionConditions::default();
+                state.subscriptions.insert(id.clone(), Subscription { id, tenant_id, resource_groups, conditions });
             }
             for number in 0..IDENTITIES {
                 let identity = azure::identity(self.id(number), &info.location);

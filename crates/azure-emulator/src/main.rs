@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use ensign_azure_emulator::state::StateDocument;
+use ensign_azure_emulator::state::{DirectorySettings, StateDocument};
 use ensign_azure_emulator::{Emulator, EmulatorOptions};
 use ensign_runtime::duration_arg::DurationArg;
 use ensign_runtime::{error_chain, shutdown, telemetry};
@@ -41,6 +41,21 @@ struct Args {
     /// How long until a new role assignment takes effect, in whole seconds
     #[arg(long, env = "ENSIGN_EMULATOR_ROLE_PROPAGATION_DELAY", value_name = "DURATION", default_value_t = DurationArg::from_secs(0))]
     role_propagation_delay: DurationArg,
+    /// How long until Microsoft Graph knows a new identity, so that credentials of it can be created, in whole seconds
+    #[arg(long, env = "ENSIGN_EMULATOR_GRAPH_REPLICATION_DELAY", value_name = "DURATION", default_value_t = DurationArg::from_secs(0))]
+    graph_replication_delay: DurationArg,
+    /// Status of the error until then
+    #[arg(long, env = "ENSIGN_EMULATOR_GRAPH_REPLICATION_STATUS", value_name = "400|404", value_parser = ["400", "404"], default_value = "404")]
+    graph_replication_status: String,
+    /// How many of a hundred exchanges with a matching credential fail with AADSTS700213 nevertheless
+    #[arg(long, env = "ENSIGN_EMULATOR_SPURIOUS_MISMATCH_PERCENT", value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    spurious_mismatch_percent: u32,
+    /// A resource that tokens can be requested for, besides ARM and Azure's services; repeatable
+    #[arg(long, env = "ENSIGN_EMULATOR_RESOURCE", value_name = "URI", value_delimiter = ',')]
+    resource: Vec<String>,
+    /// How many identities the directory has room for, including those deleted in the last 30 days [default: any number]
+    #[arg(long, env = "ENSIGN_EMULATOR_IDENTITY_QUOTA", value_name = "NUMBER")]
+    identity_quota: Option<usize>,
     /// How long a write of a federated identity credential takes
     #[arg(long, env = "ENSIGN_EMULATOR_WRITE_LATENCY", value_name = "DURATION", default_value_t = DurationArg::from_millis(EmulatorOptions::default().write_latency_ms))]
     write_latency: DurationArg,
@@ -116,6 +131,13 @@ impl Args {
             principal_replication_seconds: seconds("--principal-replication-delay", self.principal_replication_delay)?,
             role_propagation_seconds: seconds("--role-propagation-delay", self.role_propagation_delay)?,
             write_latency_ms: u64::try_from(self.write_latency.get().as_millis())?,
+            directory: DirectorySettings {
+                graph_replication_seconds: seconds("--graph-replication-delay", self.graph_replication_delay)?,
+                graph_replication_status: self.graph_replication_status.parse()?,
+                spurious_mismatch_percent: self.spurious_mismatch_percent,
+                resources: self.resource.into_iter().collect(),
+                identity_quota: self.identity_quota,
+            },
             read_lag_seconds: seconds("--read-lag", self.read_lag)?,
             published_limits: self.published_limits,
             token_lifetime_seconds: seconds("--token-lifetime", self.token_lifetime)?,

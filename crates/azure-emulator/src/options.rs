@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::state::roles::RoleSettings;
-use super::state::{Defaults, ReadSettings, Settings, StateDocument};
+use super::state::{Defaults, DirectorySettings, ReadSettings, Settings, StateDocument};
 use ensign_runtime::clock::{SharedClock, SystemClock};
 
 /// How an emulator is configured. The default suits a test: a free port, and no state but an empty resource group.
@@ -26,6 +26,8 @@ pub struct EmulatorOptions {
     pub role_propagation_seconds: u32,
     /// How long a write of a credential takes. Meanwhile another one for the same identity is rejected.
     pub write_latency_ms: u64,
+    /// How the directory behaves: how soon it knows new identities, and what it denies.
+    pub directory: DirectorySettings,
     /// How far reads of ARM lag behind writes: each is answered by a replica that lags at most this many seconds. 0 is off.
     pub read_lag_seconds: u32,
     /// Enforce Azure's published rate limits with 429.
@@ -55,6 +57,7 @@ impl Default for EmulatorOptions {
             principal_replication_seconds: 0,
             role_propagation_seconds: 0,
             write_latency_ms: 20,
+            directory: DirectorySettings::default(),
             read_lag_seconds: 0,
             published_limits: false,
             token_lifetime_seconds: 86_400,
@@ -85,6 +88,7 @@ impl EmulatorOptions {
                     propagation_seconds: self.role_propagation_seconds,
                     ..RoleSettings::default()
                 },
+                directory: self.directory.clone(),
                 reads: ReadSettings { lag_seconds: self.read_lag_seconds, ..ReadSettings::default() },
                 regions_without_credentials: ["malaysiasouth", "newzealandnorth"].map(str::to_owned).into(),
             },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
-use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId};
+use ensign_azure_emulator::state::{ArmRights, Credential, Identity, IdentityId, IdentityInEntra};
 use ensign_azure_emulator::{Emulator, EmulatorOptions};
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
@@ -33,12 +33,14 @@ pub fn identity(id: IdentityId, location: &str) -> Identity {
         location: location.to_owned(),
         tags: BTreeMap::new(),
         isolation_scope: "None".to_owned(),
+        assignment_restrictions: Vec::new(),
         client_id: Uuid::new_v4().to_string(),
         principal_id: Uuid::new_v4().to_string(),
         arm_rights: ArmRights::None,
         created_at: Timestamp::UNIX_EPOCH,
         credentials: BTreeMap::new(),
         raw_credentials: BTreeMap::new(),
+        entra: IdentityInEntra::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -22,6 +23,7 @@ COMMAND_SECONDS = 60.0
 # A token is renewed when it has less than this left.
 RENEWAL_SECONDS = 300.0
 TRIES = 5
+REMOVALS = 3
 LONGEST_PAUSE_SECONDS = 120.0
 USUAL_PAUSE_SECONDS = 10.0
 # Names that cannot exist (RFC 6761): nobody serves these issuers.
@@ -38,11 +40,14 @@ class Tokens:
         self._command = command
         self._token: Optional[str] = os.environ.get(TOKEN_VARIABLE) or None
         self._is_fixed = self._token is not None
+        # All tokens that were used, so that none of them gets into a file.
+        self.used: Set[str] = set()
 
     def current(self) -> str:
         """A token that is valid for some minutes."""
         if self._token is None or (not self._is_fixed and not self._lasts(self._token)):
             self._token = self._fetched()
+        self.used.add(self._token)
         return self._token
 
     @staticmethod
@@ -220,18 +225,16 @@ class AzureTarget(Target):
         if state is not None and state != "Registered":
             raise Failure("register the provider first: `az provider register --namespace Microsoft.ManagedIdentity`")
 
-    def remove_made(self) -> List[str]:
+    def remove_made(self, sleep: Callable[[float], None] = time.sleep) -> List[str]:
         """Removes what is not a resource of the group, the latest first; returns the paths of what is left."""
-        left: List[str] = []
-        for path, version in reversed(list(self.made.items())):
-            try:
-                answer = self.request("DELETE", path, version)
-            except Failure:
-                left.append(path)
-                continue
-            if answer.status not in (200, 204, 404):
-                left.append(path)
-        return left
+        for left in reversed(range(REMOVALS)):
+            for path, version in reversed(list(self.made.items())):
+                with contextlib.suppress(Failure):
+                    self.request("DELETE", path, version)
+            if not self.made or not left:
+                break
+            sleep(USUAL_PAUSE_SECONDS)
+        return list(self.made)
 
     def _note(self, method: str, target: str, answer: Optional[Answer]) -> None:
         """Remembers what is made: from before the request is sent, until an answer says that it was not."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import json
 import secrets
 import time
@@ -24,8 +23,19 @@ REMOVAL_SECONDS = 15 * 60.0
 REMOVAL_PAUSE_SECONDS = 5.0
 TAG = "ensign-azure-cases"
 NOT_CONFIRMED_STATUS = 2
+# The servers of Microsoft's clouds; the name of any other one tells whose it is.
+PUBLIC_HOSTS = (
+    "management.azure.com", "login.microsoftonline.com",
+    "management.usgovcloudapi.net", "login.microsoftonline.us",
+    "management.chinacloudapi.cn", "login.chinacloudapi.cn", "login.partner.microsoftonline.cn",
+)
 
 Say = Callable[[str], None]
+
+
+def say_now(text: str) -> None:
+    """Prints at once, also if the output is not a terminal."""
+    print(text, flush=True)
 
 
 class Settings:
@@ -47,7 +57,7 @@ class Settings:
         self.group = f"ensign-cases-{today:%Y%m%d}-{secrets.token_hex(4)}"
 
 
-def record(cases: Sequence[Case], settings: Settings, tokens: Tokens, is_confirmed: bool, say: Say = print) -> int:
+def record(cases: Sequence[Case], settings: Settings, tokens: Tokens, is_confirmed: bool, say: Say = say_now) -> int:
     """Replays cases; returns the exit status."""
     reasons = {case.id: skipped(case, settings.include) for case in cases}
     replayed = [case for case in cases if reasons[case.id] is None]
@@ -99,11 +109,7 @@ def _replay(case: Case, target: AzureTarget, settings: Settings, say: Say) -> st
     """Replays one case, and writes it down if it differs; returns what came of it."""
     replay = Replay(case, target, settings.settle_seconds)
     found = replay.run()
-    token = target.administrator()
-    hidden = {
-        "the token": token, "the tenant": target.tenant, "the subscription": target.subscription,
-        "the resource group": settings.group, **identifying(claims_of(token)),
-    }
+    hidden = _hidden(target, settings)
     scrubber = Scrubber(replay.bindings, hidden, case.document)
     if replay.failure is not None:
         say(f"{case.id}: {FAILED}\n    {scrubber.text(replay.failure)}")
@@ -112,7 +118,7 @@ def _replay(case: Case, target: AzureTarget, settings: Settings, say: Say) -> st
         say(f"{case.id}: {SAME}")
         return SAME
     say("\n".join([f"{case.id}: {WRITTEN}", *(f"    {scrubber.text(str(one))}" for one in found)]))
-    document = replay.recorded(scrubber, f"recorded from {_host(settings.arm)} with dev/azure_cases.py")
+    document = replay.recorded(scrubber, _source(settings.arm))
     problems = replay.problems_of(document)
     if problems:
         say("\n".join([f"    {REFUSED}: it can't be written as a case", *map(scrubber.text, problems)]))
@@ -134,14 +140,24 @@ def write(file: Path, document: Any, hidden: Dict[str, str], original: Any) -> L
     return told
 
 
-def _host(url: str) -> str:
-    """The name of a server, for the source of a case; an address is none."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return "a server without a name"
+def _hidden(target: AzureTarget, settings: Settings) -> Dict[str, str]:
+    """What must not be in any file, by what it is."""
+    hidden = {
+        "the tenant": target.tenant, "the subscription": target.subscription, "the resource group": settings.group,
+    }
+    for number, token in enumerate(sorted(target.tokens.used), 1):
+        hidden[f"token {number}"] = token
+        hidden.update({f"{what} of token {number}": text for what, text in identifying(claims_of(token)).items()})
+    for url in (settings.arm, settings.authority):
+        host = urllib.parse.urlsplit(url).hostname or ""
+        if host not in PUBLIC_HOSTS:
+            hidden[f"the server of {'ARM' if url == settings.arm else 'Entra'}"] = host
+    return hidden
+
+
+def _source(arm: str) -> str:
+    host = urllib.parse.urlsplit(arm).hostname or ""
+    return f"recorded from {host if host in PUBLIC_HOSTS else 'a cloud of its own'} with dev/azure_cases.py"
 
 
 class ResourceGroup:
@@ -173,6 +189,7 @@ class ResourceGroup:
         self._remove()
 
     def _remove(self) -> None:
+        self._say(f"removing the resource group {self._name}, which takes a while ...")
         with uninterrupted():
             left = self._target.remove_made()
             gone, why = self._deleted()

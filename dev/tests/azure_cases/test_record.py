@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -11,11 +13,12 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ensign_dev import paths  # noqa: E402
+from ensign_dev import children, main, paths  # noqa: E402
 from ensign_dev.azure_cases import azure, case, emulator, known, record, suite  # noqa: E402
-from ensign_dev.azure_cases.replay import Replay, skipped  # noqa: E402
+from ensign_dev.azure_cases.replay import skipped  # noqa: E402
 from ensign_dev.azure_cases.values import GUID  # noqa: E402
 from ensign_dev.failure import Failure  # noqa: E402
+from ensign_dev.waiting import until  # noqa: E402
 
 
 class Recording(unittest.TestCase):
@@ -55,15 +58,18 @@ class Recording(unittest.TestCase):
     def files(self):
         return sorted(file.name for file in self.folder.glob("*")) if self.folder.exists() else []
 
+    def assert_nothing_is_left(self, before):
+        after = self.process.control("GET", "state")
+        for kept in ("subscriptions", "identities", "roleAssignments", "roleDefinitions"):
+            self.assertEqual(after[kept], before[kept])
+
     def test_writes_only_what_is_known_to_differ(self):
         before = self.process.control("GET", "state")
         self.assertEqual(self.record(), 0, "\n".join(self.said))
         differing = known.load(paths.AZURE_CASES, self.cases)
         replayed = [one.id for one in self.cases if skipped(one, ()) is None]
         self.assertEqual(self.files(), sorted(f"{name}.json" for name in differing if name in replayed))
-        after = self.process.control("GET", "state")
-        for kept in ("subscriptions", "identities", "roleAssignments", "roleDefinitions"):
-            self.assertEqual(after[kept], before[kept], "everything that was made is removed")
+        self.assert_nothing_is_left(before)
 
     def test_writes_exactly_the_answer_that_differs_without_ids(self):
         subscription, tenant = self.info["subscription_id"], self.info["tenant_id"]
@@ -93,11 +99,29 @@ class Recording(unittest.TestCase):
         self.assertEqual(self.process.control("GET", "log?kind=arm-write"), [])
         self.assertIn("PUT {identities}/{new}", "\n".join(self.said))
 
-    def test_removes_the_group_when_it_is_interrupted(self):
-        with mock.patch.object(Replay, "run", side_effect=KeyboardInterrupt):
-            with self.assertRaises(KeyboardInterrupt):
-                self.record("uai-absent")
-        self.assertEqual(self.groups(), [self.info["resource_group"]])
+    def test_removes_everything_when_it_is_interrupted(self):
+        before = self.process.control("GET", "state")
+        # While the role assignment is read, there are an identity and a role assignment.
+        match = {"method": "GET", "pathContains": "/roleAssignments/"}
+        self.faults({"match": match, "action": {"delayMs": 60_000}})
+        command = [
+            sys.executable, "-B", paths.ROOT / "dev" / "azure_cases.py", "record", "--yes", "--pace", "0", "--settle", "0",
+            "--only", "role-assignment-create-read-delete", "--to", self.folder, "--arm", self.info["arm_endpoint"],
+            "--authority", self.info["authority_host"], "--subscription", self.info["subscription_id"],
+            "--location", self.info["location"],
+        ]
+        env = children.environment({"SSL_CERT_FILE": self.info["ca_file"], azure.TOKEN_VARIABLE: self.token})
+        process = children.start(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            until("the delayed read", lambda: self.process.control("GET", "faults")[0]["fired"] or None, 30)
+            self.assertEqual(len(self.process.control("GET", "state")["roleAssignments"]), 1)
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=30)
+        finally:
+            children.end(process)
+        self.assertEqual(process.returncode, main.INTERRUPTED_STATUS, output)
+        self.assertIn("removed the resource group", output)
+        self.assert_nothing_is_left(before)
 
     def test_says_what_to_do_if_the_group_cannot_be_removed(self):
         locked = {"status": 409, "code": "ScopeLocked", "message": "Locked."}

@@ -413,9 +413,52 @@ class WhatWasMade(unittest.TestCase):
         ):
             self.assertEqual(self.made(*notes), {self.ROLE: "2022-04-01"} if is_made else {}, notes)
 
+    def test_is_removed_in_several_rounds_if_need_be(self):
+        with mock.patch.dict(os.environ, {azure.TOKEN_VARIABLE: unsigned(tid=TENANT)}):
+            target = azure.AzureTarget("https://a", "https://b", "s", "l", "g", azure.Tokens("x"), 0)
+        for statuses, left in (([403, 200], []), ([Failure("lost"), 204], []), ([403] * 3, [self.ROLE]), ([404], [])):
+            target.made, asked = {self.ROLE: "2022-04-01"}, []
+
+            def request(method, path, version):
+                status = statuses[len(asked)]
+                asked.append(method)
+                if isinstance(status, Failure):
+                    raise status
+                target._note(method, f"{path}?api-version={version}", answer(status=status))
+
+            with mock.patch.object(target, "request", request):
+                self.assertEqual(target.remove_made(lambda _: None), left)
+            self.assertEqual(len(asked), len(statuses))
+
     def test_in_the_group_goes_with_it(self):
         path = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"
         self.assertEqual(self.made(("PUT", path, None), ("PUT", path, 201)), {})
+
+
+class WhatIsHidden(unittest.TestCase):
+    def settings(self, **more):
+        usual = {
+            "arm": "https://management.azure.com", "authority": "https://login.microsoftonline.com/",
+            "subscription": SUBSCRIPTION, "location": "eastus", "folder": Path("x"), "include": (), "pace_seconds": 0,
+            "settle_seconds": 0,
+        }
+        return record.Settings(**{**usual, **more})
+
+    def hidden(self, settings):
+        with mock.patch.dict(os.environ, {azure.TOKEN_VARIABLE: unsigned(tid=TENANT, oid=OTHER)}):
+            target = azure.AzureTarget(
+                settings.arm, settings.authority, SUBSCRIPTION, "eastus", settings.group, azure.Tokens("x"), 0
+            )
+        return set(record._hidden(target, settings).values()), target.tokens.used
+
+    def test_are_tokens_ids_and_the_names_of_private_servers(self):
+        settings = self.settings()
+        hidden, used = self.hidden(settings)
+        self.assertEqual(hidden, {SUBSCRIPTION, TENANT, OTHER, settings.group, *used})
+        hidden, _ = self.hidden(self.settings(arm="https://arm.contoso.example"))
+        self.assertIn("arm.contoso.example", hidden)
+        self.assertNotIn("contoso", record._source("https://arm.contoso.example"))
+        self.assertIn("management.azure.com", record._source(settings.arm))
 
 
 class AnswersOfTheCaller(unittest.TestCase):

@@ -124,8 +124,8 @@ def test_an_unknown_subscription_is_not_found(client_of, credential, group):
     [
         ("", "MissingApiVersionParameter"),
         ("api-version=", "MissingApiVersionParameter"),
-        ("api-version=2030-01-01", "InvalidApiVersionParameter"),
-        ("api-version=2025-01-31", "InvalidApiVersionParameter"),
+        ("api-version=2030-01-01", "NoRegisteredProviderFound"),
+        ("api-version=2025-01-31", "NoRegisteredProviderFound"),
     ],
 )
 def test_an_api_version_is_missing_or_unknown(get, administrator, query, code):
@@ -154,7 +154,7 @@ def test_responses_have_the_headers_of_arm(get, administrator):
     assert answer.headers["x-ms-client-request-id"] == "mine"
     assert answer.headers["x-ms-correlation-request-id"] == "ours"
     assert len(answer.headers["x-ms-request-id"]) == 36
-    assert int(answer.headers["x-ms-ratelimit-remaining-subscription-reads"]) > 0
+    assert int(answer.headers["x-ms-ratelimit-remaining-subscription-global-reads"]) > 0
 
 
 def test_a_lock_is_inherited_by_credentials(arm, group, emulator):

@@ -55,6 +55,7 @@ def test_a_newline_at_the_end_of_the_token_file_does_not_matter(credential, suff
     ],
 )
 def test_the_audience_is_the_scope_without_its_suffix(emulator, credential, scope, audience):
+    emulator.change_state(resources=["api://my-app"])
     assert claims_of(emulator, credential().get_token(scope).token)["aud"] == audience
 
 
@@ -74,7 +75,8 @@ def test_an_audience_may_be_one_text_or_a_list_of_one(credential):
 def test_70025_a_client_without_credentials(emulator, credential):
     identities = emulator.state()["identities"]
     emulator.change_state(identities=[{**identity, "federatedIdentityCredentials": []} for identity in identities])
-    with not_authenticated(70025, "The client 'orders' has no configured federated identity credentials."):
+    client_id = emulator.identity("orders")["clientId"]
+    with not_authenticated(70025, f"The client '{client_id}'(orders) has no configured federated identity credentials."):
         credential().get_token(ARM)
 
 
@@ -107,13 +109,21 @@ def test_700212_another_audience(credential, audience):
         credential(aud=audience).get_token(ARM)
 
 
-def test_70021_a_credential_that_has_not_propagated(emulator, credential):
+def test_70025_or_700213_a_credential_that_has_not_propagated(emulator, credential, issuer):
     emulator.change_state(propagationSeconds=600)
-    with not_authenticated(70021, f"Assertion Subject: '{SUBJECT}'"):
+    with not_authenticated(70025):
         credential().get_token(ARM)
     identities = emulator.state()["identities"]
+    other = {"name": "other", "issuer": issuer.url(), "subject": "x", "writtenAt": "2026-01-01T00:00:00Z"}
     for identity in identities:
-        identity["federatedIdentityCredentials"][0]["writtenAt"] = "2026-01-01T00:00:00Z"
+        identity["federatedIdentityCredentials"].append(other)
+    emulator.change_state(identities=identities)
+    with not_authenticated(700213, f"presented assertion subject '{SUBJECT}'"):
+        credential().get_token(ARM)
+    identities = emulator.state()["identities"]
+    for credentials in (identity["federatedIdentityCredentials"] for identity in identities):
+        for one in credentials:
+            one["writtenAt"] = "2026-01-01T00:00:00Z"
     emulator.change_state(identities=identities)
     assert credential().get_token(ARM)
 
@@ -152,7 +162,8 @@ def test_700222_a_token_of_entra_itself(emulator, credential):
 
 
 def test_7000272_a_key_that_is_not_published(credential):
-    with not_authenticated(7000272):
+    message = "The certificate with identifier two used to sign the federated credential could not be found"
+    with not_authenticated(7000272, message):
         credential(key="two").get_token(ARM)
 
 
@@ -161,9 +172,18 @@ def test_700027_a_signature_by_another_key(credential):
         credential(key="unpublished", key_id="one").get_token(ARM)
 
 
-@pytest.mark.parametrize("name", ["redirecting", "somebody-else", "plain-http-keys", "not-json", "missing"])
-def test_90061_an_issuer_whose_documents_cannot_be_read(emulator, credential, issuer, name):
-    with not_authenticated(90061, "Request to External OIDC endpoint failed."):
+@pytest.mark.parametrize(
+    "name, code",
+    [
+        ("redirecting", 50166),
+        ("missing", 50166),
+        ("somebody-else", 501661),
+        ("not-json", 501661),
+        ("plain-http-keys", 90061),
+    ],
+)
+def test_an_issuer_whose_documents_cannot_be_read(emulator, credential, issuer, name, code):
+    with not_authenticated(code, "Request to External OIDC endpoint failed."):
         credential(**trusting(emulator, issuer.url(name))).get_token(ARM)
     assert "/good/.well-known/openid-configuration" not in issuer.requests, "redirects are not followed"
 
@@ -226,8 +246,8 @@ def test_90002_an_unknown_tenant(credential):
         credential(tenant_id=unknown).get_token(ARM)
 
 
-def test_70011_a_scope_without_default(credential):
-    with not_authenticated(70011, "The provided value for the input parameter 'scope' is not valid."):
+def test_1002012_a_scope_without_default(credential):
+    with not_authenticated(1002012, "Client credential flows must have a scope value with /.default suffixed to"):
         credential().get_token("https://management.azure.com/user_impersonation")
 
 
@@ -264,7 +284,8 @@ REFUSED_FORMS = {
     "900144 no grant type": ({"grant_type": None}, 900144, 400, "invalid_request"),
     "900144 no client": ({"client_id": None}, 900144, 400, "invalid_request"),
     "900144 no scope": ({"scope": None}, 900144, 400, "invalid_request"),
-    "70011 two scopes": ({"scope": f"{ARM} https://vault.azure.net/.default"}, 70011, 400, "invalid_scope"),
+    "1002012 two scopes": ({"scope": f"{ARM} https://vault.azure.net/.default"}, 1002012, 400, "invalid_scope"),
+    "500011 no such resource": ({"scope": "api://my-app/.default"}, 500011, 400, "invalid_resource"),
     "90002 no such tenant": ({"tenant": "nobody"}, 90002, 400, "invalid_request"),
     "700016 no such client": ({"client_id": "nobody"}, 700016, 400, "unauthorized_client"),
 }

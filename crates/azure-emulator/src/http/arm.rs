@@ -12,6 +12,9 @@ use crate::state::{IdentityId, Staleness};
 /// How often a write checks whether it has taken long enough.
 const LATENCY_STEP: Duration = Duration::from_millis(5);
 
+/// The header of what ARM's front end rejects itself.
+const FAILURE_CAUSE: &str = "x-ms-failure-cause";
+
 /// Answers a request. If it is a read, `staleness` says how old the answer is; otherwise the settings do.
 pub(super) async fn answer(shared: &Shared, incoming: &Incoming, staleness: Option<Staleness>) -> Reply {
     let mut principal_id = None;
@@ -23,18 +26,25 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming, staleness: Opti
             answered.map_or_else(|error| error_reply(shared, &error), success)
         }
     };
+    // As in recordings of 2025. Older ones have the names without "global", and other numbers.
     let remaining = match incoming.kind {
-        LogKind::ArmRead => ("x-ms-ratelimit-remaining-subscription-reads", "249"),
-        _ if incoming.method == http::Method::DELETE => ("x-ms-ratelimit-remaining-subscription-deletes", "199"),
-        _ => ("x-ms-ratelimit-remaining-subscription-writes", "199"),
+        LogKind::ArmRead => ("x-ms-ratelimit-remaining-subscription-global-reads", "16499"),
+        _ if incoming.method == http::Method::DELETE => {
+            ("x-ms-ratelimit-remaining-subscription-global-deletes", "11999")
+        }
+        _ => ("x-ms-ratelimit-remaining-subscription-global-writes", "11999"),
     };
+    let rejected_by_front = reply.headers.contains_key(FAILURE_CAUSE);
     let correlation_id = incoming.header("x-ms-correlation-request-id").unwrap_or(&incoming.id);
     let mut reply = reply
         .with("x-ms-request-id", &incoming.id)
         .with("x-ms-correlation-request-id", correlation_id)
         .with("cache-control", "no-cache")
+        .with("pragma", "no-cache")
+        .with("expires", "-1")
+        .with("strict-transport-security", "max-age=31536000; includeSubDomains")
         .with("x-content-type-options", "nosniff");
-    if principal_id.is_some() {
+    if principal_id.is_some() && !rejected_by_front {
         reply = reply.with(remaining.0, remaining.1);
     }
     if let Some(id) = incoming.header("x-ms-client-request-id") {
@@ -44,9 +54,13 @@ pub(super) async fn answer(shared: &Shared, incoming: &Incoming, staleness: Opti
 }
 
 fn success(answer: ArmAnswer) -> Reply {
-    match answer.body {
+    let reply = match answer.body {
         Some(body) => Reply::json(answer.status, &body),
         None => Reply::empty(answer.status),
+    };
+    match answer.location {
+        Some(location) => reply.with("location", &location),
+        None => reply,
     }
 }
 
@@ -56,6 +70,9 @@ fn error_reply(shared: &Shared, error: &ArmError) -> Reply {
     let mut reply = Reply::json(error.status, &shown.envelope()).error_code(error.code.clone());
     if let Some(seconds) = error.retry_after {
         reply = reply.with("retry-after", &seconds.to_string());
+    }
+    if error.front {
+        reply = reply.with(FAILURE_CAUSE, "gateway");
     }
     if error.status == 401 {
         let authority = format!("{}/{}", shared.base_url, shared.state.lock().tenant_id);

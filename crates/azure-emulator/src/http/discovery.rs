@@ -44,12 +44,14 @@ fn configuration(shared: &Shared, incoming: &Incoming, origin: &str, tenant: &st
         let state = shared.state.lock();
         let common = ["common", "organizations"].contains(&tenant);
         if !common && !state.has_tenant(tenant) {
-            let error = EntraError::tenant_not_found(tenant);
+            // The token endpoint says invalid_request here.
+            let error = EntraError { error: "invalid_tenant", ..EntraError::tenant_not_found(tenant) };
             let body = error.body(shared.clock.now(), &incoming.id, &incoming.id);
             return Reply::json(error.status, &body).error_code(format!("AADSTS{}", error.code));
         }
         if common { state.tenant_id.clone() } else { tenant.to_lowercase() }
     };
+    let host = origin.trim_start_matches("https://");
     let oauth = format!("{origin}/{tenant}/oauth2{version}");
     Reply::json(
         200,
@@ -64,14 +66,19 @@ fn configuration(shared: &Shared, incoming: &Incoming, origin: &str, tenant: &st
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "issuer": format!("{origin}/{tenant}/v2.0"),
             "request_uri_parameter_supported": false,
+            "userinfo_endpoint": format!("{origin}/oidc/userinfo"),
             "authorization_endpoint": format!("{oauth}/authorize"),
             "device_authorization_endpoint": format!("{oauth}/devicecode"),
             "end_session_endpoint": format!("{oauth}/logout"),
             "http_logout_supported": true,
             "frontchannel_logout_supported": true,
             "claims_supported": ["sub", "iss", "aud", "exp", "iat", "tid", "ver"],
+            "kerberos_endpoint": format!("{origin}/{tenant}/kerberos"),
             "tenant_region_scope": null,
-            "cloud_instance_name": origin.trim_start_matches("https://"),
+            "cloud_instance_name": host,
+            "cloud_graph_host_name": host,
+            "msgraph_host": host,
+            "rbac_url": origin,
         }),
     )
 }

@@ -24,6 +24,7 @@ pub struct FaultMatch {
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "there are few rules, and tests build them")]
 pub enum FaultAction {
     /// An action without parameters.
     Named(NamedAction),
@@ -68,13 +69,13 @@ pub struct Stale {
     pub stale: Staleness,
 }
 
-/// Return this response and apply nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Return this response and apply nothing: an error, unless `body`, `text` or `html` say otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultAnswer {
     /// HTTP status, from 200 to 599.
     pub status: u16,
-    /// Error code.
+    /// Error code. `AADSTS` and a number makes an error of Entra's token endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// Error message.
@@ -86,7 +87,19 @@ pub struct FaultAnswer {
     /// The whole body, instead of an error, for example outdated data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
-    /// Return an HTML page instead of JSON.
+    /// `target` of ARM's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `details` of ARM's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+    /// `additionalInfo` of ARM's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additional_info: Option<serde_json::Value>,
+    /// The whole body as text, for example the `Too Many Requests` with which Microsoft.Authorization throttles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Return an HTML page instead of JSON; with `text`, that one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub html: bool,
 }

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{Method, Response, StatusCode};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use super::shared::Shared;
 use super::{arm, control, discovery, protected, token};
 use crate::state::Staleness;
 use crate::state::arm::ArmError;
+use crate::state::entra::EntraError;
 use crate::state::text::redact;
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -137,7 +139,9 @@ async fn run(
     applied_status: &mut Option<u16>,
 ) -> RequestOutcome {
     match fault {
-        Some(FaultAction::Answer(answer)) => return RequestOutcome::Reply(scripted(incoming, answer)),
+        Some(FaultAction::Answer(answer)) => {
+            return RequestOutcome::Reply(scripted(incoming, answer, shared.clock.now()));
+        }
         Some(FaultAction::Named(NamedAction::DropBefore)) => return RequestOutcome::Dropped(None),
         Some(FaultAction::Named(NamedAction::Html)) => {
             let page =
@@ -177,22 +181,42 @@ async fn dispatch(shared: &Shared, incoming: &Incoming, staleness: Option<Stalen
 }
 
 /// A response from a fault rule, in the envelope of ARM or Entra.
-fn scripted(incoming: &Incoming, answer: &FaultAnswer) -> Reply {
-    if answer.html {
-        return Reply::text(answer.status, "text/html; charset=utf-8", "<html><body>Not here.</body></html>");
-    }
-    let code = answer.code.clone().unwrap_or_else(|| "InjectedFault".to_owned());
-    let message = answer.message.clone().unwrap_or_else(|| "This answer was scripted.".to_owned());
-    let body = match incoming.kind {
-        _ if answer.body.is_some() => answer.body.clone().unwrap_or_default(),
-        LogKind::Token | LogKind::Discovery => json!({"error": code, "error_description": message}),
-        _ => ArmError::new(answer.status, code.clone(), message).envelope(),
+fn scripted(incoming: &Incoming, answer: &FaultAnswer, now: Timestamp) -> Reply {
+    let reply = match (&answer.text, answer.html) {
+        (Some(text), false) => Reply::text(answer.status, "text/plain; charset=utf-8", text.clone()),
+        (Some(text), true) => Reply::text(answer.status, "text/html; charset=utf-8", text.clone()),
+        (None, true) => Reply::text(answer.status, "text/html; charset=utf-8", "<html><body>Not here.</body></html>"),
+        (None, false) => {
+            let code = answer.code.clone().unwrap_or_else(|| "InjectedFault".to_owned());
+            Reply::json(answer.status, &scripted_body(incoming, answer, &code, now)).error_code(code)
+        }
     };
-    let reply = Reply::json(answer.status, &body).error_code(code).with("x-ms-request-id", &incoming.id);
+    let reply = reply.with("x-ms-request-id", &incoming.id);
     match &answer.retry_after {
         Some(after) => reply.with("retry-after", after),
         None => reply,
     }
+}
+
+fn scripted_body(incoming: &Incoming, answer: &FaultAnswer, code: &str, now: Timestamp) -> Value {
+    if let Some(body) = &answer.body {
+        return body.clone();
+    }
+    let message = answer.message.clone().unwrap_or_else(|| "This answer was scripted.".to_owned());
+    if matches!(incoming.kind, LogKind::Token | LogKind::Discovery) {
+        return match code.strip_prefix("AADSTS").and_then(|number| number.parse().ok()) {
+            Some(number) => EntraError::scripted(answer.status, number, message).body(now, &incoming.id, &incoming.id),
+            None => json!({"error": code, "error_description": message}),
+        };
+    }
+    let members = [
+        ("target", answer.target.clone().map(Value::from)),
+        ("details", answer.details.clone()),
+        ("additionalInfo", answer.additional_info.clone()),
+    ];
+    let error = ArmError::new(answer.status, code, message);
+    let given = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    given.fold(error, |error, (name, value)| error.with(name, value)).envelope()
 }
 
 fn internal_error() -> Reply {

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use reqwest::{Certificate, Client, Url, redirect};
 use serde::Deserialize;
 
-use crate::state::entra::EntraError;
 use crate::state::entra::keys::{self, PublishedKey};
+use crate::state::entra::{EntraError, IssuerFailure};
 use ensign_runtime::error_chain;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Issuers {
     /// Reads the issuer's keys.
     pub(super) async fn fetch(&self, issuer: &str) -> Result<Vec<PublishedKey>, EntraError> {
         let read = tokio::time::timeout(DEADLINE, self.read(issuer)).await;
-        let keys = read.map_err(|_| EntraError::issuer_unreachable())??;
+        let keys = read.map_err(|_| EntraError::issuer_unreadable(IssuerFailure::Unreachable))??;
         self.cache.lock().insert(issuer.to_owned(), (Instant::now(), keys.clone()));
         Ok(keys)
     }
@@ -69,27 +69,28 @@ impl Issuers {
     async fn read(&self, issuer: &str) -> Result<Vec<PublishedKey>, EntraError> {
         let well_known = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let discovery: Discovery =
-            serde_json::from_slice(&self.get(&well_known).await?).map_err(|error| failed(&well_known, &error))?;
+            serde_json::from_slice(&self.get(&well_known).await?).map_err(|error| invalid(&well_known, &error))?;
         if discovery.issuer != issuer {
-            return Err(failed(&well_known, &format!("it names the issuer {:?}", discovery.issuer)));
+            return Err(invalid(&well_known, &format!("it names the issuer {:?}", discovery.issuer)));
         }
         keys::read(&self.get(&discovery.jwks_uri).await?)
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, EntraError> {
-        let parsed = Url::parse(url).map_err(|error| failed(url, &error))?;
+        let parsed = Url::parse(url).map_err(|error| unreachable(url, &error))?;
         if parsed.scheme() != "https" {
-            return Err(failed(url, &"it is not https"));
+            return Err(unreachable(url, &"it is not https"));
         }
         let client = self.client.lock().clone();
-        let mut response = client.get(parsed).send().await.map_err(|error| failed(url, &error_chain::line(&error)))?;
+        let mut response =
+            client.get(parsed).send().await.map_err(|error| unreachable(url, &error_chain::line(&error)))?;
         if response.status() != reqwest::StatusCode::OK {
-            return Err(failed(url, &format!("it returns {}", response.status())));
+            return Err(failed(url, &format!("it returns {}", response.status()), IssuerFailure::Status));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error_chain::line(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error_chain::line(&error)))? {
             if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-                return Err(failed(url, &"it is too large"));
+                return Err(invalid(url, &"it is too large"));
             }
             body.extend_from_slice(&chunk);
         }
@@ -98,9 +99,17 @@ impl Issuers {
 }
 
 /// Entra does not tell its clients why. The emulator logs it.
-fn failed(url: &str, reason: &dyn std::fmt::Display) -> EntraError {
+fn failed(url: &str, reason: &dyn std::fmt::Display, why: IssuerFailure) -> EntraError {
     tracing::warn!(url, %reason, "cannot read an issuer's document");
-    EntraError::issuer_unreachable()
+    EntraError::issuer_unreadable(why)
+}
+
+fn unreachable(url: &str, reason: &dyn std::fmt::Display) -> EntraError {
+    failed(url, reason, IssuerFailure::Unreachable)
+}
+
+fn invalid(url: &str, reason: &dyn std::fmt::Display) -> EntraError {
+    failed(url, reason, IssuerFailure::Document)
 }
 
 fn client(cas: &[Certificate]) -> Result<Client, reqwest::Error> {

@@ -50,7 +50,7 @@ async fn issue(shared: &Shared, incoming: &Incoming, request: &TokenRequest) -> 
     let tenant = incoming.path.trim_start_matches('/').split('/').next().map(percent_decode).unwrap_or_default();
     let candidate = entra::examine(&shared.state.lock(), &tenant, request, &shared.base_url, shared.clock.now())?;
     verify(shared, &candidate).await?;
-    let claims = entra::grant(&shared.state.lock(), &candidate, &shared.base_url, shared.clock.now())?;
+    let claims = entra::grant(&mut shared.state.lock(), &candidate, &shared.base_url, shared.clock.now())?;
     let token = shared.signer.sign(&claims).map_err(|_| EntraError {
         status: 500,
         error: "server_error",

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::arm::names;
+use super::directory::{DeletedIdentities, IdentityInEntra};
 use super::history::Tracked;
 use super::model::{
-    ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State, Subscription,
+    ArmRights, Credential, DenyAssignment, DenyPolicy, Identity, IdentityId, Lock, ResourceGroup, Settings, State,
+    Subscription, SubscriptionConditions,
 };
-use super::reads::{ReadCounter, ReadSettings};
-use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument, RoleSettings};
+use super::reads::ReadCounter;
+use super::roles::{self, RoleAssignmentDocument, RoleDefinitionDocument};
 use super::text::normalize_location;
 
 /// The state as JSON.
@@ -45,6 +47,16 @@ pub struct StateDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role_assignment_page_size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_replication_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub graph_replication_status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spurious_mismatch_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_quota: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub read_lag_seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_replicas: Option<u32>,
@@ -55,6 +67,8 @@ pub struct StateDocument {
     pub identities: Vec<IdentityDocument>,
     pub locks: Vec<Lock>,
     pub deny_policies: Vec<DenyPolicy>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_assignments: Vec<DenyAssignment>,
     pub role_definitions: Vec<RoleDefinitionDocument>,
     pub role_assignments: Vec<RoleAssignmentDocument>,
     /// How many GUIDs have been generated, so that a restored state does not generate one twice.
@@ -74,6 +88,10 @@ pub struct SubscriptionDocument {
     pub tenant_id: Option<String>,
     #[serde(default)]
     pub resource_groups: Vec<ResourceGroupDocument>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unregistered_providers: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
 }
 
 /// A resource group as JSON.
@@ -107,6 +125,8 @@ pub struct IdentityDocument {
     pub principal_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation_scope: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assignment_restrictions: Vec<String>,
     pub arm_rights: ArmRights,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
@@ -122,6 +142,12 @@ pub struct IdentityDocument {
     /// ```
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub raw_credentials: BTreeMap<String, Value>,
+    /// The service principal is disabled: no tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+    /// Names of credentials that Entra never learns of until they are deleted and created again.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unlearned_credentials: BTreeSet<String>,
 }
 
 /// A federated identity credential as JSON.
@@ -168,32 +194,8 @@ impl StateDocument {
     /// # Errors
     /// When an ID is malformed, or two things share a name, client ID or principal ID.
     pub fn into_state(self, defaults: &Defaults, now: Timestamp) -> Result<State, InvalidDocument> {
+        let settings = self.settings(&defaults.settings)?;
         let tenant_id = self.tenant_id.unwrap_or_else(|| defaults.tenant_id.clone());
-        let fallback = &defaults.settings;
-        let settings = Settings {
-            propagation_seconds: self.propagation_seconds.unwrap_or(fallback.propagation_seconds),
-            token_lifetime_seconds: self.token_lifetime_seconds.unwrap_or(fallback.token_lifetime_seconds),
-            write_latency_ms: self.write_latency_ms.unwrap_or(fallback.write_latency_ms),
-            credential_page_size: self.credential_page_size.unwrap_or(fallback.credential_page_size).max(1),
-            identity_page_size: self.identity_page_size.unwrap_or(fallback.identity_page_size).max(1),
-            regions_without_credentials: self.regions_without_credentials.map_or_else(
-                || fallback.regions_without_credentials.clone(),
-                |regions| regions.iter().map(|region| normalize_location(region)).collect(),
-            ),
-            roles: RoleSettings {
-                principal_replication_seconds: self
-                    .principal_replication_seconds
-                    .unwrap_or(fallback.roles.principal_replication_seconds),
-                propagation_seconds: self.role_propagation_seconds.unwrap_or(fallback.roles.propagation_seconds),
-                limit: self.role_assignment_limit.unwrap_or(fallback.roles.limit),
-                page_size: self.role_assignment_page_size.unwrap_or(fallback.roles.page_size).max(1),
-            },
-            reads: ReadSettings {
-                lag_seconds: self.read_lag_seconds.unwrap_or(fallback.reads.lag_seconds),
-                replicas: self.read_replicas.unwrap_or(fallback.reads.replicas),
-                seed: self.read_seed.unwrap_or(fallback.reads.seed),
-            },
-        };
         let mut state = State {
             subscriptions: subscriptions(self.subscriptions, &tenant_id, defaults)?,
             tenant_id,
@@ -201,10 +203,13 @@ impl StateDocument {
             identities: Tracked::default(),
             locks: self.locks,
             deny_policies: self.deny_policies,
+            deny_assignments: self.deny_assignments,
             role_definitions: roles::read_definitions(self.role_definitions)?.into(),
             role_assignments: Tracked::default(),
             guids_given: self.guids_given,
             reads: ReadCounter::default(),
+            deleted_identities: DeletedIdentities::default(),
+            exchanges: 0,
             credential_writes_under_way: BTreeSet::new(),
         };
         for identity in self.identities {
@@ -236,6 +241,8 @@ fn subscriptions(
             id: defaults.subscription_id.clone(),
             tenant_id: None,
             resource_groups: vec![group],
+            unregistered_providers: BTreeSet::new(),
+            disabled: false,
         }]
     });
     let mut subscriptions = BTreeMap::new();
@@ -250,6 +257,10 @@ fn subscriptions(
         let subscription = Subscription {
             tenant_id: document.tenant_id.unwrap_or_else(|| tenant_id.to_owned()),
             resource_groups: resource_groups.collect(),
+            conditions: SubscriptionConditions {
+                unregistered_providers: document.unregistered_providers,
+                disabled: document.disabled,
+            },
             id: document.id,
         };
         subscriptions.insert(subscription.id.to_lowercase(), subscription);
@@ -311,42 +322,35 @@ impl IdentityDocument {
             location,
             tags: self.tags,
             isolation_scope: self.isolation_scope.unwrap_or_else(|| "None".to_owned()),
+            assignment_restrictions: self.assignment_restrictions,
             client_id,
             principal_id,
             arm_rights: self.arm_rights,
             created_at: self.created_at.unwrap_or(now),
             credentials,
             raw_credentials: raw,
+            entra: IdentityInEntra {
+                disabled: self.disabled,
+                unlearned: self.unlearned_credentials.iter().map(|name| name.to_lowercase()).collect(),
+            },
         })
     }
 }
 
 impl From<&State> for StateDocument {
     fn from(state: &State) -> Self {
-        let settings = &state.settings;
         Self {
             tenant_id: Some(state.tenant_id.clone()),
-            propagation_seconds: Some(settings.propagation_seconds),
-            token_lifetime_seconds: Some(settings.token_lifetime_seconds),
-            write_latency_ms: Some(settings.write_latency_ms),
-            credential_page_size: Some(settings.credential_page_size),
-            identity_page_size: Some(settings.identity_page_size),
-            regions_without_credentials: Some(settings.regions_without_credentials.clone()),
-            principal_replication_seconds: Some(settings.roles.principal_replication_seconds),
-            role_propagation_seconds: Some(settings.roles.propagation_seconds),
-            role_assignment_limit: Some(settings.roles.limit),
-            role_assignment_page_size: Some(settings.roles.page_size),
-            read_lag_seconds: Some(settings.reads.lag_seconds),
-            read_replicas: Some(settings.reads.replicas),
-            read_seed: Some(settings.reads.seed),
             subscriptions: Some(state.subscriptions.values().map(SubscriptionDocument::from).collect()),
             identities: state.identities.values().map(|identity| identity_document(state, identity)).collect(),
             locks: state.locks.clone(),
             deny_policies: state.deny_policies.clone(),
+            deny_assignments: state.deny_assignments.clone(),
             role_definitions: roles::definition_documents(state),
             role_assignments: roles::assignment_documents(state),
             guids_given: state.guids_given,
             credential_writes_under_way: state.credential_writes_under_way.iter().cloned().collect(),
+            ..Self::of_settings(&state.settings)
         }
     }
 }
@@ -361,6 +365,8 @@ impl From<&Subscription> for SubscriptionDocument {
             id: subscription.id.clone(),
             tenant_id: Some(subscription.tenant_id.clone()),
             resource_groups: resource_groups.collect(),
+            unregistered_providers: subscription.conditions.unregistered_providers.clone(),
+            disabled: subscription.conditions.disabled,
         }
     }
 }
@@ -382,10 +388,13 @@ fn identity_document(state: &State, identity: &Identity) -> IdentityDocument {
         client_id: Some(identity.client_id.clone()),
         principal_id: Some(identity.principal_id.clone()),
         isolation_scope: Some(identity.isolation_scope.clone()),
+        assignment_restrictions: identity.assignment_restrictions.clone(),
         arm_rights: identity.arm_rights.clone(),
         created_at: Some(identity.created_at),
         federated_identity_credentials: credentials.collect(),
         raw_credentials: identity.raw_credentials.clone(),
+        disabled: identity.entra.disabled,
+        unlearned_credentials: identity.entra.unlearned.clone(),
     }
 }
 
@@ -415,10 +424,16 @@ mod tests {
             "identities": [{
                 "name": "orders",
                 "federatedIdentityCredentials": [{"name": "one", "issuer": "https://i", "subject": "s"}],
-                "rawCredentials": {"two": {"properties": null}}
+                "rawCredentials": {"two": {"properties": null}},
+                "assignmentRestrictions": ["Microsoft.Compute"],
+                "disabled": true,
+                "unlearnedCredentials": ["one"]
             }],
             "locks": [{"scope": "/subscriptions/x"}],
-            "denyPolicies": [{"name": "no", "scope": "/subscriptions/x"}],
+            "denyPolicies": [{"name": "no", "scope": "/subscriptions/x", "wrapped": true}],
+            "denyAssignments": [{"name": "no", "scope": "/subscriptions/x"}],
+            "identityQuota": 7,
+            "readLagSeconds": 30,
             "roleDefinitions": [{
                 "name": "c0500000-0000-4000-8000-000000000001", "roleName": "Mine", "permissions": [{"actions": ["*"]}]
             }],
@@ -437,6 +452,7 @@ mod tests {
             json!({"identities": [orders, orders]}),
             json!({"identities": [{"name": "x"}]}),
             json!({"identities": [{}]}),
+            json!({"graphReplicationStatus": 500}),
             json!({"identities": [{"id": "orders"}]}),
             json!({"identities": [{"name": "orders", "clientId": "me"}]}),
             json!({"identities": [{

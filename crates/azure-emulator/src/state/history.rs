@@ -12,7 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// A map by key in lower case, with the entries' earlier values. It reads like a [`BTreeMap`].
 ///
-/// A change gets its time from [`Tracked::record`], which is called before the state is unlocked.
+/// A change gets its time when the state is unlocked (`State::record_changes`).
 #[derive(Debug)]
 pub struct Tracked<V> {
     present: BTreeMap<String, V>,

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod arm;
+mod directory;
 pub mod document;
 pub mod entra;
 mod history;
@@ -13,16 +14,18 @@ mod model;
 pub mod protected;
 mod reads;
 pub mod roles;
+mod settings;
 pub mod text;
 
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 
+pub use directory::{DirectorySettings, IdentityInEntra};
 pub use document::{Defaults, InvalidDocument, StateDocument};
 pub use history::Tracked;
 pub use model::{
-    ArmRights, Credential, DenyPolicy, Identity, IdentityId, Lock, LockLevel, ResourceGroup, Settings, State,
-    Subscription,
+    ArmRights, Credential, DenyAssignment, DenyPolicy, Identity, IdentityId, Lock, LockLevel, ResourceGroup, Settings,
+    State, Subscription, SubscriptionConditions,
 };
 pub use reads::{ReadSettings, Staleness};
 

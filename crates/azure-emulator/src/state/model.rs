@@ -6,9 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::directory::{DeletedIdentities, DirectorySettings, IdentityInEntra};
 use super::history::Tracked;
 use super::reads::{ReadCounter, ReadSettings};
-use super::roles::{RoleAssignment, RoleDefinition, RoleSettings};
+use super::roles::{self, RoleAssignment, RoleDefinition, RoleSettings};
 
 /// The emulator's whole state. Keys of maps are in lower case, because ARM compares IDs case-insensitively.
 #[derive(Debug)]
@@ -25,12 +26,17 @@ pub struct State {
     pub locks: Vec<Lock>,
     /// Policies that deny writes.
     pub deny_policies: Vec<DenyPolicy>,
+    /// Deny assignments.
+    pub deny_assignments: Vec<DenyAssignment>,
     /// Custom role definitions by GUID.
     pub role_definitions: Tracked<RoleDefinition>,
     /// Role assignments by GUID.
     pub role_assignments: Tracked<RoleAssignment>,
     pub(super) guids_given: u64,
     pub(super) reads: ReadCounter,
+    pub(super) deleted_identities: DeletedIdentities,
+    /// Exchanges so far with a matching credential.
+    pub(super) exchanges: u64,
     pub(super) credential_writes_under_way: BTreeSet<String>,
 }
 
@@ -51,6 +57,8 @@ pub struct Settings {
     pub regions_without_credentials: BTreeSet<String>,
     /// How roles behave.
     pub roles: RoleSettings,
+    /// How the directory behaves.
+    pub directory: DirectorySettings,
     /// How far reads of ARM lag behind writes.
     pub reads: ReadSettings,
 }
@@ -64,6 +72,17 @@ pub struct Subscription {
     pub tenant_id: String,
     /// Its resource groups by name.
     pub resource_groups: BTreeMap<String, ResourceGroup>,
+    /// What it does not allow.
+    pub conditions: SubscriptionConditions,
+}
+
+/// What a subscription does not allow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionConditions {
+    /// Namespaces of resource providers that it is not registered for, such as `Microsoft.ManagedIdentity`.
+    pub unregistered_providers: BTreeSet<String>,
+    /// It is disabled, and therefore read-only.
+    pub disabled: bool,
 }
 
 /// A resource group.
@@ -97,6 +116,8 @@ pub struct Identity {
     pub tags: BTreeMap<String, String>,
     /// `None` or `Regional`.
     pub isolation_scope: String,
+    /// The resource providers that it may be assigned to; empty if there is no restriction.
+    pub assignment_restrictions: Vec<String>,
     /// The client ID in token requests.
     pub client_id: String,
     /// The object ID in tokens.
@@ -111,6 +132,8 @@ pub struct Identity {
     /// other tools may have written. GET and LIST return them as they are, and they count as credentials. No token matches
     /// them.
     pub raw_credentials: BTreeMap<String, Value>,
+    /// What Entra has of it.
+    pub entra: IdentityInEntra,
 }
 
 /// A federated identity credential.
@@ -176,6 +199,29 @@ pub struct DenyPolicy {
     /// `Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_type: Option<String>,
+    /// The error is one of the details of a `ResourceValidationFailed`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wrapped: bool,
+}
+
+/// A deny assignment: it forbids actions even to those whose roles allow them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DenyAssignment {
+    /// Its display name.
+    pub name: String,
+    /// Its ID in the error.
+    #[serde(default)]
+    pub id: String,
+    /// The ARM ID where it applies, and below.
+    pub scope: String,
+    /// The actions that it forbids, in which `*` stands for anything.
+    #[serde(default = "writes")]
+    pub actions: Vec<String>,
+}
+
+fn writes() -> Vec<String> {
+    ["*/write", "*/delete"].map(str::to_owned).into()
 }
 
 impl IdentityId {
@@ -209,6 +255,13 @@ impl DenyPolicy {
     pub fn covers(&self, resource: &str, resource_type: &str) -> bool {
         is_within(resource, &self.scope)
             && self.resource_type.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(resource_type))
+    }
+}
+
+impl DenyAssignment {
+    /// Whether it forbids an action on a resource.
+    pub fn covers(&self, action: &str, resource: &str) -> bool {
+        is_within(resource, &self.scope) && roles::any_matches(&self.actions, action)
     }
 }
 

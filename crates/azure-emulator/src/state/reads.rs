@@ -71,7 +71,8 @@ impl State {
 
     /// Gives the changes since the last call a time. Reads of the state before that do not show them.
     pub(crate) fn record_changes(&mut self, now: Timestamp) {
-        let kept = SignedDuration::from_secs(KEPT_SECONDS.max(self.settings.reads.lag_seconds).into());
+        let needed = self.settings.reads.lag_seconds.max(self.settings.propagation_seconds);
+        let kept = SignedDuration::from_secs(KEPT_SECONDS.max(needed).into());
         self.identities.record(now, kept);
         self.role_definitions.record(now, kept);
         self.role_assignments.record(now, kept);

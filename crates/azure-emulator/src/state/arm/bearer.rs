@@ -26,12 +26,12 @@ pub struct Caller {
 
 /// The `Authorization` header is missing or unusable.
 pub fn missing() -> ArmError {
-    ArmError::new(401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.")
+    ArmError::front(401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing.")
 }
 
 /// The token was not issued by this authority, or has been modified.
 pub fn invalid() -> ArmError {
-    ArmError::new(401, "InvalidAuthenticationToken", "The access token is invalid.")
+    ArmError::front(401, "InvalidAuthenticationToken", "The access token is invalid.")
 }
 
 /// The caller in verified claims.
@@ -41,7 +41,7 @@ pub fn invalid() -> ArmError {
 pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestamp) -> Result<Caller, ArmError> {
     let audience = &claims.aud;
     if !names_arm(audience, arm_url) {
-        return Err(ArmError::new(
+        return Err(ArmError::front(
             401,
             "InvalidAuthenticationTokenAudience",
             format!(
@@ -55,7 +55,7 @@ pub fn caller(state: &State, claims: &AccessClaims, arm_url: &str, now: Timestam
             "The access token expiry UTC time '{expiry}' is earlier than current UTC time '{}'.",
             entra_time(now)
         );
-        return Err(ArmError::new(401, "ExpiredAuthenticationToken", message));
+        return Err(ArmError::front(401, "ExpiredAuthenticationToken", message));
     }
     let rights = if claims.oid == ADMINISTRATOR {
         ArmRights::All

@@ -1,6 +1,7 @@
 //! The body of a PUT of a federated identity credential.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::versions::ApiVersion;
 use super::{ArmError, names};
@@ -36,7 +37,7 @@ struct WireProperties {
     issuer: Option<String>,
     subject: Option<String>,
     audiences: Option<Vec<String>>,
-    claims_matching_expression: Option<Expression>,
+    claims_matching_expression: Option<Value>,
 }
 
 /// An expression about the claims of a token.
@@ -72,7 +73,9 @@ impl CredentialBody {
         };
         let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty()).ok_or_else(incomplete);
         let issuer = given(properties.issuer)?;
-        let matching = match properties.claims_matching_expression.filter(|_| version.has_flexible_credentials()) {
+        let expression = properties.claims_matching_expression.filter(|_| version.has_flexible_credentials());
+        let expression = expression.map(serde_json::from_value::<Expression>).transpose();
+        let matching = match expression.map_err(|error| ArmError::content(&error))? {
             None => Matching::Subject(given(properties.subject)?),
             Some(_) if properties.subject.is_some() => {
                 let message = "Federated Identity Credential must specify either 'subject' or 'claimsMatchingExpression', not both.";

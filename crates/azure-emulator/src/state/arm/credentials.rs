@@ -13,7 +13,13 @@ use crate::state::reads::View;
 
 const TYPE: &str = "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials";
 const MAX_CREDENTIALS: usize = 20;
-pub(super) fn check_put(state: &State, id: &IdentityId, name: &str, body: &CredentialBody) -> Result<(), ArmError> {
+pub(super) fn check_put(
+    state: &State,
+    id: &IdentityId,
+    name: &str,
+    body: &CredentialBody,
+    now: Timestamp,
+) -> Result<(), ArmError> {
     governance::allow_write(state, &resource(id, name), TYPE)?;
     let identity = parent(state, id)?;
     if state.settings.regions_without_credentials.contains(&identity.location) {
@@ -23,6 +29,7 @@ pub(super) fn check_put(state: &State, id: &IdentityId, name: &str, body: &Crede
             "The request format was unexpected: Support for federated identity credentials not enabled.",
         ));
     }
+    state.check_graph_knows(identity, now)?;
     let key = name.to_lowercase();
     let others = || entries(identity).into_iter().filter(|(other, _)| **other != key);
     if body.subject().is_some_and(|subject| others().any(|(_, entry)| entry.trusts(&body.issuer, subject))) {
@@ -53,9 +60,10 @@ pub(super) fn put(
     let key = name.to_lowercase();
     // The name keeps its first spelling.
     let name = identity.credentials.get(&key).map_or_else(|| name.to_owned(), |there| there.name.clone());
-    let replaced = delete_entry(identity, &key);
+    let replaced = take_entry(identity, &key);
     let CredentialBody { issuer, audience, matching } = body;
     let audiences = vec![audience];
+    let shown_name = name.clone();
     let shown = match matching {
         Matching::Subject(subject) => {
             let credential = Credential { name, issuer, subject, audiences, written_at: now };
@@ -70,7 +78,7 @@ pub(super) fn put(
             shown
         }
     };
-    Ok(if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created(shown) })
+    Ok(if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created_at(resource(id, &shown_name), shown) })
 }
 
 pub(super) fn get(view: View<'_>, id: &IdentityId, name: &str) -> Result<Value, ArmError> {
@@ -81,7 +89,10 @@ pub(super) fn get(view: View<'_>, id: &IdentityId, name: &str) -> Result<Value, 
 
 pub(super) fn delete(state: &mut State, id: &IdentityId, name: &str) -> Result<ArmAnswer, ArmError> {
     let identity = state.identities.get_mut(&id.key()).ok_or_else(ArmError::parent_not_found)?;
-    Ok(ArmAnswer::deleted(delete_entry(identity, &name.to_lowercase())))
+    let key = name.to_lowercase();
+    // If it is created again, Entra learns of it.
+    identity.entra.unlearned.remove(&key);
+    Ok(ArmAnswer::deleted(take_entry(identity, &key)))
 }
 
 pub(super) fn list(view: View<'_>, id: &IdentityId, page: &Page) -> Result<(Vec<Value>, Option<String>), ArmError> {
@@ -141,7 +152,7 @@ fn entries(identity: &Identity) -> BTreeMap<&String, Entry<'_>> {
 }
 
 /// Removes the credential with this name in lower case; whether there was one.
-fn delete_entry(identity: &mut Identity, key: &str) -> bool {
+fn take_entry(identity: &mut Identity, key: &str) -> bool {
     let (credential, raw) = (identity.credentials.remove(key), identity.raw_credentials.remove(key));
     credential.is_some() || raw.is_some()
 }
@@ -180,8 +191,8 @@ mod tests {
             "the name keeps its spelling"
         );
         let mut delete = || ask(&mut state, Method::DELETE, &credential("NEW"), Value::Null).unwrap();
-        assert_eq!(delete(), ArmAnswer { status: 200, body: None });
-        assert_eq!(delete(), ArmAnswer { status: 204, body: None });
+        assert_eq!(delete(), ArmAnswer::deleted(true));
+        assert_eq!(delete(), ArmAnswer::deleted(false));
         let error = ask(&mut state, Method::GET, &credential("new"), Value::Null).unwrap_err();
         assert_eq!((error.status, error.code.as_str()), (404, "ResourceNotFound"));
     }

@@ -1,6 +1,6 @@
 //! ARM's errors, in its own words.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::state::model::IdentityId;
 
@@ -16,17 +16,41 @@ pub struct ArmError {
     pub message: String,
     /// Seconds for `Retry-After`.
     pub retry_after: Option<u32>,
+    /// Whether ARM's front end rejects the request itself, before it asks a resource provider.
+    pub front: bool,
+    /// Further members of the envelope, for example `target`, `details` and `additionalInfo`.
+    pub more: Option<Box<Map<String, Value>>>,
 }
 
 impl ArmError {
-    /// An error.
+    /// An error of a resource provider.
     pub fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into(), retry_after: None }
+        Self { status, code: code.into(), message: message.into(), retry_after: None, front: false, more: None }
+    }
+
+    /// An error of ARM's front end.
+    pub fn front(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { front: true, ..Self::new(status, code, message) }
+    }
+
+    /// The error with a further member of the envelope.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: Value) -> Self {
+        self.more.get_or_insert_default().insert(member.to_owned(), value);
+        self
+    }
+
+    /// The error as one of the `details` of another.
+    pub fn as_detail(&self) -> Value {
+        self.envelope()["error"].take()
     }
 
     /// The envelope of every ARM error.
     pub fn envelope(&self) -> Value {
-        json!({"error": {"code": self.code, "message": self.message}})
+        let mut error = self.more.as_deref().cloned().unwrap_or_default();
+        error.insert("code".to_owned(), json!(self.code));
+        error.insert("message".to_owned(), json!(self.message));
+        json!({"error": error})
     }
 
     /// A 400 of the resource provider.
@@ -52,7 +76,7 @@ impl ArmError {
         let message = format!(
             "The Resource 'Microsoft.ManagedIdentity/{resource}' under resource group '{group}' was not found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
         );
-        Self::new(404, "ResourceNotFound", message)
+        Self::front(404, "ResourceNotFound", message)
     }
 
     pub(super) fn parent_not_found() -> Self {
@@ -68,10 +92,19 @@ impl ArmError {
         Self::new(409, "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity", message)
     }
 
-    /// A resource's rate limit is exceeded.
-    pub(super) fn too_many_requests(seconds: u32) -> Self {
-        let message = format!("Too many requests. Please try again after '{seconds}' seconds.");
+    /// A resource's rate limit is exceeded (microsoft/onefuzz issue 249).
+    pub(super) fn resource_throttled(id: &IdentityId, seconds: u32) -> Self {
+        let message = format!(
+            "Request is temporarily throttled because resource {} has issued too many requests. Retry after {seconds} seconds.",
+            id.in_answers()
+        );
         Self { retry_after: Some(seconds), ..Self::new(429, "TooManyRequests", message) }
+    }
+
+    /// The tenant's rate limit is exceeded. Azure's text is not known.
+    pub(super) fn tenant_throttled(seconds: u32) -> Self {
+        let message = format!("Too many requests. Please try again after '{seconds}' seconds.");
+        Self { retry_after: Some(seconds), ..Self::new(429, "TenantRequestsThrottled", message) }
     }
 
     /// The principal's rate limit is exceeded. `kind` is `read`, `write` or `delete`.
@@ -79,13 +112,21 @@ impl ArmError {
         let message = format!(
             "Number of '{kind}' requests for subscription '{subscription}' actor '{object_id}' exceeded. Please try again after '{seconds}' seconds."
         );
-        Self { retry_after: Some(seconds), ..Self::new(429, "SubscriptionRequestsThrottled", message) }
+        Self { retry_after: Some(seconds), ..Self::front(429, "SubscriptionRequestsThrottled", message) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_envelope_can_have_more_members() {
+        let inner = ArmError::new(403, "Inner", "i").with("target", json!("t"));
+        let outer = ArmError::new(400, "Outer", "o").with("details", json!([inner.as_detail()]));
+        let details = json!([{"code": "Inner", "message": "i", "target": "t"}]);
+        assert_eq!(outer.envelope(), json!({"error": {"code": "Outer", "message": "o", "details": details}}));
+    }
 
     #[test]
     fn throttling_has_a_retry_after() {

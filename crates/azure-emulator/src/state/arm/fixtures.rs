@@ -7,7 +7,9 @@ use axum::http::Method;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::{ADMINISTRATOR, ArmRights, Defaults, ReadSettings, Settings, State, StateDocument};
+use super::super::{
+    ADMINISTRATOR, ArmRights, Defaults, DirectorySettings, ReadSettings, Settings, State, StateDocument,
+};
 use super::{ArmAnswer, ArmError, ArmRequest, Caller};
 use crate::state::roles::RoleSettings;
 
@@ -33,6 +35,7 @@ pub(in crate::state) fn defaults() -> Defaults {
             identity_page_size: 100,
             regions_without_credentials: BTreeSet::from(["malaysiasouth".to_owned()]),
             roles: RoleSettings::default(),
+            directory: DirectorySettings::default(),
             reads: ReadSettings::default(),
         },
     }
@@ -49,24 +52,24 @@ pub(in crate::state) fn orders() -> State {
 }
 
 /// The path of the identities, or of something below.
-pub(super) fn identities(below: &str) -> String {
+pub(in crate::state) fn identities(below: &str) -> String {
     format!(
         "/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities{below}"
     )
 }
 
 /// The path of a credential of `orders`.
-pub(super) fn credential(name: &str) -> String {
+pub(in crate::state) fn credential(name: &str) -> String {
     identities(&format!("/orders/federatedIdentityCredentials/{name}"))
 }
 
 /// The body of a credential.
-pub(super) fn trust(issuer: &str, subject: &str) -> Value {
+pub(in crate::state) fn trust(issuer: &str, subject: &str) -> Value {
     json!({"properties": {"issuer": issuer, "subject": subject, "audiences": ["api://AzureADTokenExchange"]}})
 }
 
 /// A caller of the tenant.
-pub(super) fn caller(rights: ArmRights) -> Caller {
+pub(in crate::state) fn caller(rights: ArmRights) -> Caller {
     Caller {
         client_id: "client".to_owned(),
         object_id: ADMINISTRATOR.to_owned(),
@@ -77,7 +80,7 @@ pub(super) fn caller(rights: ArmRights) -> Caller {
 }
 
 /// Sends a request with all rights and a current version. A query in the path is appended to the version.
-pub(super) fn ask(state: &mut State, method: Method, path: &str, body: Value) -> Result<ArmAnswer, ArmError> {
+pub(in crate::state) fn ask(state: &mut State, method: Method, path: &str, body: Value) -> Result<ArmAnswer, ArmError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = format!("api-version=2024-11-30&{query}");
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
@@ -85,7 +88,7 @@ pub(super) fn ask(state: &mut State, method: Method, path: &str, body: Value) ->
 }
 
 /// Sends a request with everything specified.
-pub(super) fn ask_as(
+pub(in crate::state) fn ask_as(
     state: &mut State,
     caller: &Caller,
     method: &Method,

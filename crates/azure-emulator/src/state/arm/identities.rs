@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::paging::Page;
 use super::versions::ApiVersion;
 use super::{ArmAnswer, ArmError, governance, names};
+use crate::state::directory::IdentityInEntra;
 use crate::state::model::{ArmRights, Identity, IdentityId, State, is_within};
 use crate::state::reads::View;
 use crate::state::text::{normalize_location, read_object};
@@ -21,6 +22,7 @@ pub(super) struct IdentityBody {
     location: String,
     tags: BTreeMap<String, String>,
     isolation_scope: Option<String>,
+    assignment_restrictions: Option<Vec<String>>,
 }
 
 /// The body of a PATCH.
@@ -28,6 +30,7 @@ pub(super) struct IdentityBody {
 pub(super) struct IdentityPatch {
     tags: Option<BTreeMap<String, String>>,
     isolation_scope: Option<String>,
+    assignment_restrictions: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +44,13 @@ struct Wire {
 #[serde(rename_all = "camelCase")]
 struct WireProperties {
     isolation_scope: Option<String>,
+    assignment_restrictions: Option<WireRestrictions>,
+}
+
+#[derive(Deserialize)]
+struct WireRestrictions {
+    #[serde(default)]
+    providers: Vec<String>,
 }
 
 impl Wire {
@@ -61,6 +71,11 @@ impl Wire {
             })
             .transpose()
     }
+
+    fn assignment_restrictions(&mut self) -> Option<Vec<String>> {
+        let restrictions = self.properties.as_mut().and_then(|properties| properties.assignment_restrictions.take());
+        restrictions.map(|restrictions| restrictions.providers)
+    }
 }
 
 pub(super) fn read_body(id: &IdentityId, body: &[u8]) -> Result<IdentityBody, ArmError> {
@@ -71,32 +86,35 @@ pub(super) fn read_body(id: &IdentityId, body: &[u8]) -> Result<IdentityBody, Ar
         );
         return Err(ArmError::bad_request(message));
     }
-    let wire = Wire::read(body)?;
+    let mut wire = Wire::read(body)?;
     let isolation_scope = wire.isolation_scope()?;
+    let assignment_restrictions = wire.assignment_restrictions();
     let location = wire.location.map(|location| normalize_location(&location)).filter(|location| !location.is_empty());
     let location = location.ok_or_else(|| {
-        ArmError::new(400, "LocationRequired", "The location property is required for this definition.")
+        ArmError::front(400, "LocationRequired", "The location property is required for this definition.")
     })?;
     if !names::is_location(&location) {
         let message = format!(
             "The provided location '{location}' is not available for resource type '{TYPE}'. List of available regions for the resource type is '{}'.",
-            names::locations()
+            names::locations(",")
         );
-        return Err(ArmError::new(400, "LocationNotAvailableForResourceType", message));
+        return Err(ArmError::front(400, "LocationNotAvailableForResourceType", message));
     }
-    Ok(IdentityBody { location, tags: wire.tags.unwrap_or_default(), isolation_scope })
+    Ok(IdentityBody { location, tags: wire.tags.unwrap_or_default(), isolation_scope, assignment_restrictions })
 }
 
 pub(super) fn read_patch(body: &[u8]) -> Result<IdentityPatch, ArmError> {
-    let wire = Wire::read(body)?;
+    let mut wire = Wire::read(body)?;
     let isolation_scope = wire.isolation_scope()?;
-    Ok(IdentityPatch { tags: wire.tags, isolation_scope })
+    let assignment_restrictions = wire.assignment_restrictions();
+    Ok(IdentityPatch { tags: wire.tags, isolation_scope, assignment_restrictions })
 }
 
-pub(super) fn check_put(state: &State, id: &IdentityId, body: &IdentityBody) -> Result<(), ArmError> {
+pub(super) fn check_put(state: &State, id: &IdentityId, body: &IdentityBody, now: Timestamp) -> Result<(), ArmError> {
     governance::allow_write(state, &id.in_answers(), TYPE)?;
     match state.identities.get(&id.key()) {
-        Some(there) if there.location != body.location => Err(ArmError::new(
+        None => state.check_directory_quota(now),
+        Some(there) if there.location != body.location => Err(ArmError::front(
             409,
             "InvalidResourceLocation",
             format!(
@@ -104,7 +122,7 @@ pub(super) fn check_put(state: &State, id: &IdentityId, body: &IdentityBody) -> 
                 id.name, there.location, id.resource_group, body.location
             ),
         )),
-        _ => Ok(()),
+        Some(_) => Ok(()),
     }
 }
 
@@ -129,6 +147,9 @@ pub(super) fn put(
         if let Some(scope) = body.isolation_scope {
             identity.isolation_scope = scope;
         }
+        if let Some(providers) = body.assignment_restrictions {
+            identity.assignment_restrictions = providers;
+        }
         let identity = identity.clone();
         return ArmAnswer::ok(show(state, &identity, version));
     }
@@ -139,14 +160,16 @@ pub(super) fn put(
         location: body.location,
         tags: body.tags,
         isolation_scope: body.isolation_scope.unwrap_or_else(|| "None".to_owned()),
+        assignment_restrictions: body.assignment_restrictions.unwrap_or_default(),
         client_id,
         principal_id,
         arm_rights: ArmRights::None,
         created_at: now,
         credentials: BTreeMap::new(),
         raw_credentials: BTreeMap::new(),
+        entra: IdentityInEntra::default(),
     };
-    let answer = ArmAnswer::created(show(state, &identity, version));
+    let answer = ArmAnswer::created_at(id.in_answers(), show(state, &identity, version));
     state.identities.insert(key, identity);
     answer
 }
@@ -164,6 +187,9 @@ pub(super) fn patch(
     if let Some(scope) = patch.isolation_scope {
         identity.isolation_scope = scope;
     }
+    if let Some(providers) = patch.assignment_restrictions {
+        identity.assignment_restrictions = providers;
+    }
     let identity = identity.clone();
     Ok(show(state, &identity, version))
 }
@@ -173,10 +199,20 @@ pub(super) fn get(view: View<'_>, id: &IdentityId, version: ApiVersion) -> Resul
     Ok(show(view.state, identity, version))
 }
 
-pub(super) fn delete(state: &mut State, id: &IdentityId) -> ArmAnswer {
+/// The resources that use an identity. The emulator has none.
+pub(super) fn associated_resources(view: View<'_>, id: &IdentityId) -> Result<Value, ArmError> {
+    view.identity(&id.key()).ok_or_else(|| ArmError::identity_not_found(id))?;
+    Ok(json!({"totalCount": 0, "value": []}))
+}
+
+pub(super) fn delete(state: &mut State, id: &IdentityId, now: Timestamp) -> ArmAnswer {
     // Assignments to its principal remain; those at its own scope are deleted with it.
     state.role_assignments.retain(|_, assignment| !is_within(&assignment.scope, &id.key()));
-    ArmAnswer::deleted(state.identities.remove(&id.key()).is_some())
+    let was_there = state.identities.remove(&id.key()).is_some();
+    if was_there {
+        state.identity_was_deleted(now);
+    }
+    ArmAnswer::deleted(was_there)
 }
 
 pub(super) fn list(
@@ -201,6 +237,10 @@ fn show(state: &State, identity: &Identity, version: ApiVersion) -> Value {
     });
     if let (true, Some(properties)) = (version.has_isolation_scope(), properties.as_object_mut()) {
         properties.insert("isolationScope".to_owned(), Value::from(identity.isolation_scope.clone()));
+    }
+    if let (true, Some(properties)) = (version.has_assignment_restrictions(), properties.as_object_mut()) {
+        let restrictions = json!({"providers": identity.assignment_restrictions});
+        properties.insert("assignmentRestrictions".to_owned(), restrictions);
     }
     json!({
         "id": identity.id.in_answers(),
@@ -244,8 +284,58 @@ mod tests {
         assert_eq!(updated["tags"]["a"], "2");
         assert_eq!(created["location"], "eastus");
         let mut delete = || ask(&mut state, Method::DELETE, &path, Value::Null).unwrap();
-        assert_eq!(delete(), ArmAnswer { status: 200, body: None });
-        assert_eq!(delete(), ArmAnswer { status: 204, body: None });
+        assert_eq!(delete(), ArmAnswer::deleted(true));
+        assert_eq!(delete(), ArmAnswer::deleted(false));
+    }
+
+    fn ask_in(version: &str, method: &Method, below: &str, body: &Value) -> Result<ArmAnswer, ArmError> {
+        let caller = crate::state::arm::fixtures::caller(ArmRights::All);
+        let query = format!("api-version={version}");
+        let body = body.to_string().into_bytes();
+        crate::state::arm::fixtures::ask_as(&mut orders(), &caller, method, &identities(below), &query, &body)
+    }
+
+    #[test]
+    fn a_created_identity_says_where_it_is_and_an_updated_one_does_not() {
+        let mut state = orders();
+        let mut put = || ask(&mut state, Method::PUT, &identities("/New"), json!({"location": "eastus"})).unwrap();
+        let created = put();
+        assert_eq!(created.location.unwrap(), created.body.unwrap()["id"]);
+        assert_eq!(put().location, None);
+    }
+
+    #[test]
+    fn properties_depend_on_the_version() {
+        let body = json!({
+            "location": "eastus",
+            "properties": {"isolationScope": "Regional", "assignmentRestrictions": {"providers": ["Microsoft.Compute"]}},
+        });
+        let properties = |version: &str| {
+            let created = ask_in(version, &Method::PUT, "/new", &body).unwrap().body.unwrap();
+            let names: Vec<_> = created["properties"].as_object().unwrap().keys().cloned().collect();
+            (names.len(), created["properties"]["assignmentRestrictions"].clone())
+        };
+        assert_eq!(properties("2018-11-30"), (3, Value::Null));
+        assert_eq!(properties("2024-11-30"), (4, Value::Null));
+        for version in ["2026-04-30", "2026-05-31"] {
+            assert_eq!(properties(version), (5, json!({"providers": ["Microsoft.Compute"]})));
+        }
+        let bare = ask_in("2026-05-31", &Method::PUT, "/new", &json!({"location": "eastus"})).unwrap().body.unwrap();
+        assert_eq!(bare["properties"]["assignmentRestrictions"], json!({"providers": []}));
+    }
+
+    #[test]
+    fn an_identity_has_no_associated_resources() {
+        let list = |version: &str, method: &Method, name: &str| {
+            let below = format!("/{name}/listAssociatedResources");
+            ask_in(version, method, &below, &Value::Null)
+                .map_or_else(|error| json!(error.status), |ok| ok.body.unwrap())
+        };
+        let preview = "2022-01-31-preview";
+        assert_eq!(list(preview, &Method::POST, "orders"), json!({"totalCount": 0, "value": []}));
+        assert_eq!(list(preview, &Method::POST, "absent"), 404);
+        assert_eq!(list(preview, &Method::GET, "orders"), 405);
+        assert_eq!(list("2024-11-30", &Method::POST, "orders"), 404);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub struct Operation {
 enum OperationKind {
     ListIdentities { subscription: String, group: Option<String>, page: Page },
     GetIdentity(IdentityId),
+    ListAssociatedResources(IdentityId),
     PutIdentity(IdentityId, IdentityBody),
     PatchIdentity(IdentityId, IdentityPatch),
     DeleteIdentity(IdentityId),
@@ -75,25 +76,32 @@ enum OperationKind {
 }
 
 /// A successful response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArmAnswer {
     /// HTTP status.
     pub status: u16,
     /// JSON; absent if ARM sends no body.
     pub body: Option<Value>,
+    /// The `Location` header, which is a path.
+    pub location: Option<String>,
 }
 
 impl ArmAnswer {
     fn ok(body: Value) -> Self {
-        Self { status: 200, body: Some(body) }
+        Self { status: 200, body: Some(body), location: None }
     }
 
     fn created(body: Value) -> Self {
-        Self { status: 201, body: Some(body) }
+        Self { status: 201, body: Some(body), location: None }
+    }
+
+    /// A resource that Microsoft.ManagedIdentity created: it says where, which is its ID.
+    fn created_at(id: String, body: Value) -> Self {
+        Self { location: Some(id), ..Self::created(body) }
     }
 
     fn deleted(was_there: bool) -> Self {
-        Self { status: if was_there { 200 } else { 204 }, body: None }
+        Self { status: if was_there { 200 } else { 204 }, ..Self::default() }
     }
 }
 
@@ -108,6 +116,7 @@ impl Operation {
         match &self.kind {
             OperationKind::ListIdentities { .. }
             | OperationKind::GetIdentity(_)
+            | OperationKind::ListAssociatedResources(_)
             | OperationKind::ListCredentials(..)
             | OperationKind::GetCredential(..) => true,
             OperationKind::Role(role) => role.is_read(),
@@ -127,9 +136,9 @@ impl Operation {
 /// Checks whether the operation would succeed now, without changing anything.
 pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(), ArmError> {
     match &operation.kind {
-        OperationKind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body),
+        OperationKind::PutCredential(identity, name, body) => credentials::check_put(state, identity, name, body, now),
         OperationKind::DeleteCredential(identity, name) => credentials::check_delete(state, identity, name),
-        OperationKind::PutIdentity(identity, body) => identities::check_put(state, identity, body),
+        OperationKind::PutIdentity(identity, body) => identities::check_put(state, identity, body, now),
         OperationKind::PatchIdentity(identity, _) => identities::check_patch(state, identity),
         OperationKind::DeleteIdentity(identity) => identities::check_delete(state, identity),
         OperationKind::Role(role) => authorization::check(state, role, now),
@@ -174,9 +183,12 @@ fn answer(
             Ok(ArmAnswer::ok(list(values, next_page(next))))
         }
         OperationKind::GetIdentity(id) => identities::get(state.at(seen), &id, version).map(ArmAnswer::ok),
+        OperationKind::ListAssociatedResources(id) => {
+            identities::associated_resources(state.at(seen), &id).map(ArmAnswer::ok)
+        }
         OperationKind::PutIdentity(id, body) => Ok(identities::put(state, &id, body, version, now)),
         OperationKind::PatchIdentity(id, patch) => identities::patch(state, &id, patch, version).map(ArmAnswer::ok),
-        OperationKind::DeleteIdentity(id) => Ok(identities::delete(state, &id)),
+        OperationKind::DeleteIdentity(id) => Ok(identities::delete(state, &id, now)),
         OperationKind::ListCredentials(id, page) => {
             let (values, next) = credentials::list(state.at(seen), &id, &page)?;
             Ok(ArmAnswer::ok(list(values, next_page(next))))
@@ -202,6 +214,8 @@ fn list(values: Vec<Value>, next_link: Option<String>) -> Value {
 
 #[cfg(test)]
 pub(in crate::state) mod fixtures;
+#[cfg(test)]
+mod governance_tests;
 #[cfg(test)]
 mod late_reads_tests;
 #[cfg(test)]

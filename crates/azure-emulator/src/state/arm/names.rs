@@ -55,9 +55,9 @@ pub(super) fn is_location(location: &str) -> bool {
     LOCATIONS.contains(&location) || matches!(location, "westus" | "westcentralus" | "westindia")
 }
 
-/// The regions, for the error message about an unknown one.
-pub(super) fn locations() -> String {
-    LOCATIONS.join(",")
+/// The regions, for error messages.
+pub(super) fn locations(separator: &str) -> String {
+    LOCATIONS.join(separator)
 }
 
 /// Whether a text is a GUID in 8-4-4-4-12 form.

@@ -29,8 +29,12 @@ fn a_missing_or_unknown_api_version_is_rejected() {
     assert_eq!(code(get(&path, "", &all)), error(400, "MissingApiVersionParameter"));
     for version in ["2024-11-31", "latest", "2025-01-31", "2024-11-30x"] {
         let query = format!("api-version={version}");
-        assert_eq!(code(get(&path, &query, &all)), error(400, "InvalidApiVersionParameter"), "{version}");
+        assert_eq!(code(get(&path, &query, &all)), error(400, "NoRegisteredProviderFound"), "{version}");
     }
+    let below = identities("/absent/federatedIdentityCredentials");
+    let message = get(&below, "api-version=2030-01-01", &all).unwrap_err().message;
+    let start = "No registered resource provider found for location 'eastus' and API version '2030-01-01' for type 'userAssignedIdentities/federatedIdentityCredentials'. The supported api-versions are '2015-08-31-preview, 2018-11-30, ";
+    assert!(message.starts_with(start), "{message}");
 }
 
 #[test]

@@ -103,11 +103,9 @@ impl Throttle {
             let wait = (self.lacks(name, now) + limit.every()).saturating_sub(limit.every() * limit.size);
             if !wait.is_zero() {
                 let seconds = u32::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
-                return Err(match name.0 {
-                    "resource" => ArmError::too_many_requests(seconds),
-                    "tenant" => {
-                        ArmError { code: "TenantRequestsThrottled".to_owned(), ..ArmError::too_many_requests(seconds) }
-                    }
+                return Err(match (name.0, identity) {
+                    ("tenant", _) => ArmError::tenant_throttled(seconds),
+                    ("resource", Some(id)) => ArmError::resource_throttled(id, seconds),
                     _ => ArmError::throttled(verb.word(), subscription, object_id, seconds),
                 });
             }
@@ -148,7 +146,9 @@ fn about(kind: &OperationKind) -> About<'_> {
             };
             return About { verb, subscription, identity: None, provider: false };
         }
-        OperationKind::GetIdentity(id) | OperationKind::GetCredential(id, _) => (Verb::Get, id),
+        OperationKind::GetIdentity(id)
+        | OperationKind::ListAssociatedResources(id)
+        | OperationKind::GetCredential(id, _) => (Verb::Get, id),
         OperationKind::ListCredentials(id, _) => (Verb::List, id),
         OperationKind::PutIdentity(id, _)
         | OperationKind::PatchIdentity(id, _)

@@ -1,9 +1,9 @@
-//! API versions of Microsoft.ManagedIdentity.
+//! API versions.
 
-use super::ArmError;
+use super::{ArmError, names};
 use crate::state::text::query_parameter;
 
-/// Known versions, oldest first.
+/// Known versions of Microsoft.ManagedIdentity, oldest first.
 const KNOWN: [&str; 11] = [
     "2015-08-31-preview",
     "2018-11-30",
@@ -26,30 +26,39 @@ const AUTHORIZATION: &str = "2022-04-01";
 pub(super) struct ApiVersion(&'static str);
 
 impl ApiVersion {
-    /// The version in a query.
-    pub(super) fn from_query(query: &str) -> Result<Self, ArmError> {
-        Self::one_of(&KNOWN, query)
+    /// The version that a query asks for, known or not.
+    pub(super) fn wanted(query: &str) -> Result<String, ArmError> {
+        query_parameter(query, "api-version").filter(|version| !version.is_empty()).ok_or_else(|| {
+            let message = "The api-version query parameter (?api-version=) is required for all requests.";
+            ArmError::front(400, "MissingApiVersionParameter", message)
+        })
+    }
+
+    /// A version of Microsoft.ManagedIdentity. `location` and `resource_type` (without the namespace) are for the error.
+    pub(super) fn of_identities(wanted: &str, location: &str, resource_type: &str) -> Result<Self, ArmError> {
+        Self::one_of(&KNOWN, wanted).ok_or_else(|| {
+            // A provider's type gets this code (azure-cli issues 28496 and 23985), ARM's own types get another one.
+            let message = format!(
+                "No registered resource provider found for location '{location}' and API version '{wanted}' for type '{resource_type}'. The supported api-versions are '{}'. The supported locations are '{}'.",
+                KNOWN.join(", "),
+                names::locations(", ")
+            );
+            ArmError::front(400, "NoRegisteredProviderFound", message)
+        })
     }
 
     /// The version of Microsoft.Authorization in a query.
     pub(super) fn of_authorization(query: &str) -> Result<Self, ArmError> {
-        Self::one_of(&[AUTHORIZATION], query)
+        let wanted = Self::wanted(query)?;
+        Self::one_of(&[AUTHORIZATION], &wanted).ok_or_else(|| {
+            let message =
+                format!("The api-version '{wanted}' is invalid. The supported versions are '{AUTHORIZATION}'.");
+            ArmError::front(400, "InvalidApiVersionParameter", message)
+        })
     }
 
-    fn one_of(known: &[&'static str], query: &str) -> Result<Self, ArmError> {
-        let Some(wanted) = query_parameter(query, "api-version").filter(|version| !version.is_empty()) else {
-            return Err(ArmError::new(
-                400,
-                "MissingApiVersionParameter",
-                "The api-version query parameter (?api-version=) is required for all requests.",
-            ));
-        };
-        let found = known.iter().find(|version| version.eq_ignore_ascii_case(&wanted)).copied().map(Self);
-        found.ok_or_else(|| {
-            let message =
-                format!("The api-version '{wanted}' is invalid. The supported versions are '{}'.", known.join(","));
-            ArmError::new(400, "InvalidApiVersionParameter", message)
-        })
+    fn one_of(known: &[&'static str], wanted: &str) -> Option<Self> {
+        known.iter().find(|version| version.eq_ignore_ascii_case(wanted)).copied().map(Self)
     }
 
     /// The version's name.
@@ -60,6 +69,16 @@ impl ApiVersion {
     /// Whether responses have `isolationScope`.
     pub(super) fn has_isolation_scope(self) -> bool {
         self.0 >= "2024-11-30"
+    }
+
+    /// Whether identities have `assignmentRestrictions`.
+    pub(super) fn has_assignment_restrictions(self) -> bool {
+        self.0 >= "2026-04-30"
+    }
+
+    /// Whether it has `listAssociatedResources`.
+    pub(super) fn has_associated_resources(self) -> bool {
+        matches!(self.0, "2021-09-30-preview" | "2022-01-31-preview")
     }
 
     /// Whether it has federated identity credentials.

@@ -3,10 +3,20 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Assertion;
 use crate::state::text::{entra_precise_time, entra_time, redact};
 
 const CHECK: &str = "Check your federated identity credential Subject, Audience and Issuer against the presented assertion. https://learn.microsoft.com/entra/workload-id/workload-identity-federation";
+
+/// Why an issuer's document can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssuerFailure {
+    /// No connection, or no response in time.
+    Unreachable,
+    /// A response that is not 200.
+    Status,
+    /// A document that is invalid, too large, or of another issuer.
+    Document,
+}
 
 /// An error of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +41,16 @@ impl EntraError {
     /// An error about the request: 400.
     pub fn request(code: u32, message: impl Into<String>) -> Self {
         Self { status: 400, error: "invalid_request", code, message: message.into() }
+    }
+
+    /// An error that a fault rule asks for.
+    pub fn scripted(status: u16, code: u32, message: impl Into<String>) -> Self {
+        let error = match status {
+            401 => "invalid_client",
+            429 | 500.. => "temporarily_unavailable",
+            _ => "invalid_request",
+        };
+        Self { status, error, code, message: message.into() }
     }
 
     /// The body of the response.
@@ -70,11 +90,20 @@ impl EntraError {
         Self { error: "unsupported_grant_type", ..Self::request(70003, message) }
     }
 
+    /// 70011 is the error of other grants.
     pub(super) fn scope(scope: &str) -> Self {
         let message = format!(
-            "The provided value for the input parameter 'scope' is not valid. The scope '{scope}' does not exist."
+            "The provided value for scope {scope} is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI)."
         );
-        Self { error: "invalid_scope", ..Self::request(70011, message) }
+        Self { error: "invalid_scope", ..Self::request(1_002_012, message) }
+    }
+
+    /// No application in the tenant has this resource.
+    pub(super) fn resource_not_found(resource: &str, tenant: &str) -> Self {
+        let message = format!(
+            "The resource principal named {resource} was not found in the tenant named {tenant}. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant. You might have sent your authentication request to the wrong tenant."
+        );
+        Self { error: "invalid_resource", ..Self::request(500_011, message) }
     }
 
     pub(super) fn client_not_found(client_id: &str, tenant: &str) -> Self {
@@ -99,8 +128,14 @@ impl EntraError {
         Self::request(50027, "JWT token is invalid or malformed.")
     }
 
-    pub(super) fn no_credentials(name: &str) -> Self {
-        Self::client(70025, format!("The client '{name}' has no configured federated identity credentials."))
+    pub(super) fn no_credentials(client_id: &str, name: &str) -> Self {
+        let message = format!("The client '{client_id}'({name}) has no configured federated identity credentials.");
+        Self::client(70025, message)
+    }
+
+    pub(super) fn disabled(client_id: &str, name: &str) -> Self {
+        let message = format!("Application '{client_id}'({name}) is disabled.");
+        Self { error: "unauthorized_client", ..Self::request(7_000_112, message) }
     }
 
     pub(super) fn no_issuer(issuer: &str) -> Self {
@@ -122,15 +157,6 @@ impl EntraError {
         Self::no_match(7_002_138, &found)
     }
 
-    pub(super) fn not_propagated(assertion: &Assertion) -> Self {
-        let Assertion { issuer, subject, audiences, .. } = assertion;
-        let audience = audiences.join(",");
-        let found = format!(
-            ". Assertion Issuer: '{issuer}'. Assertion Subject: '{subject}'. Assertion Audience: '{audience}'."
-        );
-        Self::no_match(70021, &found)
-    }
-
     fn no_match(code: u32, found: &str) -> Self {
         Self::client(
             code,
@@ -139,11 +165,12 @@ impl EntraError {
     }
 
     pub(super) fn out_of_time(now: Timestamp, from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
-        let text = |time: Option<Timestamp>| time.map(entra_precise_time).unwrap_or_default();
+        // Without a time, Entra shows the epoch.
+        let text = |time: Option<Timestamp>| entra_precise_time(time.unwrap_or(Timestamp::UNIX_EPOCH));
         Self::client(
             700_024,
             format!(
-                "Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, expiry time of assertion {}.",
+                "Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, expiry time of assertion {}. Review the documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
                 entra_precise_time(now),
                 text(from),
                 text(to)
@@ -156,8 +183,10 @@ impl EntraError {
     }
 
     /// The key that signed is not among those that the issuer publishes.
-    pub(super) fn unknown_key(key_id: &str) -> Self {
-        let message = format!("The key with ID '{key_id}' was not found in the issuer's JSON Web Key Set.");
+    pub(super) fn unknown_key(key_id: &str, issuer: &str) -> Self {
+        let message = format!(
+            "The certificate with identifier {key_id} used to sign the federated credential could not be found in the metadata of identity provider {issuer}. Please validate that your Identity Provider's metadata exposes the key used to sign the incoming token."
+        );
         Self::client(7_000_272, message)
     }
 
@@ -166,8 +195,16 @@ impl EntraError {
     }
 
     /// The issuer's discovery document or key set can't be read.
-    pub fn issuer_unreachable() -> Self {
-        Self::request(90061, "Request to External OIDC endpoint failed.")
+    ///
+    /// Three codes were seen with this text: 90061 (azure-workload-identity issue 605), 50166 (issues 642 and 1130) and
+    /// 501661 (AKS issue 4029). When Azure returns which is not known, so the choice here is arbitrary.
+    pub fn issuer_unreadable(why: IssuerFailure) -> Self {
+        let code = match why {
+            IssuerFailure::Unreachable => 90061,
+            IssuerFailure::Status => 50166,
+            IssuerFailure::Document => 501_661,
+        };
+        Self::request(code, "Request to External OIDC endpoint failed.")
     }
 
     /// The issuer's key set is invalid.

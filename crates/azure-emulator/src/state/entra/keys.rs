@@ -59,7 +59,7 @@ pub fn knows(keys: &[PublishedKey], assertion: &Assertion) -> bool {
 /// When the key is not published, or the signature is not valid for it.
 pub fn verify(keys: &[PublishedKey], assertion: &Assertion) -> Result<(), EntraError> {
     let key = find(keys, assertion)
-        .ok_or_else(|| EntraError::unknown_key(assertion.key_id.as_deref().unwrap_or_default()))?;
+        .ok_or_else(|| EntraError::unknown_key(assertion.key_id.as_deref().unwrap_or_default(), &assertion.issuer))?;
     let key = DecodingKey::from_rsa_components(&key.modulus, &key.exponent).map_err(|_| EntraError::issuer_keys())?;
     let verified =
         jsonwebtoken::crypto::verify(&assertion.signature, assertion.signed.as_bytes(), &key, Algorithm::RS256);

@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use axum::http::Method;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use k8s_openapi::jiff::Timestamp;
@@ -10,7 +11,7 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::state::arm::fixtures::{TENANT, now, state};
+use crate::state::arm::fixtures::{self, TENANT, now, state};
 
 const ISSUER: &str = "https://issuer.example";
 const SUBJECT: &str = "system:serviceaccount:shop:orders";
@@ -72,16 +73,22 @@ fn code_of(state: &State, assertion: &str) -> Option<u32> {
     examine(state, TENANT, &form(&[], assertion), AUTHORITY, now()).err().map(|error| error.code)
 }
 
+/// Some seconds from now; the assertion is valid then too.
+fn code_at(state: &State, seconds: i64) -> Option<u32> {
+    let then = Timestamp::from_second(now().as_second() + seconds).unwrap();
+    examine(state, TENANT, &form(&[], &token(json!({}))), AUTHORITY, then).err().map(|error| error.code)
+}
+
 fn code_of_form(fields: &[(&str, &str)]) -> Option<u32> {
     examine(&orders(), TENANT, &form(fields, &token(json!({}))), AUTHORITY, now()).err().map(|error| error.code)
 }
 
 #[test]
 fn a_valid_assertion_gets_the_identitys_claims() {
-    let state = orders();
+    let mut state = orders();
     let request = form(&[], &format!("{}\n", token(json!({}))));
     let candidate = examine(&state, TENANT, &request, AUTHORITY, now()).unwrap();
-    let claims = grant(&state, &candidate, AUTHORITY, now()).unwrap();
+    let claims = grant(&mut state, &candidate, AUTHORITY, now()).unwrap();
     let identity = state.identities.values().next().unwrap();
     assert_eq!((&claims.oid, &claims.appid), (&identity.principal_id, &identity.client_id));
     assert_eq!(claims.aud, "https://management.azure.com");
@@ -110,11 +117,11 @@ fn error_70003_another_grant_type() {
 }
 
 #[test]
-fn error_70011_anything_but_a_single_default_scope() {
+fn error_1002012_anything_but_a_single_default_scope() {
     for scope in ["https://vault.azure.net", "/.default", "https://a/.default https://b/.default", "openid"] {
-        assert_eq!(code_of_form(&[("scope", scope)]), Some(70011), "{scope}");
+        assert_eq!(code_of_form(&[("scope", scope)]), Some(1_002_012), "{scope}");
     }
-    assert_eq!(code_of_form(&[("scope", "openid https://a/.default")]), None);
+    assert_eq!(code_of_form(&[("scope", "openid https://vault.azure.net/.default")]), None);
 }
 
 #[test]
@@ -198,15 +205,102 @@ fn error_700212_another_audience_or_more_than_one() {
 }
 
 #[test]
-fn error_70021_a_matching_credential_that_has_not_propagated() {
+fn until_it_has_propagated_the_first_credential_is_no_credential() {
     let mut state = orders();
     state.settings.propagation_seconds = 60;
-    let at = |seconds: i64| {
-        let then = Timestamp::from_second(now().as_second() + seconds).unwrap();
-        examine(&state, TENANT, &form(&[], &token(json!({}))), AUTHORITY, then).err().map(|error| error.code)
+    assert_eq!([0, 59, 60].map(|seconds| code_at(&state, seconds)), [Some(70025), Some(70025), None]);
+}
+
+#[test]
+fn until_it_has_propagated_a_further_credential_does_not_match() {
+    let credential = |name: &str, issuer: &str, subject: &str, written: &str| json!({"name": name, "issuer": issuer, "subject": subject, "writtenAt": written});
+    let (old, new) = ("2020-01-01T00:00:00Z".to_owned(), now().to_string());
+    for (issuer, code) in [("https://other.example", 700_211), (ISSUER, 700_213)] {
+        let credentials = json!([credential("old", issuer, "another", &old), credential("new", ISSUER, SUBJECT, &new)]);
+        let identity = json!({"name": "orders", "clientId": CLIENT, "federatedIdentityCredentials": credentials});
+        let state = state(json!({"identities": [identity], "propagationSeconds": 60}));
+        assert_eq!([0, 59, 60].map(|seconds| code_at(&state, seconds)), [Some(code), Some(code), None], "{issuer}");
+    }
+}
+
+#[test]
+fn until_a_change_has_propagated_the_former_content_is_trusted() {
+    let mut state = trusting(ISSUER, "before");
+    state.settings.propagation_seconds = 60;
+    let after = |seconds| Timestamp::from_second(now().as_second() + seconds).unwrap();
+    let changed = state.identities.values_mut().next().unwrap().credentials.get_mut("trust").unwrap();
+    changed.subject = SUBJECT.to_owned();
+    changed.written_at = after(100);
+    state.record_changes(after(100));
+    let codes = |seconds| {
+        let code = |subject: &str| {
+            let request = form(&[], &token(json!({"sub": subject})));
+            examine(&state, TENANT, &request, AUTHORITY, after(seconds)).err().map(|error| error.code)
+        };
+        (code("before"), code(SUBJECT))
     };
-    assert_eq!([at(0), at(59), at(60)], [Some(70021), Some(70021), None]);
-    assert_eq!(code_of(&state, &token(json!({"iss": "https://x"}))), Some(700_211), "propagation would not help");
+    assert_eq!(codes(159), (None, Some(700_213)));
+    assert_eq!(codes(160), (Some(700_213), None));
+}
+
+#[test]
+fn a_credential_that_entra_never_learns_of_matches_once_it_was_deleted_and_created_again() {
+    let credential = json!({"name": "Trust", "issuer": ISSUER, "subject": SUBJECT});
+    let mut state = state(json!({"identities": [{
+        "name": "orders", "clientId": CLIENT, "federatedIdentityCredentials": [credential], "unlearnedCredentials": ["trust"],
+    }]}));
+    let ask = |state: &mut State, method| {
+        let path = fixtures::credential("trust");
+        fixtures::ask(state, method, &path, fixtures::trust(ISSUER, SUBJECT)).unwrap()
+    };
+    assert_eq!(code_of(&state, &token(json!({}))), Some(70025));
+    ask(&mut state, Method::PUT);
+    assert_eq!(code_of(&state, &token(json!({}))), Some(70025), "an update does not help");
+    ask(&mut state, Method::DELETE);
+    ask(&mut state, Method::PUT);
+    assert_eq!(code_of(&state, &token(json!({}))), None);
+}
+
+#[test]
+fn no_token_matches_an_entry_of_another_shape() {
+    let properties = json!({"issuer": ISSUER, "subject": SUBJECT, "audiences": [AUDIENCE]});
+    let state = state(json!({"identities": [{
+        "name": "orders", "clientId": CLIENT, "rawCredentials": {"flex": {"properties": properties}},
+    }]}));
+    assert_eq!(code_of(&state, &token(json!({}))), Some(700_211));
+}
+
+#[test]
+fn error_7000112_a_disabled_principal() {
+    let credential = json!({"name": "trust", "issuer": ISSUER, "subject": SUBJECT});
+    let state = state(json!({"identities": [{
+        "name": "orders", "clientId": CLIENT, "federatedIdentityCredentials": [credential], "disabled": true,
+    }]}));
+    let error = examine(&state, TENANT, &form(&[], &token(json!({}))), AUTHORITY, now()).unwrap_err();
+    assert_eq!((error.status, error.error, error.code), (400, "unauthorized_client", 7_000_112));
+    assert_eq!(error.message, format!("Application '{CLIENT}'(orders) is disabled."));
+}
+
+#[test]
+fn error_500011_an_unknown_resource() {
+    let request = form(&[("scope", "https://nobody.example/.default")], &token(json!({})));
+    let error = examine(&orders(), TENANT, &request, AUTHORITY, now()).unwrap_err();
+    assert_eq!((error.status, error.error, error.code), (400, "invalid_resource", 500_011));
+    let start =
+        format!("The resource principal named https://nobody.example was not found in the tenant named {TENANT}. ");
+    assert!(error.message.starts_with(&start), "{}", error.message);
+}
+
+#[test]
+fn a_percentage_of_exchanges_with_a_matching_credential_fails() {
+    for (percent, failed) in [(0, 0), (2, 4), (50, 100), (100, 200)] {
+        let mut state = orders();
+        state.settings.directory.spurious_mismatch_percent = percent;
+        let candidate = examine(&state, TENANT, &form(&[], &token(json!({}))), AUTHORITY, now()).unwrap();
+        let results: Vec<_> = (0..200).map(|_| grant(&mut state, &candidate, AUTHORITY, now())).collect();
+        let codes: Vec<_> = results.into_iter().filter_map(Result::err).map(|error| error.code).collect();
+        assert_eq!((codes.len(), codes.iter().all(|code| *code == 700_213)), (failed, true), "{percent} %");
+    }
 }
 
 #[test]
@@ -279,7 +373,7 @@ fn error_900612_invalid_keys() {
 #[test]
 fn an_identity_deleted_while_the_keys_are_fetched_gets_no_token() {
     let candidate = examine(&orders(), TENANT, &form(&[], &token(json!({}))), AUTHORITY, now()).unwrap();
-    assert_eq!(grant(&state(json!({})), &candidate, AUTHORITY, now()).unwrap_err().code, 700_016);
+    assert_eq!(grant(&mut state(json!({})), &candidate, AUTHORITY, now()).unwrap_err().code, 700_016);
 }
 
 #[test]

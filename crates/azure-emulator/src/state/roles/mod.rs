@@ -96,11 +96,11 @@ pub struct Grant {
 
 impl Permission {
     fn allows(&self, action: &str) -> bool {
-        any(&self.actions, action) && !any(&self.not_actions, action)
+        any_matches(&self.actions, action) && !any_matches(&self.not_actions, action)
     }
 
     fn allows_data(&self, action: &str) -> bool {
-        any(&self.data_actions, action) && !any(&self.not_data_actions, action)
+        any_matches(&self.data_actions, action) && !any_matches(&self.not_data_actions, action)
     }
 }
 
@@ -145,7 +145,8 @@ impl State {
     }
 }
 
-fn any(patterns: &[String], action: &str) -> bool {
+/// Whether an action matches one of the patterns.
+pub(super) fn any_matches(patterns: &[String], action: &str) -> bool {
     patterns.iter().any(|pattern| matches(&pattern.to_lowercase(), &action.to_lowercase()))
 }
 

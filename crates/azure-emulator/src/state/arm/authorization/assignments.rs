@@ -233,9 +233,14 @@ pub(super) fn put(
         updated_on: now,
         created_by: before.map_or(caller, |before| before.created_by.clone()),
     };
-    let shown = show(&assignment);
+    let mut shown = show(&assignment);
     let replaced = state.role_assignments.insert(name.to_lowercase(), assignment).is_some();
-    if replaced { ArmAnswer::ok(shown) } else { ArmAnswer::created(shown) }
+    if replaced {
+        return ArmAnswer::ok(shown);
+    }
+    // Only later responses say who created it.
+    shown["properties"]["createdBy"] = Value::Null;
+    ArmAnswer::created(shown)
 }
 
 pub(super) fn get(view: View<'_>, scope: &Scope, name: &str) -> Result<Value, ArmError> {
@@ -250,7 +255,7 @@ pub(super) fn delete(state: &mut State, scope: &Scope, name: &str) -> ArmAnswer 
         return ArmAnswer::deleted(false);
     }
     let removed = state.role_assignments.remove(&name.to_lowercase());
-    ArmAnswer { status: 200, body: removed.as_ref().map(show) }
+    ArmAnswer { status: 200, body: removed.as_ref().map(show), ..ArmAnswer::default() }
 }
 
 pub(super) fn list(
@@ -288,6 +293,7 @@ fn show(assignment: &RoleAssignment) -> Value {
     put("scope", json!(assignment.scope));
     put("condition", json!(assignment.condition));
     put("conditionVersion", json!(assignment.condition_version));
+    put("delegatedManagedIdentityResourceId", Value::Null);
     put("description", json!(assignment.description));
     put("createdOn", json!(assignment.created_on));
     put("updatedOn", json!(assignment.updated_on));

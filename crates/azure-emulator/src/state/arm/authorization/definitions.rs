@@ -7,6 +7,10 @@ use crate::state::arm::scope::Scope;
 use crate::state::reads::View;
 use crate::state::roles::RoleDefinition;
 
+/// Times of the built-in role Reader. The emulator does not keep those of others.
+const CREATED_ON: &str = "2015-02-02T21:55:09.8806423Z";
+const UPDATED_ON: &str = "2021-11-11T20:13:47.8628684Z";
+
 /// Which role definitions to list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DefinitionFilter {
@@ -87,6 +91,10 @@ fn show(scope: &Scope, role: &RoleDefinition) -> Value {
             "description": "",
             "assignableScopes": role.assignable_scopes,
             "permissions": role.permissions,
+            "createdOn": CREATED_ON,
+            "updatedOn": UPDATED_ON,
+            "createdBy": null,
+            "updatedBy": null,
         },
     })
 }

@@ -7,7 +7,7 @@ use axum::http::Method;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::governance::authorize;
+use super::governance::{self, authorize};
 use super::paging::Page;
 use super::scope::Scope;
 use super::versions::ApiVersion;
@@ -83,10 +83,14 @@ pub(super) fn plan(
     };
     let (action, kind) = kind(request, below)?;
     let path = request.path.trim_end_matches('/');
-    authorize(request.caller, &format!("Microsoft.Authorization/{action}"), path)?;
+    authorize(state, request.caller, &format!("Microsoft.Authorization/{action}"), path)?;
     if let Some((false, group)) = group {
         let message = format!("Resource group '{group}' could not be found.");
-        return Err(ArmError::new(404, "ResourceGroupNotFound", message));
+        return Err(ArmError::front(404, "ResourceGroupNotFound", message));
+    }
+    let disabled = scope.subscription().and_then(|id| state.subscription(id)).filter(|_| !action.ends_with("/read"));
+    if let Some(subscription) = disabled {
+        governance::enabled(subscription)?;
     }
     if let Some(key) = scope.identity().filter(|key| !state.identities.contains_key(key)) {
         let name = key.rsplit('/').next().unwrap_or_default();
