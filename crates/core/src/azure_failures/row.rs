@@ -91,9 +91,10 @@ impl Row {
             Codes::Only(these) => these.iter().any(|code| code.eq_ignore_ascii_case(refused.code)),
         };
         // What is gone is only believed of the response itself: an inner error may be about another resource.
-        let place = match refused.inner {
-            true => self.reason != Reason::IdentityNotFound,
-            false => self.statuses.contains(&refused.status),
+        let place = if refused.inner {
+            self.reason != Reason::IdentityNotFound
+        } else {
+            self.statuses.contains(&refused.status)
         };
         operation && code && place && self.also.is_none_or(|also| also(refused))
     }
