@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use ensign_api::ArmId;
 use ensign_core::azure_failures;
-pub use ensign_core::azure_failures::{ArmErrorCause, Operation};
+pub use ensign_core::azure_failures::{ArmErrorCause, ErrorDetail, Operation};
 use ensign_core::failure::Failure;
 use ensign_core::scheduling::rate_limiter::Deferral;
 use ensign_runtime::error_chain;
