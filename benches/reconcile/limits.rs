@@ -13,6 +13,7 @@ use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::names::cluster_tag;
 use ensign_core::credentials::ownership::Cluster;
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SharedClock;
@@ -154,6 +155,7 @@ async fn config(fixture: &Fixture, clock: SharedClock, pending: &PendingRequests
             propagation_delay: Duration::ZERO,
         },
         resync: Duration::from_secs(900),
+        azure_read_lag: READ_LAG,
         azure_limits: RateLimits::PUBLISHED,
         spread: Spread::seeded(uuid::Uuid::new_v4().as_u64_pair().0),
         concurrency: CONCURRENCY,

@@ -15,7 +15,6 @@ use crate::pods::ungate::GatedPodReconciler;
 use crate::pods::uninjected::UninjectedPodScanner;
 use ensign_api::conditions::Reason;
 use ensign_azure::RateLimiter;
-use ensign_core::credentials::propagation;
 use ensign_core::failure::Failure;
 use ensign_core::scheduling::resync::Sharers;
 use ensign_runtime::clock::SharedClock;
@@ -36,7 +35,7 @@ pub(crate) struct Dispatcher {
 impl Dispatcher {
     /// Reconciles the key; returns the requeue delay, or `None` where only an event brings it again.
     pub(crate) async fn reconcile(&self, key: &Key) -> Option<Duration> {
-        let (outcome, propagates_at) = match key {
+        let (outcome, again_in) = match key {
             Key::Identity(_) | Key::Name(_) => self.identities.reconcile(key).await,
             Key::Injection => (self.injection.reconcile().await, None),
             Key::Pod(name) => (self.gated_pod(name).await, None),
@@ -46,7 +45,7 @@ impl Dispatcher {
         let outcome = outcome.unwrap_or_else(|error| judge(key, &error));
         self.metrics.reconciled(subject(key), &outcome);
         let delay = self.delay(key, outcome)?;
-        Some(propagates_at.map_or(delay, |until| delay.min(propagation::remaining(until, self.clock.now()))))
+        Some(again_in.map_or(delay, |again| delay.min(again)))
     }
 
     async fn gated_pod(&self, name: &crate::kube_names::PodName) -> Result<ReconcileOutcome, ReconcileError> {

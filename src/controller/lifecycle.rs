@@ -39,6 +39,7 @@ use crate::pods::ungate::{GatedPodReconciler, PodSettings};
 use crate::pods::uninjected::UninjectedPodScanner;
 use crate::writers::azure::AzureWriter;
 use crate::writers::kubernetes::KubeWriter;
+use crate::writers::own_writes::OwnWritesByIdentity;
 use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::cel::Mode;
@@ -58,6 +59,8 @@ pub struct Config {
     pub settings: Settings,
     /// Interval between drift checks of an identity that is in sync, if rate limits allow it.
     pub resync: Duration,
+    /// How long Azure's reads may lag behind its writes.
+    pub azure_read_lag: Duration,
     /// How fast requests to Azure may go out.
     pub azure_limits: RateLimits,
     /// Spreads delays; every process should have its own.
@@ -344,6 +347,7 @@ fn dispatcher(
     let rate_limiter = RateLimiter::new(config.azure_limits, clock.clone());
     let arm = config.arm.paced(rate_limiter.clone()).counted(metrics.azure.clone());
     let failpoints = config.failpoints;
+    let own_writes = OwnWritesByIdentity::new(config.azure_read_lag, clock.clone());
     let writer = Arc::new(KubeWriter::new(client.clone(), config.instance, gate.clone(), failpoints.clone()));
     let uninjected = config.pods.as_ref().map(|pods| {
         Arc::new(UninjectedPodScanner {
@@ -361,7 +365,7 @@ fn dispatcher(
             arm: arm.clone(),
             rate_limiter: rate_limiter.clone(),
             writer: writer.clone(),
-            azure: AzureWriter { arm, gate, failpoints, metrics: metrics.clone() },
+            azure: AzureWriter { arm, gate, failpoints, metrics: metrics.clone(), own_writes },
             settings,
             clock: clock.clone(),
             upstream,

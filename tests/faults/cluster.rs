@@ -76,11 +76,15 @@ impl Cluster {
         }
     }
 
-    /// Deletes an object; returns what is left of it, if finalizers keep it.
+    /// Deletes an object, which may be gone by now; returns what is left of it, if finalizers keep it.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let api = self.api(kind, namespace);
-        let answer = self.wait("delete", api.delete(name, &kube::api::DeleteParams::default()));
-        answer.expect("delete").left().map(|object| value(&object))
+        match self.wait("delete", api.delete(name, &kube::api::DeleteParams::default())) {
+            Ok(answer) => answer.left().map(|object| value(&object)),
+            // A controller released it meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => None,
+            Err(error) => panic!("delete: {error}"),
+        }
     }
 
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {

@@ -87,7 +87,7 @@ impl Harness {
         lock(&self.foreign_identities).push((Timestamp::now(), name.to_lowercase()));
         let tags = tags.iter().map(|(tag, value)| ((*tag).to_owned(), (*value).to_owned())).collect();
         let key = self.arm_id(name).key();
-        self.azure.with_state(|state| state.identities.get_mut(&key).expect("the identity").tags = tags);
+        self.meddle(|state| state.identities.get_mut(&key).expect("the identity").tags = tags);
     }
 }
 

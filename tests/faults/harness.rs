@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ensign_azure_emulator::state::roles::RoleAssignment;
-use ensign_azure_emulator::state::{Credential, Identity, IdentityId, Subscription};
+use ensign_azure_emulator::state::{Credential, Identity, IdentityId, State, Subscription};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, FaultRule, LogEntry, LogFilter};
 use ensign_core::credentials::names::Subject;
 use ensign_core::credentials::ownership::Cluster as AzureCluster;
@@ -33,6 +33,8 @@ pub const CLUSTER_ID: &str = "faults";
 pub const FAR_SUBSCRIPTION: &str = "fa500000-0000-4000-8000-0000000000fa";
 /// Placeholder in scripts for Azure: the date in two minutes.
 pub const IN_TWO_MINUTES: &str = "in two minutes";
+/// How far reads of Azure lag in every plan, at most, on the plan's clock.
+const READ_LAG_SECONDS: u32 = 60;
 pub const RESYNC: Duration = Duration::from_secs(900);
 /// After so long, everything in flight waits for the plan's clock.
 pub const REAL_TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -77,14 +79,25 @@ type OutOfBandChange = (Timestamp, String, Option<Credential>, String);
 
 impl Harness {
     pub fn new(plan: &str, mutant: Option<Mutant>) -> Arc<Self> {
-        let options =
-            EmulatorOptions { write_latency_ms: 2, token_lifetime_seconds: 30 * 86_400, ..EmulatorOptions::default() };
+        let options = EmulatorOptions {
+            write_latency_ms: 2,
+            token_lifetime_seconds: 30 * 86_400,
+            read_lag_seconds: READ_LAG_SECONDS,
+            ..EmulatorOptions::default()
+        };
         let azure = Arc::new(Emulator::start(options).expect("start the Azure emulator"));
-        Self::beside(plan, mutant, azure, CLUSTER_ID)
+        let harness = Self::sharing(plan, mutant, azure, CLUSTER_ID);
+        harness.azure.lag_by(harness.clock.clone());
+        harness
     }
 
-    /// A harness that shares its emulator with another.
+    /// A harness that shares its emulator with another. Each has a clock of its own, so that reads can't lag.
     pub fn beside(plan: &str, mutant: Option<Mutant>, azure: Arc<Emulator>, cluster_id: &str) -> Arc<Self> {
+        azure.with_state(|state| state.settings.reads.lag_seconds = 0);
+        Self::sharing(plan, mutant, azure, cluster_id)
+    }
+
+    fn sharing(plan: &str, mutant: Option<Mutant>, azure: Arc<Emulator>, cluster_id: &str) -> Arc<Self> {
         let cluster = Cluster::shared();
         let history = cluster.history(plan);
         let first = Arc::new(replica(cluster, plan, plan, &history, &azure, FakeClock::new()));
@@ -246,11 +259,11 @@ impl Harness {
         for one in credentials {
             self.note(name, Some(one), &one.name);
         }
-        self.azure.with_state(|state| {
+        self.meddle(|state| {
             let own = state.subscriptions.values().next().cloned();
             let far = own.map(|own| Subscription { id: FAR_SUBSCRIPTION.to_owned(), ..own });
             state.subscriptions.extend(far.map(|far| (FAR_SUBSCRIPTION.to_owned(), far)));
-            state.identities.insert(identity.id.key(), identity)
+            state.identities.insert(identity.id.key(), identity);
         });
     }
 
@@ -266,13 +279,23 @@ impl Harness {
     pub fn change_out_of_band(&self, identity: &str, name: &str, credential: Option<Credential>) {
         let key = self.arm_id(identity).key();
         self.note(identity, credential.as_ref(), name);
-        self.azure.with_state(|state| {
+        self.meddle(|state| {
             let identity = state.identities.get_mut(&key).expect("the identity");
             match credential {
                 Some(credential) => identity.credentials.insert(name.to_lowercase(), credential),
                 None => identity.credentials.remove(&name.to_lowercase()),
             }
         });
+    }
+
+    /// Changes Azure's state as somebody else does. Every read shows it at once: nothing is learned from reads that lag behind
+    /// what this test did.
+    pub fn meddle<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        self.azure.with_state(|state| {
+            let result = act(state);
+            state.forget_the_past();
+            result
+        })
     }
 
     fn note(&self, identity: &str, credential: Option<&Credential>, name: &str) {

@@ -127,6 +127,19 @@ pub fn azure_failures() -> Vec<Plan> {
     plans
 }
 
+/// Each scenario with reads that are always as late as the controller has to expect: then nothing more is written than with
+/// reads that do not lag.
+pub fn late_reads() -> Vec<Plan> {
+    let late = |scenario: &'static Scenario| {
+        let action = json!({"stale": {"seconds": 100}});
+        let rule = json!([{"match": {"kind": "arm-read"}, "times": 100_000, "action": action}]);
+        let mut plan = plan(scenario, "late-reads", &[33], Fault::Azure(rule));
+        plan.quick = matches!(scenario.name, "delete" | "provisioned");
+        plan
+    };
+    scenarios::ALL.iter().map(late).collect()
+}
+
 /// Failures at each operation on roles: the general ones that matter there, and those that
 /// only roles have.
 pub fn role_failures() -> Vec<Plan> {

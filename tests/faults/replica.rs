@@ -10,6 +10,7 @@ use ensign_azure::cloud::CloudArgs;
 use ensign_controller::{Config, ControllerError, ControllerMetrics, Failpoints, IssuerWatch, LeaseConfig};
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::Settings;
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::roles::RolePolicy;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::rate_limiter::RateLimits;
@@ -172,6 +173,7 @@ impl Replica {
                 propagation_delay: Duration::ZERO,
             },
             resync: RESYNC,
+            azure_read_lag: READ_LAG,
             azure_limits: RateLimits::PUBLISHED,
             spread: self.spread(),
             concurrency: 4,

@@ -65,7 +65,7 @@ impl Harness {
     /// Assigns a role by hand to the identity of this name in Azure. Ensign must not change or delete it.
     pub fn assign_by_hand(&self, number: u8, identity: &str, role: &str, scope: &str) {
         let key = self.arm_id(identity).key();
-        self.azure.with_state(|state| {
+        self.meddle(|state| {
             let assignment = RoleAssignment {
                 name: format!("b1a00000-0000-4000-8000-0000000000{number:02x}"),
                 scope: scope.to_owned(),
@@ -95,7 +95,7 @@ impl Harness {
             permissions: vec![permission],
             assignable_scopes: vec!["/".to_owned()],
         };
-        self.azure.with_state(|state| state.role_definitions.insert(role.name.clone(), role));
+        self.meddle(|state| state.role_definitions.insert(role.name.clone(), role));
     }
 
     /// Writes of role assignments.

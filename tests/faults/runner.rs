@@ -69,8 +69,11 @@ impl Options {
             return mutant_coverage::of(mutant).iter().any(of);
         }
         let Some(wanted) = &self.plan else { return true };
-        let others =
-            matrix::azure_failures().into_iter().chain(matrix::role_failures()).chain(matrix::kubernetes_failures());
+        let others = matrix::azure_failures()
+            .into_iter()
+            .chain(matrix::late_reads())
+            .chain(matrix::role_failures())
+            .chain(matrix::kubernetes_failures());
         let mut named = others.filter(|plan| self.takes(plan)).map(|plan| plan.scenario.name);
         self.mutant.is_some()
             || wanted.split(',').any(|wanted| wanted.split('/').next() == Some(scenario) || wanted == "*")
@@ -119,6 +122,7 @@ pub fn run(options: &Options) -> bool {
         }
     }
     plans.extend(matrix::azure_failures());
+    plans.extend(matrix::late_reads());
     plans.extend(matrix::role_failures());
     plans.extend(matrix::kubernetes_failures());
     if options.list {

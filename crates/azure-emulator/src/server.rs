@@ -162,6 +162,7 @@ impl Emulator {
             issuers,
             base_url,
             limits: options.published_limits.then(|| Limits::new(options.clock.clone())).into(),
+            lag_clock: options.clock.clone().into(),
             clock: options.clock,
         });
         let handle = Handle::new();
@@ -179,7 +180,7 @@ impl Emulator {
     pub fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.shared.state.lock();
         let result = act(&mut state);
-        state.record_changes(self.shared.clock.now());
+        state.record_changes(self.shared.lag_clock.lock().now());
         result
     }
 
@@ -221,6 +222,12 @@ impl Emulator {
     /// Enforces Azure's published rate limits from now on, by this clock; without one, stops enforcing them.
     pub fn limit_requests(&self, clock: Option<SharedClock>) {
         *self.shared.limits.lock() = clock.map(Limits::new);
+    }
+
+    /// Lets reads lag by this clock from now on.
+    pub fn lag_by(&self, clock: SharedClock) {
+        *self.shared.lag_clock.lock() = clock;
+        self.shared.state.lock().forget_the_past();
     }
 
     /// Trusts the CAs of a PEM bundle when it reads issuers' documents.

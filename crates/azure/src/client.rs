@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::Cloud;
 use super::error::{ArmError, ArmErrorCause, Operation, chain};
 use super::http::{Connection, ConnectionError};
+use super::listed_credential::ListedCredential;
 use super::metrics::AzureMetrics;
 use super::paging::Pages;
 use super::rate_limited::{NoResponse, RateLimiter};
@@ -108,7 +109,7 @@ impl ArmClient {
         call.decode::<IdentityBody>(&response).map(IdentityBody::into_identity)
     }
 
-    /// Lists every federated identity credential of the identity: all pages, or an error.
+    /// Lists every federated identity credential of the identity, other people's included: all pages, or an error.
     pub async fn list_credentials(&self, id: &ArmId) -> Result<Vec<Credential>, ArmError> {
         let list = self.call(Operation::ListCredentials, id);
         let mut pages = Pages::new(self.url(id, &["federatedIdentityCredentials"]), MAX_PAGES);
@@ -116,8 +117,8 @@ impl ArmClient {
         while let Some((page, url)) = pages.next().map_err(|cause| list.error(cause))? {
             let call = Call { page, ..list };
             let response = self.send(call, Request::new(url, Method::Get)).await?;
-            let page: Vec<CredentialBody> = pages.read(&response).map_err(|cause| call.error(cause))?;
-            credentials.extend(page.into_iter().map(CredentialBody::into_credential));
+            let page: Vec<ListedCredential> = pages.read(&response).map_err(|cause| call.error(cause))?;
+            credentials.extend(page.into_iter().map(|ListedCredential(credential)| credential));
         }
         Ok(credentials)
     }

@@ -1,6 +1,6 @@
 //! Creates, tags and deletes identities.
 
-use azure_core::http::{Method, Request};
+use azure_core::http::{Method, Request, StatusCode};
 use serde_json::json;
 
 use super::client::{ArmClient, IdentityBody, is_confirmed_deletion};
@@ -9,10 +9,19 @@ use ensign_api::ArmId;
 use ensign_core::assess::AzureIdentity;
 use ensign_core::provisioning::Desired;
 
+/// An identity as Azure stored it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenIdentity {
+    /// The identity.
+    pub identity: AzureIdentity,
+    /// Whether it did not exist before (201).
+    pub created: bool,
+}
+
 impl ArmClient {
     /// Creates the identity, or updates what can be updated of an existing one; returns what Azure stored. Tags that are
     /// not given are removed.
-    pub async fn put_identity(&self, id: &ArmId, desired: &Desired) -> Result<AzureIdentity, ArmError> {
+    pub async fn put_identity(&self, id: &ArmId, desired: &Desired) -> Result<WrittenIdentity, ArmError> {
         let call = self.call(Operation::PutIdentity, id);
         let mut request = Request::new(self.url(id, &[]), Method::Put);
         let Desired { location, tags, isolation_scope } = desired;
@@ -21,7 +30,9 @@ impl ArmClient {
         request.insert_header("content-type", "application/json");
         request.set_body(body.to_string());
         let response = self.send(call, request).await?;
-        call.decode::<IdentityBody>(&response).map(IdentityBody::into_identity)
+        let created = response.status() == StatusCode::Created;
+        let identity = call.decode::<IdentityBody>(&response)?.into_identity();
+        Ok(WrittenIdentity { identity, created })
     }
 
     /// Deletes the identity with everything below it. Succeeds if it does not exist, but not if something between here and

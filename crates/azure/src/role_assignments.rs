@@ -2,7 +2,7 @@
 
 use azure_core::http::{Method, RawResponse, Request};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::client::{ArmClient, Call};
@@ -57,10 +57,10 @@ impl ArmClient {
         let mut assignments = Vec::new();
         while let Some((_, url)) = pages.next().map_err(|cause| call.error(cause))? {
             let response = self.send(call, Request::new(url, Method::Get)).await?;
-            let page: Vec<AssignmentBody> = pages.read(&response).map_err(|cause| call.error(cause))?;
-            for body in page {
-                assignments.push(body.into_assignment(call)?);
-            }
+            // One that can't be read is somebody else's.
+            let page: Vec<Value> = pages.read(&response).map_err(|cause| call.error(cause))?;
+            let readable = page.into_iter().filter_map(|entry| serde_json::from_value::<AssignmentBody>(entry).ok());
+            assignments.extend(readable.filter_map(|body| body.into_assignment(call).ok()));
         }
         Ok(assignments)
     }
@@ -106,13 +106,18 @@ impl ArmClient {
         call.decode::<AssignmentBody>(&response)?.into_assignment(call)
     }
 
-    /// Deletes an assignment. Succeeds if it does not exist, but not if something between here and ARM responded with a page
-    /// of its own.
+    /// Deletes an assignment. Succeeds if it or its scope does not exist, but not if something between here and ARM responded
+    /// with a page of its own.
     pub async fn delete_role_assignment(&self, id: &ArmId, assignment: &Assignment) -> Result<(), ArmError> {
         let call = self.call(Operation::DeleteRoleAssignment, id);
         let scope = scope_of(call, assignment)?;
         let url = self.role_url(&scope, &["roleAssignments", &assignment.name], None);
-        let response: RawResponse = self.send(call, Request::new(url, Method::Delete)).await?;
+        let response: RawResponse = match self.send(call, Request::new(url, Method::Delete)).await {
+            Err(ArmError { cause: ArmErrorCause::Refused { status: 404, code, .. }, .. }) if is_gone(&code) => {
+                return Ok(());
+            }
+            response => response?,
+        };
         let body: &[u8] = response.body().as_ref();
         if body.is_empty() { Ok(()) } else { call.decode::<AssignmentBody>(&response).map(|_| ()) }
     }

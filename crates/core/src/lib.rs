@@ -12,6 +12,7 @@ pub mod commands;
 pub mod credentials;
 pub mod events;
 pub mod failure;
+pub mod own_writes;
 pub mod pods;
 pub mod provisioning;
 pub mod roles;

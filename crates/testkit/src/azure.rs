@@ -1,6 +1,7 @@
 //! The Azure emulator as tests set it up: identities, credentials, and a token for ARM.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_core::time::OffsetDateTime;
@@ -13,6 +14,11 @@ use super::control_plane::ControlPlane;
 
 /// The audience of tokens that Entra exchanges.
 pub const AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// How long the test controllers expect Azure's reads to lag.
+pub const AZURE_READ_LAG: Duration = Duration::from_secs(2);
+/// How far the reads of the shared emulators lag at most, in seconds.
+pub const EMULATOR_READ_LAG_SECONDS: u32 = 1;
 
 /// Starts an emulator whose token exchange trusts the control plane's certificate.
 pub fn start_emulator(control_plane: &ControlPlane, options: EmulatorOptions) -> Emulator {

@@ -21,7 +21,7 @@ use ensign_runtime::clock::SystemClock;
 use ensign_runtime::health::Readiness;
 use tokio_util::sync::CancellationToken;
 
-use super::azure::{self, FixedToken};
+use super::azure::{self, AZURE_READ_LAG, EMULATOR_READ_LAG_SECONDS, FixedToken};
 use super::control_plane::ControlPlane;
 use super::controller_process::OWN_CLIENT_ID;
 use super::objects::{apply_crds, wait_for};
@@ -69,7 +69,10 @@ impl Ensign {
     fn start_azure(control_plane: &'static ControlPlane, folder: &str) -> (&'static ControlPlane, Emulator) {
         apply_crds(control_plane);
         let data_dir = Some(super::paths::scratch().join(folder));
-        let azure = azure::start_emulator(control_plane, EmulatorOptions { data_dir, ..EmulatorOptions::default() });
+        let azure = azure::start_emulator(
+            control_plane,
+            EmulatorOptions { data_dir, read_lag_seconds: EMULATOR_READ_LAG_SECONDS, ..EmulatorOptions::default() },
+        );
         (control_plane, azure)
     }
 
@@ -85,7 +88,11 @@ impl Ensign {
         identity.client_id = client_id.map_or(identity.client_id, str::to_owned);
         identity.credentials =
             credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
-        self.azure.with_state(|state| state.identities.insert(identity.id.key(), identity));
+        self.azure.with_state(|state| {
+            state.identities.insert(identity.id.key(), identity);
+            // It has been there for long.
+            state.forget_the_past();
+        });
     }
 
     /// Replaces the credentials of an identity, as another program would.
@@ -94,6 +101,7 @@ impl Ensign {
         self.azure.with_state(|state| {
             let found = state.identities.values_mut().find(|found| found.id.name == name).expect("an identity");
             found.credentials = credentials;
+            state.forget_the_past();
         });
     }
 
@@ -187,6 +195,7 @@ impl Ensign {
                         propagation_delay: SETTLE,
                     },
                     resync: Duration::from_secs(900),
+                    azure_read_lag: AZURE_READ_LAG,
                     azure_limits: RateLimits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 8,

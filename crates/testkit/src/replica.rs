@@ -23,7 +23,7 @@ use http::header::USER_AGENT;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::azure::FixedToken;
+use super::azure::{AZURE_READ_LAG, FixedToken};
 use super::objects::wait_for;
 use super::testbed::{Testbed, TestbedLease};
 
@@ -146,6 +146,7 @@ impl Replica {
                         propagation_delay: options.propagation_delay,
                     },
                     resync: Duration::from_secs(900),
+                    azure_read_lag: AZURE_READ_LAG,
                     azure_limits: RateLimits::PUBLISHED,
                     spread: Spread::seeded(1),
                     concurrency: 4,

@@ -26,6 +26,7 @@ use ensign_core::admission;
 use ensign_core::assess::Settings;
 use ensign_core::credentials::ownership::Cluster;
 use ensign_core::credentials::{issuer_url, names};
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::webhook_configuration::{Endpoint, excluded_namespaces};
 use ensign_runtime::clock::SystemClock;
@@ -36,6 +37,8 @@ use ensign_runtime::{shutdown, tls};
 
 /// A longer interval would hide drift for more than a day.
 const DRIFT_CHECK_INTERVAL: RangeInclusive<DurationArg> = DurationArg::from_secs(10)..=DurationArg::from_secs(86_400);
+/// With a longer lag, what others do in Azure would go unnoticed for longer than it takes them to notice.
+const AZURE_READ_LAG: RangeInclusive<DurationArg> = DurationArg::from_secs(0)..=DurationArg::from_secs(600);
 const CONCURRENCY: RangeInclusive<usize> = 1..=256;
 
 /// Flags of the controller. Each is also an environment variable.
@@ -51,6 +54,10 @@ pub(crate) struct Args {
     /// interval grows if there are too many for Azure's rate limits
     #[arg(long, env = "ENSIGN_DRIFT_CHECK_INTERVAL", default_value_t = DurationArg::from_secs(900), value_name = "DURATION")]
     drift_check_interval: DurationArg,
+    /// How long Azure's reads may lag behind its writes, 0s to 10m; for so long, what this controller wrote counts for more
+    /// than what Azure returns
+    #[arg(long, env = "ENSIGN_AZURE_READ_LAG", default_value_t = DurationArg::from_secs(READ_LAG.as_secs()), value_name = "DURATION")]
+    azure_read_lag: DurationArg,
     #[command(flatten)]
     azure_limits: AzureLimitsArgs,
     /// Identities that are reconciled concurrently, 1 to 256; writes to any one identity are sequential
@@ -111,6 +118,7 @@ impl Args {
         self.cluster.check(&mut problems);
         self.leader_election.check(&mut problems);
         problems.within("--drift-check-interval", &self.drift_check_interval, &DRIFT_CHECK_INTERVAL);
+        problems.within("--azure-read-lag", &self.azure_read_lag, &AZURE_READ_LAG);
         problems.within("--concurrency", &self.concurrency, &CONCURRENCY);
         problems.dns_name("--namespace", &self.namespace);
         problems.dns_name("--webhook-configuration", &self.webhook_configuration);
@@ -222,6 +230,7 @@ async fn configure(
             roles: args.roles.policy(),
         },
         resync: args.drift_check_interval.get(),
+        azure_read_lag: args.azure_read_lag.get(),
         azure_limits: args.azure_limits.limits(),
         spread: Spread::seeded(Uuid::new_v4().as_u64_pair().0),
         concurrency: args.concurrency,

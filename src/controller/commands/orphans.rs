@@ -11,12 +11,14 @@ use crate::engine::write_gate::WriteGate;
 use crate::kube_request::within_deadline;
 use crate::metrics::ControllerMetrics;
 use crate::writers::azure::{AzureWriter, WriteError};
+use crate::writers::own_writes::OwnWritesByIdentity;
 use ensign_api::{ArmId, ManagedIdentityBinding};
 use ensign_azure::{ArmClient, ArmError, RateLimiter};
 use ensign_core::acceptance::scopes::AzureScope;
 use ensign_core::assess::PlannedCredentialWrite;
 use ensign_core::commands::orphans::{Orphan, Present, of_cluster};
 use ensign_core::credentials::plan::CredentialWrite;
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::scheduling::rate_limiter::RateLimits;
 use ensign_runtime::clock::SharedClock;
 use ensign_runtime::error_chain;
@@ -90,9 +92,10 @@ impl OrphanSearch {
             gate: self.gate.clone(),
             failpoints: Failpoints::default(),
             metrics: ControllerMetrics::default(),
+            own_writes: OwnWritesByIdentity::new(READ_LAG, self.clock.clone()),
         };
         loop {
-            match writer.write_credential(&id, &planned, &mut existing).await {
+            match writer.write_credential((&id, None), &planned, &mut existing).await {
                 Ok(()) => return Ok(()),
                 Err(WriteError::Azure(error)) => match error.not_sent() {
                     Some(refusal) => self.clock.sleep_until(self.clock.monotonic() + refusal.wait()).await,

@@ -48,14 +48,20 @@ impl Pass<'_> {
         due: &[PlannedCredentialWrite],
         others: &[PlannedCredentialWrite],
     ) -> Result<bool, ReconcileError> {
-        let Some(Ok(mut existing)) = self.observed.credentials.clone() else { return Ok(false) };
+        // Without the identity there is no list, and what may be under it is deleted all the same.
+        let listed = self.observed.credentials.clone().and_then(Result::ok);
+        let mut existing = listed.clone().unwrap_or_default();
+        let target = (id.clone(), self.observed.identity.clone().and_then(Result::ok));
         let context = self.context;
         let judge = |error: &_| context.failure(error, &mut self.observed);
-        let progress = carry_out(&context.azure, due, id, &mut existing, judge).await;
+        let progress = carry_out(&context.azure, due, &target, &mut existing, judge).await;
+        self.settle(id);
         if let Some(source) = progress.refused {
             return Err(ReconcileError::NotLeading { act: format!("writing under {id}"), source });
         }
-        self.observed.credentials = Some(Ok(existing));
+        if listed.is_some() {
+            self.observed.credentials = Some(Ok(existing));
+        }
         let is_put = |name: &&String| {
             let mut puts = due.iter().filter(|planned| matches!(planned.write, CredentialWrite::Put { .. }));
             puts.any(|planned| planned.write.name() == **name)

@@ -1,6 +1,9 @@
 //! What is read from Azure before anything is decided.
 
 use super::pass::Pass;
+use ensign_api::{ArmId, ManagedIdentity};
+use ensign_core::credentials::ownership::Credential;
+use ensign_core::failure::Failure;
 
 impl Pass<'_> {
     /// Reads what exists in Azure, and decides: one LIST of the credentials, one GET of an identity that is not known yet or that
@@ -27,15 +30,40 @@ impl Pass<'_> {
         }
         if self.observed.postponed.is_none() && matches!(self.observed.identity, None | Some(Ok(_))) {
             let listed = self.context.arm.list_credentials(&id).await;
-            self.observed.credentials = self.answer(listed);
+            let listed = self.answer(listed);
+            self.observed.credentials = listed.map(|listed| self.listed(&id, &owner, listed));
         }
         self.observe_roles(&id, &owner).await;
+        self.settle(&id);
+    }
+
+    /// What a LIST means, given this process's own writes.
+    fn listed(
+        &self,
+        id: &ArmId,
+        owner: &ManagedIdentity,
+        read: Result<Vec<Credential>, Failure>,
+    ) -> Result<Vec<Credential>, Failure> {
+        let records = owner.status.iter().flat_map(|status| &status.issuers);
+        let issuers = records.map(|record| record.url.as_str());
+        let former: Vec<&str> = issuers.filter(|issuer| *issuer != self.settings.cluster.issuer).collect();
+        self.context.azure.own_writes.of(id, |own, now| own.credentials(id, read, &former, now))
+    }
+
+    /// Takes note of what is certain by now, although reads may lag.
+    pub(super) fn settle(&mut self, id: &ArmId) {
+        let confirmed = self.context.azure.own_writes.of(id, |own, now| own.confirmed(now));
+        self.observed.roles.deleted.clone_from(&confirmed.deleted_assignments);
+        self.observed.confirmed = confirmed;
     }
 
     /// One GET of the identity.
     pub(super) async fn observe_identity(&mut self) {
         let Some(id) = self.view.id.clone() else { return };
         let answer = self.context.arm.get_identity(&id).await;
-        self.observed.identity = self.answer(answer);
+        let answer = self.answer(answer);
+        let own_writes = &self.context.azure.own_writes;
+        self.observed.identity = answer.map(|read| own_writes.of(&id, |own, now| own.identity(&id, read, now)));
+        self.settle(&id);
     }
 }

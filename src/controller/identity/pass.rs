@@ -1,6 +1,7 @@
 //! The state of one reconcile of one identity: what the cache has, what Azure reports, and the plan that follows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -14,6 +15,7 @@ use crate::kube_request;
 use ensign_api::{ArmId, ManagedIdentity};
 use ensign_azure::ArmError;
 use ensign_core::assess::{Assessment, Observed, Settings, assess};
+use ensign_core::credentials::propagation;
 use ensign_core::failure::Failure;
 
 /// What the steps of a reconcile share. Each step acts on the plan and brings it up to date.
@@ -64,6 +66,13 @@ impl<'a> Pass<'a> {
             Ok(answer) => Some(Ok(answer)),
             Err(error) => self.context.failure(&error, &mut self.observed).map(Err),
         }
+    }
+
+    /// How soon the key has to be reconciled again, whatever the outcome is.
+    pub(super) fn again_in(&self) -> Option<Duration> {
+        let now = self.context.clock.now();
+        let propagated = self.plan.propagates_at.map(|until| propagation::remaining(until, now));
+        propagated.into_iter().chain(self.observed.confirmed.look_again_in).min()
     }
 
     /// How the reconcile ended, for the work queue.

@@ -10,8 +10,8 @@ use crate::error::ReconcileError;
 use crate::writers::azure::WriteError;
 use ensign_api::ArmId;
 use ensign_api::conditions::Reason;
+use ensign_azure::WrittenIdentity;
 use ensign_core::failure::Failure;
-use ensign_core::provisioning::IdentityWrite;
 use ensign_core::scheduling::rate_limiter::RequestKind;
 
 impl Pass<'_> {
@@ -28,12 +28,12 @@ impl Pass<'_> {
             self.record_issuers().await?;
             self.require_finalizers().await?;
             match self.context.azure.write_identity(&id, &owner, &write).await {
-                Ok(Some(stored)) => {
-                    if matches!(write, IdentityWrite::Create(_)) {
+                Ok(Some(WrittenIdentity { identity, created })) => {
+                    if created {
                         // A new identity has no credentials, whatever an earlier one of its name had.
                         self.observed.credentials = Some(Ok(Vec::new()));
                     }
-                    self.observed.identity = Some(Ok(stored));
+                    self.observed.identity = Some(Ok(identity));
                 }
                 Ok(None) => self.observed.identity = Some(Err(deleted(&id))),
                 Err(WriteError::Azure(error)) => {
@@ -44,6 +44,7 @@ impl Pass<'_> {
                 }
             }
         }
+        self.settle(&id);
         self.reassess();
         self.identity_outcome = Some(outcome::of_identity_write(&self.plan, &self.observed));
         Ok(())

@@ -1,6 +1,6 @@
 //! One reconcile of one identity in Azure, with every `ManagedIdentity` that names it and every binding to those.
 
-use k8s_openapi::jiff::Timestamp;
+use std::time::Duration;
 
 use super::context::Context;
 use super::outcome::ReconcileOutcome;
@@ -12,17 +12,17 @@ use crate::error::ReconcileError;
 pub(crate) struct IdentityReconciler(pub(crate) Context);
 
 impl IdentityReconciler {
-    /// Reconciles the key. The second value is the time by which the next credential has propagated in Entra, if one still has
-    /// to: then the key has to be reconciled again.
-    pub(crate) async fn reconcile(&self, key: &Key) -> (Result<ReconcileOutcome, ReconcileError>, Option<Timestamp>) {
+    /// Reconciles the key. The second value is how soon it has to be reconciled again whatever the outcome is, if so: when the
+    /// next credential has propagated in Entra, or when a read of Azure that contradicted a write can be settled.
+    pub(crate) async fn reconcile(&self, key: &Key) -> (Result<ReconcileOutcome, ReconcileError>, Option<Duration>) {
         let mut pass = match Pass::begin(&self.0, key).await {
             Ok(Some(pass)) => pass,
             Ok(None) => return (Ok(ReconcileOutcome::Nothing), None),
             Err(error) => return (Err(error), None),
         };
         let done = run(&mut pass).await;
-        let propagates_at = pass.plan.propagates_at;
-        (done.map(|()| pass.outcome(key)), propagates_at)
+        let again_in = pass.again_in();
+        (done.map(|()| pass.outcome(key)), again_in)
     }
 }
 

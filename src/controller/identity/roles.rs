@@ -12,6 +12,9 @@ use ensign_core::failure::Failure;
 use ensign_core::roles::{self, Assignment, Inputs, Lookup, RoleWrite};
 use ensign_core::scheduling::rate_limiter::{Deferral, RequestKind};
 
+/// When a definition that Azure found before and does not find now is looked up again.
+const ROLE_MISSED: Duration = Duration::from_secs(15);
+
 impl Pass<'_> {
     /// Reads the identity's roles from Azure: definitions that are not cached, one LIST for each resource group with a desired
     /// role, and assignments that are about to be deleted.
@@ -62,10 +65,15 @@ impl Pass<'_> {
     async fn look_up(&mut self, id: &ArmId, lookup: Lookup) -> bool {
         let answer = self.context.arm.role_definition(id, &lookup).await;
         let Some(answer) = self.answer(answer) else { return false };
-        if let Ok(role) = &answer {
-            let now = self.context.clock.monotonic();
-            self.context.role_definitions.insert(lookup.clone(), role.clone(), now);
-        }
+        let (known, now) = (&self.context.role_definitions, self.context.clock.monotonic());
+        let answer = match answer {
+            Ok(role) => {
+                known.insert(lookup.clone(), role.clone(), now);
+                Ok(role)
+            }
+            Err(failure) if failure.reason == Reason::RoleNotFound => known.recently_found(&lookup, now).ok_or(failure),
+            failure => failure,
+        };
         self.observed.roles.definitions.insert(lookup, answer);
         true
     }
@@ -90,7 +98,7 @@ impl Pass<'_> {
                 Err(failure) => return Some(Err(failure)),
             }
         }
-        Some(Ok(all))
+        Some(Ok(self.context.azure.own_writes.of(id, |own, now| own.assignments(all, now))))
     }
 
     /// Writes role assignments if the plan says so, as far as Azure's rate limits allow now.
@@ -133,13 +141,33 @@ impl Pass<'_> {
         let mut confirmed = 0;
         for write in self.plan.role_writes.clone() {
             if let RoleWrite::Put { lookup, .. } = write
-                && !self.look_up(id, lookup).await
+                && !self.confirm_definition(id, lookup).await
             {
                 break;
             }
             confirmed += 1;
         }
         confirmed
+    }
+
+    /// Looks a definition up again; whether Azure found it, or said why not. One that it found before and does not find now is
+    /// looked up later once more.
+    async fn confirm_definition(&mut self, id: &ArmId, lookup: Lookup) -> bool {
+        let answer = self.context.arm.role_definition(id, &lookup).await;
+        let Some(answer) = self.answer(answer) else { return false };
+        let (known, now) = (&self.context.role_definitions, self.context.clock.monotonic());
+        match &answer {
+            Ok(role) => known.insert(lookup.clone(), role.clone(), now),
+            Err(failure) => {
+                let is_missed = failure.reason == Reason::RoleNotFound && known.recently_found(&lookup, now).is_some();
+                if is_missed {
+                    self.observed.postponed = Some(Deferral::RateLimited { wait: ROLE_MISSED });
+                    return false;
+                }
+            }
+        }
+        self.observed.roles.definitions.insert(lookup, answer);
+        true
     }
 
     async fn carry_out_role_writes(

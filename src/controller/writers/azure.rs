@@ -4,11 +4,12 @@ use std::future::Future;
 
 use uuid::Uuid;
 
+use super::own_writes::OwnWritesByIdentity;
 use crate::engine::failpoints::{Failpoints, SideEffect};
 use crate::engine::write_gate::{Refused, WriteGate};
 use crate::metrics::{ControllerMetrics, Written};
 use ensign_api::{ArmId, ManagedIdentity};
-use ensign_azure::{ArmClient, ArmError};
+use ensign_azure::{ArmClient, ArmError, WrittenIdentity};
 use ensign_core::assess::{AzureIdentity, PlannedCredentialWrite};
 use ensign_core::credentials::ownership::Credential;
 use ensign_core::credentials::plan::CredentialWrite;
@@ -34,13 +35,15 @@ pub(crate) struct AzureWriter {
     pub(crate) gate: WriteGate,
     pub(crate) failpoints: Failpoints,
     pub(crate) metrics: ControllerMetrics,
+    pub(crate) own_writes: OwnWritesByIdentity,
 }
 
 impl AzureWriter {
-    /// Creates, repairs or deletes a federated identity credential, and brings `existing` up to date.
+    /// Creates, repairs or deletes a federated identity credential, and brings `existing` up to date. `parent` is the identity as
+    /// it was last read.
     pub(crate) async fn write_credential(
         &self,
-        id: &ArmId,
+        (id, parent): (&ArmId, Option<&AzureIdentity>),
         planned: &PlannedCredentialWrite,
         existing: &mut Vec<Credential>,
     ) -> Result<(), WriteError> {
@@ -50,7 +53,8 @@ impl AzureWriter {
             match &planned.write {
                 CredentialWrite::Put { credential, .. } => arm.put_credential(id, credential).await.map(Some),
                 CredentialWrite::Delete { credential, .. } => {
-                    arm.delete_credential(id, &credential.name).await.map(|()| None)
+                    let deleted = arm.delete_credential(id, &credential.name).await;
+                    self.unless_gone(id, deleted).map(|()| None)
                 }
             }
         };
@@ -61,13 +65,30 @@ impl AzureWriter {
                 self.metrics.written(&planned.write, ended.0);
                 audit_credential(id, planned, request_id, ended);
             }
-            let stored = result?;
             let name = planned.write.name();
+            if result.is_err() {
+                self.own_writes.of(id, |own, _| own.credential_unknown(name));
+            }
+            let stored = result?;
             existing.retain(|credential| credential.name != name);
+            self.own_writes.of(id, |own, now| match &stored {
+                Some(stored) => own.credential_put(stored, parent, now),
+                None => own.credential_deleted(name, now),
+            });
             existing.extend(stored);
             Ok(())
         })
         .await
+    }
+
+    /// A deletion that fails because what contains the credential does not exist has succeeded, unless this process has just
+    /// written there.
+    fn unless_gone(&self, id: &ArmId, deleted: Result<(), ArmError>) -> Result<(), ArmError> {
+        let contradicted = || self.own_writes.of(id, |own, now| own.contradicts_absence(now));
+        match deleted {
+            Err(error) if error.failure(None).is_gone() && !contradicted() => Ok(()),
+            result => result,
+        }
     }
 
     /// Creates, updates or deletes the identity itself; returns what Azure stored, unless it was deleted.
@@ -76,7 +97,7 @@ impl AzureWriter {
         id: &ArmId,
         owner: &ManagedIdentity,
         write: &IdentityWrite,
-    ) -> Result<Option<AzureIdentity>, WriteError> {
+    ) -> Result<Option<WrittenIdentity>, WriteError> {
         let request_id = Uuid::new_v4();
         let arm = self.arm.identified(request_id);
         let act = match write {
@@ -88,7 +109,10 @@ impl AzureWriter {
                 IdentityWrite::Create(desired) | IdentityWrite::Update(desired) => {
                     arm.put_identity(id, desired).await.map(Some)
                 }
-                IdentityWrite::Delete => arm.delete_identity(id).await.map(|()| None),
+                IdentityWrite::Delete => {
+                    let deleted = arm.delete_identity(id).await;
+                    self.unless_gone(id, deleted).map(|()| None)
+                }
             }
         };
         self.send(
@@ -96,7 +120,15 @@ impl AzureWriter {
             request,
             |result| {
                 audit_identity(act, request_id, (id, owner), result.as_ref().err());
-                result
+                if result.is_err() {
+                    self.own_writes.of(id, |own, _| own.identity_unknown());
+                }
+                let stored = result?;
+                self.own_writes.of(id, |own, now| match &stored {
+                    Some(WrittenIdentity { identity, created }) => own.identity_put(identity, *created, now),
+                    None => own.identity_deleted(now),
+                });
+                Ok(stored)
             },
         )
         .await
@@ -131,7 +163,17 @@ impl AzureWriter {
             request,
             |result| {
                 audit_role(act, request_id, (id, owner), write, result.as_ref().err());
+                if result.is_err() {
+                    self.own_writes.of(id, |own, _| own.assignment_unknown(&written.name));
+                }
                 let stored = result?;
+                self.own_writes.of(id, |own, now| match &stored {
+                    Some(stored) => own.assignment_put(stored, now),
+                    None => own.assignment_deleted(&written.name, now),
+                });
+                if stored.is_none() {
+                    observed.deleted.insert(written.name.to_lowercase());
+                }
                 if let Some(Ok(existing)) = &mut observed.existing {
                     existing.retain(|one| !one.name.eq_ignore_ascii_case(&written.name));
                     existing.extend(stored);

@@ -8,7 +8,7 @@ use crate::engine::write_gate::Refused;
 use ensign_api::conditions::Reason;
 use ensign_api::{ArmId, ManagedIdentity};
 use ensign_azure::ArmError;
-use ensign_core::assess::PlannedCredentialWrite;
+use ensign_core::assess::{AzureIdentity, PlannedCredentialWrite};
 use ensign_core::credentials::ownership::Credential;
 use ensign_core::failure::Failure;
 use ensign_core::roles::{ObservedRoles, RoleWrite};
@@ -40,7 +40,7 @@ pub(crate) trait AzureWrite {
 
 impl AzureWrite for PlannedCredentialWrite {
     type Existing = Vec<Credential>;
-    type Target = ArmId;
+    type Target = (ArmId, Option<AzureIdentity>);
 
     fn name(&self) -> &str {
         self.write.name()
@@ -54,8 +54,13 @@ impl AzureWrite for PlannedCredentialWrite {
         failure.is_transient() || failure.is_gone()
     }
 
-    async fn send(&self, writer: &AzureWriter, id: &ArmId, existing: &mut Vec<Credential>) -> Result<(), WriteError> {
-        writer.write_credential(id, self, existing).await
+    async fn send(
+        &self,
+        writer: &AzureWriter,
+        (id, parent): &(ArmId, Option<AzureIdentity>),
+        existing: &mut Vec<Credential>,
+    ) -> Result<(), WriteError> {
+        writer.write_credential((id, parent.as_ref()), self, existing).await
     }
 }
 

@@ -5,3 +5,4 @@ pub(crate) mod azure_plan;
 pub(crate) mod injection;
 mod json_patch;
 pub(crate) mod kubernetes;
+pub(crate) mod own_writes;

@@ -6,9 +6,11 @@ mod dedicated;
 mod deletion;
 mod foreign;
 mod issuers;
+mod late_reads;
 mod leaders;
 mod rate_limits;
 mod roles;
+mod shapes;
 mod stale_cache;
 mod watches;
 
@@ -80,6 +82,13 @@ cases! {
     [12], azure::stale_list_causes_no_write_storm;
     [12], azure::a_list_without_a_parent_causes_no_write_storm;
     [12], azure::a_list_with_deleted_credentials_causes_no_write_storm;
+    [33], late_reads::a_stale_list_releases_nothing;
+    [33], late_reads::a_list_that_is_stale_for_hours_releases_nothing;
+    [33], late_reads::a_missing_identity_releases_nothing;
+    [33], late_reads::a_stale_list_revokes_all_the_same;
+    [12, 33], late_reads::a_get_that_never_finds_the_identity_causes_no_write_storm;
+    [34], shapes::foreign_credentials_of_any_shape;
+    [34], shapes::foreign_credentials_of_any_shape_take_slots_and_names;
     [14], azure::a_refused_token_is_refreshed_once;
     [14, 25], azure::no_token_does_not_mean_deleted, long;
     [14, 25], deletion::unauthenticated_does_not_mean_deleted, long;
@@ -118,6 +127,7 @@ cases! {
     [9, 32], foreign::revoked_over_an_adopted_credential;
     [9, 32], foreign::a_foreign_credential_under_our_name_is_unchanged;
     [24], roles::a_deleted_role_assignment_is_recreated_once;
+    [33], roles::role_definitions_that_come_and_go_are_not_reported;
     [9, 32], roles::foreign_role_assignments_are_unchanged;
     [25], roles::an_object_waits_until_its_role_assignments_are_deleted, long;
     [14, 25], roles::a_role_assignment_that_cannot_be_deleted_keeps_the_object, long;

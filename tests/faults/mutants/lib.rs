@@ -51,6 +51,12 @@ mutants! {
     OwnershipWithoutIssuer = "ownership-without-issuer",
     /// The finalizer goes before Azure has confirmed the DELETE.
     ReleasedBeforeDelete = "released-before-delete",
+    /// What a read does not show is gone, even right after it was written.
+    AbsenceBelieved = "absence-believed",
+    /// A credential that no LIST shows is not deleted with its binding.
+    ReleasedWithoutDelete = "released-without-delete",
+    /// A credential without a subject makes all others of its LIST unreadable.
+    ListFailsAsAWhole = "list-fails-as-a-whole",
     /// A 404 of something in between is read as a missing identity.
     AnyNotFoundIsGone = "any-not-found-is-gone",
     /// Azure's limit is not planned with.

@@ -128,7 +128,8 @@ async fn operate(
         write.wait().await;
     }
     let origin = incoming.origin(&shared.base_url);
-    arm::apply(&mut shared.state.lock(), operation, &origin, shared.clock.now())
+    let (now, lag_now) = (shared.clock.now(), shared.lag_clock.lock().now());
+    arm::apply_lagging(&mut shared.state.lock(), operation, &origin, now, lag_now)
 }
 
 /// A write of a credential in progress, until it is dropped.

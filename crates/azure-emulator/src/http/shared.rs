@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     /// `https://127.0.0.1:PORT`
     pub(crate) base_url: String,
     pub(crate) clock: SharedClock,
+    /// The clock by which reads lag.
+    pub(crate) lag_clock: Mutex<SharedClock>,
     /// Azure's rate limits, if they are enforced.
     pub(crate) limits: Mutex<Option<Limits>>,
 }

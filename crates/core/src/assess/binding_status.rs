@@ -100,8 +100,10 @@ fn current(
             verdicts.push((ConditionType::CredentialReady, missing_roles.unwrap_or(verdict)));
             after.credential = credential;
         }
-    } else if let Some(verdict) = still_trusted(context, subject, before) {
-        verdicts.push((ConditionType::TrustRevoked, verdict));
+    } else {
+        verdicts.extend(still_trusted(context, subject, before).map(|verdict| (ConditionType::TrustRevoked, verdict)));
+        // It is on record until Azure has confirmed that it was deleted.
+        after.credential = before.credential.clone().filter(|_| context.trust.unlisted.contains_key(subject));
     }
     let ready = conditions::ready(&verdicts, &format!("pods of {subject} can use the identity"));
     // Pods do not need the annotations, so they do not affect `Ready`.
@@ -272,6 +274,9 @@ fn finalizer(context: &Context<'_>, namespace: &str, binding: &ManagedIdentityBi
     }
     if abandons(context, binding, subject) {
         return Finalizer::Release;
+    }
+    if context.trust.unlisted.contains_key(subject) {
+        return Finalizer::Keep;
     }
     let Some(left) = &context.trust.ours_left else {
         let nothing_to_delete =

@@ -81,6 +81,13 @@ fn fill(
         after.principal_id = Some(facts.principal_id.clone());
         after.tenant_id = Some(facts.tenant_id.clone());
         after.location = Some(facts.location.clone());
+    } else if object.metadata.deletion_timestamp.is_some() {
+        // What the deletion is about stays on record until it ends.
+        after.arm_id.clone_from(&before.arm_id);
+        after.client_id.clone_from(&before.client_id);
+        after.principal_id.clone_from(&before.principal_id);
+        after.tenant_id.clone_from(&before.tenant_id);
+        after.location.clone_from(&before.location);
     }
     if context.is_owner(object) {
         verdicts.extend(context.permissions.verdict.clone().map(|verdict| (ConditionType::PermissionsReady, verdict)));
@@ -123,20 +130,17 @@ fn finalizer(context: &Context<'_>, object: &ManagedIdentity, accepted: bool) ->
         let required = writes && (context.trust.wants_any() || context.keeps_identity || context.permissions.ours_left);
         return if required { Finalizer::Require } else { Finalizer::Keep };
     }
-    let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
-    let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
-    // Role assignments outlive their identity in Azure.
-    let nothing_left = context.observed.identity_missing() && !context.permissions.ours_left;
-    if !context.is_owner(object) || nothing_left || abandons(context, object) {
+    if !context.is_owner(object) || abandons(context, object) {
         return Finalizer::Release;
     }
-    if context.permissions.ours_left {
+    // Role assignments outlive their identity in Azure.
+    if context.permissions.ours_left || !context.trust.unlisted.is_empty() || provisioning::is_left(context, object) {
         return Finalizer::Keep;
     }
-    if provisioning::is_left(context, object) {
-        return Finalizer::Keep;
-    }
-    if never_wrote || clean { Finalizer::Release } else { Finalizer::Keep }
+    let never_wrote = object.status.as_ref().is_none_or(|status| status.issuers.is_empty());
+    let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
+    let nothing_left = context.observed.identity_missing() || never_wrote || clean;
+    if nothing_left { Finalizer::Release } else { Finalizer::Keep }
 }
 
 /// The condition `ClusterIDUnique`, while it does not hold.

@@ -10,6 +10,7 @@ use crate::acceptance::claims::Classes;
 use crate::acceptance::scopes::AllowedScopes;
 use crate::credentials::ownership::{Cluster, Credential};
 use crate::failure::Failure;
+use crate::own_writes::Confirmed;
 use crate::pods::uninjected::UninjectedPods;
 use crate::provisioning::AzureIdentity;
 use crate::roles::{ObservedRoles, RolePolicy};
@@ -98,6 +99,8 @@ pub struct Observed {
     pub credentials: Option<Result<Vec<Credential>, Failure>>,
     /// Names of the credentials whose write Azure confirmed in this reconcile.
     pub written: BTreeSet<String>,
+    /// What is certain although Azure's reads may lag behind its writes.
+    pub confirmed: Confirmed,
     /// The failure of the write of the identity itself.
     pub identity_write_failure: Option<Failure>,
     /// Failures of credential writes, by the credential's name.

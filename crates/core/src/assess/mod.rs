@@ -19,6 +19,7 @@ mod resolution;
 mod roles;
 mod service_account;
 mod trust;
+mod unlisted;
 mod upstream;
 
 use std::collections::BTreeMap;

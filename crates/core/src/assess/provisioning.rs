@@ -75,17 +75,18 @@ pub(super) fn reclaim(context: &Context<'_>) -> Option<IdentityWrite> {
     let owner = context.owner.filter(|owner| owner.metadata.deletion_timestamp.is_some())?;
     let id = usable_arm_id(Some(owner))?;
     let Some(Ok(found)) = &context.observed.identity else { return None };
-    let clean = context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
+    let clean = context.trust.unlisted.is_empty() && context.trust.ours_left.as_ref().is_some_and(Vec::is_empty);
     // Role assignments outlive their identity in Azure.
-    object(owner, &id, context.settings)?.reclaim(found).filter(|_| clean && !context.permissions.ours_left)
+    let certain = !context.observed.confirmed.identity_uncertain;
+    object(owner, &id, context.settings)?.reclaim(found).filter(|_| clean && certain && !context.permissions.ours_left)
 }
 
-/// Whether the identity, which is to be deleted with the object, may still exist in Azure.
+/// Whether the identity, which is to be deleted with the object, may still exist in Azure. One that was there counts as gone
+/// once that is certain: a single GET may lag.
 pub(super) fn is_left(context: &Context<'_>, object: &ManagedIdentity) -> bool {
-    claims::reclaims(object)
-        && context.is_owner(object)
-        && !context.observed.identity_missing()
-        && !is_not_provably_ours(context, object)
+    let was_there = object.status.as_ref().is_some_and(|status| status.principal_id.is_some());
+    let gone = context.observed.identity_missing() && (!was_there || context.observed.confirmed.identity_gone);
+    claims::reclaims(object) && context.is_owner(object) && !gone && !is_not_provably_ours(context, object)
 }
 
 /// Whether the identity was read and its tags do not identify it as the object's.

@@ -160,15 +160,28 @@ fn a_deletion_removes_the_credentials_then_the_identity_then_the_finalizer() {
     assert_eq!((credentials.identity_write, credentials.credential_writes.len()), (None, 1));
     assert_eq!(credentials.identities[0].finalizer, Finalizer::Keep);
 
-    world.observed.credentials = Some(Ok(Vec::new()));
+    world.deleted_in_azure();
     let identity = world.assess();
     assert_eq!((identity.identity_write, identity.credential_writes.len()), (Some(IdentityWrite::Delete), 0));
     assert_eq!(identity.identities[0].finalizer, Finalizer::Keep);
 
     absent(&mut world);
+    let missing = world.assess();
+    assert_eq!(missing.identities[0].finalizer, Finalizer::Keep, "a single GET may be late");
+    assert_eq!(missing.identities[0].status.principal_id.as_deref(), Some("principal"), "it stays on record");
+    world.observed.confirmed.identity_gone = true;
     let gone = world.assess();
     assert!(events(&gone).is_empty(), "a missing identity is not a problem");
     assert_eq!((gone.identity_write, gone.identities[0].finalizer), (None, Finalizer::Release));
+}
+
+#[test]
+fn an_identity_that_may_have_a_new_owner_is_not_deleted() {
+    let mut world = provisioned(&to_be_deleted()).delete_identity();
+    world.observed.identity = Some(Ok(own()));
+    world.observed.confirmed.identity_uncertain = true;
+    let assessment = world.assess();
+    assert_eq!((assessment.identity_write, assessment.identities[0].finalizer), (None, Finalizer::Keep));
 }
 
 #[test]
@@ -204,7 +217,7 @@ fn a_deletion_that_azure_does_not_confirm_waits_and_reports_it() {
 fn an_identity_that_is_retained_does_not_delay_the_deletion() {
     let mut world = provisioned(&json!({})).reconciled().delete_identity();
     world.observed.identity = Some(Ok(own()));
-    world.observed.credentials = Some(Ok(Vec::new()));
+    world.deleted_in_azure();
     let assessment = world.assess();
     assert_eq!((&assessment.identity_write, assessment.identities[0].finalizer), (&None, Finalizer::Release));
     assert!(events(&assessment).is_empty());
@@ -214,7 +227,7 @@ fn an_identity_that_is_retained_does_not_delay_the_deletion() {
 fn an_identity_that_is_not_provably_ours_is_left_with_an_event() {
     let mut world = provisioned(&to_be_deleted()).reconciled().delete_identity();
     world.observed.identity = Some(Ok(azure_identity()));
-    world.observed.credentials = Some(Ok(Vec::new()));
+    world.deleted_in_azure();
     let assessment = world.assess();
     assert_eq!((assessment.identity_write.clone(), assessment.identities[0].finalizer), (None, Finalizer::Release));
     assert_eq!(events(&assessment), [Reason::IdentityExists]);

@@ -10,6 +10,7 @@ use crate::credentials::names::Subject;
 use crate::credentials::ownership::{Cluster, Credential};
 use crate::credentials::plan::CredentialWrite;
 use crate::failure::Failure;
+use crate::own_writes::Confirmed;
 use crate::scheduling::rate_limiter::Deferral;
 use ensign_api::conditions::{ConditionType, find};
 use ensign_api::keys::CREDENTIALS_FINALIZER;
@@ -115,6 +116,12 @@ impl World {
     pub(super) fn delete_identity(mut self) -> Self {
         self.identity.metadata.deletion_timestamp = object(json!(STAMP));
         self
+    }
+
+    /// Azure confirmed the deletion of the binding's credential, and a LIST no longer has it.
+    pub(super) fn deleted_in_azure(&mut self) {
+        self.observed.credentials = Some(Ok(Vec::new()));
+        self.observed.confirmed.deleted_credentials.insert(ours().name);
     }
 
     fn with_list_failure(mut self, reason: Reason) -> Self {
@@ -292,7 +299,7 @@ fn a_rate_limited_deletion_is_reported_and_keeps_the_finalizer() {
     let assessment = world.assess();
     assert_eq!(world.ready(), is("False", "Deleting"));
     assert_eq!((assessment.bindings[0].finalizer, assessment.bindings[0].events.len()), (Finalizer::Keep, 0));
-    world.observed.credentials = Some(Ok(Vec::new()));
+    world.deleted_in_azure();
     assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
     assert_eq!(
         Some(&world.assess().bindings[0].status),
@@ -359,7 +366,7 @@ fn an_issuer_that_entra_cannot_reach_does_not_stop_a_revocation() {
         PlannedCredentialWrite { write: CredentialWrite::Delete { credential: ours(), after: None }, cause: None };
     assert_eq!(assessment.credential_writes, [delete]);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
-    world.observed.credentials = Some(Ok(Vec::new()));
+    world.deleted_in_azure();
     assert_eq!(world.assess().bindings[0].finalizer, Finalizer::Release);
 }
 
@@ -443,6 +450,9 @@ fn a_new_issuer_is_trusted_beside_the_former_one_until_the_last_token_of_that_ha
     assert_eq!(expired.credential_writes, [delete]);
     assert_eq!(expired.identities[0].status.issuers.len(), 2, "recognised as ours until it is deleted");
     world.observed.credentials = Some(Ok(vec![new]));
+    let late = world.assess_at(later(longest));
+    assert_eq!(late.identities[0].status.issuers.len(), 2, "a single LIST without it may be late");
+    world.observed.confirmed.absent_issuers.insert("https://issuer.example/1".into());
     assert_eq!(world.assess_at(later(longest)).identities[0].status.issuers.len(), 1);
 }
 
@@ -482,8 +492,61 @@ fn the_deletion_of_a_binding_waits_for_that_of_its_credential() {
     assert_eq!(assessment.credential_writes.len(), 1);
     assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
     let mut done = world;
-    done.observed.credentials = Some(Ok(Vec::new()));
+    done.deleted_in_azure();
     assert_eq!(done.assess().bindings[0].finalizer, Finalizer::Release);
+}
+
+/// The write that deletes what a LIST does not show.
+fn deletion_by_name() -> [PlannedCredentialWrite; 1] {
+    [PlannedCredentialWrite { write: CredentialWrite::Delete { credential: ours(), after: None }, cause: None }]
+}
+
+#[test]
+fn a_credential_is_deleted_with_its_binding_although_no_list_shows_it() {
+    let mut world = World::new().reconciled().delete_binding();
+    for listed in [Ok(Vec::new()), Err(failure(Reason::IdentityNotFound))] {
+        world.observed.credentials = Some(listed);
+        let assessment = world.assess();
+        assert_eq!(assessment.credential_writes, deletion_by_name());
+        assert_eq!(assessment.bindings[0].finalizer, Finalizer::Keep);
+    }
+    // Its status was lost, or never written: then the name is computed.
+    world.binding.status = None;
+    assert_eq!(world.assess().credential_writes, deletion_by_name());
+    let mut both = world.delete_identity();
+    assert_eq!(both.assess().identities[0].finalizer, Finalizer::Keep);
+    both.observed.confirmed.deleted_credentials.insert(ours().name);
+    assert_eq!(both.assess().identities[0].finalizer, Finalizer::Release);
+}
+
+#[test]
+fn a_credential_is_deleted_with_its_grant_although_no_list_shows_it() {
+    let mut world = World::new().reconciled();
+    world.identity.spec.allowed_subjects.clear();
+    world.observed.credentials = Some(Ok(Vec::new()));
+    let assessment = world.assess();
+    assert_eq!(assessment.credential_writes, deletion_by_name());
+    assert!(assessment.bindings[0].status.credential.is_some(), "it is on record until Azure confirms the deletion");
+    world.binding.status = Some(assessment.bindings[0].status.clone());
+    assert_eq!(world.assess().credential_writes, deletion_by_name());
+    world.deleted_in_azure();
+    let assessment = world.assess();
+    assert_eq!((assessment.credential_writes.len(), &assessment.bindings[0].status.credential), (0, &None));
+    world.binding.status = Some(assessment.bindings[0].status.clone());
+    world.observed.confirmed = Confirmed::default();
+    assert_eq!(world.assess().credential_writes, [], "nothing is written at rest");
+}
+
+#[test]
+fn nothing_is_deleted_by_name_for_a_binding_for_which_nothing_was_written() {
+    let mut world = World::new().delete_binding();
+    world.observed.credentials = Some(Ok(Vec::new()));
+    let assessment = world.assess();
+    assert_eq!((assessment.credential_writes.len(), assessment.bindings[0].finalizer), (0, Finalizer::Release));
+    let observes = json!({"spec": {"existing": {"credentialPolicy": "Observe"}}});
+    let mut world = World::with(&observes, &json!({})).reconciled().delete_binding();
+    world.observed.credentials = Some(Ok(Vec::new()));
+    assert_eq!(world.assess().credential_writes, []);
 }
 
 #[test]
@@ -500,9 +563,11 @@ fn a_deletion_that_azure_does_not_confirm_is_blocked() {
 
 #[test]
 fn a_missing_identity_blocks_no_deletion() {
-    let binding = World::new().reconciled().delete_binding().with_list_failure(Reason::IdentityNotFound);
+    let mut binding = World::new().reconciled().delete_binding().with_list_failure(Reason::IdentityNotFound);
+    binding.observed.confirmed.deleted_credentials.insert(ours().name);
     assert_eq!(binding.assess().bindings[0].finalizer, Finalizer::Release);
-    let identity = World::new().reconciled().delete_identity().with_list_failure(Reason::IdentityNotFound);
+    let mut identity = World::new().reconciled().delete_identity().with_list_failure(Reason::IdentityNotFound);
+    identity.observed.confirmed.deleted_credentials.insert(ours().name);
     assert_eq!(identity.assess().identities[0].finalizer, Finalizer::Release);
 }
 

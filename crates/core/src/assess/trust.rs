@@ -8,13 +8,15 @@ use kube::ResourceExt;
 use super::inputs::{Observed, Settings, Snapshot, bindings};
 use super::outcome::{Cause, PlannedCredentialWrite};
 use super::resolution::{Resolution, usable_arm_id};
+use super::unlisted::Ending;
 use crate::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::credentials::issuers;
 use crate::credentials::names::Subject;
 use crate::credentials::ownership::{Cluster, Credential, Owner};
 use crate::credentials::plan::{CredentialWrite, Inputs, TrustState, Wanted, plan};
+use crate::own_writes::Confirmed;
 use ensign_api::conditions::Reason;
-use ensign_api::{CredentialCounts, CredentialOrigin, ManagedIdentity, ManagedIdentityBinding};
+use ensign_api::{CredentialCounts, CredentialOrigin, CredentialStatus, ManagedIdentity, ManagedIdentityBinding};
 
 /// What should be trusted, what is planned, and the state of each subject.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(super) struct Trust {
     pub(super) wanted: BTreeSet<Subject>,
     /// Our credentials in Azure; `None` if unknown.
     pub(super) ours_left: Option<Vec<Credential>>,
+    /// Our credentials that may exist although they are in no LIST, by subject whose trust ends.
+    pub(super) unlisted: BTreeMap<Subject, Vec<Credential>>,
     /// Credentials of this cluster's issuer that are not ours; `None` if unknown.
     pub(super) foreign: Option<Vec<Credential>>,
     /// Former issuers whose tokens have expired and for which none of our credentials is left.
@@ -39,7 +43,13 @@ impl Trust {
     }
 
     /// Sorts the existing credentials by owner. `retiring` are the former issuers, each with whether its tokens have expired.
-    fn sort_by_owner(&mut self, credentials: &[Credential], retiring: &[(&str, bool)], cluster: &Cluster) {
+    fn sort_by_owner(
+        &mut self,
+        credentials: &[Credential],
+        retiring: &[(&str, bool)],
+        confirmed: &Confirmed,
+        cluster: &Cluster,
+    ) {
         let known: Vec<&str> = retiring.iter().map(|(issuer, _)| *issuer).collect();
         let ours: Vec<_> =
             credentials.iter().filter(|credential| cluster.owner(credential, &known) == Owner::ThisCluster).collect();
@@ -50,7 +60,8 @@ impl Trust {
         self.shared_id = Some(shared.cloned().collect());
         self.expired_issuers = retiring
             .iter()
-            .filter(|(issuer, expired)| *expired && ours.iter().all(|credential| credential.issuer != *issuer))
+            .filter(|(issuer, expired)| *expired && confirmed.absent_issuers.contains(*issuer))
+            .filter(|(issuer, _)| ours.iter().all(|credential| credential.issuer != *issuer))
             .map(|(issuer, _)| (*issuer).to_owned())
             .collect();
     }
@@ -87,6 +98,13 @@ pub(super) fn decide(
         let state = TrustState::Blocked { reason: Reason::IssuerNotPublic, message: refusal.clone() };
         trust.wanted.iter().map(|subject| (subject.clone(), state.clone())).collect()
     });
+    let decides = owner_accepted && resolution.facts.is_some();
+    let resolution = resolution.verdict.reason;
+    trust.unlisted =
+        Ending { snapshot, owner, acceptances, observed, settings, wanted: &trust.wanted, decides, resolution }
+            .unlisted();
+    // What ends trust precedes what gives it.
+    trust.writes = trust.unlisted.values().flatten().map(deletion).collect();
     let Some(Ok(credentials)) = &observed.credentials else {
         trust.states = blocked.unwrap_or_default();
         return trust;
@@ -95,7 +113,7 @@ pub(super) fn decide(
     let records = owner.status.as_ref().map(|status| status.issuers.clone()).unwrap_or_default();
     let longest = owner.spec.max_token_expiration_seconds;
     let retiring = issuers::retiring(&records, &settings.cluster.issuer, longest, now);
-    trust.sort_by_owner(credentials, &retiring, &settings.cluster);
+    trust.sort_by_owner(credentials, &retiring, &observed.confirmed, &settings.cluster);
     let plan = plan(&Inputs {
         cluster: &settings.cluster,
         identity: &id,
@@ -108,12 +126,9 @@ pub(super) fn decide(
     trust.counts = Some(plan.counts);
     trust.states = plan.trust_states;
     // An owner that is not accepted, or whose identity is not resolved, does not determine what is wanted.
-    if deleting || (owner_accepted && resolution.facts.is_some()) {
-        trust.writes = plan
-            .writes
-            .into_iter()
-            .map(|write| PlannedCredentialWrite { cause: cause(&write, &claims), write })
-            .collect();
+    if deleting || decides {
+        let planned = plan.writes.into_iter();
+        trust.writes.extend(planned.map(|write| PlannedCredentialWrite { cause: cause(&write, &claims), write }));
     }
     if let Some(trust_states) = blocked {
         trust.states = trust_states;
@@ -128,9 +143,14 @@ pub(super) fn decide(
 }
 
 /// The credential that Ensign wrote for the binding, according to its status.
-fn recorded(binding: &ManagedIdentityBinding) -> Option<&str> {
+pub(super) fn recorded(binding: &ManagedIdentityBinding) -> Option<&CredentialStatus> {
     let credential = binding.status.as_ref()?.credential.as_ref()?;
-    (credential.origin == CredentialOrigin::Created).then_some(credential.name.as_str())
+    (credential.origin == CredentialOrigin::Created).then_some(credential)
+}
+
+fn deletion(credential: &Credential) -> PlannedCredentialWrite {
+    let write = CredentialWrite::Delete { credential: credential.clone(), after: None };
+    PlannedCredentialWrite { write, cause: None }
 }
 
 fn unique(claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Vec<Wanted> {
@@ -139,7 +159,7 @@ fn unique(claims: &[(&str, &ManagedIdentityBinding, &str)]) -> Vec<Wanted> {
         .iter()
         .map(|(namespace, binding, _)| Wanted {
             subject: Subject::new(*namespace, &binding.spec.service_account_name),
-            recorded_name: recorded(binding).map(str::to_owned),
+            recorded_name: recorded(binding).map(|credential| credential.name.clone()),
         })
         .filter(|wanted| seen.insert(wanted.subject.clone()))
         .collect()

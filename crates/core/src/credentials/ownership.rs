@@ -2,7 +2,8 @@
 
 use super::names::{Subject, cluster_tag, cluster_tag_of, credential_name};
 
-/// A federated identity credential as Azure returns it.
+/// A federated identity credential as Azure returns it. In one that somebody else made, what Azure did not return in the usual
+/// form is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// Its name under the identity.

@@ -315,11 +315,13 @@ fn wrong_audience(identity: &ArmId, found: &Credential, desired: &Credential) ->
 }
 
 fn name_taken(identity: &ArmId, occupant: &Credential) -> TrustState {
+    let trusts = match occupant.subject.as_str() {
+        "" => "has no subject".to_owned(),
+        subject => format!("trusts {subject:?} of issuer {:?}", occupant.issuer),
+    };
     let message = format!(
-        "federated identity credential {} has the name that Ensign needs, but trusts {:?} of issuer {:?}, and Ensign does not manage it: delete it with {}",
+        "federated identity credential {} has the name that Ensign needs, but {trusts}, and Ensign does not manage it: delete it with {}",
         occupant.name,
-        occupant.subject,
-        occupant.issuer,
         az_delete(identity, &occupant.name)
     );
     TrustState::Blocked { reason: Reason::CredentialConflict, message }

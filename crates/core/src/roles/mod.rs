@@ -54,6 +54,8 @@ pub struct ObservedRoles {
     pub existing: Option<Result<Vec<Assignment>, Failure>>,
     /// Writes that failed, by the name of the assignment.
     pub write_failures: BTreeMap<String, Failure>,
+    /// Names, in lower case, of assignments whose deletion Azure confirmed.
+    pub deleted: BTreeSet<String>,
 }
 
 impl ObservedRoles {
@@ -335,13 +337,29 @@ impl<'a> Plan<'a> {
             }
         }
         let exists = |name: &str| self.existing.iter().any(|one| one.name.eq_ignore_ascii_case(name));
+        let is_deleted = |name: &str| self.inputs.observed.deleted.contains(&name.to_lowercase());
         for record in self.inputs.records {
             let created = record.origin == CredentialOrigin::Created;
-            let may_exist = created && (exists(&record.name) || !all_known);
-            if may_exist && !is_wanted(&record.name) {
-                self.records.push(Record { role_definition: former(record), ..record.clone() });
+            if !created || is_wanted(&record.name) || (is_deleted(&record.name) && !exists(&record.name)) {
+                continue;
+            }
+            self.records.push(Record { role_definition: former(record), ..record.clone() });
+            if all_known && !exists(&record.name) {
+                // That no read shows it proves nothing, because reads lag: only a confirmed deletion does.
+                self.writes.push(RoleWrite::Delete(recorded(record)));
             }
         }
+    }
+}
+
+/// The assignment of a record. Its principal is not on record, and a deletion does not need it.
+fn recorded(record: &Record) -> Assignment {
+    Assignment {
+        name: record.name.clone(),
+        scope: record.scope.clone(),
+        role: record.role_definition_id.clone(),
+        principal: String::new(),
+        condition: None,
     }
 }
 

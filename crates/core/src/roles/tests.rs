@@ -126,8 +126,9 @@ impl World {
         let mut existing = self.existing();
         for write in &decided.writes {
             existing.retain(|one| one.name != write.assignment().name);
-            if let RoleWrite::Put { assignment, .. } = write {
-                existing.push(assignment.clone());
+            match write {
+                RoleWrite::Put { assignment, .. } => existing.push(assignment.clone()),
+                RoleWrite::Delete(assignment) => drop(self.observed.deleted.insert(assignment.name.clone())),
             }
         }
         self.records = decided.records;
@@ -197,7 +198,20 @@ fn assignments_of_other_owners_and_clusters_are_kept() {
     };
     let mut world = World::requesting(&[]).with(&[of("another", "uid"), of("cluster", "another")]);
     world.records = vec![record("x", &ours(GROUP, OWNER), CredentialOrigin::Created)];
-    assert_eq!(world.decide().writes, []);
+    let writes = world.decide().writes;
+    assert!(writes.iter().all(|write| write.assignment().name == ours(GROUP, OWNER).name), "{writes:?}");
+}
+
+#[test]
+fn a_recorded_assignment_is_deleted_although_no_read_shows_it() {
+    let mut world = World::requesting(&[]);
+    world.records = vec![record("Reader", &ours(GROUP, READER), CredentialOrigin::Created)];
+    let decided = world.decide();
+    assert!(matches!(&decided.writes[..], [RoleWrite::Delete(one)] if one.name == ours(GROUP, READER).name));
+    assert!(decided.ours_left);
+    world.apply();
+    let after = world.decide();
+    assert_eq!((after.writes.len(), after.records.len(), after.ours_left), (0, 0, false));
 }
 
 #[test]

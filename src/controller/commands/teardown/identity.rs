@@ -47,7 +47,7 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             .collect();
         let known: Vec<&str> = issuers.iter().map(String::as_str).collect();
         let view = view.marked_for_deletion(self.now());
-        let revoked = self.revoke(id.as_ref(), &view).await;
+        let revoked = self.revoke(id.as_ref(), &view, &known).await;
         let Revoked { deleted, existing, failure, assessment } = revoked;
         let mut report = IdentityReport {
             arm_id: id.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -82,31 +82,30 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
         report
     }
 
-    /// Deletes what this cluster wrote under the identity, unless it is abandoned; returns what exists afterwards.
-    async fn revoke(&self, id: Option<&ArmId>, view: &CacheView) -> Revoked {
+    /// Deletes what this cluster wrote under the identity, unless it is abandoned; returns what exists afterwards. `issuers` are
+    /// those that are recorded.
+    async fn revoke(&self, id: Option<&ArmId>, view: &CacheView, issuers: &[&str]) -> Revoked {
         let settings = &self.config.settings;
         let mut deleted = Vec::new();
         let mut attempt = 0;
         loop {
-            let mut observed = Observed::default();
-            let mut failure = None;
-            if let Some(id) = id {
-                match self.azure.arm.list_credentials(id).await {
-                    Ok(existing) => observed.credentials = Some(Ok(existing)),
-                    Err(error) => failure = Some(self.failure(id, &error)),
-                }
-            }
-            if let Some(failed) = &failure {
-                observed.credentials = Some(Err(failed.clone()));
-            }
+            let mut observed = self.observe(id, issuers).await;
+            let mut failure = observed.credentials.as_ref().and_then(|listed| listed.as_ref().err().cloned());
             let planned = assess(&view.snapshot(), &observed, settings, self.now());
-            if let (Some(id), Some(Ok(existing))) = (id, &mut observed.credentials)
+            if let Some(id) = id
+                && failure.as_ref().is_none_or(Failure::is_gone)
                 && self.config.disposal == Disposal::Delete
             {
-                let judge = |error: &_| Some(self.failure(id, error));
-                let progress = carry_out(&self.azure, &planned.credential_writes, id, existing, judge).await;
+                // Without the identity there is no list, and what may be under it is deleted all the same.
+                let listed = observed.credentials.clone().and_then(Result::ok);
+                let mut existing = listed.clone().unwrap_or_default();
+                let (target, judge) = ((id.clone(), None), |error: &_| Some(self.failure(id, error)));
+                let progress = carry_out(&self.azure, &planned.credential_writes, &target, &mut existing, judge).await;
                 deleted.extend(progress.written);
-                failure = progress.failures.into_iter().next_back().map(|(_, failure)| failure);
+                failure = progress.failures.into_iter().next_back().map(|(_, failure)| failure).or(failure);
+                observed.credentials = observed.credentials.map(|listed| listed.map(|_| existing));
+                let deleted = self.azure.own_writes.of(id, |own, now| own.confirmed(now)).deleted_credentials;
+                observed.confirmed.deleted_credentials = deleted;
             }
             let assessment = assess(&view.snapshot(), &observed, settings, self.now());
             let unfinished = self.config.disposal == Disposal::Delete && !assessment.credential_writes.is_empty();
@@ -130,6 +129,22 @@ impl<T: Fn(Progress) + Send + Sync> Teardown<'_, T> {
             }
             return Revoked { deleted, existing, failure, assessment };
         }
+    }
+
+    /// Lists the credentials.
+    async fn observe(&self, id: Option<&ArmId>, issuers: &[&str]) -> Observed {
+        let mut observed = Observed::default();
+        let Some(id) = id else { return observed };
+        let listed = self.azure.arm.list_credentials(id).await.map_err(|error| self.failure(id, &error));
+        let current = &self.config.settings.cluster.issuer;
+        let former: Vec<&str> = issuers.iter().copied().filter(|issuer| issuer != current).collect();
+        self.azure.own_writes.of(id, |own, now| {
+            observed.credentials = Some(own.credentials(id, listed, &former, now));
+            observed.confirmed = own.confirmed(now);
+        });
+        // Teardown deletes no identity, so it does not wait until one is certainly gone.
+        observed.confirmed.identity_gone |= observed.identity_missing();
+        observed
     }
 
     fn failure(&self, id: &ArmId, error: &ArmError) -> Failure {

@@ -28,12 +28,14 @@ use crate::metrics::ControllerMetrics;
 use crate::pods::ungate::all_gated;
 use crate::writers::azure::AzureWriter;
 use crate::writers::kubernetes::{KubeWriter, stop_deployment};
+use crate::writers::own_writes::OwnWritesByIdentity;
 use ensign_api::conditions::Reason;
 use ensign_api::{ManagedIdentity, ManagedIdentityBinding, NamespacedName};
 use ensign_azure::{ArmClient, RateLimiter};
 use ensign_core::assess::Settings;
 use ensign_core::commands::teardown::{Disposal, Report};
 use ensign_core::events::Event;
+use ensign_core::own_writes::READ_LAG;
 use ensign_core::scheduling::backoff::Spread;
 use ensign_core::scheduling::leader_election::Loss;
 use ensign_core::scheduling::rate_limiter::RateLimits;
@@ -140,6 +142,7 @@ pub async fn teardown(
             gate: gate.clone(),
             failpoints: Failpoints::default(),
             metrics: ControllerMetrics::default(),
+            own_writes: OwnWritesByIdentity::new(READ_LAG, config.clock.clone()),
         },
         rate_limiter,
         writer: KubeWriter::new(config.client.clone(), None, gate.clone(), Failpoints::default()),

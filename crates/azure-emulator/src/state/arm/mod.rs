@@ -148,12 +148,23 @@ pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(),
 
 /// Applies the operation. `base_url` (scheme and authority) is the start of links to next pages.
 pub fn apply(state: &mut State, operation: Operation, base_url: &str, now: Timestamp) -> Result<ArmAnswer, ArmError> {
+    apply_lagging(state, operation, base_url, now, now)
+}
+
+/// The same, with a time of its own (`lag_now`) for how far reads lag.
+pub(crate) fn apply_lagging(
+    state: &mut State,
+    operation: Operation,
+    base_url: &str,
+    now: Timestamp,
+    lag_now: Timestamp,
+) -> Result<ArmAnswer, ArmError> {
     check(state, &operation, now)?;
-    state.record_changes(now);
+    state.record_changes(lag_now);
     // A write sees the present state, a read may see an earlier one.
-    let seen = if operation.is_read() { state.next_read(operation.staleness, now) } else { now };
+    let seen = if operation.is_read() { state.next_read(operation.staleness, lag_now) } else { lag_now };
     let answer = answer(state, operation, base_url, seen, now);
-    state.record_changes(now);
+    state.record_changes(lag_now);
     answer
 }
 
