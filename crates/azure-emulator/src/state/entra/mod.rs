@@ -183,10 +183,7 @@ fn known_credentials<'a>(state: &'a State, identity: &'a Identity, now: Timestam
     let id = identity.id.key();
     let known = |(key, credential): (&'a String, &'a Credential)| {
         // As long as the credential was there, whatever its content.
-        let former = || {
-            let contents = state.identities.earlier(&id).map_while(|former| former?.credentials.get(key));
-            contents.into_iter().find(learned)
-        };
+        let former = || state.identities.earlier(&id).map_while(|former| former?.credentials.get(key)).find(learned);
         Some(credential).filter(learned).or_else(former).filter(|_| !identity.entra.unlearned.contains(key))
     };
     identity.credentials.iter().filter_map(known).collect()
