@@ -91,6 +91,7 @@ impl Harness {
         let role = RoleDefinition {
             name: format!("c0500000-0000-4000-8000-0000000000{number:02x}"),
             role_name: name.to_owned(),
+            description: String::new(),
             builtin: false,
             permissions: vec![permission],
             assignable_scopes: vec!["/".to_owned()],

@@ -58,6 +58,8 @@ fn success(answer: ArmAnswer) -> Reply {
         Some(body) => Reply::json(answer.status, &body),
         None => Reply::empty(answer.status),
     };
+    // Azure lets clients wait for 15 seconds before they ask how a deletion went on; here all is done at once.
+    let reply = if answer.status == 202 { reply.with("retry-after", "1") } else { reply };
     match answer.location {
         Some(location) => reply.with("location", &location),
         None => reply,

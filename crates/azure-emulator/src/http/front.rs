@@ -15,7 +15,7 @@ use super::exchange::{Incoming, Reply};
 use super::faults::{FaultAction, FaultAnswer, NamedAction, Stale};
 use super::log::{LogEntry, LogKind};
 use super::shared::Shared;
-use super::{arm, control, discovery, protected, token};
+use super::{arm, control, discovery, graph, metadata, protected, token};
 use crate::state::Staleness;
 use crate::state::arm::ArmError;
 use crate::state::entra::EntraError;
@@ -123,8 +123,10 @@ fn classify(method: &Method, path: &str) -> LogKind {
         LogKind::Emulator
     } else if first == "protected" {
         LogKind::Data
-    } else if first.eq_ignore_ascii_case("subscriptions") || first.eq_ignore_ascii_case("providers") {
-        if method == Method::GET { LogKind::ArmRead } else { LogKind::ArmWrite }
+    } else if graph::is_at(&format!("/{path}")) {
+        LogKind::Graph
+    } else if ["subscriptions", "providers", "tenants"].iter().any(|known| first.eq_ignore_ascii_case(known)) {
+        if matches!(*method, Method::GET | Method::HEAD) { LogKind::ArmRead } else { LogKind::ArmWrite }
     } else if path.to_lowercase().trim_end_matches('/').ends_with("/oauth2/v2.0/token") {
         LogKind::Token
     } else {
@@ -175,7 +177,9 @@ async fn dispatch(shared: &Shared, incoming: &Incoming, staleness: Option<Stalen
         LogKind::Emulator => control::answer(shared, incoming),
         LogKind::ArmRead | LogKind::ArmWrite => arm::answer(shared, incoming, staleness).await,
         LogKind::Token => token::answer(shared, incoming).await,
+        LogKind::Discovery if metadata::is_at(&incoming.path) => metadata::answer(shared, incoming),
         LogKind::Discovery => discovery::answer(shared, incoming),
+        LogKind::Graph => graph::answer(shared, incoming),
         LogKind::Data => protected::answer(shared, incoming),
     }
 }

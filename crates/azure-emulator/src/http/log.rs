@@ -13,7 +13,7 @@ const MAX_ENTRIES: usize = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogKind {
-    /// A GET request to ARM.
+    /// A GET or HEAD request to ARM.
     ArmRead,
     /// Any other request to ARM.
     ArmWrite,
@@ -21,6 +21,8 @@ pub enum LogKind {
     Token,
     /// Entra's metadata.
     Discovery,
+    /// Microsoft Graph.
+    Graph,
     /// A protected resource.
     Data,
     /// The emulator's own endpoints.

@@ -13,6 +13,7 @@ mod identities;
 pub mod names;
 mod paging;
 mod plan;
+mod resources;
 pub(in crate::state) mod scope;
 mod throttle;
 mod versions;
@@ -32,6 +33,7 @@ use authorization::RoleOperation;
 use credential_body::CredentialBody;
 use identities::{IdentityBody, IdentityPatch};
 use paging::Page;
+use resources::ResourceOperation;
 use versions::ApiVersion;
 
 /// A request to ARM whose bearer token has been read.
@@ -73,6 +75,7 @@ enum OperationKind {
     PutCredential(IdentityId, String, CredentialBody),
     DeleteCredential(IdentityId, String),
     Role(RoleOperation),
+    Resource(ResourceOperation),
 }
 
 /// A successful response.
@@ -142,6 +145,7 @@ pub fn check(state: &State, operation: &Operation, now: Timestamp) -> Result<(),
         OperationKind::PatchIdentity(identity, _) => identities::check_patch(state, identity),
         OperationKind::DeleteIdentity(identity) => identities::check_delete(state, identity),
         OperationKind::Role(role) => authorization::check(state, role, now),
+        OperationKind::Resource(resource) => resources::check(state, resource),
         _ => Ok(()),
     }
 }
@@ -200,6 +204,7 @@ fn answer(
             let link = |token: &str, filter: &str| paging::filtered_link(base_url, &path, version, token, filter);
             authorization::apply(state, role, seen, now, link)
         }
+        OperationKind::Resource(resource) => resources::apply(state, resource, version, base_url, now),
     }
 }
 

@@ -6,7 +6,7 @@ use super::credential_body::CredentialBody;
 use super::governance::{self, authorize};
 use super::paging::Page;
 use super::versions::ApiVersion;
-use super::{ArmError, ArmRequest, Operation, OperationKind, authorization, identities, names};
+use super::{ArmError, ArmRequest, Operation, OperationKind, authorization, identities, names, resources};
 use crate::state::model::{IdentityId, State, Subscription};
 use crate::state::text::percent_decode;
 
@@ -45,6 +45,9 @@ pub fn plan(state: &State, request: &ArmRequest<'_>) -> Result<Operation, ArmErr
     let segments: Vec<String> = request.path.trim_matches('/').split('/').map(percent_decode).collect();
     if let Some(parts) = authorization::split(&segments) {
         return authorization::plan(state, request, parts);
+    }
+    if let Some(target) = resources::target(&segments) {
+        return resources::plan(state, request, &segments, &target);
     }
     let wanted = ApiVersion::wanted(request.query)?;
     let subscription = subscription(state, request, &segments)?;

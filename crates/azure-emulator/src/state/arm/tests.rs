@@ -107,8 +107,8 @@ fn an_unsupported_method_is_rejected() {
 fn an_unknown_path_is_rejected() {
     let below = identities("");
     let unknown = [
-        format!("/subscriptions/{SUBSCRIPTION}"),
-        format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/Shop-RG"),
+        format!("/subscriptions/{SUBSCRIPTION}/nothing"),
+        format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/Shop-RG/nothing"),
         format!("{below}/orders/secrets"),
         format!("{below}/orders/federatedIdentityCredentials/a/b"),
         below.replace("Microsoft.ManagedIdentity", "Microsoft.Compute"),

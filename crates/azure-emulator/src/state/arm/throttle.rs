@@ -146,6 +146,15 @@ fn about(kind: &OperationKind) -> About<'_> {
             };
             return About { verb, subscription, identity: None, provider: false };
         }
+        OperationKind::Resource(resource) => {
+            let (subscription, method) = resource.about();
+            let verb = match *method {
+                Method::GET | Method::HEAD => Verb::Get,
+                Method::DELETE => Verb::Delete,
+                _ => Verb::Put,
+            };
+            return About { verb, subscription, identity: None, provider: false };
+        }
         OperationKind::GetIdentity(id)
         | OperationKind::ListAssociatedResources(id)
         | OperationKind::GetCredential(id, _) => (Verb::Get, id),

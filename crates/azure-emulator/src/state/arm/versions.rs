@@ -18,8 +18,17 @@ const KNOWN: [&str; 11] = [
     "2026-05-31",
 ];
 
-/// The known version of Microsoft.Authorization.
-const AUTHORIZATION: &str = "2022-04-01";
+/// Known versions of role assignments and definitions. `az` and azure-mgmt-authorization ask role definitions with the
+/// preview version (azure-cli 2.91).
+const ASSIGNMENTS: [&str; 1] = ["2022-04-01"];
+const DEFINITIONS: [&str; 2] = ["2022-04-01", "2022-05-01-preview"];
+/// Known versions of locks.
+const LOCKS: [&str; 5] = ["2015-01-01", "2016-09-01", "2017-04-01", "2020-05-01", "2020-05-01-preview"];
+
+/// The known versions of Microsoft.ManagedIdentity, oldest first.
+pub(super) fn identities() -> impl DoubleEndedIterator<Item = &'static str> {
+    KNOWN.into_iter()
+}
 
 /// A known version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +57,21 @@ impl ApiVersion {
     }
 
     /// The version of Microsoft.Authorization in a query.
-    pub(super) fn of_authorization(query: &str) -> Result<Self, ArmError> {
+    pub(super) fn of_authorization(query: &str, resource_type: &str) -> Result<Self, ArmError> {
+        let known: &[&str] = match resource_type.to_lowercase().as_str() {
+            "roledefinitions" => &DEFINITIONS,
+            "locks" => &LOCKS,
+            _ => &ASSIGNMENTS,
+        };
+        Self::of_resources(query, known)
+    }
+
+    /// The version of one of ARM's own types in a query.
+    pub(super) fn of_resources(query: &str, known: &[&'static str]) -> Result<Self, ArmError> {
         let wanted = Self::wanted(query)?;
-        Self::one_of(&[AUTHORIZATION], &wanted).ok_or_else(|| {
+        Self::one_of(known, &wanted).ok_or_else(|| {
             let message =
-                format!("The api-version '{wanted}' is invalid. The supported versions are '{AUTHORIZATION}'.");
+                format!("The api-version '{wanted}' is invalid. The supported versions are '{}'.", known.join(","));
             ArmError::front(400, "InvalidApiVersionParameter", message)
         })
     }

@@ -59,6 +59,7 @@ pub(super) fn exists(state: &State, resource: &str, arm_url: &str) -> bool {
     let host = resource.strip_prefix("https://").unwrap_or_default().to_ascii_lowercase();
     let below = |domain: &&str| host.strip_suffix(*domain).is_some_and(|name| name.len() > 1 && name.ends_with('.'));
     names_arm(resource, arm_url)
+        || resource.strip_prefix(arm_url) == Some("/graph")
         || HOSTS.contains(&host.as_str())
         || DOMAINS.iter().any(below)
         || APPLICATIONS.iter().any(|name| resource.eq_ignore_ascii_case(name))
@@ -78,6 +79,7 @@ mod tests {
         for resource in [
             "https://management.azure.com/",
             "https://emulator",
+            "https://emulator/graph",
             "https://vault.azure.net",
             "https://storage.azure.com/",
             "https://account.blob.core.windows.net",

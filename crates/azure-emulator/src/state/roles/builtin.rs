@@ -264,6 +264,7 @@ fn role((name, role_name, actions, not_actions, data_actions): &Row) -> RoleDefi
     RoleDefinition {
         name: (*name).to_owned(),
         role_name: (*role_name).to_owned(),
+        description: String::new(),
         builtin: true,
         permissions: vec![Permission {
             actions: owned(actions),

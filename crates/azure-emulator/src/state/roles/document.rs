@@ -17,6 +17,8 @@ use crate::state::arm::scope::Scope;
 pub struct RoleDefinitionDocument {
     pub name: String,
     pub role_name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     pub permissions: Vec<Permission>,
     #[serde(default = "root")]
     pub assignable_scopes: Vec<String>,
@@ -71,6 +73,7 @@ pub(in crate::state) fn read_definitions(
         let role = RoleDefinition {
             name: document.name,
             role_name: document.role_name,
+            description: document.description,
             builtin: false,
             permissions: document.permissions,
             assignable_scopes: document.assignable_scopes,
@@ -151,6 +154,7 @@ pub(in crate::state) fn definition_documents(state: &State) -> Vec<RoleDefinitio
     let shown = |role: &RoleDefinition| RoleDefinitionDocument {
         name: role.name.clone(),
         role_name: role.role_name.clone(),
+        description: role.description.clone(),
         permissions: role.permissions.clone(),
         assignable_scopes: role.assignable_scopes.clone(),
     };

@@ -38,6 +38,8 @@ pub struct RoleDefinition {
     pub name: String,
     /// Its display name.
     pub role_name: String,
+    /// What it is for.
+    pub description: String,
     /// Whether it is built in.
     pub builtin: bool,
     /// What it allows. Each block applies on its own.
@@ -105,6 +107,11 @@ impl Permission {
 }
 
 impl Grant {
+    /// Where it applies.
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
     /// Whether the grant allows an ARM action on a resource.
     pub fn allows(&self, action: &str, resource: &str) -> bool {
         is_within(resource, &self.scope) && self.permissions.iter().any(|block| block.allows(action))

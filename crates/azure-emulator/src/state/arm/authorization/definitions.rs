@@ -1,4 +1,4 @@
-//! Role definitions, read-only.
+//! Reading role definitions.
 
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ pub(super) fn id(scope: &Scope, name: &str) -> String {
     format!("{subscription}/providers/Microsoft.Authorization/roleDefinitions/{name}")
 }
 
-fn show(scope: &Scope, role: &RoleDefinition) -> Value {
+pub(super) fn show(scope: &Scope, role: &RoleDefinition) -> Value {
     json!({
         "id": id(scope, &role.name),
         "name": role.name,
@@ -88,7 +88,7 @@ fn show(scope: &Scope, role: &RoleDefinition) -> Value {
         "properties": {
             "roleName": role.role_name,
             "type": if role.builtin { "BuiltInRole" } else { "CustomRole" },
-            "description": "",
+            "description": role.description,
             "assignableScopes": role.assignable_scopes,
             "permissions": role.permissions,
             "createdOn": CREATED_ON,

@@ -1,7 +1,9 @@
-//! Microsoft.Authorization: reads role definitions; reads, creates and deletes role assignments.
+//! Microsoft.Authorization: role definitions and role assignments; lists locks.
 
 mod assignments;
+mod definition_writes;
 mod definitions;
+mod locks;
 
 use axum::http::Method;
 use k8s_openapi::jiff::Timestamp;
@@ -15,6 +17,7 @@ use super::{ArmAnswer, ArmError, ArmRequest, Operation, names};
 use crate::state::model::State;
 use crate::state::text::query_parameter;
 use assignments::{AssignmentBody, AssignmentFilter};
+use definition_writes::DefinitionBody;
 use definitions::DefinitionFilter;
 
 /// An operation on roles.
@@ -32,6 +35,9 @@ pub(super) struct RoleOperation {
 enum RoleKind {
     GetDefinition(String),
     ListDefinitions(DefinitionFilter),
+    PutDefinition(String, DefinitionBody),
+    DeleteDefinition(String),
+    ListLocks,
     GetAssignment(String),
     ListAssignments(AssignmentFilter, Page),
     PutAssignment(String, AssignmentBody),
@@ -42,8 +48,8 @@ impl RoleOperation {
     /// The subscription, if the scope is in one, and the HTTP method.
     pub(super) fn about(&self) -> (&str, Method) {
         let method = match self.kind {
-            RoleKind::PutAssignment(..) => Method::PUT,
-            RoleKind::DeleteAssignment(_) => Method::DELETE,
+            RoleKind::PutAssignment(..) | RoleKind::PutDefinition(..) => Method::PUT,
+            RoleKind::DeleteAssignment(_) | RoleKind::DeleteDefinition(_) => Method::DELETE,
             _ => Method::GET,
         };
         (self.scope.subscription().unwrap_or_default(), method)
@@ -69,7 +75,7 @@ pub(super) fn plan(
     request: &ArmRequest<'_>,
     (above, below): (&[String], &[String]),
 ) -> Result<Operation, ArmError> {
-    let version = ApiVersion::of_authorization(request.query)?;
+    let version = ApiVersion::of_authorization(request.query, below.first().map_or("", String::as_str))?;
     let shown = || format!("/{}", above.join("/"));
     let scope = Scope::from_segments(above.to_vec()).ok_or_else(|| {
         let message = format!("The scope '{}' is invalid.", shown());
@@ -83,7 +89,13 @@ pub(super) fn plan(
     };
     let (action, kind) = kind(request, below)?;
     let path = request.path.trim_end_matches('/');
-    authorize(state, request.caller, &format!("Microsoft.Authorization/{action}"), path)?;
+    let action_name = format!("Microsoft.Authorization/{action}");
+    authorize(state, request.caller, &action_name, path)?;
+    if let RoleKind::PutDefinition(_, body) = &kind {
+        for assignable in body.assignable_scopes() {
+            authorize(state, request.caller, &action_name, &assignable.to_string())?;
+        }
+    }
     if let Some((false, group)) = group {
         let message = format!("Resource group '{group}' could not be found.");
         return Err(ArmError::front(404, "ResourceGroupNotFound", message));
@@ -111,7 +123,7 @@ fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, Rol
         _ => (below.first().copied().unwrap_or_default(), None),
     };
     let of = of.to_lowercase();
-    if below.len() > 2 || !matches!(of.as_str(), "roledefinitions" | "roleassignments") {
+    if below.len() > 2 || !matches!(of.as_str(), "roledefinitions" | "roleassignments" | "locks") {
         let message = format!(
             "The resource type '{}' could not be found in the namespace 'Microsoft.Authorization'.",
             below.first().copied().unwrap_or_default()
@@ -123,6 +135,14 @@ fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, Rol
             ("roleDefinitions/read", RoleKind::ListDefinitions(DefinitionFilter::read(&filter())?))
         }
         ("roledefinitions", Some(name), &Method::GET) => ("roleDefinitions/read", RoleKind::GetDefinition(name)),
+        ("roledefinitions", Some(name), &Method::PUT) => {
+            let body = DefinitionBody::read(&name, request.body)?;
+            ("roleDefinitions/write", RoleKind::PutDefinition(name, body))
+        }
+        ("roledefinitions", Some(name), &Method::DELETE) => {
+            ("roleDefinitions/delete", RoleKind::DeleteDefinition(name))
+        }
+        ("locks", None, &Method::GET) => ("locks/read", RoleKind::ListLocks),
         ("roleassignments", None, &Method::GET) => {
             let page = Page::from_query(request.query, false)?;
             ("roleAssignments/read", RoleKind::ListAssignments(AssignmentFilter::read(&filter())?, page))
@@ -148,6 +168,8 @@ pub(super) fn check(state: &State, operation: &RoleOperation, now: Timestamp) ->
     match &operation.kind {
         RoleKind::PutAssignment(name, body) => assignments::check_put(state, &operation.scope, name, body, now),
         RoleKind::DeleteAssignment(name) => assignments::check_delete(state, &operation.scope, name),
+        RoleKind::PutDefinition(name, body) => definition_writes::check_put(state, &operation.scope, name, body),
+        RoleKind::DeleteDefinition(name) => definition_writes::check_delete(state, &operation.scope, name),
         _ => Ok(()),
     }
 }
@@ -174,6 +196,9 @@ pub(super) fn apply(
         }
         RoleKind::PutAssignment(name, body) => Ok(assignments::put(state, &scope, &name, body, caller, now)),
         RoleKind::DeleteAssignment(name) => Ok(assignments::delete(state, &scope, &name)),
+        RoleKind::PutDefinition(name, body) => Ok(definition_writes::put(state, &scope, &name, body)),
+        RoleKind::DeleteDefinition(name) => definition_writes::delete(state, &scope, &name),
+        RoleKind::ListLocks => Ok(ArmAnswer::ok(super::list(locks::list(state, &scope), None))),
     }
 }
 

@@ -299,8 +299,8 @@ fn a_role_assignment_grants_rights_in_arm_too() {
 
 #[test]
 fn other_types_and_versions_are_rejected() {
-    let at = path(&group(), "locks");
-    assert_error(ask(&mut orders(), Method::GET, &at, Value::Null), 404, "InvalidResourceType", "'locks'");
+    let at = path(&group(), "policyAssignments");
+    assert_error(ask(&mut orders(), Method::GET, &at, Value::Null), 404, "InvalidResourceType", "'policyAssignments'");
     let query = "api-version=2024-11-30";
     let result =
         ask_as(&mut orders(), &caller(ArmRights::All), &Method::GET, &path(&group(), "roleAssignments"), query, b"");
