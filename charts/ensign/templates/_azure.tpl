@@ -7,6 +7,9 @@
 {{- with $azure.allowedScopes }}
 - --azure-allowed-scopes={{ join "," . }}
 {{- end }}
+{{- range $provider, $version := $azure.apiVersions }}
+- --azure-api-version={{ $provider }}={{ $version }}
+{{- end }}
 - --azure-rate-share={{ $azure.rateShare }}
 {{- if or $azure.extraCA.configMapName $azure.extraCA.secretName }}
 - --azure-ca-file=/etc/ensign/azure-ca/ca.crt

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use ensign_core::api_versions::{self, ApiVersion};
+use ensign_core::api_versions::ApiVersion;
 
 /// Which Azure cloud.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -34,10 +34,6 @@ pub struct CloudArgs {
     /// Audience of the tokens that pods exchange [default: the cloud's own]
     #[arg(long, env = "ENSIGN_AZURE_TOKEN_AUDIENCE", value_name = "AUDIENCE")]
     pub azure_token_audience: Option<String>,
-    /// API version of a resource provider, Microsoft.ManagedIdentity or Microsoft.Authorization, for a cloud that does not
-    /// support the default; comma-separated or repeated [default: one that the cloud supports]
-    #[arg(long, env = "ENSIGN_AZURE_API_VERSION", value_delimiter = ',', value_name = "PROVIDER=VERSION,…")]
-    pub azure_api_version: Vec<String>,
 }
 
 /// The endpoints of an Azure cloud.
@@ -117,34 +113,16 @@ impl CloudArgs {
             .endpoint("--azure-arm-endpoint", self.azure_arm_endpoint.as_deref(), arm)
             .map_err(|problem| vec![problem]);
         let entra = name.entra(self.azure_authority_host.as_deref(), self.azure_token_audience.as_deref());
-        let api_versions = self.api_versions();
-        match (arm_endpoint, entra, api_versions) {
-            (Ok(arm_endpoint), Ok((authority_host, token_audience)), Ok(api_versions)) => Ok(Cloud {
+        match (arm_endpoint, entra) {
+            (Ok(arm_endpoint), Ok((authority_host, token_audience))) => Ok(Cloud {
                 arm_endpoint,
                 arm_audience: arm.trim_end_matches('/').to_owned(),
                 authority_host,
                 token_audience,
-                api_versions,
+                api_versions: Vec::new(),
             }),
-            (arm, entra, versions) => {
-                Err([arm.err(), entra.err(), versions.err()].into_iter().flatten().flatten().collect())
-            }
+            (arm, entra) => Err([arm.err(), entra.err()].into_iter().flatten().flatten().collect()),
         }
-    }
-
-    fn api_versions(&self) -> Result<Vec<ApiVersion>, Vec<String>> {
-        let mut problems = Vec::new();
-        let mut versions: Vec<ApiVersion> = Vec::new();
-        for text in &self.azure_api_version {
-            match api_versions::parse(text) {
-                Err(problem) => problems.push(format!("--azure-api-version {text:?}: {problem}")),
-                Ok(one) if versions.iter().any(|other| other.provider == one.provider) => {
-                    problems.push(format!("--azure-api-version names {} twice", one.provider.namespace()));
-                }
-                Ok(one) => versions.push(one),
-            }
-        }
-        if problems.is_empty() { Ok(versions) } else { Err(problems) }
     }
 }
 
@@ -188,22 +166,10 @@ mod tests {
                 azure_cloud: CloudName::Custom,
                 azure_arm_endpoint: Some(bad.to_owned()),
                 azure_authority_host: Some("https://login.example/".to_owned()),
-                ..CloudArgs::default()
+                azure_token_audience: None,
             };
             assert!(args.resolve().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn api_versions_are_set_once_for_each_provider() {
-        let resolve = |versions: &[&str]| {
-            let azure_api_version = versions.iter().map(ToString::to_string).collect();
-            CloudArgs { azure_api_version, ..CloudArgs::default() }.resolve()
-        };
-        let both = ["Microsoft.ManagedIdentity=2023-01-31", "Microsoft.Authorization=2022-05-01-preview"];
-        assert_eq!(resolve(&both).unwrap().api_versions.len(), 2);
-        assert!(resolve(&[both[0], both[0]]).unwrap_err()[0].contains("twice"));
-        assert!(resolve(&["2023-01-31"]).unwrap_err()[0].contains("--azure-api-version \"2023-01-31\""));
     }
 
     #[test]

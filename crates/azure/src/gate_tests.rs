@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::client::ArmClient;
-use crate::cloud::CloudArgs;
+use crate::cloud::{Cloud, CloudArgs};
 use ensign_api::IsolationScope;
 use ensign_core::credentials::ownership::Credential;
 use ensign_core::provisioning::Desired;
@@ -58,8 +58,9 @@ impl TokenCredential for AnyToken {
 fn client(recorder: &Arc<Recorder>, scopes: &[&str], versions: &[&str]) -> ArmClient {
     let transport = Some(Transport::new(Arc::clone(recorder) as Arc<dyn HttpClient>));
     let options = ClientOptions { transport, retry: RetryOptions::none(), ..ClientOptions::default() };
-    let azure_api_version = versions.iter().map(ToString::to_string).collect();
-    let cloud = CloudArgs { azure_api_version, ..CloudArgs::default() }.resolve().unwrap();
+    let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+    let cloud = CloudArgs::default().resolve().unwrap();
+    let cloud = Cloud { api_versions: api_versions::parse_all(&versions).unwrap(), ..cloud };
     let scopes = AllowedScopes::new(scopes.iter().map(|scope| scope.parse().unwrap()));
     ArmClient::with_options(&cloud, options, Arc::new(AnyToken), "test").bounded(scopes)
 }

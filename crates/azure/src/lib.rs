@@ -6,6 +6,7 @@ pub mod client;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+pub mod exchange;
 mod gate;
 mod http;
 mod identities;

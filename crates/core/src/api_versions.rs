@@ -74,7 +74,7 @@ fn supported(message: &str) -> Option<&str> {
 }
 
 /// Reads `Microsoft.ManagedIdentity=2023-01-31`.
-pub fn parse(text: &str) -> Result<ApiVersion, String> {
+fn parse(text: &str) -> Result<ApiVersion, String> {
     let (name, version) = text.split_once('=').ok_or("must be PROVIDER=VERSION")?;
     let found = PROVIDERS.into_iter().find(|provider| provider.namespace().eq_ignore_ascii_case(name.trim()));
     let provider = found.ok_or("the provider must be Microsoft.ManagedIdentity or Microsoft.Authorization")?;
@@ -87,6 +87,22 @@ pub fn parse(text: &str) -> Result<ApiVersion, String> {
         return Err(format!("versions of {} before {oldest} lack something that Ensign needs", provider.namespace()));
     }
     Ok(ApiVersion { provider, version })
+}
+
+/// Reads several, at most one for each provider; an error lists everything wrong with them.
+pub fn parse_all(texts: &[String]) -> Result<Vec<ApiVersion>, Vec<String>> {
+    let mut problems = Vec::new();
+    let mut versions: Vec<ApiVersion> = Vec::new();
+    for text in texts {
+        match parse(text) {
+            Err(problem) => problems.push(format!("{text:?}: {problem}")),
+            Ok(one) if versions.iter().any(|other| other.provider == one.provider) => {
+                problems.push(format!("{} is set twice", one.provider.namespace()));
+            }
+            Ok(one) => versions.push(one),
+        }
+    }
+    if problems.is_empty() { Ok(versions) } else { Err(problems) }
 }
 
 fn is_version(text: &str) -> bool {
@@ -152,6 +168,15 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_version_is_set_once_for_each_provider() {
+        let all = |texts: &[&str]| parse_all(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let both = ["Microsoft.ManagedIdentity=2023-01-31", "Microsoft.Authorization=2022-05-01-preview"];
+        assert_eq!(all(&both).map(|versions| versions.len()), Ok(2));
+        assert!(all(&[both[0], both[0]]).unwrap_err()[0].contains("twice"));
+        assert_eq!(all(&["x", "y"]).unwrap_err().len(), 2);
     }
 
     #[test]

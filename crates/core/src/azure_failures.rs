@@ -83,7 +83,7 @@ pub fn judge(operation: Operation, id: &ArmId, cause: &ArmErrorCause, own_client
         }
         ArmErrorCause::OutOfScope(outside) => (Reason::ScopeNotAllowed, out_of_scope(operation, id, outside), None),
         ArmErrorCause::Credential(error) => {
-            let text = format!("the controller gets no token for its own identity: {}", stable(error));
+            let text = format!("the controller gets no token for its own identity: {}", without_variable_parts(error));
             (Reason::CredentialUnavailable, text, None)
         }
         ArmErrorCause::Transport(_) | ArmErrorCause::Deadline(_) => {
@@ -134,7 +134,7 @@ fn judge_refused(outer: Refused<'_>, details: &[ErrorDetail]) -> (Reason, String
 }
 
 /// Entra's message without its times and trace ID, which differ each time.
-fn stable(message: &str) -> String {
+pub fn without_variable_parts(message: &str) -> String {
     let end = [" Trace ID:", " Current time:"].iter().filter_map(|from| message.find(from)).min();
     shorten(&message[..end.unwrap_or(message.len())])
 }

@@ -203,10 +203,10 @@ fn an_identity_outside_the_scopes_is_reported_as_such() {
 #[test]
 fn entras_times_and_ids_do_not_reach_a_status() {
     let message = "WorkloadIdentityCredential authentication failed. AADSTS700024: Client assertion is not within its valid time range. Current time: 2026-01-18T00:16:16.0000000Z, assertion valid from x. Trace ID: y";
-    let shown = stable(message);
+    let shown = without_variable_parts(message);
     assert!(shown.ends_with("valid time range."), "{shown}");
-    assert_eq!(stable("AADSTS70025: no. Trace ID: z"), "AADSTS70025: no.");
-    assert_eq!(stable("connection refused"), "connection refused");
+    assert_eq!(without_variable_parts("AADSTS70025: no. Trace ID: z"), "AADSTS70025: no.");
+    assert_eq!(without_variable_parts("connection refused"), "connection refused");
 }
 
 #[test]
