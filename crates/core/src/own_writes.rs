@@ -230,14 +230,14 @@ impl OwnWrites {
     }
 
     /// What the read role assignments mean, given the recent writes.
-    pub fn assignments(&mut self, read: Vec<Assignment>, now: Moment) -> Vec<Assignment> {
-        let mut all = read.clone();
+    pub fn assignments(&mut self, read: &[Assignment], now: Moment) -> Vec<Assignment> {
+        let mut all = read.to_vec();
         for (name, written) in self.assignments.iter().filter(|(_, written)| is_recent(written.at, now, self.lag)) {
             all.retain(|one| !one.name.eq_ignore_ascii_case(name));
             all.extend(written.what.clone());
         }
         let names = |list: &[Assignment]| list.iter().map(|one| one.name.to_lowercase()).collect::<BTreeSet<_>>();
-        if names(&all) != names(&read) {
+        if names(&all) != names(read) {
             self.settle_later(now);
         }
         all

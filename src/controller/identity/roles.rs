@@ -98,7 +98,7 @@ impl Pass<'_> {
                 Err(failure) => return Some(Err(failure)),
             }
         }
-        Some(Ok(self.context.azure.own_writes.of(id, |own, now| own.assignments(all, now))))
+        Some(Ok(self.context.azure.own_writes.of(id, |own, now| own.assignments(&all, now))))
     }
 
     /// Writes role assignments if the plan says so, as far as Azure's rate limits allow now.
