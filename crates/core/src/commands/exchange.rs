@@ -133,7 +133,7 @@ fn unknown_to_entra(attempt: &Attempt<'_>, id: &ArmId, found: &Credential, text:
     let name = &found.name;
     let age = recorded.map(|(_, since)| Duration::try_from(now.duration_since(since)).unwrap_or_default());
     if let Some(age) = age.filter(|age| *age < PROPAGATES_WITHIN) {
-        let left = (PROPAGATES_WITHIN - age).as_secs().div_ceil(60);
+        let left = PROPAGATES_WITHIN.saturating_sub(age).as_secs().div_ceil(60);
         return Check::warn(
             CHECK,
             format!(
