@@ -7,8 +7,11 @@
 {{- with $azure.allowedScopes }}
 - --azure-allowed-scopes={{ join "," . }}
 {{- end }}
-{{- range $provider, $version := $azure.apiVersions }}
-- --azure-api-version={{ $provider }}={{ $version }}
+{{- with $azure.apiVersions.managedIdentity }}
+- --azure-api-version=Microsoft.ManagedIdentity={{ . }}
+{{- end }}
+{{- with $azure.apiVersions.authorization }}
+- --azure-api-version=Microsoft.Authorization={{ . }}
 {{- end }}
 - --azure-rate-share={{ $azure.rateShare }}
 {{- if or $azure.extraCA.configMapName $azure.extraCA.secretName }}

@@ -28,6 +28,7 @@ use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::AzureIdentity;
 use ensign_core::credentials::ownership::Credential;
+use ensign_core::roles::RoleScope;
 use ensign_core::scheduling::rate_limiter::Provider;
 
 /// More pages than an identity's 20 credentials can ever fill.
@@ -79,6 +80,13 @@ impl ArmClient {
     #[must_use]
     pub fn bounded(mut self, scopes: AllowedScopes) -> Self {
         self.gate.scopes = scopes;
+        self
+    }
+
+    /// The same client, which may also read and write the roles in these scopes.
+    #[must_use]
+    pub fn with_role_scopes(mut self, scopes: Vec<RoleScope>) -> Self {
+        self.gate.role_scopes = scopes;
         self
     }
 
@@ -206,7 +214,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     pub(super) fn error(self, cause: ArmErrorCause) -> ArmError {
         let Self { operation, request_id, .. } = self;
-        ArmError { operation, identity: self.identity.clone(), request_id, cause }
+        ArmError { operation, identity: Box::new(self.identity.clone()), request_id, cause }
     }
 
     /// What Ensign concludes itself, in the form of an error response.

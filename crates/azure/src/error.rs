@@ -17,7 +17,7 @@ pub struct ArmError {
     /// What was being done.
     pub operation: Operation,
     /// The identity that it was about.
-    pub identity: ArmId,
+    pub identity: Box<ArmId>,
     /// The ID that the request carried.
     pub request_id: Uuid,
     /// How it failed.

@@ -26,12 +26,16 @@ use super::versions::Versions;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::api_versions;
+use ensign_core::roles::RoleScope;
 use ensign_core::scheduling::rate_limiter::Provider;
 
 /// Deadline of one call, the token for it included.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// Both carry the ID of a request: the first one to ARM's response, the second one to Azure's activity log.
 const REQUEST_ID_HEADERS: [&str; 2] = ["x-ms-client-request-id", "x-ms-correlation-request-id"];
+
+/// Of the ID of a resource group, split at its slashes: nothing, subscriptions, ID, resourcegroups, name.
+const GROUP_SEGMENTS: usize = 5;
 
 /// What every request passes on its way to ARM. Copies share pauses, limits, metrics and API versions.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub(super) struct Gate {
     versions: Versions,
     pub(super) rate_limiter: Option<RateLimiter>,
     pub(super) scopes: AllowedScopes,
+    /// Where roles may be assigned although it is outside of `scopes`.
+    pub(super) role_scopes: Vec<RoleScope>,
     pub(super) metrics: AzureMetrics,
 }
 
@@ -59,7 +65,7 @@ pub(super) struct Pass<'a> {
 impl Gate {
     pub(super) fn new(pipeline: Pipeline, versions: Versions) -> Self {
         let (scopes, metrics) = (AllowedScopes::default(), AzureMetrics::default());
-        Self { pipeline, versions, rate_limiter: None, scopes, metrics }
+        Self { pipeline, versions, rate_limiter: None, scopes, role_scopes: Vec::new(), metrics }
     }
 
     /// The API version that requests to this provider have now.
@@ -95,8 +101,18 @@ impl Gate {
     /// Whether the scopes contain what the URL names.
     fn allows(&self, url: &ArmUrl, method: Method) -> bool {
         self.scopes.contain(&url.scope)
-            // The roles of an identity are those of its resource group, even if only the identity is allowed.
-            || (url.provider == Provider::Authorization && method == Method::Get && self.scopes.any_within(&url.scope))
+            || (url.provider == Provider::Authorization && self.allows_role(&url.scope, method))
+    }
+
+    fn allows_role(&self, scope: &str, method: Method) -> bool {
+        let is_within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        // Roles are read by resource group, even if only something in it is allowed.
+        let is_read_of_group = method == Method::Get && scope.split('/').count() == GROUP_SEGMENTS;
+        let within_group = || self.role_scopes.iter().any(|allowed| is_within(allowed.key(), scope));
+        self.role_scopes.iter().any(|allowed| is_within(scope, allowed.key()))
+            || (is_read_of_group && (self.scopes.any_within(scope) || within_group()))
     }
 
     /// Sends a request; once more if ARM lists an API version that will do instead.

@@ -168,6 +168,22 @@ async fn a_list_or_a_role_in_a_wider_scope_than_the_allowed_one_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_scope_for_roles_allows_requests_about_roles_in_it_and_no_others() {
+    let recorder = Arc::new(Recorder::default());
+    let elsewhere = group("other");
+    let resource = format!("{}/providers/Microsoft.Storage/storageAccounts/data", group("rg"));
+    let is_role = |name: &str| name.contains("role_");
+    let reads = ["role_definition by name", "role_definition by GUID", "role_assignments", "role_assignment"];
+    for (allowed, all) in [(group("rg"), true), (SUBSCRIPTION.to_owned(), true), (resource, false)] {
+        let client = client(&recorder, &[&elsewhere], &[]).with_role_scopes(vec![allowed.parse().unwrap()]);
+        for (name, requests) in everything(&client, &recorder).await {
+            let expected = is_role(name) && (all || reads.contains(&name));
+            assert_eq!(requests, usize::from(expected), "{name}, with roles in {allowed}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_link_to_a_next_page_does_not_lead_out_of_the_allowed_scopes() {
     let recorder = Arc::new(Recorder::default());
     let link = format!("https://management.azure.com{}/providers/Microsoft.ManagedIdentity/x", group("other"));

@@ -145,7 +145,7 @@ impl Role {
             ("wanted", wanted.join("\n")),
             ("newline", "\n".to_owned()),
         ];
-        let variables: String = variables.iter().map(|(name, value)| format!("{name}={}\n", quoted(value))).collect();
+        let variables = variables.map(|(name, value)| format!("{name}={}\n", quoted(&value))).concat();
         format!("{HEADER}\n{variables}\n{STEPS}")
     }
 }
@@ -261,15 +261,15 @@ mod tests {
 
     #[test]
     fn two_clusters_of_a_tenant_have_two_roles() {
-        let named = |cluster, principal_id| {
+        let role_of = |cluster, principal_id| {
             let holder = Holder { cluster, principal_id };
             Role::new(&[Feature::Bind].into(), None, holder, vec![SUBSCRIPTION.parse().unwrap()])
         };
         let roles = [
-            named(Some("prod"), None),
-            named(Some("test"), None),
-            named(None, Some("7E000000-0000")),
-            named(None, None),
+            role_of(Some("prod"), None),
+            role_of(Some("test"), None),
+            role_of(None, Some("7E000000-0000")),
+            role_of(None, None),
         ];
         let names: BTreeSet<&str> = roles.iter().map(|role| role.name.as_str()).collect();
         assert_eq!(names.len(), 4, "{names:?}");

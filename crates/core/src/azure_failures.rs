@@ -102,7 +102,7 @@ fn out_of_scope(operation: Operation, id: &ArmId, outside: &str) -> String {
         return scopes::outside(id);
     }
     format!(
-        "{} {id}: {outside} is outside the scopes that this controller is restricted to, so nothing is read, written or deleted there. An administrator of Ensign has to add it, its resource group or its subscription to --azure-allowed-scopes",
+        "{} {id}: {outside} is outside the scopes that this controller is restricted to, so nothing is read, written or deleted there. An administrator of Ensign has to add it, its resource group or its subscription to --azure-allowed-scopes, or to --allowed-role-scopes",
         operation.describe()
     )
 }

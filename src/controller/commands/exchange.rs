@@ -67,16 +67,12 @@ pub async fn check_exchanges(client: &Client, selected: &Selected, way: Way<'_>,
 async fn bindings(client: &Client, selected: &Selected) -> Result<Vec<ManagedIdentityBinding>, KubeError> {
     let Selected { namespace, name } = selected;
     let api: Api<ManagedIdentityBinding> = Api::namespaced(client.clone(), namespace);
-    match name {
-        Some(name) => {
-            let act = || format!("reading ManagedIdentityBinding {namespace}/{name}");
-            Ok(vec![within_deadline(act, api.get(name)).await?])
-        }
-        None => {
-            let act = || format!("listing ManagedIdentityBindings in {namespace}");
-            Ok(within_deadline(act, api.list(&ListParams::default())).await?.items)
-        }
+    if let Some(name) = name {
+        let act = || format!("reading ManagedIdentityBinding {namespace}/{name}");
+        return Ok(vec![within_deadline(act, api.get(name)).await?]);
     }
+    let act = || format!("listing ManagedIdentityBindings in {namespace}");
+    Ok(within_deadline(act, api.list(&ListParams::default())).await?.items)
 }
 
 async fn check_one(client: &Client, binding: &ManagedIdentityBinding, way: Way<'_>, now: Timestamp) -> Check {

@@ -133,7 +133,7 @@ impl AllowedScopes {
     /// resource itself need not be allowed then.
     pub fn any_within(&self, key: &str) -> bool {
         let is_within = |scope: &AzureScope| scope.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('/'));
-        key.contains("/resourcegroups/") && self.0.iter().any(is_within)
+        self.0.iter().any(is_within)
     }
 
     /// The verdict for an identity outside the scopes. It does not list the scopes, because app teams can read it.
