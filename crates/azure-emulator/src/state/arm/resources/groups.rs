@@ -84,7 +84,7 @@ pub(super) fn check_delete(state: &State, subscription: &str, name: &str) -> Res
     governance::allow_delete(state, &id(subscription, name))
 }
 
-pub(super) fn put(state: &mut State, subscription: &str, name: &str, body: GroupBody) -> Result<ArmAnswer, ArmError> {
+pub(super) fn put(state: &mut State, subscription: &str, name: &str, body: GroupBody) -> ArmAnswer {
     let there = find(state, subscription, name).map(|there| there.name.clone());
     let created = there.is_none();
     let name = there.unwrap_or_else(|| name.to_owned());
@@ -93,7 +93,7 @@ pub(super) fn put(state: &mut State, subscription: &str, name: &str, body: Group
     if let Some(subscription) = state.subscriptions.get_mut(&subscription.to_lowercase()) {
         subscription.resource_groups.insert(name.to_lowercase(), group);
     }
-    Ok(if created { ArmAnswer::created(shown) } else { ArmAnswer::ok(shown) })
+    if created { ArmAnswer::created(shown) } else { ArmAnswer::ok(shown) }
 }
 
 pub(super) fn get(state: &State, subscription: &str, name: &str) -> Result<Value, ArmError> {
