@@ -210,7 +210,7 @@ fn add_subscription(azure: &Emulator, subscription: &str) {
     let info = azure.info();
     azure.with_state(|state| {
         state.subscriptions.entry(subscription.to_owned()).or_insert_with(|| {
-            let group = ResourceGroup { name: GROUP.to_owned(), location: info.location.clone() };
+            let group = ResourceGroup { name: GROUP.to_owned(), location: info.location.clone(), tags: [].into() };
             Subscription {
                 id: subscription.to_owned(),
                 tenant_id: info.tenant_id.clone(),

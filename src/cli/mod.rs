@@ -38,7 +38,7 @@ enum Command {
     Crds(crds::Args),
     /// Print the admission policies, for installs whose controller may not create them
     Policies(policies::Args),
-    /// Print the controller's least-privilege Azure role, with the commands that create and assign it
+    /// Print the controller's least-privilege Azure role, as a script that creates, updates and assigns it
     AzureRole(azure_role::Args),
     /// Verify the install, and print how to fix what does not work
     Check(Box<check::Args>),

@@ -32,6 +32,7 @@ mod writers;
 pub use cluster::discovery::{DiscoveryError, discover};
 pub use cluster::issuer_watch::IssuerWatch;
 pub use commands::check::{ClusterChecks, Installed, check_cluster};
+pub use commands::exchange::{Selected, Way as ExchangeWay, check_exchanges};
 pub use commands::orphans::{Found, OrphanSearch, current_cluster};
 pub use commands::teardown::{Progress as TeardownStep, TeardownConfig, TeardownError, teardown};
 pub use engine::failpoints::{Failpoints, Phase, Probe, SideEffect};

@@ -140,6 +140,19 @@ pub fn late_reads() -> Vec<Plan> {
     scenarios::ALL.iter().map(late).collect()
 }
 
+/// For minutes, Entra does not know a new identity: its first credential is refused, with a status that is not known for
+/// certain.
+pub fn unknown_in_entra() -> Vec<Plan> {
+    let message = "MS Graph resource not found during Federated Identity Credential creation.";
+    let refused = |status: u16| {
+        let puts = json!({"method": "PUT", "pathContains": "/federatedIdentityCredentials/"});
+        let action = json!({"status": status, "code": if status == 404 { "NotFound" } else { "BadRequest" }, "message": message});
+        let rule = json!([{"match": puts, "times": 5, "action": action}]);
+        plan_named(scenarios::named("provisioned"), &format!("azure/put/{status}-graph"), &[36], Fault::Azure(rule))
+    };
+    [400, 404].map(refused).into()
+}
+
 /// Failures at each operation on roles: the general ones that matter there, and those that
 /// only roles have.
 pub fn role_failures() -> Vec<Plan> {

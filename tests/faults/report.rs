@@ -11,7 +11,7 @@ use super::lock::lock;
 use super::plan::Outcome;
 
 /// The rows of the matrix that these plans cover. The others concern the webhook.
-const ROWS: [std::ops::RangeInclusive<u32>; 2] = [1..=18, 22..=34];
+const ROWS: [std::ops::RangeInclusive<u32>; 3] = [1..=18, 22..=34, 36..=36];
 
 /// The result for a mutant.
 #[derive(Debug)]

@@ -72,6 +72,7 @@ impl Options {
         let others = matrix::azure_failures()
             .into_iter()
             .chain(matrix::late_reads())
+            .chain(matrix::unknown_in_entra())
             .chain(matrix::role_failures())
             .chain(matrix::kubernetes_failures());
         let mut named = others.filter(|plan| self.takes(plan)).map(|plan| plan.scenario.name);
@@ -123,6 +124,7 @@ pub fn run(options: &Options) -> bool {
     }
     plans.extend(matrix::azure_failures());
     plans.extend(matrix::late_reads());
+    plans.extend(matrix::unknown_in_entra());
     plans.extend(matrix::role_failures());
     plans.extend(matrix::kubernetes_failures());
     if options.list {

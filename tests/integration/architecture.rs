@@ -126,6 +126,25 @@ fn invariant_3_one_file_writes_to_azure() {
 }
 
 #[test]
+fn every_request_to_arm_passes_the_gate() {
+    let gate = "crates/azure/src/gate.rs";
+    // One file sends, one creates what it sends with, and the client hands that to it.
+    let sends = lines_with("crates/azure/src", &["pipeline.send(", "self.pipeline"], &[gate]);
+    none(&sends, "only the gate sends requests to ARM, where --azure-allowed-scopes is checked");
+    assert!(!lines_with(gate, &["self.pipeline.send("], &[]).is_empty(), "and it does");
+    let creates = lines_with("crates/azure/src", &["Pipeline::new("], &["crates/azure/src/client.rs"]);
+    none(&creates, "there is one pipeline to ARM");
+    assert_eq!(lines_with("crates/azure/src/client.rs", &["Pipeline::new("], &[]).len(), 1);
+    // Whatever else speaks HTTP does not know where ARM is.
+    let http = ["crates/azure/src/http.rs", "crates/azure/src/check.rs", "crates/azure/src/exchange.rs"];
+    none(&lines_with("crates/azure/src", &["http_client(", "reqwest::Client"], &http), "nothing else has a client");
+    for file in http {
+        none(&lines_with(file, &["arm_endpoint"], &[]), "it sends nothing to ARM");
+    }
+    none(&lines_with("src", &["reqwest::Client", "arm_endpoint"], &[]), "no client outside");
+}
+
+#[test]
 fn invariant_4_one_room_of_each_process_writes_to_kubernetes() {
     let writes = [
         ".patch(",
@@ -193,6 +212,16 @@ fn invariant_8_every_reason_is_explained() {
     let shown = |names: Vec<&&str>| names.into_iter().map(ToString::to_string).collect::<Vec<_>>();
     none(&shown(reasons.difference(&explained).collect()), "docs/conditions.md explains each reason");
     none(&shown(explained.difference(&reasons).collect()), "docs/conditions.md explains no reason that there is not");
+}
+
+#[test]
+fn every_entra_code_is_explained() {
+    let page =
+        fs::read_to_string(Path::new(ROOT).join("docs/troubleshooting.md")).expect("read docs/troubleshooting.md");
+    for code in ensign_core::commands::entra_codes::CODES {
+        let named = format!("AADSTS{}", code.number);
+        assert!(page.contains(&named), "docs/troubleshooting.md does not explain {named}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod canary;
 mod certificates;
 mod check;
+mod exchange;
 mod orphans;
 mod proxy;
 mod requests;

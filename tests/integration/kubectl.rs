@@ -87,7 +87,7 @@ fn kubectl_describe_and_get_report_at_each_stage_what_is_missing_and_who_has_to_
     }
 
     // The identity is deleted in Azure.
-    team.ensign.azure.with_state(|state| state.identities.retain(|_, found| found.id.name != name));
+    team.ensign.change_azure(|state| state.identities.retain(|_, found| found.id.name != name));
     // A change triggers a check immediately.
     team.apply(&team.binding("other", "other"));
     team.wait_condition("mib", "other", "Ready", "False", "IdentityNotFound");

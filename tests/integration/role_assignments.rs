@@ -67,7 +67,7 @@ fn assign_by_hand(team: &Team, name: &str) {
         updated_on: Timestamp::UNIX_EPOCH,
         created_by: BY_HAND.to_owned(),
     };
-    team.ensign.azure.with_state(|state| state.role_assignments.insert(name.to_owned(), assignment));
+    team.ensign.change_azure(|state| state.role_assignments.insert(name.to_owned(), assignment));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_deleted_role_assignment_is_recreated_and_an_unwanted_one_deleted() {
     team.wait_condition("mi", &team.name, "PermissionsReady", "True", "Granted");
     let before = assigned(&team);
     assert_eq!(before.len(), 2);
-    team.ensign.azure.with_state(|state| state.role_assignments.retain(|name, _| *name != before[0].0));
+    team.ensign.change_azure(|state| state.role_assignments.retain(|name, _| *name != before[0].0));
     identity["spec"]["maxTokenExpirationSeconds"] = json!(7200);
     team.apply(&identity);
     wait_for("the role assignment to be recreated", || (assigned(&team) == before).then_some(()));

@@ -112,7 +112,7 @@ impl Fleet {
         self.azure.with_state(|state| {
             for number in 0..SUBSCRIPTIONS {
                 let id = Self::subscription(number);
-                let group = ResourceGroup { name: GROUP.to_owned(), location: info.location.clone() };
+                let group = ResourceGroup { name: GROUP.to_owned(), location: info.location.clone(), tags: [].into() };
                 let resource_groups = [(GROUP.to_owned(), group)].into();
                 let tenant_id = info.tenant_id.clone();
                 let conditions = SubscriptionConditions::default();

@@ -7,6 +7,12 @@
 {{- with $azure.allowedScopes }}
 - --azure-allowed-scopes={{ join "," . }}
 {{- end }}
+{{- with $azure.apiVersions.managedIdentity }}
+- --azure-api-version=Microsoft.ManagedIdentity={{ . }}
+{{- end }}
+{{- with $azure.apiVersions.authorization }}
+- --azure-api-version=Microsoft.Authorization={{ . }}
+{{- end }}
 - --azure-rate-share={{ $azure.rateShare }}
 {{- if or $azure.extraCA.configMapName $azure.extraCA.secretName }}
 - --azure-ca-file=/etc/ensign/azure-ca/ca.crt

@@ -194,6 +194,14 @@ reasons! {
     ResourceLocked => Terminal,
     /// An Azure Policy denies the write.
     PolicyDenied => Terminal,
+    /// A deny assignment blocks the request, which no role overrides.
+    DeniedByAssignment => Terminal,
+    /// The subscription is disabled, or its type does not allow identities.
+    SubscriptionDisabled => Terminal,
+    /// The subscription has not registered the resource provider.
+    ProviderNotRegistered => Terminal,
+    /// This Azure supports no API version that Ensign knows to work.
+    APIVersionNotSupported => Terminal,
     /// All credential slots are taken.
     QuotaExceeded => Terminal,
     /// A credential that Ensign does not manage is in the way: another audience, or the name is taken.
@@ -222,7 +230,7 @@ reasons! {
     Throttled => Retrying,
     /// Another program writes credentials under the same identity.
     ConcurrentWrites => Retrying,
-    /// Azure could not be reached, or returned a server error.
+    /// Azure could not be reached, returned a server error, or has not finished something that it does by itself.
     AzureUnavailable => Retrying,
     /// The controller gets no token for itself.
     CredentialUnavailable => Retrying,

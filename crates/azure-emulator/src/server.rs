@@ -61,7 +61,7 @@ impl EmulatorInfo {
             azure_cloud: CloudName::Custom,
             azure_arm_endpoint: Some(self.arm_endpoint.clone()),
             azure_authority_host: Some(self.authority_host.clone()),
-            azure_token_audience: None,
+            ..CloudArgs::default()
         }
     }
 

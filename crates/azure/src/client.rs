@@ -2,53 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use azure_core::credentials::TokenCredential;
 use azure_core::error::ErrorKind;
-use azure_core::http::headers::{HeaderName, Headers, USER_AGENT};
+use azure_core::http::headers::USER_AGENT;
 use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{Context, Method, Pipeline, PipelineSendOptions, RawResponse, Request, StatusCode};
+use azure_core::http::{ClientOptions, Context, Method, Pipeline, RawResponse, Request};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
 use super::Cloud;
-use super::error::{ArmError, ArmErrorCause, Operation, chain};
+use super::error::{ArmError, ArmErrorCause, Operation};
+use super::gate::{Gate, Pass};
 use super::http::{Connection, ConnectionError};
 use super::listed_credential::ListedCredential;
 use super::metrics::AzureMetrics;
 use super::paging::Pages;
-use super::rate_limited::{NoResponse, RateLimiter};
+use super::rate_limited::RateLimiter;
 use super::response::{decode, unreadable};
-use super::token_refresh::RejectedToken;
+use super::versions::Versions;
 use ensign_api::ArmId;
 use ensign_core::acceptance::scopes::AllowedScopes;
 use ensign_core::assess::AzureIdentity;
 use ensign_core::credentials::ownership::Credential;
-use ensign_runtime::redact::redact;
+use ensign_core::roles::RoleScope;
+use ensign_core::scheduling::rate_limiter::Provider;
 
-/// The API version of every request.
-const API_VERSION: &str = "2024-11-30";
-/// Deadline of one call, the token for it included.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// More pages than an identity's 20 credentials can ever fill.
 const MAX_PAGES: u32 = 40;
-/// A longer `Retry-After` of ARM counts as a mistake.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// Both carry the ID of a request: the first one to ARM's response, the second one to Azure's activity log.
-const REQUEST_ID_HEADERS: [&str; 2] = ["x-ms-client-request-id", "x-ms-correlation-request-id"];
 
 /// A client for identities and their federated identity credentials. It never retries, because the controller requeues.
 #[derive(Clone, Debug)]
 pub struct ArmClient {
     pub(super) endpoint: Url,
-    pipeline: Pipeline,
-    rate_limiter: Option<RateLimiter>,
-    scopes: AllowedScopes,
-    metrics: AzureMetrics,
+    gate: Gate,
     /// The ID of every request; by default each one gets a new ID.
     request_id: Option<Uuid>,
 }
@@ -61,6 +51,15 @@ impl ArmClient {
         credential: Arc<dyn TokenCredential>,
         cluster_tag: &str,
     ) -> Result<Self, ConnectionError> {
+        Ok(Self::with_options(cloud, connection.client_options()?, credential, cluster_tag))
+    }
+
+    pub(super) fn with_options(
+        cloud: &Cloud,
+        options: ClientOptions,
+        credential: Arc<dyn TokenCredential>,
+        cluster_tag: &str,
+    ) -> Self {
         let scope = format!("{}/.default", cloud.arm_audience);
         let bearer: Arc<dyn Policy> = Arc::new(BearerTokenAuthorizationPolicy::new(credential, [scope]));
         let user_agent: Arc<dyn Policy> =
@@ -68,32 +67,41 @@ impl ArmClient {
         let pipeline = Pipeline::new(
             Some(env!("CARGO_PKG_NAME")),
             Some(env!("CARGO_PKG_VERSION")),
-            connection.client_options()?,
+            options,
             Vec::new(),
             vec![user_agent, bearer],
             None,
         );
-        let endpoint = cloud.arm_endpoint.clone();
-        let (scopes, metrics) = (AllowedScopes::default(), AzureMetrics::default());
-        Ok(Self { endpoint, pipeline, rate_limiter: None, scopes, metrics, request_id: None })
+        let gate = Gate::new(pipeline, Versions::new(&cloud.api_versions));
+        Self { endpoint: cloud.arm_endpoint.clone(), gate, request_id: None }
     }
 
-    /// The same client, limited to these scopes: it sends no request about anything outside of them.
+    /// The same client, limited to these scopes: it sends no request whose URL names anything outside of them.
     #[must_use]
-    pub fn bounded(self, scopes: AllowedScopes) -> Self {
-        Self { scopes, ..self }
+    pub fn bounded(mut self, scopes: AllowedScopes) -> Self {
+        self.gate.scopes = scopes;
+        self
+    }
+
+    /// The same client, which may also read and write the roles in these scopes.
+    #[must_use]
+    pub fn with_role_scopes(mut self, scopes: Vec<RoleScope>) -> Self {
+        self.gate.role_scopes = scopes;
+        self
     }
 
     /// The same client, with a rate limit on every request.
     #[must_use]
-    pub fn paced(self, rate_limiter: RateLimiter) -> Self {
-        Self { rate_limiter: Some(rate_limiter), ..self }
+    pub fn paced(mut self, rate_limiter: RateLimiter) -> Self {
+        self.gate.rate_limiter = Some(rate_limiter);
+        self
     }
 
     /// The same client, with every request counted in these metrics.
     #[must_use]
-    pub fn counted(self, metrics: AzureMetrics) -> Self {
-        Self { metrics, ..self }
+    pub fn counted(mut self, metrics: AzureMetrics) -> Self {
+        self.gate.metrics = metrics;
+        self
     }
 
     /// The same client, with this ID on every request, so that its caller can recognize them.
@@ -150,69 +158,38 @@ impl ArmClient {
         self.url_of(id.segments().into_iter().chain(under.iter().copied()))
     }
 
-    /// The URL with these path segments.
+    /// The URL with these path segments. The gate adds the API version.
     pub(super) fn url_of<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.clear().extend(segments);
         }
-        url.query_pairs_mut().append_pair("api-version", API_VERSION);
         url
     }
 
     pub(super) fn call<'a>(&self, operation: Operation, identity: &'a ArmId) -> Call<'a> {
-        Call { operation, identity, page: 0, request_id: self.request_id.unwrap_or_else(Uuid::new_v4) }
+        Call { operation, identity, page: 0, request_id: self.next_request_id(), at_least: None }
+    }
+
+    /// The API version that requests to this provider have now.
+    pub(super) fn version(&self, provider: Provider) -> String {
+        self.gate.version(provider)
     }
 
     pub(super) async fn send(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmError> {
-        let response = self.send_if_allowed(call, request).await;
-        self.metrics.answered(call.operation, &response);
-        response.map_err(|cause| call.error(cause))
+        let Call { operation, identity, page, request_id, at_least } = call;
+        let pass = Pass { about: Some((operation, identity)), page, request_id, at_least };
+        self.gate.send(pass, request).await.map_err(|cause| call.error(cause))
     }
 
-    async fn send_if_allowed(&self, call: Call<'_>, request: Request) -> Result<RawResponse, ArmErrorCause> {
-        if !self.scopes.allow(call.identity) {
-            return Err(ArmErrorCause::OutOfScope);
-        }
-        let response = self.ask(call.request_id, request);
-        let Some(rate_limiter) = &self.rate_limiter else { return response.await };
-        let limited = rate_limiter.send(call.identity, (call.operation.kind(), call.page), response);
-        limited.await.map_err(|error| match error {
-            NoResponse::NotSent(deferral) => ArmErrorCause::NotSent(deferral),
-            NoResponse::Failed(cause) => cause,
-        })
+    /// Sends a request that is about no particular identity.
+    pub(super) async fn send_about_scope(&self, request: Request) -> Result<RawResponse, ArmErrorCause> {
+        let pass = Pass { about: None, page: 0, request_id: self.next_request_id(), at_least: None };
+        self.gate.send(pass, request).await
     }
 
-    /// Sends a request within its deadline. A response without a success status is an error.
-    pub(super) async fn ask(&self, request_id: Uuid, mut request: Request) -> Result<RawResponse, ArmErrorCause> {
-        for header in REQUEST_ID_HEADERS {
-            request.insert_header(header, request_id.to_string());
-        }
-        let response = match tokio::time::timeout(CALL_DEADLINE, self.exchange(&mut request)).await {
-            Err(_) => return Err(ArmErrorCause::Deadline(CALL_DEADLINE)),
-            Ok(Err(error)) if matches!(error.kind(), ErrorKind::Credential) => {
-                return Err(ArmErrorCause::Credential(chain(&error)));
-            }
-            Ok(Err(error)) => return Err(ArmErrorCause::Transport(chain(&error))),
-            Ok(Ok(response)) => response,
-        };
-        if response.status().is_success() { Ok(response) } else { Err(refused(&response)) }
-    }
-
-    /// Sends the request, and again with a new token if ARM rejects the one that it carried: ARM does nothing else with
-    /// such a request.
-    async fn exchange(&self, request: &mut Request) -> azure_core::Result<RawResponse> {
-        let response = self.send_with(Context::new(), request).await?;
-        let refused = response.status() == StatusCode::Unauthorized;
-        match RejectedToken::of(request).filter(|_| refused) {
-            Some(refused) => self.send_with(Context::new().with_value(refused), request).await,
-            None => Ok(response),
-        }
-    }
-
-    async fn send_with(&self, context: Context<'_>, request: &mut Request) -> azure_core::Result<RawResponse> {
-        let options = PipelineSendOptions { skip_checks: true, ..PipelineSendOptions::default() };
-        self.pipeline.send(&context, request, Some(options)).await
+    fn next_request_id(&self) -> Uuid {
+        self.request_id.unwrap_or_else(Uuid::new_v4)
     }
 }
 
@@ -230,12 +207,20 @@ pub(super) struct Call<'a> {
     /// Number of the page, for a list; the first one is 0.
     page: u32,
     request_id: Uuid,
+    /// The oldest API version that understands the whole request.
+    pub(super) at_least: Option<&'static str>,
 }
 
 impl Call<'_> {
     pub(super) fn error(self, cause: ArmErrorCause) -> ArmError {
         let Self { operation, request_id, .. } = self;
-        ArmError { operation, identity: self.identity.clone(), request_id, cause }
+        ArmError { operation, identity: Box::new(self.identity.clone()), request_id, cause }
+    }
+
+    /// What Ensign concludes itself, in the form of an error response.
+    pub(super) fn refuse(self, status: u16, code: &str, message: &str) -> ArmError {
+        let (code, message, details) = (code.to_owned(), message.to_owned(), Vec::new());
+        self.error(ArmErrorCause::Refused { status, code, message, details, retry_after: None })
     }
 
     pub(super) fn unreadable(self, problem: &str) -> ArmError {
@@ -245,28 +230,6 @@ impl Call<'_> {
     pub(super) fn decode<'de, T: Deserialize<'de>>(self, response: &'de RawResponse) -> Result<T, ArmError> {
         decode(response).map_err(|cause| self.error(cause))
     }
-}
-
-fn refused(response: &RawResponse) -> ArmErrorCause {
-    let envelope: Envelope = serde_json::from_slice(response.body().as_ref()).unwrap_or_default();
-    ArmErrorCause::Refused {
-        status: response.status().into(),
-        code: redact(&envelope.error.code),
-        message: redact(&envelope.error.message),
-        retry_after: retry_after(response.headers()),
-    }
-}
-
-/// `Retry-After` in seconds or as a date, up to a limit.
-fn retry_after(headers: &Headers) -> Option<Duration> {
-    let text = headers.get_optional_str(&HeaderName::from_static("retry-after"))?.trim();
-    let seconds = if let Ok(seconds) = text.parse::<u64>() {
-        seconds
-    } else {
-        let until = azure_core::time::parse_rfc7231(text).ok()?;
-        u64::try_from((until - azure_core::time::OffsetDateTime::now_utc()).whole_seconds()).unwrap_or(0)
-    };
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 /// Replaces the SDK's `User-Agent`, so that operators see which cluster sends a request.
@@ -282,20 +245,6 @@ impl Policy for UserAgent {
             None => Err(azure_core::Error::with_message(ErrorKind::Other, "the pipeline ends before its transport")),
         }
     }
-}
-
-#[derive(Default, Deserialize)]
-struct Envelope {
-    #[serde(default)]
-    error: EnvelopeError,
-}
-
-#[derive(Default, Deserialize)]
-struct EnvelopeError {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,8 @@
 
 use url::Url;
 
+use ensign_core::api_versions::ApiVersion;
+
 /// Which Azure cloud.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum CloudName {
@@ -45,6 +47,8 @@ pub struct Cloud {
     pub authority_host: Url,
     /// The audience of the tokens that pods exchange.
     pub token_audience: String,
+    /// The API versions of its resource providers that are set; at most one each.
+    pub api_versions: Vec<ApiVersion>,
 }
 
 impl CloudName {
@@ -115,6 +119,7 @@ impl CloudArgs {
                 arm_audience: arm.trim_end_matches('/').to_owned(),
                 authority_host,
                 token_audience,
+                api_versions: Vec::new(),
             }),
             (arm, entra) => Err([arm.err(), entra.err()].into_iter().flatten().flatten().collect()),
         }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use ensign_api::ArmId;
 use ensign_core::azure_failures;
-pub use ensign_core::azure_failures::{ArmErrorCause, Operation};
+pub use ensign_core::azure_failures::{ArmErrorCause, ErrorDetail, Operation};
 use ensign_core::failure::Failure;
 use ensign_core::scheduling::rate_limiter::Deferral;
 use ensign_runtime::error_chain;
@@ -17,7 +17,7 @@ pub struct ArmError {
     /// What was being done.
     pub operation: Operation,
     /// The identity that it was about.
-    pub identity: ArmId,
+    pub identity: Box<ArmId>,
     /// The ID that the request carried.
     pub request_id: Uuid,
     /// How it failed.

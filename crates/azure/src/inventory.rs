@@ -2,7 +2,6 @@
 
 use azure_core::http::{Method, Request};
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::client::ArmClient;
 use super::error::ArmErrorCause;
@@ -17,15 +16,24 @@ const PROVIDER: [&str; 3] = ["providers", "Microsoft.ManagedIdentity", "userAssi
 
 /// The identities of a scope can't be listed.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot list the identities in {scope}: the caller needs Microsoft.ManagedIdentity/userAssignedIdentities/read there, for example through the role Reader"
-)]
+#[error("cannot list the identities in {scope}: {}", cure(cause))]
 pub struct InventoryError {
     /// The scope.
     scope: AzureScope,
     /// Why.
     #[source]
     cause: ArmErrorCause,
+}
+
+/// Who has to do what.
+fn cure(cause: &ArmErrorCause) -> &'static str {
+    match cause {
+        ArmErrorCause::OutOfScope(_) => "add the scope to --azure-allowed-scopes, or name one that is within them",
+        ArmErrorCause::Refused { status: 401 | 403, .. } => {
+            "the caller needs Microsoft.ManagedIdentity/userAssignedIdentities/read there, for example through the role Reader"
+        }
+        _ => "try again, or follow what Azure says",
+    }
 }
 
 #[derive(Deserialize)]
@@ -43,7 +51,7 @@ impl ArmClient {
         let mut pages = Pages::new(self.url_of(scope.container().into_iter().chain(PROVIDER)), MAX_PAGES);
         let mut identities = Vec::new();
         while let Some((_, url)) = pages.next().map_err(failed)? {
-            let response = self.ask(Uuid::new_v4(), Request::new(url, Method::Get)).await.map_err(failed)?;
+            let response = self.send_about_scope(Request::new(url, Method::Get)).await.map_err(failed)?;
             let page: Vec<ListedIdentity> = pages.read(&response).map_err(failed)?;
             for listed in page {
                 let id = listed.id.parse().map_err(|_| failed(unreadable("an identity has an invalid ID")))?;

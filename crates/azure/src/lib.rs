@@ -1,10 +1,13 @@
 //! Azure: clouds, Ensign's own credential, and a rate-limited ARM client for identities, credentials and roles.
 
+mod arm_url;
 pub mod check;
 pub mod client;
 pub mod cloud;
 pub mod credential;
 pub mod error;
+pub mod exchange;
+mod gate;
 mod http;
 mod identities;
 pub mod inventory;
@@ -16,6 +19,7 @@ mod rate_limited;
 mod response;
 mod role_assignments;
 mod token_refresh;
+mod versions;
 
 pub use client::ArmClient;
 pub use cloud::Cloud;

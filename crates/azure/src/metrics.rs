@@ -81,7 +81,7 @@ impl Status {
             ArmErrorCause::Unreadable(_) => Some(Self::Unexpected),
             ArmErrorCause::Credential(_) => Some(Self::NoToken),
             ArmErrorCause::Transport(_) | ArmErrorCause::Deadline(_) => Some(Self::NoAnswer),
-            ArmErrorCause::OutOfScope | ArmErrorCause::NotSent(_) => None,
+            ArmErrorCause::OutOfScope(_) | ArmErrorCause::NotSent(_) => None,
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
 
     fn refused(status: u16) -> Result<(), ArmErrorCause> {
         let (code, message) = ("Code-of-tenant-x".to_owned(), String::new());
-        Err(ArmErrorCause::Refused { status, code, message, retry_after: None })
+        Err(ArmErrorCause::Refused { status, code, message, details: Vec::new(), retry_after: None })
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         }
         metrics.answered(Operation::ReadIdentity, &Ok(()));
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::Deadline(Duration::ZERO)));
-        metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::OutOfScope));
+        metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::OutOfScope(String::new())));
         let paced = Deferral::RateLimited { wait: Duration::ZERO };
         metrics.answered::<()>(Operation::ReadIdentity, &Err(ArmErrorCause::NotSent(paced)));
         let text = registry.text().unwrap();

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::error::ArmErrorCause;
 use ensign_api::ArmId;
-use ensign_core::azure_failures::throttled_scope;
+use ensign_core::azure_failures::{pause, throttle};
 use ensign_core::failure::Failure;
-use ensign_core::scheduling::rate_limiter::{Deferral, RateLimits, RequestKind, RequestScheduler, Scope};
+use ensign_core::scheduling::rate_limiter::{Deferral, Provider, RateLimits, RequestKind, RequestScheduler, Throttle};
 use ensign_runtime::clock::SharedClock;
 
 /// The pause when Azure asks for one without a duration.
@@ -63,9 +63,9 @@ impl RateLimiter {
     ) -> Result<T, NoResponse> {
         self.0.scheduler.lock().ask(id, kind, page, self.now()).map_err(NoResponse::NotSent)?;
         request.await.map_err(|cause| {
-            if let Some((scope, pause)) = throttled(&cause) {
+            if let Some((throttle, pause)) = throttled(kind.provider(), &cause) {
                 let until = self.now() + pause.unwrap_or(DEFAULT_PAUSE);
-                self.0.scheduler.lock().throttled(id, kind, scope, until);
+                self.0.scheduler.lock().throttled(id, kind, throttle, until);
             }
             NoResponse::Failed(cause)
         })
@@ -89,10 +89,12 @@ pub(super) enum NoResponse {
     Failed(ArmErrorCause),
 }
 
-/// The scope that Azure throttles, and for how long.
-fn throttled(cause: &ArmErrorCause) -> Option<(Scope, Option<Duration>)> {
+/// What Azure throttles, and for how long: as the header says, or else the text.
+fn throttled(provider: Provider, cause: &ArmErrorCause) -> Option<(Throttle, Option<Duration>)> {
     match cause {
-        ArmErrorCause::Refused { status: 429, code, retry_after, .. } => Some((throttled_scope(code), *retry_after)),
+        ArmErrorCause::Refused { status: 429, code, message, retry_after, .. } => {
+            Some((throttle(provider, code, message), retry_after.or_else(|| pause(message))))
+        }
         _ => None,
     }
 }

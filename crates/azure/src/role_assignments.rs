@@ -12,8 +12,6 @@ use ensign_api::ArmId;
 use ensign_api::arm_id::is_guid;
 use ensign_core::roles::{ActionBlock, Assignment, Lookup, RoleDefinition, RoleScope};
 
-/// The API version of every request.
-const API_VERSION: &str = "2022-04-01";
 /// More pages than the assignments of one principal in one resource group can fill.
 const MAX_PAGES: u32 = 40;
 const PROVIDER: [&str; 2] = ["providers", "Microsoft.Authorization"];
@@ -35,8 +33,8 @@ impl ArmClient {
         let mut named = found.into_iter().filter(|role| role.properties.role_name.to_lowercase() == lookup.role);
         match (named.next(), named.next()) {
             (Some(role), None) => role.into_definition(call),
-            (Some(_), Some(_)) => Err(call.refuse("RoleNameAmbiguous", "several roles have the name")),
-            (None, _) => Err(call.refuse("RoleDefinitionDoesNotExist", "no role has the name")),
+            (Some(_), Some(_)) => Err(call.refuse(404, "RoleNameAmbiguous", "several roles have the name")),
+            (None, _) => Err(call.refuse(404, "RoleDefinitionDoesNotExist", "no role has the name")),
         }
     }
 
@@ -127,19 +125,10 @@ impl ArmClient {
         if let Ok(mut path) = url.path_segments_mut() {
             path.clear().extend(scope.segments()).extend(PROVIDER).extend(under);
         }
-        url.query_pairs_mut().append_pair("api-version", API_VERSION);
         if let Some(filter) = filter {
             url.query_pairs_mut().append_pair("$filter", filter);
         }
         url
-    }
-}
-
-impl Call<'_> {
-    /// What Azure's response means, as an error of its own.
-    fn refuse(self, code: &str, message: &str) -> ArmError {
-        let (code, message) = (code.to_owned(), message.to_owned());
-        self.error(ArmErrorCause::Refused { status: 404, code, message, retry_after: None })
     }
 }
 

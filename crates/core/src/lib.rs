@@ -5,6 +5,7 @@
 
 pub mod acceptance;
 pub mod admission;
+pub mod api_versions;
 pub mod assess;
 pub mod azure_failures;
 pub mod cel;

@@ -230,12 +230,17 @@ impl OwnWrites {
     }
 
     /// What the read role assignments mean, given the recent writes.
-    pub fn assignments(&mut self, mut read: Vec<Assignment>, now: Moment) -> Vec<Assignment> {
+    pub fn assignments(&mut self, read: &[Assignment], now: Moment) -> Vec<Assignment> {
+        let mut all = read.to_vec();
         for (name, written) in self.assignments.iter().filter(|(_, written)| is_recent(written.at, now, self.lag)) {
-            read.retain(|one| !one.name.eq_ignore_ascii_case(name));
-            read.extend(written.what.clone());
+            all.retain(|one| !one.name.eq_ignore_ascii_case(name));
+            all.extend(written.what.clone());
         }
-        read
+        let names = |list: &[Assignment]| list.iter().map(|one| one.name.to_lowercase()).collect::<BTreeSet<_>>();
+        if names(&all) != names(read) {
+            self.settle_later(now);
+        }
+        all
     }
 
     /// What is certain at this time.
@@ -300,7 +305,8 @@ impl OwnWrites {
         let identity = self.identity.as_ref().map(|written| written.at);
         let parent = self.parent.as_ref().map(|written| written.at);
         let credentials = self.credentials.values().map(|written| written.at);
-        let last = identity.into_iter().chain(parent).chain(credentials).max().unwrap_or(now);
+        let assignments = self.assignments.values().map(|written| written.at);
+        let last = identity.into_iter().chain(parent).chain(credentials).chain(assignments).max().unwrap_or(now);
         self.look_again = Some(last + self.lag);
     }
 }

@@ -172,8 +172,9 @@ fn a_role_assignment_counts_as_it_was_written() {
     };
     own.assignment_put(&assignment("NEW"), START);
     own.assignment_deleted("OLD", START);
-    assert_eq!(own.assignments(vec![assignment("old")], SOON), [assignment("NEW")]);
-    assert_eq!(own.assignments(vec![assignment("old")], LATER), [assignment("old")]);
+    assert_eq!(own.assignments(&[assignment("old")], SOON), [assignment("NEW")]);
+    assert!(own.confirmed(SOON).look_again_in.is_some());
+    assert_eq!(own.assignments(&[assignment("old")], LATER), [assignment("old")]);
     assert!(own.confirmed(SOON).deleted_assignments.contains("old"));
 }
 

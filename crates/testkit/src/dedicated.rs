@@ -61,13 +61,13 @@ impl Team {
 
     /// Changes an identity in Azure out of band.
     pub fn change_in_azure(&self, name: &str, change: impl FnOnce(&mut Identity)) {
-        self.ensign.azure.with_state(|state| {
+        self.ensign.change_azure(|state| {
             change(state.identities.values_mut().find(|found| found.id.name == name).expect("an identity"));
         });
     }
 
     pub fn delete_in_azure(&self, name: &str) {
-        self.ensign.azure.with_state(|state| state.identities.retain(|_, found| found.id.name != name));
+        self.ensign.change_azure(|state| state.identities.retain(|_, found| found.id.name != name));
     }
 
     /// Every write to ARM whose path contains this text.

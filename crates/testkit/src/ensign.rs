@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ensign_azure::ArmClient;
-use ensign_azure_emulator::state::{Credential, IdentityId};
+use ensign_azure_emulator::state::{Credential, IdentityId, State};
 use ensign_azure_emulator::{Emulator, EmulatorOptions, LogEntry, LogFilter};
 use ensign_controller::{Config, ControllerMetrics, Failpoints, PodSettings};
 use ensign_core::acceptance::scopes::AllowedScopes;
@@ -88,21 +88,25 @@ impl Ensign {
         identity.client_id = client_id.map_or(identity.client_id, str::to_owned);
         identity.credentials =
             credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
-        self.azure.with_state(|state| {
-            state.identities.insert(identity.id.key(), identity);
-            // It has been there for long.
-            state.forget_the_past();
-        });
+        self.change_azure(|state| state.identities.insert(identity.id.key(), identity));
     }
 
     /// Replaces the credentials of an identity, as another program would.
     pub fn azure_identity_with(&self, name: &str, credentials: &[Credential]) {
         let credentials = credentials.iter().map(|credential| (credential.name.clone(), credential.clone())).collect();
-        self.azure.with_state(|state| {
+        self.change_azure(|state| {
             let found = state.identities.values_mut().find(|found| found.id.name == name).expect("an identity");
             found.credentials = credentials;
-            state.forget_the_past();
         });
+    }
+
+    /// Changes Azure's state as somebody else does. Every read shows it at once.
+    pub fn change_azure<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        self.azure.with_state(|state| {
+            let result = act(state);
+            state.forget_the_past();
+            result
+        })
     }
 
     pub fn arm_id(&self, name: &str) -> String {

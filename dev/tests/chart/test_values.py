@@ -28,6 +28,7 @@ INVALID = [
     ({"azure.clientID": "orders"}, "'/azure/clientID'"),
     ({"azure.cloud": "germany"}, "'/azure/cloud'"),
     ({"azure.allowedScopes[0]": "resourceGroups/team"}, "'/azure/allowedScopes/0'"),
+    ({"azure.apiVersions.managedIdentity": "latest"}, "'/azure/apiVersions/managedIdentity'"),
     ({"azure.rateShare": "0"}, "'/azure/rateShare'"),
     ({"azure.armEndpoint": "http://arm.example"}, "'/azure/armEndpoint'"),
     ({"injection.mode": "sidecar"}, "'/injection/mode'"),

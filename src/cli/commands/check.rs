@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube::Client;
 use serde::Serialize;
 
 use crate::cli::flags::azure::{AzureArgs, AzureSetup};
@@ -12,9 +13,10 @@ use crate::cli::{Failure, block_on};
 use ensign_api::ArmId;
 use ensign_azure;
 use ensign_azure::ArmClient;
-use ensign_controller::{ClusterChecks, Installed, check_cluster};
+use ensign_controller::{ClusterChecks, ExchangeWay, Installed, Selected, check_cluster, check_exchanges};
 use ensign_core::commands::check::{Bootstrap, Check, CheckResult, passes};
 use ensign_runtime::clock::{Clock, SystemClock};
+use ensign_runtime::error_chain;
 use ensign_runtime::telemetry::{self, TelemetryArgs};
 use ensign_runtime::tls;
 
@@ -24,6 +26,8 @@ Examples:
     kubectl exec -n ensign-system deployment/ensign-controller -- ensign check
   From a laptop, with your identity:
     ensign check --azure-allowed-scopes /subscriptions/<guid>/resourceGroups/<name>
+  See whether Entra exchanges the tokens of a binding, if your kubeconfig may create serviceaccounts/token there:
+    ensign check --exchange shop/orders
 
 Exit status: 0 no check failed, though there may be warnings; 1 a check failed; 2 invalid flags.";
 
@@ -55,6 +59,10 @@ pub(crate) struct Args {
     /// Only warn about an issuer that Entra cannot reach; for development
     #[arg(long, env = "ENSIGN_ALLOW_PRIVATE_ISSUER")]
     allow_private_issuer: bool,
+    /// Bindings to try: request a token of the service account and exchange it at Entra; a namespace means all of its bindings.
+    /// This needs permission to create serviceaccounts/token there. The tokens are not shown
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACE[/BINDING],…")]
+    exchange: Vec<String>,
     #[command(flatten)]
     azure: AzureArgs,
     #[command(flatten)]
@@ -64,8 +72,8 @@ pub(crate) struct Args {
 pub(in crate::cli) fn run(args: Args) -> Result<(), Failure> {
     tls::install_provider();
     telemetry::init(&args.telemetry)?;
-    let azure = args.validate()?;
-    block_on(serve(args, azure))
+    let (azure, selected) = args.validate()?;
+    block_on(serve(args, azure, selected))
 }
 
 /// The output.
@@ -76,7 +84,7 @@ struct Report {
 }
 
 impl Args {
-    fn validate(&self) -> Result<AzureSetup, Failure> {
+    fn validate(&self) -> Result<(AzureSetup, Vec<Selected>), Failure> {
         let mut problems = Problems::default();
         let azure = self.azure.resolve(|name| std::env::var_os(name), &mut problems);
         for (flag, name) in [
@@ -87,43 +95,73 @@ impl Args {
         ] {
             problems.dns_name(flag, name);
         }
-        problems.finish(azure)
+        let mut selected = Vec::new();
+        for text in &self.exchange {
+            let (namespace, name) =
+                text.trim().split_once('/').map_or((text.trim(), None), |(namespace, name)| (namespace, Some(name)));
+            problems.dns_name("--exchange", namespace);
+            if let Some(name) = name {
+                problems.dns_name("--exchange", name);
+            }
+            selected.push(Selected { namespace: namespace.to_owned(), name: name.map(str::to_owned) });
+        }
+        problems.finish(azure.map(|azure| (azure, selected)))
     }
 }
 
-async fn serve(args: Args, azure: AzureSetup) -> Result<(), Failure> {
-    let seen = see_cluster(&args).await;
+async fn serve(args: Args, azure: AzureSetup, selected: Vec<Selected>) -> Result<(), Failure> {
+    let client = kube_client::client().await;
+    let seen = see_cluster(&args, client.as_ref().map_err(ToString::to_string)).await;
     let mut checks = seen.checks;
     let issuer = args.service_account_issuer.clone().or(seen.issuer);
     if let Some(issuer) = &issuer {
         checks.extend(ensign_azure::check::issuer(&azure.connection, issuer, args.allow_private_issuer).await);
     }
-    checks.extend(see_azure(&args, azure, issuer.as_deref(), seen.identities).await);
+    let (seen, arm) = see_azure(&args, &azure, issuer.as_deref(), seen.identities).await;
+    checks.extend(seen);
+    let way = ExchangeWay {
+        cloud: &azure.cloud,
+        connection: &azure.connection,
+        arm: arm.as_ref(),
+        issuer: issuer.as_deref(),
+    };
+    if let Ok(client) = &client {
+        for one in &selected {
+            checks.extend(check_exchanges(client, one, way, SystemClock.now()).await);
+        }
+    }
     let report = Report { ok: passes(&checks), checks };
     print(args.output, &report, || render(&report.checks))?;
     if report.ok { Ok(()) } else { Err("the install does not work yet; each FAIL above has a fix".into()) }
 }
 
-async fn see_cluster(args: &Args) -> ClusterChecks {
+async fn see_cluster(args: &Args, client: Result<&Client, String>) -> ClusterChecks {
     let installed = Installed {
         namespace: args.namespace.clone(),
         lease: args.lease_name.clone(),
         webhook_configuration: args.webhook_configuration.clone(),
     };
-    match kube_client::client().await {
-        Ok(client) => check_cluster(&client, &installed, SystemClock.now()).await,
+    match client {
+        Ok(client) => check_cluster(client, &installed, SystemClock.now()).await,
         Err(error) => {
-            let unreachable = Check::fail("api-server", error.to_string(), "set KUBECONFIG, or run this in a pod");
+            let unreachable = Check::fail("api-server", error, "set KUBECONFIG, or run this in a pod");
             ClusterChecks { checks: vec![unreachable], ..ClusterChecks::default() }
         }
     }
 }
 
-async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: Vec<ArmId>) -> Vec<Check> {
+/// The checks, and a client of Azure if there is a token for it.
+async fn see_azure(
+    args: &Args,
+    azure: &AzureSetup,
+    issuer: Option<&str>,
+    named: Vec<ArmId>,
+) -> (Vec<Check>, Option<ArmClient>) {
     let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
-    let failed =
-        |error: &dyn std::error::Error| vec![Check::fail("credential", error.to_string(), "follow the message")];
-    let own = match own.credential(&cloud, &connection) {
+    let failed = |error: &dyn std::error::Error| {
+        (vec![Check::fail("credential", error.to_string(), "follow the message")], None)
+    };
+    let own = match own.credential(cloud, connection) {
         Ok(own) => own,
         Err(error) => return failed(&error),
     };
@@ -135,11 +173,11 @@ async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: 
         client_id: own.client_id.as_deref(),
         tenant_id: tenant_id.as_deref(),
     };
-    let credential = ensign_azure::check::credential(&cloud, own.credential.as_ref(), &bootstrap).await;
+    let credential = ensign_azure::check::credential(cloud, own.credential.as_ref(), &bootstrap).await;
     if credential.outcome == CheckResult::Fail {
-        return vec![credential];
+        return (vec![credential], None);
     }
-    let arm = match ArmClient::new(&cloud, &connection, own.credential.clone(), "check") {
+    let arm = match ArmClient::new(cloud, connection, own.credential.clone(), "check") {
         Ok(arm) => arm.bounded(scopes.clone()),
         Err(error) => return failed(&error),
     };
@@ -150,8 +188,8 @@ async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: 
             Ok(listed) => identities.extend(listed.into_iter().map(|id| (id.key().to_owned(), id))),
             Err(error) => {
                 let cure =
-                    format!("an Azure administrator runs the commands that `ensign azure-role --scope {scope}` prints");
-                checks.push(Check::fail("role", error.to_string(), cure));
+                    format!("an Azure administrator runs the script that `ensign azure-role --scope {scope}` prints");
+                checks.push(Check::fail("role", error_chain::line(&error), cure));
             }
         }
     }
@@ -162,7 +200,7 @@ async fn see_azure(args: &Args, azure: AzureSetup, issuer: Option<&str>, named: 
     for id in identities.values() {
         checks.extend(ensign_azure::check::identity(&arm, id, &bootstrap).await);
     }
-    checks
+    (checks, Some(arm))
 }
 
 fn render(checks: &[Check]) -> String {

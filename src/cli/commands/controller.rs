@@ -196,7 +196,11 @@ async fn configure(
     let AzureSetup { cloud, connection, own, tenant_id, scopes } = azure;
     let own = own.credential(&cloud, &connection)?;
     let tag = names::cluster_tag(&cluster_id);
-    let arm = ArmClient::new(&cloud, &connection, own.credential, &tag)?.bounded(scopes.clone());
+    let roles = args.roles.policy();
+    let role_scopes = roles.as_ref().map(|policy| policy.allowed_scopes.clone()).unwrap_or_default();
+    let arm = ArmClient::new(&cloud, &connection, own.credential, &tag)?
+        .bounded(scopes.clone())
+        .with_role_scopes(role_scopes);
     let instance = std::env::var("POD_NAME").ok();
     let leadership = args.leader_election.lease(&args.namespace, instance.as_deref()).await?;
     let webhook = args.webhook();
@@ -227,7 +231,7 @@ async fn configure(
             own_client_id: own.client_id,
             allowed_scopes: scopes,
             propagation_delay: args.propagation.delay(),
-            roles: args.roles.policy(),
+            roles,
         },
         resync: args.drift_check_interval.get(),
         azure_read_lag: args.azure_read_lag.get(),

@@ -12,6 +12,7 @@ use ensign_azure::cloud::{Cloud, CloudArgs};
 use ensign_azure::credential::{OwnIdentity, other_authority};
 use ensign_azure::{Connection, ProxySettings, read_certificates};
 use ensign_core::acceptance::scopes::{AllowedScopes, AzureScope};
+use ensign_core::api_versions;
 use ensign_runtime::error_chain;
 
 /// The variables that other programs read a proxy from; the first one that is set applies.
@@ -30,6 +31,10 @@ pub(in crate::cli) struct AzureArgs {
     /// the objects; comma-separated or repeated [default: everywhere its role allows]
     #[arg(long, env = "ENSIGN_AZURE_ALLOWED_SCOPES", value_delimiter = ',', value_name = "ARM-ID,…")]
     azure_allowed_scopes: Vec<String>,
+    /// API version of a resource provider, Microsoft.ManagedIdentity or Microsoft.Authorization; comma-separated or repeated
+    /// [default: one that the cloud supports]
+    #[arg(long, env = "ENSIGN_AZURE_API_VERSION", value_delimiter = ',', value_name = "PROVIDER=VERSION,…")]
+    azure_api_version: Vec<String>,
     /// PEM file with certificates to trust for Azure in addition to the system's, for example those of a TLS-inspecting proxy
     #[arg(long, env = "ENSIGN_AZURE_CA_FILE", value_name = "FILE")]
     azure_ca_file: Option<PathBuf>,
@@ -95,7 +100,11 @@ impl AzureArgs {
             let read = read_certificates(path);
             problems.take(read.map_err(|error| [format!("--azure-ca-file: {}", error_chain::line(&error))]));
         }
+        let flagged =
+            |problems: Vec<String>| problems.into_iter().map(|problem| format!("--azure-api-version: {problem}"));
+        let api_versions = problems.take(api_versions::parse_all(&self.azure_api_version).map_err(flagged));
         let (cloud, own) = cloud.zip(own)?;
+        let cloud = Cloud { api_versions: api_versions?, ..cloud };
         if let Some(authority) = other_authority(&cloud, &variable) {
             tracing::warn!(
                 authority,
@@ -226,6 +235,13 @@ mod tests {
     }
 
     #[test]
+    fn an_api_version_is_set_for_each_provider() {
+        let flag = "--azure-api-version=Microsoft.ManagedIdentity=2023-01-31,Microsoft.Authorization=2022-04-01";
+        assert_eq!(resolve(&[flag], &[]).unwrap().cloud.api_versions.len(), 2);
+        assert_eq!(resolve(&[], &[]).unwrap().cloud.api_versions, []);
+    }
+
+    #[test]
     fn all_problems_are_reported_at_once() {
         let flags = [
             "--azure-cloud=custom",
@@ -235,6 +251,7 @@ mod tests {
             "--azure-allowed-scopes=/subscriptions/x,rg",
             "--azure-ca-file=/nowhere/ca.pem",
             "--https-proxy=ftp://proxy",
+            "--azure-api-version=2018-11-30",
         ];
         let variables = [("AZURE_CLIENT_ID", "c-1"), ("AZURE_TENANT_ID", GUID)];
         let problems = resolve(&flags, &variables).unwrap_err();
@@ -249,6 +266,7 @@ mod tests {
             "\"rg\"",
             "--azure-ca-file: cannot read",
             "--https-proxy must be",
+            "--azure-api-version: \"2018-11-30\"",
         ];
         assert_eq!(problems.lines().count(), named.len() + 1, "{problems}");
         for flag in named {

@@ -58,7 +58,7 @@ impl Pass<'_> {
         // The definition of the first write is looked up again.
         let again = lookups.len().min(1);
         let reads = unknown + roles::roots(inputs).len() + roles::unlisted(inputs, &[]).len() + again;
-        self.context.rate_limiter.all(id, RequestKind::Get, reads)
+        self.context.rate_limiter.all(id, RequestKind::RoleRead, reads)
     }
 
     /// Looks a definition up; whether the request was sent.
@@ -98,7 +98,7 @@ impl Pass<'_> {
                 Err(failure) => return Some(Err(failure)),
             }
         }
-        Some(Ok(self.context.azure.own_writes.of(id, |own, now| own.assignments(all, now))))
+        Some(Ok(self.context.azure.own_writes.of(id, |own, now| own.assignments(&all, now))))
     }
 
     /// Writes role assignments if the plan says so, as far as Azure's rate limits allow now.
@@ -116,7 +116,7 @@ impl Pass<'_> {
             return Ok(());
         }
         let planned = self.plan.role_writes.clone();
-        let due = match self.context.rate_limiter.room(&id, RequestKind::Write, planned.len()) {
+        let due = match self.context.rate_limiter.room(&id, RequestKind::RoleWrite, planned.len()) {
             Ok(room) => &planned[..room.min(confirmed)],
             Err(deferral) => {
                 self.observed.postponed = Some(deferral);

@@ -1,5 +1,6 @@
 //! `ensign orphans` as a process: what a deleted cluster has left is found and deleted, and nothing else.
 
+use ensign_azure_emulator::LogKind;
 use ensign_azure_emulator::state::Credential;
 use ensign_core::credentials::names::{Subject, credential_name};
 use ensign_runtime::clock::{Clock, SystemClock};
@@ -93,4 +94,15 @@ async fn what_cannot_be_read_is_reported_and_fails() {
     assert_eq!(status, 1, "{said}");
     let problems = found["problems"].to_string();
     assert!(problems.contains("federatedIdentityCredentials/read"), "{problems}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_listed_outside_the_allowed_scopes() {
+    let azure = Azure::start();
+    put(&azure, &[written("gone", None)]);
+    let elsewhere = "--azure-allowed-scopes=/subscriptions/00000000-0000-0000-0000-00000000e15e";
+    let (status, found, said) = run(&azure, &["--cluster-id=gone", elsewhere], None);
+    assert_eq!((status, &found["identities"]), (1, &Value::from(0)), "{said}");
+    assert!(found["problems"].to_string().contains("--azure-allowed-scopes"), "{found:#}");
+    assert_eq!(azure.requests(LogKind::ArmRead).len(), 0, "no request was sent");
 }

@@ -102,6 +102,8 @@ pub struct ResourceGroupDocument {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// An identity as JSON, either with an `id` or with a `name` in the default resource group.
@@ -236,7 +238,8 @@ fn subscriptions(
     defaults: &Defaults,
 ) -> Result<BTreeMap<String, Subscription>, InvalidDocument> {
     let documents = documents.unwrap_or_else(|| {
-        let group = ResourceGroupDocument { name: defaults.resource_group.clone(), location: None };
+        let group =
+            ResourceGroupDocument { name: defaults.resource_group.clone(), location: None, tags: BTreeMap::new() };
         vec![SubscriptionDocument {
             id: defaults.subscription_id.clone(),
             tenant_id: None,
@@ -252,7 +255,7 @@ fn subscriptions(
         }
         let resource_groups = document.resource_groups.into_iter().map(|group| {
             let location = normalize_location(&group.location.unwrap_or_else(|| defaults.location.clone()));
-            (group.name.to_lowercase(), ResourceGroup { name: group.name, location })
+            (group.name.to_lowercase(), ResourceGroup { name: group.name, location, tags: group.tags })
         });
         let subscription = Subscription {
             tenant_id: document.tenant_id.unwrap_or_else(|| tenant_id.to_owned()),
@@ -357,10 +360,11 @@ impl From<&State> for StateDocument {
 
 impl From<&Subscription> for SubscriptionDocument {
     fn from(subscription: &Subscription) -> Self {
-        let resource_groups = subscription
-            .resource_groups
-            .values()
-            .map(|group| ResourceGroupDocument { name: group.name.clone(), location: Some(group.location.clone()) });
+        let resource_groups = subscription.resource_groups.values().map(|group| ResourceGroupDocument {
+            name: group.name.clone(),
+            location: Some(group.location.clone()),
+            tags: group.tags.clone(),
+        });
         Self {
             id: subscription.id.clone(),
             tenant_id: Some(subscription.tenant_id.clone()),

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// A map by key in lower case, with the entries' earlier values. It reads like a [`BTreeMap`].
 ///
-/// A change gets its time from [`Tracked::record`], which is called before the state is unlocked.
+/// A change gets its time when the state is unlocked (`State::record_changes`).
 #[derive(Debug)]
 pub struct Tracked<V> {
     present: BTreeMap<String, V>,
@@ -138,6 +138,11 @@ impl<V: Clone + PartialEq> Tracked<V> {
         *self = std::mem::take(&mut self.present).into();
     }
 
+    /// What an entry was before, latest first, as far as that is kept; none if it was not there.
+    pub(super) fn earlier(&self, key: &str) -> impl Iterator<Item = Option<&V>> {
+        self.earlier.get(key).into_iter().flat_map(|values| values.iter().rev()).map(|earlier| earlier.value.as_ref())
+    }
+
     /// An entry as of some time.
     pub(super) fn get_at(&self, key: &str, time: Timestamp) -> Option<&V> {
         match self.earlier.get(key).and_then(|values| values.iter().find(|earlier| earlier.until > time)) {
@@ -200,6 +205,7 @@ mod tests {
         let states = [9, 10, 19, 20, 29, 30, 39, 40].map(|seconds| shown(&map, seconds));
         assert_eq!(states, ["b1", "a1 b1", "a1 b1", "a1 b2 c1", "a1 b2 c1", "a2 c2", "a2 c2", "c2"]);
         assert_eq!((map.get_at("a", at(40)), map.get_at("a", at(39))), (None, Some(&2)));
+        assert_eq!(map.earlier("a").collect::<Vec<_>>(), [Some(&2), Some(&1), None]);
     }
 
     #[test]

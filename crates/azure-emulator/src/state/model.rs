@@ -92,6 +92,8 @@ pub struct ResourceGroup {
     pub name: String,
     /// Its region.
     pub location: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// The ARM ID of an identity, its parts as they were written. To compare, use [`IdentityId::key`].

@@ -129,6 +129,13 @@ impl AllowedScopes {
         self.0.is_empty() || self.0.iter().any(|scope| scope.contains(key))
     }
 
+    /// Whether one of the scopes is within the resource with this ARM ID, given in lower case and without a trailing slash. The
+    /// resource itself need not be allowed then.
+    pub fn any_within(&self, key: &str) -> bool {
+        let is_within = |scope: &AzureScope| scope.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('/'));
+        self.0.iter().any(is_within)
+    }
+
     /// The verdict for an identity outside the scopes. It does not list the scopes, because app teams can read it.
     pub fn refusal(&self, identity: &ArmId) -> Option<Verdict> {
         (!self.allow(identity)).then(|| Verdict::bad(Reason::ScopeNotAllowed, outside(identity)))

@@ -88,6 +88,9 @@ fn fill(
         after.principal_id.clone_from(&before.principal_id);
         after.tenant_id.clone_from(&before.tenant_id);
         after.location.clone_from(&before.location);
+    } else if object.spec.provision.is_some() && context.observed.identity_missing() {
+        // GET may lag: what Ensign created is on record until it is certain that it is gone, or created again.
+        after.principal_id.clone_from(&before.principal_id);
     }
     if context.is_owner(object) {
         verdicts.extend(context.permissions.verdict.clone().map(|verdict| (ConditionType::PermissionsReady, verdict)));

@@ -176,6 +176,20 @@ fn a_deletion_removes_the_credentials_then_the_identity_then_the_finalizer() {
 }
 
 #[test]
+fn an_identity_that_get_misses_stays_on_record_before_and_during_the_deletion_of_its_object() {
+    let mut world = provisioned(&to_be_deleted()).reconciled();
+    absent(&mut world);
+    let missing = world.assess().identities[0].status.clone();
+    assert_eq!((missing.client_id.as_deref(), missing.principal_id.as_deref()), (None, Some("principal")));
+    world.identity.status = Some(missing);
+    let mut world = world.delete_identity();
+    world.observed.confirmed.deleted_credentials.insert(ours().name);
+    assert_eq!(world.assess().identities[0].finalizer, Finalizer::Keep);
+    world.observed.confirmed.identity_gone = true;
+    assert_eq!(world.assess().identities[0].finalizer, Finalizer::Release);
+}
+
+#[test]
 fn an_identity_that_may_have_a_new_owner_is_not_deleted() {
     let mut world = provisioned(&to_be_deleted()).delete_identity();
     world.observed.identity = Some(Ok(own()));

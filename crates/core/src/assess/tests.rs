@@ -543,6 +543,15 @@ fn nothing_is_deleted_by_name_for_a_binding_for_which_nothing_was_written() {
     world.observed.credentials = Some(Ok(Vec::new()));
     let assessment = world.assess();
     assert_eq!((assessment.credential_writes.len(), assessment.bindings[0].finalizer), (0, Finalizer::Release));
+    let mut world = World::new();
+    world.observed.credentials = Some(Ok(vec![by_hand()]));
+    let adopted = world.assess();
+    world.identity.status = Some(adopted.identities[0].status.clone());
+    world.binding.status = Some(adopted.bindings[0].status.clone());
+    world.binding.metadata.finalizers = Some(vec![CREDENTIALS_FINALIZER.into()]);
+    let world = world.delete_binding();
+    let assessment = world.assess();
+    assert_eq!((assessment.credential_writes.len(), assessment.bindings[0].finalizer), (0, Finalizer::Release));
     let observes = json!({"spec": {"existing": {"credentialPolicy": "Observe"}}});
     let mut world = World::with(&observes, &json!({})).reconciled().delete_binding();
     world.observed.credentials = Some(Ok(Vec::new()));

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use super::inputs::{Observed, Settings, Snapshot, bindings};
 use super::outcome::{Cause, PlannedCredentialWrite};
 use super::resolution::{Resolution, usable_arm_id};
-use super::unlisted::Ending;
+use super::unlisted::{Ending, recorded};
 use crate::acceptance::{Acceptance, IdentityFacts, age_key};
 use crate::credentials::issuers;
 use crate::credentials::names::Subject;
@@ -16,7 +16,7 @@ use crate::credentials::ownership::{Cluster, Credential, Owner};
 use crate::credentials::plan::{CredentialWrite, Inputs, TrustState, Wanted, plan};
 use crate::own_writes::Confirmed;
 use ensign_api::conditions::Reason;
-use ensign_api::{CredentialCounts, CredentialOrigin, CredentialStatus, ManagedIdentity, ManagedIdentityBinding};
+use ensign_api::{CredentialCounts, ManagedIdentity, ManagedIdentityBinding};
 
 /// What should be trusted, what is planned, and the state of each subject.
 #[derive(Debug, Default)]
@@ -140,12 +140,6 @@ pub(super) fn decide(
         });
     }
     trust
-}
-
-/// The credential that Ensign wrote for the binding, according to its status.
-pub(super) fn recorded(binding: &ManagedIdentityBinding) -> Option<&CredentialStatus> {
-    let credential = binding.status.as_ref()?.credential.as_ref()?;
-    (credential.origin == CredentialOrigin::Created).then_some(credential)
 }
 
 fn deletion(credential: &Credential) -> PlannedCredentialWrite {

@@ -9,13 +9,12 @@ use kube::ResourceExt;
 
 use super::inputs::{Observed, Settings, Snapshot, bindings};
 use super::resolution::writes;
-use super::trust::recorded;
 use crate::acceptance::Acceptance;
 use crate::credentials::names::{Subject, credential_name};
 use crate::credentials::ownership::Credential;
 use ensign_api::conditions::{ConditionType, Reason, is_true};
 use ensign_api::keys::CREDENTIALS_FINALIZER;
-use ensign_api::{ManagedIdentity, ManagedIdentityBinding};
+use ensign_api::{CredentialOrigin, CredentialStatus, ManagedIdentity, ManagedIdentityBinding};
 
 /// What a decision about unlisted credentials depends on.
 pub(super) struct Ending<'a> {
@@ -82,8 +81,9 @@ impl Ending<'_> {
         self.decides && refused && (recorded(binding).is_some() || was_accepted)
     }
 
-    /// The credentials that Ensign may have written for the binding: the one in its status, and one for each recorded issuer,
-    /// because an issuer is recorded before anything is written for it.
+    /// The credentials that Ensign may have written for the binding: the one in its status, and one for each other recorded issuer,
+    /// because an issuer is recorded before anything is written for it. Where somebody else's credential was adopted, there is
+    /// none of ours: Azure refuses a second one for the same issuer and subject.
     fn may_exist(&self, subject: &Subject, binding: &ManagedIdentityBinding) -> Vec<Credential> {
         let audience = &self.settings.cluster.audience;
         let credential = |name: String, issuer: &str| Credential {
@@ -93,11 +93,18 @@ impl Ending<'_> {
             audiences: vec![audience.clone()],
         };
         let known = recorded(binding).map(|known| credential(known.name.clone(), &known.issuer));
+        let on_record = binding.status.as_ref().and_then(|status| status.credential.as_ref());
         let issuers = self.owner.status.iter().flat_map(|status| status.issuers.iter().map(|record| &record.url));
         let computed = issuers
-            .filter(|issuer| known.as_ref().is_none_or(|known| known.issuer != **issuer))
+            .filter(|issuer| on_record.is_none_or(|credential| credential.issuer != **issuer))
             .map(|issuer| credential(credential_name(&self.settings.cluster.id, issuer, subject), issuer));
         let computed: Vec<Credential> = computed.collect();
         known.into_iter().chain(computed).collect()
     }
+}
+
+/// The credential that Ensign wrote for the binding, according to its status.
+pub(super) fn recorded(binding: &ManagedIdentityBinding) -> Option<&CredentialStatus> {
+    let credential = binding.status.as_ref()?.credential.as_ref()?;
+    (credential.origin == CredentialOrigin::Created).then_some(credential)
 }

@@ -255,7 +255,7 @@ pub fn role(bootstrap: &Bootstrap<'_>, id: &ArmId, answer: Result<(), &Failure>)
             CHECK,
             failure.message.clone(),
             format!(
-                "an Azure administrator runs the commands that `ensign azure-role --scope {id} --principal-id <object ID of {}>` prints",
+                "an Azure administrator runs the script that `ensign azure-role --scope {id} --principal-id <object ID of {}>` prints",
                 bootstrap.client_id.unwrap_or("the controller's identity")
             ),
         ),

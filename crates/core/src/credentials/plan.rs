@@ -338,7 +338,7 @@ pub fn az_delete(identity: &ArmId, name: &str) -> String {
 }
 
 /// The `az` command that creates a credential, in backticks.
-fn az_create(identity: &ArmId, credential: &Credential) -> String {
+pub fn az_create(identity: &ArmId, credential: &Credential) -> String {
     format!(
         "`az identity federated-credential create --subscription {} --resource-group {} --identity-name {} --name {} --issuer {} --subject {} --audiences {}`",
         identity.subscription(),

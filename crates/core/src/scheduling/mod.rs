@@ -9,4 +9,5 @@ pub mod rate_limiter;
 mod rate_limits;
 pub mod resource_versions;
 pub mod resync;
+mod throttles;
 pub mod token_bucket;

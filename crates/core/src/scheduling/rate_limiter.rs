@@ -15,7 +15,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::monotonic::Moment;
-pub use super::rate_limits::{PerKind, RateLimits, RequestKind};
+pub use super::rate_limits::{PerKind, Provider, RateLimits, RequestKind};
+use super::throttles::ThrottledUntil;
+pub use super::throttles::{Scope, Throttle, Throttler};
 use super::token_bucket::{Bucket, Rate};
 use crate::failure::Failure;
 use ensign_api::ArmId;
@@ -27,28 +29,6 @@ const BATCH: u32 = 5;
 const RESERVATION_LIFETIME: Duration = Duration::from_secs(60);
 /// From this number of identities on, idle ones are removed periodically.
 const SWEEP: usize = 1024;
-
-/// The scope that Azure throttles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// One identity.
-    Identity,
-    /// All identities of a subscription.
-    Subscription,
-    /// All identities.
-    Tenant,
-}
-
-impl Scope {
-    /// The message for status; it does not change during a pause, so that status does not churn.
-    pub fn message(self, id: &ArmId) -> String {
-        match self {
-            Self::Identity => format!("Azure throttles requests to {id}; retrying"),
-            Self::Subscription => format!("Azure throttles requests to subscription {}; retrying", id.subscription()),
-            Self::Tenant => "Azure throttles requests to the tenant; retrying".to_owned(),
-        }
-    }
-}
 
 /// A request is not sent now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +116,7 @@ impl Own {
 #[derive(Debug, Default)]
 struct Shared {
     buckets: PerKind<Bucket>,
-    throttled_until: PerKind<Moment>,
+    throttled_until: ThrottledUntil,
     /// Number of tokens reserved in the queue.
     reserved: PerKind<u32>,
     /// Reservations in order, each with its number of tokens.
@@ -296,23 +276,28 @@ impl RequestScheduler {
         }
     }
 
-    /// Azure throttled a request of this kind in this scope. Afterwards there is no burst, because others use the same
-    /// limits.
-    pub fn throttled(&mut self, id: &ArmId, kind: RequestKind, scope: Scope, until: Moment) {
+    /// Azure throttled a request of this kind. Afterwards there is no burst, because others use the same limits.
+    ///
+    /// What Microsoft.Authorization throttles only pauses requests about roles: its limits are its own, and not the rates here.
+    pub fn throttled(&mut self, id: &ArmId, kind: RequestKind, Throttle { by, scope }: Throttle, until: Moment) {
         let Self { limits, identities, subscriptions, tenant, .. } = self;
-        for kind in kind.throttled_together() {
-            let (bucket, rates) = match scope {
-                Scope::Identity => {
-                    let own = identities.entry(id.key().to_owned()).or_default();
-                    (own.buckets.of_mut(*kind), &limits.identity)
-                }
-                Scope::Subscription => {
-                    let shared = subscriptions.entry(id.subscription().to_lowercase()).or_default();
-                    (shared.throttle(*kind, until), &limits.subscription)
-                }
-                Scope::Tenant => (tenant.throttle(*kind, until), &limits.tenant),
-            };
-            bucket.drain(*rates.of(*kind), until);
+        let of_roles = by == Throttler::Authorization;
+        let (buckets, rates) = match scope {
+            Scope::Identity if !of_roles => {
+                (&mut identities.entry(id.key().to_owned()).or_default().buckets, &limits.identity)
+            }
+            Scope::Identity | Scope::Subscription => {
+                let shared = subscriptions.entry(id.subscription().to_lowercase()).or_default();
+                shared.throttled_until.extend(by, kind, until);
+                (&mut shared.buckets, &limits.subscription)
+            }
+            Scope::Tenant => {
+                tenant.throttled_until.extend(by, kind, until);
+                (&mut tenant.buckets, &limits.tenant)
+            }
+        };
+        for kind in kind.throttled_together().iter().filter(|_| !of_roles) {
+            buckets.of_mut(*kind).drain(*rates.of(*kind), until);
         }
     }
 
@@ -322,14 +307,6 @@ impl RequestScheduler {
             self.identities.retain(|_, own| !own.is_idle(now));
             self.sweep_at = SWEEP.max(self.identities.len() * 2);
         }
-    }
-}
-
-impl Shared {
-    fn throttle(&mut self, kind: RequestKind, until: Moment) -> &mut Bucket {
-        let throttled = self.throttled_until.of_mut(kind);
-        *throttled = (*throttled).max(until);
-        self.buckets.of_mut(kind)
     }
 }
 
@@ -343,12 +320,14 @@ fn pause(
     now: Moment,
 ) -> Option<Deferral> {
     let failed = own.pause.as_ref().map(|pause| (pause.until, pause.reason, None));
-    let throttled = [(subscription, Scope::Subscription), (tenant, Scope::Tenant)]
-        .map(|(shared, scope)| Some((*shared.throttled_until.of(kind), Reason::Throttled, Some(scope))));
+    let throttled = [(subscription, Scope::Subscription), (tenant, Scope::Tenant)].map(|(shared, scope)| {
+        let (until, by) = shared.throttled_until.longest(kind);
+        Some((until, Reason::Throttled, Some(Throttle { by, scope })))
+    });
     let pauses = throttled.into_iter().chain([failed]).flatten().filter(|(until, ..)| *until > now);
-    let (until, reason, scope) = pauses.max_by_key(|(until, ..)| *until)?;
-    let message = match scope {
-        Some(scope) => scope.message(id),
+    let (until, reason, throttle) = pauses.max_by_key(|(until, ..)| *until)?;
+    let message = match throttle {
+        Some(throttle) => throttle.message(id),
         None => own.pause.as_ref().map(|pause| pause.message.clone()).unwrap_or_default(),
     };
     Some(Deferral::Paused { wait: until.saturating_sub(now), reason, message })

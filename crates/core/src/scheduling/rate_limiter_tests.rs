@@ -19,6 +19,10 @@ fn scheduler() -> RequestScheduler {
     RequestScheduler::new(RateLimits::PUBLISHED)
 }
 
+fn by_manager(scope: Scope) -> Throttle {
+    Throttle { by: Throttler::ResourceManager, scope }
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -103,7 +107,7 @@ fn a_pause_of_an_identity_stops_all_its_requests_and_no_others() {
 #[test]
 fn throttled_reads_of_a_subscription_pause_gets_and_lists_of_all_its_identities() {
     let mut scheduler = scheduler();
-    scheduler.throttled(&id(NEAR, 1), RequestKind::Get, Scope::Subscription, seconds(600));
+    scheduler.throttled(&id(NEAR, 1), RequestKind::Get, by_manager(Scope::Subscription), seconds(600));
     for kind in [RequestKind::Get, RequestKind::List] {
         let (wait, reason, message) = held(scheduler.ask(&id(NEAR, 2), kind, 0, seconds(100)));
         assert_eq!((wait, reason), (seconds(500), Reason::Throttled));
@@ -115,9 +119,39 @@ fn throttled_reads_of_a_subscription_pause_gets_and_lists_of_all_its_identities(
 }
 
 #[test]
+fn what_microsoft_authorization_throttles_pauses_requests_about_roles_and_no_others() {
+    let mut scheduler = scheduler();
+    let throttle = Throttle { by: Throttler::Authorization, scope: Scope::Subscription };
+    scheduler.throttled(&id(NEAR, 1), RequestKind::RoleWrite, throttle, seconds(600));
+    let (wait, _, message) = held(scheduler.ask(&id(NEAR, 2), RequestKind::RoleWrite, 0, seconds(100)));
+    assert_eq!(wait, seconds(500));
+    assert!(message.contains("requests about roles to subscription"), "{message}");
+    for kind in [RequestKind::Get, RequestKind::List, RequestKind::Write, RequestKind::RoleRead] {
+        assert_eq!(scheduler.ask(&id(NEAR, 1), kind, 0, seconds(100)), Ok(()), "{kind:?}");
+    }
+    assert_eq!(
+        scheduler.ask(&id(FAR, 1), RequestKind::RoleWrite, 0, seconds(100)),
+        Ok(()),
+        "other subscriptions go on"
+    );
+}
+
+#[test]
+fn what_the_identity_provider_throttles_does_not_count_as_a_pause_of_roles() {
+    let mut scheduler = scheduler();
+    let throttle = |by| Throttle { by, scope: Scope::Subscription };
+    scheduler.throttled(&id(NEAR, 1), RequestKind::Write, throttle(Throttler::ManagedIdentity), seconds(60));
+    held(scheduler.ask(&id(NEAR, 2), RequestKind::Write, 0, seconds(0)));
+    // The budget is one, so that it is used up for both.
+    paced(scheduler.ask(&id(NEAR, 2), RequestKind::RoleWrite, 0, seconds(0)));
+    scheduler.throttled(&id(FAR, 1), RequestKind::Write, throttle(Throttler::ResourceManager), seconds(60));
+    held(scheduler.ask(&id(FAR, 2), RequestKind::RoleWrite, 0, seconds(0)));
+}
+
+#[test]
 fn a_pause_of_the_tenant_stops_every_subscription() {
     let mut scheduler = scheduler();
-    scheduler.throttled(&id(NEAR, 1), RequestKind::Write, Scope::Tenant, seconds(60));
+    scheduler.throttled(&id(NEAR, 1), RequestKind::Write, by_manager(Scope::Tenant), seconds(60));
     assert_eq!(held(scheduler.ask(&id(FAR, 1), RequestKind::Write, 0, seconds(0))).0, seconds(60));
     assert_eq!(scheduler.ask(&id(FAR, 1), RequestKind::List, 0, seconds(0)), Ok(()));
 }
@@ -125,7 +159,7 @@ fn a_pause_of_the_tenant_stops_every_subscription() {
 #[test]
 fn after_a_pause_there_is_no_burst_and_requests_are_spread_out() {
     let mut scheduler = scheduler();
-    scheduler.throttled(&id(NEAR, 0), RequestKind::Write, Scope::Subscription, seconds(60));
+    scheduler.throttled(&id(NEAR, 0), RequestKind::Write, by_manager(Scope::Subscription), seconds(60));
     let waits: Vec<Duration> =
         (0..5).map(|name| held(scheduler.ask(&id(NEAR, name), RequestKind::Write, 0, seconds(0))).0).collect();
     assert_eq!(waits[0], seconds(60));
@@ -240,7 +274,7 @@ fn a_pause_ends_a_list_in_the_middle() {
     let mut scheduler = scheduler();
     assert_eq!(list(&mut scheduler, 3, seconds(0)), Ok(()));
     assert_eq!(scheduler.ask(&id(NEAR, 1), RequestKind::List, 0, seconds(1)), Ok(()));
-    scheduler.throttled(&id(NEAR, 2), RequestKind::Get, Scope::Subscription, seconds(60));
+    scheduler.throttled(&id(NEAR, 2), RequestKind::Get, by_manager(Scope::Subscription), seconds(60));
     held(scheduler.ask(&id(NEAR, 1), RequestKind::List, 1, seconds(1)));
 }
 

@@ -11,19 +11,51 @@ pub enum RequestKind {
     List,
     /// Creating, changing or deleting.
     Write,
+    /// Reading role definitions or role assignments. It counts against the limits of [`RequestKind::Get`].
+    RoleRead,
+    /// Creating or deleting a role assignment. It counts against the limits of [`RequestKind::Write`].
+    RoleWrite,
 }
 
-impl RequestKind {
-    /// The kinds that Azure throttles together: all reads, or all writes.
-    pub(super) fn throttled_together(self) -> &'static [Self] {
+/// The resource provider that a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// `Microsoft.ManagedIdentity`: identities and their credentials.
+    ManagedIdentity,
+    /// `Microsoft.Authorization`: roles.
+    Authorization,
+}
+
+impl Provider {
+    /// Its namespace.
+    pub fn namespace(self) -> &'static str {
         match self {
-            Self::Get | Self::List => &[Self::Get, Self::List],
-            Self::Write => &[Self::Write],
+            Self::ManagedIdentity => "Microsoft.ManagedIdentity",
+            Self::Authorization => "Microsoft.Authorization",
         }
     }
 }
 
-/// A value for each kind of request.
+impl RequestKind {
+    /// The provider of the request.
+    pub fn provider(self) -> Provider {
+        match self {
+            Self::Get | Self::List | Self::Write => Provider::ManagedIdentity,
+            Self::RoleRead | Self::RoleWrite => Provider::Authorization,
+        }
+    }
+
+    /// The kinds that Azure throttles together, by their token buckets: all reads, or all writes.
+    pub(super) fn throttled_together(self) -> &'static [Self] {
+        match self {
+            Self::Get | Self::List | Self::RoleRead => &[Self::Get, Self::List],
+            Self::Write | Self::RoleWrite => &[Self::Write],
+        }
+    }
+}
+
+/// A value for each kind of request. Resource Manager counts requests to all providers together, so those about roles share
+/// the value of the other reads, or of the other writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PerKind<T> {
     /// For [`RequestKind::Get`].
@@ -38,17 +70,17 @@ impl<T> PerKind<T> {
     /// The value for a kind.
     pub fn of(&self, kind: RequestKind) -> &T {
         match kind {
-            RequestKind::Get => &self.get,
+            RequestKind::Get | RequestKind::RoleRead => &self.get,
             RequestKind::List => &self.list,
-            RequestKind::Write => &self.write,
+            RequestKind::Write | RequestKind::RoleWrite => &self.write,
         }
     }
 
     pub(super) fn of_mut(&mut self, kind: RequestKind) -> &mut T {
         match kind {
-            RequestKind::Get => &mut self.get,
+            RequestKind::Get | RequestKind::RoleRead => &mut self.get,
             RequestKind::List => &mut self.list,
-            RequestKind::Write => &mut self.write,
+            RequestKind::Write | RequestKind::RoleWrite => &mut self.write,
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod keys;
 mod request;
 mod resources;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use assertion::Assertion;
@@ -180,10 +180,10 @@ fn check_match(state: &State, identity: &Identity, assertion: &Assertion, now: T
 fn known_credentials<'a>(state: &'a State, identity: &'a Identity, now: Timestamp) -> Vec<&'a Credential> {
     let seconds = state.settings.propagation_seconds;
     let learned = |credential: &&Credential| has_propagated(credential.written_at, now, seconds);
-    let then = now.checked_sub(SignedDuration::from_secs(seconds.into())).unwrap_or(now);
-    let former = state.identities.get_at(&identity.id.key(), then);
+    let id = identity.id.key();
     let known = |(key, credential): (&'a String, &'a Credential)| {
-        let former = || former.and_then(|former| former.credentials.get(key)).filter(learned);
+        // As long as the credential was there, whatever its content.
+        let former = || state.identities.earlier(&id).map_while(|former| former?.credentials.get(key)).find(learned);
         Some(credential).filter(learned).or_else(former).filter(|_| !identity.entra.unlearned.contains(key))
     };
     identity.credentials.iter().filter_map(known).collect()

@@ -1,8 +1,10 @@
 //! Resource groups.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::ResourceKind;
 use crate::state::arm::{ArmAnswer, ArmError, governance, names};
@@ -15,12 +17,13 @@ const TYPE: &str = "Microsoft.Resources/resourceGroups";
 #[derive(Clone, Debug)]
 pub(super) struct GroupBody {
     location: String,
+    tags: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
 struct Wire {
     location: Option<String>,
-    tags: Option<Map<String, Value>>,
+    tags: Option<BTreeMap<String, String>>,
 }
 
 impl GroupBody {
@@ -31,11 +34,6 @@ impl GroupBody {
             return Err(ArmError::front(400, "InvalidResourceGroup", message));
         }
         let wire: Wire = read_object(body).map_err(|error| ArmError::content(&error))?;
-        if wire.tags.is_some_and(|tags| !tags.is_empty()) {
-            // Not Azure's: a wrong answer would be worse.
-            let message = "The emulator does not keep tags of resource groups.";
-            return Err(ArmError::front(400, "NotSupportedByEmulator", message));
-        }
         let location = normalize_location(&wire.location.unwrap_or_default());
         if location.is_empty() {
             let message = "The location property is required for this definition.";
@@ -48,7 +46,7 @@ impl GroupBody {
             );
             return Err(ArmError::front(400, "LocationNotAvailableForResourceGroup", message));
         }
-        Ok(Self { location })
+        Ok(Self { location, tags: wire.tags.unwrap_or_default() })
     }
 }
 
@@ -86,16 +84,16 @@ pub(super) fn check_delete(state: &State, subscription: &str, name: &str) -> Res
     governance::allow_delete(state, &id(subscription, name))
 }
 
-pub(super) fn put(state: &mut State, subscription: &str, name: &str, body: GroupBody) -> Result<ArmAnswer, ArmError> {
-    if let Some(there) = find(state, subscription, name) {
-        return Ok(ArmAnswer::ok(show(subscription, there)));
-    }
-    let group = ResourceGroup { name: name.to_owned(), location: body.location };
+pub(super) fn put(state: &mut State, subscription: &str, name: &str, body: GroupBody) -> ArmAnswer {
+    let there = find(state, subscription, name).map(|there| there.name.clone());
+    let created = there.is_none();
+    let name = there.unwrap_or_else(|| name.to_owned());
+    let group = ResourceGroup { name: name.clone(), location: body.location, tags: body.tags };
     let shown = show(subscription, &group);
     if let Some(subscription) = state.subscriptions.get_mut(&subscription.to_lowercase()) {
         subscription.resource_groups.insert(name.to_lowercase(), group);
     }
-    Ok(ArmAnswer::created(shown))
+    if created { ArmAnswer::created(shown) } else { ArmAnswer::ok(shown) }
 }
 
 pub(super) fn get(state: &State, subscription: &str, name: &str) -> Result<Value, ArmError> {
@@ -130,11 +128,15 @@ fn not_found(name: &str) -> ArmError {
 }
 
 fn show(subscription: &str, group: &ResourceGroup) -> Value {
-    json!({
+    let mut shown = json!({
         "id": id(subscription, &group.name),
         "name": group.name,
         "type": TYPE,
         "location": group.location,
         "properties": {"provisioningState": "Succeeded"},
-    })
+    });
+    if !group.tags.is_empty() {
+        shown["tags"] = json!(group.tags);
+    }
+    shown
 }

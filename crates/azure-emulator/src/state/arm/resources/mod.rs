@@ -255,7 +255,7 @@ pub(super) fn apply(
         ResourceKind::GroupExists(group) => {
             groups::get(state, &subscription, &group).map(|_| ArmAnswer { status: 204, ..ArmAnswer::default() })
         }
-        ResourceKind::PutGroup(group, body) => groups::put(state, &subscription, &group, body),
+        ResourceKind::PutGroup(group, body) => Ok(groups::put(state, &subscription, &group, body)),
         ResourceKind::DeleteGroup(group) => {
             groups::delete(state, &subscription, &group, now);
             // As in Azure, the client is told where it learns that all of it is gone.

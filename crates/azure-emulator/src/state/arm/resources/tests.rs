@@ -156,16 +156,16 @@ fn a_registered_provider_accepts_identities() {
 #[test]
 fn tags_of_an_identity_are_merged_replaced_and_deleted_by_name_or_by_value() {
     let mut state = state(json!({"identities": [{"name": "orders", "tags": {"a": "1", "b": "2", "c": "3"}}]}));
-    let path = identities("/orders/providers/Microsoft.Resources/tags/default");
+    let resource_tags = identities("/orders/providers/Microsoft.Resources/tags/default");
     let mut patch = |operation: &str, tags: Value| {
         let body = json!({"operation": operation, "properties": {"tags": tags}});
-        let answer = ask(&mut state, ArmRights::All, &Method::PATCH, &path, &body).unwrap();
+        let answer = ask(&mut state, ArmRights::All, &Method::PATCH, &resource_tags, &body).unwrap();
         answer.body.unwrap()["properties"]["tags"].clone()
     };
     assert_eq!(patch("Delete", json!({"A": "", "b": "other"})), json!({"b": "2", "c": "3"}));
     assert_eq!(patch("Merge", json!({"d": "4"})), json!({"b": "2", "c": "3", "d": "4"}));
     assert_eq!(patch("Replace", json!({"e": "5"})), json!({"e": "5"}));
-    assert_eq!(get(&mut state, &path)["properties"]["tags"], json!({"e": "5"}));
+    assert_eq!(get(&mut state, &resource_tags)["properties"]["tags"], json!({"e": "5"}));
     let group = format!("{}/providers/Microsoft.Resources/tags/default", group(GROUP));
     refused(ask(&mut state, ArmRights::All, &Method::GET, &group, &Value::Null), 400, "NotSupportedByEmulator");
 }
