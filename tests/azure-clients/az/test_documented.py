@@ -1,6 +1,7 @@
 """Every `az` command that Ensign documents or prints is run as it is written, or has a reason why not."""
 
 import json
+import pathlib
 import re
 
 import pytest
@@ -11,10 +12,14 @@ import documented
 NOT_RUN = {
     r"aks ": "the emulator has no clusters",
     r"storage ": "the emulator has no storage accounts",
+    r"rest .*graph\.microsoft\.com": "it names the public Microsoft Graph",
     r"login$": "a person signs in with a browser; test_login.py signs a workload in",
 }
-# Commands that are complete without arguments; any other without them is only named.
-BARE = {"lock list"}
+# Commands that the docs only name, and the tests that run them.
+RUN_BY = {
+    "identity federated-credential list": "test_identities.py",
+    "role definition create": "test_roles.py",
+}
 PLACEHOLDER = r"<[^>]*>|\{\{[^}]*\}\}|\{[^}]*\}"
 OPTION = re.compile(rf"""(--[a-z-]+) ((?:"[^"]*"|'[^']*'|{PLACEHOLDER}|[^\s<{{])+)""")
 STORAGE_ACCOUNT = re.compile(r'"\$\(az storage account show [^)]*\)"')
@@ -27,7 +32,7 @@ def reason_not_to_run(command):
 
 
 def to_run():
-    chosen = [one for one in COMMANDS if reason_not_to_run(one) is None and (not one.is_mention or one.path in BARE)]
+    chosen = [one for one in COMMANDS if reason_not_to_run(one) is None and not one.is_mention]
     return {command.text: command for command in reversed(chosen)}.values()
 
 
@@ -39,6 +44,7 @@ def fill(emulator, group_id):
         "--resource-group": "workloads",
         "--identity-name": "orders",
         "--location": "eastus",
+        "--namespace": "Microsoft.ManagedIdentity",
         "--issuer": "https://new.example",
         "--subject": "system:serviceaccount:shop:new",
         "--audiences": "api://AzureADTokenExchange",
@@ -64,19 +70,26 @@ def fill(emulator, group_id):
             assert given, f"say in `fill` what {name} is in {command}"
             return f"{name} {given}"
 
-        return OPTION.sub(value, STORAGE_ACCOUNT.sub(f'"{group_id}"', command.text))
+        text = STORAGE_ACCOUNT.sub(f'"{group_id}"', command.text)
+        # Within the address of `az rest`.
+        text = text.replace("/{subscription}/", f"/{emulator.subscription_id}/").replace("/{group}/", "/workloads/")
+        return OPTION.sub(value, text)
 
     return fill
 
 
 @pytest.mark.parametrize("command", to_run(), ids=lambda command: f"{command.where}: {command.path}")
-def test_a_documented_command_runs(az, fill, command):
-    az.shell(fill(command), ISSUER="https://cluster.example")
+def test_a_documented_command_runs(az, emulator, fill, command):
+    variables = {"ISSUER": "https://cluster.example", "ID": emulator.identity("orders")["id"], "NAME": "by-hand"}
+    az.shell(fill(command), **variables)
 
 
 def test_a_command_that_is_only_named_is_run_somewhere():
     run = {command.path for command in to_run()}
-    named = [one for one in COMMANDS if one.path not in run and reason_not_to_run(one) is None]
+    for path, file in RUN_BY.items():
+        source = (pathlib.Path(__file__).parent / file).read_text()
+        assert all(f'"{word}"' in source for word in path.split()), f"{file} does not run {path}"
+    named = [one for one in COMMANDS if one.path not in {*run, *RUN_BY} and reason_not_to_run(one) is None]
     assert named == []
 
 
@@ -91,7 +104,7 @@ def test_commands_are_found_wherever_there_are_some():
         "docs/install.md",
         "docs/quick-start-aks.md",
         "charts/ensign/templates/NOTES.txt",
-        "crates/core/src/azure_failures.rs",
+        "crates/core/src/azure_failures/refusals.rs",
         "crates/core/src/credentials/plan.rs",
     }
     assert expected <= places

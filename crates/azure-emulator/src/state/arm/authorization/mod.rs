@@ -1,8 +1,9 @@
-//! Microsoft.Authorization: role definitions and role assignments; lists locks.
+//! Microsoft.Authorization: role definitions and role assignments; lists locks and deny assignments.
 
 mod assignments;
 mod definition_writes;
 mod definitions;
+mod deny_assignments;
 mod locks;
 
 use axum::http::Method;
@@ -38,6 +39,7 @@ enum RoleKind {
     PutDefinition(String, DefinitionBody),
     DeleteDefinition(String),
     ListLocks,
+    ListDenyAssignments,
     GetAssignment(String),
     ListAssignments(AssignmentFilter, Page),
     PutAssignment(String, AssignmentBody),
@@ -123,7 +125,7 @@ fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, Rol
         _ => (below.first().copied().unwrap_or_default(), None),
     };
     let of = of.to_lowercase();
-    if below.len() > 2 || !matches!(of.as_str(), "roledefinitions" | "roleassignments" | "locks") {
+    if below.len() > 2 || !matches!(of.as_str(), "roledefinitions" | "roleassignments" | "locks" | "denyassignments") {
         let message = format!(
             "The resource type '{}' could not be found in the namespace 'Microsoft.Authorization'.",
             below.first().copied().unwrap_or_default()
@@ -143,6 +145,7 @@ fn kind(request: &ArmRequest<'_>, below: &[String]) -> Result<(&'static str, Rol
             ("roleDefinitions/delete", RoleKind::DeleteDefinition(name))
         }
         ("locks", None, &Method::GET) => ("locks/read", RoleKind::ListLocks),
+        ("denyassignments", None, &Method::GET) => ("denyAssignments/read", RoleKind::ListDenyAssignments),
         ("roleassignments", None, &Method::GET) => {
             let page = Page::from_query(request.query, false)?;
             ("roleAssignments/read", RoleKind::ListAssignments(AssignmentFilter::read(&filter())?, page))
@@ -198,6 +201,7 @@ pub(super) fn apply(
         RoleKind::DeleteAssignment(name) => Ok(assignments::delete(state, &scope, &name)),
         RoleKind::PutDefinition(name, body) => Ok(definition_writes::put(state, &scope, &name, body)),
         RoleKind::DeleteDefinition(name) => definition_writes::delete(state, &scope, &name),
+        RoleKind::ListDenyAssignments => Ok(ArmAnswer::ok(super::list(deny_assignments::list(state, &scope), None))),
         RoleKind::ListLocks => Ok(ArmAnswer::ok(super::list(locks::list(state, &scope), None))),
     }
 }

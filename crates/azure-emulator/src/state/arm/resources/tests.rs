@@ -93,6 +93,19 @@ fn a_group_with_something_locked_in_it_is_not_deleted() {
 }
 
 #[test]
+fn deny_assignments_are_listed_where_they_apply() {
+    let denied = json!({"name": "managed", "scope": group(GROUP), "actions": ["*/delete"]});
+    let mut state = state(json!({"denyAssignments": [denied]}));
+    let mut count = |scope: &str| {
+        let path = format!("{scope}/providers/Microsoft.Authorization/denyAssignments");
+        let reader = caller(ArmRights::Read);
+        let listed = ask_as(&mut state, &reader, &Method::GET, &path, "api-version=2022-04-01", &[]);
+        listed.unwrap().body.unwrap()["value"].as_array().unwrap().len()
+    };
+    assert_eq!((count(&group(GROUP)), count(&format!("/subscriptions/{SUBSCRIPTION}"))), (1, 1));
+}
+
+#[test]
 fn a_caller_sees_the_subscriptions_in_which_it_may_do_something() {
     let mut state = orders();
     let mut count = |rights| {
