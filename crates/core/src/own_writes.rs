@@ -31,6 +31,8 @@ pub struct OwnWrites {
     credentials: BTreeMap<String, Recent<Option<Credential>>>,
     /// By name in lower case; `None` if it was deleted.
     assignments: BTreeMap<String, Recent<Option<Assignment>>>,
+    /// When GET last found the identity.
+    found: Option<Moment>,
     /// Since when GET reports that the identity does not exist, without a recent write that says otherwise.
     missing_since: Option<Moment>,
     /// When a LIST last contained a credential of a former issuer, or did not for the first time.
@@ -82,6 +84,7 @@ impl OwnWrites {
             parent: None,
             credentials: BTreeMap::new(),
             assignments: BTreeMap::new(),
+            found: None,
             missing_since: None,
             former_issuers: BTreeMap::new(),
             look_again: None,
@@ -164,6 +167,7 @@ impl OwnWrites {
         if !is_answer {
             return read;
         }
+        self.found = read.is_ok().then_some(now);
         let written = self.recent(self.identity.as_ref(), now).cloned();
         let parent = self.recent(self.parent.as_ref(), now).cloned();
         // A PUT that found an identity proves that it exists: then no GET has to settle it.
@@ -202,7 +206,8 @@ impl OwnWrites {
             Ok(list) => list,
             Err(failure) if failure.is_gone() => match self.recent(self.identity.as_ref(), now) {
                 Some(WrittenIdentity::Created(_)) => Vec::new(),
-                _ if self.contradicts_absence(now) => {
+                // GET and LIST are answered by different replicas.
+                _ if self.contradicts_absence(now) || self.found.is_some_and(|at| is_recent(at, now, self.lag)) => {
                     self.settle_later(now);
                     return Err(self.not_shown_yet(id));
                 }
@@ -269,11 +274,13 @@ impl OwnWrites {
         self.parent.take_if(|written| !is_recent(written.at, now, lag));
         self.credentials.retain(|_, written| is_recent(written.at, now, lag));
         self.assignments.retain(|_, written| is_recent(written.at, now, lag));
+        self.found.take_if(|at| !is_recent(*at, now, lag));
         self.look_again.take_if(|until| *until <= now);
         self.identity.is_none()
             && self.parent.is_none()
             && self.credentials.is_empty()
             && self.assignments.is_empty()
+            && self.found.is_none()
             && self.missing_since.is_none()
             && self.former_issuers.is_empty()
     }
@@ -295,7 +302,7 @@ impl OwnWrites {
 
     fn not_shown_yet(&self, id: &ArmId) -> Failure {
         let message = format!(
-            "listing the federated identity credentials of {id}: Azure does not find the identity, although it confirmed a write to it at most {} s ago; retrying",
+            "listing the federated identity credentials of {id}: Azure does not find the identity, although it found or wrote it at most {} s ago; retrying",
             self.lag.as_secs()
         );
         Failure { reason: Reason::AzureUnavailable, message, retry_after: None }

@@ -108,6 +108,16 @@ fn a_list_that_does_not_find_the_identity_is_retried_after_a_write_to_it() {
 }
 
 #[test]
+fn a_list_that_does_not_find_the_identity_that_get_found_is_retried() {
+    let mut own = OwnWrites::new(READ_LAG);
+    own.identity(&id(), Ok(identity("there")), START).unwrap();
+    assert!(own.credentials(&id(), Err(gone()), &[], SOON).unwrap_err().is_transient());
+    // GET does not find it either.
+    own.identity(&id(), Err(gone()), SOON).unwrap_err();
+    assert_eq!(own.credentials(&id(), Err(gone()), &[], SOON), Err(gone()));
+}
+
+#[test]
 fn a_new_identity_has_only_what_was_written_under_it() {
     let mut own = OwnWrites::new(READ_LAG);
     own.credential_put(&credential("of-its-predecessor"), None, START);

@@ -177,7 +177,9 @@ impl Team {
     }
 
     pub fn wait_deleted(&self, kind: &str, name: &str) {
-        wait_for(&format!("{kind} {name} to be deleted"), || self.get(kind, name).is_none().then_some(()));
+        let left = || self.get(kind, name);
+        let show = || left().map(|left| format!("{left:#}")).unwrap_or_default();
+        wait_or_show(&format!("{kind} {name} to be deleted"), || left().is_none().then_some(()), show);
     }
 
     /// Messages of the Warning events on an object, with their reasons.

@@ -95,6 +95,16 @@ impl<'a> Bound<'a> {
         });
     }
 
+    /// Whether Entra ever learns the credential. It does once the credential is deleted and written anew.
+    fn learned(&self, learns: bool) {
+        let name = &self.team.name;
+        self.testbed.azure.with_state(|state| {
+            let team = state.identities.values_mut().find(|found| found.id.name == *name).expect("an identity");
+            let names = team.credentials.keys().filter(|_| !learns).cloned();
+            team.entra.unlearned = names.collect();
+        });
+    }
+
     /// Makes the binding's status say since when Azure has the credential.
     fn confirmed_since(&self, time: &str) {
         let patch = json!({"status": {"credential": {"confirmedSince": time}}}).to_string();
@@ -122,6 +132,8 @@ fn a_credential_that_entra_does_not_know_is_told_from_one_that_works_or_is_missi
     let (outcome, said) = bound.check_app();
     assert!(outcome == "Warn" && said.contains("does not know it yet") && said.contains("wait"), "{said}");
 
+    bound.propagation(0);
+    bound.learned(false);
     bound.confirmed_since("2026-01-01T00:00:00Z");
     let (outcome, said) = bound.check_app();
     let delete = format!("--identity-name {} --name ensign-", bound.team.name);
@@ -129,7 +141,7 @@ fn a_credential_that_entra_does_not_know_is_told_from_one_that_works_or_is_missi
     assert!(said.contains(&delete) && said.contains("AADSTS7002"), "{said}");
 
     // Deleted and written anew, as the result says, it works.
-    bound.propagation(0);
+    bound.learned(true);
     assert_eq!(bound.check_app().0, "Ok");
 
     let name = &bound.team.name;
