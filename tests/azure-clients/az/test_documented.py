@@ -17,6 +17,7 @@ NOT_RUN = {
 }
 # Commands that the docs only name, and the tests that run them.
 RUN_BY = {
+    "cloud register": "conftest.py",
     "identity federated-credential list": "test_identities.py",
     "role definition create": "test_roles.py",
 }
