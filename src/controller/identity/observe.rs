@@ -4,6 +4,7 @@ use super::pass::Pass;
 use ensign_api::{ArmId, ManagedIdentity};
 use ensign_core::credentials::ownership::Credential;
 use ensign_core::failure::Failure;
+use ensign_core::scheduling::monotonic::Moment;
 
 impl Pass<'_> {
     /// Reads what exists in Azure, and decides: one LIST of the credentials, one GET of an identity that is not known yet or that
@@ -29,9 +30,10 @@ impl Pass<'_> {
             self.observe_identity().await;
         }
         if self.observed.postponed.is_none() && matches!(self.observed.identity, None | Some(Ok(_))) {
+            let sent = self.context.azure.own_writes.now();
             let listed = self.context.arm.list_credentials(&id).await;
             let listed = self.answer(listed);
-            self.observed.credentials = listed.map(|listed| self.listed(&id, &owner, listed));
+            self.observed.credentials = listed.map(|listed| self.listed(&id, &owner, listed, sent));
         }
         self.observe_roles(&id, &owner).await;
         self.settle(&id);
@@ -43,11 +45,12 @@ impl Pass<'_> {
         id: &ArmId,
         owner: &ManagedIdentity,
         read: Result<Vec<Credential>, Failure>,
+        sent: Moment,
     ) -> Result<Vec<Credential>, Failure> {
         let records = owner.status.iter().flat_map(|status| &status.issuers);
         let issuers = records.map(|record| record.url.as_str());
         let former: Vec<&str> = issuers.filter(|issuer| *issuer != self.settings.cluster.issuer).collect();
-        self.context.azure.own_writes.of(id, |own, now| own.credentials(id, read, &former, now))
+        self.context.azure.own_writes.of(id, |own, _| own.credentials(id, read, &former, sent))
     }
 
     /// Takes note of what is certain by now, although reads may lag.
@@ -60,10 +63,11 @@ impl Pass<'_> {
     /// One GET of the identity.
     pub(super) async fn observe_identity(&mut self) {
         let Some(id) = self.view.id.clone() else { return };
+        let sent = self.context.azure.own_writes.now();
         let answer = self.context.arm.get_identity(&id).await;
         let answer = self.answer(answer);
         let own_writes = &self.context.azure.own_writes;
-        self.observed.identity = answer.map(|read| own_writes.of(&id, |own, now| own.identity(&id, read, now)));
+        self.observed.identity = answer.map(|read| own_writes.of(&id, |own, _| own.identity(&id, read, sent)));
         self.settle(&id);
     }
 }

@@ -79,6 +79,7 @@ impl Pass<'_> {
     }
 
     async fn list_roles(&mut self, id: &ArmId, inputs: &Inputs<'_>) -> Option<Result<Vec<Assignment>, Failure>> {
+        let sent = self.context.azure.own_writes.now();
         let mut all: Vec<Assignment> = Vec::new();
         for root in roles::roots(inputs) {
             let Some(principal) = inputs.principal else { break };
@@ -98,7 +99,7 @@ impl Pass<'_> {
                 Err(failure) => return Some(Err(failure)),
             }
         }
-        Some(Ok(self.context.azure.own_writes.of(id, |own, now| own.assignments(&all, now))))
+        Some(Ok(self.context.azure.own_writes.of(id, |own, _| own.assignments(&all, sent))))
     }
 
     /// Writes role assignments if the plan says so, as far as Azure's rate limits allow now.

@@ -42,9 +42,14 @@ impl OwnWritesByIdentity {
         Self(Arc::new(Inner { lag, identities, clock, origin }))
     }
 
+    /// The time. What a read returned is judged by the time at which it was sent.
+    pub(crate) fn now(&self) -> Moment {
+        self.0.clock.monotonic().saturating_duration_since(self.0.origin)
+    }
+
     /// Reads or notes the writes for one identity. The second argument of `act` is the time.
     pub(crate) fn of<T>(&self, id: &ArmId, act: impl FnOnce(&mut OwnWrites, Moment) -> T) -> T {
-        let now = self.0.clock.monotonic().saturating_duration_since(self.0.origin);
+        let now = self.now();
         let mut identities = self.0.identities.lock();
         let writes = identities.writes.entry(id.key().to_owned()).or_insert_with(|| OwnWrites::new(self.0.lag));
         let result = act(writes, now);
