@@ -217,7 +217,7 @@ pub struct DenyAssignment {
     pub id: String,
     /// The ARM ID where it applies, and below.
     pub scope: String,
-    /// The actions that it forbids, in which `*` stands for anything.
+    /// The denied actions; `*` is a wildcard.
     #[serde(default = "writes")]
     pub actions: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What stands above a request's content: authorization, deny assignments, the subscription, locks and policies.
+//! Checks that do not depend on a request's body: authorization, deny assignments, the subscription, locks and policies.
 
 use serde_json::{Map, Value, json};
 

@@ -258,7 +258,7 @@ pub(super) fn apply(
         ResourceKind::PutGroup(group, body) => Ok(groups::put(state, &subscription, &group, body)),
         ResourceKind::DeleteGroup(group) => {
             groups::delete(state, &subscription, &group, now);
-            // As in Azure, the client is told where it learns that all of it is gone.
+            // As in Azure, `Location` is the URL at which the client polls for the end of the deletion.
             let result = format!(
                 "{base_url}/subscriptions/{subscription}/operationresults/{}?api-version={}",
                 state.next_guid("operation"),
